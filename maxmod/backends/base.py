@@ -1,0 +1,98 @@
+"""The protocol that a backend implements, and what all backends share."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from maxmod import config
+from maxmod.device import DeviceKind
+from maxmod.dtype import DType, compute_dtype, storage_dtype
+from maxmod.errors import GraphError
+from maxmod.op import Op
+from maxmod.tensor_type import TensorType
+
+_WIDE = {storage_dtype(d): d for d in DType if compute_dtype(d) is d}
+
+
+class Backend(abc.ABC):
+    """What one kind of device can do. Arrays are opaque to callers: NumPy or CuPy."""
+
+    kind: DeviceKind
+    api: str
+
+    @property
+    @abc.abstractmethod
+    def xp(self) -> Any:
+        """The array module: numpy or cupy."""
+
+    @abc.abstractmethod
+    def device_count(self) -> int:
+        """Number of usable devices."""
+
+    @abc.abstractmethod
+    def unavailable_reason(self) -> str:
+        """Why `device_count` is 0, and what to install; empty if it is not."""
+
+    @abc.abstractmethod
+    def from_host(self, array: np.ndarray[Any, Any], index: int) -> Any:
+        """Returns the array on device `index`; shares memory where the device is the host."""
+
+    @abc.abstractmethod
+    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+        """Returns the array on the host; shares memory where it is there already."""
+
+    @abc.abstractmethod
+    def synchronize(self, index: int) -> None:
+        """Waits for all work on device `index`."""
+
+    @abc.abstractmethod
+    def architecture(self, index: int) -> str:
+        """The name of the instruction set, such as `sm_90`."""
+
+    def stats(self, index: int) -> dict[str, int]:
+        """Memory numbers of device `index` in bytes."""
+        return {}
+
+    def run(
+        self, op: Op, arrays: Sequence[Any], attrs: dict[str, Any], types: Sequence[TensorType]
+    ) -> list[Any]:
+        """Runs the eager body of an op.
+
+        Narrow floats are computed in float32 and rounded once at the end.
+
+        Args:
+            op: The op.
+            arrays: Operands on this backend.
+            attrs: Static arguments, without symbols.
+            types: The inferred types of the results.
+
+        Returns:
+            One array for each type, of exactly that dtype and shape.
+        """
+        if op.upcasts:
+            arrays = [a if a.dtype in _WIDE else a.astype(np.float32) for a in arrays]
+        body = getattr(self, op.library) if op.library and hasattr(self, op.library) else op.eager
+        result = body(self.xp, arrays, **attrs) if op.variadic else body(self.xp, *arrays, **attrs)
+        results = result if isinstance(result, (list, tuple)) else (result,)
+        return [self._fit(op, r, t) for r, t in zip(results, types, strict=True)]
+
+    def _fit(self, op: Op, array: Any, type: TensorType) -> Any:
+        """Rounds to the stored dtype, and turns NumPy scalars back into arrays."""
+        dtype = storage_dtype(type.dtype)
+        if config.current().verify:
+            self._check(op, array, type)
+        if isinstance(array, self.xp.ndarray) and array.dtype == dtype:
+            return array
+        return self.xp.asarray(array, dtype=dtype)
+
+    def _check(self, op: Op, array: Any, type: TensorType) -> None:
+        computed = storage_dtype(compute_dtype(type.dtype)) if op.upcasts else None
+        if array.dtype not in (storage_dtype(type.dtype), computed) or array.shape != type.sizes:
+            raise GraphError(
+                f"{op.name}: the eager body returned {array.dtype}{list(array.shape)} where its "
+                f"type rule says {type.short()}."
+            )

@@ -1,0 +1,71 @@
+"""The default dtype and device of literals and new tensors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from maxmod import backends
+from maxmod.backends.devices import Device, device_of
+from maxmod.device import CPU_REF, DeviceRef
+from maxmod.dtype import DType
+
+_DEVICE: ContextVar[DeviceRef | None] = ContextVar("maxmod_default_device", default=None)
+_DTYPE: ContextVar[DType | None] = ContextVar("maxmod_default_dtype", default=None)
+
+
+def resolve(dtype: DType | None = None, device: Any = None) -> tuple[DType, DeviceRef]:
+    """Fills in what is not given; the device is returned as a `DeviceRef`."""
+    if device is not None:
+        ref = DeviceRef.from_device(device)
+    else:
+        ref = _DEVICE.get() or (DeviceRef.GPU() if backends.accelerator_count() else CPU_REF)
+    if dtype is None:
+        dtype = _DTYPE.get() or (DType.float32 if ref.is_cpu() else DType.bfloat16)
+    elif not isinstance(dtype, DType):
+        raise TypeError(f"dtype: expected a DType, got {dtype!r}. Hint: DType.from_numpy converts.")
+    return dtype, ref
+
+
+def defaults(dtype: DType | None = None, device: Any = None) -> tuple[DType, Device]:
+    """Returns the dtype and device that a new tensor gets.
+
+    Args:
+        dtype: Used if given; else the active `default_dtype`, else float32 on the host and
+            bfloat16 on an accelerator.
+        device: Used if given; else the active `default_device`, else the first accelerator, else
+            the host.
+    """
+    dtype, ref = resolve(dtype, device)
+    return dtype, device_of(ref)
+
+
+@contextlib.contextmanager
+def default_device(device: Any) -> Iterator[Device]:
+    """Sets the default device for a block: ``with default_device(CPU()): ...``."""
+    ref = DeviceRef.from_device(device)
+    token = _DEVICE.set(ref)
+    try:
+        yield device_of(ref)
+    finally:
+        _DEVICE.reset(token)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: DType) -> Iterator[DType]:
+    """Sets the default dtype for a block: ``with default_dtype(DType.bfloat16): ...``."""
+    dtype, _ = resolve(dtype, CPU_REF)
+    token = _DTYPE.set(dtype)
+    try:
+        yield dtype
+    finally:
+        _DTYPE.reset(token)
+
+
+@contextlib.contextmanager
+def defaults_like(like: Any) -> Iterator[None]:
+    """Sets both defaults from a tensor or a `TensorType` for a block."""
+    with default_device(like.device), default_dtype(like.dtype):
+        yield

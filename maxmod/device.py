@@ -1,0 +1,105 @@
+"""Where tensors live: `DeviceRef`, a plain value. Behaviour belongs to the backends."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from maxmod.errors import DeviceError
+
+
+class DeviceKind(str, enum.Enum):
+    """The kind of a device: `CPU` (host) or `GPU` (accelerator)."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+    def __str__(self) -> str:
+        return self.value
+
+    __format__ = str.__format__  # type: ignore[assignment]
+
+    @staticmethod
+    def from_string(text: str) -> DeviceKind:
+        """Returns the kind of a name; `ValueError` for an unknown one."""
+        try:
+            return DeviceKind(text)
+        except ValueError:
+            raise DeviceError(f"DeviceKind: expected 'cpu' or 'gpu', got {text!r}.") from None
+
+
+class DeviceRef:
+    """A reference to a device by kind and number, printed `gpu:0`. Making one needs no hardware."""
+
+    __slots__ = ("_hash", "device_type", "id")
+    device_type: DeviceKind
+    id: int
+    _hash: int
+
+    def __init__(self, device_type: DeviceKind | str, id: int = 0) -> None:
+        kind = DeviceKind.from_string(str(device_type))
+        object.__setattr__(self, "device_type", kind)
+        object.__setattr__(self, "id", max(int(id), 0))
+        object.__setattr__(self, "_hash", hash((kind.value, self.id)))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"DeviceRef is immutable; cannot assign {name!r}.")
+
+    @staticmethod
+    def CPU(id: int = 0) -> DeviceRef:
+        """The host."""
+        return DeviceRef(DeviceKind.CPU, id)
+
+    @staticmethod
+    def GPU(id: int = 0) -> DeviceRef:
+        """Accelerator number `id`."""
+        return DeviceRef(DeviceKind.GPU, id)
+
+    @staticmethod
+    def from_device(device: Any) -> DeviceRef:
+        """Returns the reference of a `Device`, or the `DeviceRef` itself."""
+        if isinstance(device, DeviceRef):
+            return device
+        ref = getattr(device, "ref", None)
+        if isinstance(ref, DeviceRef):
+            return ref
+        raise TypeError(f"device: expected a Device or DeviceRef, got {type(device).__name__}.")
+
+    def is_cpu(self) -> bool:
+        """True for the host."""
+        return self.device_type is DeviceKind.CPU
+
+    def is_gpu(self) -> bool:
+        """True for an accelerator."""
+        return self.device_type is DeviceKind.GPU
+
+    def to_device(self) -> Any:
+        """Returns the `Device`; `NoAcceleratorError` if there is no such accelerator."""
+        assert _make_device is not None, "maxmod.backends registers itself when it is imported"
+        return _make_device(self)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, DeviceRef):
+            return False
+        return self.device_type is other.device_type and self.id == other.id
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return f"{self.device_type.value}:{self.id}"
+
+    def __reduce__(self) -> Any:
+        return (DeviceRef, (self.device_type.value, self.id))
+
+
+CPU_REF = DeviceRef.CPU()
+_make_device: Any = None
+
+
+def register_device_factory(factory: Any) -> None:
+    """Tells `DeviceRef.to_device` how to make a `Device`; called once by `maxmod.backends`."""
+    global _make_device
+    _make_device = factory

@@ -1,0 +1,529 @@
+"""Sizes of tensor axes: static integers, names, and integer algebra over them.
+
+Public code sees `Dim` objects in a `Shape`. Inside maxmod a size is an ``int`` when it is known and
+a `SymbolicDim` or `AlgebraicDim` when it is not (`Size`), and a shape is a tuple of sizes (`Sizes`);
+`as_size` and `as_sizes` convert. The algebra is a canonical polynomial over names and opaque
+quotients: equal forms are equal dims, and what the form does not decide is an error, not a guess.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import FrozenInstanceError
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from maxmod.errors import DimError, ShapeError
+
+_NAME = re.compile(r"[A-Za-z_]\w*\Z")
+
+
+class Dim:
+    """One size of a shape. `Dim(3)` is static, `Dim("batch")` symbolic; arithmetic gives algebra.
+
+    Raises:
+        TypeError: For anything but an integer, a string or a `Dim`.
+        ValueError: For a malformed name, or an integer outside int64.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, value: Any) -> Dim:
+        if isinstance(value, Dim):
+            return value
+        if isinstance(value, (int, np.integer)):
+            return StaticDim(int(value))
+        if isinstance(value, str):
+            return SymbolicDim(value)
+        raise TypeError(f"Dim: expected an int, a str or a Dim, got {type(value).__name__}.")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __copy__(self) -> Dim:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Dim:
+        return self
+
+    def __int__(self) -> int:
+        raise TypeError(
+            f"int(): {self} is symbolic; Int conversions only supported for static dims."
+        )
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def parameters(self) -> Iterator[SymbolicDim]:
+        """Iterates over the symbols of this dim, repeats included."""
+        return iter(())
+
+    def substitute(self, mapping: Mapping[Any, DimLike]) -> Dim:
+        """Replaces symbols (given as names or `SymbolicDim`) by dims, all at once."""
+        values = {str(key): Dim(value) for key, value in mapping.items()}
+        return as_dim(_evaluate(self, values))
+
+    def __add__(self, other: Any) -> Dim:
+        right = _operand(other)
+        return NotImplemented if right is None else _from_poly(_sum(_poly(self), _poly(right)))
+
+    def __radd__(self, other: Any) -> Dim:
+        left = _operand(other)
+        return NotImplemented if left is None else left + self
+
+    def __sub__(self, other: Any) -> Dim:
+        right = _operand(other)
+        return NotImplemented if right is None else self + right * -1
+
+    def __rsub__(self, other: Any) -> Dim:
+        left = _operand(other)
+        return NotImplemented if left is None else left - self
+
+    def __mul__(self, other: Any) -> Dim:
+        right = _operand(other)
+        return NotImplemented if right is None else _from_poly(_product(_poly(self), _poly(right)))
+
+    def __rmul__(self, other: Any) -> Dim:
+        left = _operand(other)
+        return NotImplemented if left is None else left * self
+
+    def __floordiv__(self, other: Any) -> Dim:
+        right = _operand(other)
+        return NotImplemented if right is None else _quotient(self, right)
+
+    def __rfloordiv__(self, other: Any) -> Dim:
+        left = _operand(other)
+        return NotImplemented if left is None else _quotient(left, self)
+
+    def __neg__(self) -> Dim:
+        return self * -1
+
+
+class StaticDim(Dim):
+    """A known size. Compares equal to the integer and hashes like it."""
+
+    __slots__ = ("dim",)
+    dim: int
+
+    def __new__(cls, dim: Any) -> StaticDim:
+        if isinstance(dim, StaticDim):
+            return dim
+        if not isinstance(dim, (int, np.integer)):
+            raise TypeError(f"StaticDim: expected an int, got {type(dim).__name__}.")
+        if not -(2**63) <= dim < 2**63:
+            raise DimError(f"StaticDim: {dim} lies outside int64.")
+        self = object.__new__(cls)
+        object.__setattr__(self, "dim", int(dim))
+        return self
+
+    def __int__(self) -> int:
+        return self.dim
+
+    def __float__(self) -> float:
+        return float(self.dim)
+
+    def __str__(self) -> str:
+        return str(self.dim)
+
+    def __repr__(self) -> str:
+        return f"Dim({self.dim})"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, StaticDim):
+            return self.dim == other.dim
+        return isinstance(other, (int, float, np.integer)) and bool(self.dim == other)
+
+    def __hash__(self) -> int:
+        return hash(self.dim)
+
+    def __reduce__(self) -> Any:
+        return (StaticDim, (self.dim,))
+
+    def __lt__(self, other: Any) -> bool:
+        return self.dim < int(other) if isinstance(other, (int, StaticDim)) else NotImplemented
+
+    def __le__(self, other: Any) -> bool:
+        return self.dim <= int(other) if isinstance(other, (int, StaticDim)) else NotImplemented
+
+    def __gt__(self, other: Any) -> bool:
+        return self.dim > int(other) if isinstance(other, (int, StaticDim)) else NotImplemented
+
+    def __ge__(self, other: Any) -> bool:
+        return self.dim >= int(other) if isinstance(other, (int, StaticDim)) else NotImplemented
+
+
+class SymbolicDim(Dim):
+    """A size known by name only. Within one graph equal names mean equal sizes."""
+
+    __slots__ = ("name",)
+    name: str
+
+    def __new__(cls, name: Any) -> SymbolicDim:
+        if isinstance(name, SymbolicDim):
+            return name
+        if not isinstance(name, str):
+            raise TypeError(f"SymbolicDim: expected a str, got {type(name).__name__}.")
+        if not _NAME.match(name):
+            raise DimError(
+                f"Invalid name for symbolic dimension: {name!r}. Hint: a letter or underscore, "
+                "then letters, digits and underscores."
+            )
+        self = object.__new__(cls)
+        object.__setattr__(self, "name", name)
+        return self
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"Dim({self.name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, SymbolicDim):
+            return self.name == other.name
+        return isinstance(other, str) and self.name == other
+
+    def __hash__(self) -> int:
+        return hash(("SymbolicDim", self.name))
+
+    def __reduce__(self) -> Any:
+        return (SymbolicDim, (self.name,))
+
+    @property
+    def parameters(self) -> Iterator[SymbolicDim]:
+        return iter((self,))
+
+
+class AlgebraicDim(Dim):
+    """A sum of products of names, integers and quotients, in canonical form.
+
+    `terms` maps monomials (sorted tuples of atoms) to integer factors, sorted; an atom is a
+    `SymbolicDim` or a `_Quotient`. Made by arithmetic only.
+    """
+
+    __slots__ = ("terms",)
+    terms: tuple[tuple[tuple[Any, ...], int], ...]
+
+    def __new__(cls, terms: Any) -> AlgebraicDim:
+        if isinstance(terms, AlgebraicDim):
+            return terms
+        self = object.__new__(cls)
+        object.__setattr__(self, "terms", terms)
+        return self
+
+    def __str__(self) -> str:
+        return _render(self, str)
+
+    def __repr__(self) -> str:
+        return _render(self, repr)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AlgebraicDim) and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        return hash(("AlgebraicDim", self.terms))
+
+    def __reduce__(self) -> Any:
+        return (AlgebraicDim, (self.terms,))
+
+    @property
+    def parameters(self) -> Iterator[SymbolicDim]:
+        for monomial, _ in self.terms:
+            for atom in monomial:
+                yield from atom.parameters
+
+
+class _Quotient:
+    """The atom ``numerator // denominator`` that does not divide exactly."""
+
+    __slots__ = ("denominator", "numerator")
+
+    def __init__(self, numerator: Dim, denominator: Dim) -> None:
+        self.numerator = numerator
+        self.denominator = denominator
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Quotient)
+            and self.numerator == other.numerator
+            and self.denominator == other.denominator
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.numerator, self.denominator))
+
+    @property
+    def parameters(self) -> Iterator[SymbolicDim]:
+        yield from self.numerator.parameters
+        yield from self.denominator.parameters
+
+
+DimLike: TypeAlias = int | str | Dim | np.integer
+Size: TypeAlias = int | SymbolicDim | AlgebraicDim
+Sizes: TypeAlias = tuple[Size, ...]
+_Poly: TypeAlias = dict[tuple[Any, ...], int]
+
+
+def _operand(value: Any) -> Dim | None:
+    if isinstance(value, Dim):
+        return value
+    return Dim(value) if isinstance(value, (int, str, np.integer)) else None
+
+
+def _poly(dim: Dim) -> _Poly:
+    if isinstance(dim, StaticDim):
+        return {(): dim.dim} if dim.dim else {}
+    if isinstance(dim, SymbolicDim):
+        return {(dim,): 1}
+    assert isinstance(dim, AlgebraicDim)
+    return dict(dim.terms)
+
+
+def _sum(left: _Poly, right: _Poly) -> _Poly:
+    total = dict(left)
+    for monomial, factor in right.items():
+        total[monomial] = total.get(monomial, 0) + factor
+    return total
+
+
+def _product(left: _Poly, right: _Poly) -> _Poly:
+    total: _Poly = {}
+    for mono_l, factor_l in left.items():
+        for mono_r, factor_r in right.items():
+            monomial = tuple(sorted(mono_l + mono_r, key=_atom_key))
+            total[monomial] = total.get(monomial, 0) + factor_l * factor_r
+    return total
+
+
+def _atom_key(atom: Any) -> str:
+    if isinstance(atom, SymbolicDim):
+        return atom.name
+    return f"~{atom.numerator!r}//{atom.denominator!r}"  # quotients sort after names
+
+
+def _from_poly(poly: _Poly) -> Dim:
+    poly = {monomial: factor for monomial, factor in poly.items() if factor}
+    if not poly:
+        return StaticDim(0)
+    if set(poly) == {()}:
+        return StaticDim(poly[()])
+    if len(poly) == 1:
+        ((monomial, factor),) = poly.items()
+        if factor == 1 and len(monomial) == 1 and isinstance(monomial[0], SymbolicDim):
+            return monomial[0]
+    # Names first, then the constant, as it is printed.
+    order = sorted(poly, key=lambda monomial: (not monomial, [_atom_key(a) for a in monomial]))
+    return AlgebraicDim(tuple((monomial, poly[monomial]) for monomial in order))
+
+
+def _quotient(left: Dim, right: Dim) -> Dim:
+    if isinstance(right, StaticDim) and right.dim == 0:
+        raise ZeroDivisionError(f"Dim: {left} // 0")
+    if isinstance(left, StaticDim) and isinstance(right, StaticDim):
+        return StaticDim(_truncated(left.dim, right.dim))
+    if isinstance(left, StaticDim) and left.dim == 0:
+        return left
+    exact = _divide_exactly(_poly(left), _poly(right))
+    if exact is not None:
+        return _from_poly(exact)
+    return _from_poly({(_Quotient(left, right),): 1})
+
+
+def _truncated(numerator: int, denominator: int) -> int:
+    quotient = abs(numerator) // abs(denominator)
+    return quotient if (numerator < 0) == (denominator < 0) else -quotient
+
+
+def _divide_exactly(left: _Poly, right: _Poly) -> _Poly | None:
+    """Divides by a single term where every term of `left` is a multiple of it, else None."""
+    if len(right) != 1:
+        return None
+    ((atoms, divisor),) = right.items()
+    result: _Poly = {}
+    for monomial, factor in left.items():
+        rest = list(monomial)
+        for atom in atoms:
+            if atom not in rest:
+                return None
+            rest.remove(atom)
+        if factor % divisor:
+            return None
+        result[tuple(rest)] = factor // divisor
+    return result
+
+
+def _render(dim: AlgebraicDim, show: Any) -> str:
+    parts = []
+    for monomial, factor in dim.terms:
+        names = [_render_atom(atom, show) for atom in monomial]
+        if factor != 1 or not names:
+            names.append(show(StaticDim(factor)))
+        text = " * ".join(names)
+        parts.append(f"({text})" if len(names) > 1 and len(dim.terms) > 1 else text)
+    return " + ".join(parts)
+
+
+def _render_atom(atom: Any, show: Any) -> str:
+    if isinstance(atom, SymbolicDim):
+        return show(atom)
+    sides = [
+        f"({show(side)})" if isinstance(side, AlgebraicDim) else show(side)
+        for side in (atom.numerator, atom.denominator)
+    ]
+    return f"({sides[0]} // {sides[1]})"
+
+
+def _evaluate(dim: Size | Dim, values: Mapping[str, Any]) -> Any:
+    if isinstance(dim, int):
+        return dim
+    if isinstance(dim, StaticDim):
+        return dim.dim
+    if isinstance(dim, SymbolicDim):
+        return values.get(dim.name, dim)
+    assert isinstance(dim, AlgebraicDim)
+    total: Any = 0
+    for monomial, factor in dim.terms:
+        product: Any = factor
+        for atom in monomial:
+            product = product * _evaluate_atom(atom, values)
+        total = total + product
+    return total
+
+
+def _evaluate_atom(atom: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(atom, SymbolicDim):
+        return values.get(atom.name, atom)
+    numerator = _evaluate(atom.numerator, values)
+    denominator = _evaluate(atom.denominator, values)
+    if isinstance(numerator, int) and isinstance(denominator, int):
+        return _truncated(numerator, denominator)
+    return as_dim(numerator) // as_dim(denominator)
+
+
+def evaluate(dim: Size | Dim, bindings: Mapping[str, int]) -> int:
+    """Returns the integer value of a size, given the values of its symbols.
+
+    Raises:
+        DimError: If a symbol has no value.
+    """
+    value = _evaluate(dim, bindings)
+    if isinstance(value, int):
+        return value
+    names = sorted({symbol.name for symbol in as_dim(dim).parameters} - set(bindings))
+    raise DimError(f"Dim: the size {dim} is not known: no value for {', '.join(names)}.")
+
+
+def as_dim(size: Any) -> Dim:
+    """Returns the `Dim` object of a size, name or Dim."""
+    return size if isinstance(size, Dim) else Dim(size)
+
+
+def as_size(value: Any) -> Size:
+    """Returns an ``int`` for a known size and a symbolic Dim otherwise.
+
+    Raises:
+        TypeError: If `value` is no int, str or Dim.
+    """
+    if type(value) is int:
+        return value
+    dim = Dim(value)
+    return dim.dim if isinstance(dim, StaticDim) else dim  # type: ignore[return-value]
+
+
+def as_sizes(shape: Any, what: str = "shape") -> Sizes:
+    """Returns the sizes of a shape-like iterable.
+
+    Raises:
+        TypeError: If `shape` is not an iterable of ints, names and Dims (a bare int, for example).
+    """
+    if isinstance(shape, (int, str, Dim)) or not isinstance(shape, Iterable):
+        raise TypeError(f"{what}: expected an iterable of sizes, got {type(shape).__name__}.")
+    return tuple(as_size(item) for item in shape)
+
+
+def is_static(sizes: Iterable[Size]) -> bool:
+    """Returns True if every size is a known integer."""
+    return all(isinstance(size, int) for size in sizes)
+
+
+def product(sizes: Iterable[Size]) -> Size:
+    """Returns the product of sizes, 1 for none."""
+    total: Any = 1
+    for size in sizes:
+        total = size * total
+    return as_size(total)
+
+
+class Shape(list[Dim]):
+    """The sizes of a tensor: a list of `Dim`.
+
+    Equal to a list of ints, names or Dims with the same entries; never equal to a tuple.
+    """
+
+    def __init__(self, dims: Iterable[DimLike] = ()) -> None:
+        super().__init__(as_dim(dim) for dim in dims)
+
+    @property
+    def rank(self) -> int:
+        """The number of dimensions."""
+        return len(self)
+
+    @property
+    def static_dims(self) -> list[int]:
+        """The known sizes as integers; unknown ones are left out."""
+        return [dim.dim for dim in self if isinstance(dim, StaticDim)]
+
+    @staticmethod
+    def is_static(shape: Iterable[DimLike]) -> bool:
+        """Returns True if every dim is known and not negative."""
+        return all(isinstance(d, StaticDim) and d.dim >= 0 for d in map(as_dim, shape))
+
+    @property
+    def parameters(self) -> Iterator[SymbolicDim]:
+        """Iterates over the symbols of all dims, repeats included."""
+        for dim in self:
+            yield from dim.parameters
+
+
+ShapeLike: TypeAlias = Iterable[DimLike]
+
+
+def broadcast(*shapes: Sizes, what: str = "broadcast") -> Sizes:
+    """Returns the common shape under NumPy's rules, aligned at the trailing axis.
+
+    A symbolic size broadcasts with 1 and with itself only.
+
+    Raises:
+        ShapeError: If two sizes on one axis are neither equal nor 1.
+    """
+    first = shapes[0]
+    if all(shape == first for shape in shapes[1:]):
+        return first
+    rank = max(len(shape) for shape in shapes)
+    result: list[Size] = [1] * rank
+    for shape in shapes:
+        offset = rank - len(shape)
+        for axis, size in enumerate(shape):
+            have = result[offset + axis]
+            if have == 1:
+                result[offset + axis] = size
+            elif size != 1 and size != have:
+                raise ShapeError(
+                    f"{what}: sizes {have} and {size} are neither equivalent nor broadcastable "
+                    f"(shapes {' and '.join(format_sizes(s) for s in shapes)})."
+                )
+    return tuple(result)
+
+
+def format_sizes(sizes: Sequence[Size]) -> str:
+    """Returns `[batch,768]`, the short form used in messages and graph text."""
+    return "[" + ",".join(str(size) for size in sizes) + "]"

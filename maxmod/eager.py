@@ -1,0 +1,105 @@
+"""Eager and lazy execution: the interpreters that run ops at once, or when they are needed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from maxmod import backends
+from maxmod.errors import LazyError
+from maxmod.op import Op, interpreter, register_bottom
+from maxmod.operands import operands, plan
+from maxmod.tensor import Tensor
+
+
+class EagerInterpreter:
+    """Runs each op at once on the backend of its operands."""
+
+    def apply(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+        tensors = operands(op, args)
+        attrs, types = plan(op, tensors, attrs)
+        results = backends.get(types[0]._device).run(op, [t.data for t in tensors], attrs, types)
+        if len(results) == 1:
+            return Tensor.wrap(results[0], types[0])
+        return [Tensor.wrap(data, type) for data, type in zip(results, types)]
+
+
+class LazyInterpreter:
+    """Postpones each op until the data of its result is needed, after the `lazy` block."""
+
+    def __init__(self) -> None:
+        self.open = True
+
+    def apply(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+        tensors = operands(op, args)
+        attrs, types = plan(op, tensors, attrs)
+        call = _Postponed(self, op, tensors, attrs, types)
+        made = [Tensor.deferred(_Output(call, i), type) for i, type in enumerate(types)]
+        return made[0] if len(made) == 1 else made
+
+
+class _Postponed:
+    """One op call, run when the first of its results is needed."""
+
+    def __init__(
+        self,
+        lazy: LazyInterpreter,
+        op: Op,
+        tensors: Sequence[Tensor],
+        attrs: dict[str, Any],
+        types: Sequence[Any],
+    ) -> None:
+        self.lazy = lazy
+        self.op = op
+        self.tensors = tensors
+        self.attrs = attrs
+        self.types = types
+        self.results: list[Any] | None = None
+
+    def run(self) -> list[Any]:
+        if self.lazy.open:
+            raise LazyError(
+                "Can't realize tensor before realization context is completed. Hint: leave the "
+                "F.lazy() block first."
+            )
+        if self.results is None:
+            backend = backends.get(self.types[0]._device)
+            arrays = [tensor.data for tensor in self.tensors]
+            self.results = backend.run(self.op, arrays, self.attrs, self.types)
+            self.tensors = ()
+        return self.results
+
+
+class _Output:
+    """The thunk of one result of a postponed call."""
+
+    __slots__ = ("call", "index")
+
+    def __init__(self, call: _Postponed, index: int) -> None:
+        self.call = call
+        self.index = index
+
+    def __call__(self) -> Any:
+        return self.call.run()[self.index]
+
+
+@contextlib.contextmanager
+def lazy() -> Iterator[None]:
+    """Declares tensors without making their data: ``with F.lazy(): model = Big()``.
+
+    Tensors made inside have a type but no data until it is first needed, after the block; weights
+    that are replaced by `load_state_dict` or `compile(weights=...)` are never made at all.
+
+    Raises:
+        TypeError: If data is needed inside the block.
+    """
+    recorder = LazyInterpreter()
+    try:
+        with interpreter(recorder):
+            yield
+    finally:
+        recorder.open = False
+
+
+register_bottom(EagerInterpreter())

@@ -1,0 +1,116 @@
+"""Every exception class of maxmod.
+
+A class extends `MaxmodError` and the built-in exception that a Python user would expect, so both
+`except MaxmodError` and `except ValueError` work. Messages have the form
+``op: what is wrong: expected ..., got .... Hint.`` and never print tensor contents.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MaxmodError(Exception):
+    """Base class of every error that maxmod raises on purpose."""
+
+
+class ShapeError(MaxmodError, ValueError):
+    """Sizes, ranks or arguments about shapes do not fit together."""
+
+
+class AxisError(MaxmodError, IndexError, ValueError):
+    """An axis lies outside the rank of a tensor."""
+
+
+class SliceError(MaxmodError, IndexError, ValueError):
+    """An index or slice bound lies outside the tensor; nothing is clipped."""
+
+
+class DTypeError(MaxmodError, ValueError):
+    """An op does not support a dtype, or dtypes cannot be combined without loss."""
+
+
+class DeviceError(MaxmodError, ValueError):
+    """Operands live on different devices, or a device was named wrongly."""
+
+
+class OperandError(MaxmodError, TypeError):
+    """An operand is of a kind that the op does not accept."""
+
+
+class ArgumentError(MaxmodError, ValueError):
+    """A static argument has an illegal value."""
+
+
+class ArgumentTypeError(MaxmodError, TypeError, ValueError):
+    """An argument of a compiled call is of an unsupported Python type."""
+
+
+class DimError(MaxmodError, ValueError):
+    """A dimension is malformed or cannot be decided."""
+
+
+class NoAcceleratorError(MaxmodError, RuntimeError, ValueError):
+    """An accelerator was asked for and there is none; the message says why."""
+
+
+class OutOfMemoryError(MaxmodError, MemoryError):
+    """A device has no room for an allocation; the message has the numbers."""
+
+
+class TraceError(MaxmodError, TypeError):
+    """A traced function did something that depends on data, or returned no tensors."""
+
+
+class LazyError(MaxmodError, TypeError):
+    """Data of a lazily declared tensor was asked for before it can exist."""
+
+
+class GraphError(MaxmodError, ValueError):
+    """A graph breaks a rule of the IR (a fault in maxmod, never in user code)."""
+
+
+class NoGraphError(MaxmodError, LookupError):
+    """No graph is being built."""
+
+
+class CompileError(MaxmodError, RuntimeError):
+    """A kernel could not be built; the message has the compiler's log."""
+
+
+class RandomError(MaxmodError, RuntimeError):
+    """A random op was traced without a seed."""
+
+
+class ForwardError(MaxmodError, TypeError, NotImplementedError):
+    """A module was called that defines neither `forward` nor `__call__`."""
+
+
+class WeightsError(MaxmodError, ValueError, KeyError):
+    """Weights do not match the parameters of a module; lists every missing, extra and wrong one."""
+
+    def __str__(self) -> str:  # KeyError would print the repr, with escaped newlines
+        return str(self.args[0]) if self.args else ""
+
+
+class CheckpointError(MaxmodError, ValueError):
+    """A weight file or index is malformed, truncated or unsafe."""
+
+
+class ConfigError(MaxmodError, ValueError):
+    """A MAXMOD_* variable or `configure` option has an illegal value."""
+
+
+class ModelError(MaxmodError, ValueError):
+    """A model folder cannot be used: unknown architecture, missing or wrong configuration."""
+
+
+class MaxmodWarning(UserWarning):
+    """Base class of every warning that maxmod gives."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns `` Did you mean 'x'?`` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,289 @@
+"""The graph IR: a typed, ordered list of nodes in which every value is bound once.
+
+`verify` re-runs every type rule; `interpret` runs a graph op by op and is the definition of what a
+graph means; `format_graph` prints it. Graphs are immutable: a pass builds a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from maxmod.dim import Dim, Size, evaluate
+from maxmod.errors import GraphError
+from maxmod.op import Op
+from maxmod.tensor_type import TensorType
+
+
+class Value:
+    """A value of a graph: a type and an identity."""
+
+    __slots__ = ("type",)
+
+    def __init__(self, type: TensorType) -> None:
+        self.type = type
+
+    def __repr__(self) -> str:
+        return f"Value({self.type.short()})"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where user code called an op."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} in {self.function}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One op call. `attrs` are its static arguments, sorted by name; they may contain symbols."""
+
+    op: Op
+    inputs: tuple[Value, ...]
+    attrs: tuple[tuple[str, Any], ...]
+    outputs: tuple[Value, ...]
+    source: Source | None = None
+
+    @property
+    def output(self) -> Value:
+        """The only output."""
+        (value,) = self.outputs
+        return value
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The static arguments as keywords."""
+        return dict(self.attrs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """A traced function.
+
+    Attributes:
+        name: Name of the module or function.
+        inputs: Arguments in order.
+        weights: Parameters by qualified name; their data is bound when the graph runs.
+        constants: Values with data that was captured or folded while the graph was made.
+        nodes: Op calls in execution order.
+        outputs: Results in order; one value may be given twice.
+    """
+
+    name: str
+    inputs: tuple[Value, ...]
+    weights: Mapping[str, Value]
+    constants: Mapping[Value, Any]
+    nodes: tuple[Node, ...]
+    outputs: tuple[Value, ...]
+    input_names: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        return format_graph(self)
+
+
+def node(
+    op: Op,
+    inputs: Sequence[Value],
+    attrs: Mapping[str, Any],
+    outputs: Sequence[Value],
+    source: Source | None = None,
+) -> Node:
+    """Makes a node; attributes are put into canonical order."""
+    return Node(op, tuple(inputs), tuple(sorted(attrs.items())), tuple(outputs), source)
+
+
+def infer_outputs(op: Op, types: Iterable[TensorType], attrs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Runs an op's type rule; always returns a tuple of types."""
+    result = op.infer(op, *types, **attrs)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def verify(graph: Graph) -> Graph:
+    """Checks that every value is bound once and before its use, and re-runs every type rule.
+
+    Returns:
+        The graph itself.
+
+    Raises:
+        GraphError: Naming the node and, where it is known, the user's line.
+    """
+    bound = {*graph.inputs, *graph.weights.values(), *graph.constants}
+    if len(bound) != len(graph.inputs) + len(graph.weights) + len(graph.constants):
+        raise GraphError(f"{graph.name}: an input, weight or constant stands in two places.")
+    for index, n in enumerate(graph.nodes):
+        where = f"{graph.name}: node {index} ({n.op.name}, {n.source or 'no source'})"
+        if any(value not in bound for value in n.inputs):
+            raise GraphError(f"{where}: an operand is used before it is bound.")
+        if any(value in bound for value in n.outputs) or len(set(n.outputs)) != len(n.outputs):
+            raise GraphError(f"{where}: an output is bound twice.")
+        try:
+            expected = infer_outputs(n.op, [v.type for v in n.inputs], n.kwargs)
+        except Exception as error:
+            raise GraphError(f"{where}: its type rule refuses it: {error}") from error
+        found = tuple(value.type for value in n.outputs)
+        if expected != found:
+            shown = ", ".join(t.short() for t in expected)
+            raise GraphError(
+                f"{where}: expected {shown}, got {', '.join(t.short() for t in found)}."
+            )
+        bound.update(n.outputs)
+    if any(value not in bound for value in graph.outputs):
+        raise GraphError(f"{graph.name}: an output is not bound.")
+    return graph
+
+
+Run = Callable[[Op, Sequence[Any], dict[str, Any], Sequence[TensorType]], Sequence[Any]]
+
+
+def interpret(
+    graph: Graph, run: Run, args: Sequence[Any], weights: Mapping[str, Any], dims: Mapping[str, int]
+) -> list[Any]:
+    """Runs a graph op by op.
+
+    Args:
+        graph: The graph.
+        run: Runs one op on arrays: `Backend.run`.
+        args: One array for each input.
+        weights: An array for each weight name.
+        dims: The value of each symbol in the input types.
+
+    Returns:
+        One array for each output.
+    """
+    values: dict[Value, Any] = dict(zip(graph.inputs, args, strict=True))
+    values.update((value, weights[name]) for name, value in graph.weights.items())
+    values.update(graph.constants)
+    for n in graph.nodes:
+        results = run(
+            n.op,
+            [values[v] for v in n.inputs],
+            bind_attrs(n.kwargs, dims),
+            [bind_type(v.type, dims) for v in n.outputs],
+        )
+        values.update(zip(n.outputs, results, strict=True))
+    return [values[v] for v in graph.outputs]
+
+
+def bind_attrs(attrs: Mapping[str, Any], dims: Mapping[str, int]) -> dict[str, Any]:
+    """Replaces symbols inside static arguments by their values."""
+    return {name: _bind(value, dims) for name, value in attrs.items()}
+
+
+def _bind(value: Any, dims: Mapping[str, int]) -> Any:
+    if isinstance(value, Dim):
+        return evaluate(value, dims)
+    if isinstance(value, tuple):
+        return tuple(_bind(item, dims) for item in value)
+    return value
+
+
+def bind_type(type: TensorType, dims: Mapping[str, int]) -> TensorType:
+    """Replaces symbols inside a shape by their values."""
+    if all(isinstance(size, int) for size in type.sizes):
+        return type
+    return type.with_sizes(tuple(evaluate(size, dims) for size in type.sizes))
+
+
+def symbols(graph: Graph) -> list[str]:
+    """Returns the names of all symbols in the input types, in order of appearance."""
+    names: dict[str, None] = {}
+    for value in graph.inputs:
+        for symbol in value.type.parameters:
+            names[symbol.name] = None
+    return list(names)
+
+
+def users(graph: Graph) -> dict[Value, list[Node]]:
+    """Returns the nodes that read each value."""
+    result: dict[Value, list[Node]] = {}
+    for n in graph.nodes:
+        for value in n.inputs:
+            result.setdefault(value, []).append(n)
+    return result
+
+
+def value_names(graph: Graph) -> dict[Value, str]:
+    """Returns the printed name of every value."""
+    names: dict[Value, str] = {}
+    for index, value in enumerate(graph.inputs):
+        names[value] = f"%{graph.input_names[index]}" if graph.input_names else f"%arg{index}"
+    names.update((value, f"@{name}") for name, value in graph.weights.items())
+    names.update((value, f"@constant.{i}") for i, value in enumerate(graph.constants))
+    count = 0
+    for n in graph.nodes:
+        for value in n.outputs:
+            names[value] = f"%{count}"
+            count += 1
+    return names
+
+
+def format_graph(graph: Graph, note: Callable[[Node], str] | None = None) -> str:
+    """Returns the text form, one line for each node: `%3: float32[batch,768] = rsqrt %2`.
+
+    Args:
+        graph: The graph.
+        note: Gives the remark at the end of a node's line; the user's line by default.
+    """
+    names = value_names(graph)
+    note = note or (lambda n: f"{n.source.file}:{n.source.line}" if n.source else "")
+
+    def typed(value: Value) -> str:
+        return f"{names[value]}: {value.type.short()}"
+
+    lines = [f"graph {graph.name}({', '.join(typed(v) for v in graph.inputs)})"]
+    lines += [f"  weight {typed(value)}" for value in graph.weights.values()]
+    lines += [f"  constant {typed(value)}" for value in graph.constants]
+    for n in graph.nodes:
+        left = ", ".join(typed(value) for value in n.outputs)
+        operands = [names[value] for value in n.inputs]
+        attrs = [f"{key}={format_attr(value)}" for key, value in n.attrs]
+        text = f"  {left} = {n.op.name} {' '.join(operands + attrs)}".rstrip()
+        remark = note(n)
+        lines.append(f"{text:<72}  # {remark}" if remark else text)
+    lines.append(f"  return {', '.join(names[value] for value in graph.outputs)}")
+    return "\n".join(lines)
+
+
+def format_attr(value: Any) -> str:
+    """Returns the printed form of a static argument."""
+    if isinstance(value, tuple):
+        return "[" + ",".join(format_attr(item) for item in value) + "]"
+    return str(value) if isinstance(value, Dim) else repr(value)
+
+
+def rebuild(
+    graph: Graph,
+    nodes: Sequence[Node],
+    replace: Mapping[Value, Value],
+    constants: Mapping[Value, Any] | None = None,
+) -> Graph:
+    """Returns the graph with other nodes, and with values replaced in node inputs and outputs."""
+
+    def final(value: Value) -> Value:
+        while value in replace:
+            value = replace[value]
+        return value
+
+    changed = tuple(
+        Node(n.op, tuple(final(v) for v in n.inputs), n.attrs, n.outputs, n.source) for n in nodes
+    )
+    return Graph(
+        graph.name,
+        graph.inputs,
+        graph.weights,
+        graph.constants if constants is None else constants,
+        changed,
+        tuple(final(v) for v in graph.outputs),
+        graph.input_names,
+    )
+
+
+def size_names(sizes: Iterable[Size]) -> list[str]:
+    """Returns the names of the symbols in a shape."""
+    return [symbol.name for size in sizes if isinstance(size, Dim) for symbol in size.parameters]

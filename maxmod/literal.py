@@ -1,0 +1,114 @@
+"""Python and NumPy values as tensor data: literals, and weak operands next to a tensor.
+
+A literal (`Tensor.constant([1, 2])`) takes the dtype it is asked for. A weak operand (`x + 1`)
+takes the dtype of the tensor it meets and is refused where it would lose information.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from maxmod.dtype import DType, exact_integers, storage_dtype
+from maxmod.errors import ArgumentError, DTypeError, OperandError
+
+_SCALARS = (bool, int, float, np.bool_, np.integer, np.floating)
+
+
+def is_scalar(value: Any) -> bool:
+    """True for Python and NumPy numbers and bools."""
+    return isinstance(value, _SCALARS)
+
+
+def literal_array(value: Any, dtype: DType) -> np.ndarray[Any, Any]:
+    """Returns the array of a number or nested sequence of numbers.
+
+    Args:
+        value: A number, or a rectangular nested sequence of numbers.
+        dtype: The dtype of the result; integers must fit, floats are rounded.
+
+    Raises:
+        ValueError: If the nesting is not rectangular, or an integer does not fit.
+        TypeError: If a leaf is not a number, or `dtype` is narrower than 8 bits.
+    """
+    if dtype.size_in_bits < 8:
+        raise OperandError(f"constant: literals cannot have the dtype {dtype!r}.")
+    if isinstance(value, str):
+        raise ArgumentError("constant: expected a number or nested sequence, got a str.")
+    leaves: list[Any] = []
+    shape = _collect(value, leaves)
+    storage = storage_dtype(dtype)
+    if not dtype.is_float():
+        low, high = exact_integers(dtype)
+        for leaf in leaves:
+            if leaf != leaf or not low <= int(leaf) <= high:
+                raise DTypeError(
+                    "Unsafe cast: Refusing to implicitly promote external array with value "
+                    f"{leaf!r} out of range for {dtype}"
+                )
+        integers = [int(leaf) for leaf in leaves]
+        return np.array(integers, dtype=storage).reshape(shape)
+    return np.array(leaves, dtype=np.float64).astype(storage).reshape(shape)
+
+
+def _collect(value: Any, leaves: list[Any]) -> tuple[int, ...]:
+    """Appends the leaves in row-major order and returns the shape."""
+    if is_scalar(value):
+        leaves.append(value)
+        return ()
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise OperandError(f"constant: expected a number, got {type(value).__name__}.")
+    shapes = [_collect(item, leaves) for item in value]
+    if any(shape != shapes[0] for shape in shapes):
+        raise ArgumentError(
+            "Array literals must be rectangular: found rows of shapes "
+            f"{sorted(set(shapes))[0]} and {sorted(set(shapes))[-1]}."
+        )
+    return (len(value), *(shapes[0] if shapes else ()))
+
+
+def weak_scalar(value: Any, dtype: DType) -> Any:
+    """Checks that a Python or NumPy number may join a tensor of `dtype`; returns the number.
+
+    Raises:
+        DTypeError: If precision would be lost: an integer outside the interval that the dtype
+            holds exactly, or a float next to an integer tensor.
+    """
+    if isinstance(value, (float, np.floating)):
+        if not dtype.is_float():
+            raise DTypeError(
+                f"Unsafe cast: Can't promote python float to dtype({dtype!r}). "
+                "Hint: cast the tensor to a float type, or use an int."
+            )
+        return float(value)
+    low, high = exact_integers(dtype)
+    number = int(value)
+    if not low <= number <= high:
+        raise DTypeError(
+            f"Unsafe cast: Can't promote python int with value ({number}) to dtype({dtype!r}). "
+            "It would lose precision. Hint: write it as a float if rounding is fine."
+        )
+    return number
+
+
+def weak_array(array: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
+    """Converts a NumPy array that joins a tensor of `dtype`.
+
+    Raises:
+        DTypeError: For a float array next to integers, or integers that the dtype does not hold.
+    """
+    source = DType.from_numpy(array.dtype)
+    if source.is_float() and not dtype.is_float():
+        raise DTypeError(
+            f"Unsafe cast: Refusing to implicitly promote float array to dtype({dtype!r})."
+        )
+    if source.is_integral() and array.size:
+        low, high = exact_integers(dtype)
+        if int(array.min()) < low or int(array.max()) > high:
+            raise DTypeError(
+                "Unsafe cast: Refusing to implicitly promote integer array to "
+                f"dtype({dtype!r}) with precision loss for {dtype}."
+            )
+    return array.astype(storage_dtype(dtype))

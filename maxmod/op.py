@@ -1,0 +1,245 @@
+"""Ops: one record per op, made by a decorator on its eager implementation, and how a call travels.
+
+An `Op` says everything about one operation: the eager body on storage arrays, the type rule, the
+scalar C text, the definition in other ops. `REGISTRY` is the only list of ops. Calling an op goes
+to the innermost interpreter: tracers are pushed with `interpreter`, and eager execution, registered
+by `maxmod.tensor`, is at the bottom, so that a new thread always starts eager.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from maxmod.dim import Dim, as_size
+from maxmod.errors import did_you_mean
+from maxmod.tensor_type import TensorType
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Kind(enum.Enum):
+    """What an op does to its operands; compiler passes look at this and never at names."""
+
+    SOURCE = "source"  # no operands: full, arange, random numbers
+    ELEMENTWISE = "elementwise"  # one output element from the elements at its position
+    REDUCE = "reduce"  # one axis becomes 1 by combining its elements
+    VIEW = "view"  # index arithmetic only: reshape, permute, slice, broadcast
+    INDEX = "index"  # positions read from a tensor: gather, scatter
+    CONTRACT = "contract"  # matmul
+    COMPOSITE = "composite"  # has a definition in other ops: softmax, layer_norm
+    OPAQUE = "opaque"  # everything else
+
+
+class Operands(enum.Enum):
+    """Which operands an op takes, and whether they are brought to one dtype first."""
+
+    STRONG = "tensors only, dtypes as they are"
+    PROMOTED = "tensors and Python or NumPy values, promoted to one dtype"
+    STRONG_PROMOTED = "tensors only, promoted to one dtype"
+
+
+TypeRule = Callable[..., "TensorType | tuple[TensorType, ...]"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Op:
+    """One operation.
+
+    Attributes:
+        name: Unique name; also the public name of the function in `maxmod.functional`.
+        kind: What it does, for the compiler.
+        eager: `eager(xp, *arrays, **attrs)`, on NumPy or CuPy arrays. Narrow floats arrive as
+            float32 for the kinds that compute (`upcasts`), and the result is rounded once.
+        infer: `infer(op, *types, **attrs)` gives the output type, or a tuple of types.
+        operands: How arguments become operands.
+        prepare: `prepare(op, *types, **attrs)` gives canonical static arguments, or raises.
+        scalar: C expression of one element; `{0}`, `{1}` are the operands, `{name}` attributes.
+        combine: For REDUCE, the elementwise op that joins two partial results.
+        identity: For REDUCE, the value of an empty reduction, None if there is none.
+        expand: For COMPOSITE, `expand(*tensors, **attrs)`: its definition in other ops.
+        domain: Interval of operand values that generated tests use.
+        tensor_names: Names of the tensor parameters in order.
+        attr_defaults: Static parameters in order, with defaults (`REQUIRED` for none).
+        variadic: The one tensor parameter is a sequence of tensors.
+        library: Name of a backend method that replaces the eager body, if the backend has it.
+    """
+
+    name: str
+    kind: Kind
+    eager: Callable[..., Any]
+    infer: TypeRule
+    operands: Operands
+    prepare: Callable[..., dict[str, Any]] | None
+    scalar: str | None
+    combine: str | None
+    identity: float | None
+    expand: Callable[..., Any] | None
+    domain: tuple[float, float]
+    tensor_names: tuple[str, ...]
+    attr_defaults: dict[str, Any]
+    variadic: bool
+    library: str | None
+    upcasts: bool
+
+    def __repr__(self) -> str:
+        return f"Op({self.name})"
+
+
+REQUIRED = object()
+REGISTRY: dict[str, Op] = {}
+FUNCTIONS: dict[str, Callable[..., Any]] = {}
+_TENSOR_ANNOTATIONS = ("Tensor", "TensorLike", "Sequence[Tensor]")
+_COMPUTES = (Kind.ELEMENTWISE, Kind.REDUCE, Kind.CONTRACT, Kind.COMPOSITE)
+
+
+def op(
+    kind: Kind,
+    infer: TypeRule,
+    *,
+    operands: Operands = Operands.STRONG,
+    prepare: Callable[..., dict[str, Any]] | None = None,
+    scalar: str | None = None,
+    combine: str | None = None,
+    identity: float | None = None,
+    expand: Callable[..., Any] | None = None,
+    domain: tuple[float, float] = (-3.0, 3.0),
+    library: str | None = None,
+    upcasts: bool | None = None,
+    name: str | None = None,
+) -> Callable[[Callable[Concatenate[Any, P], R]], Callable[P, R]]:
+    """Makes an `Op` from its eager implementation and returns the public function.
+
+    The decorated function takes the array module first, then the tensors (annotated `Tensor`,
+    `TensorLike` or `Sequence[Tensor]`, although they arrive as arrays), then static arguments. The
+    public function has the same signature without the array module.
+    """
+
+    def decorate(fn: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
+        signature = inspect.signature(fn)
+        parameters = list(signature.parameters.values())[1:]
+        tensors = tuple(p.name for p in parameters if p.annotation in _TENSOR_ANNOTATIONS)
+        defaults = {
+            p.name: REQUIRED if p.default is inspect.Parameter.empty else p.default
+            for p in parameters
+            if p.name not in tensors
+        }
+        record = Op(
+            name=name or fn.__name__,
+            kind=kind,
+            eager=fn,
+            infer=infer,
+            operands=operands,
+            prepare=prepare,
+            scalar=scalar,
+            combine=combine,
+            identity=identity,
+            expand=expand,
+            domain=domain,
+            tensor_names=tensors,
+            attr_defaults=defaults,
+            variadic=any(p.annotation == "Sequence[Tensor]" for p in parameters),
+            library=library,
+            upcasts=kind in _COMPUTES if upcasts is None else upcasts,
+        )
+        assert record.name not in REGISTRY, record.name
+        REGISTRY[record.name] = record
+        public = _public(record, fn, signature.replace(parameters=parameters))
+        FUNCTIONS[record.name] = public
+        return public
+
+    return decorate
+
+
+def _public(record: Op, fn: Callable[..., Any], signature: inspect.Signature) -> Any:
+    count = len(record.tensor_names)
+    plain = not record.attr_defaults and not record.variadic
+
+    def public(*args: Any, **kwargs: Any) -> Any:
+        if plain and not kwargs and len(args) == count:
+            return bind(record, args, {})
+        bound = signature.bind(*args, **kwargs).arguments
+        tensors = [bound.pop(name) for name in record.tensor_names]
+        operands = tuple(tensors[0]) if record.variadic else tuple(tensors)
+        return bind(record, operands, {**record.attr_defaults, **bound})
+
+    public.__name__ = public.__qualname__ = fn.__name__
+    public.__doc__ = fn.__doc__
+    public.__module__ = fn.__module__
+    public.__signature__ = signature  # type: ignore[attr-defined]
+    public.op = record  # type: ignore[attr-defined]
+    return public
+
+
+class Interpreter(Protocol):
+    """Gives a call its meaning: run it, record it, postpone it."""
+
+    def apply(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+        """Returns the result tensor, or a list of them."""
+        ...
+
+
+_INNERMOST: ContextVar[Interpreter | None] = ContextVar("maxmod_interpreter", default=None)
+_bottom: Interpreter | None = None
+
+
+def register_bottom(interpreter: Interpreter) -> None:
+    """Sets the interpreter that is used outside every `interpreter` block (eager execution)."""
+    global _bottom
+    _bottom = interpreter
+
+
+def innermost() -> Interpreter:
+    """Returns the interpreter that the next call goes to."""
+    current = _INNERMOST.get()
+    if current is not None:
+        return current
+    assert _bottom is not None, "maxmod.tensor registers eager execution when it is imported"
+    return _bottom
+
+
+@contextlib.contextmanager
+def interpreter(inner: Interpreter) -> Iterator[None]:
+    """Sends every op call of this context to `inner`."""
+    token = _INNERMOST.set(inner)
+    try:
+        yield
+    finally:
+        _INNERMOST.reset(token)
+
+
+def bind(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+    """The one door that every op call goes through."""
+    return (_INNERMOST.get() or _bottom).apply(op, args, attrs)  # type: ignore[union-attr]
+
+
+def lookup(name: str) -> Op:
+    """Returns the op of a name; `KeyError` with a suggestion if there is none."""
+    if name not in REGISTRY:
+        raise KeyError(f"There is no op {name!r}.{did_you_mean(name, REGISTRY)}")
+    return REGISTRY[name]
+
+
+def function(fn: Callable[P, R]) -> Callable[P, R]:
+    """Registers a public function that is written in terms of ops, so that `call` finds it."""
+    assert fn.__name__ not in FUNCTIONS, fn.__name__
+    FUNCTIONS[fn.__name__] = fn
+    return fn
+
+
+def call(name: str, *args: Any, **kwargs: Any) -> Any:
+    """Calls a public function by name (for code that sits below the file that defines it)."""
+    return FUNCTIONS[name](*args, **kwargs)
+
+
+def freeze(value: Any) -> Any:
+    """Makes a static argument hashable: lists become tuples, static Dims become ints."""
+    if isinstance(value, (list, tuple)):
+        return tuple(freeze(item) for item in value)
+    return as_size(value) if isinstance(value, Dim) else value

@@ -1,0 +1,177 @@
+"""From the arguments of an op call to operand tensors, checked static arguments and result types.
+
+Every interpreter uses `operands` and `plan`, so that a mistake gives the same error whether the
+call is run, traced or postponed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from maxmod import backends
+from maxmod.device import DeviceRef
+from maxmod.dim import Dim, Shape
+from maxmod.dtype import DType, promote, storage_dtype
+from maxmod.errors import OperandError
+from maxmod.interop import Buffer, DLPackArray, import_array
+from maxmod.ir import infer_outputs
+from maxmod.literal import is_scalar, weak_array, weak_scalar
+from maxmod.op import Op, Operands, call, freeze
+from maxmod.tensor import Tensor, same_device
+from maxmod.tensor_type import TensorType
+
+
+def operands(op: Op, args: Sequence[Any]) -> Sequence[Tensor]:
+    """Converts the arguments of a call to tensors as the op's `operands` policy says.
+
+    Raises:
+        TypeError: For values that the op does not take.
+        ValueError: If dtypes cannot be promoted, or devices differ.
+    """
+    if op.operands is Operands.STRONG:
+        return [a if type(a) is Tensor else _strong(op, a) for a in args]
+    if op.operands is Operands.STRONG_PROMOTED:
+        return promote_strong(op.name, [_strong(op, a) for a in args])
+    return promote_operands(op.name, args)
+
+
+def promote_operands(op_name: str, args: Sequence[Any]) -> Sequence[Tensor]:
+    """Brings tensors and weak values to one dtype and device; at least one must be a tensor."""
+    first, second = args[0], args[-1]
+    if len(args) == 2 and type(first) is Tensor and type(second) is Tensor:
+        if first._type._dtype is second._type._dtype and (
+            first._type._device == second._type._device
+        ):
+            return args
+    strong = [as_strong(a) for a in args if is_strong(a)]
+    if not strong:
+        raise OperandError(
+            "Binary ops require at least one max object as input: "
+            f"{op_name} got {' and '.join(type(a).__name__ for a in args)}."
+        )
+    like = promote_strong(op_name, strong)
+    rest = iter(like)
+    return [next(rest) if is_strong(a) else weak(op_name, a, like[0]) for a in args]
+
+
+def promote_strong(op_name: str, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Casts tensors to their common dtype; devices must be equal."""
+    if not tensors:
+        return tensors
+    same_device(op_name, tensors)
+    dtype = promote([t.dtype for t in tensors])
+    return [t if t.dtype is dtype else call("cast", t, dtype=dtype) for t in tensors]
+
+
+def is_strong(value: Any) -> bool:
+    """True for tensors, and for Dims and shapes, which count as int64 tensors on the host."""
+    return isinstance(value, (Tensor, Dim, Shape)) or hasattr(value, "__tensorvalue__")
+
+
+def as_strong(value: Any) -> Tensor:
+    """Returns the tensor of a strong value."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, Dim):
+        return Tensor.from_dim(value)
+    if isinstance(value, Shape):
+        return call("stack", [Tensor.from_dim(dim) for dim in value])
+    return value.__tensorvalue__()
+
+
+def _strong(op: Op, value: Any) -> Tensor:
+    if is_strong(value):
+        return as_strong(value)
+    kind = "Unary ops" if len(op.tensor_names) == 1 else "These operands"
+    raise OperandError(
+        f"{op.name}: {kind} do not support non-max objects as input: got "
+        f"{type(value).__name__}. Hint: make a Tensor of it first."
+    )
+
+
+_SCALARS: dict[tuple[Any, ...], Tensor] = {}
+
+
+def weak(op_name: str, value: Any, like: Tensor) -> Tensor:
+    """Converts a Python or NumPy value to the dtype and device of a tensor.
+
+    Raises:
+        TypeError: If the value is no number and no array.
+        ValueError: If it would lose information.
+    """
+    dtype, device = like._type._dtype, like._type._device
+    if is_scalar(value):
+        key = (type(value), value, dtype, device)
+        cached = _SCALARS.get(key)
+        if cached is None or value == 0:  # 0.0 and -0.0 are equal keys
+            cached = _scalar(value, dtype, device)
+            if len(_SCALARS) > 1024:
+                _SCALARS.clear()
+            _SCALARS[key] = cached
+        return cached
+    if isinstance(value, (np.ndarray, Buffer, DLPackArray)):
+        if isinstance(value, np.ndarray):
+            value = np.ascontiguousarray(value).reshape(value.shape)
+        array, found = import_array(value)
+        host = backends.get(found.device).to_host(array)
+        data = backends.get(device).from_host(weak_array(host, dtype), device.id)
+        return Tensor.wrap(data, TensorType.of(dtype, tuple(host.shape), device))
+    raise OperandError(
+        f"{op_name}: expected a tensor, a number or an array, got {type(value).__name__}."
+    )
+
+
+def _scalar(value: Any, dtype: DType, device: DeviceRef) -> Tensor:
+    number = weak_scalar(value, dtype)
+    host = np.array(number).astype(storage_dtype(dtype))
+    tensor = Tensor.wrap(
+        backends.get(device).from_host(host, device.id), TensorType.of(dtype, (), device)
+    )
+    tensor._literal = number
+    return tensor
+
+
+Plan = tuple[dict[str, Any], tuple[TensorType, ...]]
+_PLANS: dict[tuple[Any, ...], Plan] = {}
+
+
+def plan(op: Op, tensors: Sequence[Tensor], attrs: dict[str, Any]) -> Plan:
+    """Returns canonical static arguments and the types of the results; remembered per types.
+
+    Raises:
+        ValueError, TypeError, IndexError: What the op's `prepare` and type rule refuse.
+    """
+    if not attrs:
+        key: tuple[Any, ...] = (op, *[t._type for t in tensors])
+    else:
+        attrs = {name: freeze(value) for name, value in attrs.items()}
+        # The classes keep True, 1 and 1.0 apart, which are equal as keys.
+        kinds = [value.__class__ for value in attrs.values()]
+        key = (op, *[t._type for t in tensors], *attrs.values(), *kinds)
+    try:
+        found = _PLANS.get(key)
+    except TypeError:
+        names = [name for name, value in attrs.items() if not _is_hashable(value)]
+        raise OperandError(f"{op.name}: {', '.join(names)}: expected a static value.") from None
+    if found is not None:
+        return found
+    same_device(op.name, tensors)
+    types = [t._type for t in tensors]
+    canonical = op.prepare(op, *types, **attrs) if op.prepare is not None else attrs
+    made = (canonical, infer_outputs(op, types, canonical))
+    if len(_PLANS) > 4096:
+        _PLANS.clear()
+    if 0.0 not in attrs.values():  # 0.0 and -0.0 are equal as keys
+        _PLANS[key] = made
+    return made
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,181 @@
+"""Reductions along one axis. The reduced axis stays, with size 1; `squeeze` drops it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from maxmod.dtype import DType
+from maxmod.errors import ArgumentError, OperandError
+from maxmod.op import Kind, call, function, op
+from maxmod.operands import as_strong, is_strong
+from maxmod.rules import axis_in_rank, is_any, is_numeric, reduced, same_for_axis
+
+if TYPE_CHECKING:
+    from maxmod.tensor import Tensor
+
+    TensorLike = Any
+
+R = Kind.REDUCE
+
+
+def _flat(name: str, x: Any, axis: int | None) -> tuple[Tensor, int]:
+    """Handles `axis=None`: the tensor is flattened first."""
+    if not is_strong(x):
+        raise OperandError(
+            f"{name}: Unary ops do not support non-max objects as input: got {type(x).__name__}."
+        )
+    x = as_strong(x)
+    return (x, axis) if axis is not None else (call("reshape", x, shape=(-1,)), 0)
+
+
+@op(R, reduced(is_numeric), prepare=axis_in_rank, combine="add", identity=0, name="reduce_sum")
+def _sum(xp: Any, x: Tensor, axis: int) -> Tensor:
+    """Sum along an axis in the dtype of x."""
+    return xp.sum(x, axis=axis, keepdims=True, dtype=x.dtype)
+
+
+@op(R, reduced(is_numeric), prepare=axis_in_rank, combine="mul", identity=1, name="reduce_prod")
+def _prod(xp: Any, x: Tensor, axis: int) -> Tensor:
+    """Product along an axis in the dtype of x."""
+    return xp.prod(x, axis=axis, keepdims=True, dtype=x.dtype)
+
+
+@op(R, reduced(is_any), prepare=axis_in_rank, combine="maximum", name="reduce_max")
+def _max(xp: Any, x: Tensor, axis: int) -> Tensor:
+    """Largest element along an axis; NaN if there is one."""
+    return xp.max(x, axis=axis, keepdims=True)
+
+
+@op(R, reduced(is_any), prepare=axis_in_rank, combine="minimum", name="reduce_min")
+def _min(xp: Any, x: Tensor, axis: int) -> Tensor:
+    """Smallest element along an axis; NaN if there is one."""
+    return xp.min(x, axis=axis, keepdims=True)
+
+
+def _expand_mean(x: Tensor, *, axis: int) -> Tensor:
+    if not x.dtype.is_float():
+        return floor_toward_zero(_sum(x, axis=axis), x.sizes[axis])
+    total = _sum(x.cast(compute_dtype(x.dtype)), axis=axis)
+    count = Tensor.full((), x.sizes[axis], dtype=total.dtype, device=x.type.device)
+    return (total / count).cast(x.dtype)
+
+
+@op(
+    Kind.COMPOSITE,
+    reduced(is_numeric),
+    prepare=axis_in_rank,
+    expand=_expand_mean,
+    name="reduce_mean",
+)
+def _mean(xp: Any, x: Tensor, axis: int) -> Tensor:
+    """Mean along an axis; integers are summed and divided in their dtype, toward zero."""
+    if x.dtype.kind == "f":
+        return xp.mean(x, axis=axis, keepdims=True, dtype=x.dtype)
+    total = xp.sum(x, axis=axis, keepdims=True, dtype=x.dtype)
+    count = x.dtype.type(x.shape[axis])
+    return xp.sign(total) * (xp.abs(total) // count) if x.dtype.kind == "i" else total // count
+
+
+@op(Kind.OPAQUE, reduced(is_any, DType.int64), prepare=axis_in_rank, name="reduce_argmax")
+def _argmax(xp: Any, x: Tensor, axis: int) -> Tensor:
+    """Position of the largest element along an axis; the first of equals."""
+    return xp.argmax(x, axis=axis, keepdims=True)
+
+
+@op(Kind.OPAQUE, reduced(is_any, DType.int64), prepare=axis_in_rank, name="reduce_argmin")
+def _argmin(xp: Any, x: Tensor, axis: int) -> Tensor:
+    """Position of the smallest element along an axis; the first of equals."""
+    return xp.argmin(x, axis=axis, keepdims=True)
+
+
+@function
+def sum(x: Tensor, axis: int | None = -1) -> Tensor:
+    """Sum along an axis.
+
+    Args:
+        x: Numeric tensor.
+        axis: The axis; None flattens first and gives the shape [1].
+
+    Returns:
+        The dtype of x (integers are not widened), size 1 on `axis`; 0 for an empty axis.
+
+    Raises:
+        ValueError: If the axis lies outside the rank.
+    """
+    return _sum(*_flat("sum", x, axis))
+
+
+@function
+def mean(x: Tensor, axis: int | None = -1) -> Tensor:
+    """Mean along an axis; NaN for an empty one. Same arguments as `sum`."""
+    return _mean(*_flat("mean", x, axis))
+
+
+@function
+def prod(x: Tensor, axis: int | None = -1) -> Tensor:
+    """Product along an axis; 1 for an empty one. Same arguments as `sum`."""
+    return _prod(*_flat("prod", x, axis))
+
+
+@function
+def argmax(x: Tensor, axis: int | None = -1) -> Tensor:
+    """Position of the largest element along an axis, int64; the first of equals."""
+    return _argmax(*_flat("argmax", x, axis))
+
+
+@function
+def argmin(x: Tensor, axis: int | None = -1) -> Tensor:
+    """Position of the smallest element along an axis, int64; the first of equals."""
+    return _argmin(*_flat("argmin", x, axis))
+
+
+_AXIS_DEFAULT: Any = object()
+
+
+@function
+def max(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT) -> Tensor:
+    """Largest element along an axis, or the larger of two tensors.
+
+    `max(x)` and `max(x, axis=0)` reduce; `max(x, y)` is elementwise with broadcasting, so that
+    `max(x, 0)` is a relu. NaN wins in both.
+
+    Raises:
+        ValueError: If both y and an axis are given, or an empty axis is reduced.
+    """
+    return _extreme("max", _max, "maximum", x, y, axis)
+
+
+@function
+def min(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT) -> Tensor:
+    """Smallest element along an axis, or the smaller of two tensors; see `max`."""
+    return _extreme("min", _min, "minimum", x, y, axis)
+
+
+def _extreme(name: str, reduction: Any, pair: str, x: Any, y: Any, axis: Any) -> Tensor:
+    if y is None:
+        return reduction(*_flat(name, x, -1 if axis is _AXIS_DEFAULT else axis))
+    if axis is not _AXIS_DEFAULT:
+        raise ArgumentError(f"{name}: give either a second tensor or an axis, not both.")
+    return call(pair, x, y)
+
+
+@op(Kind.OPAQUE, same_for_axis(is_numeric), prepare=axis_in_rank, upcasts=True)
+def cumsum(
+    xp: Any, x: Tensor, axis: int = -1, exclusive: bool = False, reverse: bool = False
+) -> Tensor:
+    """Running sum along an axis.
+
+    Args:
+        x: Numeric tensor.
+        axis: The axis.
+        exclusive: Leave the element itself out: [1, 2, 3] gives [0, 1, 3].
+        reverse: Sum from the end: [1, 2, 3] gives [6, 5, 3].
+
+    Returns:
+        The shape and dtype of x.
+    """
+    source = xp.flip(x, axis) if reverse else x
+    total = xp.cumsum(source, axis=axis, dtype=x.dtype)
+    if exclusive:
+        total = total - source
+    return xp.flip(total, axis) if reverse else total

@@ -1,0 +1,410 @@
+"""Ops that rearrange elements: reshape, permute, broadcast, slice, concat, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from maxmod.device import DeviceRef
+from maxmod.dim import Dim, Size, Sizes, as_size, as_sizes, format_sizes, product
+from maxmod.errors import ArgumentError, OperandError, ShapeError
+from maxmod.op import Kind, Op, Operands, function, op
+from maxmod.operands import as_strong, is_strong
+from maxmod.rules import normalize_axis, same_count
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+
+V = Kind.VIEW
+
+
+# ---- reshape and its relatives -----------------------------------------------------------------
+
+
+def _reshape_sizes(op: Op, x: TensorType, *, shape: Any) -> dict[str, Any]:
+    """Resolves a -1 in the shape."""
+    sizes = list(as_sizes(shape, "reshape: shape"))
+    unknown = [axis for axis, size in enumerate(sizes) if size == -1]
+    if len(unknown) > 1:
+        raise ShapeError(f"reshape: at most one size may be -1, got {format_sizes(sizes)}.")
+    if any(isinstance(size, int) and size < -1 for size in sizes):
+        raise ShapeError(f"reshape: sizes must not be negative, got {format_sizes(sizes)}.")
+    if unknown:
+        known = product(size for size in sizes if size != -1)
+        if known == 0:
+            raise ShapeError(f"reshape: -1 is undecided beside a size 0: {format_sizes(sizes)}.")
+        total = product(x.sizes)
+        rest = as_size(total // known) if known != total else 1
+        sizes[unknown[0]] = rest
+    same_count(op, x, tuple(sizes))
+    return {"shape": tuple(sizes)}
+
+
+def _reshaped(op: Op, x: TensorType, *, shape: Sizes) -> TensorType:
+    same_count(op, x, shape)
+    return x.with_sizes(shape)
+
+
+@op(V, _reshaped, prepare=_reshape_sizes)
+def reshape(xp: Any, x: Tensor, shape: Iterable[Any]) -> Tensor:
+    """Same elements in row-major order, in another shape.
+
+    Args:
+        x: Tensor of any dtype.
+        shape: Sizes; at most one is -1 and is worked out.
+
+    Raises:
+        ValueError: If the number of elements differs, or -1 stands twice or beside a 0.
+    """
+    return xp.reshape(x, shape)
+
+
+@function
+def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Merges the axes from `start_dim` to `end_dim`, both included; a scalar becomes [1].
+
+    Raises:
+        IndexError: If an axis lies outside the rank.
+        ValueError: If the start lies after the end.
+    """
+    x = as_strong(x)
+    if x.rank == 0:
+        return reshape(x, (1,))
+    start = normalize_axis("flatten", start_dim, x.rank, "start_dim")
+    end = normalize_axis("flatten", end_dim, x.rank, "end_dim")
+    if start > end:
+        raise ShapeError(f"flatten: start_dim={start_dim} lies after end_dim={end_dim}.")
+    sizes = x.sizes
+    return reshape(x, (*sizes[:start], product(sizes[start : end + 1]), *sizes[end + 1 :]))
+
+
+@function
+def squeeze(x: Tensor, axis: int) -> Tensor:
+    """Drops an axis of size 1.
+
+    Raises:
+        IndexError: If the axis lies outside the rank.
+        ValueError: If its size is not 1.
+    """
+    axis = normalize_axis("squeeze", axis, x.rank)
+    if x.sizes[axis] != 1:
+        raise ShapeError(
+            f"squeeze: axis {axis} of {x.type.short()} has size {x.sizes[axis]}, not 1."
+        )
+    return reshape(x, (*x.sizes[:axis], *x.sizes[axis + 1 :]))
+
+
+@function
+def unsqueeze(x: Tensor, axis: int) -> Tensor:
+    """Adds an axis of size 1 at position `axis` of the result.
+
+    Raises:
+        ValueError: If `axis` lies outside `-(rank + 1) .. rank`.
+    """
+    axis = normalize_axis("unsqueeze", axis, x.rank + 1)
+    return reshape(x, (*x.sizes[:axis], 1, *x.sizes[axis:]))
+
+
+# ---- permute -----------------------------------------------------------------------------------
+
+
+def _permutation(op: Op, x: TensorType, *, dims: Any) -> dict[str, Any]:
+    axes = tuple(int(d) for d in dims)
+    if len(axes) != x.rank:
+        raise ShapeError(f"permute: expected {x.rank} axes for {x.short()}, got {list(axes)}.")
+    axes = tuple(normalize_axis("permute", axis, x.rank) for axis in axes)
+    if len(set(axes)) != len(axes):
+        raise ShapeError(f"permute: an axis stands twice in {list(axes)}.")
+    return {"dims": axes}
+
+
+def _permuted(op: Op, x: TensorType, *, dims: tuple[int, ...]) -> TensorType:
+    return x.with_sizes(tuple(x.sizes[axis] for axis in dims))
+
+
+@op(V, _permuted, prepare=_permutation)
+def permute(xp: Any, x: Tensor, dims: Iterable[int]) -> Tensor:
+    """Reorders the axes: axis i of the result is axis dims[i] of x.
+
+    Raises:
+        ValueError: If the number of axes is wrong or one stands twice.
+        IndexError: If an axis lies outside the rank.
+    """
+    return xp.transpose(x, dims)
+
+
+@function
+def transpose(x: Tensor, axis_1: int, axis_2: int) -> Tensor:
+    """Swaps two axes; a scalar is returned unchanged.
+
+    Raises:
+        IndexError: If an axis lies outside the rank.
+    """
+    x = as_strong(x)
+    rank = max(x.rank, 1)
+    first = normalize_axis("transpose", axis_1, rank, "axis_1")
+    second = normalize_axis("transpose", axis_2, rank, "axis_2")
+    if x.rank == 0:
+        return x
+    axes = list(range(x.rank))
+    axes[first], axes[second] = second, first
+    return permute(x, axes)
+
+
+# ---- broadcast ---------------------------------------------------------------------------------
+
+
+def _broadcast_sizes(op: Op, x: TensorType, *, shape: Any) -> dict[str, Any]:
+    return {"shape": as_sizes(shape, "broadcast_to: shape")}
+
+
+def _broadcasted(op: Op, x: TensorType, *, shape: Sizes) -> TensorType:
+    offset = len(shape) - x.rank
+    if offset < 0 or any(
+        size not in (1, shape[offset + axis]) for axis, size in enumerate(x.sizes)
+    ):
+        raise ShapeError(
+            f"broadcast_to: input dimensions must be either 1 or equal to the target, aligned at "
+            f"the last axis: x is {x.short()}, shape is {format_sizes(shape)}."
+        )
+    return x.with_sizes(shape)
+
+
+@op(V, _broadcasted, prepare=_broadcast_sizes, name="broadcast")
+def _broadcast(xp: Any, x: Tensor, shape: Sizes) -> Tensor:
+    """Repeats axes of size 1 and adds leading axes."""
+    return xp.broadcast_to(x, shape)
+
+
+@function
+def broadcast_to(x: Tensor, shape: Iterable[Any], out_dims: Any = None) -> Tensor:
+    """Repeats axes of size 1 and adds leading axes, without copying where possible.
+
+    Args:
+        x: Tensor of any dtype.
+        shape: Sizes of the result.
+        out_dims: Accepted for compatibility: replaces `shape` if given.
+
+    Raises:
+        ValueError: If a size is neither 1 nor equal to the target.
+    """
+    return _broadcast(x, shape=shape if out_dims is None else out_dims)
+
+
+# ---- slices ------------------------------------------------------------------------------------
+
+
+def _sliced(op: Op, x: TensorType, *, starts: Sizes, stops: Sizes, steps: Sizes) -> TensorType:
+    sizes = []
+    for start, stop, step in zip(starts, stops, steps, strict=True):
+        sizes.append(
+            as_size((stop - start + step - 1) // step) if step != 1 else as_size(stop - start)
+        )
+    return x.with_sizes(tuple(sizes))
+
+
+@op(V, _sliced, name="slice")
+def basic_slice(xp: Any, x: Tensor, starts: Sizes, stops: Sizes, steps: Sizes) -> Tensor:
+    """Elements start, start + step, ... below stop on every axis; bounds are counted from 0."""
+    for size, start, stop in zip(x.shape, starts, stops, strict=True):
+        if not 0 <= start <= stop <= size:
+            raise ShapeError(f"slice: bounds {start}:{stop} are out of range for size {size}.")
+    return x[tuple(slice(*bounds) for bounds in zip(starts, stops, steps, strict=True))]
+
+
+def slice_axis(x: Tensor, axis: int, start: Size, stop: Size) -> Tensor:
+    """Elements start..stop of one axis."""
+    starts: list[Size] = [0] * x.rank
+    stops = list(x.sizes)
+    starts[axis], stops[axis] = start, stop
+    return basic_slice(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.rank)
+
+
+@function
+def split(x: Tensor, split_size_or_sections: Any, axis: int = 0) -> list[Tensor]:
+    """Cuts a tensor into pieces along an axis.
+
+    Args:
+        x: Tensor of any dtype.
+        split_size_or_sections: Sizes of the pieces; or one int, the size of each piece but the
+            last, which may be smaller.
+        axis: The axis.
+
+    Returns:
+        The pieces.
+
+    Raises:
+        ValueError: If the sizes are negative or do not add up to the size of the axis.
+        IndexError: If the axis lies outside the rank.
+        TypeError: For one int and a symbolic axis.
+    """
+    x = as_strong(x)
+    axis = normalize_axis("split", axis, x.rank)
+    total = x.sizes[axis]
+    if isinstance(split_size_or_sections, (int, Dim)):
+        sizes = _even_pieces("split", total, int(split_size_or_sections))
+    else:
+        sizes = [int(size) for size in split_size_or_sections]
+    if not sizes:
+        return []
+    if any(size < 0 for size in sizes) or sum(sizes) != total:
+        raise ShapeError(
+            f"split: sizes must not be negative and add up to the axis: expected {total} on axis "
+            f"{axis} of {x.type.short()}, got {sizes}."
+        )
+    pieces = []
+    start = 0
+    for size in sizes:
+        pieces.append(slice_axis(x, axis, start, start + size))
+        start += size
+    return pieces
+
+
+def _even_pieces(name: str, total: Size, size: int) -> list[int]:
+    if not isinstance(total, int):
+        raise OperandError(
+            f"{name}: the axis is symbolic ({total}). Hint: give the sizes as a list."
+        )
+    if size <= 0:
+        raise ArgumentError(f"{name}: expected a positive size, got {size}.")
+    whole, rest = divmod(total, size)
+    return [size] * whole + ([rest] if rest else [])
+
+
+@function
+def chunk(x: Tensor, chunks: int, axis: int = 0) -> list[Tensor]:
+    """Cuts a tensor into equal pieces along an axis.
+
+    Raises:
+        ValueError: If the axis cannot be divided evenly, or x is a scalar.
+        IndexError: If the axis lies outside the rank (also a ValueError).
+        TypeError: If the axis is symbolic.
+    """
+    x = as_strong(x)
+    axis = normalize_axis("chunk", axis, x.rank)
+    total = x.sizes[axis]
+    if not isinstance(total, int):
+        raise OperandError(f"chunk: axis {axis} of {x.type.short()} is symbolic.")
+    if chunks <= 0 or total % chunks:
+        raise ShapeError(f"chunk: {total} elements on axis {axis} cannot be cut into {chunks}.")
+    return split(x, [total // chunks] * chunks, axis)
+
+
+# ---- joining -----------------------------------------------------------------------------------
+
+
+def _concat_axis(op: Op, *types: TensorType, axis: Any) -> dict[str, Any]:
+    if not types:
+        raise ArgumentError("concat: expected at least one tensor, got none.")
+    return {"axis": normalize_axis("concat", axis, types[0].rank)}
+
+
+def _concatenated(op: Op, *types: TensorType, axis: int) -> TensorType:
+    first = types[0]
+    total: Any = 0
+    for t in types:
+        others = (*t.sizes[:axis], *t.sizes[axis + 1 :])
+        if t.rank != first.rank or others != (*first.sizes[:axis], *first.sizes[axis + 1 :]):
+            raise ShapeError(
+                f"concat: tensors must have equal sizes outside axis {axis}: "
+                f"{', '.join(t.short() for t in types)}."
+            )
+        total = total + t.sizes[axis]
+    sizes = (*first.sizes[:axis], as_size(total), *first.sizes[axis + 1 :])
+    return first.with_sizes(sizes)
+
+
+@op(V, _concatenated, operands=Operands.STRONG_PROMOTED, prepare=_concat_axis)
+def concat(xp: Any, original_vals: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Joins tensors along an axis.
+
+    Args:
+        original_vals: At least one tensor; equal sizes on the other axes, dtypes are promoted.
+        axis: The axis.
+
+    Raises:
+        ValueError: If there is no tensor, or ranks or sizes differ.
+        IndexError: If the axis lies outside the rank.
+    """
+    return xp.concatenate(original_vals, axis=axis)
+
+
+@function
+def stack(values: Sequence[Tensor], axis: int = 0, device: Any = None) -> Tensor:
+    """Joins tensors of one type along a new axis.
+
+    Raises:
+        ValueError: If there is no tensor, or shapes or dtypes differ.
+        IndexError: If the axis lies outside `-(rank + 1) .. rank`.
+    """
+    tensors = [as_strong(v) if is_strong(v) else _refuse("stack", v) for v in values]
+    if not tensors:
+        raise ArgumentError("stack: expected at least one tensor, got none.")
+    if any(t.type != tensors[0].type for t in tensors):
+        raise ShapeError(
+            f"stack: tensors must have one shape and dtype: "
+            f"{', '.join(t.type.short() for t in tensors)}."
+        )
+    axis = normalize_axis("stack", axis, tensors[0].rank + 1)
+    return concat([unsqueeze(t, axis) for t in tensors], axis)
+
+
+def _refuse(name: str, value: Any) -> Tensor:
+    raise OperandError(f"{name}: expected a tensor, got {type(value).__name__}.")
+
+
+# ---- devices and assertions --------------------------------------------------------------------
+
+
+def _on_device(op: Op, x: TensorType, *, device: Any) -> dict[str, Any]:
+    return {"device": DeviceRef.from_device(device)}
+
+
+def _transferred(op: Op, x: TensorType, *, device: DeviceRef) -> TensorType:
+    return TensorType.of(x.dtype, x.sizes, device)
+
+
+@op(Kind.OPAQUE, _transferred, prepare=_on_device)
+def transfer_to(xp: Any, x: Tensor, device: Any) -> Tensor:
+    """Copies a tensor to a device; `Tensor.to` skips the copy where it is there already."""
+    from maxmod import backends
+
+    host = backends.get(_array_device(x)).to_host(x)
+    return backends.get(device).from_host(host, device.id)
+
+
+def _array_device(array: Any) -> DeviceRef:
+    index = getattr(getattr(array, "device", None), "id", None)
+    return DeviceRef.CPU() if index is None else DeviceRef.GPU(index)
+
+
+def _rebind_sizes(op: Op, x: TensorType, *, shape: Any, message: str) -> dict[str, Any]:
+    return {"shape": as_sizes(shape, "rebind: shape"), "message": message}
+
+
+def _rebound(op: Op, x: TensorType, *, shape: Sizes, message: str) -> TensorType:
+    known = zip(x.sizes, shape, strict=False)
+    wrong = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in known)
+    if len(shape) != x.rank or wrong:
+        raise ShapeError(
+            f"rebind: {x.short()} cannot have the shape {format_sizes(shape)}. {message}".rstrip()
+        )
+    return x.with_sizes(shape)
+
+
+@op(V, _rebound, prepare=_rebind_sizes)
+def rebind(xp: Any, x: Tensor, shape: Iterable[Any], message: str = "") -> Tensor:
+    """Asserts that a tensor has a shape, when the graph runs for sizes that are symbolic.
+
+    Args:
+        x: Tensor of any dtype.
+        shape: The sizes that it must have.
+        message: Added to the error.
+
+    Raises:
+        ValueError: If the rank or a known size differs, or a symbolic one at run time.
+    """
+    if x.shape != tuple(shape):
+        raise ShapeError(
+            f"rebind: expected {format_sizes(tuple(shape))}, got {format_sizes(x.shape)}. {message}"
+        )
+    return x

@@ -1,0 +1,156 @@
+"""`TensorType` and `BufferType`: dtype, shape and device of a value, without its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from maxmod.device import DeviceRef
+from maxmod.dim import Shape, ShapeLike, Size, Sizes, SymbolicDim, as_sizes, format_sizes, product
+from maxmod.dtype import DType
+
+
+class Type:
+    """Base of the types that a traced function can take."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __class_getitem__(cls, item: Any) -> type:
+        return cls
+
+
+class TensorType(Type):
+    """The type of a tensor.
+
+    Args:
+        dtype: Element type.
+        shape: Sizes: ints, names (`"batch"`) or Dims.
+        device: A `Device` or `DeviceRef`.
+
+    Raises:
+        TypeError: If `shape` is no iterable of sizes, or a static size is negative.
+    """
+
+    __slots__ = ("_device", "_dtype", "_hash", "_sizes")
+
+    def __init__(self, dtype: DType, shape: ShapeLike, device: Any) -> None:
+        if not isinstance(dtype, DType):
+            raise TypeError(f"{type(self).__name__}: dtype: expected a DType, got {dtype!r}.")
+        sizes = as_sizes(shape, f"{type(self).__name__}: shape")
+        for size in sizes:
+            if isinstance(size, int) and size < 0:
+                raise TypeError(
+                    f"{type(self).__name__}: shape: static sizes must not be negative, got "
+                    f"{format_sizes(sizes)}."
+                )
+        self._dtype = dtype
+        self._sizes = sizes
+        self._device = DeviceRef.from_device(device)
+        self._hash = hash((type(self).__name__, dtype, sizes, self._device))
+
+    @classmethod
+    def of(cls, dtype: DType, sizes: Sizes, device: DeviceRef) -> TensorType:
+        """Makes a type from parts that are known to be right (the fast way, inside maxmod)."""
+        self = object.__new__(cls)
+        self._dtype = dtype
+        self._sizes = sizes
+        self._device = device
+        self._hash = hash((cls.__name__, dtype, sizes, device))
+        return self
+
+    @property
+    def dtype(self) -> DType:
+        """The element type."""
+        return self._dtype
+
+    @property
+    def shape(self) -> Shape:
+        """The shape as a fresh list of Dims."""
+        return Shape(self._sizes)
+
+    @property
+    def sizes(self) -> Sizes:
+        """The shape as a tuple; known sizes are plain ints."""
+        return self._sizes
+
+    @property
+    def device(self) -> DeviceRef:
+        """Where the value lives."""
+        return self._device
+
+    @property
+    def rank(self) -> int:
+        """The number of dimensions."""
+        return len(self._sizes)
+
+    def num_elements(self) -> int:
+        """The number of elements, 1 for rank 0.
+
+        Raises:
+            RuntimeError: If a size is symbolic.
+        """
+        count = product(self._sizes)
+        if not isinstance(count, int):
+            raise RuntimeError(f"num_elements: the shape {format_sizes(self._sizes)} is symbolic.")
+        return count
+
+    @property
+    def nbytes(self) -> Size:
+        """Bytes of the data; symbolic if the shape is."""
+        return product((*self._sizes, self._dtype.size_in_bytes))
+
+    def cast(self, dtype: DType) -> TensorType:
+        """The same type with another dtype."""
+        return type(self).of(dtype, self._sizes, self._device)
+
+    def with_sizes(self, sizes: Sizes) -> TensorType:
+        """The same type with another shape."""
+        return type(self).of(self._dtype, sizes, self._device)
+
+    @property
+    def parameters(self) -> Iterator[SymbolicDim]:
+        """Iterates over the symbols of the shape, repeats included."""
+        return self.shape.parameters
+
+    def as_buffer(self) -> BufferType:
+        """The mutable type with the same parts."""
+        return BufferType.of(self._dtype, self._sizes, self._device)  # type: ignore[return-value]
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return (
+            type(other) is type(self)
+            and self._hash == other._hash
+            and self._dtype is other._dtype
+            and self._sizes == other._sizes
+            and self._device == other._device
+        )
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(dtype={self._dtype!r}, shape={self.shape!r}, "
+            f"device={self._device!r})"
+        )
+
+    def short(self) -> str:
+        """Returns `float32[batch,768]`, with the device where it is not the host."""
+        where = "" if self._device.is_cpu() else f"@{self._device}"
+        return f"{self._dtype!r}{format_sizes(self._sizes)}{where}"
+
+
+class BufferType(TensorType):
+    """The type of a tensor that the callee may change in place."""
+
+    __slots__ = ()
+
+    def as_tensor(self) -> TensorType:
+        """The read-only type with the same parts."""
+        return TensorType.of(self._dtype, self._sizes, self._device)
+
+    def as_buffer(self) -> BufferType:
+        return self
