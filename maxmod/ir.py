@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from maxmod.dim import Dim, Size, evaluate
+from maxmod.dim import Dim, evaluate
 from maxmod.errors import GraphError
 from maxmod.op import Op
 from maxmod.tensor_type import TensorType
@@ -284,6 +284,14 @@ def rebuild(
     )
 
 
-def size_names(sizes: Iterable[Size]) -> list[str]:
-    """Returns the names of the symbols in a shape."""
-    return [symbol.name for size in sizes if isinstance(size, Dim) for symbol in size.parameters]
+def attr_symbols(n: Node) -> set[str]:
+    """Returns the names of all symbols in the static arguments of a node."""
+    found: set[str] = set()
+    pending = [value for _, value in n.attrs]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, tuple):
+            pending += value
+        elif isinstance(value, Dim):
+            found.update(symbol.name for symbol in value.parameters)
+    return found

@@ -1,0 +1,174 @@
+"""Argument checks of compiled calls: types, nested structure, and the values of named sizes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from maxmod import backends, tree
+from maxmod.buffer import Buffer
+from maxmod.dim import AlgebraicDim, Size, SymbolicDim, evaluate
+from maxmod.errors import ArgumentTypeError, DeviceError, DTypeError, ShapeError
+from maxmod.interop import DLPackArray
+from maxmod.literal import is_scalar, literal_array
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+
+
+class Signature:
+    """What a compiled function takes.
+
+    Args:
+        input_types: A `TensorType` for each argument, or a list, tuple or dict of them; any other
+            leaf is a static Python value.
+        names: Names of the arguments, for messages.
+
+    Raises:
+        TypeError: If a tensor is given in place of a type.
+    """
+
+    def __init__(self, input_types: Sequence[Any], names: Sequence[str]) -> None:
+        self.leaves, self.tree = tree.flatten(tuple(input_types))
+        self.labels = _labels(self.tree, names)
+        for label, leaf in zip(self.labels, self.leaves):
+            if isinstance(leaf, (Tensor, Buffer)):
+                raise ArgumentTypeError(
+                    f"compile: {label}: expected a TensorType, got a tensor. Hint: pass x.type."
+                )
+        self.types = [leaf for leaf in self.leaves if isinstance(leaf, TensorType)]
+        self._plain = len(self.leaves) == len(input_types) == len(self.types)
+
+    def arguments(self, make: Callable[[TensorType], Tensor]) -> Sequence[Any]:
+        """Returns the arguments to trace with: `make(type)` for types, static values as they are."""
+        return tree.unflatten(
+            self.tree,
+            [make(leaf) if isinstance(leaf, TensorType) else leaf for leaf in self.leaves],
+        )
+
+    def tensors(self, args: Sequence[Any]) -> list[Tensor]:
+        """Converts and checks the arguments of a call, all but the named sizes.
+
+        Raises:
+            TypeError: For a wrong number of arguments or an unsupported kind of argument.
+            ValueError: For another structure, static value, dtype, rank, size or device.
+        """
+        if len(args) != len(self.tree.children):
+            raise TypeError(
+                f"compiled call: expected {len(self.tree.children)} arguments, got {len(args)}."
+            )
+        leaves: Sequence[Any] = args
+        if not self._plain:
+            leaves, found = tree.flatten(tuple(args))
+            if found != self.tree:
+                raise ArgumentTypeError(
+                    "compiled call: the arguments are nested differently from the input types."
+                )
+        result = []
+        for label, expected, leaf in zip(self.labels, self.leaves, leaves):
+            if isinstance(expected, TensorType):
+                tensor = leaf if type(leaf) is Tensor else _as_tensor(label, expected, leaf)
+                if tensor._type is not expected:
+                    _check(label, expected, tensor._type)
+                result.append(tensor)
+            elif leaf is not expected and leaf != expected:
+                raise ArgumentTypeError(
+                    f"compiled call: {label}: the static value differs from the one compiled: "
+                    f"expected {expected!r}, got {leaf!r}."
+                )
+        return result
+
+    def bind(self, tensors: Sequence[Tensor]) -> dict[str, int]:
+        """Returns the value of each named size.
+
+        Raises:
+            ValueError: If one name has two values, or a derived size does not agree.
+        """
+        dims: dict[str, int] = {}
+        owners: dict[str, str] = {}
+        derived: list[tuple[str, Size, int]] = []
+        labels = [n for n, leaf in zip(self.labels, self.leaves) if isinstance(leaf, TensorType)]
+        for label, expected, tensor in zip(labels, self.types, tensors):
+            for axis, (want, have) in enumerate(zip(expected._sizes, tensor._type._sizes)):
+                if isinstance(want, SymbolicDim):
+                    if dims.setdefault(want.name, have) != have:  # type: ignore[arg-type]
+                        raise ShapeError(
+                            f"compiled call: {label}: the size {want.name!r} of axis {axis} is "
+                            f"{have}, but {owners[want.name]} has {dims[want.name]}."
+                        )
+                    owners.setdefault(want.name, f"axis {axis} of {label}")
+                elif isinstance(want, AlgebraicDim):
+                    derived.append((f"axis {axis} of {label}", want, have))  # type: ignore[arg-type]
+        for where, want, have in derived:
+            if evaluate(want, dims) != have:
+                raise ShapeError(
+                    f"compiled call: {where}: expected {want} = {evaluate(want, dims)}, got {have}."
+                )
+        return dims
+
+
+def _as_tensor(label: str, expected: TensorType, leaf: Any) -> Tensor:
+    """Accepts arrays that speak DLPack, and numbers where a tensor is expected."""
+    if isinstance(leaf, Tensor):
+        return leaf
+    if is_scalar(leaf):
+        host = literal_array(leaf, expected.dtype)
+        data = backends.get(expected.device).from_host(host, expected.device.id)
+        return Tensor.wrap(data, TensorType.of(expected.dtype, (), expected.device))
+    if isinstance(leaf, (Buffer, DLPackArray)):
+        return Tensor.from_dlpack(leaf)
+    raise ArgumentTypeError(
+        f"compiled call: {label}: expected a Tensor, a driver Buffer, an array that speaks DLPack "
+        f"or a number for {expected.short()}, got {type(leaf).__name__}."
+    )
+
+
+def _check(label: str, expected: TensorType, found: TensorType) -> None:
+    where = f"compiled call: {label}: expected {expected.short()}, got {found.short()}"
+    if found._dtype is not expected._dtype:
+        raise DTypeError(f"{where}. Hint: cast it first; there is no silent conversion.")
+    if found._device != expected._device:
+        raise DeviceError(f"{where} on {found.device}. Hint: move it with .to(device) first.")
+    if len(found._sizes) != len(expected._sizes):
+        raise ShapeError(f"{where}: the ranks differ.")
+    for axis, (want, have) in enumerate(zip(expected._sizes, found._sizes)):
+        if isinstance(want, int) and want != have:
+            raise ShapeError(f"{where}: axis {axis} has {have} elements.")
+
+
+def _labels(structure: tree.Tree, names: Sequence[str]) -> list[str]:
+    """Returns a readable name for each leaf: `argument 0 (x)`, `argument 1 (cache)['k']`."""
+    labels = []
+    for index, child in enumerate(structure.children):
+        name = f" ({names[index]})" if index < len(names) else ""
+        labels += [f"argument {index}{name}{path}" for path in _paths(child)]
+    return labels
+
+
+def _paths(structure: tree.Tree) -> list[str]:
+    if structure.kind is None:
+        return [""]
+    return [
+        f"[{key!r}]{path}"
+        for key, child in zip(structure.keys, structure.children)
+        for path in _paths(child)
+    ]
+
+
+def argument_names(fn: Callable[..., Any]) -> list[str]:
+    """Returns the positional parameter names of a function or module, as far as they are known."""
+    target = getattr(fn, "forward", fn) if type(fn).__call__ is _module_call(fn) else fn
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in parameters if p.kind in kinds]
+
+
+def _module_call(fn: Any) -> Any:
+    """Returns the `__call__` that only delegates to `forward`, if the object has such a base."""
+    for base in type(fn).__mro__:
+        if base.__name__ == "Module" and "__call__" in vars(base):
+            return vars(base)["__call__"]
+    return None

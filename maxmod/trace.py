@@ -1,0 +1,177 @@
+"""Tracing: runs a function once on symbolic tensors and records every op call as a graph.
+
+Recording goes by context, not by data: while a `Tracer` is active in this thread, every op call is
+recorded, whatever its operands are. A parameter is recognised by identity and becomes a weight of
+the graph; any other tensor from outside becomes a constant with the value that it has now.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+from maxmod import ir
+from maxmod.errors import MaxmodError, TraceError
+from maxmod.op import Op, innermost, interpreter, lookup
+from maxmod.operands import operands, plan
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+# Model files read as user code: their lines are what a reader wants to see.
+_SHOWN = _PACKAGE + "models" + os.sep
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What tracing gives: the graph, and the results of the function with tensors as they were."""
+
+    graph: ir.Graph
+    results: Any
+
+
+class Tracer:
+    """The interpreter that records op calls."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self.nodes: list[ir.Node] = []
+        self.weights: dict[str, ir.Value] = {}
+        self.constants: dict[ir.Value, Any] = {}
+        self.seed: int | None = None
+        self._names = {id(tensor): name for name, tensor in reversed(list(parameters.items()))}
+        self._kept: list[Tensor] = []  # tensors known by id must stay alive
+        self._known: dict[int, ir.Value] = {}
+        self._own: set[ir.Value] = set()
+
+    def argument(self, type: TensorType) -> Tensor:
+        """Makes the symbolic tensor of an argument."""
+        value = ir.Value(type)
+        self._own.add(value)
+        return Tensor.symbolic(value)
+
+    def apply(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+        source = _user_source()
+        try:
+            tensors = operands(op, args)
+            attrs, types = plan(op, tensors, attrs)
+        except MaxmodError as error:
+            _add_source(error, source)
+            raise
+        return self.record(op, [self.lift(t) for t in tensors], attrs, types, source)
+
+    def record(
+        self,
+        op: Op,
+        inputs: Sequence[ir.Value],
+        attrs: Mapping[str, Any],
+        types: Iterable[TensorType],
+        source: ir.Source | None = None,
+    ) -> Any:
+        """Appends a node and returns its result as a symbolic tensor, or a list of them."""
+        outputs = [ir.Value(type) for type in types]
+        self._own.update(outputs)
+        self.nodes.append(ir.node(op, inputs, attrs, outputs, source))
+        made = [Tensor.symbolic(value) for value in outputs]
+        return made[0] if len(made) == 1 else made
+
+    def lift(self, tensor: Tensor) -> ir.Value:
+        """Returns the graph value of a tensor: its own, a weight, or a constant."""
+        value = tensor._value
+        if value is not None:
+            if value not in self._own:
+                raise TraceError(
+                    f"A symbolic tensor {tensor.type.short()} of another trace was used. Hint: "
+                    "a traced function must not keep tensors for later."
+                )
+            return value
+        value = self._known.get(id(tensor))
+        if value is not None:
+            return value
+        if tensor._literal is not None:
+            return self._fill(tensor)
+        value = ir.Value(tensor.type)
+        name = self._names.get(id(tensor))
+        if name is not None:
+            self.weights[name] = value
+        else:
+            self.constants[value] = tensor.data
+        self._known[id(tensor)] = value
+        self._kept.append(tensor)
+        return value
+
+    def _fill(self, tensor: Tensor) -> ir.Value:
+        """Records a number that stood beside a tensor, so that passes and kernels can see it."""
+        type = tensor.type
+        attrs = {"shape": (), "value": tensor._literal, "dtype": type.dtype, "device": type.device}
+        return self.record(lookup("full"), (), attrs, [type])._value
+
+
+def trace(
+    fn: Callable[..., Any],
+    arguments: Callable[[Tracer], Sequence[Any]],
+    *,
+    name: str,
+    parameters: Mapping[str, Tensor],
+    flatten: Callable[[Any], list[Any]],
+) -> Trace:
+    """Runs `fn` on symbolic arguments and returns the graph of what it did.
+
+    Args:
+        fn: The function or module.
+        arguments: Makes the arguments of `fn`, with `Tracer.argument` for each tensor.
+        name: Name of the graph.
+        parameters: Tensors that become weights, by qualified name.
+        flatten: Lists the leaves of the results; tensors become outputs, in order.
+
+    Raises:
+        TraceError: (a TypeError) If `fn` looks at data or returns no tensor.
+    """
+    tracer = Tracer(parameters)
+    inputs: list[ir.Value] = []
+    with interpreter(tracer):
+        made = arguments(tracer)
+        inputs = [t._value for leaf in made for t in flatten(leaf) if isinstance(t, Tensor)]
+        results = fn(*made)
+        leaves = flatten(results)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        if not tensors:
+            raise TraceError(
+                f"{name}: a compiled function must return tensors, got "
+                f"{type(results).__name__}. Hint: is a return missing?"
+            )
+        outputs = tuple(tracer.lift(t) for t in tensors)
+    graph = ir.Graph(
+        name, tuple(inputs), tracer.weights, tracer.constants, tuple(tracer.nodes), outputs
+    )
+    return Trace(graph, results)
+
+
+def current_tracer() -> Tracer | None:
+    """Returns the tracer of this thread, or None outside a trace."""
+    inner = innermost()
+    return inner if isinstance(inner, Tracer) else None
+
+
+def _user_source() -> ir.Source | None:
+    """Finds the innermost frame that belongs to user code or to a model file."""
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_PACKAGE) or file.startswith(_SHOWN):
+            return ir.Source(os.path.basename(file), frame.f_lineno, frame.f_code.co_qualname)
+        frame = frame.f_back
+    return None
+
+
+def _add_source(error: MaxmodError, source: ir.Source | None) -> None:
+    """Adds the user's line to the message of an error, once."""
+    if source is None or not error.args or "\n  at " in str(error.args[0]):
+        return
+    error.args = (f"{error.args[0]}\n  at {source}", *error.args[1:])
+
+
+__all__ = ["Trace", "Tracer", "current_tracer", "trace"]
