@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from maxmod import backends
+from maxmod.buffer import Buffer
 from maxmod.device import DeviceRef
 from maxmod.dim import Dim, Shape
 from maxmod.dtype import DType, promote, storage_dtype
 from maxmod.errors import OperandError
-from maxmod.interop import Buffer, DLPackArray, import_array
+from maxmod.interop import DLPackArray, import_array
 from maxmod.ir import infer_outputs
 from maxmod.literal import is_scalar, weak_array, weak_scalar
 from maxmod.op import Op, Operands, call, freeze
@@ -92,7 +93,7 @@ def _strong(op: Op, value: Any) -> Tensor:
     )
 
 
-_SCALARS: dict[tuple[Any, ...], Tensor] = {}
+_SCALARS: dict[tuple[Any, ...], Tensor] = backends.device_cache()
 
 
 def weak(op_name: str, value: Any, like: Tensor) -> Tensor:

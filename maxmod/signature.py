@@ -37,7 +37,7 @@ class Signature:
                     f"compile: {label}: expected a TensorType, got a tensor. Hint: pass x.type."
                 )
         self.types = [leaf for leaf in self.leaves if isinstance(leaf, TensorType)]
-        self._plain = len(self.leaves) == len(input_types) == len(self.types)
+        self._plain = all(child.kind is None for child in self.tree.children)
 
     def arguments(self, make: Callable[[TensorType], Tensor]) -> Sequence[Any]:
         """Returns the arguments to trace with: `make(type)` for types, static values as they are."""

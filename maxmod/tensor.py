@@ -14,12 +14,13 @@ import numpy as np
 
 from maxmod import backends
 from maxmod.backends.devices import Device, device_of
+from maxmod.buffer import Buffer
 from maxmod.defaults import default_device, default_dtype, defaults, defaults_like, resolve
 from maxmod.device import CPU_REF, DeviceRef
 from maxmod.dim import Shape, Sizes, as_size, as_sizes
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DeviceError, OperandError, SliceError, TraceError
-from maxmod.interop import Buffer, export_dlpack, import_array
+from maxmod.interop import export_dlpack, import_array
 from maxmod.literal import is_scalar, literal_array
 from maxmod.op import call
 from maxmod.printing import format_tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from maxmod.backends.base import Backend
 from maxmod.device import DeviceKind, DeviceRef
@@ -10,6 +11,14 @@ from maxmod.device import DeviceKind, DeviceRef
 # File name in this folder for each kind of device. The class in it is called `<Name>Backend`.
 _FILES = {DeviceKind.CPU: ("cpu", "CpuBackend"), DeviceKind.GPU: ("cuda", "CudaBackend")}
 _LOADED: dict[DeviceKind, Backend] = {}
+_CACHES: list[dict[Any, Any]] = []
+
+
+def device_cache() -> dict[Any, Any]:
+    """Makes a dictionary for devices or arrays; it is emptied when a backend is replaced."""
+    cache: dict[Any, Any] = {}
+    _CACHES.append(cache)
+    return cache
 
 
 def get(device: DeviceRef) -> Backend:
@@ -28,6 +37,8 @@ def replace(kind: DeviceKind, backend: Backend | None) -> Backend | None:
     Returns:
         The backend that was installed before, or None.
     """
+    for cache in _CACHES:
+        cache.clear()
     previous = _LOADED.pop(kind, None)
     if backend is not None:
         _LOADED[kind] = backend

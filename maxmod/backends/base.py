@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,27 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def architecture(self, index: int) -> str:
         """The name of the instruction set, such as `sm_90`."""
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> Any:
+        """Returns an array on device `index` whose elements are not initialised."""
+        return self.xp.empty(shape, dtype)
+
+    def empty_pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Returns a page-locked NumPy array, or None where memory cannot be page-locked."""
+        return None
+
+    def stream(self, index: int, new: bool) -> Any:
+        """Returns a new or the default stream of device `index`; None if work is done at once."""
+        return None
+
+    @contextlib.contextmanager
+    def using(self, stream: Any, index: int) -> Iterator[None]:
+        """Puts work of a block on a stream, in order with the default stream before and after."""
+        yield
+
+    def wait(self, stream: Any, other: Any) -> None:
+        """Makes later work on a stream wait for the work that is on another one now."""
+        assert stream is None and other is None, "work of this backend is done at once"
 
     def stats(self, index: int) -> dict[str, int]:
         """Memory numbers of device `index` in bytes."""

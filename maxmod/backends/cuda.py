@@ -1,10 +1,13 @@
-"""NVIDIA accelerators: CuPy arrays. CuPy is imported when this backend is first asked for a device."""
+"""NVIDIA accelerators: CuPy arrays. CuPy is imported when a device is first asked for."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import math
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -98,6 +101,32 @@ class CudaBackend(Backend):
 
     def architecture(self, index: int) -> str:
         return f"sm_{self.xp.cuda.Device(index).compute_capability}"
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> Any:
+        with self.xp.cuda.Device(index), _memory_errors(self, index):
+            return self.xp.empty(shape, dtype)
+
+    def empty_pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        if self.device_count() == 0:
+            return None
+        memory = self.xp.cuda.alloc_pinned_memory(max(math.prod(shape) * dtype.itemsize, 1))
+        return np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
+
+    def stream(self, index: int, new: bool) -> Any:
+        with self.xp.cuda.Device(index):
+            return self.xp.cuda.Stream(non_blocking=True) if new else self.xp.cuda.Stream.null
+
+    @contextlib.contextmanager
+    def using(self, stream: Any, index: int) -> Iterator[None]:
+        with self.xp.cuda.Device(index):
+            default = self.xp.cuda.get_current_stream()
+            self.wait(stream, default)
+            with stream:
+                yield
+            self.wait(default, stream)
+
+    def wait(self, stream: Any, other: Any) -> None:
+        stream.wait_event(other.record())
 
     def stats(self, index: int) -> dict[str, int]:
         with self.xp.cuda.Device(index):

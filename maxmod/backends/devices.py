@@ -1,13 +1,15 @@
-"""`Device`, `CPU` and `Accelerator`: handles to devices that exist."""
+"""`Device`, `CPU` and `Accelerator`: handles to devices that exist, and their streams."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from maxmod import backends
 from maxmod.device import DeviceKind, DeviceRef, register_device_factory
-from maxmod.errors import NoAcceleratorError
+from maxmod.errors import ArgumentError, DeviceError, NoAcceleratorError
 
 
 class Device:
@@ -50,7 +52,7 @@ class Device:
             ValueError: On the host.
         """
         if self.is_host:
-            raise ValueError("architecture_name: only accelerators have one.")
+            raise DeviceError("architecture_name: only accelerators have one, got the host.")
         return backends.get(self.ref).architecture(self.id)
 
     @property
@@ -72,6 +74,16 @@ class Device:
     def stats(self) -> dict[str, int]:
         """Memory numbers in bytes; empty on the host."""
         return backends.get(self.ref).stats(self.id)
+
+    @property
+    def default_stream(self) -> DeviceStream:
+        """The stream on which work is put unless another one is named."""
+        return DeviceStream.default(self)
+
+    @property
+    def default_queue(self) -> DeviceStream:
+        """Another name of `default_stream`."""
+        return self.default_stream
 
     def can_access(self, other: Device) -> bool:
         """True if memory of `other` can be read directly."""
@@ -144,5 +156,151 @@ def device_of(ref: DeviceRef) -> Device:
     return device
 
 
-_KNOWN: dict[DeviceRef, Device] = {}
+_KNOWN: dict[DeviceRef, Device] = backends.device_cache()
 register_device_factory(device_of)
+
+
+def accelerator_api() -> str:
+    """Returns the programming interface of the first accelerator, `"cuda"`; else `"cpu"`."""
+    return Accelerator().api if backends.accelerator_count() else CPU().api
+
+
+def accelerator_architecture_name() -> str:
+    """Returns the architecture of the first accelerator, such as `sm_90`.
+
+    Raises:
+        NoAcceleratorError: If there is none.
+    """
+    return Accelerator().architecture_name
+
+
+class DeviceStream:
+    """A queue of work on a device. Work of one stream runs in order.
+
+    On the host, work is done at once, and all streams are one.
+
+    Args:
+        device: The device, for a new stream of it.
+    """
+
+    __slots__ = ("_handle", "device")
+    device: Device
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._handle = backends.get(device.ref).stream(device.id, new=True)
+
+    @staticmethod
+    def default(device: Device) -> DeviceStream:
+        """Returns the default stream of a device."""
+        self = object.__new__(DeviceStream)
+        self.device = device
+        self._handle = backends.get(device.ref).stream(device.id, new=False)
+        return self
+
+    def synchronize(self) -> None:
+        """Waits for all work on the stream."""
+        if self._handle is not None:
+            self._handle.synchronize()
+
+    def wait_for(self, other: DeviceStream | Device) -> None:
+        """Makes later work on this stream wait for the work that is now on another one.
+
+        Args:
+            other: A stream, or a device for its default stream.
+        """
+        source = other if isinstance(other, DeviceStream) else DeviceStream.default(other)
+        if source.device == self.device and self._handle is not None:
+            backends.get(self.device.ref).wait(self._handle, source._handle)
+        else:
+            source.synchronize()
+
+    def active(self) -> contextlib.AbstractContextManager[None]:
+        """Puts the work of a block on this stream: ``with stream.active(): ...``.
+
+        The block starts after the work on the default stream, which then waits for the block.
+        """
+        return backends.get(self.device.ref).using(self._handle, self.device.id)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DeviceStream):
+            return False
+        return self.device == other.device and self._handle == other._handle
+
+    def __hash__(self) -> int:
+        return hash((self.device, self._handle))
+
+    def __repr__(self) -> str:
+        return f"DeviceStream({self.device})"
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """A device by number and kind, before it is known whether it exists.
+
+    Args:
+        id: Its number; -1 means the only or the first one, on the host.
+        device_type: `"cpu"` or `"gpu"`.
+
+    Raises:
+        ValueError: For an unknown kind, or an accelerator with a negative number.
+    """
+
+    id: int
+    device_type: str = "cpu"
+
+    def __post_init__(self) -> None:
+        kind = DeviceKind.from_string(self.device_type)
+        if kind is DeviceKind.GPU and self.id < 0:
+            raise DeviceError(f"DeviceSpec: id: expected 0 or more for a gpu, got {self.id}.")
+
+    @staticmethod
+    def cpu(id: int = -1) -> DeviceSpec:
+        """The host."""
+        return DeviceSpec(id, "cpu")
+
+    @staticmethod
+    def accelerator(id: int = 0) -> DeviceSpec:
+        """Accelerator number `id`."""
+        return DeviceSpec(id, "gpu")
+
+
+def scan_available_devices() -> list[DeviceSpec]:
+    """Returns a spec for each accelerator; without one, the spec of the host."""
+    count = backends.accelerator_count()
+    return [DeviceSpec.accelerator(i) for i in range(count)] or [DeviceSpec.cpu()]
+
+
+def load_devices(specs: Iterable[DeviceSpec]) -> list[Device]:
+    """Returns the devices of specs.
+
+    Raises:
+        NoAcceleratorError: (a ValueError) If an accelerator does not exist.
+    """
+    return [CPU(s.id) if s.device_type == "cpu" else Accelerator(s.id) for s in specs]
+
+
+def devices_exist(specs: Iterable[DeviceSpec]) -> bool:
+    """Returns True if every accelerator exists; the host always does."""
+    count = backends.accelerator_count()
+    return all(spec.device_type == "cpu" or spec.id < count for spec in specs)
+
+
+def get_virtual_device_count() -> int:
+    """Returns 0: devices that do not exist cannot be compiled for yet."""
+    return 0
+
+
+def set_virtual_device_count(count: int) -> None:
+    """Accepts 0 only; there are no virtual devices.
+
+    Raises:
+        ValueError: For any other number.
+    """
+    if count != 0:
+        raise ArgumentError(f"set_virtual_device_count: only 0 is supported, got {count}.")
+
+
+def is_virtual_device_mode() -> bool:
+    """Returns False: there are no virtual devices."""
+    return False

@@ -1,0 +1,84 @@
+"""maxmod: a module framework for inference with pretrained weights.
+
+    import maxmod
+    from maxmod import Tensor, TensorType, Module, nn, functional as F
+
+Eager tensors and their ops are loaded at once. The larger parts (`nn`, `weights`, `models`, ...)
+are loaded when they are first named, and CuPy only when an accelerator is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from maxmod import eager, ops  # noqa: F401  (operators of Tensor need both registered)
+from maxmod.backends import accelerator_count
+from maxmod.backends.devices import CPU, Accelerator, Device
+from maxmod.buffer import Buffer
+from maxmod.config import configure
+from maxmod.defaults import default_device, default_dtype, defaults, defaults_like
+from maxmod.device import DeviceRef
+from maxmod.dim import AlgebraicDim, Dim, Shape, StaticDim, SymbolicDim
+from maxmod.dtype import DType
+from maxmod.errors import MaxmodError, MaxmodWarning
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import BufferType, TensorType
+
+if TYPE_CHECKING:
+    from maxmod import driver, functional, generate, graph, models, nn, random, weights
+    from maxmod.nn import Module, module_dataclass
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CPU",
+    "Accelerator",
+    "AlgebraicDim",
+    "Buffer",
+    "BufferType",
+    "DType",
+    "Device",
+    "DeviceRef",
+    "Dim",
+    "MaxmodError",
+    "MaxmodWarning",
+    "Module",
+    "Shape",
+    "StaticDim",
+    "SymbolicDim",
+    "Tensor",
+    "TensorType",
+    "accelerator_count",
+    "configure",
+    "default_device",
+    "default_dtype",
+    "defaults",
+    "defaults_like",
+    "driver",
+    "functional",
+    "generate",
+    "graph",
+    "models",
+    "module_dataclass",
+    "nn",
+    "random",
+    "weights",
+]
+
+# Parts that are imported when they are first named: they cost more than a few milliseconds, or are
+# not needed by most programs (PEP 562).
+_LAZY_MODULES = ("driver", "functional", "generate", "graph", "models", "nn", "random", "weights")
+_LAZY_NAMES = {"Module": "maxmod.nn", "module_dataclass": "maxmod.nn"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f"maxmod.{name}")
+    if name in _LAZY_NAMES:
+        return getattr(importlib.import_module(_LAZY_NAMES[name]), name)
+    raise AttributeError(f"module 'maxmod' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,379 @@
+"""`Buffer`: concrete memory on a device, with the element type but without operators.
+
+Eager tensors wrap one (`Tensor.driver_tensor`); programs use it to fill memory in place, to view
+its bytes, and to hand data to other libraries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from maxmod import backends
+from maxmod.backends.devices import Device, DeviceStream, device_of
+from maxmod.device import CPU_REF, DeviceRef
+from maxmod.dim import as_sizes
+from maxmod.dtype import DType, storage_dtype
+from maxmod.errors import ArgumentError, OperandError
+from maxmod.interop import Storage, export_dlpack, import_array
+from maxmod.tensor_type import TensorType
+
+_MMAP_MODES = {"copyonwrite": "c", "readonly": "r", "readwrite": "r+"}
+
+
+class Buffer(Storage):
+    """Concrete memory on a device (`driver.Buffer`, in older code `driver.Tensor`).
+
+    Args:
+        dtype: Element type. Or a NumPy array, which is copied if it is not contiguous; then the
+            next argument is the device.
+        shape: Sizes. The elements are not initialised.
+        device: A `Device`, `DeviceRef` or `DeviceStream`; the host by default.
+        stream: Another name of `device`.
+        pinned: Host memory that is page-locked, for faster copies to and from an accelerator.
+            Whatever the device, the buffer is on the host then. Without an accelerator it is
+            ordinary memory, and `pinned` is False.
+
+    Raises:
+        ValueError: If a size is negative, or the device does not exist.
+        TypeError: If an argument is of the wrong kind.
+
+    Example:
+        >>> from maxmod import Buffer, DType
+        >>> buffer = Buffer.zeros([2, 3], DType.int32)
+        >>> buffer[0, 1] = 7
+        >>> buffer.to_numpy().tolist()
+        [[0, 7, 0], [0, 0, 0]]
+    """
+
+    __slots__ = ("_stream", "pinned")
+    _stream: DeviceStream | None
+    pinned: bool
+
+    def __init__(
+        self,
+        dtype: Any,
+        shape: Any = None,
+        device: Any = None,
+        pinned: bool = False,
+        *,
+        stream: Any = None,
+    ) -> None:
+        place = device if stream is None else stream
+        if isinstance(dtype, np.ndarray):
+            made = Buffer.from_numpy(dtype).to(_place(shape if shape is not None else place))
+        elif isinstance(dtype, DType):
+            made = _allocate(dtype, _sizes(shape, "Buffer: shape"), place, pinned)
+        else:
+            raise OperandError(
+                f"Buffer: dtype: expected a DType or a NumPy array, got {dtype!r}. Hint: "
+                "Buffer.zeros takes the shape first, Buffer takes the dtype first."
+            )
+        self.array, self.type, self._stream = made.array, made.type, made._stream
+        self.pinned = made.pinned
+
+    @staticmethod
+    def wrap(array: Any, type: TensorType, stream: DeviceStream | None = None) -> Buffer:
+        """Makes a buffer of a storage array and its type, sharing memory."""
+        self = object.__new__(Buffer)
+        self.array = array
+        self.type = type
+        self._stream = stream
+        self.pinned = False
+        return self
+
+    # ---- construction ----------------------------------------------------------------------
+
+    @staticmethod
+    def from_numpy(array: np.ndarray[Any, Any]) -> Buffer:
+        """Makes a buffer of a NumPy array, shared if it is contiguous and can be written to."""
+        return Buffer.wrap(*import_array(np.ascontiguousarray(array).reshape(array.shape)))
+
+    @staticmethod
+    def from_dlpack(array: Any, *, copy: bool | None = None) -> Buffer:
+        """Makes a buffer of any array that speaks DLPack; another buffer is returned as it is.
+
+        Args:
+            array: Read-only NumPy arrays are copied, others shared.
+            copy: True copies; only for buffers and NumPy arrays. False forbids a copy.
+
+        Raises:
+            ValueError: If the array is not contiguous, `copy` is given for another producer, or
+                `copy` is False and the array is read-only.
+            TypeError: If the object does not speak DLPack.
+        """
+        if isinstance(array, Buffer):
+            return array.copy() if copy else array
+        if copy is not None and not isinstance(array, np.ndarray):
+            raise ArgumentError(
+                "Buffer.from_dlpack: copy: only buffers and NumPy arrays take it, got "
+                f"{type(array).__name__}."
+            )
+        if copy is False and not array.flags.writeable:
+            raise ArgumentError(
+                "Buffer.from_dlpack: a read-only array needs a copy; copy is False."
+            )
+        made = Buffer.wrap(*import_array(array))
+        return made.copy() if copy else made
+
+    @staticmethod
+    def zeros(shape: Any, dtype: DType, device: Any = None, pinned: bool = False) -> Buffer:
+        """Makes a buffer of zeros."""
+        made = Buffer(dtype, shape, device, pinned)
+        made.array[...] = 0
+        return made
+
+    @staticmethod
+    def scalar(value: Any, dtype: DType, device: Any = None) -> Buffer:
+        """Makes a buffer of rank 0."""
+        host = np.array(value).astype(storage_dtype(dtype))
+        if host.ndim != 0:
+            raise ArgumentError(f"Buffer.scalar: expected a number, got shape {host.shape}.")
+        return Buffer.wrap(host, TensorType(dtype, (), CPU_REF)).to(_place(device))
+
+    @staticmethod
+    def mmap(
+        filename: Any, dtype: DType, shape: Any, mode: str = "copyonwrite", offset: int = 0
+    ) -> Buffer:
+        """Makes a buffer of a file that is mapped into memory; nothing is read until it is used.
+
+        Args:
+            filename: Path of the file.
+            dtype: Element type.
+            shape: Sizes; the file may be longer.
+            mode: `"copyonwrite"` keeps writes in memory, `"readwrite"` writes them to the file,
+                `"readonly"` refuses them. NumPy's short forms `c`, `r+` and `r` are accepted.
+            offset: First byte.
+
+        Raises:
+            ValueError: If the mode is unknown or the file is too short.
+            OSError: If the file cannot be opened.
+        """
+        short = _MMAP_MODES.get(mode, mode)
+        if short not in _MMAP_MODES.values():
+            listed = ", ".join(map(repr, _MMAP_MODES))
+            raise ArgumentError(f"Buffer.mmap: mode: expected one of {listed}, got {mode!r}.")
+        sizes = _sizes(shape, "Buffer.mmap: shape")
+        storage = storage_dtype(dtype)
+        count = math.prod(sizes)
+        needed = offset + count * storage.itemsize
+        found = os.stat(filename).st_size
+        if offset < 0 or found < needed:
+            raise ArgumentError(
+                f"Buffer.mmap: {os.fspath(filename)}: expected at least {needed} bytes from "
+                f"offset {offset}, got a file of {found} bytes."
+            )
+        if count:
+            array = np.asarray(np.memmap(filename, storage, short, offset, sizes))  # type: ignore[call-overload]
+        else:  # nothing can be mapped
+            array = np.empty(sizes, storage)
+        return Buffer.wrap(array, TensorType.of(dtype, sizes, CPU_REF))
+
+    # ---- properties ------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> DType:
+        """The element type."""
+        return self.type.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes as plain ints."""
+        return tuple(self.array.shape)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Strides in elements."""
+        return tuple(s // self.array.dtype.itemsize for s in self.array.strides)
+
+    @property
+    def rank(self) -> int:
+        """The number of dimensions."""
+        return self.array.ndim
+
+    @property
+    def num_elements(self) -> int:
+        """The number of elements."""
+        return int(self.array.size)
+
+    @property
+    def element_size(self) -> int:
+        """Bytes of one element."""
+        return int(self.array.dtype.itemsize)
+
+    @property
+    def device(self) -> Device:
+        """Where the memory is."""
+        return device_of(self.type.device)
+
+    @property
+    def stream(self) -> DeviceStream:
+        """The stream the buffer was made on."""
+        return self._stream or self.device.default_stream
+
+    @property
+    def is_contiguous(self) -> bool:
+        """True if the elements lie in row-major order without gaps."""
+        return bool(self.array.flags.c_contiguous)
+
+    @property
+    def is_host(self) -> bool:
+        """True on the host."""
+        return self.type.device.is_cpu()
+
+    # ---- data ------------------------------------------------------------------------------
+
+    def item(self) -> Any:
+        """Returns the value of a buffer of rank 0 as a Python number or bool."""
+        if self.rank != 0:
+            raise ArgumentError(f"Buffer.item: expected rank 0, got {self.type.short()}.")
+        value = self.to_numpy()
+        if self.dtype is DType.bool:
+            return bool(value)
+        return float(value) if self.dtype.is_float() else int(value)
+
+    def to(self, device: Any) -> Any:
+        """Returns the buffer on a device or stream: itself, if it is there.
+
+        Args:
+            device: A `Device`, `DeviceRef` or `DeviceStream`; or a list of them, then a list of
+                buffers is returned.
+        """
+        if isinstance(device, (list, tuple)):
+            return [self.to(d) for d in device]
+        ref, stream = _target(device)
+        if ref == self.type.device and (stream is None or stream == self.stream):
+            return self
+        return self._moved(ref, stream)
+
+    def copy(self, stream: Any = None) -> Buffer:
+        """Returns a copy, on another device or stream if one is given."""
+        ref, target = _target(self.device if stream is None else stream)
+        return self._moved(ref, target)
+
+    def _moved(self, ref: DeviceRef, stream: DeviceStream | None) -> Buffer:
+        with _active(stream):
+            if ref == self.type.device:
+                array = self.array.copy()
+            else:
+                host = self.to_numpy()
+                array = backends.get(ref).from_host(np.ascontiguousarray(host), ref.id)
+                if array is host:  # a view of our own memory is no copy
+                    array = host.copy()
+            array = array.reshape(self.shape)
+        return Buffer.wrap(array, TensorType.of(self.dtype, self.type.sizes, ref), stream)
+
+    def contiguous(self) -> Buffer:
+        """Returns a contiguous buffer: itself, or a copy."""
+        return self if self.is_contiguous else self.copy()
+
+    def view(self, dtype: DType, shape: Any = None) -> Buffer:
+        """Reinterprets the bytes; the last axis is rescaled unless a shape is given.
+
+        Raises:
+            ValueError: If the bytes of the last axis are no whole number of elements, the shape
+                has another number of elements, or the buffer is not contiguous.
+        """
+        if not self.is_contiguous:
+            raise ArgumentError(f"Buffer.view: {self.type.short()} is not contiguous.")
+        try:
+            array = self.array if shape is None else self.array.reshape(-1)
+            array = array.view(storage_dtype(dtype))
+            array = array if shape is None else array.reshape(_sizes(shape, "Buffer.view: shape"))
+        except ValueError as error:
+            raise ArgumentError(f"Buffer.view: {self.type.short()} as {dtype!r}: {error}") from None
+        type = TensorType.of(dtype, tuple(array.shape), self.type.device)
+        return Buffer.wrap(array, type, self._stream)
+
+    def inplace_copy_from(self, source: Buffer) -> None:
+        """Overwrites the elements with those of `source`, which may be on another device.
+
+        Raises:
+            ValueError: If either buffer is not contiguous, or dtypes or element counts differ.
+        """
+        if not (self.is_contiguous and source.is_contiguous):
+            raise ArgumentError("Buffer.inplace_copy_from: both buffers must be contiguous.")
+        if self.dtype is not source.dtype or self.num_elements != source.num_elements:
+            raise ArgumentError(
+                "Buffer.inplace_copy_from: expected the same dtype and number of elements, got "
+                f"{self.type.short()} and {source.type.short()}."
+            )
+        self.array[...] = source.to(self.type.device).array.reshape(self.shape)
+
+    def to_numpy(self) -> np.ndarray[Any, Any]:
+        """Returns the data on the host, shared if it is there already.
+
+        bfloat16 and the 8-bit floats come with the dtypes of `ml_dtypes`.
+        """
+        return backends.get(self.type.device).to_host(self.array)
+
+    def __getitem__(self, index: Any) -> Buffer:
+        array = self.array[(*_basic(index), ...)]  # the dots keep a rank-0 result an array
+        type = TensorType.of(self.dtype, tuple(array.shape), self.type.device)
+        return Buffer.wrap(array, type, self._stream)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(value, Buffer):
+            value = value.to(self.type.device).array
+        elif isinstance(value, np.ndarray):
+            value = backends.get(self.type.device).from_host(value, self.type.device.id)
+        self.array[(*_basic(index), ...)] = value
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return export_dlpack(self.array, self.type, **options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0) if self.is_host else (2, self.type.device.id)
+
+    def __repr__(self) -> str:
+        return f"maxmod.driver.Buffer({self.dtype}, {self.shape}, {self.device})"
+
+
+def _place(device: Any) -> Any:
+    return CPU_REF if device is None else device
+
+
+def _target(device: Any) -> tuple[DeviceRef, DeviceStream | None]:
+    if isinstance(device, DeviceStream):
+        return device.device.ref, device
+    return DeviceRef.from_device(device), None
+
+
+def _active(stream: DeviceStream | None) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if stream is None else stream.active()
+
+
+def _sizes(shape: Any, what: str) -> tuple[int, ...]:
+    sizes = as_sizes(shape, what)
+    if not all(isinstance(size, int) and size >= 0 for size in sizes):
+        raise ArgumentError(f"{what}: expected known sizes from 0 up, got {list(sizes)}.")
+    return sizes  # type: ignore[return-value]
+
+
+def _allocate(dtype: DType, sizes: tuple[int, ...], device: Any, pinned: bool) -> Buffer:
+    ref, stream = _target(_place(device))
+    if pinned:
+        host = backends.get(DeviceRef.GPU()).empty_pinned(sizes, storage_dtype(dtype))
+        if host is not None:
+            made = Buffer.wrap(host, TensorType(dtype, sizes, CPU_REF))
+            made.pinned = True
+            return made
+        ref, stream = CPU_REF, None
+    with _active(stream):
+        empty = backends.get(ref).empty(sizes, storage_dtype(dtype), ref.id)
+    return Buffer.wrap(empty, TensorType(dtype, sizes, ref), stream)
+
+
+def _basic(index: Any) -> Iterator[Any]:
+    """Yields the parts of an index; only those that select a view are taken."""
+    for part in index if isinstance(index, tuple) else (index,):
+        if isinstance(part, bool) or not isinstance(part, (int, np.integer, slice)):
+            raise OperandError(
+                f"Buffer: index: expected ints and slices, got {type(part).__name__}."
+            )
+        yield part

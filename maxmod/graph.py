@@ -1,0 +1,22 @@
+"""Types of values in a graph: dtype, shape (sizes may be names) and device."""
+
+from __future__ import annotations
+
+from maxmod.device import DeviceKind, DeviceRef
+from maxmod.dim import AlgebraicDim, Dim, DimLike, Shape, ShapeLike, StaticDim, SymbolicDim
+from maxmod.tensor_type import BufferType, TensorType, Type
+
+__all__ = [
+    "AlgebraicDim",
+    "BufferType",
+    "DeviceKind",
+    "DeviceRef",
+    "Dim",
+    "DimLike",
+    "Shape",
+    "ShapeLike",
+    "StaticDim",
+    "SymbolicDim",
+    "TensorType",
+    "Type",
+]
