@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from maxmod import backends
+from maxmod.affine import Index, broadcast_indices, through_reshape
 from maxmod.device import DeviceRef
 from maxmod.dim import Dim, Size, Sizes, as_size, as_sizes, format_sizes, product
 from maxmod.errors import ArgumentError, OperandError, ShapeError
@@ -44,7 +46,11 @@ def _reshaped(op: Op, x: TensorType, *, shape: Sizes) -> TensorType:
     return x.with_sizes(shape)
 
 
-@op(V, _reshaped, prepare=_reshape_sizes)
+def _reshape_view(indices: Any, x: TensorType, out: TensorType, *, shape: Sizes) -> list[Index]:
+    return through_reshape(indices, shape, x.sizes)
+
+
+@op(V, _reshaped, prepare=_reshape_sizes, view=_reshape_view)
 def reshape(xp: Any, x: Tensor, shape: Iterable[Any]) -> Tensor:
     """Same elements in row-major order, in another shape.
 
@@ -121,7 +127,14 @@ def _permuted(op: Op, x: TensorType, *, dims: tuple[int, ...]) -> TensorType:
     return x.with_sizes(tuple(x.sizes[axis] for axis in dims))
 
 
-@op(V, _permuted, prepare=_permutation)
+def _permute_view(indices: Any, x: TensorType, out: TensorType, *, dims: Any) -> list[Index]:
+    source: list[Any] = [None] * len(dims)
+    for position, axis in enumerate(dims):
+        source[axis] = indices[position]
+    return source
+
+
+@op(V, _permuted, prepare=_permutation, view=_permute_view)
 def permute(xp: Any, x: Tensor, dims: Iterable[int]) -> Tensor:
     """Reorders the axes: axis i of the result is axis dims[i] of x.
 
@@ -169,7 +182,11 @@ def _broadcasted(op: Op, x: TensorType, *, shape: Sizes) -> TensorType:
     return x.with_sizes(shape)
 
 
-@op(V, _broadcasted, prepare=_broadcast_sizes, name="broadcast")
+def _broadcast_view(indices: Any, x: TensorType, out: TensorType, *, shape: Sizes) -> list[Index]:
+    return broadcast_indices(indices, x.sizes)
+
+
+@op(V, _broadcasted, prepare=_broadcast_sizes, view=_broadcast_view, name="broadcast")
 def _broadcast(xp: Any, x: Tensor, shape: Sizes) -> Tensor:
     """Repeats axes of size 1 and adds leading axes."""
     return xp.broadcast_to(x, shape)
@@ -202,7 +219,13 @@ def _sliced(op: Op, x: TensorType, *, starts: Sizes, stops: Sizes, steps: Sizes)
     return x.with_sizes(tuple(sizes))
 
 
-@op(V, _sliced, name="slice")
+def _slice_view(
+    indices: Any, x: TensorType, out: TensorType, *, starts: Sizes, stops: Sizes, steps: Sizes
+) -> list[Index]:
+    return [i.scaled(step) + Index((), start) for i, start, step in zip(indices, starts, steps)]
+
+
+@op(V, _sliced, view=_slice_view, name="slice")
 def basic_slice(xp: Any, x: Tensor, starts: Sizes, stops: Sizes, steps: Sizes) -> Tensor:
     """Elements start, start + step, ... below stop on every axis; bounds are counted from 0."""
     for size, start, stop in zip(x.shape, starts, stops, strict=True):
@@ -366,8 +389,6 @@ def _transferred(op: Op, x: TensorType, *, device: DeviceRef) -> TensorType:
 @op(Kind.OPAQUE, _transferred, prepare=_on_device)
 def transfer_to(xp: Any, x: Tensor, device: Any) -> Tensor:
     """Copies a tensor to a device; `Tensor.to` skips the copy where it is there already."""
-    from maxmod import backends
-
     host = backends.get(_array_device(x)).to_host(x)
     return backends.get(device).from_host(host, device.id)
 

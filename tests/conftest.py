@@ -1,0 +1,113 @@
+"""Settings and fixtures of the whole test-suite.
+
+Every op result and every graph is verified (`MAXMOD_VERIFY`), warnings are errors, and what could
+not run on this machine is listed at the end.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+# Read once, when maxmod is imported; threads and child processes see it too.
+os.environ["MAXMOD_VERIFY"] = "1"
+
+import hypothesis
+import pytest
+from emulated import EmulatedBackend
+
+from maxmod import backends, config
+from maxmod.backends.devices import CPU, Accelerator, Device
+from maxmod.device import DeviceKind, DeviceRef
+
+assert config.current().verify, "maxmod was imported before tests/conftest.py"
+
+hypothesis.settings.register_profile(
+    "maxmod",
+    deadline=None,  # the first call of an op is slower than the others
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("maxmod")
+
+_GPUS = backends.accelerator_count()
+_NO_GPU = "" if _GPUS else backends.get(DeviceRef.GPU()).unavailable_reason()
+_ORACLES = ("torch", "transformers")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("maxmod")
+    group.addoption(
+        "--require", choices=["gpu"], help="fail instead of leaving out what needs a GPU"
+    )
+    group.addoption(
+        "--update-golden", action="store_true", help="write the checked-in expectations anew"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--require") == "gpu" and not _GPUS:
+        raise pytest.UsageError(f"--require=gpu: no GPU can be used. {_NO_GPU}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = [name for name in _ORACLES if importlib.util.find_spec(name) is None]
+    for item in items:
+        if item.get_closest_marker("gpu") and not _GPUS:
+            item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {_NO_GPU}"))
+        if item.get_closest_marker("oracle") and missing:
+            item.add_marker(pytest.mark.skip(reason=f"needs {' and '.join(missing)}"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Lists what did not run and why, so that a green run cannot hide it."""
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.getreports("skipped"):
+        text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[text.removeprefix("Skipped: ")] += 1
+    if not _GPUS:
+        reasons[f"the `device` fixture on a real GPU: {_NO_GPU}"] += 0
+    if reasons:
+        terminalreporter.section("did not run")
+        for reason, count in reasons.most_common():
+            terminalreporter.write_line(f"{count} tests: {reason}" if count else reason)
+
+
+@pytest.fixture
+def emulated_accelerator() -> Iterator[Device]:
+    """Device 0 of an emulated accelerator with two devices, which is then the default device."""
+    previous = backends.replace(DeviceKind.GPU, EmulatedBackend(count=2))
+    try:
+        yield Accelerator()
+    finally:
+        backends.replace(DeviceKind.GPU, previous)
+
+
+@pytest.fixture
+def no_accelerator() -> Iterator[None]:
+    """Hides the accelerators of this machine."""
+    previous = backends.replace(DeviceKind.GPU, EmulatedBackend(count=0))
+    try:
+        yield
+    finally:
+        backends.replace(DeviceKind.GPU, previous)
+
+
+@pytest.fixture(params=["cpu", "emulated", *(["cuda"] if _GPUS else [])])
+def device(request: pytest.FixtureRequest) -> Device:
+    """Each kind of device: the host, an emulated accelerator, and a real one if there is one.
+
+    Under the last two the default device is the accelerator and the default dtype bfloat16.
+    """
+    if request.param == "emulated":
+        return request.getfixturevalue("emulated_accelerator")
+    return CPU() if request.param == "cpu" else Accelerator()
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """True if checked-in expectations shall be written anew (`--update-golden`)."""
+    return bool(request.config.getoption("--update-golden"))
