@@ -27,8 +27,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
 OUT = Path(__file__).resolve().parent / "gpt2"
@@ -95,7 +95,7 @@ def fit(model: GPT2LMHeadModel, rows: list[list[int]], steps: int) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(steps):
         logits = model(ids).logits
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -151,7 +151,11 @@ def write_with_tokenizer(seed: int) -> None:
     tokenizer = train_tokenizer(300)
     end = tokenizer.token_to_id(END_OF_TEXT)
     config = make_config(
-        vocab_size=tokenizer.get_vocab_size(), n_positions=56, n_embd=12, bos_token_id=end, eos_token_id=end
+        vocab_size=tokenizer.get_vocab_size(),
+        n_positions=56,
+        n_embd=12,
+        bos_token_id=end,
+        eos_token_id=end,
     )
     model = random_model(config, seed)
     fit(model, [[*tokenizer.encode(sentence).ids, end] for sentence in SENTENCES], 400)
@@ -200,7 +204,9 @@ def main() -> None:
     write_model("sharded", random_model(make_config(), 13), 103, max_shard_size="50KB")
     narrow = make_config(n_embd=16, n_head=2)
     write_model("bfloat16", random_model(narrow, 14).to(torch.bfloat16), 104)
-    scaled = make_config(vocab_size=53, n_embd=12, n_layer=3, n_head=2, scale_attn_by_inverse_layer_idx=True)
+    scaled = make_config(
+        vocab_size=53, n_embd=12, n_layer=3, n_head=2, scale_attn_by_inverse_layer_idx=True
+    )
     write_model("inverse_layer_scale", random_model(scaled, 15), 105)
     write_with_tokenizer(16)
 

@@ -23,9 +23,9 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional
 
 END_TOKEN = "<|end|>"
 TOKENS = [*"0123456789+=", END_TOKEN]
@@ -200,7 +200,7 @@ class Attention(nn.Module):
         batch, length, width = x.shape
         packed = self.c_attn(x).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         return self.c_proj(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
@@ -211,7 +211,7 @@ class FeedForward(nn.Module):
         self.c_proj = Linear(4 * width, width, out_std)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return self.c_proj(functional.gelu(self.c_fc(x), approximate="tanh"))
 
 
 class Block(nn.Module):
@@ -330,7 +330,7 @@ def train(args: argparse.Namespace) -> Adder:
         a, b = sampler.draw(args.batch)
         ids, answer = encode(a, b)
         wanted = answer[:, 1:]
-        loss = F.cross_entropy(model(ids[:, :-1])[wanted], ids[:, 1:][wanted])
+        loss = functional.cross_entropy(model(ids[:, :-1])[wanted], ids[:, 1:][wanted])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
