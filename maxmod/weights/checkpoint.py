@@ -1,0 +1,240 @@
+"""`open_checkpoint`: pretrained weights in a file or folder as a lazy mapping of tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap as mmap_module
+import os
+import sys
+import threading
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from maxmod.dtype import DType, storage_dtype
+from maxmod.errors import CheckpointError
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+from maxmod.weights.header import Entry, fail, quote, read_header
+from maxmod.weights.index import Files, find_files
+from maxmod.weights.mapping import Weights, aligned_empty
+from maxmod.weights.parallel import in_parallel
+
+_MAX_READ = 1 << 30  # bytes; one read call of Linux returns at most 2 GB
+
+
+class WeightFile:
+    """One open .safetensors file.
+
+    It stays open, so that the data belongs to the header even if the file is replaced by another
+    one meanwhile.
+    """
+
+    def __init__(self, path: str, mmap: bool) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._map: mmap_module.mmap | None = None
+        try:
+            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise fail(path, f"cannot read the file: {error.strerror or error}") from None
+        try:
+            self.header = read_header(path, self._fd)
+            if mmap and os.fstat(self._fd).st_size:
+                self._map = mmap_module.mmap(self._fd, 0, access=mmap_module.ACCESS_READ)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the file; mapped arrays that are in use stay valid."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+        self._map = None
+
+    def read(self, entry: Entry) -> Tensor:
+        """Reads one tensor."""
+        if self._fd < 0:
+            raise CheckpointError(f"checkpoint: {self.path} is closed.")
+        dtype = storage_dtype(entry.type.dtype)
+        if self._map is not None and entry.start % dtype.itemsize == 0 and entry.nbytes:
+            raw = np.frombuffer(self._map, np.uint8, entry.nbytes, entry.start)
+            array = raw.view(dtype).reshape(entry.type.sizes)
+        else:
+            array = aligned_empty(entry.type.sizes, dtype)
+            raw = array.reshape(-1).view(np.uint8)
+            self._read_into(entry, memoryview(raw))
+        if entry.type.dtype is DType.bool and entry.nbytes and int(raw.max()) > 1:
+            raise fail(
+                self.path, f"tensor {quote(entry.name)}: expected bytes 0 or 1 for BOOL, got others"
+            )
+        return Tensor.wrap(array, entry.type)
+
+    def _read_into(self, entry: Entry, target: memoryview) -> None:
+        def read(start: int, stop: int) -> None:
+            while start < stop:
+                end = min(stop, start + _MAX_READ)
+                count = self._read_some(target[start:end], entry.start + start)
+                if count == 0:
+                    raise fail(
+                        self.path,
+                        f"tensor {quote(entry.name)}: expected {entry.nbytes} bytes, got {start}",
+                        "The file was cut short after it was opened.",
+                    )
+                start += count
+
+        in_parallel(read, entry.nbytes, entry.nbytes)
+
+    def _read_some(self, target: memoryview, offset: int) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._fd, [target], offset)
+        with self._lock:  # Windows: the position belongs to the file, not to the call
+            os.lseek(self._fd, offset, os.SEEK_SET)
+            data = os.read(self._fd, min(len(target), 1 << 24))
+        target[: len(data)] = data
+        return len(data)
+
+
+class Checkpoint(Weights):
+    """The tensors of a file or folder: a lazy, read-only mapping of names to host tensors.
+
+    Made by `open_checkpoint`. It is a context manager; without one, the files are closed when it
+    is collected. Reading from several threads is safe, closing meanwhile is not.
+    """
+
+    _plan: Mapping[str, tuple[int, Entry]]
+
+    def __init__(self, path: str, files: list[WeightFile], plan: dict[str, Any]) -> None:
+        super().__init__(plan)
+        self.path = path
+        self._files = files
+        merged: dict[str, str] = {}
+        for file in reversed(files):
+            merged.update(file.header.metadata)
+        self._metadata = types.MappingProxyType(merged)
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The text that the files carry beside the tensors; the first file wins."""
+        return self._metadata
+
+    def _load(self, name: str) -> Tensor:
+        file, entry = self._plan[name]
+        return self._files[file].read(entry)
+
+    def _type_of(self, name: str) -> TensorType:
+        return self._plan[name][1].type
+
+    def source_key(self, name: str) -> tuple[Any, ...]:
+        file, entry = self._plan[name]
+        return (self._serial, file, entry.start, entry.nbytes, entry.name)
+
+    def close(self) -> None:
+        """Closes the files; tensors that were read stay valid."""
+        for file in self._files:
+            file.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):  # __init__ may not have come that far
+            self.close()
+
+    def __repr__(self) -> str:
+        files = "1 file" if len(self._files) == 1 else f"{len(self._files)} files"
+        return f"Checkpoint({self.path!r}: {files}, {self._summary()})"
+
+
+def open_checkpoint(path: str | os.PathLike[str], *, mmap: bool = False) -> Checkpoint:
+    """Opens pretrained weights without reading them.
+
+    Args:
+        path: A .safetensors file, an index (`*.index.json`), or a folder with
+            `model.safetensors`, `model.safetensors.index.json` and its shards, or a single
+            other .safetensors file. Links are followed.
+        mmap: False reads each tensor into aligned memory of its own, front to back. True gives
+            read-only views of the mapped file: nothing is copied and pages come when they are
+            touched, but a file that is overwritten in place changes under the tensors, and one
+            that is cut short ends the process.
+
+    Returns:
+        A `Checkpoint`, to be given to `Module.load_state_dict`.
+
+    Raises:
+        CheckpointError: If there is no such file, it is malformed in any way, an index points
+            outside its folder, a shard is missing, or a tensor is in two shards.
+
+    Source:
+        The safetensors format, and the index files of Hugging Face. Names that
+        `safetensors.torch.save_model` dropped because their tensor is tied to another one are
+        found by the note that it leaves in the metadata.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> from maxmod.weights import open_checkpoint, save_state
+        >>> folder = tempfile.mkdtemp()
+        >>> _ = save_state({"weight": np.ones((2, 3), np.float32)}, folder)
+        >>> with open_checkpoint(folder) as checkpoint:
+        ...     checkpoint.tensor_type("weight").short(), checkpoint.nbytes()
+        ('float32[2,3]', 24)
+    """
+    if sys.byteorder != "little":
+        raise CheckpointError("open_checkpoint: expected a little-endian machine, got another.")
+    found = find_files(path)
+    files: list[WeightFile] = []
+    try:
+        for file in found.paths:
+            files.append(WeightFile(file, mmap))
+        plan = _single(files[0]) if found.shards is None else _sharded(files, found)
+    except BaseException:
+        for file in files:
+            file.close()
+        raise
+    return Checkpoint(os.fspath(path), files, _with_aliases(files, plan))
+
+
+def _single(file: WeightFile) -> dict[str, tuple[int, Entry]]:
+    return {entry.name: (0, entry) for entry in file.header.entries}
+
+
+def _sharded(files: list[WeightFile], found: Files) -> dict[str, tuple[int, Entry]]:
+    """Checks that index and shards agree. Tensors that the index does not name are left out."""
+    assert found.shards is not None
+    plan: dict[str, tuple[int, Entry]] = {}
+    for number, file in enumerate(files):
+        for entry in file.header.entries:
+            if entry.name not in found.shards:
+                continue
+            if entry.name in plan:
+                first = files[plan[entry.name][0]].path
+                raise fail(
+                    found.index,
+                    f"tensor {quote(entry.name)} is in two shards, "
+                    f"{quote(os.path.basename(first))} and {quote(os.path.basename(file.path))}",
+                )
+            plan[entry.name] = (number, entry)
+    for name, shard in found.shards.items():
+        where = plan.get(name)
+        if where is None or os.path.basename(files[where[0]].path) != shard:
+            raise fail(found.index, f"tensor {quote(name)} is not in its shard {quote(shard)}")
+    return plan
+
+
+def _with_aliases(
+    files: list[WeightFile], plan: dict[str, tuple[int, Entry]]
+) -> dict[str, tuple[int, Entry]]:
+    """Adds the names of tied tensors: metadata entries from a further name to a stored one."""
+    aliases = {
+        alias: plan[name]
+        for file in files
+        for alias, name in file.header.metadata.items()
+        if name in plan and alias not in plan and alias != "format"
+    }
+    return {**plan, **aliases}

@@ -1,0 +1,106 @@
+"""`inspect_text`: what is in a file of weights, as text for a terminal."""
+
+from __future__ import annotations
+
+import collections
+import os
+import re
+
+from maxmod.dtype import DType
+from maxmod.weights.checkpoint import Checkpoint, open_checkpoint
+from maxmod.weights.mapping import format_nbytes
+
+_ESTIMATED = (DType.float32, DType.bfloat16, DType.int8)
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # a part of a dotted name
+
+
+def inspect_text(path: str | os.PathLike[str], *, fold: bool = True) -> str:
+    """Describes weights without reading them: their tensors, dtypes, and the memory they need.
+
+    Args:
+        path: As for `open_checkpoint`.
+        fold: Shows tensors that differ in the numbers of their names only, such as those of
+            repeated layers, as one line.
+
+    Returns:
+        Lines of text, without a newline at the end.
+
+    Raises:
+        CheckpointError: If the weights cannot be opened.
+    """
+    with open_checkpoint(path) as checkpoint:
+        parts = [repr(checkpoint), "", *_tensor_table(checkpoint, fold), ""]
+        parts += _dtype_table(checkpoint)
+        parts += ["", *_memory_lines(checkpoint)]
+        if checkpoint.metadata:
+            texts = (f"{_plain(k)}={_plain(v)}" for k, v in checkpoint.metadata.items())
+            parts += ["", "metadata  " + _shorten(", ".join(texts), 200)]
+    return "\n".join(parts)
+
+
+def _plain(text: str) -> str:
+    """Escapes what a terminal would obey."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _tensor_table(checkpoint: Checkpoint, fold: bool) -> list[str]:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name in checkpoint:
+        type = checkpoint.tensor_type(name)
+        shape = f"{type.dtype!r} {list(map(int, type.sizes))}"
+        groups.setdefault((_NUMBER.sub("*", name) if fold else name, shape), []).append(name)
+    seen: dict[object, str] = {}
+    rows = [("name", "count", "dtype", "shape", "size")]
+    for (folded, shape), names in groups.items():
+        dtype, _, sizes = shape.partition(" ")
+        nbytes = 0
+        note = ""
+        for name in names:
+            first = seen.setdefault(checkpoint.source_key(name), name)
+            if first == name:
+                nbytes += int(checkpoint.tensor_type(name).nbytes)
+            else:
+                note = f"tied to {_plain(first)}"
+        label = names[0] if len(names) == 1 else folded
+        size = format_nbytes(nbytes) if nbytes or not note else note
+        rows.append((_shorten(_plain(label), 80), str(len(names)), dtype, sizes, size))
+    return _columns(rows, right=(1, 4))
+
+
+def _dtype_table(checkpoint: Checkpoint) -> list[str]:
+    unique = {checkpoint.source_key(name): checkpoint.tensor_type(name) for name in checkpoint}
+    tensors: collections.Counter[str] = collections.Counter()
+    elements: collections.Counter[str] = collections.Counter()
+    nbytes: collections.Counter[str] = collections.Counter()
+    for type in unique.values():
+        tensors[type.dtype.name] += 1
+        elements[type.dtype.name] += type.num_elements()
+        nbytes[type.dtype.name] += int(type.nbytes)
+    rows = [("dtype", "tensors", "elements", "size")]
+    for dtype, _ in nbytes.most_common():
+        rows.append(
+            (dtype, str(tensors[dtype]), f"{elements[dtype]:,}", format_nbytes(nbytes[dtype]))
+        )
+    total = (str(tensors.total()), f"{elements.total():,}", format_nbytes(nbytes.total()))
+    return _columns([*rows, ("total", *total)], right=(1, 2, 3))
+
+
+def _memory_lines(checkpoint: Checkpoint) -> list[str]:
+    """The memory of the weights alone, if every floating tensor had one dtype."""
+    sizes = ", ".join(f"{d!r} {format_nbytes(checkpoint.nbytes(d))}" for d in _ESTIMATED)
+    return [f"memory of the weights when loaded as  {sizes}"]
+
+
+def _columns(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]

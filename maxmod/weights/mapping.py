@@ -1,0 +1,321 @@
+"""`Weights`: a lazy, read-only mapping of names to tensors; and `View`, one made of others.
+
+A tensor is read when it is asked for and not kept, so that a load needs the memory of the model
+and of the largest tensor. Its type is known without reading.
+"""
+
+from __future__ import annotations
+
+import abc
+import collections
+import itertools
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import maxmod.ops  # noqa: F401  (fills the registry of ops that steps call)
+from maxmod.dtype import DType
+from maxmod.errors import WeightsError, did_you_mean
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+from maxmod.weights.parallel import copy_array
+from maxmod.weights.progress import progress
+
+ALIGNMENT = 64  # bytes; a cache line, and the widest vector registers
+_SUGGEST_LIMIT = 2000  # names; looking for close ones among more takes too long
+
+_SERIAL = itertools.count()
+
+
+class Weights(Mapping[str, Tensor]):
+    """A lazy mapping of names to tensors on the host.
+
+    It can be given to `Module.load_state_dict` as it is, and called like a function as the lookup
+    of `Module.load_state`. Each access reads again; nothing is kept. The exception are tied
+    tensors: two names of the same data give the same `Tensor` as long as that is alive.
+    """
+
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        self._plan = plan
+        self._tied: weakref.WeakValueDictionary[Any, Tensor] = weakref.WeakValueDictionary()
+        self._tied_keys: frozenset[Any] | None = None
+        self._serial = next(_SERIAL)
+
+    @abc.abstractmethod
+    def _load(self, name: str) -> Tensor:
+        """Reads a tensor that is there."""
+
+    @abc.abstractmethod
+    def _type_of(self, name: str) -> TensorType:
+        """Returns the type of a tensor that is there."""
+
+    @abc.abstractmethod
+    def source_key(self, name: str) -> tuple[Any, ...]:
+        """Returns where a tensor comes from: equal for tied names, ordered as on the disk."""
+
+    def _check(self, name: str) -> None:
+        if name not in self._plan:
+            known = self._plan if len(self._plan) <= _SUGGEST_LIMIT else ()
+            hint = did_you_mean(name, known) if isinstance(name, str) else ""
+            raise WeightsError(f"weights: there is no tensor {name!r}.{hint}")
+
+    def __getitem__(self, name: str) -> Tensor:
+        self._check(name)
+        if self._tied_keys is None:
+            counts = collections.Counter(map(self.source_key, self._plan))
+            self._tied_keys = frozenset(key for key, count in counts.items() if count > 1)
+        key = self.source_key(name) if self._tied_keys else None
+        if key not in self._tied_keys:
+            return self._load(name)
+        tensor = self._tied.get(key)
+        if tensor is None:
+            tensor = self._tied[key] = self._load(name)
+        return tensor
+
+    def __call__(self, name: str) -> Tensor:
+        """The same as indexing: the lookup of `Module.load_state`."""
+        return self[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Returns the tensor, or `default` if there is none."""
+        return self[name] if name in self._plan else default
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plan)
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._plan
+
+    # Comparing or hashing contents would read every tensor.
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+    __hash__ = object.__hash__
+
+    def tensor_type(self, name: str) -> TensorType:
+        """Returns the type of a tensor; reads no data.
+
+        Raises:
+            KeyError: If there is no such tensor.
+        """
+        self._check(name)
+        return self._type_of(name)
+
+    def nbytes(self, dtype: DType | None = None) -> int:
+        """Returns the bytes of all tensors, tied ones counted once.
+
+        Args:
+            dtype: If given, as if every floating tensor had this dtype.
+        """
+        unique = {self.source_key(name): self._type_of(name) for name in self}
+        return sum(
+            _nbytes(type if dtype is None else _cast_type(type, dtype)) for type in unique.values()
+        )
+
+    def file_order(self, names: Iterable[str] | None = None) -> list[str]:
+        """Returns names in the order of their data, so that disks are read front to back."""
+        return sorted(self if names is None else names, key=self.source_key)
+
+    def items_in_file_order(
+        self, names: Iterable[str] | None = None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Reads tensors in the order of their data, with a progress bar on a terminal."""
+        ordered = self.file_order(names)
+        total = sum(_nbytes(self.tensor_type(name)) for name in ordered)
+        with progress("load", total) as advance:
+            for name in ordered:
+                tensor = self[name]
+                yield name, tensor
+                advance(_nbytes(tensor.type))
+
+    def astype(self, dtype: DType) -> Weights:
+        """Returns a view in which every floating tensor is cast to `dtype` when it is read."""
+        step = Cast(dtype)
+        return View(
+            {
+                name: Recipe(
+                    (self, name), step=step if _casts(self._type_of(name), dtype) else None
+                )
+                for name in self
+            }
+        )
+
+    def _summary(self) -> str:
+        counts = collections.Counter(self._type_of(name).dtype.name for name in self)
+        dtypes = ", ".join(f"{count} {dtype}" for dtype, count in counts.most_common())
+        tensors = "1 tensor" if len(self) == 1 else f"{len(self)} tensors"
+        return f"{tensors}, {format_nbytes(self.nbytes())}" + (f": {dtypes}" if dtypes else "")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._summary()})"
+
+
+def format_nbytes(nbytes: int) -> str:
+    """Returns bytes for people: `512 B`, `1.50 MB`, `13.48 GB`, in powers of ten."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        # Half a cent below the unit it would be printed as 1000.00 of the smaller one.
+        if nbytes >= size * 0.999995:
+            return f"{nbytes / size:.2f} {unit}"
+    return f"{nbytes} B"
+
+
+def _nbytes(type: TensorType) -> int:
+    return int(type.nbytes)
+
+
+def _casts(type: TensorType, dtype: DType) -> bool:
+    return type.dtype.is_float() and type.dtype is not dtype
+
+
+def _cast_type(type: TensorType, dtype: DType) -> TensorType:
+    return type.cast(dtype) if _casts(type, dtype) else type
+
+
+def aligned_empty(sizes: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Returns an uninitialised array whose data starts at a multiple of `ALIGNMENT` bytes."""
+    nbytes = dtype.itemsize
+    for size in sizes:
+        nbytes *= size
+    raw = np.empty(nbytes + ALIGNMENT - 1, dtype=np.uint8)
+    skip = -raw.ctypes.data % ALIGNMENT
+    return raw[skip : skip + nbytes].view(dtype).reshape(sizes)
+
+
+def compact(tensor: Tensor) -> Tensor:
+    """Returns the tensor in row-major memory of its own, so that no larger one is kept alive."""
+    data = tensor.data
+    if not isinstance(data, np.ndarray) or (data.flags.c_contiguous and data.base is None):
+        return tensor
+    fresh = aligned_empty(data.shape, data.dtype)
+    copy_array(fresh, data)
+    return Tensor.wrap(fresh, tensor.type)
+
+
+class InMemory(Weights):
+    """The tensors of an ordinary mapping: of `Tensor`, NumPy, torch or other DLPack arrays."""
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        self._state = state
+        if isinstance(state, dict):
+            first: dict[int, int] = {}
+            order = {n: first.setdefault(id(v), i) for i, (n, v) in enumerate(state.items())}
+        else:  # looking at the values could be expensive
+            order = {name: i for i, name in enumerate(state)}
+        super().__init__(order)
+
+    def _load(self, name: str) -> Tensor:
+        return Tensor.from_dlpack(self._state[name])
+
+    def _type_of(self, name: str) -> TensorType:
+        return self._load(name).type
+
+    def source_key(self, name: str) -> tuple[Any, ...]:
+        return (self._serial, self._plan[name])
+
+
+def as_weights(state: Mapping[str, Any]) -> Weights:
+    """Returns the mapping as `Weights`: itself if it is one already."""
+    return state if isinstance(state, Weights) else InMemory(state)
+
+
+class Step(abc.ABC):
+    """What a `View` does to the tensors that it reads. Two steps with equal text are equal."""
+
+    text: str
+
+    @abc.abstractmethod
+    def type(self, name: str, types: list[TensorType]) -> TensorType:
+        """Returns the type of the result; `name` is for messages."""
+
+    @abc.abstractmethod
+    def apply(self, tensors: list[Tensor]) -> Tensor:
+        """Returns the result."""
+
+
+class Cast(Step):
+    """Rounds to a dtype."""
+
+    def __init__(self, dtype: DType) -> None:
+        self.dtype = dtype
+        self.text = f"cast {dtype!r}"
+
+    def type(self, name: str, types: list[TensorType]) -> TensorType:
+        return types[0].cast(self.dtype)
+
+    def apply(self, tensors: list[Tensor]) -> Tensor:
+        return tensors[0].cast(self.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recipe:
+    """How a `View` makes one tensor: from the first source, or from several, by a step."""
+
+    source: tuple[Weights, str]
+    others: tuple[tuple[Weights, str], ...] = ()
+    step: Step | None = None
+
+    def sources(self) -> tuple[tuple[Weights, str], ...]:
+        """All sources in order."""
+        return (self.source, *self.others)
+
+
+@dataclass(slots=True)
+class _Held:
+    """The source of several pieces, kept until each was cut off."""
+
+    source: tuple[Weights, str]
+    tensor: Tensor
+    missing: set[str] = field(default_factory=set)
+
+
+class View(Weights):
+    """Tensors made from those of other mappings when they are asked for."""
+
+    _plan: Mapping[str, Recipe]
+
+    def __init__(self, plan: Mapping[str, Recipe]) -> None:
+        super().__init__(plan)
+        users: dict[tuple[Weights, str], set[str]] = {}
+        for name, recipe in plan.items():
+            if recipe.step is not None:
+                for source in recipe.sources():
+                    users.setdefault(source, set()).add(name)
+        self._users = {source: names for source, names in users.items() if len(names) > 1}
+        self._held: _Held | None = None
+
+    def _read(self, source: tuple[Weights, str], name: str) -> Tensor:
+        """Reads a source; one that is cut into several pieces is read once for all of them."""
+        users = self._users.get(source)
+        if users is None:
+            return source[0][source[1]]
+        held = self._held
+        if held is None or held.source != source or name not in held.missing:
+            held = _Held(source, source[0][source[1]], set(users))
+        held.missing.discard(name)
+        self._held = held if held.missing else None
+        return held.tensor
+
+    def _load(self, name: str) -> Tensor:
+        recipe = self._plan[name]
+        if recipe.step is None:
+            weights, source = recipe.source
+            return weights[source]
+        tensors = [self._read(source, name) for source in recipe.sources()]
+        return recipe.step.apply(tensors)
+
+    def _type_of(self, name: str) -> TensorType:
+        recipe = self._plan[name]
+        types = [weights.tensor_type(source) for weights, source in recipe.sources()]
+        return types[0] if recipe.step is None else recipe.step.type(name, types)
+
+    def source_key(self, name: str) -> tuple[Any, ...]:
+        recipe = self._plan[name]
+        keys = [weights.source_key(source) for weights, source in recipe.sources()]
+        if recipe.step is None:
+            return keys[0]
+        return (*keys[0], f"{recipe.step.text} {keys[1:] or ''}")

@@ -1,0 +1,409 @@
+"""Between the names and layouts of a file and those of a model: lazy views that compose.
+
+Each function takes a mapping of names to tensors and returns another one (`Weights`) without
+reading anything; tensors are changed one by one when they are asked for:
+
+    with open_checkpoint(folder) as checkpoint:
+        state = strip_prefix(checkpoint, "transformer.")
+        state = drop(state, "*.attn.bias")
+        state = transpose(state, ["*.c_attn.weight", "*.c_proj.weight", "*.c_fc.weight"])
+        model.load_state_dict(state)
+
+Names are told by patterns, in which each `*` stands for any text, dots included. In the new name
+of a rule, the first `*` stands for what the first one of the pattern matched, and so on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from maxmod.dtype import DType, storage_dtype
+from maxmod.errors import ArgumentError, ShapeError, WeightsError
+from maxmod.op import call
+from maxmod.rules import normalize_axis
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+from maxmod.weights.mapping import Recipe, Step, View, Weights, aligned_empty, as_weights, compact
+
+# A pattern, several of them, or a predicate.
+Names = str | Iterable[str] | Callable[[str], bool]
+
+
+# ---- patterns ------------------------------------------------------------------------------------
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    return re.compile("(.*?)".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+
+
+def _fill(template: str, captured: Sequence[str]) -> str:
+    texts = template.split("*")
+    return "".join(text + part for text, part in zip(texts, (*captured, "")))
+
+
+def _check_stars(op: str, pattern: str, templates: Iterable[str]) -> None:
+    for template in templates:
+        if template.count("*") != pattern.count("*"):
+            raise ArgumentError(
+                f"{op}: expected as many * in {template!r} as in {pattern!r}, got "
+                f"{template.count('*')} and {pattern.count('*')}."
+            )
+
+
+def _chooser(names: Names) -> Callable[[str], bool]:
+    if callable(names):
+        return names
+    patterns = [_compile(p) for p in ([names] if isinstance(names, str) else names)]
+    return lambda name: any(pattern.fullmatch(name) for pattern in patterns)
+
+
+def _view(op: str, recipes: Iterable[tuple[str, Recipe]]) -> View:
+    """Makes a view; two tensors must not get the same name."""
+    plan: dict[str, Recipe] = {}
+    for name, recipe in recipes:
+        if name in plan:
+            one, two = plan[name].source[1], recipe.source[1]
+            raise WeightsError(f"{op}: two tensors would be called {name!r}: {one!r} and {two!r}.")
+        plan[name] = recipe
+    return View(plan)
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+def rename(
+    state: Mapping[str, Any], rules: Mapping[str, str] | Callable[[str], str | None]
+) -> Weights:
+    """Gives tensors other names.
+
+    Args:
+        state: Names to tensors.
+        rules: Patterns of old names to new names, of which the first that matches counts, while
+            other names stay; or a function of the old name that returns the new one, or None to
+            leave the tensor out.
+
+    Raises:
+        WeightsError: If two tensors would get the same name.
+
+    Example:
+        >>> import numpy as np
+        >>> state = {"h.0.ln_1.weight": np.ones(2), "wte.weight": np.ones(3)}
+        >>> list(rename(state, {"h.*.ln_1.*": "layers.*.norm.*"}))
+        ['layers.0.norm.weight', 'wte.weight']
+    """
+    weights = as_weights(state)
+    new_name = rules if callable(rules) else _by_rules(rules)
+    renamed = ((new_name(name), Recipe((weights, name))) for name in weights)
+    return _view("rename", ((new, recipe) for new, recipe in renamed if new is not None))
+
+
+def _by_rules(rules: Mapping[str, str]) -> Callable[[str], str]:
+    for pattern, template in rules.items():
+        _check_stars("rename", pattern, [template])
+    compiled = [(_compile(pattern), template) for pattern, template in rules.items()]
+
+    def new_name(name: str) -> str:
+        for pattern, template in compiled:
+            match = pattern.fullmatch(name)
+            if match:
+                return _fill(template, match.groups())
+        return name
+
+    return new_name
+
+
+def strip_prefix(state: Mapping[str, Any], prefix: str) -> Weights:
+    """Takes a prefix off the names that have it; other names stay.
+
+    Example:
+        >>> import numpy as np
+        >>> state = {"model.norm": np.ones(2), "head": np.ones(2)}
+        >>> list(strip_prefix(state, "model."))
+        ['norm', 'head']
+    """
+    return rename(state, lambda name: name.removeprefix(prefix))
+
+
+def add_prefix(state: Mapping[str, Any], prefix: str) -> Weights:
+    """Puts a prefix in front of every name.
+
+    Example:
+        >>> import numpy as np
+        >>> list(add_prefix({"weight": np.ones(2)}, "head."))
+        ['head.weight']
+    """
+    return rename(state, lambda name: prefix + name)
+
+
+def select(state: Mapping[str, Any], names: Names) -> Weights:
+    """Leaves out every tensor but those chosen.
+
+    Args:
+        state: Names to tensors.
+        names: A pattern, several patterns, or a function of the name.
+
+    Example:
+        >>> import numpy as np
+        >>> state = {"encoder.w": np.ones(2), "decoder.w": np.ones(2)}
+        >>> list(select(state, "encoder.*"))
+        ['encoder.w']
+    """
+    chosen = _chooser(names)
+    return rename(state, lambda name: name if chosen(name) else None)
+
+
+def drop(state: Mapping[str, Any], names: Names) -> Weights:
+    """Leaves out the tensors chosen; the opposite of `select`.
+
+    Example:
+        >>> import numpy as np
+        >>> state = {"h.0.attn.bias": np.ones(2), "h.0.attn.weight": np.ones(2)}
+        >>> list(drop(state, "*.attn.bias"))
+        ['h.0.attn.weight']
+    """
+    chosen = _chooser(names)
+    return rename(state, lambda name: None if chosen(name) else name)
+
+
+def merge(*states: Mapping[str, Any]) -> Weights:
+    """Joins mappings without common names.
+
+    Raises:
+        WeightsError: If a name is in two of them.
+
+    Example:
+        >>> import numpy as np
+        >>> list(merge({"a": np.ones(2)}, {"b": np.ones(3)}))
+        ['a', 'b']
+    """
+    sources = [as_weights(state) for state in states]
+    return _view("merge", ((name, Recipe((w, name))) for w in sources for name in w))
+
+
+# ---- contents ------------------------------------------------------------------------------------
+
+
+def astype(state: Mapping[str, Any], dtype: DType) -> Weights:
+    """Casts every floating tensor to `dtype`.
+
+    Example:
+        >>> import numpy as np
+        >>> from maxmod import DType
+        >>> astype({"w": np.ones(2, np.float32)}, DType.bfloat16).tensor_type("w").short()
+        'bfloat16[2]'
+    """
+    return as_weights(state).astype(dtype)
+
+
+def transpose(state: Mapping[str, Any], names: Names, axes: Sequence[int] | None = None) -> Weights:
+    """Permutes the axes of the tensors chosen.
+
+    Args:
+        state: Names to tensors.
+        names: A pattern, several patterns, or a function of the name.
+        axes: Axis i of the result is axis `axes[i]` of the tensor. By default the last two axes
+            are swapped.
+
+    Raises:
+        ShapeError: When the type of a tensor is asked for, if its rank does not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> state = {"c_fc.weight": np.ones((3, 12)), "c_fc.bias": np.ones(12)}
+        >>> transpose(state, "*.weight")["c_fc.weight"].shape
+        [Dim(12), Dim(3)]
+    """
+    weights = as_weights(state)
+    chosen = _chooser(names)
+    step = _Permute(None if axes is None else tuple(axes))
+    return _view(
+        "transpose",
+        ((n, Recipe((weights, n), step=step if chosen(n) else None)) for n in weights),
+    )
+
+
+def split(
+    state: Mapping[str, Any],
+    rules: Mapping[str, Sequence[str]],
+    *,
+    sizes: Sequence[int] | None = None,
+    axis: int = 0,
+) -> Weights:
+    """Cuts tensors into pieces with names of their own.
+
+    Args:
+        state: Names to tensors.
+        rules: Pattern of the whole to the names of its pieces.
+        sizes: Sizes of the pieces along the axis; equal by default.
+        axis: The axis to cut.
+
+    Raises:
+        ShapeError: When a piece or its type is asked for, if the sizes do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> state = {"h.0.qkv.weight": np.ones((6, 4))}
+        >>> pieces = split(state, {"*.qkv.weight": ["*.q.weight", "*.k.weight", "*.v.weight"]})
+        >>> list(pieces), pieces.tensor_type("h.0.k.weight").short()
+        (['h.0.q.weight', 'h.0.k.weight', 'h.0.v.weight'], 'float64[2,4]')
+    """
+    for pattern, parts in rules.items():
+        _check_stars("split", pattern, parts)
+        if sizes is not None and len(sizes) != len(parts):
+            raise ArgumentError(
+                f"split: expected a size for each of {list(parts)}, got {list(sizes)}."
+            )
+    weights = as_weights(state)
+    compiled = [(_compile(pattern), parts) for pattern, parts in rules.items()]
+
+    def recipes() -> Iterable[tuple[str, Recipe]]:
+        for name in weights:
+            match, parts = _first_match(compiled, name)
+            if match is None:
+                yield name, Recipe((weights, name))
+                continue
+            for i, part in enumerate(parts):
+                step = _Part(axis, i, len(parts), None if sizes is None else tuple(sizes))
+                yield _fill(part, match.groups()), Recipe((weights, name), step=step)
+
+    return _view("split", recipes())
+
+
+def concat(
+    state: Mapping[str, Any], rules: Mapping[str, Sequence[str]], *, axis: int = 0
+) -> Weights:
+    """Joins tensors into larger ones; the opposite of `split`, with the same form of rules.
+
+    Args:
+        state: Names to tensors.
+        rules: Name of the whole to the patterns of its pieces.
+        axis: The axis along which they are joined.
+
+    Raises:
+        WeightsError: If some pieces of a whole are there, others are not.
+        ShapeError: When the whole or its type is asked for, if the pieces do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> state = {"h.0.k": np.ones((2, 4)), "h.0.q": np.ones((6, 4))}
+        >>> concat(state, {"*.qk": ["*.q", "*.k"]}).tensor_type("h.0.qk").short()
+        'float64[8,4]'
+    """
+    weights = as_weights(state)
+    compiled: list[tuple[re.Pattern[str], tuple[str, Sequence[str]]]] = []
+    for whole, parts in rules.items():
+        _check_stars("concat", whole, parts)
+        compiled += [(_compile(part), (whole, parts)) for part in parts]
+    step = _Join(axis)
+
+    def recipes() -> Iterable[tuple[str, Recipe]]:
+        made = set()
+        for name in weights:
+            match, rule = _first_match(compiled, name)
+            if match is None:
+                yield name, Recipe((weights, name))
+                continue
+            whole, *sources = (_fill(text, match.groups()) for text in (rule[0], *rule[1]))
+            missing = [source for source in sources if source not in weights]
+            if missing:
+                raise WeightsError(f"concat: {whole!r} lacks {missing[0]!r} to go with {name!r}.")
+            if whole not in made:
+                made.add(whole)
+                first, *others = ((weights, source) for source in sources)
+                yield whole, Recipe(first, tuple(others), step)
+
+    return _view("concat", recipes())
+
+
+def _first_match(compiled: Iterable[tuple[re.Pattern[str], Any]], name: str) -> tuple[Any, Any]:
+    for pattern, value in compiled:
+        match = pattern.fullmatch(name)
+        if match:
+            return match, value
+    return None, None
+
+
+class _Permute(Step):
+    def __init__(self, axes: tuple[int, ...] | None) -> None:
+        self.axes = axes
+        self.text = f"transpose {axes}"
+
+    def _resolved(self, name: str, rank: int) -> tuple[int, ...]:
+        axes = self.axes
+        if axes is None and rank >= 2:
+            axes = (*range(rank - 2), rank - 1, rank - 2)
+        if axes is None or sorted(axes) != list(range(rank)):
+            expected = "at least 2 axes" if axes is None else f"{len(axes)} axes for {axes}"
+            raise ShapeError(f"transpose: {name!r}: expected {expected}, got rank {rank}.")
+        return axes
+
+    def type(self, name: str, types: list[TensorType]) -> TensorType:
+        axes = self._resolved(name, types[0].rank)
+        return types[0].with_sizes(tuple(types[0].sizes[axis] for axis in axes))
+
+    def apply(self, tensors: list[Tensor]) -> Tensor:
+        return compact(tensors[0].permute(self._resolved("tensor", tensors[0].rank)))
+
+
+class _Part(Step):
+    def __init__(self, axis: int, number: int, count: int, sizes: tuple[int, ...] | None) -> None:
+        self.axis = axis
+        self.number = number
+        self.count = count
+        self.sizes = sizes
+        self.text = f"part {axis} {number} of {sizes or count}"
+
+    def _bounds(self, name: str, whole: TensorType) -> tuple[int, int, int]:
+        axis = normalize_axis("split", self.axis, whole.rank)
+        total = int(whole.sizes[axis])
+        sizes = self.sizes or (total // self.count,) * self.count
+        if sum(sizes) != total or min(sizes) < 0:
+            raise ShapeError(
+                f"split: {name!r}: expected pieces that add up to {total} on axis {axis} of "
+                f"{whole.short()}, got {self.sizes or f'{self.count} equal ones'}."
+            )
+        start = sum(sizes[: self.number])
+        return axis, start, start + sizes[self.number]
+
+    def type(self, name: str, types: list[TensorType]) -> TensorType:
+        axis, start, stop = self._bounds(name, types[0])
+        sizes = types[0].sizes
+        return types[0].with_sizes((*sizes[:axis], stop - start, *sizes[axis + 1 :]))
+
+    def apply(self, tensors: list[Tensor]) -> Tensor:
+        axis, start, stop = self._bounds("tensor", tensors[0].type)
+        data = tensors[0].data[(slice(None),) * axis + (slice(start, stop),)]
+        return compact(Tensor.wrap(data, self.type("tensor", [tensors[0].type])))
+
+
+class _Join(Step):
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+        self.text = f"concat {axis}"
+
+    def type(self, name: str, types: list[TensorType]) -> TensorType:
+        first = types[0]
+        axis = normalize_axis("concat", self.axis, first.rank)
+        total = 0
+        for type in types:
+            like = (*type.sizes[:axis], *first.sizes[axis : axis + 1], *type.sizes[axis + 1 :])
+            if type.dtype is not first.dtype or like != first.sizes:
+                raise ShapeError(
+                    f"concat: {name!r}: expected pieces that differ on axis {axis} only, got "
+                    f"{first.short()} and {type.short()}."
+                )
+            total += int(type.sizes[axis])
+        return first.with_sizes((*first.sizes[:axis], total, *first.sizes[axis + 1 :]))
+
+    def apply(self, tensors: list[Tensor]) -> Tensor:
+        type = self.type("tensor", [tensor.type for tensor in tensors])
+        arrays = [tensor.data for tensor in tensors]
+        if not all(isinstance(array, np.ndarray) for array in arrays):
+            return call("concat", tensors, axis=self.axis)
+        whole = aligned_empty(type.sizes, storage_dtype(type.dtype))  # type: ignore[arg-type]
+        np.concatenate(arrays, axis=self.axis, out=whole)
+        return Tensor.wrap(whole, type)
