@@ -1,6 +1,7 @@
 """Every MAXMOD_* variable: its name, type, default, legal values and meaning, in one table.
 
-Variables are read once, on import. Each can also be set for a block of code:
+Variables are read once, on import; a new thread starts with these values. Each can also be set for
+a block of code:
 
     with maxmod.configure(verify=True):
         ...
@@ -19,28 +20,45 @@ from typing import Any
 from maxmod.errors import ConfigError, MaxmodWarning, did_you_mean
 
 PREFIX = "MAXMOD_"
-_BOOLS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
+_BOOLS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One MAXMOD_* variable: legal values as text, and one line of documentation."""
+    """One MAXMOD_* variable.
+
+    Attributes:
+        name: Its name as an option of `configure`.
+        type: bool, int or str.
+        default: The value where nothing is set.
+        legal: The legal values, for people.
+        doc: One line of documentation.
+        limits: For an int, the smallest and largest legal value.
+    """
 
     name: str
     type: type
     default: Any
     legal: str
     doc: str
+    limits: tuple[int, int] | None = None
 
     def parse(self, text: str) -> Any:
         """Converts the text of an environment variable; raises `ConfigError` for an illegal one."""
-        if self.type is bool and text.lower() in _BOOLS:
-            return _BOOLS[text.lower()]
-        if self.type is str:
-            return text
-        if self.type is int and text.strip().lstrip("-").isdigit():
-            return int(text)
-        raise ConfigError(f"{self.env_name}: expected {self.legal}, got {text!r}.")
+        value: Any = text
+        if self.type is bool:
+            value = _BOOLS.get(text.strip().lower(), text)
+        elif self.type is int:
+            with contextlib.suppress(ValueError):
+                value = int(text)
+        return self.check(value)
+
+    def check(self, value: Any) -> Any:
+        """Returns the value; raises `ConfigError` for an illegal one."""
+        low, high = self.limits or (value, value)
+        if not isinstance(value, self.type) or not low <= value <= high:
+            raise ConfigError(f"{self.env_name}: expected {self.legal}, got {value!r}.")
+        return value
 
     @property
     def env_name(self) -> str:
@@ -48,18 +66,22 @@ class Variable:
         return PREFIX + self.name.upper()
 
 
+_FLAG = "0 or 1"
 VARIABLES = (
-    Variable("debug", int, 0, "0 to 6", "how much to log: 1 devices and cache, 3 graphs, 5 passes"),
+    Variable(
+        "debug",
+        int,
+        0,
+        "0 to 6",
+        "how much to log: 1 devices and cache, 3 graphs, 5 passes",
+        limits=(0, 6),
+    ),
     Variable("dump", str, "", "a folder", "write the graph after every pass into this folder"),
-    Variable("compile", bool, True, "0 or 1", "0 runs the traced graph op by op, without passes"),
-    Variable(
-        "noopt", bool, False, "0 or 1", "1 runs only the passes that are needed for correctness"
-    ),
-    Variable(
-        "verify", bool, False, "0 or 1", "1 verifies the graph after every pass and each result"
-    ),
-    Variable("sync", bool, False, "0 or 1", "1 waits for the device after every step"),
-    Variable("progress", bool, True, "0 or 1", "0 switches progress bars off"),
+    Variable("compile", bool, True, _FLAG, "0 runs the traced graph op by op, without passes"),
+    Variable("noopt", bool, False, _FLAG, "1 runs only the passes that are needed for correctness"),
+    Variable("verify", bool, False, _FLAG, "1 verifies the graph after every pass and each result"),
+    Variable("sync", bool, False, _FLAG, "1 waits for the device after every step"),
+    Variable("progress", bool, True, _FLAG, "0 switches progress bars off"),
 )
 _BY_NAME = {variable.name: variable for variable in VARIABLES}
 
@@ -81,28 +103,22 @@ assert [f.name for f in fields(Config)] == [v.name for v in VARIABLES]
 
 
 def from_environment(environ: dict[str, str] | None = None) -> Config:
-    """Reads the configuration; unknown MAXMOD_* names give a warning with a suggestion."""
+    """Reads the configuration; empty variables count as not set.
+
+    Unknown MAXMOD_* names give a warning with a suggestion.
+    """
     environ = dict(os.environ) if environ is None else environ
     values: dict[str, Any] = {}
     for key, text in environ.items():
-        if not key.startswith(PREFIX):
+        if not key.startswith(PREFIX) or not text:
             continue
         variable = _BY_NAME.get(key[len(PREFIX) :].lower())
         if variable is None:
             hint = did_you_mean(key, [v.env_name for v in VARIABLES])
             warnings.warn(f"{key} is not a maxmod variable.{hint}", MaxmodWarning, stacklevel=2)
             continue
-        values[variable.name] = _checked(variable, variable.parse(text))
+        values[variable.name] = variable.parse(text)
     return Config(**values)
-
-
-def _checked(variable: Variable, value: Any) -> Any:
-    wrong_type = not isinstance(value, variable.type) and not (
-        variable.type is int and value is True
-    )
-    if wrong_type or (variable.name == "debug" and not 0 <= value <= 6):
-        raise ConfigError(f"{variable.env_name}: expected {variable.legal}, got {value!r}.")
-    return value
 
 
 _DEFAULT = from_environment()
@@ -129,7 +145,7 @@ def configure(**values: Any) -> Iterator[Config]:
             raise ConfigError(
                 f"configure: unknown variable {name!r}.{did_you_mean(name, _BY_NAME)}"
             )
-        _checked(_BY_NAME[name], value)
+        _BY_NAME[name].check(value)
     token = _CURRENT.set(replace(current(), **values))
     try:
         yield current()

@@ -11,12 +11,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from maxmod import backends
+from maxmod.backends.devices import device_of
 from maxmod.device import CPU_REF, DeviceRef
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.tensor_type import TensorType
 
-_DL_CPU, _DL_CUDA, _DL_CUDA_HOST, _DL_MANAGED = 1, 2, 3, 13
+_CUDA_KINDS = (2, 13)  # kDLCUDA and kDLCUDAManaged of DLPack; NumPy reads the host kinds
 
 
 @runtime_checkable
@@ -45,7 +46,8 @@ def import_array(array: Any) -> tuple[Any, TensorType]:
     """Returns the storage array and type of a foreign array, sharing memory where possible.
 
     Raises:
-        ValueError: If a NumPy array is not C-contiguous.
+        ValueError: If a NumPy array is not C-contiguous, or the array is on an accelerator that
+            cannot be used.
         TypeError: If the object does not speak DLPack.
     """
     if isinstance(array, Storage):
@@ -59,11 +61,12 @@ def import_array(array: Any) -> tuple[Any, TensorType]:
             f"from_dlpack: expected an array that speaks DLPack, got {type(array).__name__}."
         )
     kind, index = array.__dlpack_device__()
-    if int(kind) in (_DL_CUDA, _DL_MANAGED):
-        xp = backends.get(DeviceRef.GPU(index)).xp
-        data = array if isinstance(array, xp.ndarray) else xp.from_dlpack(array)
+    if int(kind) in _CUDA_KINDS:
         ref = DeviceRef.GPU(int(index))
-        data = xp.ascontiguousarray(data)
+        device_of(ref)  # says why, if there is no accelerator
+        xp = backends.get(ref).xp
+        data = array if isinstance(array, xp.ndarray) else xp.from_dlpack(array)
+        data = xp.ascontiguousarray(data).reshape(data.shape)
         return data, TensorType.of(DType.from_numpy(data.dtype), tuple(data.shape), ref)
     return _import_numpy(_host_array(array))
 

@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = [name for name in _ORACLES if importlib.util.find_spec(name) is None]
     for item in items:
         if item.get_closest_marker("gpu") and not _GPUS:
-            item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {_NO_GPU}"))
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
         if item.get_closest_marker("oracle") and missing:
             item.add_marker(pytest.mark.skip(reason=f"needs {' and '.join(missing)}"))
 
@@ -69,11 +69,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         reasons[text.removeprefix("Skipped: ")] += 1
     if not _GPUS:
-        reasons[f"the `device` fixture on a real GPU: {_NO_GPU}"] += 0
+        reasons[f"tests of every device, on a real GPU. {_NO_GPU}"] += 0
     if reasons:
         terminalreporter.section("did not run")
         for reason, count in reasons.most_common():
-            terminalreporter.write_line(f"{count} tests: {reason}" if count else reason)
+            terminalreporter.write_line(f"{count or 'all':>5} {reason}")
 
 
 @pytest.fixture

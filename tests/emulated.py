@@ -194,9 +194,10 @@ class EmulatedBackend(Backend):
         return self.count
 
     def unavailable_reason(self) -> str:
-        return ""
+        return "" if self.count else "It is emulated, with no devices."
 
     def from_host(self, array: np.ndarray[Any, Any], index: int) -> EmulatedArray:
+        self.require(index)
         if not isinstance(array, np.ndarray):
             raise TypeError(f"from_host: expected a NumPy array, got {type(array).__name__}.")
         return EmulatedArray(_own(array), index)
@@ -207,6 +208,7 @@ class EmulatedBackend(Backend):
         return _own(array._host)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> EmulatedArray:
+        self.require(index)
         return EmulatedArray(np.empty(shape, dtype), index)
 
     def synchronize(self, index: int) -> None:
@@ -216,6 +218,7 @@ class EmulatedBackend(Backend):
         return "sm_90"
 
     def run(self, op: Op, arrays: Sequence[Any], attrs: dict[str, Any], types: Any) -> list[Any]:
+        self.require(types[0].device.id)
         with self._device(types[0].device.id), np.errstate(all="ignore"):
             return super().run(op, arrays, attrs, types)
 

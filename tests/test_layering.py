@@ -37,6 +37,7 @@ LAYERS = {
     "buffer": 4,
     "printing": 4,
     "defaults": 4,
+    "affine": 2,
     "tree": 4,
     "tensor": 5,
     "operands": 5,

@@ -12,7 +12,7 @@ import numpy as np
 from maxmod import config
 from maxmod.device import DeviceKind
 from maxmod.dtype import DType, compute_dtype, storage_dtype
-from maxmod.errors import GraphError
+from maxmod.errors import GraphError, NoAcceleratorError
 from maxmod.op import Op
 from maxmod.tensor_type import TensorType
 
@@ -37,6 +37,18 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def unavailable_reason(self) -> str:
         """Why `device_count` is 0, and what to install; empty if it is not."""
+
+    def require(self, index: int) -> None:
+        """Raises `NoAcceleratorError`, which says why, unless device `index` can be used."""
+        count = self.device_count()
+        if count == 0:
+            raise NoAcceleratorError(
+                f"Accelerator({index}): no accelerator can be used. {self.unavailable_reason()}"
+            )
+        if index >= count:
+            raise NoAcceleratorError(
+                f"Accelerator({index}): there is no such device: expected a number below {count}."
+            )
 
     @abc.abstractmethod
     def from_host(self, array: np.ndarray[Any, Any], index: int) -> Any:

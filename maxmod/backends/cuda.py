@@ -90,6 +90,7 @@ class CudaBackend(Backend):
         return _probe()[2]
 
     def from_host(self, array: np.ndarray[Any, Any], index: int) -> Any:
+        self.require(index)
         with self.xp.cuda.Device(index), _memory_errors(self, index):
             return self.xp.asarray(array)
 
@@ -103,6 +104,7 @@ class CudaBackend(Backend):
         return f"sm_{self.xp.cuda.Device(index).compute_capability}"
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> Any:
+        self.require(index)
         with self.xp.cuda.Device(index), _memory_errors(self, index):
             return self.xp.empty(shape, dtype)
 
@@ -141,6 +143,7 @@ class CudaBackend(Backend):
 
     def run(self, op: Op, arrays: Any, attrs: dict[str, Any], types: Any) -> list[Any]:
         index = types[0].device.id
+        self.require(index)
         with self.xp.cuda.Device(index), _memory_errors(self, index):
             return super().run(op, arrays, attrs, types)
 

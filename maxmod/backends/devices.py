@@ -9,7 +9,7 @@ from typing import Any
 
 from maxmod import backends
 from maxmod.device import DeviceKind, DeviceRef, register_device_factory
-from maxmod.errors import ArgumentError, DeviceError, NoAcceleratorError
+from maxmod.errors import ArgumentError, DeviceError
 
 
 class Device:
@@ -134,16 +134,7 @@ class Accelerator(Device):
 
     def __init__(self, id: int = -1, device_memory_limit: int = -1) -> None:
         index = max(id, 0)
-        backend = backends.get(DeviceRef.GPU(index))
-        count = backend.device_count()
-        if count == 0:
-            raise NoAcceleratorError(
-                f"Accelerator({index}): no accelerator can be used. {backend.unavailable_reason()}"
-            )
-        if index >= count:
-            raise NoAcceleratorError(
-                f"Accelerator({index}): there is no such device: expected a number below {count}."
-            )
+        backends.get(DeviceRef.GPU(index)).require(index)
         self.ref = DeviceRef.GPU(index)
 
 

@@ -1,0 +1,133 @@
+"""What every backend does, and what is checked for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from emulated import EmulatedBackend
+
+import maxmod
+from maxmod import CPU, Accelerator, DType, Tensor, TensorType, backends
+from maxmod.backends.base import Backend
+from maxmod.backends.cpu import CpuBackend
+from maxmod.backends.cuda import CudaBackend
+from maxmod.device import CPU_REF, DeviceKind, DeviceRef
+from maxmod.driver import Device
+from maxmod.op import lookup
+
+
+@pytest.fixture
+def backend(device: Device) -> Backend:
+    return backends.get(device.ref)
+
+
+def test_lookup() -> None:
+    assert isinstance(backends.get(CPU_REF), CpuBackend)
+    assert backends.get(DeviceRef.CPU(3)) is backends.get(CPU_REF)
+
+
+def test_replace(emulated_accelerator: Device) -> None:
+    first = backends.get(DeviceRef.GPU())
+    second = EmulatedBackend(count=1)
+    assert backends.replace(DeviceKind.GPU, second) is first
+    assert backends.get(DeviceRef.GPU()) is second
+    assert backends.replace(DeviceKind.GPU, None) is second
+    assert isinstance(backends.get(DeviceRef.GPU()), CudaBackend)
+
+
+def test_replace_forgets_arrays_and_devices() -> None:
+    cache = backends.device_cache()
+    cache["gpu:0"] = object()
+    backends.replace(DeviceKind.GPU, backends.replace(DeviceKind.GPU, None))
+    assert cache == {}
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 0, 3), (2, 3)])
+@pytest.mark.parametrize("dtype", list(DType))
+def test_host_and_back(backend: Backend, dtype: DType, shape: tuple[int, ...]) -> None:
+    if dtype.size_in_bits < 8:
+        dtype = DType.uint8  # how narrower types are stored
+    source = Tensor.ones(shape, dtype=dtype, device=CPU()).data
+    array = backend.from_host(source, 0)
+    assert isinstance(array, backend.xp.ndarray)
+    assert (array.dtype, array.shape) == (source.dtype, shape)
+    np.testing.assert_array_equal(backend.to_host(array), source)
+
+
+def test_memory_is_empty_on_the_right_device(emulated_accelerator: Device) -> None:
+    array = backends.get(DeviceRef.GPU()).empty((2, 3), np.dtype(np.float32), 1)
+    assert (array.index, array.shape, array.dtype) == (1, (2, 3), np.float32)
+
+
+def test_numbers(backend: Backend, device: Device) -> None:
+    assert backend.device_count() >= 1
+    assert backend.unavailable_reason() == ""
+    assert backend.architecture(device.id)
+    assert isinstance(backend.stats(device.id), dict)
+    backend.synchronize(device.id)
+
+
+def test_narrow_floats_are_computed_in_float32_and_rounded_once(device: Device) -> None:
+    x = np.linspace(0.1, 3.0, 97).astype(np.float32)
+    t = Tensor(x, device=device).cast(DType.bfloat16)
+    found = lookup("mul"), t * t
+    wide = t.cast(DType.float32).to(CPU()).to_numpy()
+    expected = Tensor(wide * wide).cast(DType.bfloat16).cast(DType.float32).to_numpy()
+    np.testing.assert_array_equal(found[1].cast(DType.float32).to(CPU()).to_numpy(), expected)
+
+
+def test_results_have_the_stored_dtype(device: Device) -> None:
+    x = Tensor([[1.0, 2.0]], dtype=DType.float16, device=device)
+    for y in (x + 1, x.sum(), x @ x.T, x[0, 0]):
+        assert y.dtype is DType.float16
+        assert y.data.dtype == np.float16
+
+
+def test_domain_errors_give_no_warning(device: Device) -> None:
+    x = Tensor([0.0, -1.0], dtype=DType.float32, device=device)
+    assert str((1 / x).to(CPU()).to_numpy().tolist()) == "[inf, -1.0]"
+
+
+def test_a_wrong_type_rule_is_found(device: Device) -> None:
+    """Under `verify`, a body that disagrees with its type rule is an error, not a wrong answer."""
+    x = Tensor([1.0, 2.0], dtype=DType.float32, device=device)
+    backend = backends.get(device.ref)
+    wrong_shape = [TensorType(DType.float32, [3], device)]
+    wrong_dtype = [TensorType(DType.int32, [2], device)]
+    for types in (wrong_shape, wrong_dtype):
+        with pytest.raises(
+            maxmod.MaxmodError, match=r"negate: the eager body returned float32\[2\]"
+        ):
+            backend.run(lookup("negate"), [x.data], {}, types)
+
+
+def test_weak_scalars_follow_a_replaced_backend() -> None:
+    """A number that was moved to one accelerator is not used on another one."""
+    for _ in range(2):
+        previous = backends.replace(DeviceKind.GPU, EmulatedBackend())
+        try:
+            x = Tensor.ones([2], dtype=DType.float32, device=Accelerator())
+            assert (x + 0.125).to(CPU()).to_numpy().tolist() == [1.125, 1.125]
+        finally:
+            backends.replace(DeviceKind.GPU, previous)
+
+
+def test_an_unused_pinned_request_is_none(no_accelerator: None) -> None:
+    empty: Any = backends.get(DeviceRef.GPU()).empty_pinned((2,), np.dtype(np.int8))
+    assert empty is None
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda ref: Tensor([1.0], device=CPU(), dtype=DType.float32).to(ref),
+        lambda ref: Tensor([1.0], dtype=DType.float32, device=ref),
+        lambda ref: Tensor.ones([1], device=ref),
+        lambda ref: maxmod.Buffer(DType.int8, [1], ref),
+    ],
+)
+def test_a_device_beyond_the_last_is_refused(emulated_accelerator: Device, use: Any) -> None:
+    with pytest.raises(ValueError, match=r"Accelerator\(2\): there is no such device"):
+        use(DeviceRef.GPU(2))

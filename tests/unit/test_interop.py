@@ -1,0 +1,126 @@
+"""DLPack in and out, at the level below `Tensor` and `Buffer`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from emulated import EmulatedBackend
+
+from maxmod import DType, Tensor, TensorType
+from maxmod.device import CPU_REF, DeviceRef
+from maxmod.driver import Buffer, Device, DLPackArray
+from maxmod.interop import export_dlpack, import_array
+
+
+class OnlyDLPack:
+    """An array of a library that we know nothing about."""
+
+    def __init__(self, array: np.ndarray[Any, Any], device: tuple[int, int] = (1, 0)) -> None:
+        self.array = array
+        self.device = device
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device
+
+
+def test_protocol() -> None:
+    for array in (
+        np.zeros(2),
+        Buffer.zeros([2], DType.int8),
+        Tensor([1.0]),
+        OnlyDLPack(np.ones(1)),
+    ):
+        assert isinstance(array, DLPackArray)
+    assert not isinstance([1.0], DLPackArray)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [np.bool_, np.int8, np.uint64, np.float16, np.float64, ml_dtypes.bfloat16],
+)
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 1, 3)])
+def test_numpy_arrays_are_shared(dtype: Any, shape: tuple[int, ...]) -> None:
+    host = np.zeros(shape, dtype)
+    array, type = import_array(host)
+    assert array is host
+    assert type == TensorType(DType.from_numpy(dtype), shape, CPU_REF)
+
+
+def test_numpy_scalars_become_arrays() -> None:
+    array, type = import_array(np.float32(1.5))
+    assert (array.item(), type) == (1.5, TensorType(DType.float32, [], CPU_REF))
+
+
+def test_unknown_libraries_are_shared() -> None:
+    host = np.arange(6.0).reshape(2, 3)
+    array, type = import_array(OnlyDLPack(host))
+    host[0, 0] = 9
+    assert array[0, 0] == 9
+    assert type == TensorType(DType.float64, [2, 3], CPU_REF)
+
+
+def test_read_only_memory_is_copied() -> None:
+    host = np.zeros(2)
+    host.flags.writeable = False
+    array, _ = import_array(host)
+    assert array.flags.writeable
+    assert not np.shares_memory(array, host)
+
+
+@pytest.mark.parametrize("array", [np.zeros((2, 3)).T, np.zeros(6)[::2], np.zeros((2, 3))[:, 1:]])
+def test_strided_arrays_are_refused(array: Any) -> None:
+    for given in (array, OnlyDLPack(array)):
+        with pytest.raises(ValueError, match="expected a C-contiguous array, got strides"):
+            import_array(given)
+
+
+def test_unknown_dtypes_are_refused() -> None:
+    with pytest.raises(ValueError, match="no DType for"):
+        import_array(np.zeros(2, complex))
+
+
+@pytest.mark.parametrize("value", [[1.0], "text", None, 1.0, object()])
+def test_other_objects_are_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match="expected an array that speaks DLPack, got"):
+        import_array(value)
+
+
+def test_arrays_of_an_accelerator(emulated_accelerator: Device) -> None:
+    array = EmulatedBackend(count=2).from_host(np.arange(3, dtype=np.int32), 1)
+    found, type = import_array(array)
+    assert found.index == 1
+    assert type == TensorType(DType.int32, [3], DeviceRef.GPU(1))
+
+
+def test_arrays_of_an_accelerator_that_cannot_be_used(no_accelerator: None) -> None:
+    with pytest.raises(ValueError, match="no accelerator can be used"):
+        import_array(OnlyDLPack(np.zeros(2), device=(2, 0)))
+
+
+def test_export() -> None:
+    host = np.arange(3)
+    buffer = Buffer.from_numpy(host)
+    assert np.shares_memory(np.from_dlpack(buffer), host)
+    for dtype in (DType.bfloat16, DType.float8_e5m2):
+        narrow = Buffer.zeros([2], dtype)
+        with pytest.raises(BufferError, match=f"NumPy cannot export {dtype!r}"):
+            export_dlpack(narrow.array, narrow.type)
+
+
+def test_torch_and_back() -> None:
+    torch = pytest.importorskip("torch", reason="needs torch")
+    for dtype in (DType.float32, DType.int64, DType.bool, DType.bfloat16, DType.float8_e4m3fn):
+        source = torch.tensor([0.0, 1.0, -2.0]).to(dtype.to_torch())
+        tensor = Tensor.from_dlpack(source)
+        assert tensor.dtype is dtype
+        assert tensor.cast(DType.float32).to_numpy().tolist() == source.float().tolist()
+    source = torch.zeros(2)
+    Buffer.from_dlpack(source)[0] = 5.0
+    assert source.tolist() == [5, 0]
+    assert torch.from_dlpack(Buffer.from_dlpack(source)).tolist() == [5, 0]
