@@ -364,9 +364,9 @@ def _allocate(dtype: DType, sizes: tuple[int, ...], device: Any, pinned: bool) -
             made.pinned = True
             return made
         ref, stream = CPU_REF, None
+    type = TensorType(dtype, sizes, ref)
     with _active(stream):
-        empty = backends.get(ref).empty(sizes, storage_dtype(dtype), ref.id)
-    return Buffer.wrap(empty, TensorType(dtype, sizes, ref), stream)
+        return Buffer.wrap(backends.get(ref).empty(type), type, stream)
 
 
 def _basic(index: Any) -> Iterator[Any]:

@@ -19,7 +19,9 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from maxmod.backends.base import Backend
 from maxmod.device import DeviceKind
+from maxmod.dtype import storage_dtype
 from maxmod.op import Op
+from maxmod.tensor_type import TensorType
 
 # Attributes of a NumPy array that would hand out host memory.
 _HOST_ONLY = ("data", "ctypes", "base", "tofile")
@@ -207,9 +209,9 @@ class EmulatedBackend(Backend):
             raise TypeError(f"to_host: expected an EmulatedArray, got {type(array).__name__}.")
         return _own(array._host)
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> EmulatedArray:
-        self.require(index)
-        return EmulatedArray(np.empty(shape, dtype), index)
+    def empty(self, type: TensorType) -> EmulatedArray:
+        self.require(type.device.id)
+        return EmulatedArray(np.empty(type.sizes, storage_dtype(type.dtype)), type.device.id)
 
     def synchronize(self, index: int) -> None:
         assert 0 <= index < self.count

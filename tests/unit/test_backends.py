@@ -57,7 +57,7 @@ def test_host_and_back(backend: Backend, dtype: DType, shape: tuple[int, ...]) -
 
 
 def test_memory_is_empty_on_the_right_device(emulated_accelerator: Device) -> None:
-    array = backends.get(DeviceRef.GPU()).empty((2, 3), np.dtype(np.float32), 1)
+    array = backends.get(DeviceRef.GPU()).empty(TensorType(DType.float32, [2, 3], Accelerator(1)))
     assert (array.index, array.shape, array.dtype) == (1, (2, 3), np.float32)
 
 
