@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -10,15 +11,23 @@ from types import MappingProxyType
 from typing import Any
 
 from maxmod import backends, config, ir, tree
+from maxmod.backends.base import Kernel
 from maxmod.buffer import Buffer
+from maxmod.compiler.explain import explain
+from maxmod.compiler.memory import MemoryPlan, plan_memory
 from maxmod.compiler.pipeline import optimize
-from maxmod.compiler.schedule import RunOp, bind, schedule
-from maxmod.errors import CompileError
+from maxmod.compiler.schedule import Schedule, schedule
+from maxmod.device import DeviceRef
+from maxmod.errors import CompileError, WeightsError
+from maxmod.kernel import KernelSource
 from maxmod.op import Op
+from maxmod.program import Program
 from maxmod.signature import Signature, argument_names
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 from maxmod.trace import trace
+
+log = logging.getLogger("maxmod")
 
 # Bound programs kept per compiled model: one for each set of sizes seen lately.
 PROGRAM_LIMIT = 16
@@ -68,28 +77,46 @@ class CompiledModel:
     """An executable made from a traced function; called with the same arguments as the function.
 
     It keeps the weights that it was compiled with: changing the module later has no effect. Calls
-    are thread-safe.
+    are thread-safe; those with equal sizes wait for each other.
 
     Attributes:
         graph: The optimised graph.
+        kernels: The generated kernels; empty where ops run one by one.
         stats: Numbers of calls and of bound programs.
     """
 
     def __init__(self, staged: StagedGraph, weights: Mapping[str, Tensor], wrapped: Any) -> None:
         self.staged = staged
         self.signature = staged.signature
-        self.graph = optimize(staged.graph, _run) if config.current().compile else staged.graph
         self.stats = Stats()
         self.__wrapped__ = wrapped
         self.__name__ = staged.graph.name
-        self._weights = {name: weights[name] for name in staged.graph.weights}
-        self._schedule = schedule(self.graph)
-        self._programs: OrderedDict[tuple[int, ...], tuple[RunOp, ...]] = OrderedDict()
+        self._device = _main_device(staged.graph)
+        self._backend = backends.get(self._device)
+        self.graph, self._schedule, self._kernels = self._build()
+        self._programs: OrderedDict[tuple[int, ...], Program] = OrderedDict()
         self._lock = threading.Lock()
-        self._fixed = [None] * self._schedule.slot_count
-        for slot, data in self._schedule.constants.items():
-            self._fixed[slot] = data
-        self._bind_weights(self._weights)
+        self._bind_weights({name: weights[name] for name in staged.graph.weights})
+
+    def _build(self) -> tuple[ir.Graph, Schedule, list[Kernel]]:
+        """Optimises, plans and builds; falls back to running ops one by one."""
+        if not config.current().compile:
+            return self.staged.graph, schedule(self.staged.graph, None), []
+        dialect = None if _is_mixed(self.staged.graph) else self._backend.dialect()
+        if dialect is not None:
+            graph = optimize(self.staged.graph, _run, generates_code=True)
+            plan = schedule(graph, dialect)
+            try:
+                return graph, plan, self._backend.build(plan.kernels, self._device.id)
+            except CompileError as error:
+                log.warning("%s: running ops one by one, because %s", self.__name__, error)
+        graph = optimize(self.staged.graph, _run, generates_code=False)
+        return graph, schedule(graph, None), []
+
+    @property
+    def kernels(self) -> tuple[KernelSource, ...]:
+        """The generated kernels with their sources."""
+        return self._schedule.kernels
 
     @property
     def weights(self) -> Mapping[str, Tensor]:
@@ -120,30 +147,35 @@ class CompiledModel:
         """Replaces all weights, after checking names and types of all of them.
 
         Raises:
-            CompileError: If a name is missing or a type differs; nothing is replaced then.
+            WeightsError: (a ValueError and KeyError) If a name is missing or a type differs;
+                nothing is replaced then.
         """
         for name, value in self.staged.graph.weights.items():
             found = weights[name].type.short() if name in weights else "nothing"
             if name not in weights or weights[name].type != value.type:
-                raise CompileError(
+                raise WeightsError(
                     f"load_state: {name}: expected {value.type.short()}, got {found}."
                 )
         self._bind_weights({name: weights[name] for name in self.staged.graph.weights})
 
     def _bind_weights(self, weights: Mapping[str, Tensor]) -> None:
-        fixed = list(self._fixed)
+        fixed: list[Any] = [None] * self._schedule.slot_count
+        for slot, data in self._schedule.constants.items():
+            fixed[slot] = data
         for name, slot in self._schedule.weights.items():
             fixed[slot] = weights[name].data
-        self._fixed = fixed
-        self._weights = dict(weights)
+        with self._lock:
+            self._fixed = fixed
+            self._weights = dict(weights)
+            self._programs.clear()
 
     def __call__(self, *args: Any) -> Any:
         outputs = self._execute(self.signature.tensors(args))
+        if self.staged.out_tree.kind is None:
+            return outputs[0]
         leaves = iter(outputs)
         filled = [next(leaves) if leaf is None else leaf for leaf in self.staged.out_leaves]
-        return filled[0] if self.staged.out_tree.kind is None else tree.unflatten(
-            self.staged.out_tree, filled
-        )
+        return tree.unflatten(self.staged.out_tree, filled)
 
     def execute_raw(self, *buffers: Buffer) -> list[Buffer]:
         """Runs on a flat list of driver buffers and returns a flat list of them."""
@@ -154,28 +186,20 @@ class CompiledModel:
 
     def _execute(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         dims = self.signature.bind(tensors)
-        program = self._program(dims)
-        slots = list(self._fixed)
-        for slot, tensor in zip(self._schedule.inputs, tensors):
-            slots[slot] = tensor.data
-        sync = config.current().sync
-        for step in program:
-            arrays = [slots[i] for i in step.inputs]
-            results = _run(step.op, arrays, step.attrs, step.types)
-            for slot, result in zip(step.outputs, results):
-                slots[slot] = result
-            for slot in step.frees:
-                slots[slot] = None
-            if sync:
-                device = step.types[0].device
-                backends.get(device).synchronize(device.id)
-        return [
-            _fresh(slots[slot], ir.bind_type(value.type, dims), tensors, self._fixed)
-            for slot, value in zip(self._schedule.outputs, self.graph.outputs)
-        ]
+        inputs = [tensor.data for tensor in tensors]
+        results = self._program(dims).run(inputs)
+        owned = {id(array) for array in inputs}
+        owned.update(id(array) for array in self._fixed)
+        made = []
+        for data, value in zip(results, self.graph.outputs):
+            # A result that is an argument, a weight or another result itself is copied.
+            array = data.copy() if id(data) in owned else data
+            owned.add(id(data))
+            made.append(Tensor.wrap(array, ir.bind_type(value.type, dims)))
+        return made
 
-    def _program(self, dims: Mapping[str, int]) -> tuple[RunOp, ...]:
-        """Returns the steps for these sizes, from the cache or bound now."""
+    def _program(self, dims: Mapping[str, int]) -> Program:
+        """Returns the program for these sizes, from the cache or bound now."""
         key = tuple(dims.values())
         with self._lock:
             self.stats.calls += 1
@@ -183,17 +207,27 @@ class CompiledModel:
             if program is not None:
                 self._programs.move_to_end(key)
                 return program
-        program = bind(self._schedule, dims)
-        with self._lock:
+            program = Program(
+                self._schedule, dims, self._backend, self._device, self._kernels, self._fixed
+            )
             self.stats.programs += 1
             self._programs[key] = program
             if len(self._programs) > PROGRAM_LIMIT:
                 self._programs.popitem(last=False)
         return program
 
+    def memory_plan(self, **dims: int) -> MemoryPlan:
+        """Returns where intermediates live and the peak number of bytes, without running.
+
+        Args:
+            **dims: The value of each symbolic size.
+        """
+        nbytes = sum(array.nbytes for array in self._fixed if array is not None)
+        return plan_memory(self._schedule, dims, nbytes)
+
     def explain(self) -> str:
-        """Returns what was compiled, as text: the optimised graph with the user's lines."""
-        return str(self.graph)
+        """Returns what was compiled, as text: the graph, the kernels and why they were formed."""
+        return explain(self.graph, self._schedule)
 
     def __repr__(self) -> str:
         ins = ", ".join(type.short() for type in self.in_layouts)
@@ -207,11 +241,20 @@ def _run(
     return backends.get(types[0].device).run(op, arrays, attrs, types)
 
 
-def _fresh(data: Any, type: TensorType, tensors: Sequence[Tensor], fixed: Sequence[Any]) -> Tensor:
-    """Wraps a result; one that is an argument, weight or constant itself is copied."""
-    if any(data is t._data for t in tensors) or any(data is array for array in fixed):
-        data = data.copy()
-    return Tensor.wrap(data, type)
+def _devices(graph: ir.Graph) -> list[DeviceRef]:
+    values = [*graph.inputs, *graph.weights.values()]
+    values += [value for node in graph.nodes for value in node.outputs]
+    return [value.type.device for value in values]
+
+
+def _main_device(graph: ir.Graph) -> DeviceRef:
+    """Returns the accelerator if there is one in the graph, else the host."""
+    devices = _devices(graph)
+    return next((device for device in devices if device.is_gpu()), devices[0])
+
+
+def _is_mixed(graph: ir.Graph) -> bool:
+    return len(set(_devices(graph))) > 1
 
 
 def trace_function(

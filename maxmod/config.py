@@ -80,6 +80,7 @@ VARIABLES = (
     Variable("compile", bool, True, _FLAG, "0 runs the traced graph op by op, without passes"),
     Variable("noopt", bool, False, _FLAG, "1 runs only the passes that are needed for correctness"),
     Variable("verify", bool, False, _FLAG, "1 verifies the graph after every pass and each result"),
+    Variable("check", bool, False, _FLAG, "1 compares every kernel with its ops run one by one"),
     Variable("sync", bool, False, _FLAG, "1 waits for the device after every step"),
     Variable("progress", bool, True, _FLAG, "0 switches progress bars off"),
 )
@@ -95,6 +96,7 @@ class Config:
     compile: bool = True
     noopt: bool = False
     verify: bool = False
+    check: bool = False
     sync: bool = False
     progress: bool = True
 

@@ -60,7 +60,10 @@ class Op:
         infer: `infer(op, *types, **attrs)` gives the output type, or a tuple of types.
         operands: How arguments become operands.
         prepare: `prepare(op, *types, **attrs)` gives canonical static arguments, or raises.
-        scalar: C expression of one element; `{0}`, `{1}` are the operands, `{name}` attributes.
+        scalar: C expression of one element; `{0}`, `{1}` are the operands, `{name}` attributes,
+            `{index}` (SOURCE only) the row-major position of the element.
+        view: For VIEW, `view(indices, x_type, out_type, **attrs)`: the position in the operand
+            of the element at `indices` (see `maxmod.affine`); None if data must move.
         combine: For REDUCE, the elementwise op that joins two partial results.
         identity: For REDUCE, the value of an empty reduction, None if there is none.
         expand: For COMPOSITE, `expand(*tensors, **attrs)`: its definition in other ops.
@@ -78,6 +81,7 @@ class Op:
     operands: Operands
     prepare: Callable[..., dict[str, Any]] | None
     scalar: str | None
+    view: Callable[..., Any] | None
     combine: str | None
     identity: float | None
     expand: Callable[..., Any] | None
@@ -106,6 +110,7 @@ def op(
     operands: Operands = Operands.STRONG,
     prepare: Callable[..., dict[str, Any]] | None = None,
     scalar: str | None = None,
+    view: Callable[..., Any] | None = None,
     combine: str | None = None,
     identity: float | None = None,
     expand: Callable[..., Any] | None = None,
@@ -138,6 +143,7 @@ def op(
             operands=operands,
             prepare=prepare,
             scalar=scalar,
+            view=view,
             combine=combine,
             identity=identity,
             expand=expand,

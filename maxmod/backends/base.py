@@ -5,18 +5,43 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from maxmod import config
 from maxmod.device import DeviceKind
 from maxmod.dtype import DType, compute_dtype, storage_dtype
-from maxmod.errors import GraphError, NoAcceleratorError
+from maxmod.errors import CompileError, GraphError, NoAcceleratorError
+from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Op
 from maxmod.tensor_type import TensorType
 
 _WIDE = {storage_dtype(d): d for d in DType if compute_dtype(d) is d}
+
+
+class Launch(Protocol):
+    """A kernel with its integer arguments filled in; buffers are filled in for each call."""
+
+    def keep(self, position: int, array: Any) -> None:
+        """Sets a buffer that stays the same, and keeps it alive."""
+        ...
+
+    def fill(self, position: int, array: Any) -> None:
+        """Sets a buffer for the next call; it must be contiguous, or is copied."""
+        ...
+
+    def __call__(self) -> None:
+        """Launches."""
+        ...
+
+
+class Kernel(Protocol):
+    """A built kernel."""
+
+    def bind(self, buffers: int, scalars: Sequence[int]) -> Launch:
+        """Prepares launches with the given integer arguments."""
+        ...
 
 
 class Backend(abc.ABC):
@@ -66,10 +91,6 @@ class Backend(abc.ABC):
     def architecture(self, index: int) -> str:
         """The name of the instruction set, such as `sm_90`."""
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> Any:
-        """Returns an array on device `index` whose elements are not initialised."""
-        return self.xp.empty(shape, dtype)
-
     def empty_pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Returns a page-locked NumPy array, or None where memory cannot be page-locked."""
         return None
@@ -86,6 +107,50 @@ class Backend(abc.ABC):
     def wait(self, stream: Any, other: Any) -> None:
         """Makes later work on a stream wait for the work that is on another one now."""
         assert stream is None and other is None, "work of this backend is done at once"
+
+    def dialect(self) -> Dialect | None:
+        """The kernel language that can be built here, or None: ops are run one by one then."""
+        return None
+
+    def build(self, sources: Sequence[KernelSource], index: int) -> list[Kernel]:
+        """Builds kernels, or loads them from the cache.
+
+        Raises:
+            CompileError: With the compiler's log.
+        """
+        raise CompileError(f"The {self.kind} backend builds no kernels.")
+
+    def empty(self, type: TensorType) -> Any:
+        """Returns an uninitialised contiguous array."""
+        return self.xp.empty(type.sizes, dtype=storage_dtype(type.dtype))
+
+    def empty_bytes(self, nbytes: int, index: int) -> Any:
+        """Returns an uninitialised, 64-byte aligned block of bytes."""
+        return self.xp.empty(nbytes, dtype=np.uint8)
+
+    def view_bytes(self, block: Any, offset: int, type: TensorType) -> Any:
+        """Returns an array of a type at an offset of a block."""
+        count = type.num_elements() * type.dtype.size_in_bytes
+        piece = block[offset : offset + count].view(storage_dtype(type.dtype))
+        return piece.reshape(type.sizes)
+
+    def contiguous(self, array: Any) -> Any:
+        """Returns the array itself, or a copy with its elements in row-major order."""
+        return array if array.flags.c_contiguous else self.xp.ascontiguousarray(array)
+
+    def contract(self, lhs: Any, rhs: Any, out: Any) -> None:
+        """Writes the matrix product of two arrays of one dtype into `out`."""
+        wide = [a if a.dtype in _WIDE else a.astype(np.float32) for a in (lhs, rhs)]
+        out[...] = self.xp.matmul(*wide)
+
+    def is_close(self, found: Any, expected: Any, dtype: DType) -> bool:
+        """True if two results agree within the rounding of a chain of ops in `dtype`."""
+        if not dtype.is_float():
+            return bool((found == expected).all())
+        tolerance = 64 * float(DType.finfo(dtype).eps)
+        a, b = (self.to_host(x).astype(np.float64) for x in (found, expected))
+        scale = max(1.0, float(np.max(np.abs(b), initial=0, where=np.isfinite(b))))
+        return bool(np.allclose(a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True))
 
     def stats(self, index: int) -> dict[str, int]:
         """Memory numbers of device `index` in bytes."""

@@ -8,31 +8,38 @@ from functools import partial
 from maxmod import config, ir
 from maxmod.compiler.dump import dump
 from maxmod.compiler.passes.eliminate_dead import eliminate_dead
+from maxmod.compiler.passes.expand_composites import expand_composites
 from maxmod.compiler.passes.fold_constants import fold_constants
 from maxmod.compiler.passes.merge_common import merge_common
 
 Pass = Callable[[ir.Graph], ir.Graph]
 
 
-def passes(run: ir.Run) -> tuple[Pass, ...]:
+def passes(run: ir.Run, generates_code: bool) -> tuple[Pass, ...]:
     """Returns the passes in order.
 
     Args:
         run: Runs one op on arrays; constant folding needs it.
+        generates_code: True if kernels are emitted; without them composite ops stay whole, because
+            their eager body is faster than its parts.
     """
     return (
         eliminate_dead,  # first, so that no pass works on what is thrown away
+        *((expand_composites,) if generates_code else ()),  # before folding and merging see parts
         partial(fold_constants, run=run),  # before merging: folded values need no call at all
         merge_common,  # after folding, which removes the calls that feed only constants
         eliminate_dead,  # folding leaves unused sources behind
     )
 
 
-def optimize(graph: ir.Graph, run: ir.Run) -> ir.Graph:
-    """Runs every pass in order; with `MAXMOD_NOOPT=1` only the removal of dead nodes."""
+def optimize(graph: ir.Graph, run: ir.Run, *, generates_code: bool) -> ir.Graph:
+    """Runs every pass in order; with `MAXMOD_NOOPT=1` only what kernels cannot do without."""
     settings = config.current()
     dump(graph, "traced")
-    for transform in (eliminate_dead,) if settings.noopt else passes(run):
+    chosen = passes(run, generates_code)
+    if settings.noopt:
+        chosen = (eliminate_dead, *((expand_composites,) if generates_code else ()))
+    for transform in chosen:
         graph = transform(graph)
         if settings.verify:
             ir.verify(graph)

@@ -35,9 +35,7 @@ def fold_constants(graph: ir.Graph, run: ir.Run) -> ir.Graph:
         _evaluate(node, data, run)
     folded = {value for node in graph.nodes if node not in kept for value in node.outputs}
     constants = {
-        value: array
-        for value, array in data.items()
-        if value in graph.constants or value in folded
+        value: array for value, array in data.items() if value in graph.constants or value in folded
     }
     return ir.rebuild(graph, kept, {}, constants)
 

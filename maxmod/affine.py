@@ -1,0 +1,262 @@
+"""Index expressions: affine functions of loop variables, with sizes that may be symbolic.
+
+A view never moves data in a kernel: it changes the index at which its operand is read. Indices stay
+affine through permute, broadcast and slice. Through reshape they stay affine where the loop
+variables line up with the axes; where one variable straddles two axes, `SplitNeeded` asks the
+planner to split that loop, and only what cannot be split ends in a division.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from maxmod.dim import Dim, Size, Sizes, as_dim, as_size, product
+
+
+class Unfusable(Exception):
+    """An index cannot be expressed; the planner keeps the value out of the group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A loop variable that runs from 0 to `extent` - 1."""
+
+    name: str
+    extent: Size
+
+
+class SplitNeeded(Exception):
+    """Asks to replace loop `loop` by two loops of `extent // inner` and `inner` steps."""
+
+    def __init__(self, loop: Loop, inner: Size) -> None:
+        super().__init__(f"{loop.name} by {inner}")
+        self.loop = loop
+        self.inner = inner
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """`const + sum(factor * loop)`; `terms` holds (loop, factor) with factors other than 0."""
+
+    terms: tuple[tuple[Loop, Size], ...] = ()
+    const: Size = 0
+
+    def __add__(self, other: Index) -> Index:
+        factors = dict(self.terms)
+        for loop, factor in other.terms:
+            factors[loop] = as_size(factors.get(loop, 0) + factor)
+        terms = tuple((loop, factor) for loop, factor in factors.items() if factor != 0)
+        return Index(terms, as_size(self.const + other.const))
+
+    def scaled(self, factor: Size) -> Index:
+        """Returns the index times a size."""
+        if factor == 0:
+            return ZERO
+        terms = tuple((loop, as_size(f * factor)) for loop, f in self.terms)
+        return Index(terms, as_size(self.const * factor))
+
+    def factor(self, loop: Loop) -> Size:
+        """Returns the factor of a loop variable, 0 if it does not occur."""
+        return dict(self.terms).get(loop, 0)
+
+    def substituted(self, values: dict[Loop, Index]) -> Index:
+        """Returns the index with loop variables replaced."""
+        result = Index((), self.const)
+        for loop, factor in self.terms:
+            result = result + values.get(loop, Index(((loop, 1),))).scaled(factor)
+        return result
+
+    def render(self, size: Callable[[Size], str]) -> str:
+        """Returns the C expression; `size` renders a size."""
+        parts = []
+        for loop, factor in self.terms:
+            parts.append(loop.name if factor == 1 else f"{loop.name} * {size(factor)}")
+        if self.const != 0 or not parts:
+            parts.append(size(self.const))
+        return " + ".join(parts)
+
+
+ZERO = Index()
+
+
+def of_loop(loop: Loop) -> Index:
+    """Returns the index that is the loop variable itself; a loop of one step is always 0."""
+    return ZERO if loop.extent == 1 else Index(((loop, 1),))
+
+
+def flat_index(indices: Sequence[Index], sizes: Sizes) -> Index:
+    """Returns the row-major position of an element of a contiguous array."""
+    flat = ZERO
+    stride: Size = 1
+    for index, size in zip(reversed(indices), reversed(sizes), strict=True):
+        flat = flat + index.scaled(stride)
+        stride = as_size(stride * size)
+    return flat
+
+
+def through_reshape(indices: Sequence[Index], to: Sizes, source: Sizes) -> list[Index]:
+    """Returns the position in `source` of the element that stands at `indices` in shape `to`.
+
+    Raises:
+        SplitNeeded: If a loop must be split first.
+        Unfusable: If the position is not affine whatever is split.
+    """
+    result: list[Index] = []
+    for target_axes, source_axes in matching_blocks(to, source):
+        block_sizes = tuple(source[axis] for axis in source_axes)
+        flat = flat_index([indices[a] for a in target_axes], tuple(to[a] for a in target_axes))
+        result += _unflatten(flat, block_sizes)
+    return result
+
+
+def broadcast_indices(indices: Sequence[Index], source: Sizes) -> list[Index]:
+    """Returns the position in `source` of the element at `indices` of a broadcast shape."""
+    offset = len(indices) - len(source)
+    return [ZERO if size == 1 else indices[offset + axis] for axis, size in enumerate(source)]
+
+
+def matching_blocks(first: Sizes, second: Sizes) -> list[tuple[list[int], list[int]]]:
+    """Cuts two shapes of equal element count into the smallest runs of equal products.
+
+    Axes of size 1 are left in whichever run they fall into.
+    """
+    blocks: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(first) or j < len(second):
+        left: list[int] = []
+        right: list[int] = []
+        count_l: Size = 1
+        count_r: Size = 1
+        while True:
+            if left and right and count_l == count_r:
+                break
+            grow_left = _is_smaller(count_l, count_r, bool(left), i < len(first), j < len(second))
+            if grow_left and i < len(first):
+                left.append(i)
+                count_l = as_size(count_l * first[i])
+                i += 1
+            elif j < len(second):
+                right.append(j)
+                count_r = as_size(count_r * second[j])
+                j += 1
+            else:
+                break
+        blocks.append((left, right))
+    return blocks
+
+
+def _is_smaller(left: Size, right: Size, has_left: bool, more_l: bool, more_r: bool) -> bool:
+    """Decides which side to extend: the smaller product, or the one that still can."""
+    if not more_l or not more_r:
+        return more_l
+    if not has_left:
+        return True
+    if isinstance(left, int) and isinstance(right, int):
+        return left < right
+    # With names, one product divides the other if the runs can meet at all.
+    return left == 1 or (_divides(left, right) and left != right)
+
+
+def _divides(divisor: Size, number: Size) -> bool:
+    if isinstance(divisor, int) and isinstance(number, int):
+        return divisor != 0 and number % divisor == 0
+    if divisor == 0:
+        return False
+    quotient = as_dim(number) // as_dim(divisor)
+    return as_size(quotient * as_dim(divisor)) == number and "//" not in str(quotient)
+
+
+def _unflatten(flat: Index, sizes: Sizes) -> list[Index]:
+    """Returns the position on each axis of the element at row-major position `flat`."""
+    result: list[Index] = []
+    for axis in range(len(sizes) - 1):
+        stride = product(sizes[axis + 1 :])
+        whole, flat = _divmod(flat, stride)
+        result.append(whole)
+    if sizes:
+        result.append(flat)
+    elif flat != ZERO:
+        raise Unfusable("an element of a scalar at another position")
+    return result
+
+
+def _divmod(index: Index, divisor: Size) -> tuple[Index, Index]:
+    """Divides an index that is known to lie in a shape by the stride of an axis."""
+    if divisor == 1:
+        return index, ZERO
+    whole, rest = ZERO, ZERO
+    for loop, factor in index.terms:
+        if _divides(divisor, factor):
+            quotient = as_size(as_dim(factor) // as_dim(divisor))
+            whole = whole + Index(((loop, quotient),))
+        else:
+            rest = rest + Index(((loop, factor),))
+    if _divides(divisor, index.const):
+        whole = whole + Index((), as_size(as_dim(index.const) // as_dim(divisor)))
+    else:
+        rest = rest + Index((), index.const)
+    if _is_below(rest, divisor):
+        return whole, rest
+    for loop, factor in rest.terms:
+        inner = as_size(as_dim(divisor) // as_dim(factor)) if _divides(factor, divisor) else 0
+        if inner not in (0, 1) and _divides(inner, loop.extent) and inner != loop.extent:
+            raise SplitNeeded(loop, inner)
+    raise Unfusable(f"{index.render(str)} cannot be divided by {divisor}")
+
+
+def _is_below(index: Index, bound: Size) -> bool:
+    """True if the index is certainly smaller than the bound (all factors are positive)."""
+    highest: Any = index.const
+    for loop, factor in index.terms:
+        if isinstance(factor, int) and factor < 0:
+            return False
+        highest = highest + (loop.extent - 1) * as_dim(factor)
+    gap = as_size(as_dim(bound) - highest)
+    return isinstance(gap, int) and gap > 0
+
+
+def split_loop(loop: Loop, inner: Size) -> tuple[Loop, Loop, Index]:
+    """Returns the two loops that replace one, and the index that it is in terms of them."""
+    outer_extent = as_size(as_dim(loop.extent) // as_dim(inner))
+    high = Loop(f"{loop.name}h", outer_extent)
+    low = Loop(f"{loop.name}l", inner)
+    return high, low, of_loop(high).scaled(inner) + of_loop(low)
+
+
+def merge_loops(loops: Sequence[Loop], accesses: Sequence[Index]) -> tuple[list[Loop], Any]:
+    """Joins neighbouring loops that every access steps through as if they were one.
+
+    Returns:
+        The remaining loops, and a function that rewrites an index in terms of them.
+    """
+    merged: list[list[Loop]] = []
+    for loop in loops:
+        if loop.extent == 1:
+            continue
+        if merged and all(
+            access.factor(merged[-1][-1]) == as_size(access.factor(loop) * loop.extent)
+            for access in accesses
+        ):
+            merged[-1].append(loop)
+        else:
+            merged.append([loop])
+    values: dict[Loop, Index] = {}
+    result = []
+    for number, run in enumerate(merged):
+        joined = Loop(f"i{number}", product(loop.extent for loop in run))
+        result.append(joined)
+        # Every access steps evenly, so the last loop carries the joined variable.
+        values.update((loop, ZERO) for loop in run)
+        values[run[-1]] = of_loop(joined)
+    return result, lambda index: index.substituted(values)
+
+
+def size_symbols(sizes: Sequence[Size]) -> list[str]:
+    """Returns the names in sizes, in order, once each."""
+    names: dict[str, None] = {}
+    for size in sizes:
+        if isinstance(size, Dim):
+            names.update((symbol.name, None) for symbol in size.parameters)
+    return list(names)

@@ -1,0 +1,1 @@
+"""Code generation: from a fusion group to the text of one kernel."""

@@ -1,0 +1,166 @@
+"""What both dialects share: names, literals, and the text of one scalar instruction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from maxmod.affine import Index
+from maxmod.compiler.codegen.lower import Apply, Instruction, Load, Lowered
+from maxmod.dim import Dim, Size, as_dim
+from maxmod.dtype import DType
+
+C_TYPES = {
+    DType.bool: "bool",
+    DType.int8: "int8_t",
+    DType.int16: "int16_t",
+    DType.int32: "int32_t",
+    DType.int64: "int64_t",
+    DType.uint8: "uint8_t",
+    DType.uint16: "uint16_t",
+    DType.uint32: "uint32_t",
+    DType.uint64: "uint64_t",
+    DType.float32: "float",
+    DType.float64: "double",
+}
+
+
+def compute_type(dtype: DType) -> str:
+    """Returns the C type of a scalar while it is computed."""
+    return C_TYPES[dtype]
+
+
+def storage_type(dtype: DType) -> str:
+    """Returns the C type of an array element; narrow floats and bools are raw integers."""
+    if dtype is DType.bool:
+        return "uint8_t"
+    if dtype in C_TYPES:
+        return C_TYPES[dtype]
+    return "uint16_t" if dtype.size_in_bits == 16 else "uint8_t"
+
+
+def loaded(dtype: DType, text: str) -> str:
+    """Returns the expression that turns a stored element into a computed scalar."""
+    if dtype is DType.bool:
+        return f"({text} != 0)"
+    return text if dtype in C_TYPES else f"mm_load_{dtype.name}({text})"
+
+
+def stored(dtype: DType, text: str) -> str:
+    """Returns the expression that turns a computed scalar into a stored element."""
+    if dtype is DType.bool:
+        return f"(uint8_t)({text})"
+    return text if dtype in C_TYPES else f"mm_store_{dtype.name}({text})"
+
+
+def literal(value: Any, dtype: DType) -> str:
+    """Returns the C literal of a number: the one place where numbers become text."""
+    if dtype is DType.bool:
+        return "1" if value else "0"
+    if dtype.is_float():
+        number = float(value)
+        kind = "double" if dtype is DType.float64 else "float"
+        if math.isnan(number):
+            return f"(({kind})NAN)"
+        if math.isinf(number):
+            return f"(({kind}){'-' if number < 0 else ''}INFINITY)"
+        suffix = "" if dtype is DType.float64 else "f"
+        return f"({kind})({float(number).hex()}{suffix})" if number else _zero(number, suffix)
+    number = int(value)
+    if dtype.kind == "unsigned":
+        return f"(({C_TYPES[dtype]}){number}ull)"
+    if number == -(2**63):  # has no literal of its own: the minus is an operator
+        return "(-9223372036854775807ll - 1)"
+    return f"(({C_TYPES[dtype]}){number}ll)"
+
+
+def _zero(number: float, suffix: str) -> str:
+    return f"-0.0{suffix}" if math.copysign(1, number) < 0 else f"0.0{suffix}"
+
+
+def size_text(size: Size) -> str:
+    """Returns the C expression of a size; symbols are variables `s_<name>`."""
+    if isinstance(size, int):
+        return str(size)
+    text = _symbolic_text(as_dim(size))
+    return text if text.isidentifier() else f"({text})"
+
+
+def _symbolic_text(dim: Dim) -> str:
+    terms = getattr(dim, "terms", None)
+    if terms is None:
+        return str(dim) if isinstance(getattr(dim, "dim", None), int) else f"s_{dim}"
+    parts = []
+    for monomial, factor in terms:
+        names = [_atom_text(atom) for atom in monomial]
+        if factor != 1 or not names:
+            names.append(str(factor))
+        parts.append(" * ".join(names))
+    return " + ".join(parts)
+
+
+def _atom_text(atom: Any) -> str:
+    if isinstance(atom, Dim):
+        return _symbolic_text(atom)
+    return f"(({_symbolic_text(atom.numerator)}) / ({_symbolic_text(atom.denominator)}))"
+
+
+def index_text(index: Index) -> str:
+    """Returns the C expression of an index."""
+    return index.render(size_text)
+
+
+def load_text(lowered: Lowered, load: Load) -> str:
+    """Returns the expression that reads an input buffer."""
+    return loaded(load.stored, f"b{load.buffer}[{index_text(load.index)}]")
+
+
+def apply_text(instruction: Instruction, names: Callable[[int], str]) -> str:
+    """Returns the expression of an op on scalars.
+
+    Args:
+        instruction: An `Apply`.
+        names: The C name of each operand.
+    """
+    what = instruction.what
+    assert isinstance(what, Apply) and what.op.scalar is not None
+    attrs: Mapping[str, Any] = {
+        name: _attr_text(value, instruction.dtype) for name, value in what.attrs
+    }
+    index = "" if what.index is None else f"({index_text(what.index)})"
+    text = what.op.scalar.format(*(names(arg) for arg in what.args), index=index, **attrs)
+    return text
+
+
+def _attr_text(value: Any, dtype: DType) -> str:
+    """Returns the text that stands for an attribute: dtype names, method names, numbers."""
+    if isinstance(value, DType):
+        return value.name
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Dim):
+        return f"(({C_TYPES[dtype]}){size_text(value)})"  # type: ignore[arg-type]
+    if isinstance(value, (bool, int, float)):
+        return literal(value, dtype)
+    return ""
+
+
+def symbols_of(lowered: Lowered) -> list[str]:
+    """Returns the names of the symbolic sizes that the text of a kernel mentions, sorted."""
+    sizes: list[Size] = [loop.extent for loop in lowered.loops]
+    if lowered.row is not None:
+        sizes.append(lowered.row.extent)
+    indices = [store.index for store in lowered.stores]
+    for instruction in lowered.instructions:
+        what = instruction.what
+        if isinstance(what, Load):
+            indices.append(what.index)
+        elif isinstance(what, Apply):
+            if what.index is not None:
+                indices.append(what.index)
+            sizes += [value for _, value in what.attrs if isinstance(value, Dim)]
+    for index in indices:
+        sizes += [index.const, *(factor for _, factor in index.terms)]
+    names = {s.name for size in sizes if isinstance(size, Dim) for s in size.parameters}
+    return sorted(names)

@@ -1,0 +1,307 @@
+"""Host C: pointwise and row kernels with OpenMP, SIMD loops and streaming stores.
+
+A pointwise kernel runs over blocks of the innermost loop, a row kernel over rows. Either writes
+into a scratch block that stays in the first-level cache and copies it out, with streaming stores
+where all outputs together are larger than the caches (measured: such stores save the read of each
+written line, 10.2 to 4.9 ms on a gelu chain of 4096 x 4096 floats, 2 cores of an AMD EPYC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from maxmod.affine import ZERO, Index, Loop
+from maxmod.compiler.codegen.emit import (
+    apply_text,
+    compute_type,
+    index_text,
+    literal,
+    load_text,
+    size_text,
+    storage_type,
+    stored,
+    symbols_of,
+)
+from maxmod.compiler.codegen.lower import Load, Lowered, Reduction, Store
+from maxmod.compiler.codegen.rows import Phase, RowPlan, plan_rows
+from maxmod.dtype import DType
+from maxmod.kernel import Dialect, KernelSource
+
+BLOCK = 2048  # elements of one block: a few arrays of 8 KB stay in a 32 KB cache
+PARALLEL_ELEMENTS = 32768  # below, starting threads costs more than it saves
+STREAM_NBYTES = 16 << 20  # outputs above this leave the caches anyway
+STACK_ELEMENTS = 8192  # longer rows keep their scratch on the heap
+ENTRY = "mm_kernel"
+
+_BUILTIN_REDUCTIONS = {"add": "+", "mul": "*"}
+
+
+def emit_host(lowered: Lowered, name: str) -> KernelSource:
+    """Returns the C kernel of a lowered group."""
+    body = _row_kernel(lowered) if lowered.row is not None else _pointwise_kernel(lowered)
+    symbols = symbols_of(lowered)
+    lines = [f"void {ENTRY}(void *const *mm_buffers, const int64_t *mm_scalars)", "{"]
+    for number, dtype in enumerate(lowered.buffers):
+        const = "const " if number < lowered.input_count else ""
+        kind = f"{const}{storage_type(dtype)} *const restrict"
+        lines.append(f"    {kind} b{number} = mm_buffers[{number}];")
+    lines += [f"    const int64_t s_{s} = mm_scalars[{n}];" for n, s in enumerate(symbols)]
+    lines += ["    (void)mm_scalars;", *_indent(body, 1), "}"]
+    code = "\n".join([*_declared_reductions(lowered), *lines]) + "\n"
+    return KernelSource(name, Dialect.HOST, code, ENTRY, len(lowered.buffers), len(symbols))
+
+
+def _indent(lines: Sequence[str], depth: int) -> list[str]:
+    return [
+        line if line.startswith("#") else "    " * depth + line if line else line for line in lines
+    ]
+
+
+def _total(loops: Sequence[Loop]) -> str:
+    return " * ".join(f"(int64_t){size_text(loop.extent)}" for loop in loops) or "1"
+
+
+def _outer_indices(loops: Sequence[Loop], counter: str) -> list[str]:
+    """Recovers the outer loop variables from one counter."""
+    if not loops:
+        return []
+    if len(loops) == 1:
+        return [f"const int64_t {loops[0].name} = {counter};"]
+    lines = [f"int64_t rest = {counter};"]
+    for loop in reversed(loops[1:]):
+        extent = size_text(loop.extent)
+        lines.append(f"const int64_t {loop.name} = rest % {extent};")
+        lines.append(f"rest /= {extent};")
+    lines.append(f"const int64_t {loops[0].name} = rest;")
+    return lines
+
+
+def _instruction(lowered: Lowered, number: int) -> str:
+    instruction = lowered.instructions[number]
+    if isinstance(instruction.what, Load):
+        text = load_text(lowered, instruction.what)
+    else:
+        text = apply_text(instruction, lambda arg: f"t{arg}")
+    return f"const {compute_type(instruction.dtype)} t{number} = {text};"
+
+
+def _stream_flag(lowered: Lowered, elements: str) -> str:
+    nbytes = sum(store.stored.size_in_bytes for store in lowered.stores)
+    return f"const int mm_stream = ({elements}) * {nbytes} > {STREAM_NBYTES};"
+
+
+def _copy_out(store: Store, source: str, first: str, count: str) -> list[str]:
+    target = f"b{store.buffer} + {first}"
+    nbytes = f"(size_t)({count}) * sizeof *{source}"
+    return [
+        "if (mm_stream)",
+        f"    mm_stream_row({target}, {source}, {nbytes});",
+        "else",
+        f"    memcpy({target}, {source}, {nbytes});",
+    ]
+
+
+# ---- pointwise -----------------------------------------------------------------------------------
+
+
+def _pointwise_kernel(lowered: Lowered) -> list[str]:
+    outer, inner = lowered.loops[:-1], (lowered.loops or [Loop("i0", 1)])[-1]
+    extent = size_text(inner.extent)
+    body = [f"const int64_t {inner.name} = mm_first + mm_k;"]
+    scratch = []
+    copies: list[str] = []
+    for number, _ in enumerate(lowered.instructions):
+        body.append(_instruction(lowered, number))
+    for store in lowered.stores:
+        out = f"o{store.buffer}"
+        scratch.append(f"_Alignas(64) {storage_type(store.stored)} {out}[{BLOCK}];")
+        body.append(f"{out}[mm_k] = {stored(store.stored, f't{store.value}')};")
+        start = Index(((Loop("mm_first", inner.extent), 1),))
+        first = index_text(store.index.substituted({inner: start}))
+        copies += _copy_out(store, out, f"({first})", "mm_count")
+    return [
+        f"const int64_t mm_extent = {extent};",
+        f"const int64_t mm_blocks = (mm_extent + {BLOCK - 1}) / {BLOCK};",
+        f"const int64_t mm_total = {_total(outer)} * mm_blocks;",
+        f"const int64_t mm_elements = {_total(outer)} * mm_extent;",
+        _stream_flag(lowered, "mm_elements"),
+        f"#pragma omp parallel for schedule(static) if (mm_elements > {PARALLEL_ELEMENTS})",
+        "for (int64_t mm_work = 0; mm_work < mm_total; mm_work++) {",
+        *_indent(
+            [
+                f"const int64_t mm_first = mm_work % mm_blocks * {BLOCK};",
+                f"const int64_t mm_count = mm_min_i64({BLOCK}, mm_extent - mm_first);",
+                *_outer_indices(outer, "mm_work / mm_blocks"),
+                *scratch,
+                "#pragma omp simd",
+                "for (int64_t mm_k = 0; mm_k < mm_count; mm_k++) {",
+                *_indent(body, 1),
+                "}",
+                *copies,
+            ],
+            1,
+        ),
+        "}",
+        "if (mm_stream)",
+        "    mm_fence();",
+    ]
+
+
+# ---- rows ----------------------------------------------------------------------------------------
+
+
+def _row_kernel(lowered: Lowered) -> list[str]:
+    assert lowered.row is not None
+    plan = plan_rows(lowered)
+    row = lowered.row
+    rows = _total(lowered.loops)
+    body = [*_outer_indices(lowered.loops, "mm_row")]
+    kept: set[int] = set()
+    for phase in plan.phases:
+        body += _phase(lowered, phase, kept)
+        kept.update(phase.keeps)
+    body += [_instruction(lowered, number) for number in plan.after]
+    for store in lowered.stores:
+        if store.index.factor(row) == 0:
+            value = stored(store.stored, f"t{store.value}")
+            body.append(f"b{store.buffer}[{index_text(store.index)}] = {value};")
+        else:
+            first = index_text(store.index.substituted({row: ZERO}))
+            body += _copy_out(store, f"o{store.buffer}", f"({first})", "mm_extent")
+    allocate, free = _row_scratch(lowered, plan)
+    return [
+        f"const int64_t mm_extent = {size_text(row.extent)};",
+        f"const int64_t mm_rows = {rows};",
+        _stream_flag(lowered, "mm_rows * mm_extent"),
+        f"#pragma omp parallel if (mm_rows * mm_extent > {PARALLEL_ELEMENTS})",
+        "{",
+        *_indent(
+            [
+                *allocate,
+                "#pragma omp for schedule(static)",
+                "for (int64_t mm_row = 0; mm_row < mm_rows; mm_row++) {",
+                *_indent(body, 1),
+                "}",
+                *free,
+                "if (mm_stream)",
+                "    mm_fence();",
+            ],
+            1,
+        ),
+        "}",
+    ]
+
+
+def _row_scratch(lowered: Lowered, plan: RowPlan) -> tuple[list[str], list[str]]:
+    """Declares the arrays of one row: kept values, and outputs before they are copied out."""
+    assert lowered.row is not None
+    arrays = [(f"e{n}", compute_type(lowered.instructions[n].dtype)) for n in plan.scratch]
+    arrays += [
+        (f"o{store.buffer}", storage_type(store.stored))
+        for store in lowered.stores
+        if store.index.factor(lowered.row) != 0
+    ]
+    extent = lowered.row.extent
+    if isinstance(extent, int) and extent <= STACK_ELEMENTS:
+        size = (extent + 63) // 64 * 64
+        return [f"_Alignas(64) {kind} {name}[{size}];" for name, kind in arrays], []
+    allocate = [
+        f"{kind} *const {name} = aligned_alloc(64, ((size_t)mm_extent * sizeof({kind}) + 63) "
+        "/ 64 * 64 + 64);"
+        for name, kind in arrays
+    ]
+    return allocate, [f"free({name});" for name, _ in arrays]
+
+
+def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
+    assert lowered.row is not None
+    lines = [_instruction(lowered, number) for number in phase.before]
+    clauses = []
+    for number in phase.reductions:
+        instruction = lowered.instructions[number]
+        what = instruction.what
+        assert isinstance(what, Reduction)
+        kind = compute_type(instruction.dtype)
+        lines.append(f"{kind} r{number} = {start_value(what, instruction.dtype)};")
+        clauses.append(f"reduction({_reduction_name(what, instruction.dtype)} : r{number})")
+    body = []
+    for number in phase.body:
+        if number in kept:
+            kind = compute_type(lowered.instructions[number].dtype)
+            body.append(f"const {kind} t{number} = e{number}[{lowered.row.name}];")
+        else:
+            body.append(_instruction(lowered, number))
+        if number in phase.keeps:
+            body.append(f"e{number}[{lowered.row.name}] = t{number};")
+    for number in phase.reductions:
+        what = lowered.instructions[number].what
+        assert isinstance(what, Reduction)
+        body.append(f"r{number} = {combined(what, f'r{number}', f't{what.arg}')};")
+    if phase.writes_outputs:
+        for store in lowered.stores:
+            if store.index.factor(lowered.row) != 0:
+                value = stored(store.stored, f"t{store.value}")
+                body.append(f"o{store.buffer}[{lowered.row.name}] = {value};")
+    lines += [
+        f"#pragma omp simd {' '.join(clauses)}".rstrip(),
+        f"for (int64_t {lowered.row.name} = 0; {lowered.row.name} < mm_extent; "
+        f"{lowered.row.name}++) {{",
+        *_indent(body, 1),
+        "}",
+    ]
+    for number in phase.reductions:
+        kind = compute_type(lowered.instructions[number].dtype)
+        lines.append(f"const {kind} t{number} = r{number};")
+    return lines
+
+
+def combined(what: Reduction, left: str, right: str) -> str:
+    """Returns the expression that joins two partial results."""
+    return {
+        "add": f"{left} + {right}",
+        "mul": f"{left} * {right}",
+        "maximum": f"mm_max({left}, {right})",
+        "minimum": f"mm_min({left}, {right})",
+    }[what.op.combine or ""]
+
+
+def start_value(what: Reduction, dtype: DType) -> str:
+    """Returns the literal that a reduction starts with."""
+    if what.op.identity is not None:
+        return literal(what.op.identity, dtype)
+    lowest = what.op.combine == "maximum"
+    if dtype.is_float():
+        return literal(float("-inf") if lowest else float("inf"), dtype)
+    if dtype is DType.bool:
+        return literal(not lowest, dtype)
+    low, high = _integer_range(dtype)
+    return literal(low if lowest else high, dtype)
+
+
+def _integer_range(dtype: DType) -> tuple[int, int]:
+    bits = dtype.size_in_bits
+    if dtype.kind == "unsigned":
+        return 0, 2**bits - 1
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
+def _reduction_name(what: Reduction, dtype: DType) -> str:
+    builtin = _BUILTIN_REDUCTIONS.get(what.op.combine or "")
+    return builtin or f"mm_{what.op.combine}_{dtype.name}"
+
+
+def _declared_reductions(lowered: Lowered) -> list[str]:
+    """Declares maximum and minimum as reductions, so that NaN wins in SIMD loops as well."""
+    lines: dict[str, None] = {}
+    for instruction in lowered.instructions:
+        what = instruction.what
+        if isinstance(what, Reduction) and what.op.combine not in _BUILTIN_REDUCTIONS:
+            name = _reduction_name(what, instruction.dtype)
+            kind = compute_type(instruction.dtype)
+            start = start_value(what, instruction.dtype)
+            joined = combined(what, "omp_out", "omp_in")
+            lines[
+                f"#pragma omp declare reduction({name} : {kind} : omp_out = {joined}) "
+                f"initializer(omp_priv = {start})"
+            ] = None
+    return list(lines)

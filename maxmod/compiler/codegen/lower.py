@@ -1,0 +1,244 @@
+"""Lowering: from a fusion group to scalar instructions over loop variables.
+
+Values are computed on demand: an output asks for its operands at the same position, a view changes
+the position, a broadcast drops axes, and an external value ends in a load from a contiguous buffer
+at an affine index. What does not depend on the row loop of a row group is computed once per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from maxmod import ir
+from maxmod.affine import (
+    Index,
+    Loop,
+    SplitNeeded,
+    Unfusable,
+    broadcast_indices,
+    flat_index,
+    merge_loops,
+    of_loop,
+    split_loop,
+)
+from maxmod.compiler.fusion.group import FusionGroup
+from maxmod.dtype import DType, compute_dtype
+from maxmod.op import Kind, Op
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Reads a buffer at a flat position."""
+
+    buffer: int
+    index: Index
+    stored: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Evaluates the scalar text of an op; `index` is the flat position, for sources."""
+
+    op: Op
+    args: tuple[int, ...]
+    attrs: tuple[tuple[str, Any], ...]
+    index: Index | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """Combines `arg` over the row loop."""
+
+    op: Op
+    arg: int
+
+
+@dataclass(slots=True)
+class Instruction:
+    """One scalar: what it is, its compute dtype, and the reductions that it waits for.
+
+    Attributes:
+        what: Load, Apply or Reduction.
+        dtype: Type of the scalar.
+        in_row: True if it differs along the row loop.
+        level: Number of reductions that must be complete before it can be computed.
+    """
+
+    what: Load | Apply | Reduction
+    dtype: DType
+    in_row: bool
+    level: int
+
+
+@dataclass(slots=True)
+class Store:
+    """Writes an instruction to a buffer at a flat position."""
+
+    buffer: int
+    index: Index
+    value: int
+    stored: DType
+
+
+@dataclass(slots=True)
+class Lowered:
+    """A group as scalar instructions.
+
+    Attributes:
+        loops: Loops around everything, outermost first; for a pointwise group the last one is the
+            vector loop.
+        row: The row loop of a row group, else None.
+        instructions: In an order in which operands come first.
+        stores: The outputs.
+        buffers: Stored dtype of each buffer: the inputs of the group, then its outputs.
+        input_count: How many buffers are inputs.
+    """
+
+    loops: list[Loop]
+    row: Loop | None
+    instructions: list[Instruction]
+    stores: list[Store]
+    buffers: list[DType]
+    input_count: int
+    values: dict[Any, int] = field(default_factory=dict)
+
+
+MAX_SPLITS = 16
+
+
+def lower(group: FusionGroup) -> Lowered:
+    """Lowers a group, splitting loops where reshapes need it, then merging what steps evenly.
+
+    Raises:
+        Unfusable: If a position cannot be expressed.
+    """
+    loops = [Loop(f"x{axis}", size) for axis, size in enumerate(group.domain)]
+    row = loops.pop() if group.is_row else None
+    start = [of_loop(loop) for loop in loops]
+    for _ in range(MAX_SPLITS):
+        try:
+            lowered = _Lowering(group, loops, row, start).run()
+        except SplitNeeded as split:
+            if split.loop is row:
+                raise Unfusable(f"the row would be split: {split}") from None
+            loops, start = _split(loops, start, split)
+            continue
+        return _merge(lowered)
+    raise Unfusable("too many loops would be needed")
+
+
+def _split(
+    loops: Sequence[Loop], start: Sequence[Index], split: SplitNeeded
+) -> tuple[list[Loop], list[Index]]:
+    high, low, whole = split_loop(split.loop, split.inner)
+    new = [part for loop in loops for part in ((high, low) if loop == split.loop else (loop,))]
+    return new, [index.substituted({split.loop: whole}) for index in start]
+
+
+def _merge(lowered: Lowered) -> Lowered:
+    accesses = [i.what.index for i in lowered.instructions if isinstance(i.what, Load)]
+    accesses += [
+        i.what.index
+        for i in lowered.instructions
+        if isinstance(i.what, Apply) and i.what.index is not None
+    ]
+    accesses += [store.index for store in lowered.stores]
+    lowered.loops, rewrite = merge_loops(lowered.loops, accesses)
+    for instruction in lowered.instructions:
+        what = instruction.what
+        if isinstance(what, Load) or (isinstance(what, Apply) and what.index is not None):
+            instruction.what = replace(what, index=rewrite(what.index))
+    for store in lowered.stores:
+        store.index = rewrite(store.index)
+    return lowered
+
+
+class _Lowering:
+    """State of one attempt to lower a group with given loops."""
+
+    def __init__(
+        self, group: FusionGroup, loops: list[Loop], row: Loop | None, start: list[Index]
+    ) -> None:
+        self.group = group
+        self.loops = loops
+        self.row = row
+        self.outer = tuple(start)
+        self.position = (*start, of_loop(row)) if row is not None else tuple(start)
+        self.producers = {value: node for node in group.nodes for value in node.outputs}
+        self.inputs = {value: number for number, value in enumerate(group.inputs)}
+        self.instructions: list[Instruction] = []
+        self.memo: dict[tuple[ir.Value, tuple[Index, ...]], int] = {}
+
+    def run(self) -> Lowered:
+        outputs = self.group.outputs
+        stores = []
+        for number, value in enumerate(outputs):
+            position = self._output_position(value)
+            scalar = self.value(value, position)
+            flat = flat_index(position, value.type.sizes)
+            stores.append(Store(len(self.inputs) + number, flat, scalar, value.type.dtype))
+        buffers = [value.type.dtype for value in (*self.inputs, *outputs)]
+        return Lowered(
+            list(self.loops), self.row, self.instructions, stores, buffers, len(self.inputs)
+        )
+
+    def _output_position(self, value: ir.Value) -> tuple[Index, ...]:
+        sizes = value.type.sizes
+        if sizes == self.group.domain:
+            return self.position
+        if self.row is not None and sizes == (*self.group.domain[:-1], 1):
+            return (*self.outer, Index())
+        raise Unfusable(f"an output of shape {sizes} in the domain {self.group.domain}")
+
+    def value(self, value: ir.Value, position: tuple[Index, ...]) -> int:
+        """Returns the instruction that gives `value` at `position`."""
+        key = (value, position)
+        found = self.memo.get(key)
+        if found is None:
+            found = self.memo[key] = self._make(value, position)
+        return found
+
+    def _make(self, value: ir.Value, position: tuple[Index, ...]) -> int:
+        if value in self.inputs:
+            flat = flat_index(position, value.type.sizes)
+            return self._append(Load(self.inputs[value], flat, value.type.dtype), value, flat)
+        node = self.producers[value]
+        kind = node.op.kind
+        if kind is Kind.VIEW:
+            (x,) = node.inputs
+            assert node.op.view is not None
+            source = node.op.view(list(position), x.type, value.type, **node.kwargs)
+            return self.value(x, tuple(source))
+        if kind is Kind.SOURCE:
+            flat = flat_index(position, value.type.sizes)
+            uses_index = "{index}" in (node.op.scalar or "")
+            what = Apply(node.op, (), node.attrs, flat if uses_index else None)
+            return self._append(what, value, flat if uses_index else Index())
+        if kind is Kind.REDUCE:
+            return self._reduction(node, value, position)
+        args = tuple(
+            self.value(x, tuple(broadcast_indices(position, x.type.sizes))) for x in node.inputs
+        )
+        return self._append(Apply(node.op, args, node.attrs), value, Index(), args)
+
+    def _reduction(self, node: ir.Node, value: ir.Value, position: tuple[Index, ...]) -> int:
+        (x,) = node.inputs
+        if self.row is None or position[:-1] != self.outer or position[-1] != Index():
+            raise Unfusable(f"{node.op.name} is read at another row")
+        arg = self.value(x, self.position)
+        level = self.instructions[arg].level + 1
+        dtype = compute_dtype(value.type.dtype)
+        self.instructions.append(Instruction(Reduction(node.op, arg), dtype, False, level))
+        return len(self.instructions) - 1
+
+    def _append(
+        self, what: Load | Apply, value: ir.Value, index: Index, args: tuple[int, ...] = ()
+    ) -> int:
+        in_row = self.row is not None and index.factor(self.row) != 0
+        in_row = in_row or any(self.instructions[arg].in_row for arg in args)
+        level = max((self.instructions[arg].level for arg in args), default=0)
+        dtype = compute_dtype(value.type.dtype)
+        self.instructions.append(Instruction(what, dtype, in_row, level))
+        return len(self.instructions) - 1

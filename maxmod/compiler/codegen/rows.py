@@ -1,0 +1,114 @@
+"""The phases of a row kernel: which instructions each loop over the row computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from maxmod.compiler.codegen.lower import Apply, Lowered, Reduction
+from maxmod.op import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One loop over the row.
+
+    Attributes:
+        before: Row-invariant instructions to compute before the loop.
+        body: Instructions inside the loop, in order.
+        reductions: Reductions that the loop completes.
+        keeps: Instructions of `body` whose value for the whole row is kept in scratch.
+        writes_outputs: True for the last loop, which stores the outputs.
+    """
+
+    before: tuple[int, ...]
+    body: tuple[int, ...]
+    reductions: tuple[int, ...]
+    keeps: tuple[int, ...]
+    writes_outputs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RowPlan:
+    """All phases, and the row-invariant instructions that only scalar outputs need."""
+
+    phases: tuple[Phase, ...]
+    after: tuple[int, ...]
+    scratch: tuple[int, ...]
+
+
+def plan_rows(lowered: Lowered) -> RowPlan:
+    """Cuts a row group into loops: one for each level of reductions, and one for the outputs."""
+    reductions = _reductions(lowered)
+    levels = sorted({lowered.instructions[r].level for r in reductions})
+    targets = [
+        ([_argument(lowered, r) for r in at], at)
+        for at in ([r for r in reductions if lowered.instructions[r].level == n] for n in levels)
+    ]
+    row_stores = [s.value for s in lowered.stores if lowered.row and s.index.factor(lowered.row)]
+    if row_stores:
+        targets.append((row_stores, []))
+    scratch = _scratch(lowered, [wanted for wanted, _ in targets])
+    done: set[int] = set(reductions)
+    kept: set[int] = set()
+    phases = []
+    for wanted, completes in targets:
+        body, before = _needed(lowered, wanted, done, kept)
+        keeps = tuple(i for i in body if i in scratch and i not in kept)
+        phases.append(Phase(tuple(before), tuple(body), tuple(completes), keeps, not completes))
+        done.update(before)
+        kept.update(keeps)
+    _, after = _needed(lowered, [store.value for store in lowered.stores], done, kept)
+    return RowPlan(tuple(phases), tuple(after), tuple(sorted(scratch)))
+
+
+def _reductions(lowered: Lowered) -> list[int]:
+    """Returns the reductions in order; instructions nobody needs do not exist."""
+    return [
+        n
+        for n, instruction in enumerate(lowered.instructions)
+        if isinstance(instruction.what, Reduction)
+    ]
+
+
+def _argument(lowered: Lowered, reduction: int) -> int:
+    what = lowered.instructions[reduction].what
+    assert isinstance(what, Reduction)
+    return what.arg
+
+
+def _needed(
+    lowered: Lowered, wanted: list[int], done: set[int], kept: set[int]
+) -> tuple[list[int], list[int]]:
+    """Returns the row-dependent and the row-invariant instructions that `wanted` needs."""
+    found: set[int] = set()
+    pending = list(wanted)
+    while pending:
+        number = pending.pop()
+        if number in found or number in done:
+            continue
+        found.add(number)
+        instruction = lowered.instructions[number]
+        if number not in kept and isinstance(instruction.what, Apply):
+            pending += instruction.what.args
+    body = [n for n in sorted(found) if lowered.instructions[n].in_row]
+    before = [n for n in sorted(found) if not lowered.instructions[n].in_row]
+    return body, before
+
+
+def _scratch(lowered: Lowered, targets: list[list[int]]) -> set[int]:
+    """Chooses the values that are worth keeping: function calls that several loops need."""
+    seen: dict[int, int] = {}
+    for wanted in targets:
+        done = set(_reductions(lowered))
+        body, _ = _needed(lowered, wanted, done, set())
+        for number in body:
+            seen[number] = seen.get(number, 0) + 1
+    return {n for n, count in seen.items() if count > 1 and is_costly(lowered, n)}
+
+
+def is_costly(lowered: Lowered, number: int) -> bool:
+    """True for instructions that cost more than keeping and reading their value."""
+    what = lowered.instructions[number].what
+    if not isinstance(what, Apply) or what.op.scalar is None:
+        return False
+    return what.op.kind is Kind.ELEMENTWISE and what.op.upcasts and "mm_" in what.op.scalar

@@ -1,0 +1,33 @@
+"""The text of `CompiledModel.explain`: graph, steps, kernels, and why they were formed."""
+
+from __future__ import annotations
+
+from maxmod import ir
+from maxmod.compiler.schedule import RunKernel, Schedule
+
+
+def explain(graph: ir.Graph, plan: Schedule) -> str:
+    """Describes a compiled graph for a person.
+
+    Returns:
+        The optimised graph; then each step with its lines of user code and the reasons why
+        producers were kept out of a kernel; then the source of every distinct kernel.
+    """
+    names = ir.value_names(graph)
+    lines = ["== graph", str(graph), "", "== steps"]
+    for number, step in enumerate(plan.steps):
+        shown = ", ".join(type.short() for type in step.types)
+        if not isinstance(step, RunKernel):
+            what = "view" if step.is_view else "call"
+            lines.append(f"{number}: {what} {step.op.name} -> {shown}")
+            continue
+        source = plan.kernels[step.kernel]
+        made = ", ".join(f"{names[v]}: {v.type.short()}" for v in step.group.outputs)
+        lines.append(f"{number}: kernel {step.kernel} {source.name} -> {made}")
+        places = {f"{n.source.file}:{n.source.line}" for n in step.group.ordered if n.source}
+        if places:
+            lines.append(f"     from {', '.join(sorted(places))}")
+        lines += [f"     {reason}" for reason in dict.fromkeys(step.group.reasons)]
+    for number, source in enumerate(plan.kernels):
+        lines += ["", f"== kernel {number} {source.name} ({source.dialect.value})", source.code]
+    return "\n".join(lines)

@@ -1,0 +1,46 @@
+"""A fusion group: nodes that become one kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from maxmod import ir
+from maxmod.dim import Sizes
+
+
+@dataclass(slots=True)
+class FusionGroup:
+    """Nodes that one kernel computes.
+
+    Attributes:
+        nodes: The nodes; `ordered` gives them in execution order.
+        domain: The iteration space. Values of a row group have this shape, or the same with 1 on
+            the last axis.
+        outputs: Values that the kernel writes.
+        is_row: True if the group reduces the last axis of `domain`.
+        reasons: Why nodes joined, or were kept out; shown by `explain`.
+    """
+
+    nodes: dict[ir.Node, int]
+    domain: Sizes
+    outputs: list[ir.Value]
+    is_row: bool = False
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def ordered(self) -> list[ir.Node]:
+        """The nodes in execution order."""
+        return sorted(self.nodes, key=self.nodes.__getitem__)
+
+    @property
+    def inputs(self) -> list[ir.Value]:
+        """Values that the group reads from elsewhere, in order of first use."""
+        made = {value for node in self.nodes for value in node.outputs}
+        found: dict[ir.Value, None] = {}
+        for node in self.ordered:
+            found.update((value, None) for value in node.inputs if value not in made)
+        return list(found)
+
+    def as_graph(self, name: str) -> ir.Graph:
+        """Returns the group as a graph of its own, which `ir.interpret` can run."""
+        return ir.Graph(name, tuple(self.inputs), {}, {}, tuple(self.ordered), tuple(self.outputs))

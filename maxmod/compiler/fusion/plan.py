@@ -1,0 +1,138 @@
+"""The fusion planner: greedy, from the results back to their operands.
+
+The last node that is in no group yet starts one; then producers join it, latest first, as long as
+the kernel stays correct and does not compute anything twice that is worth keeping. What a group may
+hold is decided by `rules.py` and proven by lowering it; what cannot be lowered stays out, with the
+reason kept for `explain`.
+"""
+
+from __future__ import annotations
+
+from maxmod import ir
+from maxmod.affine import Unfusable
+from maxmod.compiler.codegen.lower import lower
+from maxmod.compiler.fusion import rules
+from maxmod.compiler.fusion.group import FusionGroup
+from maxmod.op import Kind
+
+# A kernel with more arguments than this is slow to call, and rarely what anyone wants.
+MAX_BUFFERS = 24
+
+
+def plan_groups(graph: ir.Graph) -> list[FusionGroup]:
+    """Returns the fusion groups of a graph, in no particular order; other nodes run on their own.
+
+    Args:
+        graph: The graph, with composite ops expanded.
+    """
+    return _Planner(graph).run()
+
+
+class _Planner:
+    """State of planning one graph."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self.order = {node: number for number, node in enumerate(graph.nodes)}
+        self.producer = {value: node for node in graph.nodes for value in node.outputs}
+        self.users = ir.users(graph)
+        self.results = set(graph.outputs)
+        self.group_of: dict[ir.Node, FusionGroup] = {}
+        self.groups: list[FusionGroup] = []
+
+    def run(self) -> list[FusionGroup]:
+        for node in reversed(self.graph.nodes):
+            if node in self.group_of or not self._is_root(node):
+                continue
+            group = rules.start(node, self.order[node])
+            if not self._lowers(group):
+                continue
+            self._grow(group)
+            self.groups.append(group)
+            self.group_of.update((member, group) for member in group.nodes)
+        return self.groups
+
+    def _is_root(self, node: ir.Node) -> bool:
+        """True for nodes whose value must be computed by a kernel of its own."""
+        if not rules.can_fuse(node):
+            return False
+        if node.op.kind is Kind.VIEW:  # others alias memory; a result must own its elements
+            return node.output in self.results and not rules.is_alias(node)
+        return node.op.kind is not Kind.SOURCE
+
+    def _grow(self, group: FusionGroup) -> None:
+        refused: set[ir.Node] = set()
+        while True:
+            candidates = [
+                self.producer[value]
+                for value in group.inputs
+                if value in self.producer and self.producer[value] not in refused
+            ]
+            if not candidates:
+                return
+            candidate = max(candidates, key=self.order.__getitem__)
+            if not self._join(group, candidate):
+                refused.add(candidate)
+
+    def _join(self, group: FusionGroup, node: ir.Node) -> bool:
+        """Tries to add a producer; on refusal the group is as it was."""
+        if node in self.group_of and node.op.kind not in (Kind.VIEW, Kind.SOURCE):
+            return False
+        if not rules.can_fuse(node):
+            return False
+        private = all(user in group.nodes for user in self.users[node.output])
+        private = private and node.output not in self.results
+        inlined = node.op.kind in (Kind.VIEW, Kind.SOURCE)  # costs nothing to do again
+        reason = rules.refusal(group, node, private or inlined)
+        if reason is None:
+            reason = self._try(group, node, private or inlined)
+        if reason is not None:
+            group.reasons.append(f"{node.op.name} stays out: {reason}")
+        return reason is None
+
+    def _try(self, group: FusionGroup, node: ir.Node, inlined: bool) -> str | None:
+        saved = (dict(group.nodes), group.domain, list(group.outputs), group.is_row)
+        group.nodes[node] = self.order[node]
+        if node.op.kind is Kind.REDUCE:
+            group.domain = node.inputs[0].type.sizes
+            group.is_row = True
+        if not inlined:
+            group.outputs.append(node.output)
+        reason = None
+        if len(group.inputs) + len(group.outputs) > MAX_BUFFERS:
+            reason = "the kernel would have too many arguments"
+        elif not self._lowers(group):
+            reason = "its elements are read at positions that cannot be followed"
+        elif self._has_cycle(group):
+            reason = "the kernel would wait for its own result"
+        if reason is not None:
+            group.nodes, group.domain, group.outputs, group.is_row = saved
+        return reason
+
+    def _lowers(self, group: FusionGroup) -> bool:
+        try:
+            lower(group)
+        except Unfusable:
+            return False
+        return True
+
+    def _has_cycle(self, group: FusionGroup) -> bool:
+        """True if a result of the group comes back to it through nodes outside."""
+        if len(group.outputs) == 1 and not any(len(g.outputs) > 1 for g in self.groups):
+            return False
+        readers = [u for value in group.outputs for u in self.users.get(value, ())]
+        pending = [node for node in readers if node not in group.nodes]
+        seen: set[ir.Node] = set()
+        while pending:
+            node = pending.pop()
+            if node in group.nodes:
+                return True
+            if node in seen:
+                continue
+            other = self.group_of.get(node)
+            together = list(other.nodes) if other is not None else [node]
+            seen.update(together)
+            for member in together:
+                for value in member.outputs:
+                    pending += self.users.get(value, ())
+        return False

@@ -1,0 +1,100 @@
+"""What may be fused: predicates over nodes and groups, without side effects."""
+
+from __future__ import annotations
+
+from maxmod import ir
+from maxmod.affine import Unfusable
+from maxmod.compiler.codegen.lower import Load, lower
+from maxmod.compiler.fusion.group import FusionGroup
+from maxmod.dim import Sizes, product
+from maxmod.op import Kind
+
+
+def can_fuse(node: ir.Node) -> bool:
+    """True for nodes that a generated kernel can compute."""
+    types = [value.type for value in (*node.inputs, *node.outputs)]
+    if any(t.dtype.size_in_bits < 8 or t.device != types[0].device for t in types):
+        return False
+    if any(size == 0 for t in types for size in t.sizes):  # nothing to compute
+        return False
+    kind = node.op.kind
+    if kind is Kind.ELEMENTWISE or kind is Kind.SOURCE:
+        return node.op.scalar is not None
+    if kind is Kind.VIEW:
+        return node.op.view is not None
+    if kind is Kind.REDUCE:
+        x = node.inputs[0].type
+        return node.op.combine is not None and dict(node.attrs)["axis"] == x.rank - 1
+    return False
+
+
+def is_alias(node: ir.Node) -> bool:
+    """True for views that need no copy: the same elements in the same order."""
+    if node.op.kind is not Kind.VIEW or node.op.view is None:
+        return False
+    if product(node.inputs[0].type.sizes) != product(node.output.type.sizes):
+        return False
+    try:
+        lowered = lower(start(node, 0))
+    except Unfusable:
+        return False
+    what = lowered.instructions[0].what
+    return isinstance(what, Load) and what.index == lowered.stores[0].index
+
+
+def start(node: ir.Node, order: int) -> FusionGroup:
+    """Returns the group that a node alone makes."""
+    if node.op.kind is Kind.REDUCE:
+        return FusionGroup({node: order}, node.inputs[0].type.sizes, [node.output], is_row=True)
+    return FusionGroup({node: order}, node.output.type.sizes, [node.output])
+
+
+def is_cheap(node: ir.Node) -> bool:
+    """True for ops that cost no more than reading their result would."""
+    return node.op.kind is not Kind.REDUCE and "mm_" not in (node.op.scalar or "").replace(
+        "mm_cast_", ""
+    )
+
+
+def refusal(group: FusionGroup, node: ir.Node, inlined: bool) -> str | None:
+    """Returns why a producer must not join a group, or None if it may.
+
+    Args:
+        group: The group.
+        node: A producer of one of its inputs that `can_fuse`.
+        inlined: True if nobody outside the group needs its value.
+    """
+    sizes = node.output.type.sizes
+    if node.op.kind is Kind.REDUCE:
+        reason = _reduction_refusal(group, node)
+        if reason is not None:
+            return reason
+    elif not is_cheap(node) and not _has_domain_size(group, sizes):
+        return "it would be computed again for every row"
+    if not inlined and sizes not in _output_shapes(group, node):
+        return "others need its value, and its shape differs from the kernel's"
+    return None
+
+
+def _reduction_refusal(group: FusionGroup, node: ir.Node) -> str | None:
+    domain = node.inputs[0].type.sizes
+    if group.is_row:
+        return None if domain == group.domain else "it reduces rows of another shape"
+    if group.domain in (domain, (*domain[:-1], 1)):
+        return None
+    return "the kernel does not run over its rows"
+
+
+def _output_shapes(group: FusionGroup, node: ir.Node) -> tuple[Sizes, ...]:
+    """Shapes that a result of the group can have."""
+    domain = node.inputs[0].type.sizes if node.op.kind is Kind.REDUCE else group.domain
+    if group.is_row or node.op.kind is Kind.REDUCE:
+        return (domain, (*domain[:-1], 1))
+    return (domain,)
+
+
+def _has_domain_size(group: FusionGroup, sizes: Sizes) -> bool:
+    """True if a value of this shape has one element for each step of the kernel, or each row."""
+    if product(sizes) == product(group.domain):
+        return True
+    return product(sizes) == product(group.domain[:-1])

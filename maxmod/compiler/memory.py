@@ -1,0 +1,95 @@
+"""The memory plan: intermediates share one arena, at offsets found from their lifetimes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from maxmod import ir
+from maxmod.compiler.schedule import RunKernel, RunOp, Schedule
+from maxmod.op import Kind
+
+ALIGNMENT = 64  # bytes: one cache line, and the widest vector
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Where intermediates live, for known sizes.
+
+    Attributes:
+        offsets: Byte offset in the arena of each planned slot.
+        fresh: Slots that are allocated anew in every call, because the caller gets them.
+        arena_nbytes: Size of the arena.
+        output_nbytes: Bytes of the results.
+        weight_nbytes: Bytes of weights and constants.
+    """
+
+    offsets: Mapping[int, int]
+    fresh: tuple[int, ...]
+    arena_nbytes: int
+    output_nbytes: int
+    weight_nbytes: int
+
+    @property
+    def peak_nbytes(self) -> int:
+        """Bytes that a call needs at most, weights included, arguments not."""
+        return self.arena_nbytes + self.output_nbytes + self.weight_nbytes
+
+    def __str__(self) -> str:
+        return (
+            f"weights {_mib(self.weight_nbytes)}, arena {_mib(self.arena_nbytes)} for "
+            f"{len(self.offsets)} intermediates, outputs {_mib(self.output_nbytes)}, peak "
+            f"{_mib(self.peak_nbytes)}"
+        )
+
+
+def _mib(nbytes: int) -> str:
+    return f"{nbytes / 2**20:.2f} MiB"
+
+
+def is_planned(step: RunOp | RunKernel) -> bool:
+    """True for steps that write into memory that they are given."""
+    return isinstance(step, RunKernel) or step.op.kind is Kind.CONTRACT
+
+
+def plan_memory(plan: Schedule, dims: Mapping[str, int], weight_nbytes: int) -> MemoryPlan:
+    """Places every planned intermediate at the lowest offset that is free while it lives.
+
+    Args:
+        plan: The schedule.
+        dims: The value of each symbol.
+        weight_nbytes: Bytes of weights and constants, for the totals.
+    """
+    end: dict[int, int] = {}
+    for index, step in enumerate(plan.steps):
+        end.update((slot, index) for slot in step.frees)
+    offsets: dict[int, int] = {}
+    fresh: list[int] = []
+    live: list[tuple[int, int, int]] = []  # (offset, size, last step)
+    arena = output_nbytes = 0
+    for index, step in enumerate(plan.steps):
+        live = [entry for entry in live if entry[2] >= index]
+        if not is_planned(step):
+            continue
+        for slot, type in zip(step.outputs, step.types):
+            nbytes = ir.bind_type(type, dims).nbytes
+            assert isinstance(nbytes, int)
+            if slot not in end:
+                fresh.append(slot)
+                output_nbytes += nbytes
+                continue
+            size = -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
+            offset = _lowest_gap(live, size)
+            live.append((offset, size, end[slot]))
+            offsets[slot] = offset
+            arena = max(arena, offset + size)
+    return MemoryPlan(offsets, tuple(fresh), arena, output_nbytes, weight_nbytes)
+
+
+def _lowest_gap(live: list[tuple[int, int, int]], size: int) -> int:
+    position = 0
+    for offset, taken, _ in sorted(live):
+        if offset - position >= size:
+            return position
+        position = max(position, offset + taken)
+    return position

@@ -1,0 +1,168 @@
+"""Bound programs: a schedule with sizes, memory and kernels filled in, ready to run.
+
+Everything that does not change between calls is done here once: views of the arena, views of
+weights, constant sources, kernel argument tables. A call fills in the addresses of its arguments
+and results and goes through a list of functions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from maxmod import backends, config, ir
+from maxmod.backends.base import Backend, Kernel
+from maxmod.compiler.memory import MemoryPlan, is_planned, plan_memory
+from maxmod.compiler.schedule import RunKernel, RunOp, Schedule
+from maxmod.device import DeviceRef
+from maxmod.errors import CompileError
+from maxmod.op import Kind
+from maxmod.tensor_type import TensorType
+
+Action = Callable[[list[Any]], None]
+
+
+class Program:
+    """A schedule for one set of sizes.
+
+    Args:
+        plan: The schedule.
+        dims: The value of each symbol.
+        backend: Where it runs.
+        device: The device of the backend.
+        kernels: The built kernels of the schedule.
+        fixed: Arrays of the slots of weights and constants; None elsewhere.
+    """
+
+    def __init__(
+        self,
+        plan: Schedule,
+        dims: Mapping[str, int],
+        backend: Backend,
+        device: DeviceRef,
+        kernels: Sequence[Kernel],
+        fixed: Sequence[Any],
+    ) -> None:
+        self._backend = backend
+        self._device = device
+        self._kernels = kernels
+        self._dims = dict(dims)
+        self._inputs = plan.inputs
+        self._outputs = plan.outputs
+        self._lock = threading.Lock()
+        weight_nbytes = sum(int(array.nbytes) for array in fixed if array is not None)
+        self.memory: MemoryPlan = plan_memory(plan, dims, weight_nbytes)
+        self._template = list(fixed)
+        self._static = {slot for slot, array in enumerate(fixed) if array is not None}
+        self._fresh: list[tuple[int, TensorType]] = []
+        self._arena = backend.empty_bytes(self.memory.arena_nbytes, device.id)
+        self._sync = config.current().sync
+        self._check = config.current().check
+        self._actions: list[Action] = []
+        for step in plan.steps:
+            self._bind(step)
+
+    def _bind(self, step: RunOp | RunKernel) -> None:
+        types = [ir.bind_type(type, self._dims) for type in step.types]
+        if is_planned(step):
+            self._place(step, types)
+        if isinstance(step, RunKernel):
+            action = self._kernel_action(step)
+            self._actions.append(self._checked(step, types, action) if self._check else action)
+        elif step.op.kind is Kind.CONTRACT:
+            self._actions.append(self._contract_action(step))
+        else:
+            self._bind_op(step, types)
+        if self._sync:
+            self._actions.append(lambda slots: self._backend.synchronize(self._device.id))
+
+    def _place(self, step: RunOp | RunKernel, types: Sequence[TensorType]) -> None:
+        for slot, type in zip(step.outputs, types):
+            if slot in self.memory.offsets:
+                offset = self.memory.offsets[slot]
+                self._template[slot] = self._backend.view_bytes(self._arena, offset, type)
+                self._static.add(slot)
+            else:
+                self._fresh.append((slot, type))
+
+    def _kernel_action(self, step: RunKernel) -> Action:
+        scalars = [self._dims[name] for name in step.symbols]
+        launch = self._kernels[step.kernel].bind(len(step.inputs) + len(step.outputs), scalars)
+        dynamic = []
+        for position, slot in enumerate((*step.inputs, *step.outputs)):
+            if slot in self._static:
+                array = self._backend.contiguous(self._template[slot])
+                launch.keep(position, array)
+            else:
+                dynamic.append((position, slot))
+        fill = launch.fill
+
+        def run(slots: list[Any]) -> None:
+            for position, slot in dynamic:
+                fill(position, slots[slot])
+            launch()
+
+        return run
+
+    def _contract_action(self, step: RunOp) -> Action:
+        contract = self._backend.contract
+        left, right = step.inputs
+        (out,) = step.outputs
+
+        def run(slots: list[Any]) -> None:
+            contract(slots[left], slots[right], slots[out])
+
+        return run
+
+    def _bind_op(self, step: RunOp, types: Sequence[TensorType]) -> None:
+        """Runs the op now if its operands never change, else in every call."""
+        attrs = ir.bind_attrs(step.attrs, self._dims)
+        op, inputs, outputs = step.op, step.inputs, step.outputs
+        backend = backends.get(types[0].device)
+        constant = step.is_view or op.kind is Kind.SOURCE
+        if constant and all(slot in self._static for slot in inputs):
+            arrays = [self._template[slot] for slot in inputs]
+            for slot, array in zip(outputs, backend.run(op, arrays, attrs, types)):
+                self._template[slot] = array
+                self._static.add(slot)
+            return
+        frees = [slot for slot in step.frees if slot not in self._static]
+
+        def run(slots: list[Any]) -> None:
+            results = backend.run(op, [slots[slot] for slot in inputs], attrs, types)
+            for slot, array in zip(outputs, results):
+                slots[slot] = array
+            for slot in frees:
+                slots[slot] = None
+
+        self._actions.append(run)
+
+    def _checked(self, step: RunKernel, types: Sequence[TensorType], action: Action) -> Action:
+        """Compares every launch with the group run op by op (`MAXMOD_CHECK=1`)."""
+        graph = step.group.as_graph("group")
+
+        def run(slots: list[Any]) -> None:
+            arrays = [slots[slot] for slot in step.inputs]
+            expected = ir.interpret(graph, self._backend.run, arrays, {}, self._dims)
+            action(slots)
+            for slot, type, want in zip(step.outputs, types, expected):
+                if not self._backend.is_close(slots[slot], want, type.dtype):
+                    raise CompileError(
+                        f"kernel {step.kernel} disagrees with its graph, result {type.short()}:\n"
+                        f"{graph}"
+                    )
+
+        return run
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        """Runs the program on argument arrays and returns result arrays."""
+        with self._lock:
+            slots = list(self._template)
+            for slot, array in zip(self._inputs, inputs):
+                slots[slot] = array
+            for slot, type in self._fresh:
+                slots[slot] = self._backend.empty(type)
+            for action in self._actions:
+                action(slots)
+            return [slots[slot] for slot in self._outputs]
