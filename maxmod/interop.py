@@ -65,9 +65,10 @@ def import_array(array: Any) -> tuple[Any, TensorType]:
         ref = DeviceRef.GPU(int(index))
         device_of(ref)  # says why, if there is no accelerator
         xp = backends.get(ref).xp
-        data = array if isinstance(array, xp.ndarray) else xp.from_dlpack(array)
-        data = xp.ascontiguousarray(data).reshape(data.shape)
-        return data, TensorType.of(DType.from_numpy(data.dtype), tuple(data.shape), ref)
+        data: Any = array if isinstance(array, xp.ndarray) else xp.from_dlpack(array)
+        shape = tuple(data.shape)
+        data = xp.ascontiguousarray(data).reshape(shape)
+        return data, TensorType.of(DType.from_numpy(data.dtype), shape, ref)
     return _import_numpy(_host_array(array))
 
 

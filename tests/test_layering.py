@@ -220,7 +220,11 @@ def test_import_is_light() -> None:
     On a machine with a GPU the second line lists CuPy, because the default device is the GPU.
     """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", _REPORT], capture_output=True, text=True, check=True
+        [sys.executable, "-W", "error", "-c", _REPORT],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     first, second = done.stdout.splitlines()
     assert first == "[]"

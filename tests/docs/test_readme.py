@@ -89,7 +89,12 @@ def _commands(block: Block) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("block", _tested("console"), ids=str)
 def test_console(block: Block, tmp_path: Path) -> None:
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "",
+        "COLUMNS": "100",
+        "PYTHONPATH": str(README.parent),
+    }
     for command, expected in _commands(block):
         done = subprocess.run(
             [sys.executable, "-m", "maxmod", *shlex.split(command, comments=True)[1:]],
