@@ -23,8 +23,15 @@ from maxmod.dtype import storage_dtype
 from maxmod.op import Op
 from maxmod.tensor_type import TensorType
 
-# Attributes of a NumPy array that would hand out host memory.
-_HOST_ONLY = ("data", "ctypes", "base", "tofile")
+# Attributes of a NumPy array that would hand out host memory, or that CuPy's have not.
+_HOST_ONLY = ("data", "ctypes", "base", "tofile", "getfield", "resize", "setfield", "setflags")
+# Functions of NumPy that CuPy has not. Source: their public names, CuPy 14.2 and NumPy 2.4.
+_NOT_IN_CUPY = (
+    *("asmatrix", "block", "bmat", "einsum_path", "frompyfunc", "fromregex", "geomspace"),
+    *("histogram_bin_edges", "insert", "isnat", "matrix_norm", "matvec", "multi_dot"),
+    *("nanpercentile", "nanquantile", "nested_iters", "polyder", "polydiv", "polyint"),
+    *("spacing", "svdvals", "unstack", "vecdot", "vecmat", "vector_norm"),
+)
 _FROM_HOST = ("array", "asarray", "ascontiguousarray")  # these copy host arrays, as in CuPy
 
 
@@ -159,6 +166,8 @@ class EmulatedNumpy:
         return self._backend.to_host(array)
 
     def __getattr__(self, name: str) -> Any:
+        if name in _NOT_IN_CUPY:
+            raise AttributeError(f"CuPy has no function {name!r}.")
         value = getattr(self._module, name)
         if isinstance(value, type(np)):  # linalg, fft
             return EmulatedNumpy(value, self._backend)

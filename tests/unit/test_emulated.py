@@ -38,6 +38,11 @@ def test_mixtures_are_refused(backend: EmulatedBackend) -> None:
         x + other
 
 
+def test_functions_that_cupy_lacks_are_refused(backend: EmulatedBackend) -> None:
+    with pytest.raises(AttributeError, match="CuPy has no function 'geomspace'"):
+        backend.xp.geomspace(1, 10)
+
+
 def test_memory_is_not_shared_with_the_host(backend: EmulatedBackend) -> None:
     host = np.arange(3.0)
     x = backend.from_host(host, 0)
