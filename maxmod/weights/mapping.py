@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-import maxmod.ops  # noqa: F401  (fills the registry of ops that steps call)
 from maxmod.dtype import DType
 from maxmod.errors import WeightsError, did_you_mean
 from maxmod.tensor import Tensor
