@@ -1,0 +1,31 @@
+"""Initial values of parameters."""
+
+from __future__ import annotations
+
+from maxmod.dim import ShapeLike, as_sizes, product
+from maxmod.dtype import DType
+from maxmod.eager import EagerInterpreter, lazy
+from maxmod.op import innermost
+from maxmod.ops.random import normal
+from maxmod.tensor import Tensor
+
+# Parameters above this many elements are drawn when they are first read. Drawing costs 15 to 50 ns
+# an element on a CPU, seconds for a language model, and is lost work if weights are loaded next;
+# small parameters are drawn at once, so that they can be looked at without surprise.
+DRAWN_LATER = 1 << 16
+
+
+def initial_normal(
+    shape: ShapeLike, *, dtype: DType | None = None, device: object = None
+) -> Tensor:
+    """Draws a parameter from N(0, 1), in the default dtype on the default device.
+
+    The place in the stream of random numbers is taken now, so the values do not depend on when, or
+    in which order, parameters are read.
+    """
+    size = product(as_sizes(shape))
+    is_large = isinstance(size, int) and size > DRAWN_LATER
+    if is_large and isinstance(innermost(), EagerInterpreter):
+        with lazy():
+            return normal(shape, dtype=dtype, device=device)
+    return normal(shape, dtype=dtype, device=device)

@@ -1,0 +1,451 @@
+"""`Module`: a plain Python object that holds tensors and other modules, and can be called.
+
+Nothing is registered: every query looks at the attributes that the object has at that time.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Generic, ParamSpec, Self, TypeVar, dataclass_transform, overload
+
+from maxmod.backends.devices import CPU, Device, device_of
+from maxmod.compiled import CompiledModel, StagedGraph, compile_function, trace_function
+from maxmod.device import DeviceRef
+from maxmod.errors import ArgumentError, ForwardError, OperandError
+from maxmod.nn.loading import moved, values_of_lookup, values_of_mapping
+from maxmod.nn.places import by_name, parameters_of, replace_all, warn_of_containers
+from maxmod.nn.pretty import pretty_repr
+from maxmod.nn.summary import Summary, summarize
+from maxmod.tensor import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Where `device` is kept; the name must not collide with an attribute of a user's module.
+_DEVICE = "_module_device"
+
+
+class Module(Generic[P, R]):
+    """Base class of models and their parts.
+
+    A subclass sets tensors and modules as attributes, usually in `__init__` (there is no need to
+    call that of this class), and defines `forward` or `__call__`.
+
+    - A local parameter is a `Tensor` attribute, a child is a `Module` attribute.
+    - A qualified name joins attribute names with dots: `encoder.layers.0.weight`.
+    - Parameters are listed with the module's own first, then those of each child, in the order in
+      which the attributes were first set.
+    - A list, tuple or dict of modules or tensors is not searched: use `ModuleList`. Loading, moving
+      and compiling warn about it.
+    - One tensor under several names is a tied parameter and stays one tensor through loading,
+      moving, mapping and compiling.
+
+    Example:
+        >>> from maxmod import Module, Tensor
+        >>> from maxmod.nn import Linear
+        >>> class Classifier(Module[[Tensor], Tensor]):
+        ...     def __init__(self, dim: int, classes: int) -> None:
+        ...         self.head = Linear(dim, classes)
+        ...     def forward(self, x: Tensor) -> Tensor:
+        ...         return self.head(x)
+        >>> [name for name, _ in Classifier(8, 3).parameters]
+        ['head.weight', 'head.bias']
+    """
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Applies the module: calls `forward`."""
+        return self.forward(*args, **kwargs)
+
+    def forward(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Computes the result; to be defined by the subclass.
+
+        Raises:
+            ForwardError: (a TypeError and NotImplementedError) If it is not.
+        """
+        raise ForwardError(
+            f"{type(self).__name__} must implement forward() or __call__() to be called."
+        )
+
+    # ---- queries -----------------------------------------------------------------------------
+
+    @property
+    def local_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """Iterates over (attribute name, tensor) of this module alone."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                yield name, value
+
+    @property
+    def children(self) -> Iterable[tuple[str, Module[..., Any]]]:
+        """Iterates over (attribute name, module) of the modules directly on this one."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+
+    @property
+    def descendants(self) -> Iterable[tuple[str, Module[..., Any]]]:
+        """Iterates over (qualified name, module) of children, their children and so on.
+
+        Raises:
+            ValueError: If a module contains itself.
+        """
+        return _descendants(self, "", [self])
+
+    @property
+    def parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """Iterates over (qualified name, tensor) of this module and all its descendants.
+
+        A tied tensor comes once for each of its names.
+
+        Raises:
+            ValueError: If a module contains itself.
+        """
+        yield from self.local_parameters
+        for path, module in self.descendants:
+            for name, tensor in module.local_parameters:
+                yield f"{path}.{name}", tensor
+
+    @property
+    def device(self) -> Device:
+        """The device of the last `to`, or the one assigned; else that of the first parameter.
+
+        Assigning a `Device`, `DeviceRef` or None records it and moves nothing.
+        """
+        recorded = vars(self).get(_DEVICE)
+        if recorded is not None:
+            return device_of(recorded)
+        for _, tensor in self.parameters:
+            return tensor.device
+        return CPU()
+
+    @device.setter
+    def device(self, device: Device | DeviceRef | None) -> None:
+        vars(self)[_DEVICE] = None if device is None else DeviceRef.from_device(device)
+
+    # ---- transforms --------------------------------------------------------------------------
+
+    def apply_to_local_parameters(self, f: Callable[[str, Tensor], Tensor]) -> None:
+        """Replaces each tensor of this module alone by `f(attribute name, tensor)`."""
+        for name, tensor in list(self.local_parameters):
+            setattr(self, name, f(name, tensor))
+
+    def apply_to_parameters(self, f: Callable[[str, Tensor], Tensor]) -> None:
+        """Replaces each parameter by `f(qualified name, tensor)`, in place.
+
+        `f` is called once for each tensor: for a tied one with its first name, and all its names
+        get the result. If `f` raises, parameters before that one are already replaced.
+        """
+        for parameter in parameters_of(self):
+            parameter.replace(f(parameter.names[0], parameter.tensor))
+
+    def map_parameters(self, f: Callable[[str, Tensor], Tensor]) -> Self:
+        """Returns a copy of the module with each parameter replaced by `f(qualified name, tensor)`.
+
+        Modules and other attributes are copied deeply, tensors are not copied at all: a tensor that
+        `f` returns unchanged is shared with the original. Tied parameters stay tied.
+        """
+        copied = copy.deepcopy(self)
+        for parameter in parameters_of(copied):
+            new = f(parameter.names[0], parameter.tensor)
+            for place in parameter.places:
+                vars(place.owner)[place.attribute] = new  # also if the class is frozen
+        return copied
+
+    def to(self, device: Device | DeviceRef) -> Self:
+        """Moves all parameters to a device, in place, and returns the module.
+
+        Tensors that are there already are kept. A tensor without data (see `F.lazy`) is made there
+        when it is needed. Calls `to` of each child, so that a child can do more.
+
+        Raises:
+            TypeError: If `device` is neither a `Device` nor a `DeviceRef`.
+        """
+        ref = DeviceRef.from_device(device)
+        if _MOVING.get() is None:
+            warn_of_containers(self, "to", (Module, Tensor))
+        with _one_move(self) as shared:
+            for name, tensor in list(self.local_parameters):
+                new = shared.get(id(tensor))
+                if new is None:
+                    new = moved(tensor, ref)
+                if id(tensor) in shared:
+                    shared[id(tensor)] = new
+                if new is not tensor:
+                    setattr(self, name, new)
+            # Written to the dictionary, so that a frozen module that stays where it is can do this.
+            vars(self)[_DEVICE] = ref
+            for _, child in list(self.children):
+                child.to(device)
+        return self
+
+    # ---- loading -----------------------------------------------------------------------------
+
+    def load_state(self, lookup: Callable[..., Any]) -> None:
+        """Replaces each parameter by what a function returns for its name.
+
+        Shape, dtype and device are taken from the new value and not compared with the old one; use
+        `load_state_dict` for that. Nothing is written unless every name has a value.
+
+        Args:
+            lookup: `lookup(qualified name)` or `lookup(qualified name, current tensor)`; returns a
+                tensor or any array that speaks DLPack. For a tied parameter it is asked for every
+                name; `KeyError` is accepted for all but one of them.
+
+        Raises:
+            WeightsError: (a KeyError and ValueError) Listing every name for which `lookup` raised
+                `KeyError`. Other exceptions of `lookup` are passed on.
+        """
+        warn_of_containers(self, "load_state", (Module, Tensor))
+        tied = parameters_of(self)
+        replace_all(tied, values_of_lookup(tied, lookup, action="load_state"))
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], strict: bool = True, *, auto_cast: bool = False
+    ) -> None:
+        """Replaces all parameters by the values of a mapping, or none of them.
+
+        Values are moved to the device of the parameter that they replace. Of a tied parameter, one
+        name is enough; if there are more, their values must be equal.
+
+        Args:
+            state: Qualified names to tensors or arrays that speak DLPack; a checkpoint is one.
+            strict: Refuse names that no parameter has. Names that are missing are always refused.
+            auto_cast: Convert between float32, bfloat16 and float16, and log how many.
+
+        Raises:
+            WeightsError: (a KeyError and ValueError) Listing every missing, unused and mismatched
+                name.
+        """
+        warn_of_containers(self, "load_state_dict", (Module, Tensor))
+        tied = parameters_of(self)
+        values = values_of_mapping(
+            tied, state, action="load_state_dict", strict=strict, auto_cast=auto_cast
+        )
+        replace_all(tied, values)
+
+    # ---- compiling ---------------------------------------------------------------------------
+
+    def compile(
+        self,
+        *input_types: Any,
+        weights: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        auto_cast: bool = False,
+        session: Any = None,
+        custom_extensions: Iterable[Any] = (),
+        allow_subgraphs: bool = True,
+        is_device_graph: bool = False,
+        signal_buffer_index: int | None = None,
+    ) -> CompiledModel:
+        """Traces the module for arguments of the given types and compiles it.
+
+        The module is called once, with tensors that have a type and no data. Its parameters become
+        the weights of the compiled model, with the values that they have now; other tensors that
+        the call uses become constants.
+
+        Args:
+            *input_types: A `TensorType` for each positional argument, or a `BufferType` for one
+                that is changed in place, or a nested list, tuple or dict of them. Any other value
+                is passed to the call as it is. Names as sizes stand for any size.
+            weights: Values to use in place of the parameters' own, which are then never made: with
+                `F.lazy()` a model can be compiled without room for its initial values.
+            name: Name of the graph; the name of the class by default.
+            auto_cast: Convert `weights` between float32, bfloat16 and float16.
+            session: Accepted for compatibility.
+            custom_extensions: Must be empty; `F.custom` takes kernels.
+            allow_subgraphs: Accepted for compatibility, like the two below.
+            is_device_graph: No effect.
+            signal_buffer_index: No effect.
+
+        Returns:
+            A function of the same positional arguments and with the same structure of results.
+
+        Raises:
+            TypeError: If the types do not fit the call, or it looks at the data of a tensor.
+            WeightsError: (a KeyError and ValueError) If `weights` do not fit the parameters.
+        """
+        _refuse_extensions(custom_extensions)
+        warn_of_containers(self, "compile", (Module, Tensor))
+        tied = parameters_of(self)
+        values: dict[str, Tensor] | None = None
+        if weights is not None:
+            new = values_of_mapping(
+                tied, weights, action="compile", strict=False, auto_cast=auto_cast
+            )
+            values = {name: value for p, value in zip(tied, new) for name in p.names}
+        return compile_function(
+            self,
+            input_types,
+            name=name or type(self).__qualname__,
+            parameters=by_name(tied),
+            weights=values,
+        )
+
+    def trace(
+        self,
+        *input_types: Any,
+        name: str | None = None,
+        custom_extensions: Iterable[Any] = (),
+        allow_subgraphs: bool = True,
+        is_device_graph: bool = False,
+        signal_buffer_index: int | None = None,
+    ) -> StagedGraph:
+        """Traces the module as `compile` does and stops there; printing the result shows the graph.
+
+        No value of a parameter is needed.
+        """
+        _refuse_extensions(custom_extensions)
+        return trace_function(
+            self,
+            input_types,
+            name=name or type(self).__qualname__,
+            parameters=by_name(parameters_of(self)),
+        )
+
+    # ---- printing ----------------------------------------------------------------------------
+
+    def summary(self, *input_types: Any) -> Summary:
+        """Returns a table of the modules with their numbers of parameters and bytes.
+
+        Equal neighbours share a row. No value of a parameter is needed.
+
+        Args:
+            *input_types: As for `compile`; with them, the module is traced and the table shows what
+                each part returns.
+
+        Example:
+            >>> from maxmod.nn import Linear, Sequential
+            >>> Sequential(Linear(5, 10), Linear(10, 5)).summary().parameter_count
+            115
+        """
+        return summarize(self, input_types)
+
+    def __rich_repr__(self) -> Iterable[Any]:
+        """Yields what `repr` shows, in the protocol of the rich library: the children."""
+        yield from self.children
+
+    def __repr__(self) -> str:
+        return pretty_repr(self)
+
+
+def _descendants(
+    module: Module[..., Any], prefix: str, above: list[Module[..., Any]]
+) -> Iterator[tuple[str, Module[..., Any]]]:
+    for name, child in module.children:
+        path = prefix + name
+        if any(child is other for other in above):
+            raise ArgumentError(
+                f"Module: a module must not contain itself: {path!r} is the "
+                f"{type(child).__name__} that it is part of."
+            )
+        yield path, child
+        yield from _descendants(child, f"{path}.", [*above, child])
+
+
+# While a tree of modules is moved: the ids of tied tensors, with their copies once there are some.
+_MOVING: ContextVar[dict[int, Tensor | None] | None] = ContextVar("maxmod_moving", default=None)
+
+
+@contextmanager
+def _one_move(module: Module[..., Any]) -> Iterator[dict[int, Tensor | None]]:
+    """Gives the tied tensors of the outermost module that is being moved."""
+    outer = _MOVING.get()
+    if outer is not None:
+        yield outer
+        return
+    tied = [p.tensor for p in parameters_of(module) if len(p.places) > 1]
+    token = _MOVING.set({id(tensor): None for tensor in tied})  # `tied` keeps the ids valid
+    try:
+        yield _MOVING.get() or {}
+    finally:
+        _MOVING.reset(token)
+        del tied
+
+
+def _refuse_extensions(custom_extensions: Iterable[Any]) -> None:
+    if list(custom_extensions):
+        raise NotImplementedError(
+            "compile: custom_extensions: kernel packages are not supported. Hint: F.custom takes "
+            "CUDA source and a NumPy version."
+        )
+
+
+C = TypeVar("C", bound=type[Module[..., Any]])
+
+
+@overload
+def module_dataclass(cls: C, /, *, repr: bool = False, **kwargs: Any) -> C: ...
+
+
+@overload
+def module_dataclass(
+    cls: None = None, /, *, repr: bool = False, **kwargs: Any
+) -> Callable[[C], C]: ...
+
+
+@dataclass_transform()
+def module_dataclass(cls: C | None = None, /, *, repr: bool = False, **kwargs: Any) -> Any:
+    """Makes a dataclass of a subclass of `Module`; its fields are attributes in order.
+
+    Works bare and with arguments: ``@module_dataclass`` or ``@module_dataclass(eq=False)``.
+
+    Args:
+        cls: The class.
+        repr: Use the repr of dataclasses instead of that of modules, which shows the fields that
+            differ from their default.
+        **kwargs: Arguments of `dataclasses.dataclass`. With its default `eq=True`, instances are
+            compared by their fields and cannot be hashed.
+
+    Raises:
+        TypeError: If the class is no `Module`, or `slots=True` is given, which would hide the
+            fields from every query.
+
+    Example:
+        >>> from maxmod import Module, Tensor, module_dataclass
+        >>> @module_dataclass
+        ... class Scale(Module):
+        ...     weight: Tensor
+        ...     def forward(self, x: Tensor) -> Tensor:
+        ...         return x * self.weight
+        >>> [name for name, _ in Scale(Tensor.ones([3])).parameters]
+        ['weight']
+    """
+    if kwargs.get("slots"):
+        raise OperandError(
+            "module_dataclass: slots=True is not supported: parameters must be ordinary attributes."
+        )
+
+    def decorate(cls: C) -> C:
+        if not (isinstance(cls, type) and issubclass(cls, Module)):
+            raise OperandError(
+                f"module_dataclass: expected a subclass of Module, got {cls!r}. Hint: write class "
+                "Name(Module)."
+            )
+        _free_field_names(cls)
+        made = dataclasses.dataclass(cls, repr=repr, **kwargs)  # type: ignore[call-overload]
+        if made.__rich_repr__ is Module.__rich_repr__:
+            made.__rich_repr__ = _show_fields
+        return made
+
+    return decorate if cls is None else decorate(cls)
+
+
+def _show_fields(self: Any) -> Iterator[Any]:
+    """The `__rich_repr__` of module dataclasses: tensors always, others unless as by default."""
+    for field in dataclasses.fields(self):
+        value = getattr(self, field.name)
+        if isinstance(value, Tensor):
+            yield field.name, value
+        else:
+            yield field.name, value, field.default
+
+
+def _free_field_names(cls: Any) -> None:
+    """Keeps `dataclass` from taking the property `Module.device` for the default of a field."""
+    if "device" in inspect.get_annotations(cls) and "device" not in vars(cls):
+        cls.device = dataclasses.field()

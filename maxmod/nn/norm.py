@@ -1,0 +1,172 @@
+"""Normalisations of the last axis: `LayerNorm`, `RMSNorm`, `GemmaRMSNorm`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from maxmod.dim import Dim, DimLike
+from maxmod.dtype import DType
+from maxmod.errors import ShapeError
+from maxmod.nn.module import Module
+from maxmod.op import call
+from maxmod.tensor import Tensor
+
+_LAYER_NORM_EPS = 1e-5
+_RMS_NORM_EPS = 1e-6
+
+
+class LayerNorm(Module[[Tensor], Tensor]):
+    """y = (x - mean) / sqrt(var + eps) * weight + bias over the last axis.
+
+    Args:
+        dim: Size of the last axis.
+        eps: Added to the population variance; above 0.
+        keep_dtype: Compute in the promoted dtype of x, weight and bias. Otherwise all are cast to
+            float32, and the result back to the dtype of x.
+        elementwise_affine: Whether there are weight and bias at all.
+        use_bias: Whether there is a bias.
+
+    Attributes:
+        weight: Tensor [dim] of ones, or None.
+        bias: Tensor [dim] of zeros, or None.
+
+    Returns:
+        Calling it with x [..., dim] gives the same shape.
+
+    Raises:
+        ValueError: When called: if the last axis of x has another size, or eps is not positive.
+
+    Source: J. L. Ba, J. R. Kiros and G. E. Hinton, Layer Normalization, arXiv 1607.06450.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        dim: DimLike,
+        eps: float = _LAYER_NORM_EPS,
+        *,
+        keep_dtype: bool = True,
+        elementwise_affine: bool = True,
+        use_bias: bool = True,
+    ) -> None:
+        self.dim = int(dim)  # type: ignore[arg-type]
+        self.eps = eps
+        self.keep_dtype = keep_dtype
+        self.elementwise_affine = elementwise_affine
+        self.use_bias = use_bias
+        self.weight = Tensor.ones([self.dim]) if elementwise_affine else None
+        self.bias = Tensor.zeros([self.dim]) if elementwise_affine and use_bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises the last axis of x."""
+        if x.rank == 0 or x.sizes[-1] != self.dim:
+            raise ShapeError(
+                f"LayerNorm: expected a last axis of size {self.dim}, got {x.type.short()}."
+            )
+        like = {"dtype": x.dtype, "device": x.device}
+        weight = Tensor.ones([self.dim], **like) if self.weight is None else self.weight
+        bias = Tensor.zeros([self.dim], **like) if self.bias is None else self.bias
+        if self.keep_dtype:
+            return call("layer_norm", x, weight, bias, self.eps)
+        wide = [tensor.cast(DType.float32) for tensor in (x, weight, bias)]
+        return call("layer_norm", *wide, self.eps).cast(x.dtype)
+
+    def __rich_repr__(self) -> Iterable[Any]:
+        yield "dim", self.dim
+        yield "eps", self.eps, _LAYER_NORM_EPS
+
+
+class RMSNorm(Module[[Tensor], Tensor]):
+    """y = x / sqrt(mean(x^2) + eps) * weight over the last axis, as in Llama.
+
+    The mean and the quotient are computed in float32; the quotient is rounded to the dtype of x
+    before it is multiplied by the weight.
+
+    Args:
+        dim: Size of the last axis.
+        eps: Added to the mean square.
+
+    Attributes:
+        weight: Tensor [dim] of ones.
+
+    Returns:
+        Calling it with x [..., dim] gives the same shape and dtype.
+
+    Raises:
+        ValueError: When called: if the last axis of x has another size.
+
+    Source: B. Zhang and R. Sennrich, Root Mean Square Layer Normalization, arXiv 1910.07467.
+    """
+
+    weight: Tensor
+
+    def __init__(self, dim: DimLike, eps: float = _RMS_NORM_EPS) -> None:
+        self.weight = Tensor.ones([dim])
+        self.eps = eps
+
+    @property
+    def dim(self) -> Dim:
+        """Size of the last axis."""
+        return self.weight.shape[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises the last axis of x."""
+        return rms_norm(x, self.weight, self.eps)
+
+    def __rich_repr__(self) -> Iterable[Any]:
+        yield "dim", self.dim
+        yield "eps", self.eps, _RMS_NORM_EPS
+
+
+class GemmaRMSNorm(RMSNorm):
+    """y = x / sqrt(mean(x^2) + eps) * (1 + weight) over the last axis, as in Gemma.
+
+    The product is computed in float32 and rounded once to the dtype of x.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises the last axis of x."""
+        return rms_norm(x, self.weight, self.eps, weight_offset=1.0, multiply_before_cast=True)
+
+
+def rms_norm(
+    x: Tensor,
+    weight: Tensor,
+    eps: float,
+    weight_offset: float = 0.0,
+    multiply_before_cast: bool = False,
+) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * (weight + weight_offset) over the last axis.
+
+    Args:
+        x: Tensor [..., n] of a float dtype.
+        weight: Tensor [n].
+        eps: Added to the mean square.
+        weight_offset: Added to the weight.
+        multiply_before_cast: Multiply in float32 (Gemma) instead of after rounding (Llama).
+
+    Returns:
+        The shape and dtype of x.
+
+    Raises:
+        ValueError: If the weight does not have one value for each element of the last axis.
+    """
+    if weight.sizes != x.sizes[-1:]:
+        raise ShapeError(
+            f"RMSNorm: Could not apply weight shape {weight.shape} to input shape {x.shape}: "
+            "expected one value for each element of the last axis."
+        )
+    # A product in float32 takes the weight as it is; otherwise x decides what it is rounded to.
+    dtype = DType.float32 if multiply_before_cast and weight.dtype is not x.dtype else x.dtype
+    result = call(
+        "rms_norm",
+        x.cast(dtype),
+        weight.cast(dtype),
+        eps,
+        weight_offset=weight_offset,
+        multiply_before_cast=multiply_before_cast,
+    )
+    return result.cast(x.dtype)

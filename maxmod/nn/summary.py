@@ -1,0 +1,184 @@
+"""`Module.summary`: the tree of a model with sizes, and with output types if it is traced."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from maxmod import tree
+from maxmod.compiled import trace_function
+from maxmod.nn.places import by_name, parameters_of
+from maxmod.tensor import Tensor
+
+_BLANKS = 2  # between columns, and for each level of the tree
+_PREFIXES = ("B", "kB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One module of a summary.
+
+    Attributes:
+        depth: 0 for the outermost module.
+        name: Attribute name; `0-11` for equal neighbours.
+        kind: Name of the class.
+        repeats: How many equal neighbours this row stands for.
+        output: Types of the results, empty if the module was not called.
+        tensors: Types of its own parameters, with their names.
+        parameter_count: Elements of all parameters at and below it, each tied one once.
+        nbytes: Their bytes.
+    """
+
+    depth: int
+    name: str
+    kind: str
+    repeats: int
+    output: str
+    tensors: str
+    parameter_count: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What `Module.summary` returns; printing it shows a table.
+
+    Attributes:
+        rows: The modules in order.
+        parameter_count: Elements of all parameters, each tied one once.
+        nbytes: Their bytes.
+    """
+
+    rows: tuple[Row, ...]
+    parameter_count: int
+    nbytes: int
+
+    def __str__(self) -> str:
+        cells = [("module", "output", "parameters", "bytes", "own tensors")]
+        for row in self.rows:
+            label = f"{row.name}: {row.kind}" if row.name else row.kind
+            if row.repeats > 1:
+                label += f" (x{row.repeats})"
+            cells.append(
+                (
+                    " " * (_BLANKS * row.depth) + label,
+                    row.output,
+                    f"{row.parameter_count:,}" if row.parameter_count else "",
+                    format_bytes(row.nbytes) if row.nbytes else "",
+                    row.tensors,
+                )
+            )
+        used = [i for i in range(len(cells[0])) if any(line[i] for line in cells[1:])]
+        widths = {i: max(len(line[i]) for line in cells) for i in used}
+        lines = [
+            (" " * _BLANKS).join(_aligned(line[i], widths[i], i in (2, 3)) for i in used).rstrip()
+            for line in cells
+        ]
+        total = f"total: {self.parameter_count:,} parameters, {format_bytes(self.nbytes)}"
+        return "\n".join([*lines, total])
+
+    __repr__ = __str__
+
+
+def _aligned(text: str, width: int, is_number: bool) -> str:
+    return text.rjust(width) if is_number else text.ljust(width)
+
+
+def format_bytes(count: int) -> str:
+    """Returns a number of bytes with three digits and a decimal prefix, such as `498 MB`."""
+    value = float(count)
+    power = 0
+    while value >= 999.5 and power < len(_PREFIXES) - 1:
+        value /= 1000
+        power += 1
+    return f"{value:.3g} {_PREFIXES[power]}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """A module, its children, and what is to be compared to find equal neighbours."""
+
+    name: str
+    kind: str
+    output: str
+    tensors: str
+    ids: dict[int, Tensor]  # parameters at and below it
+    children: tuple[_Tree, ...]
+
+    @property
+    def shape(self) -> Any:
+        """Everything that is shown but the name."""
+        return (self.kind, self.output, self.tensors, [(c.name, c.shape) for c in self.children])
+
+
+def summarize(module: Any, input_types: Sequence[Any]) -> Summary:
+    """Makes the summary of a module; with types for its arguments, it is traced once.
+
+    The trace runs on a copy that shares the tensors, so that the module is not touched.
+    """
+    outputs: dict[int, str] = {}
+    if input_types:
+        module = copy.deepcopy(module)
+        for part in [module, *(descendant for _, descendant in module.descendants)]:
+            part.__class__ = _recording(type(part), outputs)
+        parameters = by_name(parameters_of(module))
+        trace_function(module, input_types, name=type(module).__qualname__, parameters=parameters)
+    root = _tree("", module, outputs)
+    counts = [tensor.num_elements() for tensor in root.ids.values()]
+    sizes = [int(tensor.type.nbytes) for tensor in root.ids.values()]
+    return Summary(tuple(_rows([root], 0)), sum(counts), sum(sizes))
+
+
+def _recording(cls: type, outputs: dict[int, str]) -> type:
+    """Makes a subclass that notes the types of its results, of the first call."""
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        result = cls.__call__(self, *args, **kwargs)
+        leaves, _ = tree.flatten(result)
+        types = [leaf.type.short() for leaf in leaves if isinstance(leaf, Tensor)]
+        outputs.setdefault(id(self), ", ".join(types))
+        return result
+
+    names = {"__call__": __call__, "__qualname__": cls.__qualname__, "__module__": cls.__module__}
+    return type(cls)(cls.__name__, (cls,), names)
+
+
+def _tree(name: str, module: Any, outputs: dict[int, str]) -> _Tree:
+    own = list(module.local_parameters)
+    children = tuple(_tree(child_name, child, outputs) for child_name, child in module.children)
+    ids = {id(tensor): tensor for _, tensor in own}
+    for child in children:
+        ids.update(child.ids)
+    return _Tree(
+        name,
+        type(module).__name__,
+        outputs.get(id(module), ""),
+        ", ".join(f"{key} {tensor.type.short()}" for key, tensor in own),
+        ids,
+        children,
+    )
+
+
+def _rows(siblings: Sequence[_Tree], depth: int) -> Iterator[Row]:
+    start = 0
+    while start < len(siblings):
+        first = siblings[start]
+        stop = start + 1
+        while stop < len(siblings) and siblings[stop].shape == first.shape:
+            stop += 1
+        group = siblings[start:stop]
+        ids = {key: tensor for member in group for key, tensor in member.ids.items()}
+        yield Row(
+            depth,
+            first.name if len(group) == 1 else f"{first.name}-{group[-1].name}",
+            first.kind,
+            len(group),
+            first.output,
+            first.tensors,
+            sum(tensor.num_elements() for tensor in ids.values()),
+            sum(int(tensor.type.nbytes) for tensor in ids.values()),
+        )
+        yield from _rows(first.children, depth + 1)
+        start = stop
