@@ -33,6 +33,10 @@ log = logging.getLogger("maxmod")
 PROGRAM_LIMIT = 16
 
 
+# Stands for a tensor among the leaves of a result; None can be a result itself.
+TENSOR = object()
+
+
 @dataclass(frozen=True, slots=True)
 class StagedGraph:
     """A traced function that was not compiled; printing it shows the graph.
@@ -41,7 +45,7 @@ class StagedGraph:
         graph: The graph.
         in_tree: Structure of the arguments.
         out_tree: Structure of the results.
-        out_leaves: Leaves of the results: None for a tensor, the value itself for anything else.
+        out_leaves: Leaves of the results: `TENSOR` for a tensor, anything else as it is.
         signature: The argument checks.
     """
 
@@ -174,7 +178,7 @@ class CompiledModel:
         if self.staged.out_tree.kind is None:
             return outputs[0]
         leaves = iter(outputs)
-        filled = [next(leaves) if leaf is None else leaf for leaf in self.staged.out_leaves]
+        filled = [next(leaves) if leaf is TENSOR else leaf for leaf in self.staged.out_leaves]
         return tree.unflatten(self.staged.out_tree, filled)
 
     def execute_raw(self, *buffers: Buffer) -> list[Buffer]:
@@ -284,7 +288,7 @@ def trace_function(
     if config.current().verify:
         ir.verify(traced.graph)
     leaves, out_tree = tree.flatten(traced.results)
-    out_leaves = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+    out_leaves = tuple(TENSOR if isinstance(leaf, Tensor) else leaf for leaf in leaves)
     return StagedGraph(traced.graph, signature.tree, out_tree, out_leaves, signature)
 
 
