@@ -43,6 +43,10 @@ class ArgumentError(MaxmodError, ValueError):
     """A static argument has an illegal value."""
 
 
+class PaddingError(MaxmodError, ValueError, AssertionError):
+    """The numbers that say how far to pad do not fit the rank."""
+
+
 class ArgumentTypeError(MaxmodError, TypeError, ValueError):
     """An argument of a compiled call is of an unsupported Python type."""
 
@@ -76,7 +80,17 @@ class NoGraphError(MaxmodError, LookupError):
 
 
 class CompileError(MaxmodError, RuntimeError):
-    """A kernel could not be built; the message has the compiler's log."""
+    """A kernel could not be built; the message has the compiler's log.
+
+    Attributes:
+        log: What the compiler said; empty if there is none.
+        source_path: Where the source was saved; empty if it was not.
+    """
+
+    def __init__(self, message: str = "", *, log: str = "", source_path: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+        self.source_path = source_path
 
 
 class RandomError(MaxmodError, RuntimeError):

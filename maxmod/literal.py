@@ -6,6 +6,7 @@ takes the dtype of the tensor it meets and is refused where it would lose inform
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,14 +44,31 @@ def literal_array(value: Any, dtype: DType) -> np.ndarray[Any, Any]:
     if not dtype.is_float():
         low, high = exact_integers(dtype)
         for leaf in leaves:
-            if leaf != leaf or not low <= int(leaf) <= high:
+            # An integer is compared as it is: a very large one has no float value.
+            finite = not isinstance(leaf, (float, np.floating)) or math.isfinite(leaf)
+            if not finite or not low <= int(leaf) <= high:
                 raise DTypeError(
                     "Unsafe cast: Refusing to implicitly promote external array with value "
                     f"{leaf!r} out of range for {dtype}"
                 )
         integers = [int(leaf) for leaf in leaves]
         return np.array(integers, dtype=storage).reshape(shape)
-    return np.array(leaves, dtype=np.float64).astype(storage).reshape(shape)
+    return rounded([_as_float(leaf) for leaf in leaves], dtype).reshape(shape)
+
+
+def rounded(numbers: Any, dtype: DType) -> np.ndarray[Any, Any]:
+    """Returns an array of float numbers in a float dtype; too large ones become infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(numbers, dtype=np.float64).astype(storage_dtype(dtype))
+
+
+def _as_float(leaf: Any) -> float:
+    try:
+        return float(leaf)
+    except OverflowError:
+        raise DTypeError(
+            "Unsafe cast: Refusing to implicitly promote a Python int that no float type holds."
+        ) from None
 
 
 def _collect(value: Any, leaves: list[Any]) -> tuple[int, ...]:
@@ -64,7 +82,7 @@ def _collect(value: Any, leaves: list[Any]) -> tuple[int, ...]:
     if any(shape != shapes[0] for shape in shapes):
         raise ArgumentError(
             "Array literals must be rectangular: found rows of shapes "
-            f"{sorted(set(shapes))[0]} and {sorted(set(shapes))[-1]}."
+            f"{min(shapes)} and {max(shapes)}."
         )
     return (len(value), *(shapes[0] if shapes else ()))
 
@@ -111,4 +129,6 @@ def weak_array(array: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any
                 "Unsafe cast: Refusing to implicitly promote integer array to "
                 f"dtype({dtype!r}) with precision loss for {dtype}."
             )
+    if source.is_float():
+        return rounded(array, dtype)
     return array.astype(storage_dtype(dtype))

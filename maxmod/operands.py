@@ -6,6 +6,7 @@ call is run, traced or postponed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from maxmod.dtype import DType, promote, storage_dtype
 from maxmod.errors import OperandError
 from maxmod.interop import DLPackArray, import_array
 from maxmod.ir import infer_outputs
-from maxmod.literal import is_scalar, weak_array, weak_scalar
+from maxmod.literal import is_scalar, rounded, weak_array, weak_scalar
 from maxmod.op import Op, Operands, call, freeze
 from maxmod.tensor import Tensor, same_device
 from maxmod.tensor_type import TensorType
@@ -33,29 +34,35 @@ def operands(op: Op, args: Sequence[Any]) -> Sequence[Tensor]:
         ValueError: If dtypes cannot be promoted, or devices differ.
     """
     if op.operands is Operands.STRONG:
-        return [a if type(a) is Tensor else _strong(op, a) for a in args]
+        return [a if type(a) is Tensor else strong(op.name, a) for a in args]
     if op.operands is Operands.STRONG_PROMOTED:
-        return promote_strong(op.name, [_strong(op, a) for a in args])
+        return promote_strong(op.name, [strong(op.name, a) for a in args])
     return promote_operands(op.name, args)
+
+
+_NUMBERS = (float, int)
 
 
 def promote_operands(op_name: str, args: Sequence[Any]) -> Sequence[Tensor]:
     """Brings tensors and weak values to one dtype and device; at least one must be a tensor."""
     first, second = args[0], args[-1]
-    if len(args) == 2 and type(first) is Tensor and type(second) is Tensor:
-        if first._type._dtype is second._type._dtype and (
-            first._type._device == second._type._device
-        ):
-            return args
-    strong = [as_strong(a) for a in args if is_strong(a)]
-    if not strong:
+    if type(first) is Tensor and len(args) == 2:
+        like = first._type
+        if type(second) is Tensor:
+            other = second._type
+            if like._dtype is other._dtype and like._device == other._device:
+                return args
+        elif type(second) in _NUMBERS:
+            return first, weak(op_name, second, first)
+    found = [as_strong(a) for a in args if is_strong(a)]
+    if not found:
         raise OperandError(
             "Binary ops require at least one max object as input: "
             f"{op_name} got {' and '.join(type(a).__name__ for a in args)}."
         )
-    like = promote_strong(op_name, strong)
-    rest = iter(like)
-    return [next(rest) if is_strong(a) else weak(op_name, a, like[0]) for a in args]
+    cast = promote_strong(op_name, found)
+    rest = iter(cast)
+    return [next(rest) if is_strong(a) else weak(op_name, a, cast[0]) for a in args]
 
 
 def promote_strong(op_name: str, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -79,16 +86,20 @@ def as_strong(value: Any) -> Tensor:
     if isinstance(value, Dim):
         return Tensor.from_dim(value)
     if isinstance(value, Shape):
-        return call("stack", [Tensor.from_dim(dim) for dim in value])
+        return call("shape_to_tensor", value)
     return value.__tensorvalue__()
 
 
-def _strong(op: Op, value: Any) -> Tensor:
+def strong(op_name: str, value: Any) -> Tensor:
+    """Returns the tensor of a strong value; refuses numbers, arrays and everything else.
+
+    Raises:
+        TypeError: If the value is not strong.
+    """
     if is_strong(value):
         return as_strong(value)
-    kind = "Unary ops" if len(op.tensor_names) == 1 else "These operands"
     raise OperandError(
-        f"{op.name}: {kind} do not support non-max objects as input: got "
+        f"{op_name}: Unary ops do not support non-max objects as input: expected a Tensor, got "
         f"{type(value).__name__}. Hint: make a Tensor of it first."
     )
 
@@ -107,7 +118,7 @@ def weak(op_name: str, value: Any, like: Tensor) -> Tensor:
     if is_scalar(value):
         key = (type(value), value, dtype, device)
         cached = _SCALARS.get(key)
-        if cached is None or value == 0:  # 0.0 and -0.0 are equal keys
+        if cached is None or (value == 0 and not isinstance(value, int)):  # 0.0 == -0.0
             cached = _scalar(value, dtype, device)
             if len(_SCALARS) > 1024:
                 _SCALARS.clear()
@@ -127,7 +138,7 @@ def weak(op_name: str, value: Any, like: Tensor) -> Tensor:
 
 def _scalar(value: Any, dtype: DType, device: DeviceRef) -> Tensor:
     number = weak_scalar(value, dtype)
-    host = np.array(number).astype(storage_dtype(dtype))
+    host = rounded(number, dtype) if dtype.is_float() else np.array(number, storage_dtype(dtype))
     tensor = Tensor.wrap(
         backends.get(device).from_host(host, device.id), TensorType.of(dtype, (), device)
     )
@@ -149,8 +160,11 @@ def plan(op: Op, tensors: Sequence[Tensor], attrs: dict[str, Any]) -> Plan:
         key: tuple[Any, ...] = (op, *[t._type for t in tensors])
     else:
         attrs = {name: freeze(value) for name, value in attrs.items()}
-        # The classes keep True, 1 and 1.0 apart, which are equal as keys.
-        kinds = [value.__class__ for value in attrs.values()]
+        # The marks keep True, 1 and 1.0 apart, and 0.0 and -0.0, which are equal as keys.
+        kinds = [
+            math.copysign(1.0, value) if isinstance(value, float) else value.__class__
+            for value in attrs.values()
+        ]
         key = (op, *[t._type for t in tensors], *attrs.values(), *kinds)
     try:
         found = _PLANS.get(key)
@@ -165,8 +179,7 @@ def plan(op: Op, tensors: Sequence[Tensor], attrs: dict[str, Any]) -> Plan:
     made = (canonical, infer_outputs(op, types, canonical))
     if len(_PLANS) > 4096:
         _PLANS.clear()
-    if 0.0 not in attrs.values():  # 0.0 and -0.0 are equal as keys
-        _PLANS[key] = made
+    _PLANS[key] = made
     return made
 
 

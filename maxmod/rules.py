@@ -7,12 +7,13 @@ named by their result.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from maxmod.dim import Size, Sizes, broadcast, format_sizes, is_static, product
+from maxmod.dim import Size, Sizes, StaticDim, broadcast, format_sizes, is_static, product
 from maxmod.dtype import DType
-from maxmod.errors import ArgumentError, AxisError, DTypeError, ShapeError
+from maxmod.errors import ArgumentError, AxisError, DTypeError, OperandError, ShapeError
 from maxmod.tensor_type import TensorType
 
 if TYPE_CHECKING:
@@ -82,12 +83,10 @@ def normalize_axis(op_name: str, axis: Any, rank: int, what: str = "axis") -> in
 
     Raises:
         AxisError: If it lies outside `-rank <= axis < rank`.
+        TypeError: If it is no integer.
     """
     if not isinstance(axis, int):
-        try:
-            axis = int(axis)
-        except (TypeError, ValueError):
-            raise TypeError(f"{op_name}: {what}: expected an int, got {axis!r}.") from None
+        axis = expect_int(op_name, axis, what)
     if not -rank <= axis < rank:
         raise AxisError(
             f"{op_name}: Invalid {what}={axis} for input x.rank={rank}: expected a value in "
@@ -96,6 +95,21 @@ def normalize_axis(op_name: str, axis: Any, rank: int, what: str = "axis") -> in
             else f"{op_name}: Invalid {what}={axis} for input x.rank=0: a scalar has no axes."
         )
     return axis + rank if axis < 0 else axis
+
+
+def expect_int(op_name: str, value: Any, what: str) -> int:
+    """Returns a static integer argument (int, NumPy integer or known Dim) as an int.
+
+    Raises:
+        TypeError: If it is no integer, or a size that is not known while tracing.
+    """
+    if isinstance(value, StaticDim):
+        return value.dim
+    try:
+        return operator.index(value)
+    except TypeError:
+        shown = value if isinstance(value, (str, float)) else type(value).__name__
+        raise OperandError(f"{op_name}: {what}: expected an int, got {shown!r}.") from None
 
 
 # Elementwise.
@@ -162,12 +176,18 @@ def axis_in_rank(op: Op, x: TensorType, *, axis: Any, **attrs: Any) -> dict[str,
     return {"axis": normalize_axis(op.name, axis, x.rank), **attrs}
 
 
-def reduced(accepts: Accepts, dtype: DType | None = None) -> Any:
-    """The operand's type with size 1 on `axis` (and another dtype, for positions)."""
+def reduced(accepts: Accepts, dtype: DType | None = None, empty: bool = True) -> Any:
+    """The operand's type with size 1 on `axis` (and another dtype, for positions).
+
+    Args:
+        accepts: The dtypes that the op takes.
+        dtype: The dtype of the result, if it is not the operand's.
+        empty: Whether the reduction of no elements has a value.
+    """
 
     def one_on_axis(op: Op, x: TensorType, *, axis: int, **attrs: Any) -> TensorType:
         expect_dtype(op, accepts, x)
-        if op.kind.value == "reduce" and op.identity is None and x.sizes[axis] == 0:
+        if not empty and x.sizes[axis] == 0:
             raise ShapeError(f"{op.name}: axis {axis} of {x.short()} is empty and has no result.")
         sizes = (*x.sizes[:axis], 1, *x.sizes[axis + 1 :])
         return TensorType.of(dtype or x.dtype, sizes, x.device)

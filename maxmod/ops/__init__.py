@@ -1,5 +1,27 @@
 """Every op of maxmod, one file for each family; importing this package fills the registry."""
 
-from maxmod.ops import create, elementwise, index, indexing, matmul, norm, reduce, shape
+from maxmod.ops import (
+    create,
+    elementwise,
+    extend,
+    index,
+    indexing,
+    matmul,
+    norm,
+    random,
+    reduce,
+    shape,
+)
 
-__all__ = ["create", "elementwise", "index", "indexing", "matmul", "norm", "reduce", "shape"]
+__all__ = [
+    "create",
+    "elementwise",
+    "extend",
+    "index",
+    "indexing",
+    "matmul",
+    "norm",
+    "random",
+    "reduce",
+    "shape",
+]

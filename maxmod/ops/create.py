@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from maxmod.defaults import resolve
-from maxmod.dim import Dim, Size, Sizes, as_size, as_sizes
+from maxmod.device import CPU_REF
+from maxmod.dim import Dim, Size, Sizes, as_size, as_sizes, is_static
 from maxmod.dtype import DType, storage_dtype
-from maxmod.errors import ArgumentError, DTypeError
+from maxmod.errors import ArgumentError, DTypeError, LazyError, OperandError
 from maxmod.literal import is_scalar, literal_array, weak_scalar
 from maxmod.op import Kind, Op, function, op
-from maxmod.ops.elementwise import add, mul
-from maxmod.ops.shape import rebind
-from maxmod.rules import created
+from maxmod.ops.elementwise import add, cos, mul, sub
+from maxmod.ops.shape import rebind, stack
+from maxmod.rules import created, expect_int
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 
@@ -29,7 +31,7 @@ def _checked_fill(op: Op, *, shape: Any, value: Any, dtype: Any, device: Any) ->
     elif isinstance(value, Dim):
         value = as_size(value)
     else:
-        raise TypeError(f"full: value: expected a number, got {type(value).__name__}.")
+        raise OperandError(f"full: value: expected a number, got {type(value).__name__}.")
     return {"shape": sizes, "value": value, "dtype": dtype, "device": device}
 
 
@@ -37,10 +39,17 @@ def _python_kind(dtype: DType) -> Any:
     return np.float64 if dtype.is_float() else storage_dtype(dtype)
 
 
-@op(S, created, prepare=_checked_fill, name="full")
+@op(S, created, prepare=_checked_fill, scalar="{value}", name="full")
 def full_source(xp: Any, *, shape: Sizes, value: Any, dtype: DType, device: Any) -> Tensor:
     """A tensor filled with one number."""
     return xp.full(shape, value, dtype=storage_dtype(dtype))
+
+
+def full(
+    shape: Iterable[Any], value: Any, *, dtype: DType | None = None, device: Any = None
+) -> Tensor:
+    """A tensor of `shape` filled with a number; `[]` gives a scalar."""
+    return Tensor.full(shape, value, dtype=dtype, device=device)
 
 
 @function
@@ -60,6 +69,22 @@ def constant(value: Any, dtype: DType | None = None, device: Any = None) -> Tens
         dtype, ref = resolve(dtype, device)
         return full_source(shape=(), value=value, dtype=dtype, device=ref)
     return Tensor(value, dtype=dtype, device=device)
+
+
+@function
+def constant_external(name: str, type: TensorType) -> Tensor:
+    """A tensor of a type whose data is given when a graph is loaded.
+
+    Raises:
+        TypeError: When its data is asked for: there is none here. Also if `type` is no TensorType.
+    """
+    if not isinstance(type, TensorType):
+        raise OperandError(f"constant_external: type: expected a TensorType, got {type!r}.")
+
+    def missing() -> Any:
+        raise LazyError(f"constant_external: the data of {name!r} is not known outside a graph.")
+
+    return Tensor.deferred(missing, type)
 
 
 @function
@@ -93,10 +118,12 @@ def ones(shape: Iterable[Any], *, dtype: DType | None = None, device: Any = None
 
 
 def _counted(op: Op, *, count: Size, dtype: DType, device: Any) -> TensorType:
+    if dtype is DType.bool or (isinstance(count, int) and count < 0):
+        raise DTypeError(f"{op.name}: cannot count {count} elements in {dtype!r}.")
     return TensorType.of(dtype, (count,), device)
 
 
-@op(S, _counted)
+@op(S, _counted, scalar="{index}")
 def iota(xp: Any, *, count: Size, dtype: DType, device: Any) -> Tensor:
     """The integers 0, 1, ... count - 1 in a dtype."""
     if dtype.is_float() and dtype.size_in_bits < 32:
@@ -107,7 +134,7 @@ def iota(xp: Any, *, count: Size, dtype: DType, device: Any) -> Tensor:
 @function
 def arange(
     start: Any,
-    stop: Any,
+    stop: Any = None,
     step: Any = 1,
     out_dim: Any = None,
     *,
@@ -117,10 +144,11 @@ def arange(
     """The numbers start, start + step, ... below stop (above, for a negative step).
 
     Args:
-        start: First number; a number or Dim.
-        stop: End, not included; a number or Dim, which may be symbolic while tracing.
+        start: First number; a number, a Dim, which may be symbolic while tracing, or a tensor
+            with one element. Alone, it is the stop, and the start is 0.
+        stop: End, not included, of the same kinds.
         step: Difference, not 0.
-        out_dim: The size of the result, where it cannot be worked out; must agree otherwise.
+        out_dim: The size of the result; needed beside tensors, must agree otherwise.
         dtype: Element type; the default dtype is a float.
         device: Where to put it.
 
@@ -128,43 +156,62 @@ def arange(
         Rank 1, of max(0, ceil((stop - start) / step)) elements.
 
     Raises:
-        ValueError: If the step is 0, a bound does not fit the dtype, or out_dim disagrees.
+        ValueError: If the step is 0, a bound does not fit the dtype, out_dim disagrees, or a
+            bound is a tensor and out_dim is missing.
+
+    Example:
+        >>> from maxmod import DType
+        >>> from maxmod import functional as F
+        >>> F.arange(0, 5, 2, dtype=DType.int32).to_numpy().tolist()
+        [0, 2, 4]
     """
+    if stop is None:
+        start, stop = 0, start
     dtype, ref = resolve(dtype, device)
-    bounds = [_number(value, dtype) for value in (start, stop, step)]
-    if isinstance(bounds[2], Dim) or bounds[2] == 0:
+    if dtype is DType.bool:
+        raise DTypeError("arange: dtype: expected a number type, got bool.")
+    if out_dim is None and any(isinstance(value, Tensor) for value in (start, stop, step)):
+        raise ArgumentError("arange: a tensor as bound needs out_dim.")
+    first, last, step = (_number(value, dtype) for value in (start, stop, step))
+    if isinstance(step, Dim) or (not isinstance(step, Tensor) and step == 0):
         raise ArgumentError(f"arange: step: expected a number other than 0, got {step}.")
-    count = _count(*bounds)
-    if isinstance(count, int) and not isinstance(bounds[0], Dim):
-        last = bounds[0] + (count - 1) * bounds[2] if count else bounds[0]
-        _number(last, dtype)
-    row = iota(count=count, dtype=_index_dtype(dtype), device=ref)
-    if bounds[2] != 1:
-        row = mul(row, bounds[2])
-    if isinstance(bounds[0], Dim) or bounds[0] != 0:
-        first = bounds[0]
-        if isinstance(first, Dim):
-            first = full_source(shape=(), value=first, dtype=row.dtype, device=ref)
-        row = add(row, first)
+    traced = any(isinstance(value, Tensor) for value in (first, last, step))
+    count = as_size(out_dim) if traced else _count(first, last, step)
+    # Positions are counted in a wide type and rounded once.
+    row = iota(count=count, dtype=_position_dtype(dtype), device=ref)
+    row = mul(row, _factor(step, row)) if isinstance(step, Tensor) or step != 1 else row
+    row = add(row, _factor(first, row)) if isinstance(first, (Tensor, Dim)) or first != 0 else row
     if out_dim is not None and as_size(out_dim) != count:
         row = rebind(row, (out_dim,), message="arange: out_dim differs from the length.")
     return row.cast(dtype)
 
 
-def _index_dtype(dtype: DType) -> DType:
-    """The dtype in which positions are counted: float64 for floats, so that nothing is rounded."""
-    return DType.float64 if dtype.is_float() else dtype
+def _position_dtype(dtype: DType) -> DType:
+    if dtype.is_float():
+        return DType.float64
+    return DType.uint64 if dtype is DType.uint64 else DType.int64
+
+
+def _factor(value: Any, row: Tensor) -> Any:
+    """Brings a bound to the type of the row."""
+    if isinstance(value, Dim):
+        return full_source(shape=(), value=value, dtype=row.dtype, device=row.type.device)
+    if isinstance(value, Tensor):
+        return value.to(row.type.device).cast(row.dtype)
+    return value
 
 
 def _number(value: Any, dtype: DType) -> Any:
     if isinstance(value, Tensor):
+        if value._value is not None:  # known when the graph runs
+            return value
         value = value.item()
     if isinstance(value, Dim):
         value = as_size(value)
     if isinstance(value, Dim):
         return value
     if not is_scalar(value):
-        raise TypeError(f"arange: expected a number or Dim, got {type(value).__name__}.")
+        raise OperandError(f"arange: expected a number or Dim, got {type(value).__name__}.")
     try:
         return weak_scalar(value, dtype)
     except DTypeError as error:
@@ -173,9 +220,55 @@ def _number(value: Any, dtype: DType) -> Any:
 
 def _count(start: Any, stop: Any, step: Any) -> Size:
     if not any(isinstance(bound, Dim) for bound in (start, stop)):
-        return max(0, -int((start - stop) // step))
+        if all(isinstance(bound, int) for bound in (start, stop, step)):
+            return max(0, -((start - stop) // step))
+        if not all(math.isfinite(bound) for bound in (start, stop, step)):
+            raise ArgumentError(f"arange: expected finite bounds, got {start}, {stop}, {step}.")
+        return max(0, math.ceil((stop - start) / step))
     if not all(isinstance(bound, (int, Dim)) for bound in (start, stop, step)):
         raise ArgumentError("arange: beside a Dim, the other bounds must be integers.")
     if step == 1:
         return as_size(stop - start)
     return as_size((stop - start + (step - 1 if step > 0 else step + 1)) // step)
+
+
+@function
+def hann_window(
+    window_length: int, device: Any = None, periodic: bool = True, dtype: DType | None = None
+) -> Tensor:
+    """The Hann window 0.5 - 0.5 cos(2 pi k / n), k = 0, 1, ... window_length - 1.
+
+    Args:
+        window_length: Number of elements; 1 gives [1].
+        device: Where to put it.
+        periodic: n is the length (one period of a longer signal), else the length - 1.
+        dtype: A float type; the default dtype if it is not given.
+
+    Raises:
+        TypeError: If the length is no int.
+        ValueError: If the length is negative or larger than the integers that the dtype holds
+            exactly, or the dtype is no float.
+
+    Source: F. J. Harris, On the use of windows for harmonic analysis, Proc. IEEE 66 (1978).
+    """
+    length = expect_int("hann_window", window_length, "window_length")
+    dtype, ref = resolve(dtype, device)
+    if not dtype.is_float():
+        raise DTypeError(f"hann_window: dtype: expected a float type, got {dtype!r}.")
+    if length < 0:
+        raise ArgumentError(f"hann_window: window_length must not be negative, got {length}.")
+    if length == 1:
+        return Tensor.ones((1,), dtype=dtype, device=ref)
+    _number(length, dtype)
+    turn = 2 * math.pi / (length if periodic or length == 0 else length - 1)
+    row = iota(count=length, dtype=DType.float64, device=ref)
+    return sub(0.5, mul(cos(mul(row, turn)), 0.5)).cast(dtype)
+
+
+@function
+def shape_to_tensor(shape: Iterable[Any]) -> Tensor:
+    """The sizes of a shape as an int64 tensor [rank] on the host."""
+    sizes = as_sizes(shape, "shape_to_tensor: shape")
+    if is_static(sizes):
+        return Tensor(list(sizes), dtype=DType.int64, device=CPU_REF)
+    return stack([Tensor.from_dim(size) for size in sizes])

@@ -7,17 +7,16 @@ of each kernel dialect, where NaN rules and half types are settled. Half types a
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from maxmod.dtype import DType, compute_dtype, storage_dtype
-from maxmod.errors import ArgumentError, DTypeError
+from maxmod.errors import ArgumentError, DTypeError, OperandError
 from maxmod.op import Kind, Op, Operands, function, op
-from maxmod.operands import promote_operands
+from maxmod.operands import promote_operands, strong
 from maxmod.rules import (
     broadcast_type,
     broadcasting,
     elementwise,
-    expect_dtype,
     expect_same_dtype,
     is_any,
     is_bool,
@@ -26,13 +25,10 @@ from maxmod.rules import (
     is_signed,
     predicate,
 )
+from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 
-if TYPE_CHECKING:
-    from maxmod.tensor import Tensor
-
-    TensorLike = Any
-
+TensorLike = Any
 E = Kind.ELEMENTWISE
 PROMOTED = Operands.PROMOTED
 
@@ -81,6 +77,8 @@ def div(lhs: TensorLike, rhs: TensorLike) -> Tensor:
     lhs, rhs = promote_operands("div", (lhs, rhs))
     if lhs.dtype.is_integral():
         lhs, rhs = lhs.cast(DType.float64), rhs.cast(DType.float64)
+    elif lhs.dtype is DType.bool:
+        raise DTypeError("div: operands have an unsupported dtype: expected numbers, got bool.")
     return _true_div(lhs, rhs)
 
 
@@ -95,7 +93,12 @@ def floor_div(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 @op(E, broadcasting(is_numeric), operands=PROMOTED, scalar="mm_mod({0}, {1})")
 def mod(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Remainder with the sign of the divisor (Python's rule); x % 0 is NaN, 0 for integers."""
-    return xp.remainder(lhs, rhs)
+    if lhs.dtype.kind != "f":
+        return xp.remainder(lhs, rhs)
+    # fmod is exact; lhs - floor(lhs / rhs) * rhs, as some array libraries do it, is not.
+    rest = xp.fmod(lhs, rhs)
+    rest = xp.where((rest != 0) & ((rest < 0) != (rhs < 0)), rest + rhs, rest)
+    return xp.where(rest == 0, xp.copysign(rest, rhs), rest)
 
 
 @op(E, broadcasting(is_numeric), operands=PROMOTED, scalar="mm_pow({0}, {1})", domain=(0.1, 3.0))
@@ -124,6 +127,35 @@ def maximum(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 def minimum(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Smaller of two, elementwise with broadcasting; NaN if either is NaN."""
     return xp.minimum(lhs, rhs)
+
+
+@function
+def elementwise_max(lhs: TensorLike, rhs: TensorLike) -> Tensor:
+    """Larger of two, elementwise with broadcasting; NaN if either is NaN."""
+    return maximum(lhs, rhs)
+
+
+@function
+def elementwise_min(lhs: TensorLike, rhs: TensorLike) -> Tensor:
+    """Smaller of two, elementwise with broadcasting; NaN if either is NaN."""
+    return minimum(lhs, rhs)
+
+
+@function
+def clamp(x: TensorLike, lower_bound: TensorLike, upper_bound: TensorLike) -> Tensor:
+    """max(min(x, upper_bound), lower_bound), elementwise with broadcasting.
+
+    The lower bound wins where it lies above the upper one (in `Tensor.clip` the upper one wins).
+
+    Args:
+        x: Tensor or number, numeric dtype.
+        lower_bound: Tensor or number.
+        upper_bound: Tensor or number.
+
+    Returns:
+        The promoted dtype, the broadcast shape.
+    """
+    return maximum(minimum(x, upper_bound), lower_bound)
 
 
 @op(E, elementwise(is_numeric), scalar="mm_abs({0})")
@@ -429,6 +461,7 @@ def where(condition: Tensor, x: TensorLike, y: TensorLike) -> Tensor:
         ValueError: If the condition is not bool, or shapes or dtypes do not fit.
         TypeError: If x and y are both numbers, or the condition is no tensor.
     """
+    condition = strong("where", condition)
     x, y = promote_operands("where", (x, y))
     return _select(condition, x, y)
 
@@ -438,13 +471,22 @@ def where(condition: Tensor, x: TensorLike, y: TensorLike) -> Tensor:
 
 def _cast_type(op: Op, x: TensorType, *, dtype: DType) -> TensorType:
     if not isinstance(dtype, DType):
-        raise TypeError(f"cast: dtype: expected a DType, got {dtype!r}.")
-    expect_dtype(op, is_any, x)
+        raise OperandError(f"cast: dtype: expected a DType, got {dtype!r}.")
     return x.cast(dtype)
 
 
-@op(E, _cast_type, scalar="mm_cast_{dtype}({0})", upcasts=False)
-def cast(xp: Any, x: Tensor, dtype: DType) -> Tensor:
+@op(E, _cast_type, scalar="mm_cast_{dtype}({0})", upcasts=False, name="cast")
+def _cast(xp: Any, x: Tensor, dtype: DType) -> Tensor:
+    """Conversion to another dtype, elementwise."""
+    source = DType.from_numpy(x.dtype)
+    if compute_dtype(source) is not source and not dtype.is_float():
+        x = x.astype(storage_dtype(compute_dtype(source)))
+    if dtype is DType.bool:
+        return xp.not_equal(x, xp.zeros((), dtype=x.dtype))
+    return x.astype(storage_dtype(dtype))
+
+
+def cast(x: Tensor, dtype: DType) -> Tensor:
     """Conversion to another dtype, elementwise; never an error.
 
     Floats become integers by truncation toward zero (out of range is unspecified), integers wrap,
@@ -453,11 +495,15 @@ def cast(xp: Any, x: Tensor, dtype: DType) -> Tensor:
     Args:
         x: Tensor of any dtype.
         dtype: The dtype of the result.
-    """
-    source = DType.from_numpy(x.dtype)
-    if dtype is DType.bool:
-        return xp.not_equal(x, xp.zeros((), dtype=x.dtype))
 
-    if compute_dtype(source) is not source and not dtype.is_float():
-        x = x.astype(storage_dtype(compute_dtype(source)))
-    return x.astype(storage_dtype(dtype))
+    Returns:
+        The shape of x; x itself if it has the dtype already.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> F.cast(Tensor([1.9, -1.9]), DType.int32).to_numpy().tolist()
+        [1, -1]
+    """
+    x = strong("cast", x)
+    return x if dtype is x.dtype else _cast(x, dtype=dtype)

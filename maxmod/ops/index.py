@@ -1,4 +1,4 @@
-"""Ops that read positions from a tensor: gather and its relatives."""
+"""Ops that read positions from a tensor, or find them: gather, nonzero and their relatives."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.errors import DTypeError, SliceError
-from maxmod.op import Kind, Op, op
-from maxmod.rules import normalize_axis
+from maxmod.dim import Size, as_size, format_sizes, product
+from maxmod.dtype import DType
+from maxmod.errors import AxisError, DTypeError, ShapeError, SliceError
+from maxmod.op import Kind, Op, function, op
+from maxmod.operands import is_strong, strong, weak
+from maxmod.ops.context import active_trace
+from maxmod.ops.create import iota
+from maxmod.ops.elementwise import add, cast, maximum, minimum, mul, sub, where
+from maxmod.ops.reduce import cumsum, sum
+from maxmod.ops.shape import broadcast_to, flatten, reshape, slice_axis
+from maxmod.rules import expect_int, normalize_axis
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 
@@ -47,7 +55,7 @@ def gather(xp: Any, input: Tensor, indices: Tensor, axis: int) -> Tensor:
         IndexError: If the axis, or on the host a position, is out of range.
     """
     _check_range(xp, indices, input.shape[axis], "gather")
-    return xp.take(input, indices.astype(np.int64), axis=axis)
+    return xp.take(input, indices.astype(np.int64, copy=False), axis=axis)
 
 
 def _check_range(xp: Any, indices: Any, size: int, name: str) -> None:
@@ -58,3 +66,186 @@ def _check_range(xp: Any, indices: Any, size: int, name: str) -> None:
     if low < -size or high >= size:
         wrong = low if low < -size else high
         raise SliceError(f"{name}: position {wrong} out of range for an axis of size {size}.")
+
+
+def _gather_nd_arguments(
+    op: Op, input: TensorType, indices: TensorType, *, batch_dims: Any
+) -> dict[str, Any]:
+    batch_dims = expect_int(op.name, batch_dims, "batch_dims")
+    shown = f"input is {input.short()}, indices is {indices.short()}, batch_dims={batch_dims}"
+    if indices.rank == 0 or not isinstance(indices.sizes[-1], int):
+        raise ShapeError(f"{op.name}: the last axis of indices must have a known size: {shown}.")
+    if not 0 <= batch_dims < indices.rank:
+        raise ShapeError(f"{op.name}: batch_dims must lie in 0..{indices.rank - 1}: {shown}.")
+    if batch_dims + indices.sizes[-1] > input.rank:
+        raise ShapeError(f"{op.name}: indices name more axes than input has: {shown}.")
+    if input.sizes[:batch_dims] != indices.sizes[:batch_dims]:
+        raise ShapeError(f"{op.name}: the batch axes differ: {shown}.")
+    return {"batch_dims": batch_dims}
+
+
+def _gathered_nd(op: Op, input: TensorType, indices: TensorType, *, batch_dims: int) -> TensorType:
+    _expect_indices(op, indices)
+    named = batch_dims + indices.sizes[-1]  # type: ignore[operator]
+    return input.with_sizes((*indices.sizes[:-1], *input.sizes[named:]))
+
+
+def _expand_gather_nd(input: Tensor, indices: Tensor, *, batch_dims: int) -> Tensor:
+    """One gather along the named axes, which are merged into one."""
+    count = indices.sizes[-1]
+    rest = input.sizes[batch_dims + count :]
+    position: Any = None
+    for axis, size in enumerate(input.sizes[: batch_dims + count]):
+        if axis < batch_dims:
+            step: Any = _batch_positions(indices, axis)
+        else:
+            column = slice_axis(indices, -1, axis - batch_dims, axis - batch_dims + 1)
+            column = cast(reshape(column, indices.sizes[:-1]), DType.int64)
+            step = where(column < 0, add(column, _size(size, column)), column)
+        position = step if position is None else add(mul(position, _size(size, step)), step)
+    if position is None:
+        return broadcast_to(input, (*indices.sizes[:-1], *rest))
+    merged = reshape(input, (product(input.sizes[: batch_dims + count]), *rest))
+    return gather(merged, broadcast_to(position, indices.sizes[:-1]), axis=0)
+
+
+def _batch_positions(indices: Tensor, axis: int) -> Tensor:
+    """0, 1, ... along one batch axis, of size 1 on the others."""
+    size = indices.sizes[axis]
+    row = iota(count=size, dtype=DType.int64, device=indices.type.device)
+    return reshape(row, [size if a == axis else 1 for a in range(indices.rank - 1)])
+
+
+def _size(size: Size, like: Tensor) -> Tensor:
+    return Tensor.full((), size, dtype=like.dtype, device=like.type.device)
+
+
+@op(
+    Kind.COMPOSITE,
+    _gathered_nd,
+    prepare=_gather_nd_arguments,
+    expand=_expand_gather_nd,
+    upcasts=False,
+)
+def gather_nd(xp: Any, input: Tensor, indices: Tensor, batch_dims: int = 0) -> Tensor:
+    """Slices of a tensor at positions that name several axes at once.
+
+    Args:
+        input: Tensor of any dtype.
+        indices: Integer tensor [..., k]; each row names a position on the k axes of `input` that
+            follow the batch axes. Negative positions count from the end.
+        batch_dims: Number of leading axes that input and indices have in common.
+
+    Returns:
+        `input.shape[:b] + indices.shape[b:-1] + input.shape[b + k:]` with b = batch_dims.
+
+    Raises:
+        ValueError: If indices are floats, name more axes than there are, or have an unknown last
+            size; if batch_dims is out of range or the batch axes differ.
+        IndexError: On the host, if a position is out of range.
+    """
+    rank = indices.ndim - 1
+    picks = []
+    for axis in range(batch_dims):
+        shape = [1] * rank
+        shape[axis] = input.shape[axis]
+        picks.append(xp.arange(input.shape[axis]).reshape(shape))
+    for column in range(indices.shape[-1]):
+        wanted = indices[..., column].astype(np.int64, copy=False)
+        size = input.shape[batch_dims + column]
+        _check_range(xp, wanted, size, "gather_nd")
+        picks.append(xp.where(wanted < 0, wanted + size, wanted))
+    if not picks:
+        return xp.broadcast_to(input, (*indices.shape[:-1], *input.shape))
+    return input[tuple(xp.broadcast_arrays(*picks))]
+
+
+# ---- positions that depend on the data ---------------------------------------------------------
+
+
+def _found(op: Op, x: TensorType, *, out_dim: Size) -> TensorType:
+    return TensorType.of(DType.int64, (out_dim, x.rank), x.device)
+
+
+@op(Kind.OPAQUE, _found, name="argwhere", upcasts=True)
+def _argwhere(xp: Any, x: Tensor, out_dim: Size) -> Tensor:
+    """Positions of the elements that are not 0, one row each, in row-major order."""
+    found = xp.stack(xp.nonzero(x), axis=1)
+    if found.shape[0] != out_dim:
+        raise ShapeError(f"nonzero: out_dim is {out_dim}, but {found.shape[0]} elements are not 0.")
+    return found
+
+
+@function
+def nonzero(x: Tensor, out_dim: Any) -> Tensor:
+    """Positions of the elements that are not 0, in row-major order (NumPy's `argwhere`).
+
+    Args:
+        x: Tensor of any dtype, at least one axis.
+        out_dim: Their number, or a name for it; outside a trace a name stands for any number.
+
+    Returns:
+        int64 [out_dim, rank].
+
+    Raises:
+        ValueError: If x is a scalar, or a given number is wrong.
+    """
+    x = strong("nonzero", x)
+    if x.rank == 0:
+        raise AxisError("nonzero: expected at least one axis, got a scalar.")
+    size = as_size(out_dim)
+    if not isinstance(size, int) and active_trace() is None:
+        size = _true_count(cast(x, DType.bool))
+    return _argwhere(x, out_dim=size)
+
+
+def _true_count(mask: Tensor) -> int:
+    return int(sum(cast(flatten(mask), DType.int64)).item())
+
+
+@function
+def masked_scatter(input: Tensor, mask: Any, updates: Tensor, out_dim: Any) -> Tensor:
+    """Replaces the elements where a mask is true by the elements of `updates`, in order.
+
+    Args:
+        input: Tensor of any dtype.
+        mask: bool tensor or array, broadcast to `input`.
+        updates: Tensor with the dtype of `input` and one element for each true one.
+        out_dim: The number of true elements, or a name for it.
+
+    Returns:
+        The type of `input`.
+
+    Raises:
+        ValueError: If dtypes differ, the mask is not bool or does not fit, or (outside a trace)
+            numbers of elements disagree.
+    """
+    input, updates = strong("masked_scatter", input), strong("masked_scatter", updates)
+    if not is_strong(mask):
+        like = TensorType.of(DType.bool, (), input.type.device)
+        mask = weak("masked_scatter", mask, Tensor.wrap(None, like))
+    if mask.dtype is not DType.bool:
+        raise DTypeError(f"masked_scatter: mask: expected bool, got {mask.type.short()}.")
+    if input.dtype is not updates.dtype:
+        raise DTypeError(
+            f"masked_scatter: input and updates must have the same dtype: {input.type.short()}, "
+            f"{updates.type.short()}."
+        )
+    mask = broadcast_to(mask, input.sizes)
+    size = as_size(out_dim)
+    given = product(updates.sizes)
+    if active_trace() is None:
+        count = _true_count(mask)
+        if given != count or (isinstance(size, int) and size != count):
+            raise ShapeError(
+                f"masked_scatter: {count} elements of the mask are true, out_dim is {size}, and "
+                f"updates {format_sizes(updates.sizes)} has {given} elements."
+            )
+    if given == 0 or 0 in input.sizes:
+        return input
+    chosen = cast(flatten(mask), DType.int64)
+    # Positions of elements that are not chosen are not used, but must be in range.
+    last = sub(_size(given, chosen), 1)
+    positions = maximum(minimum(sub(cumsum(chosen), 1), last), 0)
+    picked = gather(flatten(updates), positions, axis=0)
+    return where(mask, reshape(picked, input.sizes), input)

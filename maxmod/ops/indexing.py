@@ -1,4 +1,4 @@
-"""`x[...]`: from index items to slice and reshape. Nothing is clipped; see `slice_tensor`."""
+"""`x[...]`: from index items to slices, gathers and reshapes. Nothing is clipped."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from maxmod.device import CPU_REF
 from maxmod.dim import Dim, Size, as_size
+from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError
 from maxmod.op import function
-from maxmod.ops.shape import basic_slice, reshape
+from maxmod.operands import strong
+from maxmod.ops.create import iota
+from maxmod.ops.elementwise import add, mul, where
+from maxmod.ops.index import gather
+from maxmod.ops.shape import basic_slice, rebind, reshape
 from maxmod.tensor import Tensor
 
 _INTEGERS = (int, np.integer, Dim)
@@ -25,22 +31,37 @@ def slice_tensor(x: Tensor, indices: Any) -> Tensor:
 
     Args:
         x: Tensor of any dtype.
-        indices: One item, or a sequence of them. An int drops its axis, a slice keeps it, None adds
-            an axis of size 1, `...` stands for the axes that are not named.
+        indices: One item, or a sequence of them. An int or an int64 tensor with one element on the
+            host drops its axis, a slice keeps it, None adds an axis of size 1, `...` stands for the
+            axes that are not named. A pair `(slice, size)` declares the size of a slice whose
+            bounds may be tensors.
 
     Raises:
-        ValueError: If a bound is out of range (also an IndexError), or there are too many items.
+        ValueError: If a bound is out of range (also an IndexError), there are too many items, or a
+            tensor is no int64 scalar on the host.
         TypeError: For items of other types.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> Tensor([[1, 2, 3], [4, 5, 6]])[1, :-1].to_numpy().tolist()
+        [4.0, 5.0]
     """
+    x = strong("index", x)
     items = list(indices) if isinstance(indices, Iterable) else [indices]
     items = _without_ellipsis(x, items)
+    if any(_is_dynamic(item) for item in items):
+        return _dynamic(x, items)
+    return _static(x, items)
+
+
+def _static(x: Tensor, items: list[Any]) -> Tensor:
     starts: list[Size] = []
     stops: list[Size] = []
     steps: list[int] = []
-    shape: list[Any] = []  # per result axis: an axis of the slice, or None for a new one
+    kept: list[int | None] = []  # per result axis: an axis of the slice, or None for a new one
     for item in items:
         if item is None:
-            shape.append(None)
+            kept.append(None)
             continue
         axis = len(starts)
         start, stop, step, keep = _bounds(x.sizes[axis], item)
@@ -48,29 +69,30 @@ def slice_tensor(x: Tensor, indices: Any) -> Tensor:
         stops.append(stop)
         steps.append(step)
         if keep:
-            shape.append(axis)
-    rest = list(range(len(starts), x.rank))
-    shape += rest
-    starts += [0] * len(rest)
-    stops += [x.sizes[axis] for axis in rest]
-    steps += [1] * len(rest)
-    whole = all(s == 0 for s in starts) and tuple(stops) == x.sizes and set(steps) <= {1}
+            kept.append(axis)
+    for axis in range(len(starts), x.rank):
+        starts.append(0)
+        stops.append(x.sizes[axis])
+        steps.append(1)
+        kept.append(axis)
+    whole = tuple(stops) == x.sizes and not any(starts) and set(steps) <= {1}
     if not whole:
         x = basic_slice(x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
-    target = tuple(1 if axis is None else x.sizes[axis] for axis in shape)
-    return x if shape == list(range(x.rank)) and whole is False else reshape(x, target)
+        if kept == list(range(x.rank)):
+            return x
+    return reshape(x, tuple(1 if axis is None else x.sizes[axis] for axis in kept))
 
 
 def _without_ellipsis(x: Tensor, items: list[Any]) -> list[Any]:
-    named = sum(1 for item in items if item is not None and item is not Ellipsis)
-    if sum(1 for item in items if item is Ellipsis) > 1:
+    dots = [position for position, item in enumerate(items) if item is Ellipsis]
+    if len(dots) > 1:
         raise SliceError("index: at most one ... is allowed.")
+    named = sum(1 for item in items if item is not None and item is not Ellipsis)
     if named > x.rank:
         raise SliceError(f"index: too many items for {x.type.short()}: {named} > {x.rank}.")
-    if Ellipsis not in [item if item is Ellipsis else None for item in items]:
+    if not dots:
         return items
-    at = next(i for i, item in enumerate(items) if item is Ellipsis)
-    return items[:at] + [slice(None)] * (x.rank - named) + items[at + 1 :]
+    return items[: dots[0]] + [slice(None)] * (x.rank - named) + items[dots[0] + 1 :]
 
 
 def _bounds(size: Size, item: Any) -> tuple[Size, Size, int, bool]:
@@ -83,14 +105,19 @@ def _bounds(size: Size, item: Any) -> tuple[Size, Size, int, bool]:
             f"index: expected an int, a slice, None or ..., got {type(item).__name__}. Hint: "
             "F.gather takes positions in a tensor, F.where and F.nonzero take masks."
         )
-    step = 1 if item.step is None else item.step
-    if not isinstance(step, (int, np.integer)) or step <= 0:
-        raise SliceError(f"index: expected positive integer step but got {step!r}.")
+    step = _step(item)
     start = 0 if item.start is None else _from_front(size, _bound(item.start), "start index")
     stop = size if item.stop is None else _from_front(size, _bound(item.stop), "stop index")
     if isinstance(start, int) and isinstance(stop, int) and start > stop:
         raise SliceError(f"index: start and stop must be increasing, got {start}:{stop}.")
-    return start, stop, int(step), True
+    return start, stop, step, True
+
+
+def _step(item: slice) -> int:
+    step = 1 if item.step is None else item.step
+    if not isinstance(step, (int, np.integer)) or step <= 0:
+        raise SliceError(f"index: expected positive integer step but got {step!r}.")
+    return int(step)
 
 
 def _bound(value: Any) -> Size:
@@ -111,3 +138,81 @@ def _from_front(size: Size, bound: Size, what: str, upper: int = 0) -> Size:
     if isinstance(bound, int) and bound < 0:
         return as_size(size + bound)
     return bound
+
+
+# ---- bounds that are tensors -------------------------------------------------------------------
+
+
+def _is_dynamic(item: Any) -> bool:
+    if isinstance(item, slice):
+        return isinstance(item.start, Tensor) or isinstance(item.stop, Tensor)
+    return isinstance(item, Tensor) or _is_pair(item)
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, (tuple, list)) and len(item) == 2 and isinstance(item[0], slice)
+
+
+def _dynamic(x: Tensor, items: list[Any]) -> Tensor:
+    """Slices axes with declared sizes and drops axes at positions known by the data only."""
+    if any(item is None for item in items):
+        raise SliceError("index: None cannot stand beside a tensor or a declared size.")
+    declared: list[Any] = [None] * len(items)
+    plain: list[Any] = list(items)
+    for axis, item in enumerate(items):
+        if _is_pair(item):
+            plain[axis], declared[axis] = item[0], as_size(item[1])
+        elif isinstance(item, slice) and _is_dynamic(item):
+            raise SliceError("index: a slice with a tensor needs its size: (slice(a, b), size).")
+        plain[axis] = _with_known_bounds(plain[axis])
+    later = [axis for axis, item in enumerate(plain) if _is_dynamic(item)]
+    first = [slice(None) if axis in later else item for axis, item in enumerate(plain)]
+    lost = [axis for axis, item in enumerate(first) if not isinstance(item, slice)]
+    result = _static(x, first)
+    # From the back, so that the positions of axes before stay as they are.
+    for axis in reversed(range(len(items))):
+        if axis in lost:
+            continue
+        at = axis - sum(1 for other in lost if other < axis)
+        if axis in later:
+            result = gather(result, _positions(x, axis, plain[axis], declared[axis]), axis=at)
+        if declared[axis] is not None:
+            shape = [*result.sizes[:at], declared[axis], *result.sizes[at + 1 :]]
+            result = rebind(result, shape, message="index: the declared size is wrong.")
+    return result
+
+
+def _with_known_bounds(item: Any) -> Any:
+    """Replaces tensors that have a value by ints."""
+    if isinstance(item, Tensor):
+        return _known(item)
+    if isinstance(item, slice):
+        return slice(_known(item.start), _known(item.stop), item.step)
+    return item
+
+
+def _known(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    if value.dtype is not DType.int64 or value.type.device != CPU_REF:
+        raise SliceError(
+            f"index: a tensor as index must be int64 on the host, got {value.type.short()}."
+        )
+    if any(size != 1 for size in value.sizes):
+        raise SliceError(f"index: expected one element, got {value.type.short()}.")
+    return value if value._value is not None else value.item()
+
+
+def _positions(x: Tensor, axis: int, item: Any, size: Size | None) -> Tensor:
+    """The positions that a traced tensor names: a scalar, or a row of the declared size."""
+    start = item.start if isinstance(item, slice) else item
+    if not isinstance(item, slice):
+        return reshape(item, ()).to(x.type.device)
+    row = mul(iota(count=size, dtype=DType.int64, device=CPU_REF), _step(item))
+    if isinstance(start, Tensor):
+        start = reshape(start, ())
+        length = Tensor.full((), x.sizes[axis], dtype=DType.int64, device=CPU_REF)
+        row = add(row, where(start < 0, add(start, length), start))
+    elif start is not None:
+        row = add(row, Tensor.from_dim(_from_front(x.sizes[axis], _bound(start), "start index")))
+    return row.to(x.type.device)

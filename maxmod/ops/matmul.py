@@ -1,15 +1,18 @@
-"""Contractions: matrix products."""
+"""Matrices: products and bands."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from maxmod.errors import ShapeError
+from maxmod.dim import Size
+from maxmod.dtype import DType
+from maxmod.errors import ArgumentError, ShapeError
 from maxmod.op import Kind, Operands, function, op
-from maxmod.operands import promote_operands
-from maxmod.ops.elementwise import mul
-from maxmod.ops.shape import unsqueeze
-from maxmod.rules import contracted
+from maxmod.operands import promote_operands, strong
+from maxmod.ops.create import iota
+from maxmod.ops.elementwise import add, greater_equal, logical_and, mul, sub, where
+from maxmod.ops.shape import broadcast_to, unsqueeze
+from maxmod.rules import contracted, expect_int
 from maxmod.tensor import Tensor
 
 
@@ -43,3 +46,55 @@ def outer(lhs: Any, rhs: Any) -> Tensor:
     if lhs.rank != 1 or rhs.rank != 1:
         raise ShapeError(f"outer: expected rank 1, got {lhs.type.short()} and {rhs.type.short()}.")
     return mul(unsqueeze(lhs, 1), unsqueeze(rhs, 0))
+
+
+@function
+def band_part(
+    x: Tensor, num_lower: int | None = None, num_upper: int | None = None, exclude: bool = False
+) -> Tensor:
+    """Keeps a band around the diagonal of each matrix in the last two axes, zeros elsewhere.
+
+    Args:
+        x: Tensor [..., m, n] of any dtype.
+        num_lower: Number of diagonals kept below the main one; None or -1 keeps all.
+        num_upper: Number of diagonals kept above it; None or -1 keeps all.
+        exclude: Zero the band and keep the rest.
+
+    Returns:
+        The type of x. `band_part(x, None, 0)` is the lower triangle.
+
+    Raises:
+        ValueError: If the rank is below 2, or a number is below -1 or not below a known size.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.band_part(Tensor.ones([2, 3]), None, 0).to_numpy().tolist()
+        [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
+    """
+    x = strong("band_part", x)
+    if x.rank < 2:
+        raise ShapeError(f"band_part: expected at least two axes, got {x.type.short()}.")
+    rows, columns = x.sizes[-2:]
+    lower = _diagonals("num_lower", num_lower, rows)
+    upper = _diagonals("num_upper", num_upper, columns)
+    zero = Tensor.full((), 0, dtype=x.dtype, device=x.type.device)
+    if lower is None and upper is None:
+        return broadcast_to(zero, x.sizes) if exclude else x
+    row = unsqueeze(iota(count=rows, dtype=DType.int64, device=x.type.device), 1)
+    column = iota(count=columns, dtype=DType.int64, device=x.type.device)
+    below = sub(row, column)
+    keep: Any = None if lower is None else greater_equal(lower, below)
+    if upper is not None:
+        near = greater_equal(add(below, upper), 0)
+        keep = near if keep is None else logical_and(keep, near)
+    return where(keep, zero, x) if exclude else where(keep, x, zero)
+
+
+def _diagonals(name: str, number: Any, size: Size) -> int | None:
+    if number is None:
+        return None
+    number = expect_int("band_part", number, name)
+    if number < -1 or (isinstance(size, int) and number >= size):
+        raise ArgumentError(f"band_part: {name}: expected -1 to {size} - 1, got {number}.")
+    return None if number == -1 else number

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from maxmod.dim import product
 from maxmod.dtype import compute_dtype
-from maxmod.errors import ArgumentError, ShapeError
-from maxmod.op import Kind, Op, Operands, op
+from maxmod.errors import ArgumentError, DTypeError, ShapeError
+from maxmod.op import Kind, Op, Operands, function, op
+from maxmod.operands import strong
 from maxmod.ops.elementwise import add, cast, exp, log, mul, rsqrt, sub
 from maxmod.ops.reduce import max, mean, sum
-from maxmod.rules import axis_in_rank, expect_dtype, expect_same_dtype, is_float, same_for_axis
+from maxmod.ops.shape import reshape
+from maxmod.rules import (
+    axis_in_rank,
+    expect_dtype,
+    expect_int,
+    expect_same_dtype,
+    is_float,
+    same_for_axis,
+)
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 
@@ -17,6 +29,8 @@ C = Kind.COMPOSITE
 
 
 def _expand_softmax(x: Tensor, *, axis: int) -> Tensor:
+    if x.sizes[axis] == 0:
+        return x
     wide = cast(x, compute_dtype(x.dtype))
     e = exp(wide - max(wide, axis=axis))
     return cast(e / sum(e, axis), x.dtype)
@@ -43,6 +57,8 @@ def softmax(xp: Any, value: Tensor, axis: int = -1) -> Tensor:
 
 
 def _expand_logsoftmax(x: Tensor, *, axis: int) -> Tensor:
+    if x.sizes[axis] == 0:
+        return x
     wide = cast(x, compute_dtype(x.dtype))
     shifted = wide - max(wide, axis=axis)
     return cast(shifted - log(sum(exp(shifted), axis)), x.dtype)
@@ -107,9 +123,13 @@ def layer_norm(xp: Any, input: Tensor, gamma: Tensor, beta: Tensor, epsilon: flo
 
     Source: J. L. Ba, J. R. Kiros and G. E. Hinton, Layer Normalization, arXiv 1607.06450.
     """
-    centered = input - xp.mean(input, axis=-1, keepdims=True)
-    variance = xp.mean(centered * centered, axis=-1, keepdims=True)
-    return centered / xp.sqrt(variance + epsilon) * gamma + beta
+    centered = input - _mean(xp, input)
+    scaled = centered * (1 / xp.sqrt(_mean(xp, centered * centered) + epsilon))
+    return scaled * gamma + beta
+
+
+def _mean(xp: Any, x: Any) -> Any:
+    return xp.sum(x, axis=-1, keepdims=True) / x.dtype.type(x.shape[-1])
 
 
 def _expand_rms_norm(x: Tensor, weight: Tensor, *, epsilon: float, **attrs: Any) -> Tensor:
@@ -121,7 +141,13 @@ def _expand_rms_norm(x: Tensor, weight: Tensor, *, epsilon: float, **attrs: Any)
     return cast(scaled * weight, x.dtype)
 
 
-@op(C, _normalized, prepare=_positive_epsilon, expand=_expand_rms_norm)
+def _rms_arguments(op: Op, *types: TensorType, epsilon: Any, **attrs: Any) -> dict[str, Any]:
+    attrs["weight_offset"] = float(attrs["weight_offset"])
+    attrs["multiply_before_cast"] = bool(attrs["multiply_before_cast"])
+    return _positive_epsilon(op, *types, epsilon=epsilon, **attrs)
+
+
+@op(C, _normalized, prepare=_rms_arguments, expand=_expand_rms_norm, upcasts=False)
 def rms_norm(
     xp: Any,
     input: Tensor,
@@ -144,5 +170,65 @@ def rms_norm(
 
     Source: B. Zhang and R. Sennrich, Root Mean Square Layer Normalization, arXiv 1910.07467.
     """
-    mean_square = xp.mean(input * input, axis=-1, keepdims=True)
-    return input / xp.sqrt(mean_square + epsilon) * (weight + weight_offset)
+    wide = _widened(input)
+    scaled = wide * (1 / xp.sqrt(_mean(xp, wide * wide) + epsilon))
+    if not multiply_before_cast:
+        scaled = _widened(scaled.astype(input.dtype))
+    return (scaled * (_widened(weight) + wide.dtype.type(weight_offset))).astype(input.dtype)
+
+
+def _widened(x: Any) -> Any:
+    return x if x.dtype.itemsize >= 4 else x.astype(np.float32)
+
+
+@function
+def group_norm(
+    input: Tensor, gamma: Tensor, beta: Tensor, num_groups: int, epsilon: float
+) -> Tensor:
+    """(x - mean) / sqrt(var + epsilon) * gamma + beta over groups of channels and all positions.
+
+    Args:
+        input: Tensor [batch, channels, ...] of a float dtype.
+        gamma: Tensor [channels].
+        beta: Tensor [channels].
+        num_groups: Number of groups; divides the channels.
+        epsilon: Added to the population variance; above 0.
+
+    Returns:
+        The type of `input`; narrow floats are computed in float32 and rounded once.
+
+    Raises:
+        ValueError: If the rank is below 2, the channels cannot be divided, gamma or beta do not
+            fit, the dtype is no float or epsilon is not positive.
+
+    Source: Y. Wu and K. He, Group Normalization, arXiv 1803.08494.
+    """
+    input = strong("group_norm", input)
+    scales = [strong("group_norm", gamma), strong("group_norm", beta)]
+    groups = expect_int("group_norm", num_groups, "num_groups")
+    shown = input.type.short()
+    if not input.dtype.is_float():
+        raise DTypeError(
+            f"group_norm: input has an unsupported dtype: expected floats, got {shown}."
+        )
+    if input.rank < 2:
+        raise ShapeError(f"group_norm: expected input [batch, channels, ...], got {shown}.")
+    batch, channels, *positions = input.sizes
+    if not isinstance(channels, int) or groups <= 0 or channels % groups:
+        raise ShapeError(
+            f"group_norm: the channels on axis 1 of {shown} cannot be divided into {groups} groups."
+        )
+    for name, scale in zip(("gamma", "beta"), scales, strict=True):
+        if scale.sizes != (channels,):
+            raise ShapeError(
+                f"group_norm: {name}: expected [{channels}], got {scale.type.short()}."
+            )
+    if not epsilon > 0:
+        raise ArgumentError(f"group_norm: epsilon: expected a positive number, got {epsilon}.")
+    wide = cast(input, compute_dtype(input.dtype))
+    rows = reshape(wide, (batch, groups, product((channels // groups, *positions))))
+    centered = sub(rows, mean(rows))
+    scaled = mul(centered, rsqrt(add(mean(centered * centered), float(epsilon))))
+    per_channel = (channels, *(1 for _ in positions))
+    weight, bias = (reshape(cast(scale, wide.dtype), per_channel) for scale in scales)
+    return cast(reshape(scaled, input.sizes) * weight + bias, input.dtype)

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from maxmod.dtype import DType
-from maxmod.errors import ArgumentError, OperandError
+import numpy as np
+
+from maxmod.dtype import DType, compute_dtype
+from maxmod.errors import ArgumentError
 from maxmod.op import Kind, call, function, op
-from maxmod.operands import as_strong, is_strong
-from maxmod.rules import axis_in_rank, is_any, is_numeric, reduced, same_for_axis
+from maxmod.operands import strong
+from maxmod.ops.elementwise import abs, floor_div, negate, where
+from maxmod.rules import axis_in_rank, is_any, is_numeric, normalize_axis, reduced, same_for_axis
+from maxmod.tensor import Tensor
 
-if TYPE_CHECKING:
-    from maxmod.tensor import Tensor
-
-    TensorLike = Any
-
+TensorLike = Any
 R = Kind.REDUCE
 
 
 def _flat(name: str, x: Any, axis: int | None) -> tuple[Tensor, int]:
     """Handles `axis=None`: the tensor is flattened first."""
-    if not is_strong(x):
-        raise OperandError(
-            f"{name}: Unary ops do not support non-max objects as input: got {type(x).__name__}."
-        )
-    x = as_strong(x)
-    return (x, axis) if axis is not None else (call("reshape", x, shape=(-1,)), 0)
+    x = strong(name, x)
+    if axis is None:
+        return call("flatten", x), 0
+    return x, normalize_axis(name, axis, x.rank)
 
 
 @op(R, reduced(is_numeric), prepare=axis_in_rank, combine="add", identity=0, name="reduce_sum")
@@ -40,24 +38,34 @@ def _prod(xp: Any, x: Tensor, axis: int) -> Tensor:
     return xp.prod(x, axis=axis, keepdims=True, dtype=x.dtype)
 
 
-@op(R, reduced(is_any), prepare=axis_in_rank, combine="maximum", name="reduce_max")
+@op(R, reduced(is_any, empty=False), prepare=axis_in_rank, combine="maximum", name="reduce_max")
 def _max(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Largest element along an axis; NaN if there is one."""
     return xp.max(x, axis=axis, keepdims=True)
 
 
-@op(R, reduced(is_any), prepare=axis_in_rank, combine="minimum", name="reduce_min")
+@op(R, reduced(is_any, empty=False), prepare=axis_in_rank, combine="minimum", name="reduce_min")
 def _min(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Smallest element along an axis; NaN if there is one."""
     return xp.min(x, axis=axis, keepdims=True)
 
 
 def _expand_mean(x: Tensor, *, axis: int) -> Tensor:
-    if not x.dtype.is_float():
-        return floor_toward_zero(_sum(x, axis=axis), x.sizes[axis])
-    total = _sum(x.cast(compute_dtype(x.dtype)), axis=axis)
+    total = _sum(x.cast(_sum_dtype(x.dtype)), axis=axis)
     count = Tensor.full((), x.sizes[axis], dtype=total.dtype, device=x.type.device)
-    return (total / count).cast(x.dtype)
+    if x.dtype.is_float():
+        return (total / count).cast(x.dtype)
+    if x.dtype.is_unsigned_integral():
+        return floor_div(total, count).cast(x.dtype)
+    quotient = floor_div(abs(total), count)
+    return where(total < 0, negate(quotient), quotient).cast(x.dtype)
+
+
+def _sum_dtype(dtype: DType) -> DType:
+    """The dtype in which a mean is summed, so that narrow integers do not wrap."""
+    if dtype.is_float():
+        return compute_dtype(dtype)
+    return DType.uint64 if dtype.is_unsigned_integral() else DType.int64
 
 
 @op(
@@ -68,21 +76,34 @@ def _expand_mean(x: Tensor, *, axis: int) -> Tensor:
     name="reduce_mean",
 )
 def _mean(xp: Any, x: Tensor, axis: int) -> Tensor:
-    """Mean along an axis; integers are summed and divided in their dtype, toward zero."""
+    """Mean along an axis; integers are summed in 64 bits and divided toward zero."""
     if x.dtype.kind == "f":
-        return xp.mean(x, axis=axis, keepdims=True, dtype=x.dtype)
-    total = xp.sum(x, axis=axis, keepdims=True, dtype=x.dtype)
-    count = x.dtype.type(x.shape[axis])
-    return xp.sign(total) * (xp.abs(total) // count) if x.dtype.kind == "i" else total // count
+        return xp.sum(x, axis=axis, keepdims=True, dtype=x.dtype) / x.dtype.type(x.shape[axis])
+    wide = np.int64 if x.dtype.kind == "i" else np.uint64
+    total = xp.sum(x, axis=axis, keepdims=True, dtype=wide)
+    quotient = xp.abs(total) // wide(x.shape[axis])
+    return xp.where(total < 0, -quotient, quotient).astype(x.dtype)
 
 
-@op(Kind.OPAQUE, reduced(is_any, DType.int64), prepare=axis_in_rank, name="reduce_argmax")
+@op(
+    Kind.OPAQUE,
+    reduced(is_any, DType.int64, empty=False),
+    prepare=axis_in_rank,
+    upcasts=True,
+    name="reduce_argmax",
+)
 def _argmax(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Position of the largest element along an axis; the first of equals."""
     return xp.argmax(x, axis=axis, keepdims=True)
 
 
-@op(Kind.OPAQUE, reduced(is_any, DType.int64), prepare=axis_in_rank, name="reduce_argmin")
+@op(
+    Kind.OPAQUE,
+    reduced(is_any, DType.int64, empty=False),
+    prepare=axis_in_rank,
+    upcasts=True,
+    name="reduce_argmin",
+)
 def _argmin(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Position of the smallest element along an axis; the first of equals."""
     return xp.argmin(x, axis=axis, keepdims=True)
@@ -177,5 +198,9 @@ def cumsum(
     source = xp.flip(x, axis) if reverse else x
     total = xp.cumsum(source, axis=axis, dtype=x.dtype)
     if exclusive:
-        total = total - source
+        # Shifted by one element; total - source would turn an infinity into NaN.
+        before = (slice(None),) * axis
+        shifted = xp.zeros_like(total)
+        shifted[(*before, slice(1, None))] = total[(*before, slice(None, -1))]
+        total = shifted
     return xp.flip(total, axis) if reverse else total

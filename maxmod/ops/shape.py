@@ -8,11 +8,11 @@ from typing import Any
 from maxmod import backends
 from maxmod.affine import Index, broadcast_indices, through_reshape
 from maxmod.device import DeviceRef
-from maxmod.dim import Dim, Size, Sizes, as_size, as_sizes, format_sizes, product
+from maxmod.dim import Size, Sizes, as_size, as_sizes, format_sizes, product
 from maxmod.errors import ArgumentError, OperandError, ShapeError
 from maxmod.op import Kind, Op, Operands, function, op
-from maxmod.operands import as_strong, is_strong
-from maxmod.rules import normalize_axis, same_count
+from maxmod.operands import strong
+from maxmod.rules import expect_int, normalize_axis, same_count
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 
@@ -72,7 +72,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         IndexError: If an axis lies outside the rank.
         ValueError: If the start lies after the end.
     """
-    x = as_strong(x)
+    x = strong("flatten", x)
     if x.rank == 0:
         return reshape(x, (1,))
     start = normalize_axis("flatten", start_dim, x.rank, "start_dim")
@@ -91,6 +91,7 @@ def squeeze(x: Tensor, axis: int) -> Tensor:
         IndexError: If the axis lies outside the rank.
         ValueError: If its size is not 1.
     """
+    x = strong("squeeze", x)
     axis = normalize_axis("squeeze", axis, x.rank)
     if x.sizes[axis] != 1:
         raise ShapeError(
@@ -106,6 +107,7 @@ def unsqueeze(x: Tensor, axis: int) -> Tensor:
     Raises:
         ValueError: If `axis` lies outside `-(rank + 1) .. rank`.
     """
+    x = strong("unsqueeze", x)
     axis = normalize_axis("unsqueeze", axis, x.rank + 1)
     return reshape(x, (*x.sizes[:axis], 1, *x.sizes[axis:]))
 
@@ -114,7 +116,7 @@ def unsqueeze(x: Tensor, axis: int) -> Tensor:
 
 
 def _permutation(op: Op, x: TensorType, *, dims: Any) -> dict[str, Any]:
-    axes = tuple(int(d) for d in dims)
+    axes = tuple(dims)
     if len(axes) != x.rank:
         raise ShapeError(f"permute: expected {x.rank} axes for {x.short()}, got {list(axes)}.")
     axes = tuple(normalize_axis("permute", axis, x.rank) for axis in axes)
@@ -152,7 +154,7 @@ def transpose(x: Tensor, axis_1: int, axis_2: int) -> Tensor:
     Raises:
         IndexError: If an axis lies outside the rank.
     """
-    x = as_strong(x)
+    x = strong("transpose", x)
     rank = max(x.rank, 1)
     first = normalize_axis("transpose", axis_1, rank, "axis_1")
     second = normalize_axis("transpose", axis_2, rank, "axis_2")
@@ -172,8 +174,11 @@ def _broadcast_sizes(op: Op, x: TensorType, *, shape: Any) -> dict[str, Any]:
 
 def _broadcasted(op: Op, x: TensorType, *, shape: Sizes) -> TensorType:
     offset = len(shape) - x.rank
-    if offset < 0 or any(
-        size not in (1, shape[offset + axis]) for axis, size in enumerate(x.sizes)
+    negative = any(isinstance(size, int) and size < 0 for size in shape)
+    if (
+        offset < 0
+        or negative
+        or any(size not in (1, shape[offset + axis]) for axis, size in enumerate(x.sizes))
     ):
         raise ShapeError(
             f"broadcast_to: input dimensions must be either 1 or equal to the target, aligned at "
@@ -199,12 +204,16 @@ def broadcast_to(x: Tensor, shape: Iterable[Any], out_dims: Any = None) -> Tenso
     Args:
         x: Tensor of any dtype.
         shape: Sizes of the result.
-        out_dims: Accepted for compatibility: replaces `shape` if given.
+        out_dims: The sizes as they are known while tracing, where `shape` is a tensor.
 
     Raises:
         ValueError: If a size is neither 1 nor equal to the target.
     """
-    return _broadcast(x, shape=shape if out_dims is None else out_dims)
+    if isinstance(shape, Tensor):
+        if out_dims is None:
+            raise ArgumentError("broadcast_to: a tensor as shape needs out_dims.")
+        shape = out_dims if shape._value is not None else shape.to_numpy().tolist()
+    return _broadcast(x, shape=shape)
 
 
 # ---- slices ------------------------------------------------------------------------------------
@@ -243,7 +252,9 @@ def slice_axis(x: Tensor, axis: int, start: Size, stop: Size) -> Tensor:
 
 
 @function
-def split(x: Tensor, split_size_or_sections: Any, axis: int = 0) -> list[Tensor]:
+def split(
+    x: Tensor, split_size_or_sections: Any = None, axis: int = 0, *, split_sizes: Any = None
+) -> list[Tensor]:
     """Cuts a tensor into pieces along an axis.
 
     Args:
@@ -251,6 +262,7 @@ def split(x: Tensor, split_size_or_sections: Any, axis: int = 0) -> list[Tensor]
         split_size_or_sections: Sizes of the pieces; or one int, the size of each piece but the
             last, which may be smaller.
         axis: The axis.
+        split_sizes: Another name of `split_size_or_sections`.
 
     Returns:
         The pieces.
@@ -260,13 +272,14 @@ def split(x: Tensor, split_size_or_sections: Any, axis: int = 0) -> list[Tensor]
         IndexError: If the axis lies outside the rank.
         TypeError: For one int and a symbolic axis.
     """
-    x = as_strong(x)
+    x = strong("split", x)
     axis = normalize_axis("split", axis, x.rank)
     total = x.sizes[axis]
-    if isinstance(split_size_or_sections, (int, Dim)):
-        sizes = _even_pieces("split", total, int(split_size_or_sections))
+    wanted = split_size_or_sections if split_sizes is None else split_sizes
+    if isinstance(wanted, Iterable):
+        sizes = [expect_int("split", size, "sizes") for size in wanted]
     else:
-        sizes = [int(size) for size in split_size_or_sections]
+        sizes = _even_pieces("split", total, expect_int("split", wanted, "size"))
     if not sizes:
         return []
     if any(size < 0 for size in sizes) or sum(sizes) != total:
@@ -302,8 +315,9 @@ def chunk(x: Tensor, chunks: int, axis: int = 0) -> list[Tensor]:
         IndexError: If the axis lies outside the rank (also a ValueError).
         TypeError: If the axis is symbolic.
     """
-    x = as_strong(x)
+    x = strong("chunk", x)
     axis = normalize_axis("chunk", axis, x.rank)
+    chunks = expect_int("chunk", chunks, "chunks")
     total = x.sizes[axis]
     if not isinstance(total, int):
         raise OperandError(f"chunk: axis {axis} of {x.type.short()} is symbolic.")
@@ -359,7 +373,7 @@ def stack(values: Sequence[Tensor], axis: int = 0, device: Any = None) -> Tensor
         ValueError: If there is no tensor, or shapes or dtypes differ.
         IndexError: If the axis lies outside `-(rank + 1) .. rank`.
     """
-    tensors = [as_strong(v) if is_strong(v) else _refuse("stack", v) for v in values]
+    tensors = [strong("stack", value) for value in values]
     if not tensors:
         raise ArgumentError("stack: expected at least one tensor, got none.")
     if any(t.type != tensors[0].type for t in tensors):
@@ -371,8 +385,46 @@ def stack(values: Sequence[Tensor], axis: int = 0, device: Any = None) -> Tensor
     return concat([unsqueeze(t, axis) for t in tensors], axis)
 
 
-def _refuse(name: str, value: Any) -> Tensor:
-    raise OperandError(f"{name}: expected a tensor, got {type(value).__name__}.")
+@function
+def as_interleaved_complex(x: Tensor) -> Tensor:
+    """Pairs (x[2k], x[2k + 1]) of the last axis as (re, im) on a new last axis of size 2.
+
+    Raises:
+        TypeError: If the last size is not known.
+        ValueError: If it is odd, or x is a scalar.
+    """
+    x = strong("as_interleaved_complex", x)
+    last = x.sizes[normalize_axis("as_interleaved_complex", -1, x.rank)]
+    if not isinstance(last, int):
+        raise OperandError(
+            f"as_interleaved_complex: the last axis of {x.type.short()} is symbolic."
+        )
+    if last % 2:
+        raise ShapeError(f"as_interleaved_complex: the last axis of {x.type.short()} is odd.")
+    return reshape(x, (*x.sizes[:-1], last // 2, 2))
+
+
+@function
+def complex_mul(lhs: Tensor, rhs: Tensor) -> Tensor:
+    """Product of complex numbers given as (re, im) on the last axis; other axes broadcast.
+
+    Args:
+        lhs: Tensor [..., 2], numeric dtype.
+        rhs: Tensor [..., 2], numeric dtype.
+
+    Returns:
+        Tensor [..., 2] in the promoted dtype.
+
+    Raises:
+        ValueError: If a last axis does not have the size 2.
+    """
+    operands = [strong("complex_mul", lhs), strong("complex_mul", rhs)]
+    for x in operands:
+        if x.sizes[-1:] != (2,):
+            raise ShapeError(f"complex_mul: expected [..., 2], got {x.type.short()}.")
+    a, b = (slice_axis(operands[0], -1, i, i + 1) for i in range(2))
+    c, d = (slice_axis(operands[1], -1, i, i + 1) for i in range(2))
+    return concat([a * c - b * d, a * d + b * c], axis=-1)
 
 
 # ---- devices and assertions --------------------------------------------------------------------
@@ -386,11 +438,16 @@ def _transferred(op: Op, x: TensorType, *, device: DeviceRef) -> TensorType:
     return TensorType.of(x.dtype, x.sizes, device)
 
 
-@op(Kind.OPAQUE, _transferred, prepare=_on_device)
-def transfer_to(xp: Any, x: Tensor, device: Any) -> Tensor:
-    """Copies a tensor to a device; `Tensor.to` skips the copy where it is there already."""
+@op(Kind.OPAQUE, _transferred, prepare=_on_device, name="transfer_to")
+def _transfer(xp: Any, x: Tensor, device: Any) -> Tensor:
+    """Copies a tensor to a device."""
     host = backends.get(_array_device(x)).to_host(x)
     return backends.get(device).from_host(host, device.id)
+
+
+def transfer_to(x: Tensor, device: Any) -> Tensor:
+    """Copies a tensor to a `Device` or `DeviceRef`; if it is there already, returns it as it is."""
+    return strong("transfer_to", x).to(device)
 
 
 def _array_device(array: Any) -> DeviceRef:
@@ -403,13 +460,13 @@ def _rebind_sizes(op: Op, x: TensorType, *, shape: Any, message: str) -> dict[st
 
 
 def _rebound(op: Op, x: TensorType, *, shape: Sizes, message: str) -> TensorType:
-    known = zip(x.sizes, shape, strict=False)
+    known = list(zip(x.sizes, shape, strict=False))
     wrong = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in known)
     if len(shape) != x.rank or wrong:
         raise ShapeError(
             f"rebind: {x.short()} cannot have the shape {format_sizes(shape)}. {message}".rstrip()
         )
-    return x.with_sizes(shape)
+    return x.with_sizes(tuple(a if isinstance(a, int) else b for a, b in known))
 
 
 @op(V, _rebound, prepare=_rebind_sizes)
@@ -424,7 +481,8 @@ def rebind(xp: Any, x: Tensor, shape: Iterable[Any], message: str = "") -> Tenso
     Raises:
         ValueError: If the rank or a known size differs, or a symbolic one at run time.
     """
-    if x.shape != tuple(shape):
+    # Outside a graph a name has no size and stands for any.
+    if any(isinstance(want, int) and have != want for have, want in zip(x.shape, shape)):
         raise ShapeError(
             f"rebind: expected {format_sizes(tuple(shape))}, got {format_sizes(x.shape)}. {message}"
         )

@@ -1,0 +1,297 @@
+"""Random tensors: uniform and normal, from a seed that every draw takes and moves on by 1."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from maxmod.defaults import resolve
+from maxmod.device import CPU_REF
+from maxmod.dim import Sizes, as_sizes
+from maxmod.dtype import DType, storage_dtype
+from maxmod.errors import ArgumentError, DTypeError, OperandError, RandomError
+from maxmod.literal import is_scalar, rounded, weak_scalar
+from maxmod.op import Kind, Op, function, op
+from maxmod.ops.context import active_trace
+from maxmod.ops.philox import chunks
+from maxmod.rules import created
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+
+# ---- the seed ----------------------------------------------------------------------------------
+
+_LOCK = threading.Lock()
+_seed = 0
+_SEEDS = 2**64
+
+
+def set_seed(seed: Any = 0) -> None:
+    """Sets the seed of the next draw: of this process, or of the graph that is being traced.
+
+    Args:
+        seed: An int (taken modulo 2^64), or an integer tensor with one element.
+
+    Raises:
+        ValueError: If a tensor is not of shape [] or [1] or holds no integers.
+        TypeError: For anything else.
+    """
+    global _seed
+    number = _seed_number(seed)
+    trace = active_trace()
+    if trace is not None:
+        trace.seed = number  # type: ignore[attr-defined]
+        return
+    with _LOCK:
+        _seed = number
+
+
+def _seed_number(seed: Any) -> int:
+    if isinstance(seed, Tensor):
+        if seed.sizes not in ((), (1,)) or not seed.dtype.is_integral():
+            raise ArgumentError(f"set_seed: expected an integer scalar, got {seed.type.short()}.")
+        seed = seed.item()
+    if not isinstance(seed, (int, np.integer)):
+        raise OperandError(f"set_seed: expected an int, got {type(seed).__name__}.")
+    return int(seed) % _SEEDS
+
+
+def seed() -> Tensor:
+    """The seed that the next draw of this process takes, as uint64 [1] on the host."""
+    with _LOCK:
+        return Tensor([_seed], dtype=DType.uint64, device=CPU_REF)
+
+
+def _take_seed() -> int:
+    """Returns the current seed and moves on by 1."""
+    global _seed
+    trace = active_trace()
+    if trace is not None:
+        current = getattr(trace, "seed", None)
+        if current is None:
+            raise RandomError(
+                "No seed set! A random op in a compiled function needs a fixed seed. Hint: call "
+                "random.set_seed(...) inside the function, or draw outside and pass the tensor in."
+            )
+        trace.seed = (current + 1) % _SEEDS  # type: ignore[attr-defined]
+        return current
+    with _LOCK:
+        current = _seed
+        _seed = (current + 1) % _SEEDS
+        return current
+
+
+# ---- uniform -----------------------------------------------------------------------------------
+
+
+def _uniform_type(op: Op, *, dtype: DType, **attrs: Any) -> TensorType:
+    if dtype is DType.bool:
+        raise DTypeError("uniform: dtype: expected a number type, got bool.")
+    return created(op, dtype=dtype, **attrs)
+
+
+@op(Kind.SOURCE, _uniform_type, name="random_uniform")
+def _uniform(
+    xp: Any, *, shape: Sizes, low: Any, high: Any, dtype: DType, device: Any, seed: int
+) -> Tensor:
+    """Numbers in [low, high); see `uniform`."""
+    make = _real_values(xp, low, high, dtype) if dtype.is_float() else _whole_values(xp, low, high)
+    result = xp.empty(math.prod(shape), dtype=storage_dtype(dtype))
+    for start, words in chunks(xp, seed, result.size):
+        values = make(words)
+        result[start : start + values.size] = values[: result.size - start].astype(result.dtype)
+    return result.reshape(shape)
+
+
+def _real_values(xp: Any, low: float, high: float, dtype: DType) -> Callable[[Any], Any]:
+    bits, real = _precision(dtype)
+    unit, base = real((high - low) * 2.0**-bits), real(low)
+    limit = _last_below(low, high, dtype)
+
+    def make(words: Any) -> Any:
+        values = (words >> np.uint64(64 - bits)).astype(np.int64).astype(real) * unit + base
+        return values if limit is None else xp.minimum(values, real(limit))
+
+    return make
+
+
+def _whole_values(xp: Any, low: int, high: int) -> Callable[[Any], Any]:
+    span = np.uint64(abs(high - low))
+    largest = np.uint64(max(int(span) - 1, 0))
+    base = np.uint64(low % 2**64)
+
+    def make(words: Any) -> Any:
+        steps = (words >> np.uint64(11)).astype(np.float64) * (float(span) * 2.0**-53)
+        steps = xp.minimum(xp.floor(steps).astype(np.uint64), largest)
+        return base + steps if high >= low else base - steps  # wraps to signed values
+
+    return make
+
+
+def _precision(dtype: DType) -> tuple[int, Any]:
+    """How many bits of a word are used, and the type in which a dtype is drawn."""
+    return (53, np.float64) if dtype is DType.float64 else (24, np.float32)
+
+
+def _last_below(low: float, high: float, dtype: DType) -> float | None:
+    """The largest value of a dtype below `high`, which rounding must not reach, if there is one."""
+    bounds = rounded([low, high], dtype)
+    if not bounds[1] > bounds[0]:
+        return None
+    return float(np.nextafter(bounds[1], bounds[0]))
+
+
+@function
+def uniform(
+    shape: Iterable[Any] = (),
+    range: Any = (0, 1),
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+) -> Tensor:
+    """Independent numbers, uniform in the half-open interval [low, high).
+
+    Args:
+        shape: Sizes of the result.
+        range: The pair (low, high).
+        dtype: A number type; the default dtype if it is not given. Integers are drawn from low,
+            low + 1, ... high - 1.
+        device: Where to put it; the numbers are the same everywhere.
+
+    Raises:
+        ValueError: If the range is not a pair of numbers that the dtype holds.
+        RuntimeError: While tracing, if no seed was set in the traced function.
+
+    Example:
+        >>> from maxmod import random
+        >>> random.set_seed(7)
+        >>> x = random.uniform([1000], (-1, 1))
+        >>> bool(x.min() >= -1), bool(x.max() < 1)
+        (True, True)
+    """
+    low, high = range
+    dtype, ref = resolve(dtype, device)
+    bounds = [weak_scalar(_number("uniform", bound), dtype) for bound in (low, high)]
+    return _uniform(
+        shape=as_sizes(shape, "uniform: shape"),
+        low=bounds[0],
+        high=bounds[1],
+        dtype=dtype,
+        device=ref,
+        seed=_take_seed(),
+    )
+
+
+def _number(name: str, value: Any) -> Any:
+    if isinstance(value, Tensor) and value.sizes == ():
+        value = value.item()
+    if not is_scalar(value):
+        raise ArgumentError(f"{name}: Expected a scalar value, got {type(value).__name__}.")
+    return value
+
+
+# ---- normal ------------------------------------------------------------------------------------
+
+
+def _normal_type(op: Op, *, dtype: DType, **attrs: Any) -> TensorType:
+    if dtype is DType.bool:
+        raise DTypeError("normal: dtype: expected a number type, got bool.")
+    return created(op, dtype=dtype, **attrs)
+
+
+@op(Kind.SOURCE, _normal_type, name="random_normal")
+def _normal(
+    xp: Any, *, shape: Sizes, mean: float, std: float, dtype: DType, device: Any, seed: int
+) -> Tensor:
+    """Normally distributed numbers; see `normal`.
+
+    Source: G. E. P. Box and M. E. Muller, A note on the generation of random normal deviates, Ann.
+    Math. Stat. 29 (1958). Two words give two numbers.
+    """
+    bits, real = _precision(dtype)
+    step = real(2.0**-bits)
+    result = xp.empty(math.prod(shape), dtype=storage_dtype(dtype))
+    for start, words in chunks(xp, seed, result.size):
+        steps = (words >> np.uint64(64 - bits)).astype(np.int64).astype(real)
+        # The first of a pair is in (0, 1], so that its logarithm is finite.
+        radius = xp.sqrt(xp.log((steps[0::2] + real(1)) * step) * real(-2)) * real(std)
+        angle = steps[1::2] * real(2 * math.pi * 2.0**-bits)
+        values = xp.empty(words.size, dtype=real)
+        values[0::2] = radius * xp.cos(angle)
+        values[1::2] = radius * xp.sin(angle)
+        values += real(mean)
+        if not dtype.is_float():
+            values = xp.rint(values)
+        result[start : start + values.size] = values[: result.size - start].astype(result.dtype)
+    return result.reshape(shape)
+
+
+@function
+def normal(
+    shape: Iterable[Any] = (),
+    mean: float = 0.0,
+    std: float = 1.0,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+) -> Tensor:
+    """Independent numbers from the normal distribution with a mean and a standard deviation.
+
+    Args:
+        shape: Sizes of the result.
+        mean: The mean.
+        std: The standard deviation.
+        dtype: A number type; the default dtype if it is not given. Narrow floats and integers are
+            drawn as float32; integers are rounded to nearest, ties to even.
+        device: Where to put it; the numbers are the same everywhere, but for rounding.
+
+    Raises:
+        ValueError: If mean or std is no number.
+        RuntimeError: While tracing, if no seed was set in the traced function.
+    """
+    dtype, ref = resolve(dtype, device)
+    return _normal(
+        shape=as_sizes(shape, "normal: shape"),
+        mean=float(_number("normal", mean)),
+        std=float(_number("normal", std)),
+        dtype=dtype,
+        device=ref,
+        seed=_take_seed(),
+    )
+
+
+@function
+def gaussian(
+    shape: Iterable[Any] = (),
+    mean: float = 0.0,
+    std: float = 1.0,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+) -> Tensor:
+    """Another name of `normal`."""
+    return normal(shape, mean, std, dtype=dtype, device=device)
+
+
+# ---- like another tensor -----------------------------------------------------------------------
+
+
+@function
+def uniform_like(like: Tensor | TensorType, range: Any = (0, 1)) -> Tensor:
+    """Uniform numbers with the shape, dtype and device of a tensor or type."""
+    return uniform(like.shape, range, dtype=like.dtype, device=like.device)
+
+
+@function
+def normal_like(like: Tensor | TensorType, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Normal numbers with the shape, dtype and device of a tensor or type."""
+    return normal(like.shape, mean, std, dtype=like.dtype, device=like.device)
+
+
+@function
+def gaussian_like(like: Tensor | TensorType, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Another name of `normal_like`."""
+    return normal_like(like, mean, std)
