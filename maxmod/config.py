@@ -83,6 +83,17 @@ VARIABLES = (
     Variable("check", bool, False, _FLAG, "1 compares every kernel with its ops run one by one"),
     Variable("sync", bool, False, _FLAG, "1 waits for the device after every step"),
     Variable("progress", bool, True, _FLAG, "0 switches progress bars off"),
+    Variable("cc", str, "", "a command or path", "the C compiler; else CC, cc, gcc or clang"),
+    Variable("cache_dir", str, "", "a folder", "where built kernels are kept"),
+    Variable("nocache", bool, False, _FLAG, "1 neither reads nor writes the kernel cache"),
+    Variable(
+        "cache_max_bytes",
+        int,
+        1 << 30,
+        "0 or more",
+        "size at which the kernel cache is trimmed",
+        limits=(0, 1 << 62),
+    ),
 )
 _BY_NAME = {variable.name: variable for variable in VARIABLES}
 
@@ -99,6 +110,10 @@ class Config:
     check: bool = False
     sync: bool = False
     progress: bool = True
+    cc: str = ""
+    cache_dir: str = ""
+    nocache: bool = False
+    cache_max_bytes: int = 1 << 30
 
 
 assert [f.name for f in fields(Config)] == [v.name for v in VARIABLES]

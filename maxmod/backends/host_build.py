@@ -1,0 +1,254 @@
+"""Running the C compiler: trying its flags, and building shared libraries.
+
+Imported by `host_compiler` only when something is missing in the kernel cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from maxmod import kernel_cache, kernel_text
+from maxmod.errors import CompileError
+from maxmod.kernel import KernelSource
+
+TIMEOUT_S = 300.0
+MAX_LOG_LINES = 40
+
+# Every number here is meant: no -ffast-math, because NaN and infinities must survive.
+_ALWAYS = (
+    "-std=gnu11",
+    "-O3",
+    "-fPIC",
+    "-shared",
+    "-w",
+    "-ffp-contract=fast",  # a * b + c may round once
+    "-fno-math-errno",  # sqrt and floor become instructions
+    "-fno-trapping-math",  # comparisons become selects
+    "-fwrapv",  # integers wrap on overflow
+    "-fno-strict-aliasing",
+)
+# Alternatives, best first; the first that builds and loads is taken.
+_NATIVE = (("-march=native",), ("-mcpu=native",), ())
+_OPENMP = (("openmp", ("-fopenmp",)), ("serial", ("-fopenmp-simd",)), ("serial", ()))
+# GCC 12 and older prefer 256-bit vectors everywhere. Processors with VNNI (Ice Lake, Zen 4 and
+# later) run 512-bit ones at full clock.
+_WIDE_VECTORS = ("-mprefer-vector-width=512",)
+
+_SAMPLE = """
+#include <math.h>
+#include <stdint.h>
+void sample(float *x, int64_t n)
+{
+    #pragma omp parallel for simd
+    for (int64_t i = 0; i < n; i++)
+        x[i] = sqrtf(x[i]);
+}
+"""
+
+
+class Refused(Exception):
+    """The compiler gave an error; holds its log."""
+
+
+def probe(path: str, options: tuple[str, ...]) -> tuple[tuple[str, str, list[str]] | None, str]:
+    """Finds out which flags a compiler accepts.
+
+    Returns:
+        (version, "openmp" or "serial", flags), or None with what is wrong.
+    """
+    problem = ""
+    with _folder() as folder:
+        for native in _NATIVE:
+            for openmp, threads in _OPENMP:
+                flags = [*options, *_ALWAYS, *native, *threads]
+                try:
+                    _load(_compile(path, flags, _SAMPLE, folder), folder, "sample")
+                except (Refused, OSError) as error:
+                    problem = problem or f"cannot build a shared library: {_first_line(error)}"
+                    continue
+                flags += _wide_vectors(path, flags)
+                return (_version(path), openmp, flags), ""
+    return None, problem
+
+
+def build_libraries(compiler: Any, sources: Mapping[str, KernelSource]) -> dict[str, ctypes.CDLL]:
+    """Compiles kernels side by side, saves them and loads them.
+
+    Args:
+        compiler: A `HostCompiler`.
+        sources: Kernels by their keys.
+
+    Returns:
+        The libraries by their keys.
+
+    Raises:
+        CompileError: For the first kernel that the compiler refuses, after all were tried.
+    """
+    results: dict[str, bytes | Exception] = {}
+    todo = iter(sources.items())
+    lock = threading.Lock()
+
+    def work(folder: str) -> None:
+        while True:
+            with lock:
+                key, source = next(todo, (None, None))
+            if key is None or source is None:
+                return
+            try:
+                results[key] = _build_one(compiler, key, source, folder)
+            except Exception as error:
+                results[key] = error
+
+    with _folder() as folder:
+        count = min(len(sources), _processors() + 1)
+        helpers = [threading.Thread(target=work, args=(folder,)) for _ in range(count - 1)]
+        for helper in helpers:
+            helper.start()
+        work(folder)
+        for helper in helpers:
+            helper.join()
+        failed = [key for key in sources if isinstance(results[key], Exception)]
+        if failed:
+            raise _failure(compiler, failed, sources, results)
+        return {key: _load_saved(key, results[key], folder) for key in sources}
+
+
+def _build_one(compiler: Any, key: str, source: KernelSource, folder: str) -> bytes:
+    text = kernel_text.full_text(source)
+    start = time.perf_counter()
+    data = _compile(compiler.path, [*compiler.flags, *source.options], text, folder)
+    note = {
+        "name": source.name,
+        "dialect": source.dialect.value,
+        "entry": source.entry,
+        "compiler": compiler.version,
+        "flags": list(compiler.flags),
+        "options": list(source.options),
+        "build_time_s": round(time.perf_counter() - start, 4),
+    }
+    kernel_cache.store(key, data, source=text, note=json.dumps(note, indent=1) + "\n")
+    return data
+
+
+def _compile(path: str, flags: list[str], text: str, folder: str) -> bytes:
+    """Returns the shared library; raises `Refused` with the log."""
+    handle, output = tempfile.mkstemp(suffix=".so", dir=folder)
+    os.close(handle)
+    # The text comes through a pipe, so that no file name gets into the library.
+    command = [path, *flags, "-x", "c", "-", "-o", output, "-lm"]
+    try:
+        done = subprocess.run(
+            command,
+            input=text.encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=TIMEOUT_S,
+            env={**os.environ, "LC_ALL": "C"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Refused(f"the compiler took longer than {TIMEOUT_S:.0f} s") from None
+    except OSError as error:
+        raise Refused(f"cannot be started: {error.strerror}") from None
+    if done.returncode:
+        log = done.stdout.decode("utf-8", "replace").strip()
+        raise Refused(log or f"the compiler ended with status {done.returncode}")
+    with open(output, "rb") as file:
+        return file.read()
+
+
+def _load_saved(key: str, data: Any, folder: str) -> ctypes.CDLL:
+    """Loads a library from the cache, or from a temporary file if it could not be saved there."""
+    entry = kernel_cache.load(key)
+    if entry is not None:
+        with contextlib.suppress(OSError):  # a cache in a folder without execution rights
+            return ctypes.CDLL(entry.path)
+    return _load(data, folder, key)
+
+
+def _load(data: bytes, folder: str, name: str) -> ctypes.CDLL:
+    """Loads a library from a file of its own, whose name no other library of the process has."""
+    path = os.path.join(folder, f"{name}.so")
+    with open(path, "wb") as file:
+        file.write(data)
+    return ctypes.CDLL(path)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[str]:
+    """A temporary folder; libraries stay loaded after their files are gone."""
+    folder = tempfile.mkdtemp(prefix="maxmod-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _failure(
+    compiler: Any,
+    failed: list[str],
+    sources: Mapping[str, KernelSource],
+    results: Mapping[str, Any],
+) -> Exception:
+    key = failed[0]
+    error = results[key]
+    if not isinstance(error, Refused):
+        return error
+    log = str(error)
+    lines = log.splitlines()
+    shown = "\n".join(lines[:MAX_LOG_LINES])
+    if len(lines) > MAX_LOG_LINES:
+        shown += f"\n... {len(lines) - MAX_LOG_LINES} more lines"
+    path = _save_refused(key, kernel_text.full_text(sources[key]))
+    others = f" ({len(failed) - 1} more kernels failed)" if len(failed) > 1 else ""
+    return CompileError(
+        f"host_compiler: {sources[key].name}: {compiler.path} refused the kernel{others}:\n"
+        f"{shown}\nThe source was saved as {path}.",
+        log=log,
+        source_path=path,
+    )
+
+
+def _save_refused(key: str, text: str) -> str:
+    """Saves a refused source where it stays, named by its content."""
+    path = os.path.join(tempfile.gettempdir(), f"maxmod-refused-{key[:16]}.c")
+    with contextlib.suppress(OSError):
+        handle, temporary = tempfile.mkstemp(prefix="maxmod-refused-", suffix=".c")
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    return path
+
+
+def _version(path: str) -> str:
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    return (done.stdout or done.stderr).split("\n")[0].strip()
+
+
+def _wide_vectors(path: str, flags: list[str]) -> list[str]:
+    done = subprocess.run(
+        [path, *flags, "-dM", "-E", "-x", "c", os.devnull],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return list(_WIDE_VECTORS) if "__AVX512VNNI__" in done.stdout else []
+
+
+def _processors() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,240 @@
+"""Host kernels: the system's C compiler, found and probed once, and kernels loaded with ctypes.
+
+With a warm cache nothing is started and nothing is compiled: finding the compiler is a look along
+PATH, what it can do is read from the kernel cache, and so are the kernels. Everything that runs the
+compiler is in `host_build`, which is imported when there is something to build.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from maxmod import config, kernel_cache, kernel_text
+from maxmod.errors import CompileError
+from maxmod.kernel import Dialect, KernelSource
+
+PROBE_VERSION = 1  # raise it when the flags that are tried change
+_BUILD = "maxmod.backends.host_build"  # imports subprocess; needed only where something is missing
+
+
+class HostCompiler(NamedTuple):
+    """A C compiler that works, with the flags that it accepts on this machine.
+
+    Attributes:
+        path: The program.
+        version: First line of what it says about itself.
+        flags: Options for every kernel, warnings and libraries included.
+        openmp: Whether kernels run on several threads.
+        identity: Everything about compiler and processor that decides the result.
+    """
+
+    path: str
+    version: str
+    flags: tuple[str, ...]
+    openmp: bool
+    identity: str
+
+
+class HostKernel:
+    """A loaded kernel. Calling it costs one foreign call, during which other threads may run.
+
+    Attributes:
+        name: The name of its source.
+        key: Its key in the kernel cache.
+        entry_pointer: Address of ``void entry(void *const *buffers, const int64_t *scalars)``.
+        call: The bare foreign function of two addresses.
+        cached: Whether it came from the cache.
+    """
+
+    __slots__ = ("_library", "cached", "call", "entry_pointer", "key", "name")
+
+    def __init__(
+        self, name: str, key: str, library: ctypes.CDLL, entry: str, *, cached: bool
+    ) -> None:
+        function = getattr(library, entry)
+        function.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+        function.restype = None
+        self.name = name
+        self.key = key
+        self.call: Callable[[Any, Any], None] = function
+        self.entry_pointer = ctypes.cast(function, ctypes.c_void_p).value or 0
+        self.cached = cached
+        self._library = library
+
+    def __call__(self, buffers: Any, scalars: Any) -> None:
+        """Runs the kernel.
+
+        Args:
+            buffers: Address of a table of pointers, or a ctypes array of them.
+            scalars: Address of a table of int64, or a ctypes array of them; None if there are none.
+        """
+        self.call(buffers, scalars)
+
+    def __repr__(self) -> str:
+        return f"HostKernel({self.name!r})"
+
+
+def find() -> HostCompiler | None:
+    """Returns the C compiler, or None if there is none that works."""
+    return _find(*_settings())[0]
+
+
+def unavailable_reason() -> str:
+    """Returns why kernels cannot be built, with a hint; empty if they can."""
+    return _find(*_settings())[1]
+
+
+def build_all(sources: Sequence[KernelSource]) -> list[HostKernel]:
+    """Builds and loads kernels; those that are not in the cache are compiled side by side.
+
+    Args:
+        sources: Kernels of the host dialect.
+
+    Returns:
+        One kernel for each source, in order.
+
+    Raises:
+        CompileError: If there is no C compiler, or it refuses a kernel; the error has its log and
+            the path where the source was saved.
+    """
+    compiler = find()
+    if compiler is None:
+        raise CompileError(unavailable_reason())
+    keys = [_key(compiler, source) for source in sources]
+    kernels: dict[str, HostKernel] = {}
+    missing: dict[str, KernelSource] = {}
+    for source, key in zip(sources, keys, strict=True):
+        if key in kernels or key in missing:
+            continue
+        kernel = _load_cached(source, key)
+        if kernel is None:
+            missing[key] = source
+        else:
+            kernels[key] = kernel
+    if missing:
+        libraries = importlib.import_module(_BUILD).build_libraries(compiler, missing)
+        for key, library in libraries.items():
+            source = missing[key]
+            kernels[key] = HostKernel(source.name, key, library, source.entry, cached=False)
+    return [kernels[key] for key in keys]
+
+
+def build(source: KernelSource) -> HostKernel:
+    """Builds and loads one kernel; see `build_all`."""
+    return build_all([source])[0]
+
+
+def _key(compiler: HostCompiler, source: KernelSource) -> str:
+    if source.dialect is not Dialect.HOST:
+        raise CompileError(
+            f"host_compiler: {source.name}: expected host text, got {source.dialect}."
+        )
+    return kernel_cache.make_key(
+        "host",
+        compiler.identity,
+        "\0".join((*compiler.flags, *source.options)),
+        source.entry,
+        source.code,
+        shared=kernel_text.prelude(Dialect.HOST),
+    )
+
+
+def _load_cached(source: KernelSource, key: str) -> HostKernel | None:
+    entry = kernel_cache.load(key)
+    if entry is None:
+        return None
+    try:
+        return HostKernel(source.name, key, ctypes.CDLL(entry.path), source.entry, cached=True)
+    except (OSError, AttributeError):  # a folder without execution rights, or a damaged file
+        return None
+
+
+# ---- finding the compiler ------------------------------------------------------------------------
+
+
+def _settings() -> tuple[str, str, str, str, bool]:
+    current = config.current()
+    environ = os.environ
+    return (
+        current.cc,
+        environ.get("CC", ""),
+        environ.get("PATH", os.defpath),
+        kernel_cache.path(),
+        current.nocache,
+    )
+
+
+@functools.cache
+def _find(
+    wanted: str, cc: str, search_path: str, cache: str, nocache: bool
+) -> tuple[HostCompiler | None, str]:
+    """Returns the first compiler that works, and why there is none."""
+    problems = []
+    candidates = [wanted] if wanted else [*([cc] if cc else []), "cc", "gcc", "clang"]
+    for command in candidates:
+        words = command.split()
+        path = _which(words[0], search_path)
+        if path is None:
+            problems.append(f"{command}: not found")
+            continue
+        compiler, problem = _probe(path, tuple(words[1:]))
+        if compiler is not None:
+            return compiler, ""
+        problems.append(f"{command}: {problem}")
+    return None, (
+        f"host_compiler: no C compiler works: {'; '.join(problems)}. Hint: install gcc or clang, "
+        "or name one with MAXMOD_CC."
+    )
+
+
+def _which(program: str, search_path: str) -> str | None:
+    """Looks along PATH, like `shutil.which`, which costs 3 ms to import."""
+    folders = [""] if os.path.dirname(program) else search_path.split(os.pathsep)
+    suffixes = (".exe", "") if sys.platform == "win32" else ("",)
+    for folder in folders:
+        for suffix in suffixes:
+            path = os.path.join(folder, program + suffix)
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                return os.path.abspath(path)
+    return None
+
+
+def _probe(path: str, options: tuple[str, ...]) -> tuple[HostCompiler | None, str]:
+    """Returns the compiler with its flags, from the cache or by trying them."""
+    facts = os.stat(path)  # of the program itself, behind all links
+    file = f"{os.path.realpath(path)} {facts.st_size} {facts.st_mtime_ns}"
+    identity = f"{file}\n{processor()}"
+    key = kernel_cache.make_key(f"probe {PROBE_VERSION}", identity, "\0".join(options))
+    entry = kernel_cache.load(key)
+    if entry is not None:
+        version, openmp, *flags = entry.data.decode().split("\n")
+    else:
+        found, problem = importlib.import_module(_BUILD).probe(path, options)
+        if found is None:
+            return None, problem
+        version, openmp, flags = found
+        kernel_cache.store(key, "\n".join((version, openmp, *flags)).encode())
+    identity = f"{version}\n{identity}"
+    return HostCompiler(path, version, tuple(flags), openmp == "openmp", identity), ""
+
+
+@functools.cache
+def processor() -> str:
+    """Returns the model and the instruction sets of the processor."""
+    lines = [f"{sys.platform} {os.uname().machine}" if hasattr(os, "uname") else sys.platform]
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            text = file.read(8192)  # of the first processor only: the file grows with their number
+    except OSError:
+        text = ""
+    names = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    for line in text.split("\n\n")[0].splitlines():
+        if line.partition(":")[0].strip() in names:
+            lines.append(line.partition(":")[2].strip())
+    return "\n".join(lines)
