@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 # Read once, when maxmod is imported; threads and child processes see it too.
 os.environ["MAXMOD_VERIFY"] = "1"
+# Kernels that an earlier run built must not hide a fault of this one. Workers share the folder.
+_IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if not _IS_WORKER:
+    os.environ["MAXMOD_CACHE_DIR"] = tempfile.mkdtemp(prefix="maxmod-tests-")
 
 import hypothesis
 import pytest
@@ -51,6 +57,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--require") == "gpu" and not _GPUS:
         raise pytest.UsageError(f"--require=gpu: no GPU can be used. {_NO_GPU}")
+
+
+def pytest_unconfigure() -> None:
+    if not _IS_WORKER:
+        shutil.rmtree(os.environ["MAXMOD_CACHE_DIR"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -54,6 +54,7 @@ LAYERS = {
     "weights": 9,
     "models": 9,
     "generate": 9,
+    "text": 9,
     "__init__": 10,
     "functional": 10,
     "driver": 10,

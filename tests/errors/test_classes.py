@@ -28,6 +28,7 @@ BUILT_INS = {
     "NoGraphError": (LookupError,),
     "OperandError": (TypeError,),
     "OutOfMemoryError": (MemoryError,),
+    "PaddingError": (ValueError, AssertionError),
     "RandomError": (RuntimeError,),
     "ShapeError": (ValueError,),
     "SliceError": (IndexError, ValueError),
