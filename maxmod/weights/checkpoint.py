@@ -19,7 +19,7 @@ from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 from maxmod.weights.header import Entry, fail, quote, read_header
 from maxmod.weights.index import Files, find_files
-from maxmod.weights.mapping import Weights, aligned_empty
+from maxmod.weights.mapping import Weights, aligned_empty, static_sizes
 from maxmod.weights.parallel import in_parallel
 
 _MAX_READ = 1 << 30  # bytes; one read call of Linux returns at most 2 GB
@@ -62,11 +62,11 @@ class WeightFile:
         dtype = storage_dtype(entry.type.dtype)
         if self._map is not None and entry.start % dtype.itemsize == 0 and entry.nbytes:
             raw = np.frombuffer(self._map, np.uint8, entry.nbytes, entry.start)
-            array = raw.view(dtype).reshape(entry.type.sizes)
+            array = raw.view(dtype).reshape(static_sizes(entry.type.sizes))
         else:
             array = aligned_empty(entry.type.sizes, dtype)
             raw = array.reshape(-1).view(np.uint8)
-            self._read_into(entry, memoryview(raw))
+            self._read_into(entry, raw.data)
         if entry.type.dtype is DType.bool and entry.nbytes and int(raw.max()) > 1:
             raise fail(
                 self.path, f"tensor {quote(entry.name)}: expected bytes 0 or 1 for BOOL, got others"

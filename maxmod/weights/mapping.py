@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import collections
 import itertools
+import math
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from maxmod.dim import Sizes
 from maxmod.dtype import DType
 from maxmod.errors import WeightsError, did_you_mean
 from maxmod.tensor import Tensor
@@ -94,7 +96,7 @@ class Weights(Mapping[str, Tensor]):
     # Comparing or hashing contents would read every tensor.
     __eq__ = object.__eq__
     __ne__ = object.__ne__
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
     def tensor_type(self, name: str) -> TensorType:
         """Returns the type of a tensor; reads no data.
@@ -175,14 +177,18 @@ def _cast_type(type: TensorType, dtype: DType) -> TensorType:
     return type.cast(dtype) if _casts(type, dtype) else type
 
 
-def aligned_empty(sizes: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+def static_sizes(sizes: Sizes) -> tuple[int, ...]:
+    """Returns the sizes of stored data, which are never symbolic."""
+    return tuple(int(size) for size in sizes)
+
+
+def aligned_empty(sizes: Sizes, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """Returns an uninitialised array whose data starts at a multiple of `ALIGNMENT` bytes."""
-    nbytes = dtype.itemsize
-    for size in sizes:
-        nbytes *= size
+    shape = static_sizes(sizes)
+    nbytes = math.prod(shape) * dtype.itemsize
     raw = np.empty(nbytes + ALIGNMENT - 1, dtype=np.uint8)
     skip = -raw.ctypes.data % ALIGNMENT
-    return raw[skip : skip + nbytes].view(dtype).reshape(sizes)
+    return raw[skip : skip + nbytes].view(dtype).reshape(shape)
 
 
 def compact(tensor: Tensor) -> Tensor:

@@ -404,6 +404,6 @@ class _Join(Step):
         arrays = [tensor.data for tensor in tensors]
         if not all(isinstance(array, np.ndarray) for array in arrays):
             return call("concat", tensors, axis=self.axis)
-        whole = aligned_empty(type.sizes, storage_dtype(type.dtype))  # type: ignore[arg-type]
+        whole = aligned_empty(type.sizes, storage_dtype(type.dtype))
         np.concatenate(arrays, axis=self.axis, out=whole)
         return Tensor.wrap(whole, type)

@@ -245,7 +245,7 @@ def _write_shard(
             tensor = weights[name]
             host = backends.get(tensor.type.device).to_host(tensor.data)
             raw = np.ascontiguousarray(host).reshape(-1).view(np.uint8)
-            _write(fd, memoryview(raw), advance)
+            _write(fd, raw.data, advance)
 
 
 def _save_single(
