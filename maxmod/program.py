@@ -123,10 +123,12 @@ class Program:
         constant = step.is_view or op.kind is Kind.SOURCE
         if constant and all(slot in self._static for slot in inputs):
             arrays = [self._template[slot] for slot in inputs]
-            for slot, array in zip(outputs, backend.run(op, arrays, attrs, types)):
-                self._template[slot] = array
-                self._static.add(slot)
-            return
+            results = backend.run(op, arrays, attrs, types)
+            if not self._is_copy_of_arena(arrays, results):
+                for slot, array in zip(outputs, results):
+                    self._template[slot] = array
+                    self._static.add(slot)
+                return
         frees = [slot for slot in step.frees if slot not in self._static]
 
         def run(slots: list[Any]) -> None:
@@ -137,6 +139,13 @@ class Program:
                 slots[slot] = None
 
         self._actions.append(run)
+
+    def _is_copy_of_arena(self, arrays: Sequence[Any], results: Sequence[Any]) -> bool:
+        """True if a view of an intermediate had to copy it: a reshape after a permute does."""
+        overlap = self._backend.xp.may_share_memory
+        return any(overlap(array, self._arena) for array in arrays) and not all(
+            overlap(array, self._arena) for array in results
+        )
 
     def _checked(self, step: RunKernel, types: Sequence[TensorType], action: Action) -> Action:
         """Compares every launch with the group run op by op (`MAXMOD_CHECK=1`)."""
