@@ -167,6 +167,24 @@ def store(key: str, data: bytes, *, source: str = "", note: str = "") -> str | N
     return name + ".bin"
 
 
+def keep_source(key: str, source: str) -> str:
+    """Saves a text that a compiler refused, next to the entries; a later `clear` removes it.
+
+    Returns:
+        The path, or an empty string if it could not be saved.
+    """
+    if config.current().nocache:
+        return ""
+    folder = path()
+    name = os.path.join(folder, key + ".src")
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        _write(name, source.encode())
+    except OSError:
+        return ""
+    return name
+
+
 def info() -> CacheInfo:
     """Returns what the cache holds."""
     folder = path()

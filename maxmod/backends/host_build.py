@@ -18,11 +18,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from maxmod import kernel_cache, kernel_text
-from maxmod.errors import CompileError
+from maxmod.backends.refusal import refused
 from maxmod.kernel import KernelSource
 
 TIMEOUT_S = 300.0
-MAX_LOG_LINES = 40
 
 # Every number here is meant: no -ffast-math, because NaN and infinities must survive.
 _ALWAYS = (
@@ -204,30 +203,9 @@ def _failure(
     error = results[key]
     if not isinstance(error, Refused):
         return error
-    log = str(error)
-    lines = log.splitlines()
-    shown = "\n".join(lines[:MAX_LOG_LINES])
-    if len(lines) > MAX_LOG_LINES:
-        shown += f"\n... {len(lines) - MAX_LOG_LINES} more lines"
-    path = _save_refused(key, kernel_text.full_text(sources[key]))
     others = f" ({len(failed) - 1} more kernels failed)" if len(failed) > 1 else ""
-    return CompileError(
-        f"host_compiler: {sources[key].name}: {compiler.path} refused the kernel{others}:\n"
-        f"{shown}\nThe source was saved as {path}.",
-        log=log,
-        source_path=path,
-    )
-
-
-def _save_refused(key: str, text: str) -> str:
-    """Saves a refused source where it stays, named by its content."""
-    path = os.path.join(tempfile.gettempdir(), f"maxmod-refused-{key[:16]}.c")
-    with contextlib.suppress(OSError):
-        handle, temporary = tempfile.mkstemp(prefix="maxmod-refused-", suffix=".c")
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    return path
+    reason = f"{compiler.path} refused the kernel{others}"
+    return refused("host_compiler", sources[key], key, reason, str(error))
 
 
 def _version(path: str) -> str:

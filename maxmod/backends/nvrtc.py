@@ -1,0 +1,251 @@
+"""CUDA C to machine code through NVRTC, called with ctypes: no CuPy, no driver and no GPU needed.
+
+The result is a cubin, not PTX: only the assembler finds wrong sizes and instructions, and a cubin
+loads on every driver of the same major version. A kernel that is in the cache does not load NVRTC.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import glob
+import importlib.util
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from maxmod import kernel_cache, kernel_text
+from maxmod.backends.refusal import refused
+from maxmod.errors import CompileError
+from maxmod.kernel import Dialect, KernelSource
+
+_OPTIONS = ("--std=c++17", "--ptxas-options=-v")  # -v: registers and spills are in the log
+_HINT = (
+    "Hint: pip install 'maxmod[cuda13]' or 'maxmod[cuda12]', or just "
+    "'cuda-toolkit[nvrtc]' to compile without a GPU."
+)
+_NAMES = "nvrtc64_*.dll" if sys.platform == "win32" else "libnvrtc.so.*"
+_SONAMES = ("libnvrtc.so.13", "libnvrtc.so.12")
+_VERSION = re.compile(r"\d+")
+_USAGE = re.compile(
+    r"Compiling entry function '(?P<entry>\w+)'.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<spill_stores>\d+) bytes spill stores, "
+    r"(?P<spill_loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
+
+
+class Usage(NamedTuple):
+    """What a kernel occupies on the device, as the assembler reports it."""
+
+    registers: int
+    stack_nbytes: int
+    spill_nbytes: int
+
+
+class Library(NamedTuple):
+    """A loaded NVRTC."""
+
+    handle: Any
+    path: str
+    version: tuple[int, int]
+
+
+def compile_cubin(source: KernelSource, arch: str) -> bytes:
+    """Returns the machine code of a kernel, from the cache if it is there.
+
+    Args:
+        source: A kernel of the CUDA dialect.
+        arch: The architecture, such as `sm_90`.
+
+    Raises:
+        CompileError: If NVRTC is missing or refuses the kernel; the error has its log.
+    """
+    key = _key(source, arch)
+    entry = kernel_cache.load(key)
+    if entry is not None:
+        return entry.data
+    start = time.perf_counter()
+    cubin, log = compile_text(source, arch)
+    note = _note(source, arch, log, time.perf_counter() - start)
+    kernel_cache.store(key, cubin, source=kernel_text.full_text(source), note=note)
+    return cubin
+
+
+def _key(source: KernelSource, arch: str) -> str:
+    path = _library_path()
+    if path is None:
+        raise CompileError(unavailable_reason())
+    return kernel_cache.make_key(
+        "cuda",
+        arch,
+        _file_identity(path),
+        "\0".join((*_OPTIONS, *source.options)),
+        source.entry,
+        source.code,
+        shared=kernel_text.prelude(Dialect.CUDA),
+    )
+
+
+def compile_text(source: KernelSource, arch: str) -> tuple[bytes, str]:
+    """Returns the machine code of a kernel and the log of NVRTC, without looking at the cache.
+
+    Args:
+        source: A kernel of the CUDA dialect.
+        arch: The architecture, such as `sm_90`.
+
+    Raises:
+        CompileError: If NVRTC is missing or refuses the kernel.
+    """
+    if source.dialect is not Dialect.CUDA:
+        raise CompileError(f"nvrtc: {source.name}: expected CUDA text, got {source.dialect}.")
+    nvrtc = load().handle
+    program = ctypes.c_void_p()
+    text = kernel_text.full_text(source).encode()
+    name = b"kernel.cu"
+    _check(nvrtc, nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, name, 0, None, None))
+    try:
+        options = [f"--gpu-architecture={arch}", *_OPTIONS, *source.options]
+        table = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
+        status = nvrtc.nvrtcCompileProgram(program, len(options), table)
+        log = _blob(nvrtc, program, "ProgramLog").rstrip(b"\0").decode("utf-8", "replace").strip()
+        if status:
+            raise _refused(nvrtc, source, arch, status, log)
+        return _blob(nvrtc, program, "CUBIN"), log
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def usage(log: str) -> dict[str, Usage]:
+    """Returns registers and spills by entry name, from the log of `compile_text`."""
+    return {
+        m["entry"]: Usage(
+            int(m["registers"]), int(m["stack"]), int(m["spill_stores"]) + int(m["spill_loads"])
+        )
+        for m in _USAGE.finditer(log)
+    }
+
+
+def warnings_of(log: str) -> str:
+    """Returns the lines of a log that are no resource report; empty for clean code."""
+    quiet = ("ptxas info", "ptxas    ")
+    lines = [line for line in log.splitlines() if line and not line.startswith(quiet)]
+    return "\n".join(lines)
+
+
+# ---- finding the library -------------------------------------------------------------------------
+
+
+def is_available() -> bool:
+    """Whether NVRTC is installed."""
+    return _library_path() is not None
+
+
+def unavailable_reason() -> str:
+    """Returns why nothing can be compiled, with a hint; empty if it can."""
+    return "" if is_available() else f"nvrtc: libnvrtc was not found. {_HINT}"
+
+
+@functools.cache
+def load() -> Library:
+    """Loads NVRTC.
+
+    Raises:
+        CompileError: If it is not installed or cannot be loaded.
+    """
+    path = _library_path()
+    if path is None:
+        raise CompileError(unavailable_reason())
+    try:
+        nvrtc = ctypes.CDLL(path)
+    except OSError as error:
+        raise CompileError(f"nvrtc: {path} cannot be loaded: {error}. {_HINT}") from None
+    nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
+    program = ctypes.c_void_p
+    text = ctypes.c_char_p
+    nvrtc.nvrtcCreateProgram.argtypes = (program, text, text, ctypes.c_int, program, program)
+    nvrtc.nvrtcCompileProgram.argtypes = (program, ctypes.c_int, program)
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check(nvrtc, nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    return Library(nvrtc, path, (major.value, minor.value))
+
+
+@functools.cache
+def _library_path() -> str | None:
+    """Returns the newest NVRTC: of the wheels, of a toolkit, or where the loader looks."""
+    for path in _candidates():
+        return path
+    for name in _SONAMES:
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return name
+    return None
+
+
+def _candidates() -> Iterator[str]:
+    spec = importlib.util.find_spec("nvidia")  # the wheels share this namespace package
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    for place in places:
+        found = glob.glob(os.path.join(place, "*", "lib", _NAMES))
+        found += glob.glob(os.path.join(place, "*", "bin", "**", _NAMES), recursive=True)
+        yield from sorted(found, key=_version_of, reverse=True)
+    roots = [os.environ.get("CUDA_HOME", ""), os.environ.get("CUDA_PATH", ""), "/usr/local/cuda"]
+    for root in filter(None, roots):
+        for folder in ("lib64", "lib", "bin"):
+            yield from sorted(glob.glob(os.path.join(root, folder, _NAMES)), key=_version_of)
+
+
+def _version_of(path: str) -> list[int]:
+    return [int(number) for number in _VERSION.findall(os.path.basename(path))]
+
+
+def _file_identity(path: str) -> str:
+    try:
+        facts = os.stat(path)
+    except OSError:  # found by the loader, under its bare name
+        return f"{path} {load().version}"
+    return f"{path} {facts.st_size} {facts.st_mtime_ns}"
+
+
+# ---- calls ---------------------------------------------------------------------------------------
+
+
+def _check(nvrtc: Any, status: int) -> None:
+    if status:
+        raise CompileError(f"nvrtc: {nvrtc.nvrtcGetErrorString(status).decode()}.")
+
+
+def _blob(nvrtc: Any, program: Any, what: str) -> bytes:
+    size = ctypes.c_size_t()
+    _check(nvrtc, getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
+    buffer = ctypes.create_string_buffer(size.value)
+    _check(nvrtc, getattr(nvrtc, f"nvrtcGet{what}")(program, buffer))
+    return buffer.raw
+
+
+def _refused(nvrtc: Any, source: KernelSource, arch: str, status: int, log: str) -> CompileError:
+    reason = f"refused for {arch}: {nvrtc.nvrtcGetErrorString(status).decode()}"
+    return refused("nvrtc", source, _key(source, arch), reason, log)
+
+
+def _note(source: KernelSource, arch: str, log: str, time_s: float) -> str:
+    library = load()
+    used = usage(log).get(source.entry)
+    note = {
+        "name": source.name,
+        "dialect": source.dialect.value,
+        "entry": source.entry,
+        "arch": arch,
+        "compiler": f"NVRTC {library.version[0]}.{library.version[1]}, {library.path}",
+        "options": [*_OPTIONS, *source.options],
+        "build_time_s": round(time_s, 4),
+        "registers": used.registers if used else None,
+        "spill_nbytes": used.spill_nbytes if used else None,
+    }
+    return json.dumps(note, indent=1) + "\n"

@@ -1,0 +1,29 @@
+"""The error of a kernel that a compiler refuses."""
+
+from __future__ import annotations
+
+from maxmod import kernel_cache, kernel_text
+from maxmod.errors import CompileError
+from maxmod.kernel import KernelSource
+
+MAX_LOG_LINES = 40
+
+
+def refused(tool: str, source: KernelSource, key: str, reason: str, log: str) -> CompileError:
+    """Returns the error, after saving the source.
+
+    Args:
+        tool: Start of the message: which compiler.
+        source: The kernel.
+        key: Its key in the kernel cache, which names the saved source.
+        reason: What happened, in a few words.
+        log: What the compiler said; a long one is cut in the message.
+    """
+    path = kernel_cache.keep_source(key, kernel_text.full_text(source))
+    lines = log.splitlines()
+    shown = "\n".join(lines[:MAX_LOG_LINES])
+    if len(lines) > MAX_LOG_LINES:
+        shown += f"\n... {len(lines) - MAX_LOG_LINES} more lines"
+    where = f"The source was saved as {path}." if path else "The source could not be saved."
+    message = f"{tool}: {source.name}: {reason}:\n{shown}\n{where}"
+    return CompileError(message, log=log, source_path=path)
