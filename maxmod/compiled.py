@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +9,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from maxmod import backends, config, ir, tree
+from maxmod import backends, config, ir, log, tree
 from maxmod.backends.base import Kernel
 from maxmod.buffer import Buffer
-from maxmod.compiler.explain import explain
+from maxmod.compiler.dump import dump_text
+from maxmod.compiler.explain import explain, explain_steps
 from maxmod.compiler.memory import MemoryPlan, plan_memory
 from maxmod.compiler.pipeline import optimize
 from maxmod.compiler.schedule import Schedule, schedule
@@ -26,8 +26,6 @@ from maxmod.signature import Signature, argument_names
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 from maxmod.trace import trace
-
-log = logging.getLogger("maxmod")
 
 # Bound programs kept per compiled model: one for each set of sizes seen lately.
 PROGRAM_LIMIT = 16
@@ -110,12 +108,21 @@ class CompiledModel:
         if dialect is not None:
             graph = optimize(self.staged.graph, _run, generates_code=True)
             plan = schedule(graph, dialect)
+            self._show(graph, plan)
             try:
                 return graph, plan, self._backend.build(plan.kernels, self._device.id)
             except CompileError as error:
-                log.warning("%s: running ops one by one, because %s", self.__name__, error)
+                log.logger.warning("%s: running ops one by one, because %s", self.__name__, error)
         graph = optimize(self.staged.graph, _run, generates_code=False)
         return graph, schedule(graph, None), []
+
+    def _show(self, graph: ir.Graph, plan: Schedule) -> None:
+        """Logs and writes what is about to be built, as far as it is asked for."""
+        if config.current().dump or log.wants(log.GRAPHS):
+            dump_text(self.__name__, "explain", explain(graph, plan))
+            log.show(log.GRAPHS, "%s\n%s", self.__name__, explain_steps(graph, plan))
+            for source in plan.kernels:
+                log.show(log.SOURCES, "kernel %s\n%s", source.name, source.code)
 
     @property
     def kernels(self) -> tuple[KernelSource, ...]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
-from maxmod import config, ir
-
-log = logging.getLogger("maxmod.compiler")
+from maxmod import config, ir, log
 
 
-def dump(graph: ir.Graph, stage: str) -> None:
-    """Writes the graph as `<number>_<name>_<stage>.txt`, and logs it, as far as is asked for."""
-    settings = config.current()
-    if settings.debug >= 5:
-        log.info("after %s\n%s", stage, graph)
-    if settings.dump:
-        os.makedirs(settings.dump, exist_ok=True)
-        number = len(os.listdir(settings.dump))
-        path = os.path.join(settings.dump, f"{number:03d}_{graph.name}_{stage}.txt")
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(str(graph) + "\n")
+def dump_graph(graph: ir.Graph, stage: str) -> None:
+    """Shows a graph after a pass, and writes it as `<number>_<name>_<stage>.txt`."""
+    log.show(log.PASSES, "%s after %s\n%s", graph.name, stage, graph)
+    dump_text(graph.name, stage, str(graph))
+
+
+def dump_text(name: str, stage: str, text: str) -> None:
+    """Writes a numbered file into the folder of `MAXMOD_DUMP`, if there is one."""
+    folder = config.current().dump
+    if not folder:
+        return
+    os.makedirs(folder, exist_ok=True)
+    number = len(os.listdir(folder))
+    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+    with open(os.path.join(folder, f"{number:03d}_{safe}_{stage}.txt"), "w", encoding="utf-8") as f:
+        f.write(text + "\n")

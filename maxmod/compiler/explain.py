@@ -13,8 +13,16 @@ def explain(graph: ir.Graph, plan: Schedule) -> str:
         The optimised graph; then each step with its lines of user code and the reasons why
         producers were kept out of a kernel; then the source of every distinct kernel.
     """
+    lines = ["== graph", str(graph), "", "== steps", explain_steps(graph, plan)]
+    for number, source in enumerate(plan.kernels):
+        lines += ["", f"== kernel {number} {source.name} ({source.dialect.value})", source.code]
+    return "\n".join(lines)
+
+
+def explain_steps(graph: ir.Graph, plan: Schedule) -> str:
+    """Describes the steps of a schedule, one line each, with the reasons of the fusion planner."""
     names = ir.value_names(graph)
-    lines = ["== graph", str(graph), "", "== steps"]
+    lines = []
     for number, step in enumerate(plan.steps):
         shown = ", ".join(type.short() for type in step.types)
         if not isinstance(step, RunKernel):
@@ -28,6 +36,4 @@ def explain(graph: ir.Graph, plan: Schedule) -> str:
         if places:
             lines.append(f"     from {', '.join(sorted(places))}")
         lines += [f"     {reason}" for reason in dict.fromkeys(step.group.reasons)]
-    for number, source in enumerate(plan.kernels):
-        lines += ["", f"== kernel {number} {source.name} ({source.dialect.value})", source.code]
     return "\n".join(lines)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from functools import partial
 
 from maxmod import config, ir
-from maxmod.compiler.dump import dump
+from maxmod.compiler.dump import dump_graph
 from maxmod.compiler.passes.eliminate_dead import eliminate_dead
 from maxmod.compiler.passes.expand_composites import expand_composites
 from maxmod.compiler.passes.fold_constants import fold_constants
 from maxmod.compiler.passes.merge_common import merge_common
+from maxmod.compiler.passes.simplify import simplify
 
 Pass = Callable[[ir.Graph], ir.Graph]
 
@@ -26,6 +27,7 @@ def passes(run: ir.Run, generates_code: bool) -> tuple[Pass, ...]:
     return (
         eliminate_dead,  # first, so that no pass works on what is thrown away
         *((expand_composites,) if generates_code else ()),  # before folding and merging see parts
+        simplify,  # before folding and merging, which find more once views are joined
         partial(fold_constants, run=run),  # before merging: folded values need no call at all
         merge_common,  # after folding, which removes the calls that feed only constants
         eliminate_dead,  # folding leaves unused sources behind
@@ -35,7 +37,7 @@ def passes(run: ir.Run, generates_code: bool) -> tuple[Pass, ...]:
 def optimize(graph: ir.Graph, run: ir.Run, *, generates_code: bool) -> ir.Graph:
     """Runs every pass in order; with `MAXMOD_NOOPT=1` only what kernels cannot do without."""
     settings = config.current()
-    dump(graph, "traced")
+    dump_graph(graph, "traced")
     chosen = passes(run, generates_code)
     if settings.noopt:
         chosen = (eliminate_dead, *((expand_composites,) if generates_code else ()))
@@ -43,5 +45,5 @@ def optimize(graph: ir.Graph, run: ir.Run, *, generates_code: bool) -> ir.Graph:
         graph = transform(graph)
         if settings.verify:
             ir.verify(graph)
-        dump(graph, getattr(transform, "func", transform).__name__)
+        dump_graph(graph, getattr(transform, "func", transform).__name__)
     return graph

@@ -1,0 +1,37 @@
+"""What `MAXMOD_DEBUG` shows: one logger, one handler, and levels from 1 to 6."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from maxmod import config
+
+logger = logging.getLogger("maxmod")
+
+DEVICES = 1  # devices, compilers, cache hits and misses
+TIMES = 2  # time, bytes and bandwidth of each kernel
+GRAPHS = 3  # graphs and fusion groups
+SOURCES = 4  # kernel sources
+PASSES = 5  # the graph after each pass
+ASSEMBLY = 6  # what the kernel compiler made
+
+
+def wants(level: int) -> bool:
+    """True if messages of this level are shown."""
+    return config.current().debug >= level
+
+
+def show(level: int, message: str, *args: object) -> None:
+    """Logs a message if `MAXMOD_DEBUG` is at least `level`.
+
+    Messages go to the logger `maxmod`; if the program has set up no logging, to standard error.
+    """
+    if not wants(level):
+        return
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("maxmod: %(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logger.debug(message, *args)
