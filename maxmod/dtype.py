@@ -63,7 +63,7 @@ class DType(enum.Enum):
     def __str__(self) -> str:
         return f"DType.{self.name}"
 
-    __format__ = object.__format__
+    __format__ = object.__format__  # type: ignore[assignment]
 
     @property
     def size_in_bits(self) -> int:

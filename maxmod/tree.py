@@ -39,7 +39,7 @@ def _entries(value: Any) -> tuple[tuple[Any, ...], list[Any]] | None:
             keys.sort()
         return tuple(keys), [value[key] for key in keys]
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return tuple(value._fields), list(value)
+        return tuple(value._fields), list(value)  # type: ignore[attr-defined]
     if type(value) in (list, tuple):
         return tuple(range(len(value))), list(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

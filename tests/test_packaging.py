@@ -95,7 +95,7 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     )
     core = [r for r in found.get_all("Requires-Dist") if "extra ==" not in r]
     names = {r.split(">")[0].split("<")[0].strip().replace("-", "_") for r in core}
-    assert names == {"numpy", "ml_dtypes", "safetensors", "platformdirs", "typing_extensions"}
+    assert names == {"numpy", "ml_dtypes", "safetensors", "platformdirs"}
     assert found.get_payload().startswith("# maxmod")
 
 

@@ -148,7 +148,7 @@ def _attr_text(value: Any, dtype: DType) -> str:
 
 def symbols_of(lowered: Lowered) -> list[str]:
     """Returns the names of the symbolic sizes that the text of a kernel mentions, sorted."""
-    sizes: list[Size] = [loop.extent for loop in lowered.loops]
+    sizes: list[Size | Dim] = [loop.extent for loop in lowered.loops]
     if lowered.row is not None:
         sizes.append(lowered.row.extent)
     indices = [store.index for store in lowered.stores]
