@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,9 +15,17 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, dataclass_transform, 
 from maxmod.backends.devices import CPU, Device, device_of
 from maxmod.compiled import CompiledModel, StagedGraph, compile_function, trace_function
 from maxmod.device import DeviceRef
-from maxmod.errors import ArgumentError, ForwardError, OperandError
+from maxmod.errors import ForwardError, OperandError
 from maxmod.nn.loading import moved, values_of_lookup, values_of_mapping
-from maxmod.nn.places import by_name, parameters_of, replace_all, warn_of_containers
+from maxmod.nn.pinned import own_annotations, pinned_attributes
+from maxmod.nn.places import (
+    by_name,
+    descendants_of,
+    named_tensors,
+    parameters_of,
+    replace_all,
+    warn_of_containers,
+)
 from maxmod.nn.pretty import pretty_repr
 from maxmod.nn.summary import Summary, summarize
 from maxmod.tensor import Tensor
@@ -94,7 +101,7 @@ class Module(Generic[P, R]):
         Raises:
             ValueError: If a module contains itself.
         """
-        return _descendants(self, "", [self])
+        return ((path, module) for path, _, module in descendants_of(self))
 
     @property
     def parameters(self) -> Iterable[tuple[str, Tensor]]:
@@ -105,10 +112,8 @@ class Module(Generic[P, R]):
         Raises:
             ValueError: If a module contains itself.
         """
-        yield from self.local_parameters
-        for path, module in self.descendants:
-            for name, tensor in module.local_parameters:
-                yield f"{path}.{name}", tensor
+        for name, owner, attribute in named_tensors(self):
+            yield name, getattr(owner, attribute)
 
     @property
     def device(self) -> Device:
@@ -160,7 +165,8 @@ class Module(Generic[P, R]):
         """Moves all parameters to a device, in place, and returns the module.
 
         Tensors that are there already are kept. A tensor without data (see `F.lazy`) is made there
-        when it is needed. Calls `to` of each child, so that a child can do more.
+        when it is needed. Attributes that the class annotates as `PinnedDeviceTensor` stay where
+        they are. Calls `to` of each child, so that a child can do more.
 
         Raises:
             TypeError: If `device` is neither a `Device` nor a `DeviceRef`.
@@ -168,8 +174,11 @@ class Module(Generic[P, R]):
         ref = DeviceRef.from_device(device)
         if _MOVING.get() is None:
             warn_of_containers(self, "to", (Module, Tensor))
+        pinned = pinned_attributes(type(self))
         with _one_move(self) as shared:
             for name, tensor in list(self.local_parameters):
+                if name in pinned:
+                    continue
                 new = shared.get(id(tensor))
                 if new is None:
                     new = moved(tensor, ref)
@@ -333,18 +342,15 @@ class Module(Generic[P, R]):
         return pretty_repr(self)
 
 
-def _descendants(
-    module: Module[..., Any], prefix: str, above: list[Module[..., Any]]
-) -> Iterator[tuple[str, Module[..., Any]]]:
-    for name, child in module.children:
-        path = prefix + name
-        if any(child is other for other in above):
-            raise ArgumentError(
-                f"Module: a module must not contain itself: {path!r} is the "
-                f"{type(child).__name__} that it is part of."
-            )
-        yield path, child
-        yield from _descendants(child, f"{path}.", [*above, child])
+class TransparentModule(Module[P, R]):
+    """A module whose own name is left out of the qualified names of what it holds.
+
+    A wrapper of this kind can be put around a layer of a model without a change of the names that
+    its weights are loaded by: `wrapper.base.weight` is `base.weight`. `children` and `descendants`
+    still tell the attribute's name.
+    """
+
+    name_transparent = True
 
 
 # While a tree of modules is moved: the ids of tied tensors, with their copies once there are some.
@@ -447,5 +453,5 @@ def _show_fields(self: Any) -> Iterator[Any]:
 
 def _free_field_names(cls: Any) -> None:
     """Keeps `dataclass` from taking the property `Module.device` for the default of a field."""
-    if "device" in inspect.get_annotations(cls) and "device" not in vars(cls):
+    if "device" in own_annotations(cls) and "device" not in vars(cls):
         cls.device = dataclasses.field()

@@ -1,4 +1,4 @@
-"""Normalisations of the last axis: `LayerNorm`, `RMSNorm`, `GemmaRMSNorm`."""
+"""Normalisations: `LayerNorm`, `RMSNorm`, `GemmaRMSNorm` of the last axis, and `GroupNorm`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from maxmod.tensor import Tensor
 
 _LAYER_NORM_EPS = 1e-5
 _RMS_NORM_EPS = 1e-6
+_GROUP_NORM_EPS = 1e-5
 
 
 class LayerNorm(Module[[Tensor], Tensor]):
@@ -130,6 +131,69 @@ class GemmaRMSNorm(RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalises the last axis of x."""
         return rms_norm(x, self.weight, self.eps, weight_offset=1.0, multiply_before_cast=True)
+
+
+class GroupNorm(Module[[Tensor], Tensor]):
+    """y = (x - mean) / sqrt(var + eps) * weight + bias over groups of channels and all positions.
+
+    Args:
+        num_groups: Number of groups that the channels are split into.
+        num_channels: Size of axis 1.
+        eps: Added to the population variance; above 0.
+        affine: Whether there are weight and bias.
+
+    Attributes:
+        weight: Tensor [num_channels] of ones, or None.
+        bias: Tensor [num_channels] of zeros, or None.
+
+    Returns:
+        Calling it with x [batch, num_channels, ...] gives the same shape and dtype.
+
+    Raises:
+        ValueError: If num_groups does not divide num_channels; when called, if x has another number
+            of channels or a rank below 2.
+
+    Source: Y. Wu and K. He, Group Normalization, arXiv 1803.08494.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = _GROUP_NORM_EPS,
+        affine: bool = True,
+    ) -> None:
+        if num_channels % num_groups:
+            raise ShapeError(
+                f"GroupNorm: num_channels({num_channels}) should be divisible by "
+                f"num_groups({num_groups})."
+            )
+        self.num_groups = num_groups
+        self.num_channels = num_channels
+        self.eps = eps
+        self.affine = affine
+        self.weight = Tensor.ones([num_channels]) if affine else None
+        self.bias = Tensor.zeros([num_channels]) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises each group of each sample."""
+        if x.rank < 2 or x.sizes[1] != self.num_channels:
+            raise ShapeError(
+                f"GroupNorm: expected [batch, {self.num_channels}, ...], got {x.type.short()}."
+            )
+        like = {"dtype": x.dtype, "device": x.device}
+        weight = Tensor.ones([self.num_channels], **like) if self.weight is None else self.weight
+        bias = Tensor.zeros([self.num_channels], **like) if self.bias is None else self.bias
+        return call("group_norm", x, weight, bias, self.num_groups, self.eps)
+
+    def __rich_repr__(self) -> Iterable[Any]:
+        yield "num_groups", self.num_groups
+        yield "num_channels", self.num_channels
+        yield "eps", self.eps, _GROUP_NORM_EPS
+        yield "affine", self.affine, True
 
 
 def rms_norm(

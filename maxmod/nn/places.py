@@ -23,7 +23,7 @@ class Owner(Protocol):
     def local_parameters(self) -> Any: ...
 
     @property
-    def descendants(self) -> Any: ...
+    def children(self) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,12 +50,44 @@ class Parameter:
     def tensor(self) -> Tensor:
         """The tensor that is there now."""
         place = self.places[0]
-        return vars(place.owner)[place.attribute]
+        return getattr(place.owner, place.attribute)
 
     def replace(self, tensor: Tensor) -> None:
         """Writes another tensor to every place."""
         for place in self.places:
             setattr(place.owner, place.attribute, tensor)
+
+
+def descendants_of(
+    module: Any, prefix: str = "", above: tuple[Any, ...] = ()
+) -> Iterator[tuple[str, str, Any]]:
+    """Yields (qualified name, what stands before names inside it, module) for each descendant.
+
+    Names inside a module start with its own, unless its `name_transparent` is true.
+
+    Raises:
+        ValueError: If a module contains itself.
+    """
+    above = (*above, module)
+    for name, child in module.children:
+        path = prefix + name
+        if any(child is other for other in above):
+            raise ArgumentError(
+                f"Module: a module must not contain itself: {path!r} is the "
+                f"{type(child).__name__} that it is part of."
+            )
+        inside = prefix if getattr(child, "name_transparent", False) else f"{path}."
+        yield path, inside, child
+        yield from descendants_of(child, inside, above)
+
+
+def named_tensors(module: Owner) -> Iterator[tuple[str, Owner, str]]:
+    """Yields (qualified name, owner, attribute) of each parameter, the module's own first."""
+    for attribute, _ in module.local_parameters:
+        yield attribute, module, attribute
+    for _, prefix, owner in descendants_of(module):
+        for attribute, _ in owner.local_parameters:
+            yield prefix + attribute, owner, attribute
 
 
 def parameters_of(module: Owner) -> list[Parameter]:
@@ -66,24 +98,16 @@ def parameters_of(module: Owner) -> list[Parameter]:
     """
     found: dict[int, Parameter] = {}
     names: set[str] = set()
-    for prefix, owner in _owners(module):
-        for attribute, tensor in owner.local_parameters:
-            name = prefix + attribute
-            if name in names:
-                raise ArgumentError(
-                    f"Module: two parameters have the qualified name {name!r}. Hint: names of "
-                    "attributes must not contain dots."
-                )
-            names.add(name)
-            found.setdefault(id(tensor), Parameter()).places.append(Place(owner, attribute, name))
+    for name, owner, attribute in named_tensors(module):
+        if name in names:
+            raise ArgumentError(
+                f"Module: two parameters have the qualified name {name!r}. Hint: names of "
+                "attributes must not contain dots, nor be equal in modules with transparent names."
+            )
+        names.add(name)
+        key = id(getattr(owner, attribute))
+        found.setdefault(key, Parameter()).places.append(Place(owner, attribute, name))
     return list(found.values())
-
-
-def _owners(module: Owner) -> Iterator[tuple[str, Owner]]:
-    """Yields the module and its descendants, with what stands before names of their tensors."""
-    yield "", module
-    for path, descendant in module.descendants:
-        yield f"{path}.", descendant
 
 
 def by_name(parameters: Sequence[Parameter]) -> dict[str, Tensor]:
@@ -113,7 +137,8 @@ def warn_of_containers(module: Owner, action: str, kinds: tuple[type, ...]) -> N
         kinds: The classes of modules and tensors.
     """
     hidden = []
-    for prefix, owner in _owners(module):
+    owners = [("", module), *((f"{path}.", owner) for path, _, owner in descendants_of(module))]
+    for prefix, owner in owners:
         for attribute, value in vars(owner).items():
             if not isinstance(value, kinds) and _holds(value, kinds, _NESTING):
                 hidden.append(f"{prefix}{attribute} ({type(value).__name__})")

@@ -72,7 +72,7 @@ def _node(value: Any, parents: list[int]) -> _Node:
     for kind, (opening, closing) in _BRACES.items():
         if isinstance(value, kind) and type(value).__repr__ is kind.__repr__ and value:
             node = _Node(open=opening, close=closing, children=_items(value, inside))
-            node.trailing_comma = kind is tuple and len(value) == 1
+            node.trailing_comma = isinstance(value, tuple) and len(value) == 1
             return node
     return _Node(text=repr(value))
 

@@ -9,7 +9,7 @@ import pytest
 from maxmod import CPU, DType, Tensor, TensorType, default_dtype
 from maxmod.dim import StaticDim
 from maxmod.errors import ShapeError
-from maxmod.nn import Embedding, GemmaRMSNorm, LayerNorm, Linear, RMSNorm
+from maxmod.nn import Embedding, GemmaRMSNorm, GroupNorm, LayerNorm, Linear, RMSNorm
 from maxmod.nn.norm import rms_norm
 from maxmod.ops.random import set_seed
 
@@ -284,3 +284,38 @@ class TestRMSNorm:
             RMSNorm(4)(Tensor.ones([2, 5]))
         with pytest.raises(ValueError, match="RMSNorm"):
             RMSNorm(1)(Tensor.ones([]))
+
+
+class TestGroupNorm:
+    @pytest.mark.parametrize("shape", [(2, 6), (2, 6, 5), (1, 6, 3, 4)])
+    @pytest.mark.parametrize("groups", [1, 2, 6])
+    def test_values(self, shape, groups):
+        m = GroupNorm(groups, 6, eps=1e-3)
+        weight, bias, x = normal(6), normal(6), normal(*shape)
+        m.load_state_dict({"weight": weight, "bias": bias})
+        rows = layer_norm_oracle(x.reshape(shape[0], groups, -1), 1, 0, 1e-3).reshape(shape)
+        channels = (6, *(1 for _ in shape[2:]))
+        expected = rows * weight.reshape(channels) + bias.reshape(channels)
+        found = m(Tensor(x))
+        assert found.shape == list(shape)
+        np.testing.assert_allclose(found.to_numpy(), expected, rtol=1e-5, atol=1e-5)
+
+    def test_without_parameters(self):
+        m = GroupNorm(2, 4, affine=False)
+        assert list(m.parameters) == []
+        x = normal(3, 4, 5)
+        expected = layer_norm_oracle(x.reshape(3, 2, -1), 1, 0).reshape(x.shape)
+        np.testing.assert_allclose(m(Tensor(x)).to_numpy(), expected, rtol=1e-5, atol=1e-5)
+
+    def test_repr(self):
+        assert repr(GroupNorm(4, 16)) == "GroupNorm(num_groups=4, num_channels=16)"
+        shown = "GroupNorm(num_groups=4, num_channels=16, eps=0.1, affine=False)"
+        assert repr(GroupNorm(4, 16, eps=0.1, affine=False)) == shown
+
+    def test_errors(self):
+        message = r"num_channels\(6\) should be divisible by num_groups\(4\)"
+        with pytest.raises(ValueError, match=message):
+            GroupNorm(4, 6)
+        for shape in ([4], [2, 3], [2, 3, 4]):
+            with pytest.raises(ValueError, match=r"GroupNorm: expected \[batch, 4, \.\.\.\]"):
+                GroupNorm(2, 4)(Tensor.ones(shape))

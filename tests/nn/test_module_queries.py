@@ -8,7 +8,15 @@ import pytest
 
 from maxmod import DeviceRef, Tensor
 from maxmod.errors import ArgumentError, ForwardError
-from maxmod.nn import LayerNorm, Linear, Module, ModuleList, Sequential
+from maxmod.nn import (
+    LayerNorm,
+    Linear,
+    Module,
+    ModuleList,
+    Sequential,
+    TransparentModule,
+    as_subgraph,
+)
 
 
 class Block(Module):
@@ -184,6 +192,37 @@ class TestSharing:
         setattr(m, "leaf.w", Tensor.zeros([1]))
         with pytest.raises(ValueError, match=r"two parameters have the qualified name 'leaf\.w'"):
             m.load_state_dict({"leaf.w": Tensor.zeros([1])})
+
+
+class TestTransparentNames:
+    class Wrapper(TransparentModule):
+        def __init__(self, base):
+            self.base = base
+            self.rank = Tensor.ones([1])
+
+    def test_the_name_of_the_wrapper_is_left_out(self):
+        m = Module()
+        m.up = self.Wrapper(Sequential(Leaf()))
+        assert names(m.parameters) == ["rank", "base.0.w"]
+        assert names(m.children) == ["up"]
+        assert names(m.descendants) == ["up", "base", "base.0"]
+        m.load_state_dict({"rank": Tensor.zeros([1]), "base.0.w": Tensor.zeros([1])})
+        assert m.up.base[0].w.item() == 0
+
+    def test_on_an_instance(self):
+        m = Sequential(Leaf())
+        m[0].name_transparent = True
+        assert names(m.parameters) == ["w"]
+
+    def test_names_that_become_equal(self):
+        m = Sequential(self.Wrapper(Leaf()), self.Wrapper(Leaf()))
+        with pytest.raises(ValueError, match="two parameters have the qualified name 'rank'"):
+            m.load_state_dict({})
+
+
+def test_subgraphs_are_the_functions_themselves():
+    leaf = Leaf()
+    assert as_subgraph(leaf, name="leaf") is leaf
 
 
 class TestDevice:

@@ -10,7 +10,7 @@ import pytest
 
 from maxmod import CPU, DeviceRef, DType, MaxmodWarning, Tensor, module_dataclass
 from maxmod.eager import lazy
-from maxmod.nn import Linear, Module, ModuleList, Sequential
+from maxmod.nn import Linear, Module, ModuleList, PinnedDeviceTensor, Sequential
 
 
 def tied_model():
@@ -204,3 +204,18 @@ class TestTo:
             m.to(CPU())
         assert len(caught) == 1
         assert caught[0].filename == __file__
+
+    def test_pinned_tensors_stay(self, emulated_accelerator):
+        class Scaled(Module):
+            scale: PinnedDeviceTensor
+
+            def __init__(self):
+                self.scale = Tensor.ones([1], device=CPU())
+                self.weight = Tensor.ones([1], device=CPU())
+
+        class More(Scaled):
+            other: Tensor
+
+        m = More().to(emulated_accelerator)
+        assert m.scale.device.is_host
+        assert m.weight.device == emulated_accelerator

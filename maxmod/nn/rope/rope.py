@@ -1,0 +1,139 @@
+"""Rotary position embeddings: tables of cosines and sines, and the modules that apply them.
+
+Source: J. Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, arXiv
+2104.09864.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from maxmod.defaults import resolve
+from maxmod.dim import DimLike
+from maxmod.dtype import DType
+from maxmod.errors import ArgumentError, ShapeError
+from maxmod.nn.module import Module, module_dataclass
+from maxmod.op import call
+from maxmod.tensor import Tensor
+
+
+def theta(dim: int, base: float) -> Tensor:
+    """Frequencies base^(-2k / dim) for k = 0 .. dim/2 - 1, in radians per position.
+
+    Args:
+        dim: Size of a head; even.
+        base: The base, often 10000.
+
+    Returns:
+        Tensor [dim / 2] of the default dtype, on the default device.
+
+    Raises:
+        ValueError: If dim is odd.
+    """
+    return exact_theta(dim, base).cast(resolve()[0])
+
+
+def exact_theta(dim: int, base: float) -> Tensor:
+    """`theta` in float64."""
+    if dim % 2:
+        raise ArgumentError(f"rope.theta: dim: expected an even number, got {dim}.")
+    exponents = Tensor.arange(0, dim, 2, dtype=DType.float64) * (-1.0 / dim)
+    return call("pow", float(base), exponents)
+
+
+def embed(frequencies: Tensor, max_sequence_length: int) -> Tensor:
+    """Cosine and sine of position times frequency.
+
+    The product is computed in float64, so that late positions are as exact as early ones.
+
+    Args:
+        frequencies: Tensor [n], in radians per position.
+        max_sequence_length: Number of positions.
+
+    Returns:
+        Tensor [max_sequence_length, n, 2] of the dtype and on the device of `frequencies`.
+    """
+    return exact_embed(frequencies, max_sequence_length).cast(frequencies.dtype)
+
+
+def exact_embed(frequencies: Tensor, max_sequence_length: int) -> Tensor:
+    """`embed` in float64."""
+    positions = Tensor.arange(
+        0, max_sequence_length, dtype=DType.float64, device=frequencies.device
+    )
+    angles = call("outer", positions, frequencies.cast(DType.float64))
+    return call("stack", [call("cos", angles), call("sin", angles)], axis=-1)
+
+
+def positional_embedding(dim: int, base: float, max_sequence_length: int) -> Tensor:
+    """The table of a rotary embedding: `embed(theta(dim, base), max_sequence_length)`.
+
+    Returns:
+        Tensor [max_sequence_length, dim / 2, 2] of the default dtype; nothing is rounded before.
+    """
+    return exact_embed(exact_theta(dim, base), max_sequence_length).cast(resolve()[0])
+
+
+@module_dataclass(eq=False)
+class RotaryEmbedding(Module[..., Tensor]):
+    """Turns pairs of elements by an angle that grows with the position.
+
+    The pairs are neighbours, (x[2k], x[2k + 1]), of the last axis. Position s turns pair k by the
+    angle whose cosine and sine are weight[start_pos + s, k].
+
+    Args:
+        weight: Tensor [positions, dim / 2, 2], such as `positional_embedding` makes.
+
+    Returns:
+        Calling it with x [batch, sequence, heads, dim] gives the same shape, in the promoted dtype.
+
+    Raises:
+        ValueError: When called: if x has another rank or last axis, or the sequence goes beyond the
+            last position.
+    """
+
+    weight: Tensor
+
+    @property
+    def dim(self) -> int:
+        """Size of a head."""
+        return 2 * int(self.weight.shape[1])
+
+    @property
+    def max_sequence_length(self) -> int:
+        """Number of positions."""
+        return int(self.weight.shape[0])
+
+    def forward(self, x: Tensor, start_pos: DimLike = 0) -> Tensor:
+        """Turns x, whose first element of the sequence has position `start_pos`."""
+        turns = call("unsqueeze", self._turns(x, start_pos), 1)  # one for all heads
+        pairs = call("as_interleaved_complex", x)
+        return call("complex_mul", pairs, turns).reshape(x.shape)
+
+    def _turns(self, x: Tensor, start_pos: DimLike) -> Tensor:
+        """Returns the rows of the table that belong to the positions of x: [sequence, dim/2, 2]."""
+        if x.rank != 4 or x.sizes[-1] != self.dim:
+            raise ShapeError(
+                f"{type(self).__name__}: expected x [batch, sequence, heads, {self.dim}], got "
+                f"{x.type.short()}."
+            )
+        return self.weight[start_pos : start_pos + x.shape[1]]  # type: ignore[operator]
+
+    def __rich_repr__(self) -> Iterable[Any]:
+        yield "dim", self.dim
+        yield "max_sequence_length", self.max_sequence_length
+
+
+@module_dataclass(eq=False)
+class TransposedRotaryEmbedding(RotaryEmbedding):
+    """`RotaryEmbedding` of pairs (x[k], x[k + dim/2]): the first half with the second."""
+
+    def forward(self, x: Tensor, start_pos: DimLike = 0) -> Tensor:
+        """Turns x, whose first element of the sequence has position `start_pos`."""
+        turns = call("unsqueeze", self._turns(x, start_pos), 1)
+        cosine, sine = turns[..., 0], turns[..., 1]
+        half = self.dim // 2
+        real, imaginary = x[..., :half], x[..., half:]
+        turned = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
+        return call("concat", turned, axis=-1)
