@@ -6,15 +6,22 @@ any machine; a backend builds and launches them and never sees a graph.
 Calling convention:
     host: ``void entry(void *const *buffers, const int64_t *scalars)``; the body loads its pointers
         and integers from the two tables and uses OpenMP itself.
-    cuda: ``extern "C" __global__ void entry(T0 *b0, ..., long long s0, ...)``, buffers first.
+    cuda: ``extern "C" __global__ void entry(T0 *b0, ..., long long s0, ...)``, buffers first, all
+        of them aligned to 16 bytes.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from maxmod.dim import Size
+from maxmod.dim import Size, evaluate
+
+# Dynamic shared memory that every GPU gives to a block without being asked for more.
+SHARED_NBYTES = 48 << 10
+WARP = 32  # threads that a GPU runs in step
 
 
 class Dialect(enum.Enum):
@@ -24,6 +31,14 @@ class Dialect(enum.Enum):
     CUDA = "cuda"
 
 
+class Grid(NamedTuple):
+    """The numbers of one launch."""
+
+    blocks: int
+    threads: int
+    shared_nbytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """How many threads run a CUDA kernel; sizes may be symbolic until a program is bound.
@@ -31,14 +46,38 @@ class Launch:
     Attributes:
         elements: Work items; the grid covers them, capped, with a grid-stride loop in the kernel.
         items_per_block: Work items of one block.
-        threads: Threads of one block.
-        shared_nbytes: Dynamic shared memory of one block in bytes.
+        threads: Threads of one block; at most, if `row` is given.
+        shared_nbytes: Dynamic shared memory of one block in bytes. A block gets none where this is
+            more than `SHARED_NBYTES`; the kernel asks the same question.
+        row: Length of the row that the threads of a block share, where it is not known while
+            compiling: short rows take fewer threads. 0 if `threads` is exact.
     """
 
     elements: Size = 1
     items_per_block: int = 256
     threads: int = 256
-    shared_nbytes: int = 0
+    shared_nbytes: Size = 0
+    row: Size = 0
+
+    def grid(self, dims: Mapping[str, int], resident_threads: int) -> Grid:
+        """Returns the numbers of a launch.
+
+        Args:
+            dims: The value of each symbol.
+            resident_threads: Threads that the device can hold at once; more blocks than that
+                would only wait.
+
+        Returns:
+            The grid; 0 blocks if there is nothing to do.
+        """
+        threads = self.threads
+        if self.row != 0:
+            warps = -(-evaluate(self.row, dims) // (4 * WARP))  # four elements a thread, or more
+            threads = min(threads, WARP << max(warps - 1, 0).bit_length())
+        shared = evaluate(self.shared_nbytes, dims)
+        wanted = -(-evaluate(self.elements, dims) // self.items_per_block)
+        blocks = min(wanted, max(resident_threads // threads, 1))
+        return Grid(blocks, threads, shared if shared <= SHARED_NBYTES else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +93,7 @@ class KernelSource:
         scalars: Number of int64 arguments.
         launch: Grid rule, for CUDA.
         options: Extra compiler options.
+        symbols: Names of the sizes that the integer arguments are, where `launch` mentions them.
     """
 
     name: str
@@ -64,3 +104,4 @@ class KernelSource:
     scalars: int
     launch: Launch = Launch()
     options: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from maxmod.affine import Index
-from maxmod.compiler.codegen.lower import Apply, Instruction, Load, Lowered
+from maxmod.compiler.codegen.lower import Apply, Instruction, Load, Lowered, Reduction
 from maxmod.dim import Dim, Size, as_dim
 from maxmod.dtype import DType
 
@@ -129,8 +129,7 @@ def apply_text(instruction: Instruction, names: Callable[[int], str]) -> str:
         name: _attr_text(value, instruction.dtype) for name, value in what.attrs
     }
     index = "" if what.index is None else f"({index_text(what.index)})"
-    text = what.op.scalar.format(*(names(arg) for arg in what.args), index=index, **attrs)
-    return text
+    return what.op.scalar.format(*(names(arg) for arg in what.args), index=index, **attrs)
 
 
 def _attr_text(value: Any, dtype: DType) -> str:
@@ -144,6 +143,36 @@ def _attr_text(value: Any, dtype: DType) -> str:
     if isinstance(value, (bool, int, float)):
         return literal(value, dtype)
     return ""
+
+
+def combined(what: Reduction, left: str, right: str) -> str:
+    """Returns the expression that joins two partial results."""
+    return {
+        "add": f"{left} + {right}",
+        "mul": f"{left} * {right}",
+        "maximum": f"mm_max({left}, {right})",
+        "minimum": f"mm_min({left}, {right})",
+    }[what.op.combine or ""]
+
+
+def start_value(what: Reduction, dtype: DType) -> str:
+    """Returns the literal that a reduction starts with."""
+    if what.op.identity is not None:
+        return literal(what.op.identity, dtype)
+    lowest = what.op.combine == "maximum"
+    if dtype.is_float():
+        return literal(float("-inf") if lowest else float("inf"), dtype)
+    if dtype is DType.bool:
+        return literal(not lowest, dtype)
+    low, high = _integer_range(dtype)
+    return literal(low if lowest else high, dtype)
+
+
+def _integer_range(dtype: DType) -> tuple[int, int]:
+    bits = dtype.size_in_bits
+    if dtype.kind == "unsigned":
+        return 0, 2**bits - 1
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
 
 def symbols_of(lowered: Lowered) -> list[str]:

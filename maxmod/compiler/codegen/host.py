@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from maxmod.affine import ZERO, Index, Loop
 from maxmod.compiler.codegen.emit import (
     apply_text,
+    combined,
     compute_type,
     index_text,
-    literal,
     load_text,
     size_text,
+    start_value,
     storage_type,
     stored,
     symbols_of,
@@ -253,36 +254,6 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
         kind = compute_type(lowered.instructions[number].dtype)
         lines.append(f"const {kind} t{number} = r{number};")
     return lines
-
-
-def combined(what: Reduction, left: str, right: str) -> str:
-    """Returns the expression that joins two partial results."""
-    return {
-        "add": f"{left} + {right}",
-        "mul": f"{left} * {right}",
-        "maximum": f"mm_max({left}, {right})",
-        "minimum": f"mm_min({left}, {right})",
-    }[what.op.combine or ""]
-
-
-def start_value(what: Reduction, dtype: DType) -> str:
-    """Returns the literal that a reduction starts with."""
-    if what.op.identity is not None:
-        return literal(what.op.identity, dtype)
-    lowest = what.op.combine == "maximum"
-    if dtype.is_float():
-        return literal(float("-inf") if lowest else float("inf"), dtype)
-    if dtype is DType.bool:
-        return literal(not lowest, dtype)
-    low, high = _integer_range(dtype)
-    return literal(low if lowest else high, dtype)
-
-
-def _integer_range(dtype: DType) -> tuple[int, int]:
-    bits = dtype.size_in_bits
-    if dtype.kind == "unsigned":
-        return 0, 2**bits - 1
-    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
 
 def _reduction_name(what: Reduction, dtype: DType) -> str:
