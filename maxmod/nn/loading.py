@@ -27,6 +27,7 @@ from maxmod.tensor_type import TensorType
 _log = logging.getLogger(__name__)
 
 LISTED_NAMES = 20  # names that an error lists for each kind of mistake
+_SUGGEST_LIMIT = 2000  # names; looking for close ones among more takes seconds
 # Source: MAX 26.7 converts between float32 and bfloat16; float16 is added for the many checkpoints
 # that use it.
 _CASTABLE = (DType.float32, DType.bfloat16, DType.float16)
@@ -62,7 +63,8 @@ class _Report:
             f"{self.action}: the weights do not fit the module: {summary}. Nothing was changed."
         ]
         wanted = [name for parameter in self.missing for name in parameter.names]
-        lines += _section("Missing", self.missing, lambda p: _missing_line(p, given))
+        near = given if len(given) <= _SUGGEST_LIMIT else ()
+        lines += _section("Missing", self.missing, lambda p: _missing_line(p, near))
         lines += _section(
             f"Unused ({self.action} did not use some weights)",
             self.unused,
