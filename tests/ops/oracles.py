@@ -1,0 +1,103 @@
+"""What each elementwise op must give: NumPy or `math` in float64 (int64 for integers)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from helpers import ALL, BOOL, FLOATS, NUMERIC, SIGNED
+
+from maxmod.dtype import DType
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def _logistic(x: Any) -> Any:
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
+
+
+def _gelu(x: Any, approximate: str = "none") -> Any:
+    if approximate == "none":
+        return 0.5 * x * (1 + _erf(x / math.sqrt(2)))
+    if approximate == "tanh":
+        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return x * _logistic(1.702 * x)
+
+
+def _floor_div(x: Any, y: Any) -> Any:
+    return np.floor(x / y) if x.dtype.kind == "f" else np.floor_divide(x, y)
+
+
+def _pow(x: Any, y: Any) -> Any:
+    return np.power(x, np.abs(y) if x.dtype.kind == "i" else y)
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """How to test one elementwise op.
+
+    Attributes:
+        fn: The oracle, on wide arrays.
+        dtypes: The dtypes that the op accepts; all others must be refused.
+        attrs: Static arguments to test with, one case each.
+        first: The dtype of the first operand, if it is not that of the others.
+        cancels: The formula subtracts nearly equal numbers, so that the error is absolute.
+    """
+
+    fn: Callable[..., Any]
+    dtypes: tuple[DType, ...] = FLOATS
+    attrs: tuple[dict[str, Any], ...] = field(default=({},))
+    first: DType | None = None
+    cancels: bool = False
+
+
+ORACLES = {
+    "abs": Oracle(np.abs, NUMERIC),
+    "acos": Oracle(np.arccos),
+    "add": Oracle(np.add, NUMERIC),
+    "atanh": Oracle(np.arctanh),
+    "cast": Oracle(lambda x, dtype: x, ALL, tuple({"dtype": d} for d in ALL)),
+    "ceil": Oracle(np.ceil),
+    "cos": Oracle(np.cos),
+    "equal": Oracle(np.equal, ALL),
+    "erf": Oracle(_erf),
+    "exp": Oracle(np.exp),
+    "floor": Oracle(np.floor),
+    "floor_div": Oracle(_floor_div, NUMERIC),
+    "gelu": Oracle(
+        _gelu, attrs=tuple({"approximate": a} for a in ("none", "tanh", "quick")), cancels=True
+    ),
+    "greater": Oracle(np.greater, ALL),
+    "greater_equal": Oracle(np.greater_equal, ALL),
+    "is_inf": Oracle(np.isinf, NUMERIC),
+    "is_nan": Oracle(np.isnan, NUMERIC),
+    "log": Oracle(np.log),
+    "log1p": Oracle(np.log1p),
+    "logical_and": Oracle(np.logical_and, BOOL),
+    "logical_not": Oracle(np.logical_not, BOOL),
+    "logical_or": Oracle(np.logical_or, BOOL),
+    "logical_xor": Oracle(np.logical_xor, BOOL),
+    "maximum": Oracle(np.maximum, ALL),
+    "minimum": Oracle(np.minimum, ALL),
+    "mod": Oracle(np.mod, NUMERIC),
+    "mul": Oracle(np.multiply, NUMERIC),
+    "negate": Oracle(np.negative, (*FLOATS, *SIGNED)),
+    "not_equal": Oracle(np.not_equal, ALL),
+    "pow": Oracle(_pow, NUMERIC),
+    "relu": Oracle(lambda x: np.maximum(x, 0), NUMERIC),
+    "round": Oracle(np.rint),
+    "rsqrt": Oracle(lambda x: 1 / np.sqrt(x)),
+    "select": Oracle(np.where, ALL, first=DType.bool),
+    "sigmoid": Oracle(_logistic),
+    "silu": Oracle(lambda x: x * _logistic(x)),
+    "sin": Oracle(np.sin),
+    "sqrt": Oracle(np.sqrt),
+    "sub": Oracle(np.subtract, NUMERIC),
+    "tanh": Oracle(np.tanh),
+    "true_div": Oracle(np.divide),
+    "trunc": Oracle(np.trunc),
+}
