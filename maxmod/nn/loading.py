@@ -63,6 +63,7 @@ class _Report:
             f"{self.action}: the weights do not fit the module: {summary}. Nothing was changed."
         ]
         wanted = [name for parameter in self.missing for name in parameter.names]
+        wanted = wanted if len(wanted) <= _SUGGEST_LIMIT else []
         near = given if len(given) <= _SUGGEST_LIMIT else ()
         lines += _section("Missing", self.missing, lambda p: _missing_line(p, near))
         lines += _section(

@@ -472,3 +472,13 @@ class TestCheckpoints:
             m.load_state(checkpoint)
             m.load_state(checkpoint.get)
         assert m.weight.item() == 4
+
+
+def test_among_thousands_of_names_none_is_suggested():
+    m = ModuleList(Linear(1, 1) for _ in range(1001))
+    state = {f"model.{name}": value for name, value in state_of(m).items()}
+    with pytest.raises(WeightsError) as caught:
+        m.load_state_dict(state)
+    assert "2002 missing, 2002 unused" in str(caught.value)
+    assert "Did you mean" not in str(caught.value)
+    assert "the weights have the prefix 'model.'" in str(caught.value)
