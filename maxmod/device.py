@@ -8,16 +8,11 @@ from typing import Any
 from maxmod.errors import DeviceError
 
 
-class DeviceKind(str, enum.Enum):
+class DeviceKind(enum.StrEnum):
     """The kind of a device: `CPU` (host) or `GPU` (accelerator)."""
 
     CPU = "cpu"
     GPU = "gpu"
-
-    def __str__(self) -> str:
-        return self.value
-
-    __format__ = str.__format__  # type: ignore[assignment]
 
     @staticmethod
     def from_string(text: str) -> DeviceKind:

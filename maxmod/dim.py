@@ -1,7 +1,7 @@
 """Sizes of tensor axes: static integers, names, and integer algebra over them.
 
 Public code sees `Dim` objects in a `Shape`. Inside maxmod a size is an ``int`` when it is known and
-a `SymbolicDim` or `AlgebraicDim` when it is not (`Size`), and a shape is a tuple of sizes (`Sizes`);
+a `SymbolicDim` or `AlgebraicDim` when it is not (`Size`); a shape is a tuple of sizes (`Sizes`);
 `as_size` and `as_sizes` convert. The algebra is a canonical polynomial over names and opaque
 quotients: equal forms are equal dims, and what the form does not decide is an error, not a guess.
 """

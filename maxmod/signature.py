@@ -40,7 +40,7 @@ class Signature:
         self._plain = all(child.kind is None for child in self.tree.children)
 
     def arguments(self, make: Callable[[TensorType], Tensor]) -> Sequence[Any]:
-        """Returns the arguments to trace with: `make(type)` for types, static values as they are."""
+        """Returns the arguments to trace with: `make(type)` for types, other values as they are."""
         return tree.unflatten(
             self.tree,
             [make(leaf) if isinstance(leaf, TensorType) else leaf for leaf in self.leaves],
