@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from maxmod.compiler.codegen.lower import Apply, Lowered, Reduction
 from maxmod.op import Kind
+
+
+class Keep(enum.Enum):
+    """Which values that several loops need are kept instead of being computed again."""
+
+    COSTLY = "function calls; loads hit the cache"
+    ALL = "whatever a loop takes over from an earlier one: nothing is loaded or computed twice"
+    NOTHING = "none: the row is too long to be kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,7 @@ class RowPlan:
     scratch: tuple[int, ...]
 
 
-def plan_rows(lowered: Lowered) -> RowPlan:
+def plan_rows(lowered: Lowered, keep: Keep = Keep.COSTLY) -> RowPlan:
     """Cuts a row group into loops: one for each level of reductions, and one for the outputs."""
     reductions = _reductions(lowered)
     levels = sorted({lowered.instructions[r].level for r in reductions})
@@ -47,7 +56,7 @@ def plan_rows(lowered: Lowered) -> RowPlan:
     row_stores = [s.value for s in lowered.stores if lowered.row and s.index.factor(lowered.row)]
     if row_stores:
         targets.append((row_stores, []))
-    scratch = _scratch(lowered, [wanted for wanted, _ in targets])
+    scratch = _kept(lowered, [wanted for wanted, _ in targets], keep)
     done: set[int] = set(reductions)
     kept: set[int] = set()
     phases = []
@@ -95,8 +104,26 @@ def _needed(
     return body, before
 
 
-def _scratch(lowered: Lowered, targets: list[list[int]]) -> set[int]:
-    """Chooses the values that are worth keeping: function calls that several loops need."""
+def _kept(lowered: Lowered, targets: list[list[int]], keep: Keep) -> set[int]:
+    if keep is Keep.NOTHING:
+        return set()
+    return _taken_over(lowered, targets) if keep is Keep.ALL else _costly(lowered, targets)
+
+
+def _taken_over(lowered: Lowered, targets: list[list[int]]) -> set[int]:
+    """Returns the values of earlier loops at which each loop can start."""
+    done = set(_reductions(lowered))
+    computed: set[int] = set()
+    taken: set[int] = set()
+    for wanted in targets:
+        body, _ = _needed(lowered, wanted, done, computed)
+        taken.update(computed.intersection(body))
+        computed.update(body)
+    return taken
+
+
+def _costly(lowered: Lowered, targets: list[list[int]]) -> set[int]:
+    """Returns the function calls that several loops need."""
     seen: dict[int, int] = {}
     for wanted in targets:
         done = set(_reductions(lowered))

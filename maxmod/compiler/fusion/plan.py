@@ -129,10 +129,12 @@ class _Planner:
                 return True
             if node in seen:
                 continue
-            other = self.group_of.get(node)
-            together = list(other.nodes) if other is not None else [node]
-            seen.update(together)
-            for member in together:
-                for value in member.outputs:
-                    pending += self.users.get(value, ())
+            seen.add(node)
+            # What a kernel writes depends on all that it reads. Views and sources are made again
+            # wherever they are needed, so they tie no kernels together.
+            inlined = node.op.kind in (Kind.VIEW, Kind.SOURCE)
+            other = None if inlined else self.group_of.get(node)
+            made = node.outputs if other is None else other.outputs
+            for value in made:
+                pending += self.users.get(value, ())
         return False
