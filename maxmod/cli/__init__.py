@@ -1,0 +1,135 @@
+"""The command `maxmod`. Each subcommand is a module here, imported when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TextIO
+
+from maxmod.errors import MaxmodError, MaxmodWarning
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: What stands after the name of the command; those of the process by default.
+
+    Returns:
+        The exit code: 0, or 1 for an error, 2 for wrong usage, 130 after Ctrl-C.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", MaxmodWarning)
+            warnings.showwarning = _show_warning
+            code = _run(options)
+            sys.stdout.flush()
+            return code
+    except KeyboardInterrupt:
+        print("\nmaxmod: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone. Python must not find that out again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except (MaxmodError, OSError, MemoryError) as error:
+        if options.debug:
+            raise
+        print(f"maxmod: error: {error or type(error).__name__}", file=sys.stderr)
+        return EXIT_ERROR
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "generate":
+        from maxmod.cli import generate
+
+        return generate.run(options)
+    if options.command == "inspect":
+        from maxmod.cli import inspect
+
+        return inspect.run(options)
+    from maxmod.cli import doctor
+
+    return doctor.run(options)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Shows our own warnings as one line, and others as Python does."""
+    if issubclass(category, MaxmodWarning):
+        print(f"maxmod: note: {message}", file=sys.stderr)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
+class _Version(argparse.Action):
+    """Prints the version; it is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: object, **kwargs: object) -> None:
+        import maxmod
+
+        print(f"maxmod {maxmod.__version__}")
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="maxmod", description="Inference with pretrained weights, on any CPU or an NVIDIA GPU."
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    _add_generate(commands)
+    inspect = commands.add_parser("inspect", help="show what is in a file or folder of weights")
+    inspect.add_argument("path", metavar="PATH", help="a model folder or .safetensors file")
+    inspect.add_argument("--all", action="store_true", help="list the tensors of each layer")
+    doctor = commands.add_parser("doctor", help="show versions, devices, compiler and cache")
+    for command in (inspect, doctor):
+        _add_debug(command)
+    return parser
+
+
+def _add_debug(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    generate = commands.add_parser(
+        "generate",
+        help="continue a text",
+        description="Continues a text with a pretrained model. The new text goes to the standard "
+        "output, one line of timing to the standard error.",
+    )
+    add = generate.add_argument
+    add("prompt", metavar="PROMPT", help='the text to continue, such as "123+456="')
+    add("--model", metavar="FOLDER", help="a Hugging Face folder (default: a model that adds)")
+    add("--max-new-tokens", metavar="N", type=int, default=100, help="default: 100")
+    add("--device", choices=["cpu", "gpu"], help="default: gpu if there is one")
+    add("--dtype", choices=["float32", "bfloat16", "float16"], help="default: as stored")
+    add("--temperature", metavar="T", type=float, default=0.0, help="0: the most likely token")
+    add("--seed", metavar="S", type=int, default=0, help="of the random numbers (default: 0)")
+    add("--eager", action="store_true", help="run the model op by op, without compiling it")
+    add(
+        "--token-ids",
+        action="store_true",
+        help="PROMPT is token ids, such as '15 20 7'; ids are printed; needs no tokenizer",
+    )
+    _add_debug(generate)

@@ -1,0 +1,85 @@
+"""`maxmod generate`: continues a text, streams it, and says how long it took."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+
+from maxmod.backends.devices import CPU, Accelerator, Device
+from maxmod.defaults import defaults
+from maxmod.dtype import DType
+from maxmod.errors import ArgumentError
+from maxmod.generate import generate
+from maxmod.models import LanguageModel, adder_folder, load_model
+from maxmod.text import TextStream
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # a terminal that does not know a character shows ?
+        sys.stdout.reconfigure(errors="replace")
+    start = time.perf_counter()
+    device = _device(options.device)
+    dtype = None if options.dtype is None else DType[options.dtype]
+    model = load_model(options.model or adder_folder(), device=device, dtype=dtype)
+    prompt = _prompt_tokens(options, model)
+    tokens = generate(
+        model,
+        prompt,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+        eager=options.eager,
+    )
+    loaded = time.perf_counter()
+    if not options.eager:
+        _ = model.last_logits
+    compiled = time.perf_counter()
+    count = _stream(tokens, None if options.token_ids else TextStream(model.tokenizer))
+    time_s = time.perf_counter() - compiled
+    rate = f"{count / time_s:.0f}" if time_s > 0 else "?"
+    tokens_text = "1 token" if count == 1 else f"{count} tokens"
+    compile_text = "eager" if options.eager else f"compile {compiled - loaded:.3f} s"
+    print(
+        f"maxmod: load {loaded - start:.3f} s, {compile_text}, {tokens_text} in {time_s:.3f} s "
+        f"({rate} tokens/s), {model.device} {model.dtype.name}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _device(name: str | None) -> Device:
+    if name is None:
+        return defaults()[1]
+    return CPU() if name == "cpu" else Accelerator()
+
+
+def _prompt_tokens(options: argparse.Namespace, model: LanguageModel) -> list[int]:
+    if not options.token_ids:
+        return model.tokenizer.encode(options.prompt)
+    try:
+        return [int(text) for text in options.prompt.replace(",", " ").split()]
+    except ValueError:
+        raise ArgumentError(
+            f"generate: --token-ids: expected whole numbers, got {options.prompt!r}."
+        ) from None
+
+
+def _stream(tokens: Iterator[int], stream: TextStream | None) -> int:
+    """Prints text, or the tokens themselves, as they come; returns the number of tokens."""
+    count = 0
+    with warnings.catch_warnings(record=True) as notes:  # not to be shown amid the text
+        for token in tokens:
+            piece = f"{' ' if count else ''}{token}" if stream is None else stream.push(token)
+            print(piece, end="", flush=True)
+            count += 1
+    print("" if stream is None else stream.finish(), flush=True)
+    for note in notes:
+        warnings.showwarning(note.message, note.category, note.filename, note.lineno)
+    return count

@@ -1,0 +1,71 @@
+"""Reading the JSON files of a model folder, and picking the fields that a model uses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from maxmod.errors import ModelError
+
+T = TypeVar("T")
+
+MAX_BYTES = 64 << 20  # tokenizer.json of large vocabularies has 20 MB; more is no configuration
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a JSON object from a file.
+
+    Raises:
+        ModelError: If the file cannot be read or is no JSON object; the message has the path.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ModelError(f"{path}: expected at most {MAX_BYTES} bytes, got {size}.")
+        table = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the file: {error.strerror or error}.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ModelError(f"{path}: expected JSON: {error}.") from None
+    if not isinstance(table, dict):
+        raise ModelError(f"{path}: expected a JSON object, got {type(table).__name__}.")
+    return table
+
+
+def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
+    """Makes a dataclass of the fields that it names; other fields of the table are left alone.
+
+    Args:
+        cls: A dataclass whose fields are `int`, `float`, `bool`, `str`, or one of them or None.
+        table: Names to values.
+        where: The file, for messages.
+
+    Raises:
+        ModelError: If a field without a default is missing, or one is of another type.
+    """
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.name in table:
+            values[field.name] = _checked(field.name, table[field.name], hints[field.name], where)
+        elif field.default is dataclasses.MISSING:
+            raise ModelError(f"{where}: the field {field.name!r} is missing.")
+    try:
+        return cls(**values)
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from None
+
+
+def _checked(name: str, value: Any, hint: Any, where: str) -> Any:
+    allowed = get_args(hint) or (hint,)
+    if type(value) in allowed:  # exactly: True is no int here
+        return value
+    if float in allowed and type(value) is int:
+        return float(value)
+    expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+    raise ModelError(f"{where}: {name!r}: expected {expected}, got {json.dumps(value)[:80]}.")

@@ -1,0 +1,161 @@
+"""GPT-2, a decoder-only transformer, with weights in the layout of Hugging Face.
+
+Source: A. Radford et al., Language Models are Unsupervised Multitask Learners (2019). Names and
+numerics follow `GPT2LMHeadModel` of the transformers library.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from maxmod import functional as F  # noqa: N812  (the name that everybody knows it by)
+from maxmod.dtype import DType
+from maxmod.errors import ModelError
+from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList
+from maxmod.tensor import Tensor
+from maxmod.weights import Weights, drop, strip_prefix, transpose
+
+ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": partial(F.gelu, approximate="quick"),
+    "relu": F.relu,
+    "silu": F.silu,
+    "tanh": F.tanh,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The fields of config.json that the model uses."""
+
+    vocab_size: int
+    n_positions: int
+    n_embd: int
+    n_layer: int
+    n_head: int
+    n_inner: int | None = None
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: float = 1e-5
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        sizes = (self.vocab_size, self.n_positions, self.n_embd, self.n_layer, self.n_head)
+        if min(sizes) < 1 or (self.n_inner is not None and self.n_inner < 1):
+            raise ModelError("sizes must be above 0.")
+        if self.n_embd % self.n_head:
+            raise ModelError(f"n_embd={self.n_embd} is no multiple of n_head={self.n_head}.")
+        if self.activation_function not in ACTIVATIONS:
+            raise ModelError(
+                f"activation_function: expected one of {', '.join(ACTIVATIONS)}, got "
+                f"{self.activation_function!r}."
+            )
+
+
+class Attention(Module[[Tensor, Tensor], Tensor]):
+    """Multi-head self-attention."""
+
+    def __init__(self, config: Config, layer: int) -> None:
+        self.n_head = config.n_head
+        self.scale = 1.0
+        if config.scale_attn_weights:
+            self.scale /= math.sqrt(config.n_embd // config.n_head)
+        if config.scale_attn_by_inverse_layer_idx:
+            self.scale /= layer + 1
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x [batch, seq, width]; mask [seq, seq] of bool, true where one may look."""
+        q, k, v = (self.split_heads(part) for part in F.chunk(self.c_attn(x), 3, axis=-1))
+        scores = F.where(mask, q @ k.T * self.scale, -math.inf)
+        mixed = F.softmax(scores) @ v
+        return self.c_proj(mixed.permute([0, 2, 1, 3]).reshape(x.shape))
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """[batch, seq, width] -> [batch, head, seq, width of a head]"""
+        batch, seq, width = x.shape
+        return x.reshape([batch, seq, self.n_head, width // self.n_head]).permute([0, 2, 1, 3])
+
+
+class MLP(Module[[Tensor], Tensor]):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, config: Config) -> None:
+        inner = config.n_inner or 4 * config.n_embd
+        self.activation = config.activation_function
+        self.c_fc = Linear(config.n_embd, inner)
+        self.c_proj = Linear(inner, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transforms each position: x [batch, seq, width]."""
+        return self.c_proj(ACTIVATIONS[self.activation](self.c_fc(x)))
+
+
+class Block(Module[[Tensor, Tensor], Tensor]):
+    """Attention and MLP, each of them normalised before and added to its input."""
+
+    def __init__(self, config: Config, layer: int) -> None:
+        self.ln_1 = LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.attn = Attention(config, layer)
+        self.ln_2 = LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x [batch, seq, width], mask [seq, seq]."""
+        x = x + self.attn(self.ln_1(x), mask)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT2(Module[[Tensor], Tensor]):
+    """The language model: tokens to the logits of the token that comes after each of them.
+
+    Attributes:
+        wte: Embedding of tokens.
+        wpe: Embedding of positions.
+        h: The blocks.
+        ln_f: The last normalisation.
+        lm_head: Hidden states to logits; its weight is that of `wte` if the configuration says so.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.wte = Embedding(config.vocab_size, dim=config.n_embd)
+        self.wpe = Embedding(config.n_positions, dim=config.n_embd)
+        self.h = ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.wte.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """int64 [batch, seq] -> logits [batch, seq, vocab]"""
+        return self.lm_head(self.hidden(tokens))
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """int64 [batch, seq] -> [batch, seq, width], the input of `lm_head`"""
+        _, seq = tokens.shape
+        positions = F.arange(0, seq, dtype=DType.int64, device=tokens.device)
+        mask = positions.reshape([seq, 1]) >= positions
+        x = self.wte(tokens) + self.wpe(positions)
+        for block in self.h:
+            x = block(x, mask)
+        return self.ln_f(x)
+
+
+def adapt_weights(weights: Mapping[str, Any]) -> Weights:
+    """Returns weights of a Hugging Face folder with the names and layouts of `GPT2`.
+
+    The language model saves its names with the prefix `transformer.`, the model without a head does
+    not. Its layers are of the kind Conv1D, which keeps weights as [in, out]. Older files have the
+    causal mask of each block as a tensor.
+    """
+    weights = strip_prefix(weights, "transformer.")
+    weights = drop(weights, ["h.*.attn.bias", "h.*.attn.masked_bias"])
+    return transpose(weights, ["h.*.c_attn.weight", "h.*.c_fc.weight", "h.*.c_proj.weight"])

@@ -1,0 +1,191 @@
+"""Tokenizers: text to tokens and back, in whole or as a stream."""
+
+from __future__ import annotations
+
+import abc
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from maxmod.errors import ModelError
+
+_REPLACEMENT = "\ufffd"  # what decoders give for bytes that are no character (yet)
+
+
+class Tokenizer(abc.ABC):
+    """Text to tokens and back."""
+
+    @abc.abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Returns the tokens of a text."""
+
+    @abc.abstractmethod
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Returns the text of tokens, without special tokens such as the end of a text."""
+
+
+class CharacterTokenizer(Tokenizer):
+    """One token for each character; needs no package.
+
+    Args:
+        vocabulary: Characters to tokens. Longer keys are special tokens, which no text contains.
+
+    Example:
+        >>> tokenizer = CharacterTokenizer({"0": 0, "1": 1, "+": 2, "<|end|>": 3})
+        >>> tokenizer.encode("1+0"), tokenizer.decode([0, 2, 1, 3])
+        ([1, 2, 0], '0+1')
+    """
+
+    def __init__(self, vocabulary: Mapping[str, int]) -> None:
+        self._tokens = {text: token for text, token in vocabulary.items() if len(text) == 1}
+        self._texts = {token: text for text, token in self._tokens.items()}
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the tokens of a text.
+
+        Raises:
+            ModelError: If a character is not in the vocabulary.
+        """
+        for character in text:
+            if character not in self._tokens:
+                raise ModelError(
+                    f"encode: the model does not know the character {character!r}: expected only "
+                    f"{''.join(self._tokens)!r}."
+                )
+        return [self._tokens[character] for character in text]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(self._texts.get(token, "") for token in tokens)
+
+
+class PackageTokenizer(Tokenizer):
+    """A tokenizer of the package `tokenizers` of Hugging Face.
+
+    Args:
+        tokenizer: A `tokenizers.Tokenizer`.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        # The file may ask for both; a prompt must neither be cut nor filled up silently.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the tokens of a text.
+
+        Raises:
+            ModelError: If the text has half a surrogate pair, as arguments of a command have where
+                they are no UTF-8.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ModelError(f"encode: the text is not valid Unicode: {error.reason}.") from None
+        return self._tokenizer.encode(text).ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+
+def open_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
+    """Opens the tokenizer of a model folder.
+
+    Looked for in this order: tokenizer.json; vocab.json with merges.txt (the older form of GPT-2);
+    vocab.json with one token for each character. The first two need the package `tokenizers`.
+
+    Raises:
+        ModelError: (a ValueError) If there is none, it is malformed, or the package is missing.
+    """
+    folder = Path(folder)
+    whole, vocabulary, merges = (
+        folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
+    )
+    if whole.exists():
+        return _from_package(whole, lambda package: package.Tokenizer.from_file(str(whole)))
+    if vocabulary.exists() and merges.exists():
+        return _from_package(vocabulary, lambda package: _byte_level(package, vocabulary, merges))
+    if vocabulary.exists():
+        return CharacterTokenizer(_read_vocabulary(vocabulary))
+    raise ModelError(
+        f"{folder}: there is no tokenizer: expected tokenizer.json. Hint: save the tokenizer into "
+        "the folder as well, or give token ids in place of text."
+    )
+
+
+def _from_package(path: Path, make: Any) -> Tokenizer:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ModelError(
+            f"{path}: reading it needs the package tokenizers, which cannot be imported ({error}). "
+            "Hint: pip install 'maxmod[text]'."
+        ) from None
+    try:
+        return PackageTokenizer(make(tokenizers))
+    except Exception as error:  # the package raises nothing more precise
+        raise ModelError(f"{path}: the tokenizer is malformed: {error}") from None
+
+
+def _byte_level(package: Any, vocabulary: Path, merges: Path) -> Any:
+    tokenizer = package.Tokenizer(package.models.BPE.from_file(str(vocabulary), str(merges)))
+    tokenizer.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = package.decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    return tokenizer
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    try:
+        table = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot read the vocabulary: {error}") from None
+    if not isinstance(table, dict) or not all(type(token) is int for token in table.values()):
+        raise ModelError(f"{path}: expected a JSON object from text to tokens.")
+    if sum(len(text) == 1 for text in table) * 2 < len(table):
+        raise ModelError(
+            f"{path}: this is no vocabulary of characters. Hint: merges.txt or tokenizer.json is "
+            "missing beside it."
+        )
+    return table
+
+
+class TextStream:
+    """Turns tokens into text as they come, and never gives half a character.
+
+    A character may be spread over several tokens, and a decoder may treat the first token of a text
+    in another way than the rest. So the tokens of the last piece are decoded again with the new
+    ones, and what is new is given once it ends in a whole character. The pieces together are the
+    text of all tokens.
+
+    Example:
+        >>> stream = TextStream(CharacterTokenizer({"a": 0, "b": 1}))
+        >>> [stream.push(token) for token in (1, 0)], stream.finish()
+        (['b', 'a'], '')
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._given: list[int] = []  # tokens of the last piece
+        self._held: list[int] = []  # tokens after it
+
+    def push(self, token: int) -> str:
+        """Returns the text that is certain now; empty if a character is not complete."""
+        self._held.append(token)
+        piece = self._piece()
+        if not piece or piece.endswith(_REPLACEMENT):
+            return ""
+        self._given, self._held = self._held, []
+        return piece
+
+    def finish(self) -> str:
+        """Returns what is left at the end, with U+FFFD for bytes that are no character."""
+        piece = self._piece()
+        self._given, self._held = [], []
+        return piece
+
+    def _piece(self) -> str:
+        before = self._tokenizer.decode(self._given)
+        return self._tokenizer.decode(self._given + self._held)[len(before) :]

@@ -1,0 +1,134 @@
+"""Which folders `load_model` takes, and what it says about the others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from maxmod import CPU, Device
+from maxmod.device import DeviceRef
+from maxmod.errors import CheckpointError, MaxmodError, ModelError
+from maxmod.models import adder_folder, load_model
+from maxmod.models.config import read_json
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the embedded model."""
+    return Path(shutil.copytree(adder_folder(), tmp_path / "model"))
+
+
+def _change(folder: Path, **changes: object) -> None:
+    table = json.loads((folder / "config.json").read_text("utf-8")) | changes
+    (folder / "config.json").write_text(json.dumps(table), "utf-8")
+
+
+def test_facts_of_a_model(folder: Path) -> None:
+    model = load_model(str(folder), device=CPU())
+    assert model.folder == folder
+    assert (model.vocab_size, model.max_positions, model.stop) == (13, 16, {12})
+    assert model.device == DeviceRef.CPU()
+
+
+def test_default_device(folder: Path, emulated_accelerator: Device) -> None:
+    model = load_model(folder)
+    assert model.module.device == emulated_accelerator
+    assert {tensor.device for _, tensor in model.module.parameters} == {emulated_accelerator}
+    assert model.dtype.name == "float32"  # that of the file, not the default dtype
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "expected"),
+    [
+        (12, None, {12}),
+        ([3, 12], None, {3, 12}),
+        (None, None, set()),
+        (12, {"eos_token_id": [1, 2]}, {1, 2}),
+        (12, {"eos_token_id": None}, set()),
+        (12, {"do_sample": False}, {12}),
+    ],
+)
+def test_stop_tokens(folder: Path, config: object, generation: object, expected: set[int]) -> None:
+    _change(folder, eos_token_id=config)
+    if generation is not None:
+        (folder / "generation_config.json").write_text(json.dumps(generation), "utf-8")
+    assert load_model(folder, device=CPU()).stop == expected
+
+
+def test_malformed_stop_token(folder: Path) -> None:
+    _change(folder, eos_token_id="</s>")
+    with pytest.raises(ModelError, match="eos_token_id: expected an integer or a list of them"):
+        load_model(folder, device=CPU())
+
+
+@pytest.mark.parametrize(
+    ("model_type", "shown"),
+    [("gpt3", r"'gpt3'\. Did you mean 'gpt2'\?"), ("t5", "'t5'"), (None, "None"), ([], r"\[\]")],
+)
+def test_unknown_architecture(folder: Path, model_type: object, shown: str) -> None:
+    _change(folder, model_type=model_type)
+    message = f"unknown architecture: expected the model_type of config.json .*'gpt2'.*{shown}"
+    with pytest.raises(ModelError, match=message):
+        load_model(folder, device=CPU())
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no such folder. Hint: nothing is downloaded"):
+        load_model(tmp_path / "gpt2")
+
+
+def test_missing_configuration(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError) as caught:
+        load_model(folder, device=CPU())
+    assert str(folder / "config.json") in str(caught.value)
+    assert "cannot read the file: No such file" in str(caught.value)
+
+
+def test_missing_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="no weights: expected model.safetensors") as caught:
+        load_model(folder, device=CPU())
+    assert str(folder) in str(caught.value)
+
+
+def test_damaged_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError) as caught:
+        load_model(folder, device=CPU())
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected JSON"),
+        (b'{"model_type": "gpt2"', "expected JSON"),
+        (b"\xff\xfe", "expected JSON"),
+        (b"[" * 100_000, "expected JSON"),
+        (b"[1, 2]", "expected a JSON object, got list"),
+    ],
+)
+def test_malformed_json(folder: Path, content: bytes, message: str) -> None:
+    path = folder / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_model(folder, device=CPU())
+    assert str(caught.value).startswith(str(path))
+
+
+def test_huge_json_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(ModelError, match="expected at most"):
+        read_json(path)
+
+
+def test_errors_are_value_errors() -> None:
+    assert issubclass(ModelError, MaxmodError)
+    assert issubclass(ModelError, ValueError)

@@ -1,0 +1,252 @@
+"""The command `maxmod`, as a process of its own where it matters."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import maxmod
+from maxmod.cli import main
+from maxmod.models import adder_folder
+from maxmod.weights import inspect_text
+
+FOLDER = Path(__file__).parent / "assets" / "gpt2" / "with_tokenizer"
+GOLDEN = json.loads((FOLDER / "golden.json").read_text("utf-8"))["generations"]
+ROOT = Path(maxmod.__file__).parents[1]
+TIMING = re.compile(
+    r"maxmod: load \d+\.\d{3} s, (compile \d+\.\d{3} s|eager), (\d+) tokens? in \d+\.\d{3} s "
+    r"\(\d+ tokens/s\), (cpu|gpu):0 float32\n"
+)
+
+
+def _environment(**changes: str) -> dict[str, str]:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", **changes}
+
+
+def _maxmod(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "maxmod", *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        env=_environment(**changes),
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def test_answer() -> None:
+    done = _maxmod("generate", "123+456=")
+    assert (done.returncode, done.stdout) == (0, "579\n")
+    timing = TIMING.fullmatch(done.stderr)
+    assert timing is not None, done.stderr
+    assert timing[2] == "3"
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["prompt"])
+def test_folder_with_tokenizer(case: dict[str, object]) -> None:
+    count = str(case["max_new_tokens"])
+    arguments = ("--model", str(FOLDER), "--max-new-tokens", count, "--device", "cpu")
+    done = _maxmod("generate", *arguments, str(case["prompt"]))
+    assert (done.returncode, done.stdout) == (0, f"{case['text']}\n"), done.stderr
+    assert TIMING.fullmatch(done.stderr)
+
+
+def _main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_eager(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = _main(capsys, "generate", "--eager", "--device", "cpu", "7+5=")
+    assert (code, out) == (0, "12\n")
+    assert TIMING.fullmatch(err)[1] == "eager"
+
+
+def test_token_ids_need_no_tokenizer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    case = GOLDEN[0]
+    prompt = ", ".join(map(str, case["prompt_ids"]))
+    arguments = ("--model", str(FOLDER), "--max-new-tokens", "12", "--device", "cpu")
+    code, out, _ = _main(capsys, "generate", *arguments, "--token-ids", prompt)
+    assert (code, out) == (0, " ".join(map(str, case["new_ids"])) + "\n")
+    code, out, err = _main(capsys, "generate", *arguments, "The light")
+    assert (code, out) == (1, "")
+    assert "pip install 'maxmod[text]'" in err
+
+
+def test_dtype_and_temperature(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("generate", "--device", "cpu", "--dtype", "bfloat16", "--temperature", "0.01")
+    code, out, err = _main(capsys, *arguments, "--seed", "3", "123+456=")
+    assert (code, out) == (0, "579\n")
+    assert "bfloat16" in err
+
+
+def test_full_model_is_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = _main(capsys, "generate", "--device", "cpu", "1" * 16)
+    assert code == 0
+    assert len(out) == 2
+    notes = [line for line in err.splitlines() if line.startswith("maxmod: note: ")]
+    assert notes == [
+        "maxmod: note: generate: stopped: the model has room for 16 tokens, prompt included."
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Windows are different")
+def test_interrupt() -> None:
+    """Ctrl-C while text is coming: an endless text is made by taking the stop tokens away."""
+    code = (
+        "import dataclasses, sys, maxmod.cli.generate as g\n"
+        "load = g.load_model\n"
+        "g.load_model = lambda *a, **k: dataclasses.replace(load(*a, **k), stop=frozenset(),"
+        " max_positions=10**9)\n"
+        "from maxmod.generate import RecomputingDecoder as D\n"
+        "feed = D.feed\n"
+        "D.feed = lambda self, tokens: (self._tokens.clear(), feed(self, [1, 10, 1, 11]))[1]\n"
+        "from maxmod.cli import main\n"
+        "sys.exit(main(['generate', '--max-new-tokens', str(10**9), '1+1=']))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_environment(),
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(10) == "2222222222"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert set(out) <= {"2"}
+    assert err == "\nmaxmod: interrupted\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of Windows are different")
+def test_reader_that_goes_away() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "maxmod", "generate", "123+456="],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=_environment(),
+            timeout=120,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+# ---- errors --------------------------------------------------------------------------------------
+
+
+def _error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    code, out, err = _main(capsys, *arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith("maxmod: error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_no_gpu(capsys: pytest.CaptureFixture[str], no_accelerator: None) -> None:
+    text = _error(capsys, "generate", "--device", "gpu", "1+1=")
+    assert "Accelerator(0): no accelerator can be used." in text
+
+
+def test_missing_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text = _error(capsys, "generate", "--model", str(tmp_path / "none"), "1+1=")
+    assert f"{tmp_path / 'none'}: there is no such folder" in text
+
+
+def test_empty_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "config.json: cannot read" in _error(capsys, "generate", "--model", str(tmp_path), "1")
+
+
+def test_bad_prompts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "character 'a'" in _error(capsys, "generate", "1+a=")
+    assert "the prompt is empty" in _error(capsys, "generate", "")
+    assert "token 13 at position 1" in _error(capsys, "generate", "--token-ids", "1 13")
+    assert "expected whole numbers" in _error(capsys, "generate", "--token-ids", "1 x")
+    assert "seed: expected 0 or more" in _error(capsys, "generate", "--seed", "-1", "1+1=")
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = _maxmod("generate", "--debug", "--model", str(tmp_path), "1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ModelError" in done.stderr
+
+
+def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = _main(capsys)
+    assert (code, out) == (2, "")
+    assert "generate" in err
+    for arguments in (["fly"], ["generate"], ["generate", "--device", "tpu", "1"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+
+
+# ---- the other subcommands -----------------------------------------------------------------------
+
+
+def test_inspect(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = _main(capsys, "inspect", str(adder_folder()))
+    assert (code, out) == (0, inspect_text(adder_folder()) + "\n")
+    assert "transformer.h.*.attn.c_attn.weight" in out
+    _, out, _ = _main(capsys, "inspect", "--all", str(adder_folder()))
+    assert "transformer.h.2.attn.c_attn.weight" in out
+    assert "no weights" in _error(capsys, "inspect", str(tmp_path))
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str], no_accelerator: None) -> None:
+    code, out, _ = _main(capsys, "doctor")
+    assert code == 0
+    rows = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert rows["maxmod"] == maxmod.__version__
+    assert rows["python"].startswith(".".join(map(str, sys.version_info[:3])))
+    assert rows["gpu"].startswith("none: ")
+    assert {"numpy", "ml_dtypes", "safetensors", "tokenizers", "cupy", "C", "cache"} <= set(rows)
+
+
+def test_doctor_lists_devices(
+    capsys: pytest.CaptureFixture[str], emulated_accelerator: object
+) -> None:
+    _, out, _ = _main(capsys, "doctor")
+    assert re.search(r"^gpu:0 +\S", out, re.MULTILINE)
+    assert re.search(r"^gpu:1 +\S", out, re.MULTILINE)
+
+
+def test_version_and_help_load_no_models() -> None:
+    code = (
+        "import sys\n"
+        "from maxmod.cli import main\n"
+        "try:\n"
+        "    main([sys.argv[1]])\n"
+        "except SystemExit as end:\n"
+        "    heavy = [m for m in sys.modules if m.startswith(('maxmod.models', 'maxmod.nn'))]\n"
+        "    sys.exit(end.code or len(heavy))\n"
+    )
+    for option, shown in (("--version", f"maxmod {maxmod.__version__}\n"), ("--help", "usage:")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, option],
+            capture_output=True,
+            text=True,
+            env=_environment(),
+            check=True,
+        )
+        assert done.stdout.startswith(shown)

@@ -1,0 +1,177 @@
+"""Generation: tokens one by one, text piece by piece."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maxmod import CPU, Device, DType, Tensor
+from maxmod.errors import MaxmodWarning, ModelError
+from maxmod.generate import RecomputingDecoder, generate, generate_text
+from maxmod.models import LanguageModel, adder_folder, load_model
+
+FOLDER = Path(__file__).parent / "assets" / "gpt2" / "with_tokenizer"
+GOLDEN = json.loads((FOLDER / "golden.json").read_text("utf-8"))["generations"]
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    return load_model(FOLDER, device=CPU())
+
+
+@pytest.fixture(scope="module")
+def adder() -> LanguageModel:
+    return load_model(adder_folder(), device=CPU())
+
+
+def _without_end(tokens: list[int]) -> list[int]:
+    return tokens[: tokens.index(0)] if 0 in tokens else tokens
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["prompt"])
+def test_greedy(model: LanguageModel, case: dict[str, object], eager: bool) -> None:
+    count = case["max_new_tokens"]
+    tokens = list(generate(model, case["prompt_ids"], max_new_tokens=count, eager=eager))
+    assert tokens == _without_end(case["new_ids"])
+    pieces = list(generate_text(model, case["prompt"], max_new_tokens=count, eager=eager))
+    assert "".join(pieces) == case["text"]
+    assert len(pieces) > 1
+
+
+def test_on_each_device(device: Device) -> None:
+    model = load_model(FOLDER, device=device)
+    tokens = list(generate(model, GOLDEN[0]["prompt_ids"], max_new_tokens=12))
+    assert tokens == GOLDEN[0]["new_ids"]
+
+
+def test_adder(adder: LanguageModel) -> None:
+    assert "".join(generate_text(adder, "123+456=")) == "579"
+    assert list(generate_text(adder, "999+999=")) == ["1", "9", "9", "8"]
+
+
+def test_tokens_come_one_by_one(adder: LanguageModel) -> None:
+    before = adder.last_logits.stats.calls
+    tokens = generate(adder, adder.tokenizer.encode("123+456="))
+    assert adder.last_logits.stats.calls == before
+    assert next(tokens) == 5
+    assert adder.last_logits.stats.calls == before + 1
+
+
+def test_one_compile_for_all(adder: LanguageModel) -> None:
+    compiled = adder.last_logits
+    for prompt in ("1+1=", "12+34="):
+        list(generate_text(adder, prompt))
+    assert adder.last_logits is compiled
+
+
+def test_decoder_keeps_the_sequence(adder: LanguageModel) -> None:
+    tokens = adder.tokenizer.encode("12+34=")
+    whole = adder.module(Tensor([tokens], dtype=DType.int64, device=CPU())).to_numpy()[0]
+    decoder = RecomputingDecoder(adder)
+    np.testing.assert_allclose(decoder.feed(tokens[:3]), whole[2], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(decoder.feed(tokens[3:4]), whole[3], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(decoder.feed(tokens[4:]), whole[5], rtol=0, atol=1e-4)
+
+
+# ---- where it ends -------------------------------------------------------------------------------
+
+
+def test_number_of_tokens(adder: LanguageModel) -> None:
+    for count, answer in ((0, ""), (1, "5"), (2, "57"), (3, "579"), (100, "579")):
+        assert "".join(generate_text(adder, "123+456=", max_new_tokens=count)) == answer
+
+
+def test_stop_tokens(adder: LanguageModel) -> None:
+    prompt = adder.tokenizer.encode("123+456=")
+    assert list(generate(adder, prompt, stop=[9])) == [5, 7]
+    assert list(generate(adder, prompt, stop=[], max_new_tokens=4)) == [5, 7, 9, 12]
+
+
+def test_room_of_the_model(adder: LanguageModel) -> None:
+    """The last position of the model gives one more token; then there is a notice."""
+    prompt = adder.tokenizer.encode("123+456=")
+    with pytest.warns(MaxmodWarning, match="stopped: the model has room for 16 tokens"):
+        tokens = list(generate(adder, prompt, stop=[]))
+    assert len(tokens) == 16 - len(prompt) + 1
+    full = [1] * 16
+    with pytest.warns(MaxmodWarning, match="room for 16 tokens"):
+        assert len(list(generate(adder, full, stop=[]))) == 1
+    assert len(list(generate(adder, full, stop=[], max_new_tokens=1))) == 1  # and no warning
+
+
+# ---- temperature ---------------------------------------------------------------------------------
+
+
+def test_seed_decides(model: LanguageModel) -> None:
+    options = {"max_new_tokens": 8, "temperature": 2.0, "stop": []}
+    prompt = GOLDEN[0]["prompt_ids"]
+    one = list(generate(model, prompt, seed=1, **options))
+    assert one == list(generate(model, prompt, seed=1, **options))
+    others = [list(generate(model, prompt, seed=seed, **options)) for seed in range(2, 6)]
+    assert any(one != other for other in others)
+
+
+def test_low_temperature_is_greedy(model: LanguageModel) -> None:
+    tokens = list(generate(model, GOLDEN[0]["prompt_ids"], max_new_tokens=12, temperature=1e-6))
+    assert tokens == GOLDEN[0]["new_ids"]
+
+
+def test_drawn_tokens_have_the_right_frequencies(adder: LanguageModel) -> None:
+    """2000 draws; the bound is five standard deviations of each frequency."""
+    prompt = adder.tokenizer.encode("12+")
+    temperature = 3.0
+    logits = adder.next_logits([prompt])[0].astype(np.float64) / temperature
+    expected = np.exp(logits - logits.max())
+    expected /= expected.sum()
+    count = 2000
+    options = {"max_new_tokens": 1, "temperature": temperature, "stop": []}
+    drawn = Counter(next(generate(adder, prompt, seed=s, **options)) for s in range(count))
+    for token, probability in enumerate(expected):
+        spread = np.sqrt(probability * (1 - probability) / count)
+        assert abs(drawn[token] / count - probability) <= 5 * spread + 1 / count
+
+
+# ---- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("token", "place"), [(13, 2), (-1, 0), (10**9, 1)])
+def test_token_outside_the_vocabulary(adder: LanguageModel, token: int, place: int) -> None:
+    tokens = [1, 10, 2]
+    tokens[place] = token
+    with pytest.raises(IndexError, match=f"token {token} at position {place} is not in the") as e:
+        generate(adder, tokens)
+    assert str(e.value).endswith("expected 0 to 12.")
+
+
+def test_prompt_of_the_wrong_length(adder: LanguageModel) -> None:
+    with pytest.raises(ValueError, match="the prompt is empty: expected at least one token"):
+        generate_text(adder, "")
+    with pytest.raises(ValueError, match="too long: expected at most 16 tokens, got 17"):
+        generate(adder, [1] * 17)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": -1}, "max_new_tokens: expected 0 or more, got -1"),
+        ({"temperature": -0.5}, "temperature: expected 0 or more, got -0.5"),
+        ({"temperature": float("nan")}, "temperature: expected 0 or more, got nan"),
+        ({"temperature": float("inf")}, "temperature: expected 0 or more, got inf"),
+        ({"seed": -1}, "seed: expected 0 or more, got -1"),
+    ],
+)
+def test_options_out_of_range(adder: LanguageModel, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        generate(adder, [1], **options)
+
+
+def test_damaged_weights() -> None:
+    model = load_model(adder_folder(), device=CPU())
+    model.module.ln_f.bias = Tensor.full([64], float("nan"), dtype=DType.float32, device=CPU())
+    with pytest.raises(ModelError, match="the logits are NaN"):
+        next(generate(model, [1, 10, 2, 11]))

@@ -1,0 +1,162 @@
+"""Tokenizers, and text that comes piece by piece."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maxmod.errors import ModelError
+from maxmod.text import CharacterTokenizer, TextStream, Tokenizer, open_tokenizer
+
+FOLDER = Path(__file__).parent / "assets" / "gpt2" / "with_tokenizer"
+GOLDEN = json.loads((FOLDER / "golden.json").read_text("utf-8"))
+
+
+class ByteTokenizer(Tokenizer):
+    """One token for each byte of UTF-8."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, tokens: list[int]) -> str:
+        return bytes(tokens).decode(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return open_tokenizer(FOLDER)
+
+
+@pytest.mark.parametrize("case", GOLDEN["encodings"], ids=lambda case: repr(case["text"][:12]))
+def test_encodings(tokenizer: Tokenizer, case: dict[str, object]) -> None:
+    assert tokenizer.encode(case["text"]) == case["ids"]
+    assert tokenizer.decode(case["ids"]) == case["text"].replace("<|endoftext|>", "")
+
+
+@pytest.mark.parametrize("case", GOLDEN["generations"], ids=lambda case: case["prompt"])
+def test_decodings(tokenizer: Tokenizer, case: dict[str, object]) -> None:
+    assert tokenizer.encode(case["prompt"]) == case["prompt_ids"]
+    assert tokenizer.decode(case["new_ids"]) == case["text"]
+
+
+def _pieces(tokenizer: Tokenizer, tokens: list[int]) -> list[str]:
+    stream = TextStream(tokenizer)
+    return [*(stream.push(token) for token in tokens), stream.finish()]
+
+
+@given(st.text())
+def test_stream_of_text(text: str) -> None:
+    tokenizer = ByteTokenizer()
+    pieces = _pieces(tokenizer, tokenizer.encode(text))
+    assert "".join(pieces) == text
+    assert all("\ufffd" not in piece or "\ufffd" in text for piece in pieces)
+
+
+@given(st.lists(st.integers(0, 255), max_size=40))
+def test_stream_of_any_bytes(tokens: list[int]) -> None:
+    tokenizer = ByteTokenizer()
+    assert "".join(_pieces(tokenizer, tokens)) == tokenizer.decode(tokens)
+
+
+@given(st.lists(st.integers(0, 299), max_size=40))
+def test_stream_of_any_tokens(tokens: list[int]) -> None:
+    tokenizer = open_tokenizer(FOLDER)
+    assert "".join(_pieces(tokenizer, tokens)) == tokenizer.decode(tokens)
+
+
+def test_stream_gives_whole_characters(tokenizer: Tokenizer) -> None:
+    pieces = _pieces(tokenizer, tokenizer.encode("é 東🙂."))
+    assert [piece for piece in pieces if piece] == ["é", " ", "東", "🙂", "."]
+
+
+def test_stream_gives_an_unfinished_character_at_the_end() -> None:
+    tokens = "a東".encode()[:-1]
+    assert _pieces(ByteTokenizer(), list(tokens)) == ["a", "", "", "\ufffd"]
+
+
+def test_stream_of_special_tokens(tokenizer: Tokenizer) -> None:
+    assert _pieces(tokenizer, [0, 41, 0]) == ["", "I", "", ""]
+
+
+# ---- folders -------------------------------------------------------------------------------------
+
+
+def test_characters_need_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    (tmp_path / "vocab.json").write_text('{"a": 0, "é": 1, "<end>": 2}', "utf-8")
+    tokenizer = open_tokenizer(tmp_path)
+    assert tokenizer.encode("aéa") == [0, 1, 0]
+    assert tokenizer.decode([1, 2, 0, 99]) == "éa"
+    with pytest.raises(ModelError, match="does not know the character 'b': expected only 'aé'"):
+        tokenizer.encode("ab")
+
+
+def test_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ModelError, match=r"needs the package tokenizers.*'maxmod\[text\]'"):
+        open_tokenizer(FOLDER)
+
+
+def test_older_form_of_gpt2(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model = json.loads((FOLDER / "tokenizer.json").read_text("utf-8"))["model"]
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]), "utf-8")
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), "utf-8")
+    older = open_tokenizer(tmp_path)
+    for case in GOLDEN["encodings"]:
+        assert older.encode(case["text"]) == case["ids"]
+    assert older.decode([0, 41]) == "I"
+
+
+def test_no_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no tokenizer: expected tokenizer.json"):
+        open_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"model": 3}'])
+def test_malformed_tokenizer(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(text, "utf-8")
+    with pytest.raises(ModelError, match=r"tokenizer\.json: the tokenizer is malformed"):
+        open_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot read the vocabulary"),
+        ("[]", "expected a JSON object"),
+        ('{"a": "b"}', "expected a JSON object from text to tokens"),
+        ('{"the": 0, "cat": 1, "a": 2}', "no vocabulary of characters. Hint: merges.txt"),
+    ],
+)
+def test_malformed_vocabulary(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "vocab.json").write_text(text, "utf-8")
+    with pytest.raises(ModelError, match=message):
+        open_tokenizer(tmp_path)
+
+
+def test_prompt_is_never_cut(tmp_path: Path) -> None:
+    table = json.loads((FOLDER / "tokenizer.json").read_text("utf-8"))
+    table["truncation"] = {
+        "direction": "Right",
+        "max_length": 2,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(table), "utf-8")
+    assert len(open_tokenizer(tmp_path).encode("the bells are ringing")) == 11
+
+
+def test_text_that_is_no_unicode(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ModelError, match="not valid Unicode"):
+        tokenizer.encode("a\udcff")
+
+
+def test_longer_keys_are_special() -> None:
+    tokenizer = CharacterTokenizer({"<": 0, "e": 1, "<e": 2})
+    assert tokenizer.encode("<e") == [0, 1]
