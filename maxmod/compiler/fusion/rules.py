@@ -6,7 +6,7 @@ from maxmod import ir
 from maxmod.affine import Unfusable
 from maxmod.compiler.codegen.lower import Load, lower
 from maxmod.compiler.fusion.group import FusionGroup
-from maxmod.dim import Sizes, product
+from maxmod.dim import Sizes, as_dim, as_size, product
 from maxmod.op import Kind
 
 
@@ -94,7 +94,10 @@ def _output_shapes(group: FusionGroup, node: ir.Node) -> tuple[Sizes, ...]:
 
 
 def _has_domain_size(group: FusionGroup, sizes: Sizes) -> bool:
-    """True if a value of this shape has one element for each step of the kernel, or each row."""
-    if product(sizes) == product(group.domain):
+    """True if a value of this shape has one element for each row of the kernel, or at least one
+    for each step: then nothing is computed twice.
+    """
+    if product(sizes) == product(group.domain[:-1]):
         return True
-    return product(sizes) == product(group.domain[:-1])
+    more = as_size(as_dim(product(sizes)) - product(group.domain))
+    return isinstance(more, int) and more >= 0

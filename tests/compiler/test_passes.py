@@ -1,0 +1,104 @@
+"""Graph passes: each changes what it should, and no pass changes a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+from compiler.graphs import f32, op_names, traced
+
+from maxmod import DType, Tensor, ir
+from maxmod import functional as F
+from maxmod.compiled import _run as run
+from maxmod.compiler.passes.eliminate_dead import eliminate_dead
+from maxmod.compiler.passes.expand_composites import expand_composites
+from maxmod.compiler.passes.fold_constants import FOLD_LIMIT_NBYTES, fold_constants
+from maxmod.compiler.passes.merge_common import merge_common
+from maxmod.compiler.passes.simplify import simplify
+from maxmod.device import CPU_REF
+from maxmod.op import Kind
+
+PASSES = (eliminate_dead, merge_common, simplify, expand_composites, partial(fold_constants, run=run))
+
+
+def layer(x: Tensor, w: Tensor) -> Tensor:
+    unused = F.exp(x)
+    assert unused is not None
+    h = F.layer_norm(x, w, w * 0.0, 1e-5) * 1.0 + F.softmax(x @ x.T) @ x
+    return (h**2 + F.mean(h)).T.T + Tensor.arange(4, dtype=DType.float32, device=CPU_REF)
+
+
+@pytest.mark.parametrize("transform", PASSES, ids=lambda p: getattr(p, "func", p).__name__)
+def test_no_pass_changes_the_result(transform: Callable[[ir.Graph], ir.Graph]) -> None:
+    graph = traced(layer, f32("n", 4), f32(4))
+    changed = ir.verify(transform(graph))
+    rng = np.random.default_rng(0)
+    args = [rng.normal(size=(5, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)]
+    (before,) = ir.interpret(graph, run, args, {}, {"n": 5})
+    (after,) = ir.interpret(changed, run, args, {}, {"n": 5})
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
+
+
+def test_dead_nodes_and_constants_go() -> None:
+    c = Tensor(np.ones(3, np.float32))
+
+    def fn(x: Tensor) -> Tensor:
+        assert (x * c).rank == 1
+        return F.exp(x)
+
+    graph = eliminate_dead(traced(fn, f32(3)))
+    assert op_names(graph) == ["exp"]
+    assert not graph.constants
+
+
+def test_equal_calls_are_merged_but_signed_zeros_are_not() -> None:
+    graph = merge_common(traced(lambda x: F.exp(x) + F.exp(x), f32(3)))
+    assert op_names(graph) == ["exp", "add"]
+    graph = merge_common(traced(lambda x: (x * 0.0) / (x * -0.0), f32(3)))
+    assert op_names(graph).count("full") == 2
+
+
+def test_constants_are_folded_up_to_the_limit() -> None:
+    small = Tensor(np.ones(4, np.float32))
+    graph = fold_constants(traced(lambda x: x + F.exp(small * 2.0), f32(4)), run)
+    assert op_names(eliminate_dead(graph)) == ["add"]
+    big = Tensor(np.ones(FOLD_LIMIT_NBYTES // 4 + 1, np.float32))
+    graph = fold_constants(traced(lambda x: x + F.exp(big), f32(1)), run)
+    assert "exp" in op_names(graph)
+
+
+def test_composites_are_written_out_down_to_ops_with_kernels() -> None:
+    graph = expand_composites(
+        traced(lambda x, w: F.layer_norm(F.softmax(x), w, w, 1e-5), f32("n", 4), f32(4))
+    )
+    assert all(node.op.kind is not Kind.COMPOSITE for node in graph.nodes)
+    assert all(node.source is not None for node in graph.nodes)
+
+
+@pytest.mark.parametrize(
+    ("fn", "left"),
+    [
+        (lambda x: x * 1.0, []),
+        (lambda x: 1.0 * x, []),
+        (lambda x: x - 0.0, []),
+        (lambda x: x + -0.0, []),
+        (lambda x: x + 0.0, ["add"]),  # would turn -0.0 into 0.0
+        (lambda x: x / 1.0, []),
+        (lambda x: x**1, []),
+        (lambda x: x**2, ["mul"]),
+        (lambda x: -(-x), []),
+        (lambda x: x.T.T, []),
+        (lambda x: x.permute([1, 0]).permute([0, 1]), ["permute"]),
+        (lambda x: x.reshape([12]).reshape([2, 6]), ["reshape"]),
+        (lambda x: x.reshape([3, 4]), []),
+        (lambda x: x.cast(DType.float64).cast(DType.float32), []),
+        (lambda x: x.cast(DType.float16).cast(DType.float32), ["cast", "cast"]),
+        (lambda x: x * Tensor.ones([2, 3, 4], dtype=DType.float32, device=CPU_REF), ["mul"]),
+    ],
+)
+def test_simplify(fn: Callable[[Tensor], Tensor], left: list[str]) -> None:
+    graph = eliminate_dead(simplify(traced(lambda x: F.exp(fn(x)), f32(3, 4))))
+    names = [n for n in op_names(graph) if n not in ("full", "broadcast", "exp")]
+    assert names == left
