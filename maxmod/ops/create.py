@@ -260,7 +260,7 @@ def hann_window(
     if length == 1:
         return Tensor.ones((1,), dtype=dtype, device=ref)
     _number(length, dtype)
-    turn = 2 * math.pi / (length if periodic or length == 0 else length - 1)
+    turn = 2 * math.pi / max(1, length if periodic else length - 1)
     row = iota(count=length, dtype=DType.float64, device=ref)
     return sub(0.5, mul(cos(mul(row, turn)), 0.5)).cast(dtype)
 

@@ -150,7 +150,7 @@ def test_binary_ops_need_a_tensor(name: str) -> None:
     with pytest.raises(TypeError, match="at least one max object"):
         FUNCTIONS[name](1.0, np.ones(3))
     with pytest.raises(TypeError):
-        FUNCTIONS[name](Tensor([True]), "text")
+        FUNCTIONS[name](Tensor([True], dtype=DType.bool), "text")
 
 
 @pytest.mark.parametrize("dtype", [DType.int8, DType.uint8, DType.int64, DType.uint64])
