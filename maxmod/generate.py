@@ -165,13 +165,14 @@ class _Choice:
 
     def __init__(self, temperature: float, seed: int) -> None:
         self._temperature = temperature
-        self._random = np.random.default_rng(seed)
+        # numpy.random takes a while to import and the most likely token needs no numbers.
+        self._random = np.random.default_rng(seed) if temperature else None
 
     def __call__(self, logits: np.ndarray[Any, Any]) -> int:
         best = int(logits.argmax())  # of a NaN, if there is one
         if np.isnan(logits[best]):
             raise ModelError("generate: the logits are NaN. Hint: are the weights damaged?")
-        if self._temperature == 0:
+        if self._random is None:
             return best
         wide = (logits.astype(np.float64) - float(logits[best])) / self._temperature
         cumulative = np.cumsum(np.exp(wide))

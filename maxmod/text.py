@@ -111,7 +111,7 @@ def open_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
         return CharacterTokenizer(_read_vocabulary(vocabulary))
     raise ModelError(
         f"{folder}: there is no tokenizer: expected tokenizer.json. Hint: save the tokenizer into "
-        "the folder as well, or give token ids in place of text."
+        "the folder as well, or give token ids in place of text (--token-ids)."
     )
 
 
