@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
 from maxmod import ir
 from maxmod.errors import MaxmodError, TraceError
 from maxmod.op import Op, innermost, interpreter, lookup

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from maxmod import functional as F  # noqa: N812  (the name that everybody knows it by)
+from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ModelError
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList

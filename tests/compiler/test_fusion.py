@@ -11,8 +11,15 @@ from compiler.graphs import compiled, f32, traced
 
 from maxmod import DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.affine import Index, Loop, SplitNeeded, Unfusable, matching_blocks, of_loop
-from maxmod.affine import through_reshape
+from maxmod.affine import (
+    Index,
+    Loop,
+    SplitNeeded,
+    Unfusable,
+    matching_blocks,
+    of_loop,
+    through_reshape,
+)
 from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.compiler.passes.expand_composites import expand_composites
 from maxmod.compiler.passes.merge_common import merge_common

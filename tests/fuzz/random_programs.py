@@ -46,7 +46,7 @@ class Program:
         return [Tensor(array, device=CPU_REF.to_device()).cast(dtype) for array in made]
 
     def types(self, names: bool, dtype: DType = DType.float32) -> list[TensorType]:
-        """Returns the argument types; with `names`, every first axis of size above 1 is symbolic."""
+        """Returns the argument types; with `names`, first axes above 1 are symbolic."""
         result = []
         for shape in self.shapes:
             sizes: list[Any] = list(shape)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fuzz.random_programs import Program, programs
 from hypothesis import HealthCheck, given, settings
 
 import maxmod
 from maxmod import ir
-from maxmod.compiled import compile_function, trace_function
 from maxmod.compiled import _run as run_op
-from fuzz.random_programs import Program, programs
+from maxmod.compiled import compile_function, trace_function
 
 # Chains of ten float32 ops on numbers near 1; bfloat16 steps round to 1 part in 256, and a value
 # on the edge between two of them may fall to either side.
