@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from maxmod.dim import Size, evaluate
 
-# Dynamic shared memory that every GPU gives to a block without being asked for more.
-SHARED_NBYTES = 48 << 10
+# Dynamic shared memory of a block: every GPU gives 48 KB unasked, and reductions take a little.
+SHARED_NBYTES = 40 << 10
 WARP = 32  # threads that a GPU runs in step
 
 

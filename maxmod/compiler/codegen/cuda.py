@@ -1,0 +1,163 @@
+"""CUDA C: the entry function, and pointwise kernels.
+
+A pointwise kernel is a grid-stride loop over all elements, seen through as few loops as its
+positions allow. Each thread takes a few neighbouring elements of the innermost loop at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from maxmod.affine import Loop
+from maxmod.compiler.codegen.cuda_rows import row_kernel
+from maxmod.compiler.codegen.cuda_text import (
+    QUOTIENT,
+    VECTORS,
+    Span,
+    Width,
+    arguments,
+    block,
+    count_text,
+    function,
+    index_type,
+    instruction_line,
+    loop_variables,
+    named_extents,
+    parameters,
+    span_width,
+)
+from maxmod.compiler.codegen.emit import size_text, symbols_of
+from maxmod.compiler.codegen.lower import Apply, Load, Lowered
+from maxmod.dim import as_dim, as_size, product
+from maxmod.kernel import Dialect, KernelSource, Launch
+
+ENTRY = "mm_kernel"
+THREADS = 256  # eight warps: enough to fill a processor with few blocks
+
+
+def emit_cuda(lowered: Lowered, name: str) -> KernelSource:
+    """Returns the CUDA kernel of a lowered group."""
+    helpers, body, launch = row_kernel(lowered) if lowered.row is not None else _pointwise(lowered)
+    head = f'extern "C" __global__ void __launch_bounds__({launch.threads}) {ENTRY}'
+    lines = [*helpers, *function(head, parameters(lowered), body)]
+    code = "\n".join(lines) + "\n"
+    if "mm_vector<" in code:
+        code = f"{VECTORS}\n{code}"
+    if "mm_quotient(" in code:
+        code = f"{QUOTIENT}\n{code}"
+    symbols = tuple(symbols_of(lowered))
+    return KernelSource(
+        name,
+        Dialect.CUDA,
+        code,
+        ENTRY,
+        len(lowered.buffers),
+        len(symbols),
+        launch,
+        symbols=symbols,
+    )
+
+
+def _pointwise(lowered: Lowered) -> tuple[list[str], list[str], Launch]:
+    """Returns helper functions, the body of the entry function, and the launch rule."""
+    outer, inner = lowered.loops[:-1], (lowered.loops or [Loop("i0", 1)])[-1]
+    width = span_width(lowered, inner, needs_whole=bool(outer))
+    kind = index_type(lowered)
+    per_block = THREADS * width.elements
+    launch = Launch(product(loop.extent for loop in lowered.loops), per_block, THREADS)
+    total = count_text(lowered.loops, kind)
+    head = [
+        f"const {kind} mm_step = ({kind})gridDim.x * {THREADS};",
+        f"const {kind} mm_thread = ({kind})blockIdx.x * {THREADS} + threadIdx.x;",
+    ]
+    step = _step(lowered, outer, inner, kind, width)
+    if width.elements == 1:
+        return [], [*head, *_stride_loop(kind, "mm_thread", total, step)], launch
+    v = width.elements
+    if not width.conditions and _is_whole(inner, v):
+        count = size_text(as_size(as_dim(launch.elements) // as_dim(v)))
+        loop = _stride_loop(kind, "mm_thread", count, step)
+        return [], [f"constexpr int V = {v};", *head, *loop], launch
+    return *_both_widths(lowered, outer, kind, width, total, step, head), launch
+
+
+def _is_whole(loop: Loop, width: int) -> bool:
+    return isinstance(loop.extent, int) and loop.extent % width == 0
+
+
+def _stride_loop(kind: str, first: str, count: str, body: Sequence[str]) -> list[str]:
+    head = f"for ({kind} mm_work = {first}; mm_work < {count}; mm_work += mm_step)"
+    return block(head, body)
+
+
+def _both_widths(
+    lowered: Lowered,
+    outer: Sequence[Loop],
+    kind: str,
+    width: Width,
+    total: str,
+    step: Sequence[str],
+    head: Sequence[str],
+) -> tuple[list[str], list[str]]:
+    """Emits the step as a function, used with vectors where sizes allow, and one by one."""
+    params = [f"{kind} mm_work", *parameters(lowered)]
+    helper = function(
+        "template <int V>\nstatic __device__ __forceinline__ void mm_elements", params, step
+    )
+    v = width.elements
+    passed = f"(mm_work, {arguments(lowered)});"
+    condition = " && ".join(width.conditions)
+    if outer:  # rows of a whole number of vectors, or none at all
+        body = [
+            *head,
+            f"const {kind} mm_total = {total};",
+            *block(
+                f"if ({condition})",
+                _stride_loop(kind, "mm_thread", f"mm_total / {v}", [f"mm_elements<{v}>{passed}"]),
+            ),
+            *block(
+                "else", _stride_loop(kind, "mm_thread", "mm_total", [f"mm_elements<1>{passed}"])
+            ),
+        ]
+        return [*helper, ""], body
+    vectors = f"mm_total / {v}"
+    body = [
+        *head,
+        f"const {kind} mm_total = {total};",
+        f"const {kind} mm_vectors = {f'{condition} ? {vectors} : 0' if condition else vectors};",
+        *_stride_loop(kind, "mm_thread", "mm_vectors", [f"mm_elements<{v}>{passed}"]),
+        *_stride_loop(
+            kind, f"mm_vectors * {v} + mm_thread", "mm_total", [f"mm_elements<1>{passed}"]
+        ),
+    ]
+    return [*helper, ""], body
+
+
+def _step(
+    lowered: Lowered, outer: Sequence[Loop], inner: Loop, kind: str, width: Width
+) -> list[str]:
+    """Returns the text that handles the span number `mm_work`."""
+    is_vector = width.elements > 1
+    extent = size_text(inner.extent)
+    spans = ("mm_span", f"({extent} / V)") if is_vector else ("mm_i", extent)
+    lines = loop_variables([*named_extents(outer), spans], kind, "mm_work")
+    if is_vector:
+        lines.append(f"const {kind} mm_i = mm_span * V;")
+    varies = _varying(lowered, inner)
+    numbers = range(len(lowered.instructions))
+    lines += [instruction_line(lowered, n) for n in numbers if n not in varies]
+    span = Span(lowered, inner, kind, width.elements)
+    moving = [n for n in numbers if n in varies]
+    return [*lines, *span.lines(moving, lowered.stores)]
+
+
+def _varying(lowered: Lowered, loop: Loop) -> set[int]:
+    """Returns the instructions that differ along a loop."""
+    found: set[int] = set()
+    for number, instruction in enumerate(lowered.instructions):
+        what = instruction.what
+        index = what.index if isinstance(what, (Load, Apply)) else None
+        moves = index is not None and index.factor(loop) != 0
+        if moves or (isinstance(what, Apply) and any(arg in found for arg in what.args)):
+            found.add(number)
+    return found
