@@ -197,15 +197,12 @@ class CompiledModel:
 
     def _execute(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         dims = self.signature.bind(tensors)
-        inputs = [tensor.data for tensor in tensors]
-        results = self._program(dims).run(inputs)
-        owned = {id(array) for array in inputs}
-        owned.update(id(array) for array in self._fixed)
+        results = self._program(dims).run([tensor.data for tensor in tensors])
         made = []
+        seen: set[int] = set()
         for data, value in zip(results, self.graph.outputs):
-            # A result that is an argument, a weight or another result itself is copied.
-            array = data.copy() if id(data) in owned else data
-            owned.add(id(data))
+            array = data.copy() if id(data) in seen else data  # one value, returned twice
+            seen.add(id(data))
             made.append(Tensor.wrap(array, ir.bind_type(value.type, dims)))
         return made
 

@@ -7,7 +7,7 @@ graph means; `format_graph` prints it. Graphs are immutable: a pass builds a new
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from maxmod.dim import Dim, evaluate
@@ -73,6 +73,9 @@ class Graph:
         constants: Values with data that was captured or folded while the graph was made.
         nodes: Op calls in execution order.
         outputs: Results in order; one value may be given twice.
+        input_names: Names of the arguments, for the text form.
+        updates: (position of an argument, value) for each buffer that the function changes: what
+            the argument holds afterwards.
     """
 
     name: str
@@ -81,7 +84,13 @@ class Graph:
     constants: Mapping[Value, Any]
     nodes: tuple[Node, ...]
     outputs: tuple[Value, ...]
-    input_names: tuple[str, ...] = field(default=())
+    input_names: tuple[str, ...] = ()
+    updates: tuple[tuple[int, Value], ...] = ()
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """Everything that must be computed: outputs, and the new contents of buffers."""
+        return (*self.outputs, *(value for _, value in self.updates))
 
     def __str__(self) -> str:
         return format_graph(self)
@@ -133,7 +142,7 @@ def verify(graph: Graph) -> Graph:
                 f"{where}: expected {shown}, got {', '.join(t.short() for t in found)}."
             )
         bound.update(n.outputs)
-    if any(value not in bound for value in graph.outputs):
+    if any(value not in bound for value in graph.results):
         raise GraphError(f"{graph.name}: an output is not bound.")
     return graph
 
@@ -154,7 +163,7 @@ def interpret(
         dims: The value of each symbol in the input types.
 
     Returns:
-        One array for each output.
+        One array for each output. Buffers that the graph updates are changed in place.
     """
     values: dict[Value, Any] = dict(zip(graph.inputs, args, strict=True))
     values.update((value, weights[name]) for name, value in graph.weights.items())
@@ -167,7 +176,10 @@ def interpret(
             [bind_type(v.type, dims) for v in n.outputs],
         )
         values.update(zip(n.outputs, results, strict=True))
-    return [values[v] for v in graph.outputs]
+    results = [values[v] for v in graph.outputs]
+    for position, value in graph.updates:
+        args[position][...] = values[value]
+    return results
 
 
 def bind_attrs(attrs: Mapping[str, Any], dims: Mapping[str, int]) -> dict[str, Any]:
@@ -246,6 +258,8 @@ def format_graph(graph: Graph, note: Callable[[Node], str] | None = None) -> str
         text = f"  {left} = {n.op.name} {' '.join(operands + attrs)}".rstrip()
         remark = note(n)
         lines.append(f"{text:<72}  # {remark}" if remark else text)
+    for position, value in graph.updates:
+        lines.append(f"  store {names[graph.inputs[position]]} = {names[value]}")
     lines.append(f"  return {', '.join(names[value] for value in graph.outputs)}")
     return "\n".join(lines)
 
@@ -281,6 +295,7 @@ def rebuild(
         changed,
         tuple(final(v) for v in graph.outputs),
         graph.input_names,
+        tuple((position, final(value)) for position, value in graph.updates),
     )
 
 

@@ -71,6 +71,8 @@ class Op:
         tensor_names: Names of the tensor parameters in order.
         attr_defaults: Static parameters in order, with defaults (`REQUIRED` for none).
         variadic: The one tensor parameter is a sequence of tensors.
+        assign: `assign(x, *others, **attrs)` overwrites the first operand with the result, for
+            graphs that update a buffer in place.
         library: Name of a backend method that replaces the eager body, if the backend has it.
     """
 
@@ -89,6 +91,7 @@ class Op:
     tensor_names: tuple[str, ...]
     attr_defaults: dict[str, Any]
     variadic: bool
+    assign: Callable[..., None] | None
     library: str | None
     upcasts: bool
 
@@ -115,6 +118,7 @@ def op(
     identity: float | None = None,
     expand: Callable[..., Any] | None = None,
     domain: tuple[float, float] = (-3.0, 3.0),
+    assign: Callable[..., None] | None = None,
     library: str | None = None,
     upcasts: bool | None = None,
     name: str | None = None,
@@ -151,6 +155,7 @@ def op(
             tensor_names=tensors,
             attr_defaults=defaults,
             variadic=any(p.annotation == "Sequence[Tensor]" for p in parameters),
+            assign=assign,
             library=library,
             upcasts=kind in _COMPUTES if upcasts is None else upcasts,
         )

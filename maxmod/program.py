@@ -50,6 +50,8 @@ class Program:
         self._dims = dict(dims)
         self._inputs = plan.inputs
         self._outputs = plan.outputs
+        self._borrowed = plan.borrowed
+        self._updates = plan.updates
         self._lock = threading.Lock()
         weight_nbytes = sum(int(array.nbytes) for array in fixed if array is not None)
         self.memory: MemoryPlan = plan_memory(plan, dims, weight_nbytes)
@@ -91,9 +93,9 @@ class Program:
         launch = self._kernels[step.kernel].bind(len(step.inputs) + len(step.outputs), scalars)
         dynamic = []
         for position, slot in enumerate((*step.inputs, *step.outputs)):
-            if slot in self._static:
-                array = self._backend.contiguous(self._template[slot])
-                launch.keep(position, array)
+            array = self._template[slot] if slot in self._static else None
+            if array is not None and (self._is_contiguous(array) or not self._in_arena(array)):
+                launch.keep(position, self._backend.contiguous(array))
             else:
                 dynamic.append((position, slot))
         fill = launch.fill
@@ -120,6 +122,9 @@ class Program:
         attrs = ir.bind_attrs(step.attrs, self._dims)
         op, inputs, outputs = step.op, step.inputs, step.outputs
         backend = backends.get(types[0].device)
+        if step.in_place:
+            self._actions.append(self._store_action(step, attrs))
+            return
         constant = step.is_view or op.kind is Kind.SOURCE
         if constant and all(slot in self._static for slot in inputs):
             arrays = [self._template[slot] for slot in inputs]
@@ -140,12 +145,28 @@ class Program:
 
         self._actions.append(run)
 
+    def _store_action(self, step: RunOp, attrs: dict[str, Any]) -> Action:
+        """Overwrites the first operand, which is a buffer of the caller."""
+        assign = step.op.assign
+        assert assign is not None
+        target, *others = step.inputs
+        (result,) = step.outputs
+
+        def run(slots: list[Any]) -> None:
+            assign(slots[target], *(slots[slot] for slot in others), **attrs)
+            slots[result] = slots[target]
+
+        return run
+
+    def _is_contiguous(self, array: Any) -> bool:
+        return bool(array.flags.c_contiguous)
+
+    def _in_arena(self, array: Any) -> bool:
+        return bool(self._backend.xp.may_share_memory(array, self._arena))
+
     def _is_copy_of_arena(self, arrays: Sequence[Any], results: Sequence[Any]) -> bool:
         """True if a view of an intermediate had to copy it: a reshape after a permute does."""
-        overlap = self._backend.xp.may_share_memory
-        return any(overlap(array, self._arena) for array in arrays) and not all(
-            overlap(array, self._arena) for array in results
-        )
+        return any(map(self._in_arena, arrays)) and not all(map(self._in_arena, results))
 
     def _checked(self, step: RunKernel, types: Sequence[TensorType], action: Action) -> Action:
         """Compares every launch with the group run op by op (`MAXMOD_CHECK=1`)."""
@@ -174,4 +195,10 @@ class Program:
                 slots[slot] = self._backend.empty(type)
             for action in self._actions:
                 action(slots)
-            return [slots[slot] for slot in self._outputs]
+            results = [slots[slot] for slot in self._outputs]
+            for position in self._borrowed:
+                results[position] = results[position].copy()
+            for target, content in self._updates:
+                if slots[content] is not slots[target]:
+                    slots[target][...] = slots[content]
+            return results

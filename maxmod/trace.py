@@ -18,7 +18,7 @@ from maxmod.errors import MaxmodError, TraceError
 from maxmod.op import Op, innermost, interpreter, lookup
 from maxmod.operands import operands, plan
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.tensor_type import BufferType, TensorType
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 # Model files read as user code: their lines are what a reader wants to see.
@@ -45,12 +45,38 @@ class Tracer:
         self._kept: list[Tensor] = []  # tensors known by id must stay alive
         self._known: dict[int, ir.Value] = {}
         self._own: set[ir.Value] = set()
+        self._buffers: dict[ir.Value, Tensor] = {}
 
     def argument(self, type: TensorType) -> Tensor:
         """Makes the symbolic tensor of an argument."""
-        value = ir.Value(type)
+        value = ir.Value(type.as_tensor() if isinstance(type, BufferType) else type)
         self._own.add(value)
-        return Tensor.symbolic(value)
+        tensor = Tensor.symbolic(value)
+        if isinstance(type, BufferType):
+            self._buffers[value] = tensor
+        return tensor
+
+    def store(self, destination: Tensor, content: Tensor) -> None:
+        """Records that a buffer argument now holds `content`; later reads see it.
+
+        Raises:
+            TraceError: If `destination` is no argument of a `BufferType`.
+        """
+        if all(tensor is not destination for tensor in self._buffers.values()):
+            raise TraceError(
+                f"buffer_store: {destination.type.short()} cannot be changed in a compiled "
+                "function: only arguments of a BufferType can. Hint: compile with BufferType."
+            )
+        destination._value = self.lift(content)
+
+    def updates(self, inputs: Sequence[ir.Value]) -> tuple[tuple[int, ir.Value], ...]:
+        """Returns the buffers that were stored to, by position, with their final contents."""
+        found = []
+        for position, value in enumerate(inputs):
+            tensor = self._buffers.get(value)
+            if tensor is not None and tensor._value is not value:
+                found.append((position, tensor._value))
+        return tuple(found)
 
     def apply(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
         source = _user_source()
@@ -137,14 +163,21 @@ def trace(
         results = fn(*made)
         leaves = flatten(results)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        if not tensors:
+        updates = tracer.updates(inputs)
+        if not tensors and not updates:
             raise TraceError(
                 f"{name}: a compiled function must return tensors, got "
                 f"{type(results).__name__}. Hint: is a return missing?"
             )
         outputs = tuple(tracer.lift(t) for t in tensors)
     graph = ir.Graph(
-        name, tuple(inputs), tracer.weights, tracer.constants, tuple(tracer.nodes), outputs
+        name,
+        tuple(inputs),
+        tracer.weights,
+        tracer.constants,
+        tuple(tracer.nodes),
+        outputs,
+        updates=updates,
     )
     return Trace(graph, results)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ from maxmod.compiler.codegen.host import emit_host
 from maxmod.compiler.codegen.lower import lower
 from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.compiler.fusion.plan import plan_groups
+from maxmod.compiler.order import order_items, owners
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Kind, Op
 from maxmod.tensor_type import TensorType
@@ -31,6 +31,7 @@ class RunOp:
         types: Types of the results.
         outputs: Slots of the results.
         frees: Slots that nothing reads after this step.
+        in_place: True if the first operand may be overwritten with the result.
     """
 
     op: Op
@@ -39,11 +40,12 @@ class RunOp:
     types: tuple[TensorType, ...]
     outputs: tuple[int, ...]
     frees: tuple[int, ...] = ()
+    in_place: bool = False
 
     @property
     def is_view(self) -> bool:
         """True if the result shares the memory of the operand."""
-        return self.op.kind is Kind.VIEW and self.op.view is not None
+        return self.in_place or (self.op.kind is Kind.VIEW and self.op.view is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Schedule:
         weights: Slot of each weight.
         constants: Data of the slots that hold constants.
         outputs: Slots of the results.
+        borrowed: Positions of results that share memory with an argument, weight or constant.
+        updates: (slot of an argument, slot of its new contents) for each changed buffer.
         steps: What to run; sizes may be symbolic.
         kernels: The distinct kernels, in order of first use.
     """
@@ -91,6 +95,8 @@ class Schedule:
     weights: Mapping[str, int]
     constants: Mapping[int, Any]
     outputs: tuple[int, ...]
+    borrowed: frozenset[int]
+    updates: tuple[tuple[int, int], ...]
     steps: tuple[Step, ...]
     kernels: tuple[KernelSource, ...]
 
@@ -111,66 +117,31 @@ def schedule(graph: ir.Graph, dialect: Dialect | None) -> Schedule:
         for value in node.outputs:
             slots[value] = len(slots)
     kernels = _Kernels(dialect)
-    steps = [
-        _kernel_step(item, slots, kernels)
-        if isinstance(item, FusionGroup)
-        else _op_step(item, slots)
-        for item in _ordered(graph, groups)
-    ]
+    items, in_place = order_items(graph, groups)
+    steps: list[Step] = []
+    for item in items:
+        if isinstance(item, FusionGroup):
+            steps.append(_kernel_step(item, slots, kernels))
+        else:
+            steps.append(_op_step(item, slots, item in in_place))
     outputs = tuple(slots[value] for value in graph.outputs)
+    owner = owners((step.outputs[0], step.inputs[0]) for step in steps if _is_view(step))
+    borrowed = (n for n, slot in enumerate(outputs) if owner.get(slot, slot) < kept)
     return Schedule(
         slot_count=len(slots),
         inputs=tuple(slots[value] for value in graph.inputs),
         weights={name: slots[value] for name, value in graph.weights.items()},
         constants={slots[value]: data for value, data in graph.constants.items()},
         outputs=outputs,
-        steps=tuple(_with_frees(steps, kept, set(outputs))),
+        borrowed=frozenset(borrowed),
+        updates=tuple((slots[graph.inputs[n]], slots[value]) for n, value in graph.updates),
+        steps=tuple(_with_frees(steps, kept, {slots[v] for v in graph.results}, owner)),
         kernels=tuple(kernels.sources),
     )
 
 
-def _ordered(graph: ir.Graph, groups: list[FusionGroup]) -> list[FusionGroup | ir.Node]:
-    """Returns groups and remaining nodes in an order in which operands come first."""
-    order = {node: number for number, node in enumerate(graph.nodes)}
-    items: list[FusionGroup | ir.Node] = list(groups)
-    # A node may stand in several groups (views are done again in each); those that nothing but
-    # groups read need no step of their own.
-    fused = {value for group in groups for value in group.outputs}
-    inside = {node for group in groups for node in group.nodes}
-    wanted = set(graph.outputs)
-    for group in groups:
-        wanted.update(group.inputs)
-    for node in reversed(graph.nodes):
-        if any(value in fused for value in node.outputs):
-            continue
-        if any(value in wanted for value in node.outputs) or node not in inside:
-            items.append(node)
-            wanted.update(node.inputs)
-    maker: dict[ir.Value, int] = {}
-    for number, item in enumerate(items):
-        made = item.outputs
-        maker.update((value, number) for value in made)
-    needs = [{maker[v] for v in item.inputs if v in maker} for item in items]
-    place = [
-        max(item.nodes.values()) if isinstance(item, FusionGroup) else order[item] for item in items
-    ]
-    followers: dict[int, list[int]] = {}
-    for number, before in enumerate(needs):
-        for other in before:
-            followers.setdefault(other, []).append(number)
-    missing = [len(before) for before in needs]
-    ready = [(place[number], number) for number, count in enumerate(missing) if count == 0]
-    heapq.heapify(ready)
-    result = []
-    while ready:
-        _, number = heapq.heappop(ready)
-        result.append(items[number])
-        for other in followers.get(number, ()):
-            missing[other] -= 1
-            if missing[other] == 0:
-                heapq.heappush(ready, (place[other], other))
-    assert len(result) == len(items), "the fusion groups wait for each other"
-    return result
+def _is_view(step: Step) -> bool:
+    return isinstance(step, RunOp) and step.is_view
 
 
 class _Kernels:
@@ -212,36 +183,29 @@ def _kernel_step(group: FusionGroup, slots: Mapping[ir.Value, int], kernels: _Ke
     )
 
 
-def _op_step(node: ir.Node, slots: Mapping[ir.Value, int]) -> RunOp:
+def _op_step(node: ir.Node, slots: Mapping[ir.Value, int], in_place: bool) -> RunOp:
     return RunOp(
         node.op,
         tuple(slots[value] for value in node.inputs),
         node.kwargs,
         tuple(value.type for value in node.outputs),
         tuple(slots[value] for value in node.outputs),
+        in_place=in_place,
     )
 
 
-def _with_frees(steps: list[Step], kept: int, outputs: set[int]) -> list[Step]:
+def _with_frees(
+    steps: list[Step], kept: int, results: set[int], owner: Mapping[int, int]
+) -> list[Step]:
     """Adds to each step the slots that it reads or writes last.
 
     A view keeps the memory of its operand in use for as long as the view itself is used.
     """
-    owner: dict[int, int] = {}
     last_use: dict[int, int] = {}
     for index, step in enumerate(steps):
         for slot in (*step.inputs, *step.outputs):
-            last_use[slot] = index
-            while slot in owner:
-                slot = owner[slot]
-                last_use[slot] = index
-        if isinstance(step, RunOp) and step.is_view:
-            owner[step.outputs[0]] = step.inputs[0]
-    pinned = set(outputs)
-    for slot in outputs:
-        while slot in owner:
-            slot = owner[slot]
-            pinned.add(slot)
+            last_use[slot] = last_use[owner.get(slot, slot)] = index
+    pinned = results | {owner[slot] for slot in results if slot in owner}
     frees: dict[int, list[int]] = {}
     for slot, index in last_use.items():
         if slot >= kept and slot not in pinned:

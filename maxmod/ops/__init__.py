@@ -11,6 +11,7 @@ from maxmod.ops import (
     random,
     reduce,
     shape,
+    update,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "random",
     "reduce",
     "shape",
+    "update",
 ]

@@ -36,7 +36,7 @@ class _Planner:
         self.order = {node: number for number, node in enumerate(graph.nodes)}
         self.producer = {value: node for node in graph.nodes for value in node.outputs}
         self.users = ir.users(graph)
-        self.results = set(graph.outputs)
+        self.results = set(graph.results)
         self.group_of: dict[ir.Node, FusionGroup] = {}
         self.groups: list[FusionGroup] = []
 

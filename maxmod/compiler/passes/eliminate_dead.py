@@ -10,7 +10,7 @@ def eliminate_dead(graph: ir.Graph) -> ir.Graph:
 
     Before: ``%0 = exp %x; %1 = sin %x; return %1``. After: ``%1 = sin %x; return %1``.
     """
-    needed = set(graph.outputs)
+    needed = set(graph.results)
     kept = []
     for node in reversed(graph.nodes):
         if needed.intersection(node.outputs):

@@ -1,0 +1,131 @@
+"""The order of kernels and calls, and which stores into buffers can happen in place."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from maxmod import ir
+from maxmod.compiler.fusion.group import FusionGroup
+from maxmod.op import Kind
+
+Item = FusionGroup | ir.Node
+
+
+def order_items(graph: ir.Graph, groups: list[FusionGroup]) -> tuple[list[Item], set[ir.Node]]:
+    """Returns groups and remaining nodes so that operands come first, and the in-place nodes.
+
+    A store may overwrite a buffer argument if everything that reads the old contents can come
+    before it. Where that would be a circle, all stores make copies instead.
+    """
+    items = _items(graph, groups)
+    stores = _stores(graph)
+    before = _operands(items)
+    with_stores = _after_readers(graph, items, before, stores)
+    if with_stores is not None:
+        ordered = _sorted(graph, items, with_stores)
+        if ordered is not None:
+            return ordered, stores
+    ordered = _sorted(graph, items, before)
+    assert ordered is not None, "the fusion groups wait for each other"
+    return ordered, set()
+
+
+def _items(graph: ir.Graph, groups: list[FusionGroup]) -> list[Item]:
+    """Returns the groups, and the nodes that need a step of their own.
+
+    A node may stand in several groups (views are done again in each); those that nothing but
+    groups read need no step.
+    """
+    items: list[Item] = list(groups)
+    fused = {value for group in groups for value in group.outputs}
+    inside = {node for group in groups for node in group.nodes}
+    wanted = set(graph.results)
+    for group in groups:
+        wanted.update(group.inputs)
+    for node in reversed(graph.nodes):
+        if any(value in fused for value in node.outputs):
+            continue
+        if any(value in wanted for value in node.outputs) or node not in inside:
+            items.append(node)
+            wanted.update(node.inputs)
+    return items
+
+
+def _operands(items: list[Item]) -> list[set[int]]:
+    """Returns, for each item, the items that make its operands."""
+    maker = {value: number for number, item in enumerate(items) for value in item.outputs}
+    return [{maker[v] for v in item.inputs if v in maker} for item in items]
+
+
+def _stores(graph: ir.Graph) -> set[ir.Node]:
+    """Returns the nodes that change a buffer argument, or the result of such a node."""
+    buffers = {graph.inputs[position] for position, _ in graph.updates}
+    stores = set()
+    for node in graph.nodes:
+        if node.op.assign is not None and node.inputs[0] in buffers:
+            stores.add(node)
+            buffers.add(node.output)
+    return stores
+
+
+def _after_readers(
+    graph: ir.Graph, items: list[Item], before: list[set[int]], stores: set[ir.Node]
+) -> list[set[int]] | None:
+    """Adds to each store the items that read what it overwrites; None if a result does."""
+    if not stores:
+        return None
+    readers: dict[ir.Value, list[int]] = {}
+    for number, item in enumerate(items):
+        for value in item.inputs:
+            readers.setdefault(value, []).append(number)
+    result = [set(numbers) for numbers in before]
+    outputs = set(graph.outputs)
+    for number, item in enumerate(items):
+        if isinstance(item, FusionGroup) or item not in stores:
+            continue
+        pending = [item.inputs[0]]
+        while pending:
+            value = pending.pop()
+            if value in outputs:
+                return None
+            for reader in readers.get(value, ()):
+                if reader == number:
+                    continue
+                result[number].add(reader)
+                view = items[reader]
+                if isinstance(view, ir.Node) and view.op.kind is Kind.VIEW:
+                    pending += view.outputs
+    return result
+
+
+def _sorted(graph: ir.Graph, items: list[Item], before: list[set[int]]) -> list[Item] | None:
+    """Sorts items topologically, as close to program order as possible; None for a circle."""
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    place = [
+        max(item.nodes.values()) if isinstance(item, FusionGroup) else order[item] for item in items
+    ]
+    followers: dict[int, list[int]] = {}
+    for number, others in enumerate(before):
+        for other in others:
+            followers.setdefault(other, []).append(number)
+    missing = [len(others) for others in before]
+    ready = [(place[number], number) for number, count in enumerate(missing) if count == 0]
+    heapq.heapify(ready)
+    result: list[Item] = []
+    while ready:
+        _, number = heapq.heappop(ready)
+        result.append(items[number])
+        for other in followers.get(number, ()):
+            missing[other] -= 1
+            if missing[other] == 0:
+                heapq.heappush(ready, (place[other], other))
+    return result if len(result) == len(items) else None
+
+
+def owners(views: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """Returns, for each slot that is a view, the slot whose memory it shares in the end."""
+    owner: dict[int, int] = {}
+    for slot, source in views:
+        owner[slot] = owner.get(source, source)
+    return owner
