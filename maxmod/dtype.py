@@ -52,7 +52,7 @@ class DType(enum.Enum):
     def _missing_(cls, value: object) -> DType | None:
         if isinstance(value, str):
             for member, fact in _FACTS.items():
-                if fact.short == value:
+                if value in (fact.short, short_name(member)):
                     return member
             raise KeyError(value)
         return None
@@ -263,7 +263,9 @@ def can_hold(target: DType, source: DType) -> _bool:
     if target.kind == "float":
         if source.kind == "float":
             if source.size_in_bits < 16:
-                return target.size_in_bits > source.size_in_bits
+                # The range of float8_e8m0fnu is that of float32, not of float16.
+                narrow = target is DType.float16 and source is DType.float8_e8m0fnu
+                return target.size_in_bits >= 16 and not narrow
             halves = (DType.float16, DType.bfloat16)
             return target.size_in_bits > source.size_in_bits and target not in halves
         significant = source.size_in_bits - (source.kind == "signed")

@@ -86,10 +86,8 @@ def test_nonzero(device):
         assert result.shape == [3, 2]
         np.testing.assert_array_equal(result.to(CPU()).to_numpy(), np.argwhere(array))
     assert F.nonzero(Tensor.zeros([4]), "n").shape == [0, 1]
-    assert F.nonzero(Tensor([True, False, True], dtype=DType.bool), "n").to_numpy().tolist() == [
-        [0],
-        [2],
-    ]
+    mask = Tensor([True, False, True], dtype=DType.bool)
+    assert F.nonzero(mask, "n").to_numpy().tolist() == [[0], [2]]
     with pytest.raises(ValueError, match="out_dim is 2, but 3 elements"):
         F.nonzero(x, 2)
     with pytest.raises(ValueError, match="scalar"):

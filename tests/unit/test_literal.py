@@ -1,0 +1,88 @@
+"""Literals: what `Tensor([...])` takes and refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from maxmod import DType, Tensor, default_dtype
+
+
+@pytest.mark.parametrize(
+    ("value", "shape"),
+    [
+        (1, []),
+        ([], [0]),
+        ([[], []], [2, 0]),
+        ([1, 2], [2]),
+        (((1, 2), (3, 4)), [2, 2]),
+        ([[[1]]], [1, 1, 1]),
+    ],
+)
+def test_shapes(value, shape):
+    x = Tensor(value)
+    assert x.shape == shape
+    assert x.dtype is DType.float32
+
+
+def test_rows_must_be_rectangular():
+    for value in ([[1, 2], [3]], [1, [2]], [[1], 2], [[[1]], [[1, 2]]]):
+        with pytest.raises(ValueError, match="Array literals must be rectangular"):
+            Tensor(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (128, DType.int8),
+        (-1, DType.uint8),
+        (2, DType.bool),
+        (2**63, DType.int64),
+        (2**64, DType.uint64),
+        (300.5, DType.uint8),
+        (float("nan"), DType.int32),
+        (float("inf"), DType.int32),
+        (10**400, DType.int64),
+        (np.float32("inf"), DType.int64),
+    ],
+)
+def test_integers_out_of_range(value, dtype):
+    with pytest.raises(ValueError, match="Refusing to implicitly promote external array"):
+        Tensor([value], dtype=dtype)
+
+
+def test_floats_are_truncated_to_integers():
+    assert Tensor([1.5, -1.5], dtype=DType.int32).to_numpy().tolist() == [1, -1]
+    assert Tensor([0.5, 1.0], dtype=DType.bool).to_numpy().tolist() == [False, True]
+
+
+def test_large_numbers():
+    assert Tensor([2**64 - 1], dtype=DType.uint64).item() == 2**64 - 1
+    assert Tensor([2**24 + 1]).item() == 2**24
+    assert np.isinf(Tensor([1e39]).item())
+    assert np.isinf(Tensor([1e6], dtype=DType.float16).item())
+    with pytest.raises(ValueError, match="no float type holds"):
+        Tensor([10**400])
+
+
+def test_narrow_floats_are_refused():
+    with pytest.raises(TypeError, match="literals cannot have the dtype float4_e2m1fn"):
+        Tensor([1.0], dtype=DType.float4_e2m1fn)
+
+
+@pytest.mark.parametrize("value", ["12", ["a"], [None], [[1, "b"]], [1j], [Tensor]])
+def test_what_is_no_number(value):
+    with pytest.raises((TypeError, ValueError)):
+        Tensor.constant(value)
+
+
+def test_numpy_numbers_are_literals():
+    assert Tensor(np.float32(1.5)).dtype is DType.float32
+    with default_dtype(DType.bfloat16):
+        assert Tensor([np.int64(3), True, 2.5]).dtype is DType.bfloat16
+
+
+def test_rounding_is_to_nearest_even():
+    values = [1 + 2.0**-8, 1 + 3 * 2.0**-8]
+    x = Tensor(values, dtype=DType.bfloat16).cast(DType.float64)
+    assert x.to_numpy().tolist() == [1.0, 1 + 2.0**-6]
