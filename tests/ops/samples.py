@@ -258,6 +258,12 @@ def _gather_nd(x: Any, indices: Any, batch_dims: int = 0) -> Any:
     return result
 
 
+def _update(x: Any, source: Any, **bounds: Any) -> Any:
+    result = x.copy()
+    _slice(result, **bounds)[...] = source
+    return result
+
+
 _INDICES = {
     "gather": [
         Sample(
@@ -275,6 +281,14 @@ _INDICES = {
         Sample(with_indices((4, 3, 2), [[0, 1], [-1, 2], [3, -3]]), _gather_nd, {"batch_dims": 0}),
         Sample(with_indices((2, 4, 3), [[[0], [3]], [[-1], [1]]]), _gather_nd, {"batch_dims": 1}),
         Sample(with_indices((2, 3), np.zeros((2, 0))), _gather_nd, {"batch_dims": 0}),
+    ],
+    "update_slice": [
+        Sample(
+            of_shapes((5, 4), (2, 4)),
+            _update,
+            {"starts": (1, 0), "stops": (5, 4), "steps": (2, 1)},
+        ),
+        Sample(of_shapes((3,), (0,)), _update, {"starts": (3,), "stops": (3,), "steps": (1,)}),
     ],
     "argwhere": [
         Sample(
