@@ -68,6 +68,8 @@ def constant(value: Any, dtype: DType | None = None, device: Any = None) -> Tens
     if is_scalar(value) and not isinstance(value, np.generic):
         dtype, ref = resolve(dtype, device)
         return full_source(shape=(), value=value, dtype=dtype, device=ref)
+    if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
+        value = value.copy(order="C")
     return Tensor(value, dtype=dtype, device=device)
 
 

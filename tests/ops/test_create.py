@@ -40,6 +40,7 @@ def test_constant():
     assert F.constant([1.5, 2.5]).to_numpy().tolist() == [1.5, 2.5]
     array = np.arange(6).reshape(2, 3)
     assert F.constant(array).dtype is DType.int64
+    assert F.constant(array.T).to_numpy().tolist() == array.T.tolist()
     with pytest.raises(ValueError, match="DType must match input dtype"):
         F.constant(array, dtype=F32)
 
