@@ -37,8 +37,9 @@ THREADS = 256  # eight warps: enough to fill a processor with few blocks
 
 def emit_cuda(lowered: Lowered, name: str) -> KernelSource:
     """Returns the CUDA kernel of a lowered group."""
-    helpers, body, launch = row_kernel(lowered) if lowered.row is not None else _pointwise(lowered)
-    head = f'extern "C" __global__ void __launch_bounds__({launch.threads}) {ENTRY}'
+    make = _pointwise if lowered.row is None else row_kernel
+    helpers, body, launch, bounds = make(lowered)
+    head = f'extern "C" __global__ void __launch_bounds__({bounds}) {ENTRY}'
     lines = [*helpers, *function(head, parameters(lowered), body)]
     code = "\n".join(lines) + "\n"
     if "mm_vector<" in code:
@@ -58,8 +59,8 @@ def emit_cuda(lowered: Lowered, name: str) -> KernelSource:
     )
 
 
-def _pointwise(lowered: Lowered) -> tuple[list[str], list[str], Launch]:
-    """Returns helper functions, the body of the entry function, and the launch rule."""
+def _pointwise(lowered: Lowered) -> tuple[list[str], list[str], Launch, str]:
+    """Returns helper functions, the body of the entry function, the launch rule, and its bounds."""
     outer, inner = lowered.loops[:-1], (lowered.loops or [Loop("i0", 1)])[-1]
     width = span_width(lowered, inner, needs_whole=bool(outer))
     kind = index_type(lowered)
@@ -72,13 +73,13 @@ def _pointwise(lowered: Lowered) -> tuple[list[str], list[str], Launch]:
     ]
     step = _step(lowered, outer, inner, kind, width)
     if width.elements == 1:
-        return [], [*head, *_stride_loop(kind, "mm_thread", total, step)], launch
+        return [], [*head, *_stride_loop(kind, "mm_thread", total, step)], launch, str(THREADS)
     v = width.elements
     if not width.conditions and _is_whole(inner, v):
         count = size_text(as_size(as_dim(launch.elements) // as_dim(v)))
         loop = _stride_loop(kind, "mm_thread", count, step)
-        return [], [f"constexpr int V = {v};", *head, *loop], launch
-    return *_both_widths(lowered, outer, kind, width, total, step, head), launch
+        return [], [f"constexpr int V = {v};", *head, *loop], launch, str(THREADS)
+    return *_both_widths(lowered, outer, kind, width, total, step, head), launch, str(THREADS)
 
 
 def _is_whole(loop: Loop, width: int) -> bool:

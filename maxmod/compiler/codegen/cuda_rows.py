@@ -40,7 +40,8 @@ from maxmod.kernel import SHARED_NBYTES, WARP, Launch
 
 WARP_ROW = 1024  # longer rows get a block: 32 elements for each thread of a warp
 WARP_THREADS = 256  # of a block that works on several rows
-LOOP_THREADS = 512  # of a block whose rows have a length that is not known
+LOOP_THREADS = 512  # of a block whose rows are longer, or have a length that is not known
+LOOP_BLOCKS = 2  # of those on a processor: 64 registers a thread, and none of them spilled
 KEPT_PER_THREAD = 16  # elements of a row that a thread of a block works on, if it can be chosen
 REGISTERS = 64  # 32-bit registers for kept values; the other 64 of 128 are for computing
 WIDE_BLOCK = 1024  # a block of so many threads has half as many
@@ -63,8 +64,8 @@ class _Team:
     is_block: bool
 
 
-def row_kernel(lowered: Lowered) -> tuple[list[str], list[str], Launch]:
-    """Returns helper functions, the body of the entry function, and the launch rule."""
+def row_kernel(lowered: Lowered) -> tuple[list[str], list[str], Launch, str]:
+    """Returns helper functions, the body of the entry function, the launch rule, and its bounds."""
     assert lowered.row is not None
     plan = plan_rows(lowered, Keep.ALL)
     width = span_width(lowered, lowered.row, needs_whole=True)
@@ -75,7 +76,7 @@ def row_kernel(lowered: Lowered) -> tuple[list[str], list[str], Launch]:
         constants = [f"constexpr int V = {width.elements};"] if width.elements > 1 else []
         body = [*constants, *_rows(lowered, plan, team, width.elements)]
         launch = Launch(rows, 1 if team.is_block else team.threads // team.lanes, team.threads)
-        return joins, body, launch
+        return joins, body, launch, str(launch.threads)
     return _looping(lowered, plan, width, rows, joins)
 
 
@@ -136,12 +137,12 @@ def _slots(lowered: Lowered, plan: RowPlan) -> dict[int, tuple[int, int]]:
 
 def _looping(
     lowered: Lowered, plan: RowPlan, width: Width, rows: Size, joins: list[str]
-) -> tuple[list[str], list[str], Launch]:
+) -> tuple[list[str], list[str], Launch, str]:
     """A block for each row; kept values are in shared memory if they fit."""
     assert lowered.row is not None
     extent = lowered.row.extent
     is_known = isinstance(extent, int)
-    team = _Team(0, WIDE_BLOCK if is_known else LOOP_THREADS, 0, True)
+    team = _Team(0, LOOP_THREADS, 0, True)
     slots = _slots(lowered, plan)
     per_element = sum(nbytes for _, nbytes in slots.values())
     shared = as_size(as_dim(extent) * as_dim(per_element))
@@ -158,7 +159,8 @@ def _looping(
         again = plan_rows(lowered, Keep.NOTHING)
         helpers += _rows_function("mm_rows", lowered, again, team, width.elements)
     launch = Launch(rows, 1, team.threads, shared, 0 if is_known else extent)
-    return helpers, _choice(versions, width, arguments(lowered)), launch
+    bounds = f"{team.threads}, {LOOP_BLOCKS}"
+    return helpers, _choice(versions, width, arguments(lowered)), launch, bounds
 
 
 def _rows_function(
@@ -201,7 +203,8 @@ def _rows(lowered: Lowered, plan: RowPlan, team: _Team, elements: int) -> list[s
     rows = count_text(lowered.loops, kind)
     body, lines = [], []
     if team.is_block:
-        lines.append("const int mm_lane = threadIdx.x;")
+        if team.steps:
+            lines.append("const int mm_lane = threadIdx.x;")
         head = f"for ({kind} mm_row = blockIdx.x; mm_row < {rows}; mm_row += gridDim.x)"
         counter = "mm_row"
     else:
@@ -224,7 +227,7 @@ def _rows(lowered: Lowered, plan: RowPlan, team: _Team, elements: int) -> list[s
         body += _phase(lowered, phase, kept, team, Span(lowered, _row(lowered), kind, elements))
         kept.update(phase.keeps)
     body += [instruction_line(lowered, number) for number in plan.after]
-    body += _row_results(lowered)
+    body += _row_results(lowered, team)
     if team.is_block and len(_reductions(lowered)) == 1:
         body.append("__syncthreads();  // the partial results are written again for the next row")
     return [*lines, *block(head, body)]
@@ -284,8 +287,21 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int], team: _Team, span: Sp
         lines.append(f"{compute_type(dtype)} r{number} = {start_value(what, dtype)};")
     if team.steps:
         lines += _register_arrays(lowered, phase, team, span)
-    body = _span_text(lowered, phase, kept, team, span, reductions)
-    lines += _row_loop(lowered, team, span, body)
+    row = _row(lowered)
+    stores = [s for s in lowered.stores if s.index.factor(row) != 0] if phase.writes_outputs else []
+    index = _kept_index(lowered, team, span)
+    given = {number: f"e{number}[{index}]" for number in phase.body if number in kept}
+    then = [f"e{number}[{index}] = t{number};" for number in phase.keeps]
+    then += [
+        f"r{number} = {combined(what, f'r{number}', f't{what.arg}')};"
+        for number, what in reductions.items()
+    ]
+    body = span.lines(phase.body, stores, given, then)
+    if team.steps:
+        needs_position = span.needs_position(phase.body, stores, given)
+        lines += _unrolled_loop(lowered, team, span, body, needs_position)
+    else:
+        lines += _strided_loop(lowered, span, body)
     for number, what in reductions.items():
         dtype = lowered.instructions[number].dtype
         joined = _joined(what, number, start_value(what, dtype), team)
@@ -301,26 +317,6 @@ def _register_arrays(lowered: Lowered, phase: Phase, team: _Team, span: Span) ->
     ]
 
 
-def _span_text(
-    lowered: Lowered,
-    phase: Phase,
-    kept: set[int],
-    team: _Team,
-    span: Span,
-    reductions: dict[int, Reduction],
-) -> list[str]:
-    index = _kept_index(lowered, team, span)
-    given = {number: f"e{number}[{index}]" for number in phase.body if number in kept}
-    then = [f"e{number}[{index}] = t{number};" for number in phase.keeps]
-    then += [
-        f"r{number} = {combined(what, f'r{number}', f't{what.arg}')};"
-        for number, what in reductions.items()
-    ]
-    row = _row(lowered)
-    stores = [s for s in lowered.stores if s.index.factor(row) != 0] if phase.writes_outputs else []
-    return span.lines(phase.body, stores, given, then)
-
-
 def _kept_index(lowered: Lowered, team: _Team, span: Span) -> str:
     """Returns the position of a kept value; threads next to each other use places side by side."""
     if team.steps:
@@ -330,25 +326,31 @@ def _kept_index(lowered: Lowered, team: _Team, span: Span) -> str:
     return f"mm_k * ({size_text(_row(lowered).extent)} / V) + mm_i / V"
 
 
-def _row_loop(lowered: Lowered, team: _Team, span: Span, body: Sequence[str]) -> list[str]:
+def _unrolled_loop(
+    lowered: Lowered, team: _Team, span: Span, body: Sequence[str], needs_position: bool
+) -> list[str]:
+    """A loop of few, known steps, so that kept values can stand in registers."""
     extent = _row(lowered).extent
-    v = " * V" if span.is_vector else ""
-    if not team.steps:
-        start = f"({span.kind})threadIdx.x{v}"
-        head = (
-            f"for ({span.kind} mm_i = {start}; mm_i < {size_text(extent)}; mm_i += blockDim.x{v})"
-        )
-        return block(head, body)
-    assert isinstance(extent, int)
     first = f"(mm_j * {team.lanes} + mm_lane)" if team.steps > 1 else "mm_lane"
-    start = f"const int mm_i = {first}{v};"
-    is_exact = extent == team.steps * team.lanes * span.elements
-    inside = list(body) if is_exact else block(f"if (mm_i < {extent})", body)
+    start = f"const int mm_i = {first}{' * V' if span.is_vector else ''};"
+    inside = list(body)
+    if extent != team.steps * team.lanes * span.elements:
+        inside = block(f"if (mm_i < {extent})", body)
+        needs_position = True
     head = f"for (int mm_j = 0; mm_j < {team.steps}; mm_j++)"
-    return ["#pragma unroll", *block(head, [start, *inside])]
+    return ["#pragma unroll", *block(head, [start, *inside] if needs_position else inside)]
 
 
-def _row_results(lowered: Lowered) -> list[str]:
+def _strided_loop(lowered: Lowered, span: Span, body: Sequence[str]) -> list[str]:
+    """A loop of as many steps as the row needs."""
+    extent = size_text(_row(lowered).extent)
+    v = " * V" if span.is_vector else ""
+    start = f"({span.kind})threadIdx.x{v}"
+    head = f"for ({span.kind} mm_i = {start}; mm_i < {extent}; mm_i += blockDim.x{v})"
+    return ["#pragma unroll 2", *block(head, body)]
+
+
+def _row_results(lowered: Lowered, team: _Team) -> list[str]:
     """Writes the outputs that have one element for each row."""
     writes = [
         f"b{store.buffer}[{index_text(store.index)}] = {stored(store.stored, f't{store.value}')};"
@@ -357,7 +359,7 @@ def _row_results(lowered: Lowered) -> list[str]:
     ]
     if not writes:
         return []
-    return block("if (mm_lane == 0)", writes)
+    return block("if (threadIdx.x == 0)" if team.is_block else "if (mm_lane == 0)", writes)
 
 
 # ---- joining partial results ---------------------------------------------------------------------

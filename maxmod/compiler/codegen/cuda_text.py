@@ -46,11 +46,23 @@ static __device__ __forceinline__ void mm_write(T *p, const mm_vector<T, N> &v)
 }
 """
 
-# Divisions of 64 bits take about 100 instructions on a GPU, and are rarely needed.
+# The own division of compilers for 64 bits is a call of about 100 instructions. Numbers mostly
+# fit into 32 bits; for larger ones, estimates in float, which are always a little too small (the
+# four roundings add up to less than 4e-7), leave a millionth of the rest each time.
 QUOTIENT = """\
 static __device__ __forceinline__ int64_t mm_quotient(int64_t a, int64_t b)
 {
-    return ((a | b) >> 32) == 0 ? (int64_t)((uint32_t)a / (uint32_t)b) : a / b;
+    if (((a | b) >> 32) == 0)
+        return (uint32_t)a / (uint32_t)b;
+    const float mm_inverse = __fdividef(0.999999f, (float)b);
+    int64_t mm_whole = 0;
+    while (a >= b) {
+        int64_t mm_part = (int64_t)((float)a * mm_inverse);
+        mm_part = mm_part > 0 ? mm_part : 1;
+        mm_whole += mm_part;
+        a -= mm_part * b;
+    }
+    return mm_whole;
 }
 """
 
@@ -290,6 +302,16 @@ class Span:
                 positions.append(store.index)
                 body.append(f"b{store.buffer}[{index_text(store.index)}] = {value};")
         return self._assembled(before, body, after, positions)
+
+    def needs_position(
+        self, numbers: Sequence[int], stores: Sequence[Store], given: Mapping[int, str]
+    ) -> bool:
+        """Returns whether the text of a span mentions where in the loop it is."""
+        whats = [self.lowered.instructions[n].what for n in numbers if n not in given]
+        return bool(stores) or any(
+            isinstance(what, Load) or (isinstance(what, Apply) and what.index is not None)
+            for what in whats
+        )
 
     def _assembled(
         self, before: list[str], body: list[str], after: list[str], positions: list[Index]

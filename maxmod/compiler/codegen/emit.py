@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -59,14 +60,15 @@ def literal(value: Any, dtype: DType) -> str:
     if dtype is DType.bool:
         return "1" if value else "0"
     if dtype.is_float():
-        number = float(value)
-        kind = "double" if dtype is DType.float64 else "float"
+        is_double = dtype is DType.float64
+        number = float(value) if is_double else ctypes.c_float(value).value  # a compiler would warn
+        kind = "double" if is_double else "float"
         if math.isnan(number):
             return f"(({kind})NAN)"
         if math.isinf(number):
             return f"(({kind}){'-' if number < 0 else ''}INFINITY)"
-        suffix = "" if dtype is DType.float64 else "f"
-        return f"({kind})({float(number).hex()}{suffix})" if number else _zero(number, suffix)
+        suffix = "" if is_double else "f"
+        return f"({kind})({number.hex()}{suffix})" if number else _zero(number, suffix)
     number = int(value)
     if dtype.kind == "unsigned":
         return f"(({C_TYPES[dtype]}){number}ull)"
