@@ -9,8 +9,10 @@ from maxmod import config, ir, log
 
 def dump_graph(graph: ir.Graph, stage: str) -> None:
     """Shows a graph after a pass, and writes it as `<number>_<name>_<stage>.txt`."""
-    log.show(log.PASSES, "%s after %s\n%s", graph.name, stage, graph)
-    dump_text(graph.name, stage, str(graph))
+    if config.current().dump or log.wants(log.PASSES):
+        text = str(graph)
+        log.show(log.PASSES, "%s after %s\n%s", graph.name, stage, text)
+        dump_text(graph.name, stage, text)
 
 
 def dump_text(name: str, stage: str, text: str) -> None:

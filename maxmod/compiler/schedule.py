@@ -145,21 +145,29 @@ def _is_view(step: Step) -> bool:
 
 
 class _Kernels:
-    """Distinct kernels: groups with the same text share one."""
+    """Distinct kernels: groups that compute the same share one, as equal layers do."""
 
     def __init__(self, dialect: Dialect | None) -> None:
         self.dialect = dialect
         self.sources: list[KernelSource] = []
-        self._known: dict[str, int] = {}
+        self._by_group: dict[tuple[object, ...], tuple[int, tuple[str, ...]]] = {}
+        self._by_text: dict[str, int] = {}
 
     def number(self, group: FusionGroup) -> tuple[int, tuple[str, ...]]:
         """Returns the kernel of a group and the names of its size arguments."""
+        key = group.key()
+        found = self._by_group.get(key)
+        if found is None:
+            found = self._by_group[key] = self._emit(group)
+        return found
+
+    def _emit(self, group: FusionGroup) -> tuple[int, tuple[str, ...]]:
         assert self.dialect is not None
         lowered = lower(group)
         source = EMITTERS[self.dialect](lowered, _kernel_name(group))
-        number = self._known.get(source.code)
+        number = self._by_text.get(source.code)
         if number is None:
-            number = self._known[source.code] = len(self.sources)
+            number = self._by_text[source.code] = len(self.sources)
             self.sources.append(source)
         return number, tuple(symbols_of(lowered))
 

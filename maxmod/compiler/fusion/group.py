@@ -41,6 +41,20 @@ class FusionGroup:
             found.update((value, None) for value in node.inputs if value not in made)
         return list(found)
 
+    def key(self) -> tuple[object, ...]:
+        """Returns what decides the kernel: groups with equal keys have equal text."""
+        numbers: dict[ir.Value, int] = {}
+        parts: list[object] = [self.domain, self.is_row]
+        for value in self.inputs:
+            numbers[value] = len(numbers)
+            parts.append(value.type)
+        for node in self.ordered:
+            operands = tuple(numbers[value] for value in node.inputs)
+            parts.append((node.op, operands, repr(node.attrs), node.output.type))
+            numbers[node.output] = len(numbers)
+        parts.append(tuple(numbers[value] for value in self.outputs))
+        return tuple(parts)
+
     def as_graph(self, name: str) -> ir.Graph:
         """Returns the group as a graph of its own, which `ir.interpret` can run."""
         return ir.Graph(name, tuple(self.inputs), {}, {}, tuple(self.ordered), tuple(self.outputs))

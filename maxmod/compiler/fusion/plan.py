@@ -101,7 +101,8 @@ class _Planner:
         reason = None
         if len(group.inputs) + len(group.outputs) > MAX_BUFFERS:
             reason = "the kernel would have too many arguments"
-        elif not self._lowers(group):
+        elif node.op.kind in (Kind.VIEW, Kind.REDUCE) and not self._lowers(group):
+            # Other producers are computed at the positions where they were loaded before.
             reason = "its elements are read at positions that cannot be followed"
         elif self._has_cycle(group):
             reason = "the kernel would wait for its own result"
