@@ -8,7 +8,7 @@ from typing import Any
 
 from maxmod import backends
 from maxmod.errors import LazyError
-from maxmod.op import Op, interpreter, register_bottom
+from maxmod.op import Kind, Op, interpreter, register_bottom
 from maxmod.operands import operands, plan
 from maxmod.tensor import Tensor
 
@@ -21,7 +21,10 @@ class EagerInterpreter:
         attrs, types = plan(op, tensors, attrs)
         results = backends.get(types[0]._device).run(op, [t.data for t in tensors], attrs, types)
         if len(results) == 1:
-            return Tensor.wrap(results[0], types[0])
+            made = Tensor.wrap(results[0], types[0])
+            if op.kind is Kind.VIEW and not op.variadic:
+                made.views(tensors[0])
+            return made
         return [Tensor.wrap(data, type) for data, type in zip(results, types)]
 
 

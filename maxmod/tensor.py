@@ -7,6 +7,7 @@ call each to the op of the same name, so that all three are the same code.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
@@ -56,7 +57,7 @@ class Tensor:
         [[2.0, 4.0], [6.0, 8.0]]
     """
 
-    __slots__ = ("__weakref__", "_data", "_literal", "_thunk", "_type", "_value")
+    __slots__ = ("__weakref__", "_alias", "_data", "_literal", "_thunk", "_type", "_value")
     __array_ufunc__ = None  # NumPy arrays on the left defer to our reflected operators
 
     _type: TensorType
@@ -64,6 +65,7 @@ class Tensor:
     _value: Any  # the ir.Value while tracing
     _thunk: Callable[[], Any] | None  # makes the data of a lazy tensor
     _literal: Any  # the Python number, if this is a weak operand of an op
+    _alias: Any  # the tensor whose memory this one views, or weak references to its views
 
     def __init__(
         self,
@@ -100,6 +102,7 @@ class Tensor:
         self._value = None
         self._thunk = None
         self._literal = None
+        self._alias = None
 
     @staticmethod
     def wrap(data: Any, type: TensorType) -> Tensor:
@@ -110,6 +113,7 @@ class Tensor:
         self._value = None
         self._thunk = None
         self._literal = None
+        self._alias = None
         return self
 
     @staticmethod
@@ -125,6 +129,31 @@ class Tensor:
         self = Tensor.wrap(None, type)
         self._thunk = thunk
         return self
+
+    def views(self, other: Tensor) -> None:
+        """Notes that this tensor shares the memory of another one (the result of a view op)."""
+        root = other._alias if isinstance(other._alias, Tensor) else other
+        self._alias = root
+        if root._alias is None:
+            root._alias = []
+        elif len(root._alias) >= 64:
+            root._alias = [reference for reference in root._alias if reference() is not None]
+        root._alias.append(weakref.ref(self))
+
+    def own(self) -> None:
+        """Makes sure that no other tensor shares the memory, before it is changed in place.
+
+        Ops give new tensors; that some of them share memory must not be seen. Arrays from outside
+        (DLPack, NumPy) that share the memory do see the change.
+        """
+        if isinstance(self._alias, Tensor):
+            self._data = self.data.copy()
+        for reference in self._alias if isinstance(self._alias, list) else ():
+            view = reference()
+            if view is not None and view._alias is self:
+                view._data = view._data.copy()
+                view._alias = None
+        self._alias = None
 
     # ---- construction ----------------------------------------------------------------------
 

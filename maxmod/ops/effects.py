@@ -1,0 +1,102 @@
+"""Stores: the only ops that change a tensor in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from maxmod.dim import format_sizes
+from maxmod.errors import DTypeError, OperandError, ShapeError
+from maxmod.op import function
+from maxmod.operands import strong
+from maxmod.ops.indexing import bounds_of, index_items, is_dynamic
+from maxmod.ops.shape import basic_slice, reshape
+from maxmod.ops.update import update_slice
+from maxmod.tensor import Tensor, same_device
+from maxmod.trace import current_tracer
+
+
+@function
+def buffer_store(destination: Tensor, source: Tensor) -> None:
+    """Overwrites all elements of a tensor, in its own memory.
+
+    In a compiled function only arguments of a `BufferType` can be changed; what is read after the
+    store sees the new elements, what was read before does not.
+
+    Args:
+        destination: The tensor to change.
+        source: Tensor of the same shape, dtype and device.
+
+    Raises:
+        ValueError: If the types differ.
+        TypeError: If an argument is no tensor, or cannot be changed.
+    """
+    buffer_store_slice(destination, source, (...,))
+
+
+@function
+def buffer_store_slice(destination: Tensor, source: Tensor, indices: Any) -> None:
+    """Overwrites a slice of a tensor, in its own memory: `destination[indices] = source`.
+
+    Args:
+        destination: The tensor to change; see `buffer_store`.
+        source: Tensor of the same dtype and device, of exactly the shape of the slice.
+        indices: Ints, slices and `...`, as in `x[...]`; nothing is clipped.
+
+    Raises:
+        ValueError: If the shape, dtype or device differs.
+        IndexError: If a bound is out of range.
+        TypeError: If an argument is no tensor, cannot be changed, or an item is None or a tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> F.buffer_store_slice(x, Tensor([7.0, 8.0]), [0])
+        >>> x.to_numpy().tolist()
+        [[7.0, 8.0], [3.0, 4.0]]
+    """
+    if not isinstance(destination, Tensor):
+        raise OperandError(
+            f"buffer_store: destination: expected a Tensor, got {type(destination).__name__}."
+        )
+    source = strong("buffer_store", source)
+    same_device("buffer_store", [destination, source])
+    if source.dtype is not destination.dtype:
+        raise DTypeError(
+            f"buffer_store: the dtypes differ: destination is {destination.type.short()}, source "
+            f"is {source.type.short()}. Hint: cast the source first."
+        )
+    items = index_items(destination, indices)
+    if any(item is None or is_dynamic(item) for item in items):
+        raise OperandError("buffer_store: items must be ints, slices or ..., not None or tensors.")
+    starts, stops, steps, kept = bounds_of(destination, items)
+    bounds = {"starts": starts, "stops": stops, "steps": steps}
+    sliced = basic_slice.op.infer(  # type: ignore[attr-defined]
+        basic_slice.op,  # type: ignore[attr-defined]
+        destination.type,
+        **bounds,
+    ).sizes
+    wanted = tuple(sliced[axis] for axis in kept if axis is not None)
+    if source.sizes != wanted:
+        raise ShapeError(
+            "buffer_store: the source must have exactly the shape of the slice: expected "
+            f"{format_sizes(wanted)}, got {source.type.short()}. Nothing is broadcast."
+        )
+    source = reshape(source, sliced)
+    tracer = current_tracer()
+    if tracer is None:
+        _assign(destination, source, bounds)
+    elif sliced == destination.sizes:
+        tracer.store(destination, source)
+    else:
+        tracer.store(destination, update_slice(destination, source, **bounds))
+
+
+def _assign(destination: Tensor, source: Tensor, bounds: dict[str, Any]) -> None:
+    destination.own()
+    data = destination.data
+    if not getattr(data.flags, "writeable", True):
+        raise OperandError(
+            "buffer_store: the destination is read-only memory (a mapped file?). Hint: make a copy."
+        )
+    update_slice.op.assign(data, source.data, **bounds)  # type: ignore[attr-defined]

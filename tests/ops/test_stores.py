@@ -1,0 +1,86 @@
+"""In-place stores: what changes, what must not, and what is refused."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maxmod import DType, Tensor
+from maxmod import functional as F
+from maxmod.device import CPU_REF
+from maxmod.tensor_type import TensorType
+
+
+def tensor() -> Tensor:
+    return Tensor(np.arange(12, dtype=np.float32).reshape(3, 4))
+
+
+def test_a_store_changes_the_memory_that_arrays_from_outside_share() -> None:
+    array = np.zeros((2, 3), np.float32)
+    x = Tensor.from_dlpack(array)
+    F.buffer_store(x, Tensor(np.ones((2, 3), np.float32)))
+    assert (array == 1).all()
+    x[1, 1:] = Tensor(np.full(2, 5, np.float32))
+    assert array.tolist() == [[1, 1, 1], [1, 5, 5]]
+
+
+def test_results_of_earlier_ops_do_not_change() -> None:
+    x = tensor()
+    before = x.to_numpy().copy()
+    row, transposed, again, inner = x[0], x.T, x.reshape([4, 3]), x[1:][:, 1:]
+    wide = Tensor(np.ones(3, np.float32)).broadcast_to([2, 3])
+    F.buffer_store(x, x * 0.0)
+    np.testing.assert_array_equal(row.to_numpy(), before[0])
+    np.testing.assert_array_equal(transposed.to_numpy(), before.T)
+    np.testing.assert_array_equal(again.to_numpy(), before.reshape(4, 3))
+    np.testing.assert_array_equal(inner.to_numpy(), before[1:, 1:])
+    wide[0] = Tensor(np.zeros(3, np.float32))
+    np.testing.assert_array_equal(wide.to_numpy(), [[0, 0, 0], [1, 1, 1]])
+
+
+def test_a_store_into_a_result_of_a_view_leaves_the_operand_alone() -> None:
+    x = tensor()
+    row = x[1]
+    row[0] = Tensor(np.float32(99))
+    assert row[0].item() == 99
+    assert x[1, 0].item() == 4
+
+
+@pytest.mark.parametrize(
+    ("index", "shape"), [(0, [4]), ((slice(1, 3), slice(None, None, 2)), [2, 2]), (..., [3, 4])]
+)
+def test_slices(index: object, shape: list[int]) -> None:
+    x, source = tensor(), np.full(shape, -1, np.float32)
+    want = x.to_numpy().copy()
+    want[index] = source  # type: ignore[index]
+    F.buffer_store_slice(x, Tensor(source), index)
+    np.testing.assert_array_equal(x.to_numpy(), want)
+
+
+def test_refusals() -> None:
+    x, row = tensor(), Tensor(np.zeros(4, np.float32))
+    with pytest.raises(ValueError, match=r"exactly the shape.*expected \[3,4\], got float32\[4\]"):
+        F.buffer_store(x, row)
+    with pytest.raises(ValueError, match="dtypes differ"):
+        F.buffer_store_slice(x, row.cast(DType.float64), [0])
+    with pytest.raises(IndexError, match="out of range"):
+        F.buffer_store_slice(x, row, [3])
+    with pytest.raises(TypeError, match="not None or tensors"):
+        F.buffer_store_slice(x, row, [None, 0])
+    with pytest.raises(TypeError):
+        x[0] = 1.0
+    with pytest.raises(TypeError, match="expected a Tensor, got ndarray"):
+        F.buffer_store(x.to_numpy(), x)  # type: ignore[arg-type]
+
+
+def test_read_only_memory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(bytes(16))
+    with (tmp_path / "data").open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        array = np.frombuffer(mapped, np.float32)
+        x = Tensor.wrap(array, TensorType(DType.float32, [4], CPU_REF))
+        with pytest.raises(TypeError, match="read-only memory"):
+            F.buffer_store(x, Tensor(np.ones(4, np.float32)))
