@@ -182,7 +182,7 @@ class CompiledModel:
 
     def __call__(self, *args: Any) -> Any:
         outputs = self._execute(self.signature.tensors(args))
-        if self.staged.out_tree.kind is None:
+        if self.staged.out_tree.kind is None and self.staged.out_leaves[0] is TENSOR:
             return outputs[0]
         leaves = iter(outputs)
         filled = [next(leaves) if leaf is TENSOR else leaf for leaf in self.staged.out_leaves]
