@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from maxmod.eager import lazy
 from maxmod.ops.context import ensure_context, functional, in_graph_context
+from maxmod.ops.control import (
+    cond,
+    print,
+    side_stream,
+    while_loop,
+)
 from maxmod.ops.create import (
     arange,
     constant,
@@ -20,6 +26,10 @@ from maxmod.ops.create import (
     shape_to_tensor,
     zeros,
     zeros_like,
+)
+from maxmod.ops.effects import (
+    buffer_store,
+    buffer_store_slice,
 )
 from maxmod.ops.elementwise import (
     abs,
@@ -112,6 +122,8 @@ __all__ = [
     "atanh",
     "band_part",
     "broadcast_to",
+    "buffer_store",
+    "buffer_store_slice",
     "cast",
     "ceil",
     "chunk",
@@ -119,6 +131,7 @@ __all__ = [
     "clip",
     "complex_mul",
     "concat",
+    "cond",
     "constant",
     "constant_external",
     "cos",
@@ -175,6 +188,7 @@ __all__ = [
     "pad",
     "permute",
     "pow",
+    "print",
     "prod",
     "range",
     "rebind",
@@ -185,6 +199,7 @@ __all__ = [
     "round",
     "rsqrt",
     "shape_to_tensor",
+    "side_stream",
     "sigmoid",
     "silu",
     "sin",
@@ -205,6 +220,7 @@ __all__ = [
     "uniform_like",
     "unsqueeze",
     "where",
+    "while_loop",
     "zeros",
     "zeros_like",
 ]

@@ -25,6 +25,7 @@ LAYERS = {
     "dtype": 1,
     "dim": 1,
     "device": 1,
+    "layouts": 1,
     "tree": 1,
     "log": 1,
     "tensor_type": 2,

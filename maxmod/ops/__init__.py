@@ -1,7 +1,9 @@
 """Every op of maxmod, one file for each family; importing this package fills the registry."""
 
 from maxmod.ops import (
+    control,
     create,
+    effects,
     elementwise,
     extend,
     index,
@@ -15,7 +17,9 @@ from maxmod.ops import (
 )
 
 __all__ = [
+    "control",
     "create",
+    "effects",
     "elementwise",
     "extend",
     "index",

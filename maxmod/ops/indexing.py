@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from maxmod.device import CPU_REF
-from maxmod.dim import Dim, Size, as_size
+from maxmod.dim import Dim, Size, Sizes, as_size
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError
 from maxmod.op import function
@@ -47,18 +47,34 @@ def slice_tensor(x: Tensor, indices: Any) -> Tensor:
         [4.0, 5.0]
     """
     x = strong("index", x)
-    items = list(indices) if isinstance(indices, Iterable) else [indices]
-    items = _without_ellipsis(x, items)
-    if any(_is_dynamic(item) for item in items):
+    items = index_items(x, indices)
+    if any(is_dynamic(item) for item in items):
         return _dynamic(x, items)
     return _static(x, items)
 
 
-def _static(x: Tensor, items: list[Any]) -> Tensor:
+class Bounds(NamedTuple):
+    """A slice without tensors: first position, end and distance on each axis of the operand.
+
+    Attributes:
+        starts: First positions, counted from 0.
+        stops: Ends, not included.
+        steps: Distances, above 0.
+        kept: For each axis of the result an axis of the slice, or None for a new one.
+    """
+
+    starts: Sizes
+    stops: Sizes
+    steps: tuple[int, ...]
+    kept: tuple[int | None, ...]
+
+
+def bounds_of(x: Tensor, items: list[Any]) -> Bounds:
+    """Returns the bounds of a slice; `items` name the first axes, without `...` and tensors."""
     starts: list[Size] = []
     stops: list[Size] = []
     steps: list[int] = []
-    kept: list[int | None] = []  # per result axis: an axis of the slice, or None for a new one
+    kept: list[int | None] = []
     for item in items:
         if item is None:
             kept.append(None)
@@ -75,12 +91,22 @@ def _static(x: Tensor, items: list[Any]) -> Tensor:
         stops.append(x.sizes[axis])
         steps.append(1)
         kept.append(axis)
-    whole = tuple(stops) == x.sizes and not any(starts) and set(steps) <= {1}
-    if not whole:
-        x = basic_slice(x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
-        if kept == list(range(x.rank)):
+    return Bounds(tuple(starts), tuple(stops), tuple(steps), tuple(kept))
+
+
+def _static(x: Tensor, items: list[Any]) -> Tensor:
+    starts, stops, steps, kept = bounds_of(x, items)
+    if stops != x.sizes or any(starts) or not set(steps) <= {1}:
+        x = basic_slice(x, starts=starts, stops=stops, steps=steps)
+        if kept == tuple(range(x.rank)):
             return x
     return reshape(x, tuple(1 if axis is None else x.sizes[axis] for axis in kept))
+
+
+def index_items(x: Tensor, indices: Any) -> list[Any]:
+    """Returns one item for each of the first axes; `...` is replaced by whole slices."""
+    items = list(indices) if isinstance(indices, Iterable) else [indices]
+    return _without_ellipsis(x, items)
 
 
 def _without_ellipsis(x: Tensor, items: list[Any]) -> list[Any]:
@@ -143,7 +169,8 @@ def _from_front(size: Size, bound: Size, what: str, upper: int = 0) -> Size:
 # ---- bounds that are tensors -------------------------------------------------------------------
 
 
-def _is_dynamic(item: Any) -> bool:
+def is_dynamic(item: Any) -> bool:
+    """True for an index item with a tensor, or with a declared size."""
     if isinstance(item, slice):
         return isinstance(item.start, Tensor) or isinstance(item.stop, Tensor)
     return isinstance(item, Tensor) or _is_pair(item)
@@ -162,10 +189,10 @@ def _dynamic(x: Tensor, items: list[Any]) -> Tensor:
     for axis, item in enumerate(items):
         if _is_pair(item):
             plain[axis], declared[axis] = item[0], as_size(item[1])
-        elif isinstance(item, slice) and _is_dynamic(item):
+        elif isinstance(item, slice) and is_dynamic(item):
             raise SliceError("index: a slice with a tensor needs its size: (slice(a, b), size).")
         plain[axis] = _with_known_bounds(plain[axis])
-    later = [axis for axis, item in enumerate(plain) if _is_dynamic(item)]
+    later = [axis for axis, item in enumerate(plain) if is_dynamic(item)]
     first = [slice(None) if axis in later else item for axis, item in enumerate(plain)]
     lost = [axis for axis, item in enumerate(first) if not isinstance(item, slice)]
     result = _static(x, first)

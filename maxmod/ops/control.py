@@ -1,0 +1,200 @@
+"""Control flow that depends on data, other streams, and printing."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from maxmod.dim import Size
+from maxmod.dtype import DType
+from maxmod.errors import ArgumentError, DTypeError, OperandError, ShapeError, TraceError
+from maxmod.op import function
+from maxmod.operands import strong
+from maxmod.ops.context import active_trace
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+
+
+def _results(name: str, made: Any) -> list[Tensor]:
+    """Lists what a function returned: nothing, one tensor, or several."""
+    if made is None:
+        return []
+    if isinstance(made, Iterable) and not isinstance(made, Tensor):
+        return [strong(name, item) for item in made]
+    return [strong(name, made)]
+
+
+def _truth(name: str, what: str, value: Any, hint: str) -> bool:
+    """Returns the value of a condition."""
+    if isinstance(value, bool):
+        return value
+    value = strong(name, value)
+    if value.dtype is not DType.bool:
+        raise DTypeError(f"{name}: {what}: expected bool, got {value.type.short()}.")
+    if value.rank != 0:
+        raise ShapeError(f"{name}: {what}: expected a scalar, got {value.type.short()}.")
+    if value._value is not None:
+        raise TraceError(
+            f"{name}: {what} depends on data that is not known while tracing, and a graph has no "
+            f"branches. Hint: {hint}"
+        )
+    return value.item()
+
+
+def _listed_types(out_types: Any) -> list[TensorType]:
+    if out_types is None:
+        return []
+    return [out_types] if isinstance(out_types, TensorType) else list(out_types)
+
+
+def _expect_types(name: str, found: Sequence[Tensor], types: Sequence[TensorType]) -> None:
+    if len(found) != len(types):
+        raise ArgumentError(f"{name}: expected {len(types)} results, got {len(found)}.")
+    known: dict[str, Size] = {}
+    for index, (tensor, type) in enumerate(zip(found, types, strict=True)):
+        same = tensor.dtype is type.dtype and tensor.type.device == type.device
+        if not same or not _fits(tensor, type, known):
+            raise ShapeError(
+                f"{name}: result {index} has another type: expected {type.short()}, got "
+                f"{tensor.type.short()}."
+            )
+
+
+def _fits(tensor: Tensor, type: TensorType, known: dict[str, Size]) -> bool:
+    """True if the shapes agree; a name stands for one size, whatever it is."""
+    if tensor.rank != type.rank:
+        return False
+    for have, want in zip(tensor.sizes, type.sizes, strict=True):
+        expected = want if isinstance(want, int) else known.setdefault(str(want), have)
+        if have not in (want, expected):
+            return False
+    return True
+
+
+@function
+def cond(
+    pred: Tensor, out_types: Any, then_fn: Callable[[], Any], else_fn: Callable[[], Any]
+) -> list[Tensor]:
+    """Calls one of two functions, depending on a value.
+
+    Args:
+        pred: bool scalar.
+        out_types: The type of each result, or None if the functions return nothing; names stand
+            for any size.
+        then_fn: Called without arguments if `pred` is true.
+        else_fn: Called without arguments if it is false.
+
+    Returns:
+        A list of what the function returned.
+
+    Raises:
+        ValueError: If `pred` is no bool scalar, or the results do not have the types.
+        TypeError: While tracing, unless `pred` is known then: a graph has no branches.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([1.0, -2.0])
+        >>> (y,) = F.cond(x.sum(axis=None)[0] > 0, [x.type], lambda: x, lambda: -x)
+        >>> y.to_numpy().tolist()
+        [-1.0, 2.0]
+    """
+    hint = "F.where selects elements by data; or call cond outside the compiled function."
+    chosen = then_fn if _truth("cond", "pred", pred, hint) else else_fn
+    found = _results("cond", chosen())
+    _expect_types("cond", found, _listed_types(out_types))
+    return found
+
+
+@function
+def while_loop(
+    initial_values: Any, predicate: Callable[..., Any], body: Callable[..., Any]
+) -> list[Tensor]:
+    """Repeats a function on its own results as long as a condition holds.
+
+    Args:
+        initial_values: A tensor, or a sequence of tensors.
+        predicate: Takes the values and returns a bool scalar.
+        body: Takes the values and returns as many, of the same types.
+
+    Returns:
+        A list of the final values.
+
+    Raises:
+        ValueError: If there are no values, the condition is no bool scalar, or `body` returns
+            another number of values or other types.
+        TypeError: While tracing, if the condition depends on data: a graph has no loops.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> (x,) = F.while_loop(Tensor(1.0), lambda x: x < 100, lambda x: x * 2)
+        >>> x.item()
+        128.0
+    """
+    values = _results("while_loop", initial_values)
+    if not values:
+        raise ArgumentError("while_loop: expected at least one initial value, got none.")
+    types = [value.type for value in values]
+    hint = (
+        "a Python loop with a fixed number of rounds can be traced; or call while_loop outside "
+        "the compiled function."
+    )
+    while _truth("while_loop", "the condition", predicate(*values), hint):
+        values = _results("while_loop", body(*values))
+        _expect_types("while_loop", values, types)
+    return values
+
+
+@function
+def side_stream(
+    inputs: Any,
+    body_fn: Callable[..., Any],
+    *,
+    result_types: Any = None,
+    stream_id: int = 1,
+) -> list[Tensor]:
+    """Calls a function beside other work; here it is called in order with it.
+
+    Args:
+        inputs: A tensor, or a sequence of tensors.
+        body_fn: Takes them and returns tensors.
+        result_types: The type of each result, if it shall be checked.
+        stream_id: Number of the stream, from 1.
+
+    Returns:
+        A list of what the function returned.
+
+    Raises:
+        ValueError: If the results do not have the types.
+    """
+    if stream_id < 1:
+        raise ArgumentError(f"side_stream: stream_id: expected at least 1, got {stream_id}.")
+    found = _results("side_stream", body_fn(*_results("side_stream", inputs)))
+    if result_types is not None:
+        _expect_types("side_stream", found, _listed_types(result_types))
+    return found
+
+
+@function
+def print(value: Any, name: str = "value") -> None:
+    """Prints ``Tensor <name>= <repr>``; a text is printed as it is.
+
+    While tracing, the type is printed once; the value is known only when the graph runs.
+
+    Args:
+        value: Tensor, or a text.
+        name: What to call it.
+
+    Raises:
+        TypeError: If the value is neither.
+    """
+    if isinstance(value, str):
+        builtins.print(value)
+        return
+    if not isinstance(value, Tensor):
+        raise OperandError(f"print: expected a Tensor or a text, got {type(value).__name__}.")
+    if active_trace() is None:
+        value.materialize()
+    builtins.print(f"Tensor {name}= {value!r}")
