@@ -1,22 +1,34 @@
-"""The host: NumPy arrays."""
+"""The host: NumPy arrays, and kernels in C built by the system's compiler."""
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from maxmod.backends.base import Backend
+from maxmod import config, log
+from maxmod.backends import host_compiler
+from maxmod.backends.base import Backend, Kernel
+from maxmod.backends.host_memory import HostPool
 from maxmod.device import DeviceKind
+from maxmod.dtype import DType, storage_dtype
+from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Op
+from maxmod.tensor_type import TensorType
 
 
 class CpuBackend(Backend):
-    """Runs ops with NumPy."""
+    """Runs ops with NumPy and kernels through ctypes."""
 
     kind = DeviceKind.CPU
     api = "cpu"
+
+    def __init__(self) -> None:
+        self.pool = HostPool()
 
     @property
     def xp(self) -> Any:
@@ -43,4 +55,98 @@ class CpuBackend(Backend):
     def run(self, op: Op, arrays: Any, attrs: dict[str, Any], types: Any) -> list[Any]:
         # Domain errors give NaN or infinity without a warning, on every device.
         with np.errstate(all="ignore"):
+            if len(types) == 1 and not (op.variadic or op.library or config.current().verify):
+                for array in arrays:
+                    if array.dtype.char not in _WIDE_CHARS:
+                        break
+                else:  # the common case, without a look at anything that is not needed
+                    result = op.eager(np, *arrays, **attrs)
+                    if type(result) is np.ndarray and result.dtype is _STORAGE[types[0]._dtype]:
+                        return [result]
+                    return [np.asarray(result, dtype=_STORAGE[types[0]._dtype])]
             return super().run(op, arrays, attrs, types)
+
+    # ---- kernels -------------------------------------------------------------------------------
+
+    def dialect(self) -> Dialect | None:
+        return Dialect.HOST if _compiler_found() else None
+
+    def build(self, sources: Sequence[KernelSource], index: int) -> list[Kernel]:
+        return [_HostKernel(kernel) for kernel in host_compiler.build_all(sources)]
+
+    def empty(self, type: TensorType) -> np.ndarray[Any, Any]:
+        nbytes = type.num_elements() * type.dtype.size_in_bytes
+        return self.view_bytes(self.pool.empty(nbytes), 0, type)
+
+    def empty_bytes(self, nbytes: int, index: int) -> np.ndarray[Any, Any]:
+        return self.pool.empty(nbytes)
+
+    def contract(self, lhs: Any, rhs: Any, out: Any) -> None:
+        if lhs.ndim > 2 and rhs.ndim == 2 and lhs.flags.c_contiguous:
+            # One product of many rows is faster than one product for each matrix of the batch.
+            lhs = lhs.reshape(-1, lhs.shape[-1])
+            out = out.reshape(-1, out.shape[-1])
+        if lhs.dtype == out.dtype and out.dtype in _BLAS_DTYPES:
+            np.matmul(lhs, rhs, out=out)
+        else:
+            super().contract(lhs, rhs, out)
+
+
+# Codes of the dtypes that are computed as they are, and the dtype object of each result.
+_WIDE_CHARS = frozenset("?bBhHiIlLqQfd")
+_STORAGE = {dtype: storage_dtype(dtype) for dtype in DType}
+_BLAS_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+@functools.cache
+def _compiler_found() -> bool:
+    """Looks for a C compiler once; says once that there is none."""
+    reason = host_compiler.unavailable_reason()
+    if reason:
+        log.logger.warning("Compiled models run op by op: %s", reason)
+    return not reason
+
+
+class _HostKernel:
+    """A loaded kernel."""
+
+    def __init__(self, kernel: host_compiler.HostKernel) -> None:
+        self._kernel = kernel
+
+    def bind(self, buffers: int, scalars: Sequence[int]) -> _HostLaunch:
+        return _HostLaunch(self._kernel, buffers, scalars)
+
+
+class _HostLaunch:
+    """A kernel with its argument tables."""
+
+    def __init__(
+        self, kernel: host_compiler.HostKernel, buffers: int, scalars: Sequence[int]
+    ) -> None:
+        self._kernel = kernel  # keeps the library loaded
+        self._call = kernel.call
+        self._table = (ctypes.c_void_p * buffers)()
+        self._scalars = (ctypes.c_int64 * max(1, len(scalars)))(*scalars)
+        self._buffers = ctypes.addressof(self._table)
+        self._integers = ctypes.addressof(self._scalars)
+        self._kept: dict[int, Any] = {}
+
+    def keep(self, position: int, array: np.ndarray[Any, Any]) -> None:
+        self._kept[position] = array
+        self._table[position] = address(array)
+
+    def fill(self, position: int, array: np.ndarray[Any, Any]) -> None:
+        if not array.flags.c_contiguous:
+            array = self._kept[position] = np.ascontiguousarray(array)
+        self._table[position] = address(array)
+
+    def __call__(self) -> None:
+        self._call(self._buffers, self._integers)
+
+
+def address(array: np.ndarray[Any, Any]) -> int:
+    """Returns where the elements of an array start."""
+    try:  # four times as fast as the general way
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    except (TypeError, ValueError, BufferError):  # read-only, empty, or a dtype of ml_dtypes
+        return array.ctypes.data

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from maxmod import kernel_cache, kernel_text
+from maxmod.backends.host_library import open_library
 from maxmod.backends.refusal import refused
 from maxmod.kernel import KernelSource
 
@@ -171,7 +172,7 @@ def _load_saved(key: str, data: Any, folder: str) -> ctypes.CDLL:
     entry = kernel_cache.load(key)
     if entry is not None:
         with contextlib.suppress(OSError):  # a cache in a folder without execution rights
-            return ctypes.CDLL(entry.path)
+            return open_library(entry.path)
     return _load(data, folder, key)
 
 
@@ -180,7 +181,7 @@ def _load(data: bytes, folder: str, name: str) -> ctypes.CDLL:
     path = os.path.join(folder, f"{name}.so")
     with open(path, "wb") as file:
         file.write(data)
-    return ctypes.CDLL(path)
+    return open_library(path)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from maxmod import config, kernel_cache, kernel_text
+from maxmod.backends.host_library import open_library
 from maxmod.errors import CompileError
 from maxmod.kernel import Dialect, KernelSource
 
@@ -150,7 +151,7 @@ def _load_cached(source: KernelSource, key: str) -> HostKernel | None:
     if entry is None:
         return None
     try:
-        return HostKernel(source.name, key, ctypes.CDLL(entry.path), source.entry, cached=True)
+        return HostKernel(source.name, key, open_library(entry.path), source.entry, cached=True)
     except (OSError, AttributeError):  # a folder without execution rights, or a damaged file
         return None
 
