@@ -7,7 +7,7 @@ call is run, traced or postponed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,12 @@ from maxmod.buffer import Buffer
 from maxmod.device import DeviceRef
 from maxmod.dim import Dim, Shape
 from maxmod.dtype import DType, promote, storage_dtype
-from maxmod.errors import OperandError
+from maxmod.errors import DeviceError, OperandError
 from maxmod.interop import DLPackArray, import_array
 from maxmod.ir import infer_outputs
 from maxmod.literal import is_scalar, rounded, weak_array, weak_scalar
 from maxmod.op import Op, Operands, call, freeze
-from maxmod.tensor import Tensor, same_device
+from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 
 
@@ -189,3 +189,14 @@ def _is_hashable(value: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def same_device(op_name: str, tensors: Iterable[Tensor]) -> None:
+    """Raises `DeviceError` unless all tensors live on one device."""
+    listed = list(tensors)
+    if any(t._type._device != listed[0]._type._device for t in listed):
+        lines = "\n".join(f"  {tensor._type!r}" for tensor in listed)
+        raise DeviceError(
+            f"{op_name}: Input values must be on the same device:\n{lines}\n"
+            "Hint: move one with .to(device); there is no implicit transfer."
+        )

@@ -20,7 +20,7 @@ from maxmod.defaults import default_device, default_dtype, defaults, defaults_li
 from maxmod.device import CPU_REF, DeviceRef
 from maxmod.dim import Shape, Sizes, as_size, as_sizes
 from maxmod.dtype import DType, storage_dtype
-from maxmod.errors import ArgumentError, DeviceError, OperandError, SliceError, TraceError
+from maxmod.errors import ArgumentError, OperandError, SliceError, TraceError
 from maxmod.interop import export_dlpack, import_array
 from maxmod.literal import is_scalar, literal_array
 from maxmod.op import call
@@ -595,14 +595,3 @@ class _Realized:
     def __await__(self) -> Generator[Any, None, Tensor]:
         return self.tensor.materialize()
         yield  # makes this a generator; there is nothing to wait for
-
-
-def same_device(op_name: str, tensors: Iterable[Tensor]) -> None:
-    """Raises `DeviceError` unless all tensors live on one device."""
-    listed = list(tensors)
-    if any(t._type._device != listed[0]._type._device for t in listed):
-        lines = "\n".join(f"  {tensor._type!r}" for tensor in listed)
-        raise DeviceError(
-            f"{op_name}: Input values must be on the same device:\n{lines}\n"
-            "Hint: move one with .to(device); there is no implicit transfer."
-        )

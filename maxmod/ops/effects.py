@@ -7,11 +7,11 @@ from typing import Any
 from maxmod.dim import format_sizes
 from maxmod.errors import DTypeError, OperandError, ShapeError
 from maxmod.op import function
-from maxmod.operands import strong
+from maxmod.operands import same_device, strong
 from maxmod.ops.indexing import bounds_of, index_items, is_dynamic
 from maxmod.ops.shape import basic_slice, reshape
 from maxmod.ops.update import update_slice
-from maxmod.tensor import Tensor, same_device
+from maxmod.tensor import Tensor
 from maxmod.trace import current_tracer
 
 
