@@ -147,6 +147,6 @@ class _HostLaunch:
 def address(array: np.ndarray[Any, Any]) -> int:
     """Returns where the elements of an array start."""
     try:  # four times as fast as the general way
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
     except (TypeError, ValueError, BufferError):  # read-only, empty, or a dtype of ml_dtypes
         return array.ctypes.data
