@@ -96,7 +96,7 @@ class CompiledModel:
         self._device = _main_device(staged.graph)
         self._backend = backends.get(self._device)
         self.graph, self._schedule, self._kernels = self._build()
-        self._programs: OrderedDict[tuple[int, ...], Program] = OrderedDict()
+        self._programs: OrderedDict[tuple[TensorType, ...], Program] = OrderedDict()
         self._lock = threading.Lock()
         self._bind_weights({name: weights[name] for name in staged.graph.weights})
 
@@ -196,25 +196,24 @@ class CompiledModel:
         return [tensor.driver_tensor for tensor in self._execute(tensors)]
 
     def _execute(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        dims = self.signature.bind(tensors)
-        results = self._program(dims).run([tensor.data for tensor in tensors])
-        made = []
-        seen: set[int] = set()
-        for data, value in zip(results, self.graph.outputs):
-            array = data.copy() if id(data) in seen else data  # one value, returned twice
-            seen.add(id(data))
-            made.append(Tensor.wrap(array, ir.bind_type(value.type, dims)))
-        return made
+        program = self._program(tensors)
+        results = program.run([tensor.data for tensor in tensors])
+        return [Tensor.wrap(data, type) for data, type in zip(results, program.types)]
 
-    def _program(self, dims: Mapping[str, int]) -> Program:
-        """Returns the program for these sizes, from the cache or bound now."""
-        key = tuple(dims.values())
+    def _program(self, tensors: Sequence[Tensor]) -> Program:
+        """Returns the program for these arguments, from the cache or bound now.
+
+        Types that were seen before need no check.
+        """
+        key = tuple([tensor._type for tensor in tensors])
         with self._lock:
             self.stats.calls += 1
             program = self._programs.get(key)
             if program is not None:
-                self._programs.move_to_end(key)
+                if len(self._programs) == PROGRAM_LIMIT:
+                    self._programs.move_to_end(key)
                 return program
+            dims = self.signature.bind(tensors)
             program = Program(
                 self._schedule, dims, self._backend, self._device, self._kernels, self._fixed
             )

@@ -33,6 +33,10 @@ class Program:
         device: The device of the backend.
         kernels: The built kernels of the schedule.
         fixed: Arrays of the slots of weights and constants; None elsewhere.
+
+    Attributes:
+        types: The types of the results.
+        memory: Where intermediates live.
     """
 
     def __init__(
@@ -50,14 +54,19 @@ class Program:
         self._dims = dict(dims)
         self._inputs = plan.inputs
         self._outputs = plan.outputs
-        self._borrowed = plan.borrowed
+        self.types = [ir.bind_type(type, dims) for type in plan.output_types]
+        self._copied = [
+            position
+            for position, slot in enumerate(plan.outputs)
+            if position in plan.borrowed or slot in plan.outputs[:position]
+        ]
         self._updates = plan.updates
         self._lock = threading.Lock()
         weight_nbytes = sum(int(array.nbytes) for array in fixed if array is not None)
         self.memory: MemoryPlan = plan_memory(plan, dims, weight_nbytes)
         self._template = list(fixed)
         self._static = {slot for slot, array in enumerate(fixed) if array is not None}
-        self._fresh: list[tuple[int, TensorType]] = []
+        self._fresh: list[tuple[int, Callable[[], Any]]] = []
         self._arena = backend.empty_bytes(self.memory.arena_nbytes, device.id)
         self._sync = config.current().sync
         self._check = config.current().check
@@ -86,7 +95,7 @@ class Program:
                 self._template[slot] = self._backend.view_bytes(self._arena, offset, type)
                 self._static.add(slot)
             else:
-                self._fresh.append((slot, type))
+                self._fresh.append((slot, self._backend.allocator(type)))
 
     def _kernel_action(self, step: RunKernel) -> Action:
         scalars = [self._dims[name] for name in step.symbols]
@@ -191,12 +200,12 @@ class Program:
             slots = list(self._template)
             for slot, array in zip(self._inputs, inputs):
                 slots[slot] = array
-            for slot, type in self._fresh:
-                slots[slot] = self._backend.empty(type)
+            for slot, allocate in self._fresh:
+                slots[slot] = allocate()
             for action in self._actions:
                 action(slots)
             results = [slots[slot] for slot in self._outputs]
-            for position in self._borrowed:
+            for position in self._copied:  # what the caller has already
                 results[position] = results[position].copy()
             for target, content in self._updates:
                 if slots[content] is not slots[target]:

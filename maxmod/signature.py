@@ -47,11 +47,11 @@ class Signature:
         )
 
     def tensors(self, args: Sequence[Any]) -> list[Tensor]:
-        """Converts and checks the arguments of a call, all but the named sizes.
+        """Converts the arguments of a call to tensors, whose types are not checked yet.
 
         Raises:
             TypeError: For a wrong number of arguments or an unsupported kind of argument.
-            ValueError: For another structure, static value, dtype, rank, size or device.
+            ValueError: For another structure or static value.
         """
         if len(args) != len(self.tree.children):
             raise TypeError(
@@ -67,10 +67,7 @@ class Signature:
         result = []
         for label, expected, leaf in zip(self.labels, self.leaves, leaves):
             if isinstance(expected, TensorType):
-                tensor = leaf if type(leaf) is Tensor else _as_tensor(label, expected, leaf)
-                if tensor._type is not expected:
-                    _check(label, expected, tensor._type)
-                result.append(tensor)
+                result.append(leaf if type(leaf) is Tensor else _as_tensor(label, expected, leaf))
             elif leaf is not expected and leaf != expected:
                 raise ArgumentTypeError(
                     f"compiled call: {label}: the static value differs from the one compiled: "
@@ -79,16 +76,18 @@ class Signature:
         return result
 
     def bind(self, tensors: Sequence[Tensor]) -> dict[str, int]:
-        """Returns the value of each named size.
+        """Checks the types of all tensors and returns the value of each named size.
 
         Raises:
-            ValueError: If one name has two values, or a derived size does not agree.
+            ValueError: If a dtype, rank, size or device differs, one name has two values, or a
+                derived size does not agree.
         """
         dims: dict[str, int] = {}
         owners: dict[str, str] = {}
         derived: list[tuple[str, Size, int]] = []
         labels = [n for n, leaf in zip(self.labels, self.leaves) if isinstance(leaf, TensorType)]
         for label, expected, tensor in zip(labels, self.types, tensors):
+            _check(label, expected, tensor._type)
             for axis, (want, have) in enumerate(zip(expected._sizes, tensor._type._sizes)):
                 if isinstance(want, SymbolicDim):
                     if dims.setdefault(want.name, have) != have:  # type: ignore[arg-type]

@@ -124,6 +124,10 @@ class Backend(abc.ABC):
         """Returns an uninitialised contiguous array."""
         return self.xp.empty(type.sizes, dtype=storage_dtype(type.dtype))
 
+    def allocator(self, type: TensorType) -> Callable[[], Any]:
+        """Returns a function that gives an uninitialised contiguous array in each call."""
+        return lambda: self.empty(type)
+
     def empty_bytes(self, nbytes: int, index: int) -> Any:
         """Returns an uninitialised, 64-byte aligned block of bytes."""
         return self.xp.empty(nbytes, dtype=np.uint8)

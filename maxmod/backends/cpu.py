@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from maxmod import config, log
 from maxmod.backends import host_compiler
 from maxmod.backends.base import Backend, Kernel
-from maxmod.backends.host_memory import HostPool
+from maxmod.backends.host_memory import POOLED_NBYTES, HostPool
 from maxmod.device import DeviceKind
 from maxmod.dtype import DType, storage_dtype
 from maxmod.kernel import Dialect, KernelSource
@@ -77,6 +77,11 @@ class CpuBackend(Backend):
     def empty(self, type: TensorType) -> np.ndarray[Any, Any]:
         nbytes = type.num_elements() * type.dtype.size_in_bytes
         return self.view_bytes(self.pool.empty(nbytes), 0, type)
+
+    def allocator(self, type: TensorType) -> Callable[[], Any]:
+        if type.num_elements() * type.dtype.size_in_bytes < POOLED_NBYTES:
+            return functools.partial(np.empty, type.sizes, storage_dtype(type.dtype))
+        return functools.partial(self.empty, type)
 
     def empty_bytes(self, nbytes: int, index: int) -> np.ndarray[Any, Any]:
         return self.pool.empty(nbytes)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from maxmod import ir
+from maxmod.compiler.codegen.cuda import emit_cuda
 from maxmod.compiler.codegen.emit import symbols_of
 from maxmod.compiler.codegen.host import emit_host
 from maxmod.compiler.codegen.lower import lower
@@ -17,7 +18,7 @@ from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Kind, Op
 from maxmod.tensor_type import TensorType
 
-EMITTERS = {Dialect.HOST: emit_host}
+EMITTERS = {Dialect.HOST: emit_host, Dialect.CUDA: emit_cuda}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Schedule:
         weights: Slot of each weight.
         constants: Data of the slots that hold constants.
         outputs: Slots of the results.
+        output_types: Types of the results.
         borrowed: Positions of results that share memory with an argument, weight or constant.
         updates: (slot of an argument, slot of its new contents) for each changed buffer.
         steps: What to run; sizes may be symbolic.
@@ -95,6 +97,7 @@ class Schedule:
     weights: Mapping[str, int]
     constants: Mapping[int, Any]
     outputs: tuple[int, ...]
+    output_types: tuple[TensorType, ...]
     borrowed: frozenset[int]
     updates: tuple[tuple[int, int], ...]
     steps: tuple[Step, ...]
@@ -133,6 +136,7 @@ def schedule(graph: ir.Graph, dialect: Dialect | None) -> Schedule:
         weights={name: slots[value] for name, value in graph.weights.items()},
         constants={slots[value]: data for value, data in graph.constants.items()},
         outputs=outputs,
+        output_types=tuple(value.type for value in graph.outputs),
         borrowed=frozenset(borrowed),
         updates=tuple((slots[graph.inputs[n]], slots[value]) for n, value in graph.updates),
         steps=tuple(_with_frees(steps, kept, {slots[v] for v in graph.results}, owner)),
