@@ -648,6 +648,9 @@ static inline int __clz(int x) {
 static inline int __ffs(int x) {
     return __builtin_ffs(x);
 }
+static inline uint64_t __umul64hi(uint64_t a, uint64_t b) {
+    return uint64_t((unsigned __int128)a * b >> 64);
+}
 static inline unsigned __umulhi(unsigned a, unsigned b) {
     return unsigned((uint64_t)a * b >> 32);
 }

@@ -1,4 +1,7 @@
-"""NVIDIA accelerators: CuPy arrays. CuPy is imported when a device is first asked for."""
+"""NVIDIA accelerators: CuPy arrays, generated kernels, cuBLAS.
+
+CuPy is imported when a device is first asked for.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,20 @@ import ctypes
 import functools
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from maxmod.backends.base import Backend
+from maxmod import log
+from maxmod.backends import cuda_bits, cuda_launch, cuda_matmul, nvrtc
+from maxmod.backends.base import Backend, Kernel
 from maxmod.device import DeviceKind
+from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import OutOfMemoryError
+from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Op
+from maxmod.tensor_type import TensorType
 
 _INSTALL = (
     "Hint: pip install 'maxmod[cuda12]' or 'maxmod[cuda13]', whichever matches the driver "
@@ -73,8 +81,17 @@ def _probe() -> tuple[Any, int, str]:
     return cupy, count, ""
 
 
+@functools.cache
+def _compiler_found() -> bool:
+    """Looks for NVRTC once; says once that it is missing."""
+    reason = nvrtc.unavailable_reason()
+    if reason:
+        log.logger.warning("Compiled models run op by op on GPUs: %s", reason)
+    return not reason
+
+
 class CudaBackend(Backend):
-    """Runs ops with CuPy."""
+    """Runs ops with CuPy, kernels through the driver, matrix products with cuBLAS."""
 
     kind = DeviceKind.GPU
     api = "cuda"
@@ -91,11 +108,16 @@ class CudaBackend(Backend):
 
     def from_host(self, array: np.ndarray[Any, Any], index: int) -> Any:
         self.require(index)
+        dtype = DType.from_numpy(array.dtype)
+        if cuda_bits.is_narrow(dtype):
+            array = array.view(np.uint8)
         with self.xp.cuda.Device(index), _memory_errors(self, index):
-            return self.xp.asarray(array)
+            return cuda_bits.marked(self.xp, self.xp.asarray(array), dtype)
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
-        return self.xp.asnumpy(array)
+        host = self.xp.asnumpy(array)
+        narrow = cuda_bits.narrow_dtype(array)
+        return host if narrow is None else host.view(storage_dtype(narrow))
 
     def synchronize(self, index: int) -> None:
         self.xp.cuda.Device(index).synchronize()
@@ -103,10 +125,21 @@ class CudaBackend(Backend):
     def architecture(self, index: int) -> str:
         return f"sm_{self.xp.cuda.Device(index).compute_capability}"
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], index: int) -> Any:
+    def empty(self, type: TensorType) -> Any:
+        index = type.device.id
         self.require(index)
         with self.xp.cuda.Device(index), _memory_errors(self, index):
-            return self.xp.empty(shape, dtype)
+            array = self.xp.empty(type.sizes, cuda_bits.device_dtype(type.dtype))
+        return cuda_bits.marked(self.xp, array, type.dtype)
+
+    def empty_bytes(self, nbytes: int, index: int) -> Any:
+        with self.xp.cuda.Device(index), _memory_errors(self, index):
+            return super().empty_bytes(nbytes, index)
+
+    def view_bytes(self, block: Any, offset: int, type: TensorType) -> Any:
+        count = type.num_elements() * type.dtype.size_in_bytes
+        piece = block[offset : offset + count].view(cuda_bits.device_dtype(type.dtype))
+        return cuda_bits.marked(self.xp, piece.reshape(type.sizes), type.dtype)
 
     def empty_pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         if self.device_count() == 0:
@@ -141,11 +174,59 @@ class CudaBackend(Backend):
                 "pool_cached": pool.free_bytes(),
             }
 
+    # ---- kernels and products ------------------------------------------------------------------
+
+    def dialect(self) -> Dialect | None:
+        return Dialect.CUDA if _compiler_found() else None
+
+    def build(self, sources: Sequence[KernelSource], index: int) -> list[Kernel]:
+        return [*cuda_launch.build_all(self.xp, sources, index)]
+
+    def contract(self, lhs: Any, rhs: Any, out: Any) -> None:
+        with self.xp.cuda.Device(out.device.id), _memory_errors(self, out.device.id):
+            if cuda_bits.narrow_dtype(out) is not None:
+                wide = [self.to_host(array).astype(np.float32) for array in (lhs, rhs)]
+                product = np.matmul(*wide).astype(self.to_host(out).dtype)
+                out[...] = self.from_host(product, out.device.id)
+            elif cuda_matmul.can_multiply(lhs, rhs, out) and out.flags.c_contiguous:
+                cuda_matmul.multiply(self.xp, lhs, rhs, out)
+            else:
+                super().contract(lhs, rhs, out)
+
+    # ---- ops -----------------------------------------------------------------------------------
+
     def run(self, op: Op, arrays: Any, attrs: dict[str, Any], types: Any) -> list[Any]:
         index = types[0].device.id
         self.require(index)
         with self.xp.cuda.Device(index), _memory_errors(self, index):
+            narrow = any(cuda_bits.narrow_dtype(array) is not None for array in arrays)
+            narrow = narrow or any(cuda_bits.is_narrow(type.dtype) for type in types)
+            if narrow and not cuda_bits.moves_bytes(op, attrs):
+                return self._run_on_host(op, arrays, attrs, types)
             return super().run(op, arrays, attrs, types)
+
+    def _run_on_host(
+        self, op: Op, arrays: Any, attrs: dict[str, Any], types: Sequence[TensorType]
+    ) -> list[Any]:
+        """Runs an op on types that CuPy has no dtype for."""
+        hosts = [self.to_host(a) if isinstance(a, self.xp.ndarray) else a for a in arrays]
+        if op.upcasts:
+            hosts = [a if a.dtype.kind in "biuf" else a.astype(np.float32) for a in hosts]
+        with np.errstate(all="ignore"):
+            result = op.eager(np, hosts, **attrs) if op.variadic else op.eager(np, *hosts, **attrs)
+        results = result if isinstance(result, (list, tuple)) else (result,)
+        found = []
+        for array, type in zip(results, types, strict=True):
+            if not isinstance(array, self.xp.ndarray):  # a transfer has moved it already
+                rounded = np.asarray(array, storage_dtype(type.dtype))
+                array = self.from_host(rounded, type.device.id)
+            found.append(array)
+        return found
+
+    def _fit(self, op: Op, array: Any, type: TensorType) -> Any:
+        if cuda_bits.is_narrow(type.dtype):  # bytes that an op moved
+            return cuda_bits.marked(self.xp, array, type.dtype)
+        return super()._fit(op, array, type)
 
 
 class _memory_errors:  # noqa: N801  (a context manager, used like a function)

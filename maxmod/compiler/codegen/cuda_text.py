@@ -32,8 +32,6 @@ MAX_WIDTH = 8  # elements of a span; more would only lengthen the code of one-by
 INT32_LIMIT = 1 << 30  # half of the range, so that a stride can be added before the comparison
 
 VECTORS = """\
-template <typename T, int N> struct alignas(sizeof(T) * N) mm_vector { T at[N]; };
-
 template <int N, typename T> static __device__ __forceinline__ mm_vector<T, N> mm_read(const T *p)
 {
     return *reinterpret_cast<const mm_vector<T, N> *>(p);
@@ -282,7 +280,7 @@ class Span:
                 kind = storage_type(what.stored)
                 place = f"b{what.buffer} + {self._start(what.index)}"
                 before.append(f"const mm_vector<{kind}, V> v{number} = mm_read<V>({place});")
-                text = loaded(what.stored, f"v{number}.at[mm_k]")
+                text = loaded(what.stored, f"v{number}.v[mm_k]")
             elif isinstance(what, Load):
                 positions.append(what.index)
                 text = load_text(self.lowered, what)
@@ -296,7 +294,7 @@ class Span:
             if self._is_contiguous(store.index):
                 out = f"o{store.buffer}"
                 before.append(f"mm_vector<{storage_type(store.stored)}, V> {out};")
-                body.append(f"{out}.at[mm_k] = {value};")
+                body.append(f"{out}.v[mm_k] = {value};")
                 after.append(f"mm_write(b{store.buffer} + {self._start(store.index)}, {out});")
             else:
                 positions.append(store.index)

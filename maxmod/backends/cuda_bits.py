@@ -1,0 +1,49 @@
+"""Types that CuPy has no dtype for: 8-bit floats and smaller, kept as bytes.
+
+An array of such a type is a `uint8` array of a class of its own, one for each type, so that it is
+known again when an op gets it. Views and kernels work on the bytes; everything else is done by the
+host, which is right and slow: the fast way to use such weights is a compiled model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from maxmod.dtype import DType, storage_dtype
+from maxmod.op import Kind, Op
+
+_CLASSES: dict[tuple[type, DType], type] = {}
+_MOVES = (Kind.VIEW, Kind.INDEX)
+
+
+def is_narrow(dtype: DType) -> bool:
+    """True for types that are kept as bytes on a GPU."""
+    return dtype.is_float() and dtype.size_in_bits <= 8
+
+
+def device_dtype(dtype: DType) -> np.dtype[Any]:
+    """Returns the dtype of a CuPy array that holds elements of a type."""
+    return np.dtype(np.uint8) if is_narrow(dtype) else storage_dtype(dtype)
+
+
+def marked(xp: Any, array: Any, dtype: DType) -> Any:
+    """Returns an array as one of a type: itself, or its bytes in the class of the type."""
+    if not is_narrow(dtype):
+        return array
+    key = (xp.ndarray, dtype)
+    if key not in _CLASSES:
+        _CLASSES[key] = type(f"{dtype.name}_array", (xp.ndarray,), {"narrow_dtype": dtype})
+    return array.view(type=_CLASSES[key])
+
+
+def narrow_dtype(array: Any) -> DType | None:
+    """Returns the type of an array of bytes that stands for something else, else None."""
+    return getattr(array, "narrow_dtype", None)
+
+
+def moves_bytes(op: Op, attrs: dict[str, Any]) -> bool:
+    """True for ops that only move elements, so that they may run on bytes."""
+    fills = any(isinstance(value, float) for value in attrs.values())
+    return op.kind in _MOVES and not op.upcasts and not fills
