@@ -108,6 +108,8 @@ def test_full_model_is_a_note(capsys: pytest.CaptureFixture[str]) -> None:
 def test_interrupt() -> None:
     """Ctrl-C while text is coming: an endless text is made by taking the stop tokens away."""
     code = (
+        # A shell that runs the tests in the background ignores the signal, and children inherit that.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import dataclasses, sys, maxmod.cli.generate as g\n"
         "load = g.load_model\n"
         "g.load_model = lambda *a, **k: dataclasses.replace(load(*a, **k), stop=frozenset(),"
@@ -125,10 +127,13 @@ def test_interrupt() -> None:
         text=True,
         env=_environment(),
     )
-    assert process.stdout is not None
-    assert process.stdout.read(10) == "2222222222"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.read(10) == "2222222222"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert set(out) <= {"2"}
     assert err == "\nmaxmod: interrupted\n"
