@@ -108,7 +108,7 @@ def test_full_model_is_a_note(capsys: pytest.CaptureFixture[str]) -> None:
 def test_interrupt() -> None:
     """Ctrl-C while text is coming: an endless text is made by taking the stop tokens away."""
     code = (
-        # A shell that runs the tests in the background ignores the signal, and children inherit that.
+        # A shell that runs tests in the background ignores the signal, and children inherit it.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import dataclasses, sys, maxmod.cli.generate as g\n"
         "load = g.load_model\n"
