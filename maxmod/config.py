@@ -73,12 +73,21 @@ VARIABLES = (
         int,
         0,
         "0 to 6",
-        "how much to log: 1 devices and cache, 3 graphs, 5 passes",
+        "what to log: 1 devices, 2 times, 3 graphs, 4 sources, 5 passes, 6 assembly",
         limits=(0, 6),
     ),
     Variable("dump", str, "", "a folder", "write the graph after every pass into this folder"),
     Variable("compile", bool, True, _FLAG, "0 runs the traced graph op by op, without passes"),
     Variable("noopt", bool, False, _FLAG, "1 runs only the passes that are needed for correctness"),
+    Variable("nofuse", bool, False, _FLAG, "1 makes one kernel for each op"),
+    Variable(
+        "fuse_limit",
+        int,
+        -1,
+        "-1 or more",
+        "make only the first so many kernels, to find a wrong one; -1 makes all",
+        limits=(-1, 1 << 31),
+    ),
     Variable("verify", bool, False, _FLAG, "1 verifies the graph after every pass and each result"),
     Variable("check", bool, False, _FLAG, "1 compares every kernel with its ops run one by one"),
     Variable("sync", bool, False, _FLAG, "1 waits for the device after every step"),
@@ -106,6 +115,8 @@ class Config:
     dump: str = ""
     compile: bool = True
     noopt: bool = False
+    nofuse: bool = False
+    fuse_limit: int = -1
     verify: bool = False
     check: bool = False
     sync: bool = False

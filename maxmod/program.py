@@ -8,10 +8,11 @@ and results and goes through a list of functions.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from maxmod import backends, config, ir
+from maxmod import backends, config, ir, log
 from maxmod.backends.base import Backend, Kernel
 from maxmod.compiler.memory import MemoryPlan, is_planned, plan_memory
 from maxmod.compiler.schedule import RunKernel, RunOp, Schedule
@@ -72,7 +73,11 @@ class Program:
         self._check = config.current().check
         self._actions: list[Action] = []
         for step in plan.steps:
+            count = len(self._actions)
             self._bind(step)
+            if log.wants(log.TIMES) and len(self._actions) > count:
+                name = plan.kernels[step.kernel].name if isinstance(step, RunKernel) else ""
+                self._actions[count] = self._timed(step, name, self._actions[count])
 
     def _bind(self, step: RunOp | RunKernel) -> None:
         types = [ir.bind_type(type, self._dims) for type in step.types]
@@ -176,6 +181,29 @@ class Program:
     def _is_copy_of_arena(self, arrays: Sequence[Any], results: Sequence[Any]) -> bool:
         """True if a view of an intermediate had to copy it: a reshape after a permute does."""
         return any(map(self._in_arena, arrays)) and not all(map(self._in_arena, results))
+
+    def _timed(self, step: RunOp | RunKernel, name: str, action: Action) -> Action:
+        """Logs time, bytes and bandwidth of a step in every call (`MAXMOD_DEBUG=2`)."""
+        name = name or (step.op.name if isinstance(step, RunOp) else "")
+
+        def run(slots: list[Any]) -> None:
+            self._backend.synchronize(self._device.id)
+            start_s = time.perf_counter()
+            action(slots)
+            self._backend.synchronize(self._device.id)
+            time_s = time.perf_counter() - start_s
+            arrays = [slots[slot] for slot in (*step.inputs, *step.outputs)]
+            nbytes = sum(array.nbytes for array in arrays if array is not None)
+            log.show(
+                log.TIMES,
+                "%9.3f ms %9.3f MB %7.1f GB/s  %s",
+                time_s * 1e3,
+                nbytes / 1e6,
+                nbytes / max(time_s, 1e-9) / 1e9,
+                name,
+            )
+
+        return run
 
     def _checked(self, step: RunKernel, types: Sequence[TensorType], action: Action) -> Action:
         """Compares every launch with the group run op by op (`MAXMOD_CHECK=1`)."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import maxmod
+from maxmod import configure
 from maxmod.cli import main
 from maxmod.models import adder_folder
 from maxmod.weights import inspect_text
@@ -255,3 +256,14 @@ def test_version_and_help_load_no_models() -> None:
             check=True,
         )
         assert done.stdout.startswith(shown)
+
+
+def test_cache(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with configure(cache_dir=str(tmp_path)):
+        assert _main(capsys, "generate", "--device", "cpu", "1+1=")[0] == 0
+        code, out, _ = _main(capsys, "cache", "info")
+        assert code == 0
+        assert out.splitlines()[0].endswith("(writable)")
+        assert _main(capsys, "cache", "path")[1].startswith(str(tmp_path))
+        assert "kernels removed from" in _main(capsys, "cache", "clear")[1]
+        assert "kernels  0\n" in _main(capsys, "cache", "info")[1]

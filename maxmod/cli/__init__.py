@@ -61,6 +61,10 @@ def _run(options: argparse.Namespace) -> int:
         from maxmod.cli import inspect
 
         return inspect.run(options)
+    if options.command == "cache":
+        from maxmod.cli import cache
+
+        return cache.run(options)
     from maxmod.cli import doctor
 
     return doctor.run(options)
@@ -102,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("path", metavar="PATH", help="a model folder or .safetensors file")
     inspect.add_argument("--all", action="store_true", help="list the tensors of each layer")
     doctor = commands.add_parser("doctor", help="show versions, devices, compiler and cache")
-    for command in (inspect, doctor):
+    cache = commands.add_parser("cache", help="show or clear the cache of built kernels")
+    cache.add_argument("action", choices=["info", "clear", "path"], help="what to do")
+    for command in (inspect, doctor, cache):
         _add_debug(command)
     return parser
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from maxmod import ir
 from maxmod.compiler.schedule import RunKernel, Schedule
+from maxmod.dim import Size, as_size
+from maxmod.tensor_type import TensorType
 
 
 def explain(graph: ir.Graph, plan: Schedule) -> str:
@@ -32,8 +37,18 @@ def explain_steps(graph: ir.Graph, plan: Schedule) -> str:
         source = plan.kernels[step.kernel]
         made = ", ".join(f"{names[v]}: {v.type.short()}" for v in step.group.outputs)
         lines.append(f"{number}: kernel {step.kernel} {source.name} -> {made}")
+        read = sum_nbytes(v.type for v in step.group.inputs)
+        lines.append(f"     reads {read} bytes, writes {sum_nbytes(step.types)} bytes")
         places = {f"{n.source.file}:{n.source.line}" for n in step.group.ordered if n.source}
         if places:
             lines.append(f"     from {', '.join(sorted(places))}")
         lines += [f"     {reason}" for reason in dict.fromkeys(step.group.reasons)]
     return "\n".join(lines)
+
+
+def sum_nbytes(types: Iterable[TensorType]) -> Size:
+    """Returns the bytes of several values, symbolic if a size is."""
+    total: Any = 0
+    for type in types:
+        total = total + type.nbytes
+    return as_size(total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from compiler.graphs import compiled, f32, traced
 
+import maxmod
 from maxmod import DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.affine import (
@@ -182,3 +184,22 @@ def test_index_arithmetic() -> None:
     assert index.render(str) == "x * 3 + y + 2"
     assert (index + of_loop(x).scaled(-3)).render(str) == "y + 2"
     assert index.scaled(0) == Index()
+
+
+def test_switches_that_help_to_find_a_wrong_kernel() -> None:
+    def fn(x: Tensor) -> Tensor:
+        return F.exp(F.tanh(x) * 2.0) @ F.sin(x).T
+
+    x = np.random.default_rng(4).normal(size=(3, 8)).astype(np.float32)
+    want = np.exp(np.tanh(x.astype(np.float64)) * 2) @ np.sin(x.astype(np.float64)).T
+    for option, count in (({"nofuse": True}, 4), ({"fuse_limit": 1}, 1), ({"fuse_limit": 0}, 0)):
+        with maxmod.configure(**option):
+            model = compiled(fn, N)
+        assert len(model.kernels) == count
+        np.testing.assert_allclose(model(x).to_numpy(), want, rtol=1e-5)
+
+
+def test_times_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with maxmod.configure(debug=2), caplog.at_level("DEBUG", logger="maxmod"):
+        compiled(lambda x: F.exp(x) + 1.0, N)(np.ones((2, 8), np.float32))
+    assert re.search(r"ms .* MB .* GB/s  map_exp_add", caplog.text)

@@ -8,7 +8,7 @@ reason kept for `explain`.
 
 from __future__ import annotations
 
-from maxmod import ir
+from maxmod import config, ir
 from maxmod.affine import Unfusable
 from maxmod.compiler.codegen.lower import lower
 from maxmod.compiler.fusion import rules
@@ -41,13 +41,17 @@ class _Planner:
         self.groups: list[FusionGroup] = []
 
     def run(self) -> list[FusionGroup]:
+        settings = config.current()
         for node in reversed(self.graph.nodes):
+            if len(self.groups) == settings.fuse_limit >= 0:
+                break
             if node in self.group_of or not self._is_root(node):
                 continue
             group = rules.start(node, self.order[node])
             if not self._lowers(group):
                 continue
-            self._grow(group)
+            if not settings.nofuse:
+                self._grow(group)
             self.groups.append(group)
             self.group_of.update((member, group) for member in group.nodes)
         return self.groups

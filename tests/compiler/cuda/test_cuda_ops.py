@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_function import CudaFunction, build
+from cuda_programs import op_cases, op_program
 from helpers import ALL, FLOATS8, HALVES, WIDE_FLOATS, assert_close, narrow, numbers, tensor, wide
 from ops.oracles import ORACLES
 
 from maxmod.device import CPU_REF
 from maxmod.dtype import DType
-from maxmod.op import FUNCTIONS, REGISTRY, lookup
+from maxmod.op import REGISTRY, lookup
 from maxmod.tensor_type import TensorType
 
 # One type of each kind; the others differ in the number of bits only.
@@ -32,36 +33,12 @@ SIZE = 1003  # 250 vectors of four, and a tail; 125 of eight
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 1e-7, 42]
 
 
-def _cases(dtype: DType) -> list[tuple[str, int]]:
-    """Returns (op, number of its attributes in the oracle) of everything that takes a dtype."""
-    found = []
-    for name, oracle in ORACLES.items():
-        if dtype in oracle.dtypes:
-            found += [(name, number) for number in range(len(oracle.attrs))]
-    return found
-
-
-def _function(name: str, number: int, dtype: DType) -> CudaFunction:
-    oracle, op = ORACLES[name], lookup(name)
-    count = len(op.tensor_names)
-    dtypes = [oracle.first or dtype, *[dtype] * (count - 1)]
-    types = [TensorType(d, [SIZE], CPU_REF) for d in dtypes]
-    attrs = oracle.attrs[number]
-    function = FUNCTIONS[name]
-    # Written out, because the names of the arguments are those of the parameters.
-    if count == 1:
-        return CudaFunction(lambda x: function(x, **attrs), *types)
-    if count == 2:
-        return CudaFunction(lambda x, y: function(x, y, **attrs), *types)
-    return CudaFunction(lambda x, y, z: function(x, y, z, **attrs), *types)
-
-
 @functools.cache
 def _built(dtype: DType) -> dict[tuple[str, int], CudaFunction]:
-    cases = _cases(dtype)
-    # A cast to its own type is no op at all.
-    cases = [c for c in cases if c[0] != "cast" or ORACLES["cast"].attrs[c[1]]["dtype"] != dtype]
-    functions = {case: _function(*case, dtype) for case in cases}
+    functions = {}
+    for case in op_cases(dtype):
+        fn, types = op_program(*case, dtype, SIZE)
+        functions[case] = CudaFunction(fn, *types)
     build([*functions.values()])
     return functions
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from cuda_function import CudaFunction, build
+from cuda_programs import ROWS, row_types, softmax
 from helpers import HALVES, assert_close, narrow, numbers, tensor, wide
 
 from maxmod import functional as F
@@ -21,49 +21,11 @@ SIZES = (1, 2, 3, 8, 31, 100, 768, 1023, 1024, 1025, 4097, 33000)
 ORDERS = (0, 2, 3)  # in step; each warp as far as it can; the same from the last
 
 
-def _softmax(x: Any) -> Any:
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def _layer_norm(x: Any, gamma: Any, beta: Any) -> Any:
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * gamma + beta
-
-
-def _rms_norm(x: Any, gamma: Any) -> Any:
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * gamma
-
-
-def _residual_norm(x: Any, y: Any, gamma: Any) -> list[Any]:
-    return [x + y, _rms_norm(x + y, gamma)]
-
-
-PROGRAMS: dict[str, tuple[Callable[..., Any], Callable[..., Any], str]] = {
-    "softmax": (lambda x: F.softmax(x), _softmax, "r"),
-    "log_softmax": (lambda x: F.logsoftmax(x), lambda x: np.log(_softmax(x)), "r"),
-    "layer_norm": (lambda x, g, b: F.layer_norm(x, g, b, 1e-5), _layer_norm, "rww"),
-    "rms_norm": (lambda x, g: F.rms_norm(x, g, 1e-6), _rms_norm, "rw"),
-    "sum": (lambda x: F.sum(x), lambda x: x.sum(-1, keepdims=True), "r"),
-    "max": (lambda x: F.max(x), lambda x: x.max(-1, keepdims=True), "r"),
-    "residual_norm": (
-        lambda x, y, g: [x + y, F.rms_norm(x + y, g, 1e-6)],
-        _residual_norm,
-        "rrw",
-    ),
-}
-
-
-def _types(kinds: str, rows: Any, size: Any, dtype: DType) -> list[TensorType]:
-    shapes = {"r": [rows, size], "w": [size]}
-    return [TensorType(dtype, shapes[kind], CPU_REF) for kind in kinds]
-
-
 @functools.cache
 def _static(name: str) -> dict[int, CudaFunction]:
-    fn, _, kinds = PROGRAMS[name]
+    fn, _, kinds = ROWS[name]
     sizes = SIZES if name in ("softmax", "layer_norm") else (1, 31, 768, 1025)
-    made = {size: CudaFunction(fn, *_types(kinds, 5, size, DType.float32)) for size in sizes}
+    made = {size: CudaFunction(fn, *row_types(kinds, 5, size, DType.float32)) for size in sizes}
     build([*made.values()])
     return made
 
@@ -71,8 +33,8 @@ def _static(name: str) -> dict[int, CudaFunction]:
 @functools.cache
 def _symbolic() -> dict[str, CudaFunction]:
     made = {
-        name: CudaFunction(fn, *_types(kinds, "rows", "size", DType.float32))
-        for name, (fn, _, kinds) in PROGRAMS.items()
+        name: CudaFunction(fn, *row_types(kinds, "rows", "size", DType.float32))
+        for name, (fn, _, kinds) in ROWS.items()
     }
     build([*made.values()])
     return made
@@ -86,7 +48,7 @@ def _check(
     order: int,
     dtype: DType = DType.float32,
 ) -> None:
-    _, oracle, kinds = PROGRAMS[name]
+    _, oracle, kinds = ROWS[name]
     rng = np.random.default_rng(size)
     shapes = {"r": (rows, size), "w": (size,)}
     arrays = [numbers(rng, dtype, shapes[kind]) for kind in kinds]
@@ -98,14 +60,14 @@ def _check(
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", ROWS)
 def test_static_sizes(name: str, order: int) -> None:
     for size, function in _static(name).items():
         _check(function, name, 5, size, order)
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", ROWS)
 def test_symbolic_sizes(name: str, order: int) -> None:
     """One kernel for all sizes, falling and rising; the last is too long for shared memory."""
     for rows, size in [(5, 768), (1, 3), (3, 1), (37, 64), (2, 1025), (1, 11000), (3, 128)]:
@@ -129,14 +91,14 @@ def _halves() -> dict[tuple[DType, str, int], CudaFunction]:
     for dtype in HALVES:
         for name in ("softmax", "layer_norm"):
             for size in (7, 768, 2048):
-                types = _types(PROGRAMS[name][2], 3, size, dtype)
-                made[dtype, name, size] = CudaFunction(PROGRAMS[name][0], *types)
+                types = row_types(ROWS[name][2], 3, size, dtype)
+                made[dtype, name, size] = CudaFunction(ROWS[name][0], *types)
     build([*made.values()])
     return made
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=lambda d: d.name)
-def test_half_types(dtype: DType) -> None:
+def test_halfrow_types(dtype: DType) -> None:
     for (kind, name, size), function in _halves().items():
         if kind is dtype:
             _check(function, name, 3, size, 2, dtype)
@@ -159,7 +121,7 @@ def _reductions() -> dict[tuple[str, DType, int], CudaFunction]:
     return made
 
 
-def test_reductions_of_other_types() -> None:
+def test_reductions_of_otherrow_types() -> None:
     """Integers wrap as they do in NumPy, and bool is a number of its own."""
     rng = np.random.default_rng(11)
     for (name, dtype, size), function in _reductions().items():
@@ -180,7 +142,7 @@ def test_nan_wins_in_extremes() -> None:
         assert np.isnan(function(x)[0]).ravel().tolist() == [False, True, False]
 
 
-def test_infinities_in_softmax() -> None:
+def test_infinities_insoftmax() -> None:
     x = np.array([[0, -np.inf, -np.inf], [-np.inf, 0, 0], [np.nan, 0, 1]], np.float32)
     function = CudaFunction(lambda x: F.softmax(x), TensorType(DType.float32, (3, 3), CPU_REF))
     (found,) = function(x)
@@ -206,6 +168,6 @@ def test_views_and_broadcasts_in_rows() -> None:
     function = CudaFunction(program, *types)
     rng = np.random.default_rng(1)
     x, scale = numbers(rng, DType.float32, (2, 40, 7)), numbers(rng, DType.float32, (2,))
-    expected = _softmax(wide(x).transpose(0, 2, 1)[:, :, 1:] * wide(scale)[:, None, None])
+    expected = softmax(wide(x).transpose(0, 2, 1)[:, :, 1:] * wide(scale)[:, None, None])
     for order in ORDERS:
         assert_close(tensor(function(x, scale, order=order)[0]), expected, length=48)

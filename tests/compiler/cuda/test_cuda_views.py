@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import cuda_shim
 import numpy as np
 import pytest
 from cuda_function import CudaFunction, build, sources_of
+from cuda_programs import VIEWS, M, N, view_types
 from helpers import assert_close, numbers, tensor, wide
 
 from maxmod import functional as F
@@ -19,66 +19,19 @@ from maxmod.dtype import DType
 from maxmod.kernel import SHARED_NBYTES, Grid, Launch
 from maxmod.tensor_type import TensorType
 
-N = "n"
-M = "m"
-
-# Function, oracle, shapes of the arguments.
-PROGRAMS: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[list[Any]]]] = {
-    "scalar": (lambda x: x * 2, lambda x: x * 2, [[]]),
-    "one": (lambda x: x + 1, lambda x: x + 1, [[1, 1]]),
-    "prime": (lambda x: x + 1, lambda x: x + 1, [[101]]),
-    "row": (lambda x, y: x + y, lambda x, y: x + y, [[9, 16], [16]]),
-    "odd_row": (lambda x, y: x + y, lambda x, y: x + y, [[9, 15], [15]]),
-    "column": (lambda x, y: x + y, lambda x, y: x + y, [[9, 16], [9, 1]]),
-    "outer": (lambda x, y: x * y, lambda x, y: x * y, [[5, 1, 8], [6, 1]]),
-    "transposed": (lambda x, y: x.T + y, lambda x, y: x.T + y, [[12, 8], [8, 12]]),
-    "permuted": (
-        lambda x: x.permute([2, 0, 1]) * 3,
-        lambda x: x.transpose(2, 0, 1) * 3,
-        [[4, 3, 8]],
-    ),
-    "slice": (lambda x: x[:, 4:12] + 1, lambda x: x[:, 4:12] + 1, [[7, 16]]),
-    "odd_slice": (lambda x: x[:, 1:9] + 1, lambda x: x[:, 1:9] + 1, [[7, 16]]),
-    "steps": (lambda x: x[::2, ::3] + 1, lambda x: x[::2, ::3] + 1, [[8, 16]]),
-    "heads": (
-        lambda x: x.reshape([2, 6, 4, 8]).permute([0, 2, 1, 3]) + 1,
-        lambda x: x.reshape(2, 6, 4, 8).transpose(0, 2, 1, 3) + 1,
-        [[2, 6, 32]],
-    ),
-    "halves": (
-        lambda x: x[:, :8] * F.sigmoid(x[:, 8:]),
-        lambda x: x[:, :8] / (1 + np.exp(-x[:, 8:])),
-        [[5, 16]],
-    ),
-    "constant": (lambda x: x * 0 + 7, lambda x: x * 0 + 7, [[3, 5]]),
-    "symbolic": (lambda x: x + 1, lambda x: x + 1, [[N]]),
-    "symbolic_row": (lambda x, y: x + y, lambda x, y: x + y, [[N, M], [M]]),
-    "symbolic_rows": (lambda x, y: x + y, lambda x, y: x + y, [[N, 12], [12]]),
-    "symbolic_column": (lambda x, y: x + y, lambda x, y: x + y, [[N, M], [N, 1]]),
-    "symbolic_swap": (
-        lambda x, y: x.T + y,
-        lambda x, y: x.T + y,
-        [[N, M], [M, N]],
-    ),
-    "symbolic_3d": (
-        lambda x, y: x.permute([1, 0, 2]) * y,
-        lambda x, y: x.transpose(1, 0, 2) * y,
-        [[N, M, 6], [6]],
-    ),
-}
 SIZES = ((5, 8), (1, 1), (0, 4), (3, 7), (40, 100), (2, 2048))
 
 
 def _function(name: str, dtype: DType) -> CudaFunction:
-    fn, _, shapes = PROGRAMS[name]
-    return CudaFunction(fn, *[TensorType(dtype, shape, CPU_REF) for shape in shapes])
+    fn, _, shapes = VIEWS[name]
+    return CudaFunction(fn, *view_types(shapes, dtype))
 
 
 @functools.cache
 def _built() -> dict[tuple[str, DType], CudaFunction]:
     made = {
         (name, dtype): _function(name, dtype)
-        for name in PROGRAMS
+        for name in VIEWS
         for dtype in (DType.float32, DType.bfloat16)
     }
     build([*made.values()])
@@ -86,9 +39,9 @@ def _built() -> dict[tuple[str, DType], CudaFunction]:
 
 
 @pytest.mark.parametrize("dtype", [DType.float32, DType.bfloat16], ids=lambda d: d.name)
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", VIEWS)
 def test_values(name: str, dtype: DType) -> None:
-    _, oracle, shapes = PROGRAMS[name]
+    _, oracle, shapes = VIEWS[name]
     rng = np.random.default_rng(0)
     sizes = SIZES if N in str(shapes) else ((0, 0),)
     for n, m in sizes:

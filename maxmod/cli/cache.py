@@ -1,0 +1,22 @@
+"""`maxmod cache`: what is in the cache of built kernels, and clearing it."""
+
+from __future__ import annotations
+
+import argparse
+
+from maxmod import kernel_cache
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
+    if options.action == "path":
+        print(kernel_cache.path())
+    elif options.action == "clear":
+        print(f"{kernel_cache.clear()} kernels removed from {kernel_cache.path()}")
+    else:
+        found = kernel_cache.info()
+        state = "writable" if found.writable else "read only" if found.usable else "not used"
+        print(f"folder   {found.path} ({state})")
+        print(f"kernels  {found.entries}")
+        print(f"size     {found.nbytes / 1e6:.1f} MB of at most {found.max_bytes / 1e6:.0f} MB")
+    return 0
