@@ -1,0 +1,8 @@
+"""Makes the shared modules of the benchmarks importable for `python -m pytest benchmarks`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

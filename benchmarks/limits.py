@@ -1,0 +1,234 @@
+"""The limits of this machine: copying, reading, float32 arithmetic.
+
+Everything else here is compared with these numbers, which are measured, not taken from a data
+sheet:
+
+- copy with streaming stores: what a fused kernel can move at best. A streaming store writes a line
+  without reading it first; an ordinary store makes the processor read each line that it writes, so
+  a copy moves three bytes for two that are counted. Bytes count as read + written.
+- copy with ordinary stores, and NumPy's `copyto`, which chooses for itself.
+- read only: the limit of a matrix-vector product, whose weights are used once.
+- float32 GEMM through NumPy, and the arithmetic peak: multiply-adds on registers alone.
+
+Learned with it: GCC turns a plain copy loop into a call of memcpy, which uses streaming stores
+itself; the option below keeps it a loop. Buffers must be touched before they are timed, and be
+larger than the last cache together.
+
+    python benchmarks/limits.py [--smoke] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import harness
+import numpy as np
+from harness import Call
+
+from maxmod.backends import host_compiler
+from maxmod.kernel import Dialect, KernelSource
+
+COPY_NBYTES = 1 << 26  # of each of the two buffers
+GEMM_SIZE = 2048
+PEAK_STEPS = 1 << 16
+
+# One entry for each probe; scalars[0] is the number of elements (steps, for the peak).
+_PREAMBLE = """
+#include <stdint.h>
+#if defined(__AVX512F__) || defined(__AVX__)
+#include <immintrin.h>
+#endif
+#if defined(__AVX512F__)
+#define WIDTH 16
+#elif defined(__AVX__)
+#define WIDTH 8
+#else
+#define WIDTH 4
+#endif
+typedef float vec __attribute__((vector_size(4 * WIDTH)));
+"""
+_COPY_STREAMING = """
+void probe(void *const *buffers, const int64_t *scalars)
+{
+    const float *x = buffers[0];
+    float *y = buffers[1];
+    int64_t n = scalars[0];
+    #pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n / WIDTH; i++) {
+#if defined(__AVX512F__)
+        _mm512_stream_ps(y + i * WIDTH, _mm512_load_ps(x + i * WIDTH));
+#elif defined(__AVX__)
+        _mm256_stream_ps(y + i * WIDTH, _mm256_load_ps(x + i * WIDTH));
+#else
+        *(vec *)(y + i * WIDTH) = *(const vec *)(x + i * WIDTH);
+#endif
+    }
+#if defined(__AVX__)
+    _mm_sfence();
+#endif
+}
+"""
+_COPY_ORDINARY = """
+void probe(void *const *buffers, const int64_t *scalars)
+{
+    const float *x = buffers[0];
+    float *y = buffers[1];
+    int64_t n = scalars[0];
+    #pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n / WIDTH; i++)
+        *(vec *)(y + i * WIDTH) = *(const vec *)(x + i * WIDTH);
+}
+"""
+_READ = """
+void probe(void *const *buffers, const int64_t *scalars)
+{
+    const uint32_t *x = buffers[0];
+    uint32_t *y = buffers[1];
+    int64_t n = scalars[0];
+    uint32_t sum = 0;
+    #pragma omp parallel for simd schedule(static) reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += x[i];
+    *y = sum;
+}
+"""
+# Twelve sums hide the latency of a multiply-add and leave room for the factor in 16 registers.
+_PEAK = """
+void probe(void *const *buffers, const int64_t *scalars)
+{
+    float *lanes = buffers[0], *y = buffers[1];
+    int64_t steps = scalars[0];
+    float total = 0, threads = 0;
+    #pragma omp parallel reduction(+ : total, threads)
+    {
+        vec sums[12], factor, result;
+        for (int lane = 0; lane < WIDTH; lane++)
+            factor[lane] = y[lane];
+        for (int k = 0; k < 12; k++)
+            sums[k] = factor + (float)k;
+        for (int64_t i = 0; i < steps; i++) {
+            #pragma GCC unroll 12
+            for (int k = 0; k < 12; k++)
+                sums[k] = sums[k] * factor + factor;
+        }
+        result = sums[0];
+        for (int k = 1; k < 12; k++)
+            result += sums[k];
+        for (int lane = 0; lane < WIDTH; lane++)
+            total += result[lane];
+        threads += 1;
+    }
+    lanes[0] = WIDTH * threads;
+    y[0] = total * 0 + 0.5f;
+}
+"""
+_PEAK_FLOPS = 2 * 12  # for each step and lane
+
+
+@functools.cache
+def _probes() -> dict[str, host_compiler.HostKernel]:
+    """Builds the probes; empty without a C compiler."""
+    if host_compiler.find() is None:
+        return {}
+    texts = {"streaming": _COPY_STREAMING, "ordinary": _COPY_ORDINARY, "read": _READ, "peak": _PEAK}
+    sources = [
+        KernelSource(
+            name=f"probe_{name}",
+            dialect=Dialect.HOST,
+            code=_PREAMBLE + text,
+            entry="probe",
+            buffers=2,
+            scalars=1,
+            options=("-fno-tree-loop-distribute-patterns",),
+        )
+        for name, text in texts.items()
+    ]
+    return dict(zip(texts, host_compiler.build_all(sources), strict=True))
+
+
+def _bind(probe: str, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], count: int) -> Call | None:
+    if probe not in _probes():
+        return None
+    table = (ctypes.c_void_p * 2)(x.ctypes.data, y.ctypes.data)
+    scalars = (ctypes.c_int64 * 1)(count)
+    kernel = _probes()[probe]
+
+    def call() -> None:
+        kernel(ctypes.addressof(table), ctypes.addressof(scalars))
+
+    call.arrays = (x, y)  # type: ignore[attr-defined]  # keeps them alive
+    return call
+
+
+def streaming_copy(nbytes: int) -> Call | None:
+    """Returns a call that reads half of `nbytes` and writes half; None without a C compiler."""
+    x, y = _buffers(nbytes // 2)
+    return _bind("streaming", x, y, x.size)
+
+
+def reading(nbytes: int) -> Call | None:
+    """Returns a call that reads `nbytes`; None without a C compiler."""
+    x, _ = _buffers(nbytes)
+    return _bind("read", x, np.zeros(16, np.float32), x.size)
+
+
+def _buffers(nbytes: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    x, y = harness.empty((nbytes // 4,)), harness.empty((nbytes // 4,))
+    x.fill(1)
+    y.fill(2)
+    return x, y
+
+
+def _peak_probe(steps: int) -> tuple[Call | None, float]:
+    """Returns the probe of arithmetic and its number of operations: all lanes of all threads."""
+    lanes, factor = np.zeros(1, np.float32), np.full(16, 0.5, np.float32)
+    call = _bind("peak", lanes, factor, steps)
+    if call is not None:
+        call()
+    return call, float(lanes[0]) * steps * _PEAK_FLOPS
+
+
+def probes(copy_nbytes: int, gemm_size: int) -> dict[str, tuple[Call, float, str]]:
+    """Returns the probes by name: a call, the work of one call in units of 1e9, and the unit."""
+    x, y = _buffers(copy_nbytes)
+    n = gemm_size
+    a, b = harness.normal((n, n)), harness.normal((n, n), seed=1)
+    c = harness.empty((n, n))
+    steps = PEAK_STEPS if copy_nbytes == COPY_NBYTES else 64
+    peak, peak_flops = _peak_probe(steps)
+    copied = 2 * copy_nbytes
+    candidates: dict[str, tuple[Callable[[], Any] | None, float, str]] = {
+        "copy, streaming stores": (_bind("streaming", x, y, x.size), copied, "GB/s"),
+        "copy, ordinary stores": (_bind("ordinary", x, y, x.size), copied, "GB/s"),
+        "copy, NumPy copyto": (lambda: np.copyto(y, x), copied, "GB/s"),
+        "read": (_bind("read", x, np.zeros(16, np.float32), x.size), copy_nbytes, "GB/s"),
+        "float32 GEMM, NumPy": (lambda: np.matmul(a, b, out=c), 2 * n**3, "GFLOP/s"),
+        "float32 multiply-adds": (peak, peak_flops, "GFLOP/s"),
+    }
+    return {name: (c, work / 1e9, unit) for name, (c, work, unit) in candidates.items() if c}
+
+
+def main() -> None:
+    args = harness.parse(harness.parser(__doc__))
+    facts = harness.machine()
+    harness.print_facts(facts)
+    if not _probes():
+        print("No C compiler: only what NumPy reaches is shown.\n")
+    found = probes(1 << 20, 128) if args.smoke else probes(COPY_NBYTES, GEMM_SIZE)
+    timings = harness.measure({name: call for name, (call, _, _) in found.items()}, args.rounds)
+    rows = []
+    records = []
+    for name, (_, work, unit) in found.items():
+        timing = timings[name]
+        median, best = work / timing.median_s, work / timing.best_s
+        rows.append((name, unit, f"{median:.1f}", f"{best:.1f}"))
+        records.append(harness.record(timing, probe=name, unit=unit, median=median, best=best))
+    harness.print_table(("limit", "unit", "median", "best"), rows)
+    harness.save(args, "limits", facts, records)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Every benchmark script runs: tiny sizes, its checks against NumPy, its table and its JSON.
+
+Nothing here looks at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+# Script: what its table must name, and how many rows its JSON has.
+SCRIPTS = {
+    "limits": (["copy, NumPy copyto", "float32 GEMM, NumPy"], 2),
+    "workloads": (["gelu_chain", "attention", "maxmod (", "NumPy", "/ maxmod"], 14),
+    "gpt2_prefill": (["limit: products in NumPy", "maxmod (", "NumPy"], 3),
+    "import_time": (["numpy", "maxmod", "after NumPy"], 3),
+    "compile_time": (["cold", "warm", "first result", "trace", "emit", "load"], 2),
+    "call_overhead": (["x + 1, 8 floats", "Linear 10-20-5", "maxmod, eager", "x NumPy"], 5),
+    "load": (["limit: read once", "maxmod, mmap", "safetensors"], 6),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_smoke_run(script: str, tmp_path: Path) -> None:
+    words, count = SCRIPTS[script]
+    file = tmp_path / "numbers.json"
+    environ = {name: value for name, value in os.environ.items() if name != "MAXMOD_VERIFY"}
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / f"{script}.py"), "--smoke", "--json", str(file)],
+        capture_output=True,
+        text=True,
+        env=environ,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for word in words:
+        assert word in done.stdout
+    content = json.loads(file.read_text("utf-8"))
+    assert content["benchmark"] == script
+    assert content["machine"]["processors"] >= 1
+    assert content["machine"]["numpy"]
+    assert len(content["rows"]) >= count
+    numbers = [v for row in content["rows"] for v in row.values() if not isinstance(v, str)]
+    assert all(math.isfinite(number) for number in numbers)
+
+
+def test_a_wrong_result_ends_the_benchmark() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(FOLDER)!r}); import harness, numpy as np; "
+        "harness.check('peer', np.float32([1, 2]), np.float32([1, 2.001]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "peer: differs from NumPy by 0.001" in done.stderr
+
+
+def test_unknown_names_are_refused() -> None:
+    for option in ("--only", "--peers"):
+        command = [sys.executable, str(FOLDER / "workloads.py"), option, "softmix"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "unknown softmix" in done.stderr
