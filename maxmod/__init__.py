@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from maxmod import eager, ops  # noqa: F401  (operators of Tensor need both registered)
+from maxmod import custom, eager, ops  # noqa: F401  (operators of Tensor need ops registered)
 from maxmod.backends import accelerator_count
 from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.buffer import Buffer
@@ -51,6 +51,7 @@ __all__ = [
     "TensorType",
     "accelerator_count",
     "configure",
+    "custom",
     "default_device",
     "default_dtype",
     "defaults",

@@ -7,12 +7,25 @@ Names that MAX lacks or spells otherwise stand beside its own (`range` and `aran
 from __future__ import annotations
 
 from maxmod.eager import lazy
+from maxmod.ops.collective import (
+    allgather,
+    allreduce_sum,
+    dequantize,
+    distributed_broadcast,
+    qmatmul,
+    reduce_scatter,
+)
 from maxmod.ops.context import ensure_context, functional, in_graph_context
 from maxmod.ops.control import (
     cond,
     print,
     side_stream,
     while_loop,
+)
+from maxmod.ops.conv import (
+    conv2d,
+    conv2d_transpose,
+    conv3d,
 )
 from maxmod.ops.create import (
     arange,
@@ -26,6 +39,10 @@ from maxmod.ops.create import (
     shape_to_tensor,
     zeros,
     zeros_like,
+)
+from maxmod.ops.custom import (
+    custom,
+    inplace_custom,
 )
 from maxmod.ops.effects import (
     buffer_store,
@@ -77,10 +94,18 @@ from maxmod.ops.elementwise import (
     where,
 )
 from maxmod.ops.extend import pad, repeat_interleave, tile
+from maxmod.ops.fft import (
+    irfft,
+)
 from maxmod.ops.index import gather, gather_nd, masked_scatter, nonzero
 from maxmod.ops.indexing import slice_tensor
 from maxmod.ops.matmul import band_part, matmul, outer
 from maxmod.ops.norm import group_norm, layer_norm, logsoftmax, rms_norm, softmax
+from maxmod.ops.pool import (
+    avg_pool2d,
+    fold,
+    max_pool2d,
+)
 from maxmod.ops.random import (
     gaussian,
     gaussian_like,
@@ -90,6 +115,25 @@ from maxmod.ops.random import (
     uniform_like,
 )
 from maxmod.ops.reduce import argmax, argmin, cumsum, max, mean, min, prod, sum
+from maxmod.ops.resample import (
+    resize,
+    resize_bicubic,
+    resize_linear,
+    resize_nearest,
+    roi_align,
+)
+from maxmod.ops.scatter import (
+    scatter,
+    scatter_add,
+    scatter_max,
+    scatter_min,
+    scatter_mul,
+    scatter_nd,
+    scatter_nd_add,
+    scatter_nd_max,
+    scatter_nd_min,
+    scatter_nd_mul,
+)
 from maxmod.ops.shape import (
     as_interleaved_complex,
     broadcast_to,
@@ -107,6 +151,12 @@ from maxmod.ops.shape import (
     transpose,
     unsqueeze,
 )
+from maxmod.ops.sort import (
+    argsort,
+    bottom_k,
+    non_maximum_suppression,
+    top_k,
+)
 
 clip = clamp
 range = arange
@@ -115,12 +165,17 @@ __all__ = [
     "abs",
     "acos",
     "add",
+    "allgather",
+    "allreduce_sum",
     "arange",
     "argmax",
     "argmin",
+    "argsort",
     "as_interleaved_complex",
     "atanh",
+    "avg_pool2d",
     "band_part",
+    "bottom_k",
     "broadcast_to",
     "buffer_store",
     "buffer_store_slice",
@@ -134,8 +189,14 @@ __all__ = [
     "cond",
     "constant",
     "constant_external",
+    "conv2d",
+    "conv2d_transpose",
+    "conv3d",
     "cos",
     "cumsum",
+    "custom",
+    "dequantize",
+    "distributed_broadcast",
     "div",
     "elementwise_max",
     "elementwise_min",
@@ -146,6 +207,7 @@ __all__ = [
     "flatten",
     "floor",
     "floor_div",
+    "fold",
     "full",
     "full_like",
     "functional",
@@ -159,6 +221,8 @@ __all__ = [
     "group_norm",
     "hann_window",
     "in_graph_context",
+    "inplace_custom",
+    "irfft",
     "is_inf",
     "is_nan",
     "layer_norm",
@@ -173,11 +237,13 @@ __all__ = [
     "masked_scatter",
     "matmul",
     "max",
+    "max_pool2d",
     "mean",
     "min",
     "mod",
     "mul",
     "negate",
+    "non_maximum_suppression",
     "nonzero",
     "normal",
     "normal_like",
@@ -190,14 +256,31 @@ __all__ = [
     "pow",
     "print",
     "prod",
+    "qmatmul",
     "range",
     "rebind",
+    "reduce_scatter",
     "relu",
     "repeat_interleave",
     "reshape",
+    "resize",
+    "resize_bicubic",
+    "resize_linear",
+    "resize_nearest",
     "rms_norm",
+    "roi_align",
     "round",
     "rsqrt",
+    "scatter",
+    "scatter_add",
+    "scatter_max",
+    "scatter_min",
+    "scatter_mul",
+    "scatter_nd",
+    "scatter_nd_add",
+    "scatter_nd_max",
+    "scatter_nd_min",
+    "scatter_nd_mul",
     "shape_to_tensor",
     "side_stream",
     "sigmoid",
@@ -213,6 +296,7 @@ __all__ = [
     "sum",
     "tanh",
     "tile",
+    "top_k",
     "transfer_to",
     "transpose",
     "trunc",

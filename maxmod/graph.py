@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from maxmod.device import DeviceKind, DeviceRef
 from maxmod.dim import AlgebraicDim, Dim, DimLike, Shape, ShapeLike, StaticDim, SymbolicDim
+from maxmod.layouts import ConvInputLayout, FilterLayout, InterpolationMode
 from maxmod.tensor_type import BufferType, TensorType, Type
 
 __all__ = [
     "AlgebraicDim",
     "BufferType",
+    "ConvInputLayout",
     "DeviceKind",
     "DeviceRef",
     "Dim",
     "DimLike",
+    "FilterLayout",
+    "InterpolationMode",
     "Shape",
     "ShapeLike",
     "StaticDim",

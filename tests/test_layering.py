@@ -37,6 +37,7 @@ LAYERS = {
     "ir": 4,
     "backends": 4,
     "kernel_cache": 4,
+    "custom": 4,
     "literal": 4,
     "interop": 4,
     "buffer": 4,
