@@ -10,7 +10,7 @@ import ctypes
 import functools
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,6 +131,18 @@ class CudaBackend(Backend):
         with self.xp.cuda.Device(index), _memory_errors(self, index):
             array = self.xp.empty(type.sizes, cuda_bits.device_dtype(type.dtype))
         return cuda_bits.marked(self.xp, array, type.dtype)
+
+    def allocator(self, type: TensorType) -> Callable[[], Any]:
+        xp, index = self.xp, type.device.id
+        self.require(index)
+        sizes, dtype = type.sizes, cuda_bits.device_dtype(type.dtype)
+        device = xp.cuda.Device(index)
+
+        def allocate() -> Any:
+            with device, _memory_errors(self, index):
+                return cuda_bits.marked(xp, xp.empty(sizes, dtype), type.dtype)
+
+        return allocate
 
     def empty_bytes(self, nbytes: int, index: int) -> Any:
         with self.xp.cuda.Device(index), _memory_errors(self, index):

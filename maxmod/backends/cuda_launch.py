@@ -96,11 +96,14 @@ class CudaLaunch:
         self._table = (ctypes.c_void_p * count)(*[first + 8 * n for n in range(count)])
         self._table_address = ctypes.addressof(self._table)
         self._kept: dict[int, Any] = {}
+        self._copied: list[tuple[Any, Any]] = []  # (copy, array) of kept buffers
 
     def keep(self, position: int, array: Any) -> None:
-        """Sets a buffer that stays the same, and keeps it alive."""
+        """Sets a buffer that stays where it is, and keeps it alive."""
         self._kept[position] = array
         self.fill(position, array)
+        if self._kept[position] is not array:  # what it holds may change from call to call
+            self._copied.append((self._kept[position], array))
 
     def fill(self, position: int, array: Any) -> None:
         """Sets a buffer for the next call; one that is not contiguous or not aligned is copied."""
@@ -115,6 +118,8 @@ class CudaLaunch:
         blocks, threads, shared_nbytes = self.grid
         if blocks == 0:  # a size is 0
             return
+        for copy, array in self._copied:
+            copy[...] = array
         kernel = self._kernel
         cuda = kernel.cupy.cuda
         if cuda.runtime.getDevice() != kernel.index or not cuda.driver.ctxGetCurrent():

@@ -138,17 +138,19 @@ def _step(
     lowered: Lowered, outer: Sequence[Loop], inner: Loop, kind: str, width: Width
 ) -> list[str]:
     """Returns the text that handles the span number `mm_work`."""
-    is_vector = width.elements > 1
     extent = size_text(inner.extent)
-    spans = ("mm_span", f"({extent} / V)") if is_vector else ("mm_i", extent)
-    lines = loop_variables([*named_extents(outer), spans], kind, "mm_work")
-    if is_vector:
-        lines.append(f"const {kind} mm_i = mm_span * V;")
+    span = Span(lowered, inner, kind, width.elements)
     varies = _varying(lowered, inner)
     numbers = range(len(lowered.instructions))
-    lines += [instruction_line(lowered, n) for n in numbers if n not in varies]
-    span = Span(lowered, inner, kind, width.elements)
     moving = [n for n in numbers if n in varies]
+    lines = []
+    if span.is_vector:
+        spans = ("mm_span", f"({extent} / V)")
+        lines += loop_variables([*named_extents(outer), spans], kind, "mm_work")
+        lines.append(f"const {kind} mm_i = mm_span * V;")
+    elif outer or span.needs_position(moving, lowered.stores):
+        lines += loop_variables([*named_extents(outer), ("mm_i", extent)], kind, "mm_work")
+    lines += [instruction_line(lowered, n) for n in numbers if n not in varies]
     return [*lines, *span.lines(moving, lowered.stores)]
 
 

@@ -40,11 +40,10 @@ from maxmod.kernel import SHARED_NBYTES, WARP, Launch
 
 WARP_ROW = 1024  # longer rows get a block: 32 elements for each thread of a warp
 WARP_THREADS = 256  # of a block that works on several rows
-LOOP_THREADS = 512  # of a block whose rows are longer, or have a length that is not known
-LOOP_BLOCKS = 2  # of those on a processor: 64 registers a thread, and none of them spilled
+LOOP_BLOCKS = 2  # on a processor, where a loop is not unrolled: 64 registers a thread
 KEPT_PER_THREAD = 16  # elements of a row that a thread of a block works on, if it can be chosen
-REGISTERS = 64  # 32-bit registers for kept values; the other 64 of 128 are for computing
-WIDE_BLOCK = 1024  # a block of so many threads has half as many
+MAX_THREADS = 512  # of a block: 128 registers for each
+REGISTERS = 48  # of them for kept values; with 64, loads of weights are spilled
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,8 @@ def row_kernel(lowered: Lowered) -> tuple[list[str], list[str], Launch, str]:
         constants = [f"constexpr int V = {width.elements};"] if width.elements > 1 else []
         body = [*constants, *_rows(lowered, plan, team, width.elements)]
         launch = Launch(rows, 1 if team.is_block else team.threads // team.lanes, team.threads)
-        return joins, body, launch, str(launch.threads)
+        # So many blocks at least, or the compiler would save registers for more of them.
+        return joins, body, launch, f"{team.threads}, {MAX_THREADS // team.threads}"
     return _looping(lowered, plan, width, rows, joins)
 
 
@@ -93,10 +93,9 @@ def _register_team(lowered: Lowered, plan: RowPlan, width: Width) -> _Team | Non
         team = _Team(lanes, WARP_THREADS, -(-spans // lanes), False)
         if team.steps * width.elements * words <= REGISTERS:
             return team
-    threads = min(max(_power_of_two(-(-extent // KEPT_PER_THREAD)), 128), WIDE_BLOCK)
+    threads = min(max(_power_of_two(-(-extent // KEPT_PER_THREAD)), 128), MAX_THREADS)
     steps = -(-extent // (threads * width.elements))
-    limit = REGISTERS // 2 if threads == WIDE_BLOCK else REGISTERS
-    if steps * width.elements * max(words, 1) > limit:
+    if steps * width.elements * max(words, 1) > REGISTERS:
         return None
     return _Team(threads, threads, steps, True)
 
@@ -142,7 +141,7 @@ def _looping(
     assert lowered.row is not None
     extent = lowered.row.extent
     is_known = isinstance(extent, int)
-    team = _Team(0, LOOP_THREADS, 0, True)
+    team = _Team(0, MAX_THREADS, 0, True)
     slots = _slots(lowered, plan)
     per_element = sum(nbytes for _, nbytes in slots.values())
     shared = as_size(as_dim(extent) * as_dim(per_element))
@@ -347,7 +346,8 @@ def _strided_loop(lowered: Lowered, span: Span, body: Sequence[str]) -> list[str
     v = " * V" if span.is_vector else ""
     start = f"({span.kind})threadIdx.x{v}"
     head = f"for ({span.kind} mm_i = {start}; mm_i < {extent}; mm_i += blockDim.x{v})"
-    return ["#pragma unroll 2", *block(head, body)]
+    unroll = "#pragma unroll 2" if span.elements <= 4 else "#pragma unroll 1"
+    return [unroll, *block(head, body)]
 
 
 def _row_results(lowered: Lowered, team: _Team) -> list[str]:

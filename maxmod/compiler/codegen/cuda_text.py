@@ -31,6 +31,8 @@ VECTOR_NBYTES = 16  # the widest access of one thread
 MAX_WIDTH = 8  # elements of a span; more would only lengthen the code of one-byte types
 INT32_LIMIT = 1 << 30  # half of the range, so that a stride can be added before the comparison
 
+NOTHING: Mapping[int, str] = MappingProxyType({})
+
 VECTORS = """\
 template <int N, typename T> static __device__ __forceinline__ mm_vector<T, N> mm_read(const T *p)
 {
@@ -258,7 +260,7 @@ class Span:
         self,
         numbers: Sequence[int],
         stores: Sequence[Store],
-        given: Mapping[int, str] = MappingProxyType({}),
+        given: Mapping[int, str] = NOTHING,
         then: Sequence[str] = (),
     ) -> list[str]:
         """Returns the text of a span.
@@ -302,14 +304,13 @@ class Span:
         return self._assembled(before, body, after, positions)
 
     def needs_position(
-        self, numbers: Sequence[int], stores: Sequence[Store], given: Mapping[int, str]
+        self, numbers: Sequence[int], stores: Sequence[Store], given: Mapping[int, str] = NOTHING
     ) -> bool:
         """Returns whether the text of a span mentions where in the loop it is."""
         whats = [self.lowered.instructions[n].what for n in numbers if n not in given]
-        return bool(stores) or any(
-            isinstance(what, Load) or (isinstance(what, Apply) and what.index is not None)
-            for what in whats
-        )
+        indices = [what.index for what in whats if isinstance(what, (Load, Apply))]
+        indices += [store.index for store in stores]
+        return any(index is not None and index.factor(self.loop) != 0 for index in indices)
 
     def _assembled(
         self, before: list[str], body: list[str], after: list[str], positions: list[Index]

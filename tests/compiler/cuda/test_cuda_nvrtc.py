@@ -1,0 +1,108 @@
+"""Every kind of generated kernel compiles to machine code, without warnings and without spills."""
+
+from __future__ import annotations
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from cuda_function import sources_of
+from cuda_programs import ROWS, VIEWS, op_cases, op_program, row_types, view_types
+from helpers import HALVES
+
+from maxmod import functional as F
+from maxmod.backends import nvrtc
+from maxmod.device import CPU_REF
+from maxmod.dtype import DType
+from maxmod.errors import CompileError
+from maxmod.kernel import KernelSource
+from maxmod.tensor_type import TensorType
+
+pytestmark = pytest.mark.skipif(
+    not nvrtc.is_available(), reason="needs NVRTC: pip install 'cuda-toolkit[nvrtc]'"
+)
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+BATCH = 40  # kernels compiled together: the prelude is read once for all of them
+
+
+def _op_sources(dtype: DType, size: int) -> list[KernelSource]:
+    found: list[KernelSource] = []
+    for case in op_cases(dtype):
+        fn, types = op_program(*case, dtype, size)
+        found += sources_of(fn, *types)
+    return found
+
+
+@functools.cache
+def _sources() -> list[KernelSource]:
+    """Returns kernels of every shape that the emitter knows."""
+    found: list[KernelSource] = []
+    for dtype in (DType.float32, DType.int32):
+        found += _op_sources(dtype, 1003)
+    for name, (fn, _, kinds) in ROWS.items():
+        for size in (100, 1023, 1024, 4096, 16384, 50000, "m"):
+            found += sources_of(fn, *row_types(kinds, "n", size, DType.float32))
+        if name in ("softmax", "layer_norm", "residual_norm"):
+            for size in (3, 768, 4096, "m"):
+                found += sources_of(fn, *row_types(kinds, "n", size, DType.bfloat16))
+    for fn, _, shapes in VIEWS.values():
+        for dtype in (DType.float32, DType.bfloat16):
+            found += sources_of(fn, *view_types(shapes, dtype))
+    return found
+
+
+def _together(sources: list[KernelSource]) -> KernelSource:
+    """Puts kernels into one text, each in a namespace and under a name of its own."""
+    parts = []
+    for number, source in enumerate(sources):
+        parts += [
+            f"#define {source.entry} {source.entry}_{number}",
+            f"namespace k{number} {{",
+            source.code,
+            "}",
+            f"#undef {source.entry}",
+        ]
+    return replace(sources[0], code="\n".join(parts))
+
+
+def _compile(job: tuple[str, int]) -> list[str]:
+    """Returns what is wrong with a batch of kernels."""
+    arch, start = job
+    sources = _sources()[start : start + BATCH]
+    _, log = nvrtc.compile_text(_together(sources), arch)
+    wrong = [nvrtc.warnings_of(log)] if nvrtc.warnings_of(log) else []
+    used = nvrtc.usage(log)
+    assert len(used) == len(sources)
+    for number, source in enumerate(sources):
+        usage = used[f"{source.entry}_{number}"]
+        limit = 65536 // source.launch.threads
+        if usage.spill_nbytes or usage.registers > limit:
+            wrong.append(f"{arch} {source.name}: {usage}\n{source.code}")
+    return wrong
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_everything_compiles_without_spills(arch: str) -> None:
+    jobs = [(arch, start) for start in range(0, len(_sources()), BATCH)]
+    with ThreadPoolExecutor(2) as pool:
+        wrong = [problem for found in pool.map(_compile, jobs) for problem in found]
+    assert not wrong, "\n\n".join(wrong)
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, DType.float8_e4m3fn], ids=lambda d: d.name)
+def test_each_kernel_compiles_alone(dtype: DType) -> None:
+    """As the backend compiles it, for one architecture."""
+    x = TensorType(dtype, ["n", 768], CPU_REF)
+    (source,) = sources_of(lambda x: F.softmax(x.cast(DType.float32)).cast(dtype), x)
+    cubin, log = nvrtc.compile_text(source, "sm_90")
+    assert cubin[:4] == b"\x7fELF"
+    assert nvrtc.warnings_of(log) == ""
+
+
+def test_mistakes_are_refused() -> None:
+    """A mistake is refused, with the text of the compiler: the tests above can fail."""
+    (source,) = sources_of(lambda x: x + 1, TensorType(DType.float32, [64], CPU_REF))
+    broken = replace(source, code=source.code.replace("mm_read<V>", "mm_reed<V>"))
+    with pytest.raises(CompileError, match="mm_reed"):
+        nvrtc.compile_text(broken, "sm_90")
