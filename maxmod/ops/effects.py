@@ -8,9 +8,9 @@ from maxmod.dim import format_sizes
 from maxmod.errors import DTypeError, OperandError, ShapeError
 from maxmod.op import function
 from maxmod.operands import same_device, strong
-from maxmod.ops.indexing import bounds_of, index_items, is_dynamic
+from maxmod.ops.indexing import bounds_of, declared_rows, index_items, is_dynamic
 from maxmod.ops.shape import basic_slice, reshape
-from maxmod.ops.update import update_slice
+from maxmod.ops.update import update_rows, update_slice
 from maxmod.tensor import Tensor
 from maxmod.trace import current_tracer
 
@@ -40,7 +40,10 @@ def buffer_store_slice(destination: Tensor, source: Tensor, indices: Any) -> Non
     Args:
         destination: The tensor to change; see `buffer_store`.
         source: Tensor of the same dtype and device, of exactly the shape of the slice.
-        indices: Ints, slices and `...`, as in `x[...]`; nothing is clipped.
+        indices: Ints, slices and `...`, as in `x[...]`; nothing is clipped. One item may be a pair
+            `(slice(position, None), size)` whose position is an int64 scalar tensor, on the host or
+            on the device of the destination; the others are whole axes then. A compiled function
+            stores at another position in each call that way.
 
     Raises:
         ValueError: If the shape, dtype or device differs.
@@ -67,8 +70,11 @@ def buffer_store_slice(destination: Tensor, source: Tensor, indices: Any) -> Non
             f"is {source.type.short()}. Hint: cast the source first."
         )
     items = index_items(destination, indices)
-    if any(item is None or is_dynamic(item) for item in items):
-        raise OperandError("buffer_store: items must be ints, slices or ..., not None or tensors.")
+    if any(map(is_dynamic, items)):
+        _store_rows(destination, source, items)
+        return
+    if any(item is None for item in items):
+        raise OperandError("buffer_store: items must be ints, slices or ..., not None.")
     starts, stops, steps, kept = bounds_of(destination, items)
     bounds = {"starts": starts, "stops": stops, "steps": steps}
     sliced = basic_slice.op.infer(  # type: ignore[attr-defined]
@@ -85,18 +91,39 @@ def buffer_store_slice(destination: Tensor, source: Tensor, indices: Any) -> Non
     source = reshape(source, sliced)
     tracer = current_tracer()
     if tracer is None:
-        _assign(destination, source, bounds)
+        update_slice.op.assign(_writable(destination), source.data, **bounds)  # type: ignore[attr-defined]
     elif sliced == destination.sizes:
         tracer.store(destination, source)
     else:
         tracer.store(destination, update_slice(destination, source, **bounds))
 
 
-def _assign(destination: Tensor, source: Tensor, bounds: dict[str, Any]) -> None:
+def _store_rows(destination: Tensor, source: Tensor, items: list[Any]) -> None:
+    """Stores rows at a position that is a tensor."""
+    axis, position, count = declared_rows(destination, items)
+    position = position.to(destination.type.device)
+    sizes = destination.sizes
+    wanted = (*sizes[:axis], count, *sizes[axis + 1 :])
+    if source.sizes != wanted:
+        raise ShapeError(
+            "buffer_store: the source must have exactly the shape of the slice: expected "
+            f"{format_sizes(wanted)}, got {source.type.short()}. Nothing is broadcast."
+        )
+    tracer = current_tracer()
+    if tracer is not None:
+        tracer.store(destination, update_rows(destination, source, position, axis))
+        return
+    op = update_rows.op  # type: ignore[attr-defined]
+    op.infer(op, destination.type, source.type, position.type, axis=axis)
+    op.assign(_writable(destination), source.data, position.data, axis=axis)
+
+
+def _writable(destination: Tensor) -> Any:
+    """Returns the memory of a tensor, which nothing else sees as another value afterwards."""
     destination.own()
     data = destination.data
     if not getattr(data.flags, "writeable", True):
         raise OperandError(
             "buffer_store: the destination is read-only memory (a mapped file?). Hint: make a copy."
         )
-    update_slice.op.assign(data, source.data, **bounds)  # type: ignore[attr-defined]
+    return data

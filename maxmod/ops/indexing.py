@@ -180,6 +180,42 @@ def _is_pair(item: Any) -> bool:
     return isinstance(item, (tuple, list)) and len(item) == 2 and isinstance(item[0], slice)
 
 
+def declared_rows(x: Tensor, items: list[Any]) -> tuple[int, Tensor, Size]:
+    """Returns axis, position and number of the rows that one pair `(slice(position, None), size)`
+    names; the other items must be whole axes.
+
+    Raises:
+        TypeError: If there is anything else, or the position is no int64 scalar on the host or on
+            the device of x.
+    """
+    axes = [axis for axis, item in enumerate(items) if is_dynamic(item)]
+    others = [item for item in items if not is_dynamic(item)]
+    pair: Any = items[axes[0]]
+    if (
+        len(axes) != 1
+        or any(item != slice(None) for item in others)
+        or not _is_pair(pair)
+        or not isinstance(pair[0].start, Tensor)
+        or pair[0].stop is not None
+        or _step(pair[0]) != 1
+    ):
+        raise OperandError(
+            "index: a position that is a tensor is stored to as (slice(position, None), size), one "
+            "such pair beside whole axes."
+        )
+    position = pair[0].start
+    if (
+        position.dtype is not DType.int64
+        or any(size != 1 for size in position.sizes)
+        or position.type.device not in (CPU_REF, x.type.device)
+    ):
+        raise OperandError(
+            f"index: a position must be int64[] on the host or beside the tensor, got "
+            f"{position.type.short()} on {position.type.device}."
+        )
+    return axes[0], reshape(position, ()), as_size(pair[1])
+
+
 def _dynamic(x: Tensor, items: list[Any]) -> Tensor:
     """Slices axes with declared sizes and drops axes at positions known by the data only."""
     if any(item is None for item in items):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from maxmod.dim import Sizes, format_sizes
-from maxmod.errors import DTypeError, ShapeError
+from maxmod.dtype import DType
+from maxmod.errors import DTypeError, ShapeError, SliceError
 from maxmod.op import Kind, Op, op
 from maxmod.ops.shape import basic_slice
+from maxmod.rules import normalize_axis
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 
@@ -49,4 +51,59 @@ def update_slice(
     """
     result = x.copy()
     _assign(result, source, starts, stops, steps)
+    return result
+
+
+def _row_axis(
+    op: Op, x: TensorType, source: TensorType, position: TensorType, *, axis: Any
+) -> dict[str, Any]:
+    return {"axis": normalize_axis(op.name, axis, x.rank)}
+
+
+def _updated_rows(
+    op: Op, x: TensorType, source: TensorType, position: TensorType, *, axis: int
+) -> TensorType:
+    if source.dtype is not x.dtype:
+        raise DTypeError(f"{op.name}: expected {x.dtype!r}, got {source.short()}.")
+    if position.dtype is not DType.int64 or position.sizes:
+        raise DTypeError(f"{op.name}: position: expected int64[], got {position.short()}.")
+    count = source.sizes[axis] if source.rank == x.rank else None
+    if count is None or source.sizes != (*x.sizes[:axis], count, *x.sizes[axis + 1 :]):
+        raise ShapeError(
+            f"{op.name}: the source may differ from x on axis {axis} only: x is {x.short()}, "
+            f"source is {source.short()}."
+        )
+    size = x.sizes[axis]
+    if isinstance(size, int) and isinstance(count, int) and count > size:
+        raise ShapeError(f"{op.name}: {count} rows do not fit into axis {axis} of {x.short()}.")
+    return x
+
+
+def _assign_rows(x: Any, source: Any, position: Any, axis: int) -> None:
+    start = int(position)  # waits for a GPU, if the position is there
+    stop, size = start + source.shape[axis], x.shape[axis]
+    if not 0 <= start <= stop <= size:
+        raise SliceError(f"update_rows: {start}:{stop} is out of range for an axis of size {size}.")
+    x[(slice(None),) * axis + (slice(start, stop),)] = source
+
+
+@op(Kind.INDEX, _updated_rows, prepare=_row_axis, assign=_assign_rows)
+def update_rows(xp: Any, x: Tensor, source: Tensor, position: Tensor, axis: int = 0) -> Tensor:
+    """A copy of x in which neighbouring rows are replaced, at a position that is data.
+
+    Args:
+        x: Tensor of any dtype.
+        source: Tensor of the same dtype and shape, but for its size on `axis`.
+        position: int64 scalar: where the first of the rows goes, counted from 0.
+        axis: The axis along which the rows lie.
+
+    Returns:
+        The type of x.
+
+    Raises:
+        ValueError: If dtypes or shapes do not fit.
+        IndexError: If the rows are out of range.
+    """
+    result = x.copy()
+    _assign_rows(result, source, position, axis)
     return result

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from compiler.graphs import compiled, f32, traced
 
-from maxmod import BufferType, DType, Tensor
+from maxmod import BufferType, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.device import CPU_REF
 from maxmod.errors import TraceError
@@ -124,3 +124,26 @@ def test_a_store_beyond_a_symbolic_size_fails_when_it_runs() -> None:
     model = compiled(fn, BUFFER, f32(1, 4))
     with pytest.raises(ValueError, match="out of range for size 2"):
         model(buffer(2), np.zeros((1, 4), np.float32))
+
+
+def test_rows_are_stored_in_place_at_a_position_that_is_data() -> None:
+    """One compile and one program; each call stores somewhere else."""
+
+    def fn(cache: Tensor, x: Tensor, position: Tensor) -> Tensor:
+        F.buffer_store_slice(cache, x * 2.0, [(slice(position, None), 1)])
+        seen = F.arange(0, cache.shape[0], dtype=DType.int64, device=CPU_REF) <= position
+        return F.where(F.unsqueeze(seen, 1), cache, 0.0).sum(axis=0)
+
+    model = compiled(fn, BUFFER, f32(1, 4), TensorType(DType.int64, [], CPU_REF))
+    assert any(getattr(step, "in_place", False) for step in model._schedule.steps)
+    cache, want = buffer(5), buffer(5).to_numpy().copy()
+    memory = cache.data
+    for position in (4, 0, 2):
+        x = np.full((1, 4), position + 0.5, np.float32)
+        total = model(cache, x, Tensor(position, dtype=DType.int64))
+        want[position] = x * 2
+        np.testing.assert_array_equal(memory, want)
+        np.testing.assert_array_equal(total.to_numpy()[0], want[: position + 1].sum(axis=0))
+    assert model.stats.programs == 1
+    with pytest.raises(IndexError, match="5:6 is out of range for an axis of size 5"):
+        model(cache, x, Tensor(5, dtype=DType.int64))

@@ -264,6 +264,15 @@ def _update(x: Any, source: Any, **bounds: Any) -> Any:
     return result
 
 
+def _with_position(shape: Any, rows: Any, position: int) -> Make:
+    return lambda rng, dtype: [*of_shapes(shape, rows)(rng, dtype), np.array(position, np.int64)]
+
+
+def _update_rows(x: Any, source: Any, position: Any, axis: int) -> Any:
+    kept = np.delete(x, np.s_[int(position) : int(position) + source.shape[axis]], axis)
+    return np.insert(kept, [int(position)] * source.shape[axis], source, axis)
+
+
 _INDICES = {
     "gather": [
         Sample(
@@ -289,6 +298,11 @@ _INDICES = {
             {"starts": (1, 0), "stops": (5, 4), "steps": (2, 1)},
         ),
         Sample(of_shapes((3,), (0,)), _update, {"starts": (3,), "stops": (3,), "steps": (1,)}),
+    ],
+    "update_rows": [
+        Sample(_with_position((5, 4), (2, 4), 3), _update_rows, {"axis": 0}),
+        Sample(_with_position((2, 1, 5, 3), (2, 1, 1, 3), 0), _update_rows, {"axis": -2}),
+        Sample(_with_position((3,), (0,), 3), _update_rows, {"axis": 0}),
     ],
     "argwhere": [
         Sample(

@@ -68,7 +68,7 @@ def test_refusals() -> None:
         F.buffer_store_slice(x, row.cast(DType.float64), [0])
     with pytest.raises(IndexError, match="out of range"):
         F.buffer_store_slice(x, row, [3])
-    with pytest.raises(TypeError, match="not None or tensors"):
+    with pytest.raises(TypeError, match="not None"):
         F.buffer_store_slice(x, row, [None, 0])
     with pytest.raises(TypeError):
         x[0] = 1.0
@@ -84,3 +84,44 @@ def test_read_only_memory_is_refused(tmp_path: Path) -> None:
         x = Tensor.wrap(array, TensorType(DType.float32, [4], CPU_REF))
         with pytest.raises(TypeError, match="read-only memory"):
             F.buffer_store(x, Tensor(np.ones(4, np.float32)))
+
+
+# ---- at a position that is data ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("position", [0, 1, 3])
+def test_rows_at_a_position(position: int) -> None:
+    array = np.zeros((2, 4, 3), np.float32)
+    x = Tensor.from_dlpack(array)
+    at = Tensor(np.int64(position), dtype=DType.int64)
+    rows = np.arange(6, dtype=np.float32).reshape(2, 1, 3) + 1
+    F.buffer_store_slice(x, Tensor(rows), [slice(None), (slice(at, None), 1)])
+    want = np.zeros((2, 4, 3), np.float32)
+    want[:, position : position + 1] = rows
+    np.testing.assert_array_equal(array, want)  # the memory itself changed
+
+
+def test_refused_positions() -> None:
+    x, row = tensor(), Tensor(np.zeros((1, 4), np.float32))
+
+    def store(position: object, *others: object, count: int = 1, source: Tensor = row) -> None:
+        F.buffer_store_slice(x, source, [(slice(position, None), count), *others])
+
+    def at(position: int) -> Tensor:
+        return Tensor(position, dtype=DType.int64)
+
+    for position in (-1, 3, 2**40):
+        with pytest.raises(IndexError, match=f"{position}:{position + 1} is out of range for an"):
+            store(at(position))
+    with pytest.raises(ValueError, match="2 rows|exactly the shape"):
+        store(at(0), count=2)
+    with pytest.raises(ValueError, match="4 rows do not fit into axis 0"):
+        store(at(0), count=4, source=Tensor(np.zeros((4, 4), np.float32)))
+    for wrong in (1, Tensor(1.0), Tensor([0, 1], dtype=DType.int64), Tensor(0, dtype=DType.int32)):
+        with pytest.raises(TypeError, match=r"int64\[\] on the host|one such pair"):
+            store(wrong)
+    with pytest.raises(TypeError, match="one such pair beside whole axes"):
+        store(at(0), slice(1, 2))
+    with pytest.raises(TypeError, match="one such pair beside whole axes"):
+        F.buffer_store_slice(x, row, [at(0)])
+    np.testing.assert_array_equal(x.to_numpy(), tensor().to_numpy())
