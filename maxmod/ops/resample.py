@@ -72,6 +72,8 @@ Table = tuple[Any, Any]  # positions [count, taps] and weights [count, taps]
 def _coordinates(size: int, count: int, mode: int) -> Any:
     """Where each of `count` elements lies on an axis of `size` elements."""
     at = np.arange(count, dtype=np.float64)
+    if count == 0:
+        return at
     if mode == 1:  # first on first, last on last
         return at * ((size - 1) / (count - 1)) if count > 1 else at * 0
     if mode == 2:
@@ -348,7 +350,8 @@ def roi_align(
         for axis, (low, high) in enumerate(((corner[1], corner[3]), (corner[0], corner[2]))):
             extent = high - low if aligned else max(high - low, 1.0)
             tables.append(_samples(image.shape[axis], low, extent, counts[axis], sampling_ratio))
-        result[number] = _bins(xp, image, tables, mode)
+        if image.size and all(count for _, count in tables):  # else there are no samples
+            result[number] = _bins(xp, image, tables, mode)
     return result
 
 
@@ -368,10 +371,7 @@ def _samples(size: int, low: float, extent: float, bins: int, ratio: float) -> t
 
 def _bins(xp: Any, image: Any, tables: Any, mode: str) -> Any:
     (rows, high), (columns, wide) = tables
-    channels = image.shape[-1]
-    shape = (len(rows[0]) // max(high, 1), len(columns[0]) // max(wide, 1), channels)
-    if high == 0 or wide == 0 or image.size == 0:
-        return xp.zeros(shape, dtype=image.dtype)
+    shape = (len(rows[0]) // high, high, len(columns[0]) // wide, wide, image.shape[-1])
     samples = _apply(xp, _apply(xp, image, 0, rows), 1, columns)
-    samples = samples.reshape(shape[0], high, shape[1], wide, channels)
+    samples = samples.reshape(shape)
     return samples.max(axis=(1, 3)) if mode == "MAX" else samples.mean(axis=(1, 3))

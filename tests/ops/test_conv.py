@@ -15,7 +15,7 @@ from maxmod import functional as F
 from maxmod.backends.devices import Device
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DeviceError, DTypeError, OperandError, ShapeError
-from maxmod.graph import ConvInputLayout, FilterLayout
+from maxmod.layouts import ConvInputLayout, FilterLayout
 from maxmod.tensor import Tensor
 
 NCHW = ConvInputLayout.NCHW

@@ -174,18 +174,17 @@ def test_torch_agrees() -> None:
     import torch
 
     f = torch.nn.functional
-    x = numbers(np.random.default_rng(0), DType.float32, (2, 9, 8, 3))
+    # Sizes at which rounding up gives one window more, which torch keeps.
+    x = numbers(np.random.default_rng(0), DType.float32, (2, 8, 6, 3))
     first = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
     for ceil_mode in (False, True):
         for count in (False, True):
-            found = F.avg_pool2d(tensor(x), (3, 2), 2, 1, 1, ceil_mode, count)
-            wanted = f.avg_pool2d(first, (3, 2), 2, 1, ceil_mode, count).permute(0, 2, 3, 1)
-            if tuple(found.sizes) == tuple(wanted.shape):
-                np.testing.assert_allclose(values(found), wanted.numpy(), rtol=1e-5, atol=1e-6)
-        found = F.max_pool2d(tensor(x), (3, 2), 2, 1, 1, ceil_mode)
-        wanted = f.max_pool2d(first, (3, 2), 2, 1, 1, ceil_mode).permute(0, 2, 3, 1)
-        rows, columns = wanted.shape[1:3]
-        np.testing.assert_array_equal(values(found)[:, :rows, :columns], wanted.numpy())
+            found = F.avg_pool2d(tensor(x), 3, 2, 1, 1, ceil_mode, count)
+            wanted = f.avg_pool2d(first, 3, 2, 1, ceil_mode, count).permute(0, 2, 3, 1)
+            np.testing.assert_allclose(values(found), wanted.numpy(), rtol=1e-5, atol=1e-6)
+        found = F.max_pool2d(tensor(x), 3, 2, 1, 1, ceil_mode)
+        wanted = f.max_pool2d(first, 3, 2, 1, 1, ceil_mode).permute(0, 2, 3, 1)
+        np.testing.assert_array_equal(values(found), wanted.numpy())
     patches = numbers(np.random.default_rng(1), DType.float32, (2, 12, 20))
     found = F.fold(tensor(patches), (7, 6), (3, 2), (2, 1), (1, 1), (1, 0))
     wanted = f.fold(torch.from_numpy(patches), (7, 6), (3, 2), 1, (1, 0), (2, 1))
