@@ -10,6 +10,7 @@ from ops.oracles import ORACLES
 
 from maxmod import functional as F
 from maxmod.device import CPU_REF
+from maxmod.dim import SymbolicDim
 from maxmod.dtype import DType
 from maxmod.op import FUNCTIONS, lookup
 from maxmod.tensor_type import TensorType
@@ -65,8 +66,8 @@ def row_types(kinds: str, rows: Any, size: Any, dtype: DType) -> list[TensorType
 
 # ---- views ---------------------------------------------------------------------------------------
 
-N = "n"
-M = "m"
+N = SymbolicDim("n")
+M = SymbolicDim("m")
 
 # Function, oracle, shapes of the arguments.
 VIEWS: dict[str, Program] = {
@@ -105,6 +106,11 @@ VIEWS: dict[str, Program] = {
         lambda x, y: x.T + y,
         lambda x, y: x.T + y,
         [[N, M], [M, N]],
+    ),
+    "symbolic_pairs": (  # rows of a multiple of eight, whatever n is
+        lambda x, y: x.reshape([M, N * 8]) + y.reshape([1, N * 8]),
+        lambda x, y: x.reshape(len(x), -1) + y.reshape(1, -1),
+        [[M, N, 8], [N, 8]],
     ),
     "symbolic_3d": (
         lambda x, y: x.permute([1, 0, 2]) * y,

@@ -206,9 +206,14 @@ static void entry() {
         yield();
     }
 }
+static const char* meaning(int sig) {
+    if (sig == SIGFPE)
+        return "integer division by zero";
+    return sig == SIGILL ? "address is not aligned" : "invalid memory access";
+}
 static void on_signal(int sig, siginfo_t* si, void*) {
-    C.fault = sig == SIGFPE ? nullptr : si->si_addr;
-    fail(sig == SIGFPE ? "integer division by zero" : "invalid memory access", 0);
+    C.fault = sig == SIGSEGV || sig == SIGBUS ? si->si_addr : nullptr;
+    fail(meaning(sig), 0);
     _longjmp(C.sched, 1);
 }
 static bool resume(Fiber* f) {
@@ -316,12 +321,13 @@ static int launch(void (*body)(void*), void* arg, const unsigned* gb, unsigned s
     alt.ss_sp = C.alt;
     alt.ss_size = kStack;
     sigaltstack(&alt, &old_alt);
-    struct sigaction sa{}, old[3];
+    struct sigaction sa{}, old[4];
     sa.sa_sigaction = on_signal;
     sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     sigaction(SIGSEGV, &sa, &old[0]);
     sigaction(SIGBUS, &sa, &old[1]);
     sigaction(SIGFPE, &sa, &old[2]);
+    sigaction(SIGILL, &sa, &old[3]);  // from -fsanitize=alignment
     C.dyn = guarded(smem);
     uint64_t blocks = (uint64_t)gb[0] * gb[1] * gb[2];
     for (uint64_t k = 0; k < blocks && !C.err[0]; ++k) {
@@ -351,6 +357,7 @@ static int launch(void (*body)(void*), void* arg, const unsigned* gb, unsigned s
     sigaction(SIGSEGV, &old[0], 0);
     sigaction(SIGBUS, &old[1], 0);
     sigaction(SIGFPE, &old[2], 0);
+    sigaction(SIGILL, &old[3], 0);
     sigaltstack(&old_alt, 0);
     return C.err[0] != 0;
 }

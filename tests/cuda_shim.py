@@ -44,6 +44,8 @@ _FLAGS = [
     "-ffp-contract=off",
     "-U_FORTIFY_SOURCE",
     "-fcf-protection=none",
+    "-fsanitize=alignment",  # a GPU refuses what a PC merely does slowly
+    "-fsanitize-undefined-trap-on-error",
 ]
 _HEADERS = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]cuda_\w+\.h[>"].*$', re.M)
 _DYNAMIC = re.compile(

@@ -22,6 +22,7 @@ from maxmod.compiler.codegen.cuda_text import (
     index_type,
     instruction_line,
     loop_variables,
+    multiple_of,
     named_extents,
     parameters,
     span_width,
@@ -75,15 +76,11 @@ def _pointwise(lowered: Lowered) -> tuple[list[str], list[str], Launch, str]:
     if width.elements == 1:
         return [], [*head, *_stride_loop(kind, "mm_thread", total, step)], launch, str(THREADS)
     v = width.elements
-    if not width.conditions and _is_whole(inner, v):
+    if not width.conditions and multiple_of(inner.extent, v) == "true":
         count = size_text(as_size(as_dim(launch.elements) // as_dim(v)))
         loop = _stride_loop(kind, "mm_thread", count, step)
         return [], [f"constexpr int V = {v};", *head, *loop], launch, str(THREADS)
     return *_both_widths(lowered, outer, kind, width, total, step, head), launch, str(THREADS)
-
-
-def _is_whole(loop: Loop, width: int) -> bool:
-    return isinstance(loop.extent, int) and loop.extent % width == 0
 
 
 def _stride_loop(kind: str, first: str, count: str, body: Sequence[str]) -> list[str]:

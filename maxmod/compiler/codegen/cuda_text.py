@@ -216,14 +216,14 @@ def span_width(lowered: Lowered, loop: Loop, needs_whole: bool) -> Width:
         return Width(1)
     elements = min(VECTOR_NBYTES // max(size for size, _ in contiguous), MAX_WIDTH)
     while elements > 1:
-        conditions = [_is_multiple(size, elements) for size in sizes]
+        conditions = [multiple_of(size, elements) for size in sizes]
         if "false" not in conditions:
             return Width(elements, tuple(dict.fromkeys(c for c in conditions if c != "true")))
         elements //= 2
     return Width(1)
 
 
-def _is_multiple(size: Size, width: int) -> str:
+def multiple_of(size: Size, width: int) -> str:
     """Returns `true`, `false` or the condition under which a size is a multiple of the width."""
     if isinstance(size, int):
         return "true" if size % width == 0 else "false"

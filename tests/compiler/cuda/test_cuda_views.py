@@ -43,7 +43,7 @@ def _built() -> dict[tuple[str, DType], CudaFunction]:
 def test_values(name: str, dtype: DType) -> None:
     _, oracle, shapes = VIEWS[name]
     rng = np.random.default_rng(0)
-    sizes = SIZES if N in str(shapes) else ((0, 0),)
+    sizes = SIZES if any(N in shape for shape in shapes) else ((0, 0),)
     for n, m in sizes:
         known = {N: n, M: m}
         arrays = [numbers(rng, dtype, [known.get(s, s) for s in shape]) for shape in shapes]
