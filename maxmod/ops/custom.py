@@ -162,7 +162,9 @@ def _result_types(
     out_types: Any,
     parameters: Mapping[str, Any],
 ) -> list[TensorType]:
-    types = [out_types] if isinstance(out_types, TensorType) else list(out_types or ())
+    types: list[TensorType] = (
+        [out_types] if isinstance(out_types, TensorType) else list(out_types or ())
+    )
     for type in types:
         if not isinstance(type, TensorType):
             raise OperandError(f"{name}: out_types: expected TensorTypes, got {type!r}.")

@@ -35,7 +35,7 @@ def _pooling_arguments(op: Op, input: TensorType, **attrs: Any) -> dict[str, Any
     return found
 
 
-def _counts(name: str, spatial: Sequence[Size], attrs: dict[str, Any]) -> list[Size]:
+def _counts(name: str, spatial: Sequence[Size], attrs: dict[str, Any]) -> list[Any]:
     return [
         window_count(name, size, 2 * pad, k, s, d, attrs["ceil_mode"])
         for size, pad, k, s, d in zip(
@@ -62,7 +62,7 @@ def _pooled(accepts: Accepts) -> Any:
     return windows_of_input
 
 
-def _padded(xp: Any, name: str, x: Any, attrs: dict[str, Any], value: Any) -> tuple[Any, list[int]]:
+def _padded(xp: Any, name: str, x: Any, attrs: dict[str, Any], value: Any) -> tuple[Any, list[Any]]:
     """Pads so that every window is whole, and returns how many windows there are."""
     counts = _counts(name, x.shape[1:3], attrs)
     after = []
@@ -263,6 +263,6 @@ def fold(
     result = xp.zeros((input.shape[0], height, width, channels), dtype=input.dtype)
     for tap, places in taps(kernel_size, counts, stride, dilation):
         result[places] += patches[(slice(None), *tap)]
-    top, left = padding
+    top, left = attrs["padding"]
     result = result[:, top : height - top, left : width - left]
     return xp.moveaxis(result, -1, 1)

@@ -76,7 +76,7 @@ def _values_and_positions(
     return input.with_sizes(sizes), TensorType.of(DType.int64, sizes, input.device)
 
 
-def _chosen(xp: Any, name: str, x: Any, k: int, axis: int, descending: bool) -> tuple[Any, Any]:
+def _chosen(xp: Any, name: str, x: Any, k: int, axis: int, descending: bool) -> list[Any]:
     if k > x.shape[axis]:
         raise ArgumentError(f"{name}: k is {k}, the axis has {x.shape[axis]} elements.")
     rows = xp.moveaxis(x, axis, -1)
@@ -87,7 +87,7 @@ def _chosen(xp: Any, name: str, x: Any, k: int, axis: int, descending: bool) -> 
         order = _order(xp, xp.take_along_axis(rows, positions, -1), descending)[..., :k]
         positions = xp.take_along_axis(positions, order, -1)
     values = xp.take_along_axis(rows, positions, -1)
-    return xp.moveaxis(values, -1, axis), xp.moveaxis(positions, -1, axis)
+    return [xp.moveaxis(values, -1, axis), xp.moveaxis(positions, -1, axis)]
 
 
 def _candidates(xp: Any, rows: Any, k: int, descending: bool) -> Any:
