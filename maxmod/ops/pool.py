@@ -259,10 +259,10 @@ def fold(
     patches = input.reshape(input.shape[0], channels, *kernel_size, *counts)
     # With the channels last the windows are those of pooling.
     patches = xp.moveaxis(patches, 1, -1)
-    height, width = (size + 2 * pad for size, pad in zip(output_size, padding, strict=True))
+    top, left = attrs["padding"]
+    height, width = attrs["output_size"][0] + 2 * top, attrs["output_size"][1] + 2 * left
     result = xp.zeros((input.shape[0], height, width, channels), dtype=input.dtype)
     for tap, places in taps(kernel_size, counts, stride, dilation):
         result[places] += patches[(slice(None), *tap)]
-    top, left = attrs["padding"]
     result = result[:, top : height - top, left : width - left]
     return xp.moveaxis(result, -1, 1)
