@@ -26,7 +26,18 @@ from maxmod.tensor import Tensor
 from maxmod.tensor_type import BufferType, TensorType
 
 if TYPE_CHECKING:
-    from maxmod import driver, functional, generate, graph, models, nn, random, weights
+    from maxmod import (
+        compat,
+        driver,
+        engine,
+        functional,
+        generate,
+        graph,
+        models,
+        nn,
+        random,
+        weights,
+    )
     from maxmod.nn import Module, module_dataclass
 
 __version__ = "0.1.0"
@@ -50,6 +61,7 @@ __all__ = [
     "Tensor",
     "TensorType",
     "accelerator_count",
+    "compat",
     "configure",
     "custom",
     "default_device",
@@ -57,6 +69,7 @@ __all__ = [
     "defaults",
     "defaults_like",
     "driver",
+    "engine",
     "functional",
     "generate",
     "graph",
@@ -69,7 +82,18 @@ __all__ = [
 
 # Parts that are imported when they are first named: they cost more than a few milliseconds, or are
 # not needed by most programs (PEP 562).
-_LAZY_MODULES = ("driver", "functional", "generate", "graph", "models", "nn", "random", "weights")
+_LAZY_MODULES = (
+    "compat",
+    "driver",
+    "engine",
+    "functional",
+    "generate",
+    "graph",
+    "models",
+    "nn",
+    "random",
+    "weights",
+)
 _LAZY_NAMES = {"Module": "maxmod.nn", "module_dataclass": "maxmod.nn"}
 
 

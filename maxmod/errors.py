@@ -120,6 +120,10 @@ class ModelError(MaxmodError, ValueError):
     """A model folder cannot be used: unknown architecture, missing or wrong configuration."""
 
 
+class NoSuchModuleError(MaxmodError, ModuleNotFoundError):
+    """A name of another package that `maxmod.compat` stands for, and that maxmod has not."""
+
+
 class MaxmodWarning(UserWarning):
     """Base class of every warning that maxmod gives."""
 

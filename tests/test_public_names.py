@@ -21,11 +21,16 @@ PACKAGE = Path(maxmod.__file__).parent
 GOLDEN = Path(__file__).parent / "golden" / "public_names.txt"
 FACES = (
     "maxmod",
+    "maxmod.compat",
     "maxmod.driver",
     "maxmod.dtype",
+    "maxmod.engine",
     "maxmod.errors",
     "maxmod.functional",
     "maxmod.graph",
+    "maxmod.graph.ops",
+    "maxmod.graph.ops.random",
+    "maxmod.graph.type",
     "maxmod.models",
     "maxmod.nn",
     "maxmod.random",

@@ -61,6 +61,10 @@ def _run(options: argparse.Namespace) -> int:
         from maxmod.cli import inspect
 
         return inspect.run(options)
+    if options.command == "run":
+        from maxmod.cli import run
+
+        return run.run(options)
     if options.command == "cache":
         from maxmod.cli import cache
 
@@ -102,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     _add_generate(commands)
+    _add_run(commands)
     inspect = commands.add_parser("inspect", help="show what is in a file or folder of weights")
     inspect.add_argument("path", metavar="PATH", help="a model folder or .safetensors file")
     inspect.add_argument("--all", action="store_true", help="list the tensors of each layer")
@@ -115,6 +120,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_debug(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser(
+        "run",
+        help="run a script written for MAX",
+        description="Runs a script written for MAX: its imports of max find maxmod.",
+    )
+    run.add_argument("--force", action="store_true", help="even if a package max is installed")
+    run.add_argument("script", metavar="SCRIPT", help="path of the script")
+    run.add_argument(
+        "arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="arguments of the script"
+    )
+    _add_debug(run)
 
 
 def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -26,6 +26,7 @@ BUILT_INS = {
     "ModelError": (ValueError,),
     "NoAcceleratorError": (RuntimeError, ValueError),
     "NoGraphError": (LookupError,),
+    "NoSuchModuleError": (ModuleNotFoundError, ImportError),
     "OperandError": (TypeError,),
     "OutOfMemoryError": (MemoryError,),
     "PaddingError": (ValueError, AssertionError),

@@ -1,26 +1,34 @@
-"""Types of values in a graph: dtype, shape (sizes may be names) and device."""
+"""Graphs, their values and the types of these: dtype, shape (sizes may be names) and device."""
 
 from __future__ import annotations
 
 from maxmod.device import DeviceKind, DeviceRef
 from maxmod.dim import AlgebraicDim, Dim, DimLike, Shape, ShapeLike, StaticDim, SymbolicDim
+from maxmod.graph import ops
+from maxmod.graph_builder import BufferValue, Graph, TensorValue, Value, Weight
 from maxmod.layouts import ConvInputLayout, FilterLayout, InterpolationMode
 from maxmod.tensor_type import BufferType, TensorType, Type
 
 __all__ = [
     "AlgebraicDim",
     "BufferType",
+    "BufferValue",
     "ConvInputLayout",
     "DeviceKind",
     "DeviceRef",
     "Dim",
     "DimLike",
     "FilterLayout",
+    "Graph",
     "InterpolationMode",
     "Shape",
     "ShapeLike",
     "StaticDim",
     "SymbolicDim",
     "TensorType",
+    "TensorValue",
     "Type",
+    "Value",
+    "Weight",
+    "ops",
 ]

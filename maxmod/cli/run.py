@@ -1,0 +1,57 @@
+"""`maxmod run`: runs a script written for MAX, whose `import max...` finds maxmod."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import sys
+from types import TracebackType
+
+from maxmod import compat
+from maxmod.errors import ArgumentError
+
+_OURS = (__file__, runpy.__file__, "<frozen runpy>")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code.
+
+    Raises:
+        OSError: If the script cannot be read.
+        ArgumentError: If MAX is installed and may not be hidden.
+        SystemExit: If the script ends so.
+    """
+    script = options.script
+    os.stat(script)  # for the message, before anything is changed
+    argv, path = sys.argv, list(sys.path)
+    sys.argv = [script, *options.arguments]
+    if not sys.flags.safe_path:
+        sys.path[0] = os.path.dirname(os.path.abspath(script))
+    try:
+        return _run(script, options.force)
+    finally:
+        sys.argv, sys.path[:] = argv, path
+
+
+def _run(script: str, force: bool) -> int:
+    if not compat.install(force):
+        raise ArgumentError(
+            f"run: {compat.installed_path()} has the name max. Hint: maxmod run --force SCRIPT "
+            "uses maxmod in its place."
+        )
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except (BrokenPipeError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        sys.excepthook(type(error), error, _of_script(error.__traceback__))
+        return 1
+    return 0
+
+
+def _of_script(traceback: TracebackType | None) -> TracebackType | None:
+    """Leaves out how the script was started."""
+    while traceback is not None and traceback.tb_frame.f_code.co_filename in _OURS:
+        traceback = traceback.tb_next
+    return traceback

@@ -1,0 +1,240 @@
+"""Scripts written for MAX: `install()` makes `import max...` find maxmod.
+
+MAX has moved its modules between versions; every path of `PATHS` works, and a class is the same
+object under all of them. A module under such a path is a `Facade` that hands out the names of one
+module of maxmod. What does not exist is refused with the name of the nearest that does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+from maxmod.errors import NoSuchModuleError, did_you_mean
+
+# The layers, under each of their paths.
+_LAYERS = {
+    "": "maxmod.nn",
+    ".conv": "maxmod.nn.conv",
+    ".embedding": "maxmod.nn.embedding",
+    ".linear": "maxmod.nn.linear",
+    ".lora": "maxmod.nn.lora",
+    ".module": "maxmod.nn.module",
+    ".norm": "maxmod.nn.norm",
+    ".norm.group_norm": "maxmod.nn.norm",
+    ".norm.layer_norm": "maxmod.nn.norm",
+    ".norm.rms_norm": "maxmod.nn.norm",
+    ".rope": "maxmod.nn.rope",
+    ".rope.rope": "maxmod.nn.rope.rope",
+    ".rope.yarn": "maxmod.nn.rope.yarn",
+    ".sequential": "maxmod.nn.container",
+}
+# What each path stands for: a module of maxmod, one name of a module (`module:name`), or nothing
+# but the modules below it.
+PATHS = {
+    "max": "",
+    "max.driver": "maxmod.driver",
+    "max.dtype": "maxmod.dtype",
+    "max.engine": "maxmod.engine",
+    "max.experimental": "maxmod.tensor:Tensor",
+    "max.experimental.functional": "maxmod.functional",
+    "max.experimental.random": "maxmod.random",
+    "max.experimental.tensor": "maxmod.tensor",
+    "max.functional": "maxmod.functional",
+    "max.graph": "maxmod.graph",
+    "max.graph.dim": "maxmod.dim",
+    "max.graph.graph": "maxmod.graph_builder",
+    "max.graph.ops": "maxmod.graph.ops",
+    "max.graph.ops.random": "maxmod.graph.ops.random",
+    "max.graph.type": "maxmod.graph.type",
+    "max.graph.value": "maxmod.graph_builder",
+    "max.graph.weight": "maxmod.graph_builder",
+    "max.random": "maxmod.random",
+    "max.tensor": "maxmod.tensor",
+    **{
+        f"{package}{suffix}": module
+        for package in ("max.nn", "max.nn.module_v3", "max.experimental.nn")
+        for suffix, module in _LAYERS.items()
+    },
+}
+# Parts of MAX that are left out, with what to use.
+_ABSENT = {
+    "max.nn.legacy": "the older layers, which build graphs, are not implemented; use max.nn",
+    "max.experimental.sharding": "tensors live on one device",
+    "max.pipelines": "maxmod.models and maxmod.generate run language models",
+    "max.entrypoints": "maxmod.models and maxmod.generate run language models",
+    "max.serve": "there is no server",
+    "max.graph.weights": "maxmod.weights.open_checkpoint reads weights",
+    "max.torch": "maxmod.functional.custom takes kernels",
+}
+_MISSING = object()
+
+
+class Facade(ModuleType):
+    """A module of MAX that has the names of a module of maxmod, looked up when first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        path = self.__name__
+        if name == "__all__":
+            return _names(path)
+        if name.startswith("__"):
+            raise AttributeError(f"module {path!r} has no attribute {name!r}")
+        value = _find(path, name)
+        inner = f"{path}.{name}"
+        if inner in PATHS and (value is _MISSING or isinstance(value, ModuleType)):
+            return importlib.import_module(inner)
+        if value is _MISSING:
+            raise AttributeError(_explain(path, name))
+        setattr(self, name, value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing a module sets it on the one above, where a function may have the same name.
+        if isinstance(value, ModuleType):
+            found = _find(self.__name__, name)
+            if found is not _MISSING and not isinstance(found, ModuleType):
+                value = found
+        super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*vars(self), *_names(self.__name__)})
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Finds `max` and everything below it."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: Any = None
+    ) -> ModuleSpec | None:
+        if fullname in PATHS:
+            return ModuleSpec(fullname, self, is_package=True)
+        parent, _, name = fullname.rpartition(".")
+        if parent not in PATHS:
+            return None
+        # Without its `name`, so that `from max.nn import missing` passes it on as it is.
+        raise NoSuchModuleError(_explain(parent, name))
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return Facade(spec.name, f"Stands for {PATHS[spec.name] or 'the package of MAX'}.")
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Does nothing: names are looked up when they are used."""
+
+
+_FINDER = _Finder()
+
+
+def install(force: bool = False) -> bool:
+    """Makes `import max` and its modules find maxmod, unless MAX itself is installed.
+
+    Args:
+        force: Do so although it is; modules of it that are imported already are forgotten.
+
+    Returns:
+        True if `max` is maxmod from now on, False if it is what is installed under that name.
+
+    Example:
+        >>> from maxmod import compat
+        >>> if compat.install():
+        ...     from max.nn.module_v3 import Linear
+        ...     print(Linear(2, 3))
+        ...     compat.uninstall()
+        Linear(in_dim=Dim(2), out_dim=Dim(3))
+    """
+    if _FINDER in sys.meta_path:
+        return True
+    if not force and installed_path() is not None:
+        return False
+    _forget(_modules_of_max())
+    sys.meta_path.insert(0, _FINDER)
+    return True
+
+
+def uninstall() -> None:
+    """Undoes `install`; what was imported already stays usable."""
+    if _FINDER in sys.meta_path:
+        sys.meta_path.remove(_FINDER)
+        _forget(_modules_of_max())
+
+
+def installed_path() -> str | None:
+    """Returns where a package or module `max` is that is not maxmod, None if there is none."""
+    loaded = sys.modules.get("max")
+    if loaded is not None and not isinstance(loaded, Facade):
+        return str(getattr(loaded, "__file__", None) or list(getattr(loaded, "__path__", [])))
+    spec = PathFinder.find_spec("max")
+    if spec is None:
+        return None
+    if spec.origin is not None:
+        return spec.origin
+    # A folder without code: that of MAX, if it has its modules, or any folder of that name.
+    found = PathFinder.find_spec("max.driver", spec.submodule_search_locations)
+    return None if found is None else str(found.origin)
+
+
+def _modules_of_max() -> list[str]:
+    return [name for name in sys.modules if name == "max" or name.startswith("max.")]
+
+
+def _forget(names: Iterable[str]) -> None:
+    for name in names:
+        del sys.modules[name]
+
+
+def _names(path: str) -> list[str]:
+    """Returns the public names under a path, those of modules below it included."""
+    inner = {name.rpartition(".")[2] for name in PATHS if name.rpartition(".")[0] == path}
+    module, _, only = PATHS[path].partition(":")
+    if only:
+        return sorted({*inner, only})
+    return sorted({*inner, *(_public(importlib.import_module(module)) if module else ())})
+
+
+def _public(module: ModuleType) -> list[str]:
+    """Returns the names that a module offers; without a list of them, what is not imported."""
+    if hasattr(module, "__all__"):
+        return list(module.__all__)
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and not isinstance(value, ModuleType)
+        and getattr(value, "__module__", module.__name__).startswith("maxmod")
+    ]
+
+
+def _find(path: str, name: str) -> Any:
+    """Returns the object of a name under a path, `_MISSING` if there is none."""
+    module, _, only = PATHS[path].partition(":")
+    if not module or (only and name != only):
+        return _MISSING
+    found = importlib.import_module(module)
+    return getattr(found, name) if name in _public(found) else _MISSING
+
+
+def _explain(path: str, name: str) -> str:
+    """Returns what to say of a missing name: the reason, and the nearest name that exists."""
+    text = f"cannot import {name!r} from {path!r}: maxmod does not have {path}.{name}."
+    reason = _ABSENT.get(f"{path}.{name}")
+    if reason is not None:
+        return f"{text} Hint: {reason}."
+    near = did_you_mean(name, _names(path))
+    if near:
+        return text + near
+    for other in PATHS:
+        if name in _names(other):
+            return f"{text} There is {other}.{name}."
+    names = {f"{other}.{known}": known for other in PATHS for known in _names(other)}
+    close = did_you_mean(name, names.values())
+    for full, known in names.items():
+        if f"{known!r}" in close:
+            return f"{text} The nearest is {full}."
+    return f"{text} It has {', '.join(_names(path))}."
+
+
+__all__ = ["PATHS", "Facade", "install", "installed_path", "uninstall"]

@@ -1,0 +1,216 @@
+"""`InferenceSession`: compiles graphs that were built by hand, to models of buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from maxmod import backends, tree
+from maxmod.backends.devices import CPU, Accelerator, Device
+from maxmod.buffer import Buffer
+from maxmod.compiled import TENSOR, CompiledModel, StagedGraph
+from maxmod.device import DeviceRef
+from maxmod.dtype import DType
+from maxmod.errors import ArgumentError, DeviceError, OperandError, WeightsError
+from maxmod.graph_builder import Graph
+from maxmod.interop import DLPackArray
+from maxmod.ir import Graph as TracedGraph
+from maxmod.signature import Signature
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import BufferType, TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a model takes or returns at one place.
+
+    Attributes:
+        name: `input0`, `output0` and so on.
+        dtype: Element type.
+        shape: Sizes; a name, or an expression of names, where any size is taken.
+    """
+
+    name: str
+    dtype: DType
+    shape: list[int | str]
+
+    @staticmethod
+    def of(name: str, type: TensorType) -> TensorSpec:
+        """Makes the spec of a type."""
+        sizes = [size if isinstance(size, int) else str(size) for size in type.sizes]
+        return TensorSpec(name, type.dtype, sizes)
+
+
+class Model:
+    """A compiled graph; called with a value for each input, it returns a list of buffers.
+
+    It takes tensors, buffers, any array that speaks DLPack, and numbers and nested lists, and moves
+    them to the device of the input. The buffer of an input of a `BufferType` is changed in place,
+    and must be there already.
+
+    Attributes:
+        compiled: The compiled function behind it, for `explain()` and `memory_plan()`.
+    """
+
+    def __init__(self, compiled: CompiledModel) -> None:
+        self.compiled = compiled
+        self._types = compiled.in_layouts
+
+    @property
+    def input_metadata(self) -> list[TensorSpec]:
+        """What the model takes."""
+        return [TensorSpec.of(f"input{i}", type) for i, type in enumerate(self._types)]
+
+    @property
+    def output_metadata(self) -> list[TensorSpec]:
+        """What the model returns."""
+        return [TensorSpec.of(f"output{i}", t) for i, t in enumerate(self.compiled.out_layouts)]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> list[Buffer]:
+        """Runs the model.
+
+        Args:
+            *args: The inputs in order.
+            **kwargs: Inputs by name: `input0`, `input1`, ...
+
+        Raises:
+            TypeError: For a wrong number of inputs or an unsupported kind of input.
+            ValueError: If the type of an input does not fit.
+        """
+        return self.execute(*args, **kwargs)
+
+    def execute(
+        self, *args: Any, copy_inputs_to_device: bool = True, **kwargs: Any
+    ) -> list[Buffer]:
+        """Runs the model; see `__call__`.
+
+        Args:
+            *args: The inputs in order.
+            copy_inputs_to_device: Move inputs to where the graph wants them; they must be there
+                already otherwise.
+            **kwargs: Inputs by name.
+        """
+        inputs = self._ordered(args, kwargs)
+        if copy_inputs_to_device:
+            inputs = [_moved(value, type) for value, type in zip(inputs, self._types, strict=True)]
+        return [tensor.driver_tensor for tensor in self.compiled(*inputs)]
+
+    def _ordered(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        names = [f"input{index}" for index in range(len(self._types))]
+        rest = names[len(args) :]
+        if len(args) > len(names) or set(rest) != set(kwargs):
+            given = f"{len(args)} in order" + "".join(f", {name!r}" for name in kwargs)
+            raise OperandError(
+                f"{self.compiled.__name__}: expected {len(names)} inputs, got {given}."
+            )
+        return [*args, *(kwargs[name] for name in rest)]
+
+    def __repr__(self) -> str:
+        return repr(self.compiled).replace("CompiledModel", "Model", 1)
+
+
+def _moved(value: Any, type: TensorType) -> Any:
+    """Brings an input to the device of its type; numbers and unknown objects stay as they are."""
+    if isinstance(value, (list, tuple)):
+        return Tensor(value, dtype=type.dtype, device=type.device)
+    if not isinstance(value, (Tensor, Buffer, DLPackArray)):
+        return value
+    tensor = Tensor.from_dlpack(value)
+    return tensor if isinstance(type, BufferType) else tensor.to(type.device)
+
+
+class InferenceSession:
+    """Compiles graphs.
+
+    Args:
+        devices: The devices that graphs may use, beside the host; all of this machine by default.
+        num_threads: Must be None; `OMP_NUM_THREADS` sets the number of threads.
+        custom_extensions: Must be empty; `F.custom` takes kernels.
+    """
+
+    def __init__(
+        self,
+        devices: Iterable[Device] | None = None,
+        num_threads: int | None = None,
+        *,
+        custom_extensions: Any = None,
+    ) -> None:
+        if num_threads is not None or custom_extensions:
+            raise NotImplementedError(
+                "InferenceSession: num_threads and custom_extensions are not supported."
+            )
+        if devices is None:
+            devices = [Accelerator(index) for index in range(backends.accelerator_count())]
+        refs = [DeviceRef.from_device(device) for device in (*devices, CPU())]
+        self._refs = tuple(dict.fromkeys(refs))
+
+    @property
+    def devices(self) -> list[Device]:
+        """The devices that graphs may use."""
+        return [ref.to_device() for ref in self._refs]
+
+    def load(
+        self,
+        model: Graph,
+        *,
+        custom_extensions: Any = None,
+        weights_registry: Mapping[str, Any] | None = None,
+    ) -> Model:
+        """Compiles a graph.
+
+        Args:
+            model: A graph with outputs.
+            custom_extensions: Must be empty.
+            weights_registry: Arrays for the weights of the graph, by name; more may be given.
+
+        Raises:
+            WeightsError: (a KeyError and ValueError) If weights are missing or have other types.
+            ValueError: If the graph has no output, or uses a device that the session has not.
+            TypeError: If `model` is no `Graph`.
+        """
+        if not isinstance(model, Graph):
+            raise OperandError(f"load: expected a Graph, got {type(model).__name__}.")
+        if custom_extensions:
+            raise NotImplementedError("load: custom_extensions are not supported.")
+        graph = model.build()
+        self._check_devices(graph)
+        signature = Signature(model.input_types, [f"input{i}" for i in range(len(graph.inputs))])
+        leaves, out_tree = tree.flatten([TENSOR] * len(graph.outputs))
+        staged = StagedGraph(graph, signature.tree, out_tree, tuple(leaves), signature)
+        return Model(CompiledModel(staged, _weights(graph, weights_registry or {}), model))
+
+    def _check_devices(self, graph: TracedGraph) -> None:
+        values = [*graph.inputs, *graph.weights.values(), *graph.constants]
+        values += [value for node in graph.nodes for value in node.outputs]
+        if not values:
+            raise ArgumentError(f"load: the graph {graph.name} is empty.")
+        unknown = {value.type.device for value in values} - set(self._refs)
+        if unknown:
+            raise DeviceError(
+                f"load: the graph {graph.name} uses {', '.join(sorted(map(str, unknown)))}, the "
+                f"session has {', '.join(map(str, self._refs))}. Hint: "
+                "InferenceSession(devices=[Accelerator()])."
+            )
+
+
+def _weights(graph: TracedGraph, registry: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Takes the weights of a graph from a registry, after checking all of them."""
+    found: dict[str, Tensor] = {}
+    wrong = []
+    for name, value in graph.weights.items():
+        if name not in registry:
+            wrong.append(f"{name!r} is missing")
+            continue
+        tensor = Tensor.from_dlpack(registry[name])
+        if (tensor.dtype, tensor.sizes) != (value.type.dtype, value.type.sizes):
+            wrong.append(f"{name!r}: expected {value.type.short()}, got {tensor.type.short()}")
+        found[name] = tensor
+    if wrong:
+        raise WeightsError(
+            f"load: weights_registry does not fit the graph {graph.name}: {'; '.join(wrong)}."
+        )
+    return {name: found[name].to(value.type.device) for name, value in graph.weights.items()}
+
+
+__all__ = ["InferenceSession", "Model", "TensorSpec"]

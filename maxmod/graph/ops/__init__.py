@@ -1,0 +1,23 @@
+"""Every op, as in `maxmod.functional`, and those that only graphs have.
+
+Called on values of a graph inside its `with` block, an op adds to the graph.
+"""
+
+from __future__ import annotations
+
+from maxmod import functional as _functional
+from maxmod.functional import *  # noqa: F403
+from maxmod.graph.ops import random
+from maxmod.graph_ops import buffer_create, buffer_load, call
+from maxmod.graph_ops import constant as constant
+from maxmod.graph_ops import constant_external as constant_external
+from maxmod.layouts import InterpolationMode
+
+__all__ = [
+    "InterpolationMode",
+    "buffer_create",
+    "buffer_load",
+    "call",
+    "random",
+]
+__all__ += _functional.__all__  # with constant and constant_external, which are others here

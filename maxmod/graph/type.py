@@ -1,0 +1,27 @@
+"""Types of values in a graph and what they are made of, under the path of other versions."""
+
+from __future__ import annotations
+
+from maxmod.device import DeviceKind, DeviceRef
+from maxmod.dim import AlgebraicDim, Dim, DimLike, Shape, ShapeLike, StaticDim, SymbolicDim
+from maxmod.dtype import DType
+from maxmod.layouts import ConvInputLayout, FilterLayout
+from maxmod.tensor_type import BufferType, TensorType, Type
+
+__all__ = [
+    "AlgebraicDim",
+    "BufferType",
+    "ConvInputLayout",
+    "DType",
+    "DeviceKind",
+    "DeviceRef",
+    "Dim",
+    "DimLike",
+    "FilterLayout",
+    "Shape",
+    "ShapeLike",
+    "StaticDim",
+    "SymbolicDim",
+    "TensorType",
+    "Type",
+]

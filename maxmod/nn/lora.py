@@ -1,0 +1,164 @@
+"""`LoRA`: a linear layer with low-rank additions, of which each row of a batch takes its own.
+
+Source: E. Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, arXiv 2106.09685.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from maxmod.dtype import DType
+from maxmod.errors import OperandError, ShapeError
+from maxmod.nn.linear import Linear
+from maxmod.nn.module import Module, TransparentModule
+from maxmod.op import call
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+
+
+class LoRASlot:
+    """Room for one factor of all adapters of a layer. It is no parameter; its content is set.
+
+    Args:
+        type: The type that the content must have.
+    """
+
+    def __init__(self, type: TensorType) -> None:
+        self.type = type
+        self._value: Tensor | None = None
+
+    def set(self, value: Tensor) -> None:
+        """Sets the content, for the calls that follow.
+
+        Raises:
+            ValueError: If it is of another type.
+        """
+        if value.type != self.type:
+            raise ShapeError(
+                f"LoRASlot.set: expected {self.type.short()}, got {value.type.short()}."
+            )
+        self._value = value
+
+    def get(self) -> Tensor:
+        """Returns the content.
+
+        Raises:
+            RuntimeError: If there is none yet.
+        """
+        if self._value is None:
+            raise RuntimeError("LoRA: no adapters were set. Hint: layer.lora_a.set(tensor).")
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"LoRASlot({self.type.short()})"
+
+
+class _Batch(NamedTuple):
+    """Which adapter each row takes."""
+
+    lora_ids: Tensor
+    grouped_offsets: Tensor
+    end_idx: Tensor
+
+
+class LoRA(TransparentModule[[Tensor], Tensor]):
+    """y = linear(x) + (x @ A.T) @ B.T, where each row of x takes A and B of its adapter.
+
+    The rows of x [rows, in_dim] lie in groups. `set_lora_batch_info` says which adapter each group
+    takes, `lora_a` and `lora_b` hold the adapters, already scaled by alpha / rank. All of these
+    are inputs of a model rather than parameters, so the qualified names of the parameters are those
+    of the linear layer alone.
+
+    Args:
+        module: The linear layer.
+        max_num_loras: Number of adapters that there is room for.
+        max_lora_rank: Their largest rank; adapters of a smaller one are filled up with zeros.
+        max_lora_seq_len: Kept as an attribute; groups may have any number of rows.
+
+    Attributes:
+        lora_a: Slot of [max_num_loras, max_lora_rank, in_dim], in the dtype and on the device of
+            the weight.
+        lora_b: Slot of [max_num_loras, out_dim, max_lora_rank].
+
+    Raises:
+        TypeError: If `module` is no `Linear`.
+        RuntimeError: When called without adapters or without the information of the batch.
+    """
+
+    # The wrapped layer drops its name instead, so that names are those without the wrapper.
+    name_transparent = False
+
+    def __init__(
+        self,
+        module: Linear,
+        *,
+        max_num_loras: int,
+        max_lora_rank: int,
+        max_lora_seq_len: int,
+    ) -> None:
+        if not isinstance(module, Linear):
+            raise OperandError(f"LoRA: module: expected a Linear, got {type(module).__name__}.")
+        module.name_transparent = True  # type: ignore[attr-defined]
+        self.module = module
+        self.max_lora_rank = max_lora_rank
+        self.max_lora_seq_len = max_lora_seq_len
+        like = module.weight.type
+        out_dim, in_dim = like.sizes
+        self.lora_a = LoRASlot(like.with_sizes((max_num_loras, max_lora_rank, in_dim)))
+        self.lora_b = LoRASlot(like.with_sizes((max_num_loras, out_dim, max_lora_rank)))
+        self._batch: _Batch | None = None
+
+    def set_lora_batch_info(
+        self, lora_ids: Tensor, grouped_offsets: Tensor, end_idx: Tensor
+    ) -> None:
+        """Says which adapter each row takes, for the calls that follow.
+
+        Args:
+            lora_ids: Integers [groups]: the adapter of each group; -1 for none.
+            grouped_offsets: Integers [groups + 1]: the first row of each group, and the end.
+            end_idx: One integer: rows from there on take no adapter.
+        """
+        self._batch = _Batch(lora_ids, grouped_offsets, end_idx)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the layer and the adapters to x [rows, in_dim]."""
+        if self._batch is None:
+            raise RuntimeError("LoRA: call set_lora_batch_info(...) first.")
+        if x.rank != 2:
+            raise ShapeError(f"LoRA: expected x [rows, in_dim], got {x.type.short()}.")
+        result = self.module(x)
+        lora_a, lora_b = self.lora_a.get(), self.lora_b.get()
+        adapters = _adapter_of_rows(x, self._batch)
+        for index in range(int(lora_a.shape[0])):  # few; a product of all rows with each of them
+            addition = (x @ lora_a[index].T) @ lora_b[index].T
+            chosen = call("unsqueeze", call("equal", adapters, index), -1)
+            result = call("where", chosen, result + addition, result)
+        return result
+
+
+def _adapter_of_rows(x: Tensor, batch: _Batch) -> Tensor:
+    """Returns the adapter of each row, -1 for none: int64 [rows]."""
+    ids, starts, end = (part.to(x.device).cast(DType.int64) for part in batch)
+    rows = Tensor.arange(x.shape[0], dtype=DType.int64, device=x.device)
+    row = rows.unsqueeze(-1)
+    inside = call("logical_and", row >= starts[:-1], row < starts[1:])  # [rows, groups]
+    found = call("where", inside, ids + 1, 0).sum(-1).squeeze(-1)  # 0 outside of all groups
+    return call("where", rows < end.reshape([1]), found, 0) - 1
+
+
+def lora_layers(model: Module[..., Any]) -> Iterator[tuple[str, LoRA]]:
+    """Iterates over (qualified name, layer) of the `LoRA` layers of a model."""
+    for name, module in model.descendants:
+        if isinstance(module, LoRA):
+            yield name, module
+
+
+def lora_parameters(model: Module[..., Any]) -> Iterator[tuple[str, LoRASlot]]:
+    """Iterates over (qualified name, slot) of the adapters of a model, two for each layer.
+
+    The types of the slots are the types of the inputs that fill them.
+    """
+    for name, layer in lora_layers(model):
+        yield f"{name}.lora_a", layer.lora_a
+        yield f"{name}.lora_b", layer.lora_b
