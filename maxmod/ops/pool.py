@@ -118,7 +118,7 @@ def avg_pool2d(
             window fits.
         TypeError: If a number is no int.
     """
-    attrs = {
+    attrs: dict[str, Any] = {
         "kernel_size": kernel_size,
         "stride": stride,
         "dilation": dilation,
@@ -148,7 +148,7 @@ def max_pool2d(
     Takes the arguments of `avg_pool2d` and any numeric dtype. A window of nothing but padding
     gives -inf, or the smallest integer.
     """
-    attrs = {
+    attrs: dict[str, Any] = {
         "kernel_size": kernel_size,
         "stride": stride,
         "dilation": dilation,
@@ -242,7 +242,7 @@ def fold(
             number of windows.
         TypeError: If a number is no int.
     """
-    attrs = {
+    attrs: dict[str, Any] = {
         "output_size": output_size,
         "kernel_size": kernel_size,
         "stride": stride,
