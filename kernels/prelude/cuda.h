@@ -371,9 +371,10 @@ MM_INLINE float mm_round_to_odd(double x)
 {
     const float nearest = static_cast<float>(x);
     const double error = static_cast<double>(nearest) - x;
-    const bool beyond = error != 0 && (error > 0) == (x > 0);
+    const bool lost = error < 0 || error > 0; // neither for NaN and infinities
+    const bool beyond = lost && (error > 0) == (x > 0);
     const uint32_t bits = __float_as_uint(nearest) - beyond;
-    return __uint_as_float(error != 0 ? bits | 1 : bits);
+    return __uint_as_float(lost ? bits | 1 : bits);
 }
 
 // ---- conversions -------------------------------------------------------------------------------

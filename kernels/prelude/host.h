@@ -91,8 +91,8 @@ MM_INLINE float mm_exp_core(float x)
     return mm_as_float(mm_as_bits(p) + (mm_as_bits(t) << 23));
 }
 
-#define MM_EXP_LOWEST -87.33654f // below, e^x is smaller than FLT_MIN
-#define MM_EXP_HIGHEST 88.72284f // above, e^x is larger than FLT_MAX
+#define MM_EXP_LOWEST -0x1.5d589ep+6f // -87.3; below, e^x is smaller than FLT_MIN
+#define MM_EXP_HIGHEST 0x1.62e42ep+6f // 88.7; above, e^x is larger than FLT_MAX
 
 MM_INLINE float mm_exp_f32(float x)
 {
@@ -217,7 +217,8 @@ MM_INLINE float mm_log1p_f32(float x)
     const float u = 1.0f + x;
     const float c = x - (u - 1.0f);
     const uint32_t e = mm_exponent_bits(u);
-    const float scale = mm_as_float(0x3f800000u - e);
+    const int32_t scale_bits = 0x3f800000 - (int32_t)e;
+    const float scale = mm_as_float(scale_bits < 0 ? 0 : (uint32_t)scale_bits); // c is 0 then
     const float f = mm_fma_f32(c, scale, mm_as_float(mm_as_bits(u) - e) - 1.0f);
     float y = mm_log_core(f, (float)((int32_t)e >> 23));
     y = x < INFINITY ? y : x;
@@ -482,24 +483,24 @@ MM_INLINE uint32_t mm_encode(float x, int e, int m, int bias, int top)
     const uint32_t a = mm_as_bits(x) & 0x7fffffffu;
     const uint32_t sign = mm_as_bits(x) >> 31 << (e + m);
     const uint32_t infinity = ((1u << e) - 1) << m;
-    const uint32_t highest = top == MM_IEEE ? infinity - 1 : (1u << (e + m)) - 1 - (top == MM_FN);
+    const uint32_t sign_bit = 1u << (e + m);
+    const uint32_t highest = top == MM_IEEE ? infinity - 1 : sign_bit - 1 - (top == MM_FN);
     const uint32_t rounded = a + ((1u << (22 - m)) - 1) + (a >> (23 - m) & 1);
     const uint32_t normal = (rounded >> (23 - m)) - ((uint32_t)(127 - bias) << m);
     // Adding a number whose last place is the smallest value of the format rounds to multiples.
     const uint32_t rounder = (uint32_t)(151 - bias - m) << 23;
     const uint32_t subnormal = mm_as_bits(mm_as_float(a) + mm_as_float(rounder)) - rounder;
-    uint32_t code = a < (uint32_t)(128 - bias) << 23 ? subnormal : normal;
+    const uint32_t code = a < (uint32_t)(128 - bias) << 23 ? subnormal : normal;
+    const bool is_nan = a > 0x7f800000u;
     if (top == MM_FNUZ) {
-        const uint32_t nan = 1u << (e + m);
-        code = code == 0 ? 0 : code | sign;
-        return (code & ~sign) > highest || a >= 0x7f800000u ? nan : code;
+        const uint32_t signed_code = code == 0 ? 0 : code | sign;
+        return code > highest || is_nan ? sign_bit : signed_code;
     }
-    const uint32_t above = top == MM_FINITE ? highest : highest + 1; // infinity, or NaN
-    code = code > highest ? above : code;
     if (top == MM_FINITE)
-        return (a > 0x7f800000u ? 0 : code) | (a > 0x7f800000u ? sign ^ 1u << (e + m) : sign);
-    const uint32_t nan = top == MM_IEEE ? infinity | 1u << (m - 1) : above;
-    return (a > 0x7f800000u ? nan : code) | sign;
+        return is_nan ? sign ^ sign_bit : (code > highest ? highest : code) | sign;
+    const uint32_t nan = top == MM_IEEE ? infinity | 1u << (m - 1) : highest + 1;
+    const uint32_t bounded = code > highest ? highest + 1 : code; // infinity, or NaN
+    return (is_nan ? nan : bounded) | sign;
 }
 
 #define MM_NARROW_FLOAT(NAME, STORAGE, E, M, BIAS, TOP)                                          \
@@ -550,9 +551,10 @@ MM_INLINE float mm_round_to_odd(double x)
 {
     const float nearest = (float)x;
     const double error = (double)nearest - x;
-    const bool beyond = error != 0 && (error > 0) == (x > 0);
+    const bool lost = error < 0 || error > 0; // neither for NaN and infinities
+    const bool beyond = lost && (error > 0) == (x > 0);
     const uint32_t bits = mm_as_bits(nearest) - beyond;
-    return mm_as_float(error != 0 ? bits | 1 : bits);
+    return mm_as_float(lost ? bits | 1 : bits);
 }
 
 // ---- conversions -------------------------------------------------------------------------------

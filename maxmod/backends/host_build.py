@@ -6,6 +6,7 @@ Imported by `host_compiler` only when something is missing in the kernel cache.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import ctypes
 import json
 import os
@@ -111,7 +112,10 @@ def build_libraries(compiler: Any, sources: Mapping[str, KernelSource]) -> dict[
 
     with _folder() as folder:
         count = min(len(sources), _processors() + 1)
-        helpers = [threading.Thread(target=work, args=(folder,)) for _ in range(count - 1)]
+        helpers = [  # each with a copy of the context, which holds the configuration
+            threading.Thread(target=contextvars.copy_context().run, args=(work, folder))
+            for _ in range(count - 1)
+        ]
         for helper in helpers:
             helper.start()
         work(folder)
