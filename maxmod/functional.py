@@ -7,6 +7,7 @@ Names that MAX lacks or spells otherwise stand beside its own (`range` and `aran
 from __future__ import annotations
 
 from maxmod.eager import lazy
+from maxmod.ops.attention import scaled_dot_product_attention
 from maxmod.ops.collective import (
     allgather,
     allreduce_sum,
@@ -271,6 +272,7 @@ __all__ = [
     "roi_align",
     "round",
     "rsqrt",
+    "scaled_dot_product_attention",
     "scatter",
     "scatter_add",
     "scatter_max",

@@ -14,11 +14,13 @@ from maxmod.compiler.codegen.lower import lower
 from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.compiler.order import order_items, owners
+from maxmod.compiler.templates import emit_template
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Kind, Op
 from maxmod.tensor_type import TensorType
 
 EMITTERS = {Dialect.HOST: emit_host, Dialect.CUDA: emit_cuda}
+TEMPLATES = (Dialect.HOST,)  # languages with hand-written kernels for whole groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def schedule(graph: ir.Graph, dialect: Dialect | None) -> Schedule:
         graph: An optimised graph.
         dialect: The kernel language, or None to run every node as an op.
     """
-    groups = plan_groups(graph) if dialect is not None else []
+    groups = [] if dialect is None else plan_groups(graph, templates=dialect in TEMPLATES)
     slots: dict[ir.Value, int] = {}
     for value in (*graph.inputs, *graph.weights.values(), *graph.constants):
         slots[value] = len(slots)
@@ -167,13 +169,19 @@ class _Kernels:
 
     def _emit(self, group: FusionGroup) -> tuple[int, tuple[str, ...]]:
         assert self.dialect is not None
+        if group.template is not None:
+            source = emit_template(group)
+            return self._number(source), source.symbols
         lowered = lower(group)
         source = EMITTERS[self.dialect](lowered, _kernel_name(group))
+        return self._number(source), tuple(symbols_of(lowered))
+
+    def _number(self, source: KernelSource) -> int:
         number = self._by_text.get(source.code)
         if number is None:
             number = self._by_text[source.code] = len(self.sources)
             self.sources.append(source)
-        return number, tuple(symbols_of(lowered))
+        return number
 
 
 def _kernel_name(group: FusionGroup) -> str:

@@ -1,6 +1,7 @@
 """Every op of maxmod, one file for each family; importing this package fills the registry."""
 
 from maxmod.ops import (
+    attention,
     collective,
     control,
     conv,
@@ -25,6 +26,7 @@ from maxmod.ops import (
 )
 
 __all__ = [
+    "attention",
     "collective",
     "control",
     "conv",

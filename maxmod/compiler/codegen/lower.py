@@ -119,19 +119,20 @@ def lower(group: FusionGroup) -> Lowered:
     start = [of_loop(loop) for loop in loops]
     for _ in range(MAX_SPLITS):
         try:
-            lowered = _Lowering(group, loops, row, start).run()
+            lowered = Lowering(group, loops, row, start).run()
         except SplitNeeded as split:
             if split.loop is row:
                 raise Unfusable(f"the row would be split: {split}") from None
-            loops, start = _split(loops, start, split)
+            loops, start = split_loops(loops, start, split)
             continue
         return _merge(lowered)
     raise Unfusable("too many loops would be needed")
 
 
-def _split(
+def split_loops(
     loops: Sequence[Loop], start: Sequence[Index], split: SplitNeeded
 ) -> tuple[list[Loop], list[Index]]:
+    """Replaces a loop by two, in the loops and in the position that is made of them."""
     high, low, whole = split_loop(split.loop, split.inner)
     new = [part for loop in loops for part in ((high, low) if loop == split.loop else (loop,))]
     return new, [index.substituted({split.loop: whole}) for index in start]
@@ -155,7 +156,7 @@ def _merge(lowered: Lowered) -> Lowered:
     return lowered
 
 
-class _Lowering:
+class Lowering:
     """State of one attempt to lower a group with given loops."""
 
     def __init__(
@@ -203,7 +204,7 @@ class _Lowering:
     def _make(self, value: ir.Value, position: tuple[Index, ...]) -> int:
         if value in self.inputs:
             flat = flat_index(position, value.type.sizes)
-            return self._append(Load(self.inputs[value], flat, value.type.dtype), value, flat)
+            return self.append(Load(self.inputs[value], flat, value.type.dtype), value, flat)
         node = self.producers[value]
         kind = node.op.kind
         if kind is Kind.VIEW:
@@ -215,13 +216,13 @@ class _Lowering:
             flat = flat_index(position, value.type.sizes)
             uses_index = "{index}" in (node.op.scalar or "")
             what = Apply(node.op, (), node.attrs, flat if uses_index else None)
-            return self._append(what, value, flat if uses_index else Index())
+            return self.append(what, value, flat if uses_index else Index())
         if kind is Kind.REDUCE:
             return self._reduction(node, value, position)
         args = tuple(
             self.value(x, tuple(broadcast_indices(position, x.type.sizes))) for x in node.inputs
         )
-        return self._append(Apply(node.op, args, node.attrs), value, Index(), args)
+        return self.append(Apply(node.op, args, node.attrs), value, Index(), args)
 
     def _reduction(self, node: ir.Node, value: ir.Value, position: tuple[Index, ...]) -> int:
         (x,) = node.inputs
@@ -233,7 +234,7 @@ class _Lowering:
         self.instructions.append(Instruction(Reduction(node.op, arg), dtype, False, level))
         return len(self.instructions) - 1
 
-    def _append(
+    def append(
         self, what: Load | Apply, value: ir.Value, index: Index, args: tuple[int, ...] = ()
     ) -> int:
         in_row = self.row is not None and index.factor(self.row) != 0

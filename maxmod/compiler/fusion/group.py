@@ -8,6 +8,21 @@ from maxmod import ir
 from maxmod.dim import Sizes
 
 
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """What an attention group computes: softmax(logits) @ values, logits made from q @ k^T.
+
+    Attributes:
+        scores: The product of queries and transposed keys.
+        logits: What the softmax is taken of; made from the scores element by element.
+        mixed: The product with the values.
+    """
+
+    scores: ir.Node
+    logits: ir.Value
+    mixed: ir.Node
+
+
 @dataclass(slots=True)
 class FusionGroup:
     """Nodes that one kernel computes.
@@ -19,6 +34,7 @@ class FusionGroup:
         outputs: Values that the kernel writes.
         is_row: True if the group reduces the last axis of `domain`.
         reasons: Why nodes joined, or were kept out; shown by `explain`.
+        template: What a hand-written kernel computes of it; None if all of it is generated.
     """
 
     nodes: dict[ir.Node, int]
@@ -26,6 +42,7 @@ class FusionGroup:
     outputs: list[ir.Value]
     is_row: bool = False
     reasons: list[str] = field(default_factory=list)
+    template: Attention | None = None
 
     @property
     def ordered(self) -> list[ir.Node]:
@@ -44,7 +61,7 @@ class FusionGroup:
     def key(self) -> tuple[object, ...]:
         """Returns what decides the kernel: groups with equal keys have equal text."""
         numbers: dict[ir.Value, int] = {}
-        parts: list[object] = [self.domain, self.is_row]
+        parts: list[object] = [self.domain, self.is_row, type(self.template)]
         for value in self.inputs:
             numbers[value] = len(numbers)
             parts.append(value.type)

@@ -12,6 +12,7 @@ from maxmod import config, ir
 from maxmod.affine import Unfusable
 from maxmod.compiler.codegen.lower import lower
 from maxmod.compiler.fusion import rules
+from maxmod.compiler.fusion.attention import AttentionFinder
 from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.op import Kind
 
@@ -19,13 +20,17 @@ from maxmod.op import Kind
 MAX_BUFFERS = 24
 
 
-def plan_groups(graph: ir.Graph) -> list[FusionGroup]:
+def plan_groups(graph: ir.Graph, *, templates: bool = False) -> list[FusionGroup]:
     """Returns the fusion groups of a graph, in no particular order; other nodes run on their own.
 
     Args:
         graph: The graph, with composite ops expanded.
+        templates: True if there are hand-written kernels for attention.
     """
-    return _Planner(graph).run()
+    planner = _Planner(graph)
+    if templates:
+        planner.find_attention()
+    return planner.run()
 
 
 class _Planner:
@@ -39,6 +44,25 @@ class _Planner:
         self.results = set(graph.results)
         self.group_of: dict[ir.Node, FusionGroup] = {}
         self.groups: list[FusionGroup] = []
+
+    def find_attention(self) -> None:
+        """Forms the attention groups, and marks what only they read as done."""
+        settings = config.current()
+        if settings.nofuse:
+            return
+        self.groups = AttentionFinder(self.graph, self.order, self.producer, self.users).run()
+        if settings.fuse_limit >= 0:
+            del self.groups[settings.fuse_limit :]
+        made = {value for group in self.groups for value in group.outputs}
+        holder = {node: group for group in self.groups for node in group.nodes}
+        wanted = self.results.union(*(group.inputs for group in self.groups))
+        for node in reversed(self.graph.nodes):
+            is_result = any(value in made for value in node.outputs)
+            is_wanted = any(value in wanted for value in node.outputs)
+            if is_result or (node in holder and not is_wanted):
+                self.group_of[node] = holder[node]
+            else:
+                wanted.update(node.inputs)
 
     def run(self) -> list[FusionGroup]:
         settings = config.current()
@@ -80,7 +104,10 @@ class _Planner:
 
     def _join(self, group: FusionGroup, node: ir.Node) -> bool:
         """Tries to add a producer; on refusal the group is as it was."""
-        if node in self.group_of and node.op.kind not in (Kind.VIEW, Kind.SOURCE):
+        other = self.group_of.get(node)
+        if other is not None and (
+            node.op.kind not in (Kind.VIEW, Kind.SOURCE) or node.output in other.outputs
+        ):
             return False
         if not rules.can_fuse(node):
             return False

@@ -1,0 +1,240 @@
+// Attention: softmax(score(q k^T)) v for each batch and head, without a score matrix in memory.
+//
+// A task is a block of queries of one head. It goes over the keys in blocks: scores of a few
+// queries stay in the first-level cache, become weights exp(score - largest so far), and are
+// multiplied with the values at once; sums so far are scaled down when a larger score turns up.
+// Source: M. Milakov and N. Gimelshein, Online normalizer calculation for softmax, arXiv 1805.02867;
+// T. Dao et al., FlashAttention, arXiv 2205.14135.
+//
+// Text in front of this gives mm_args, mm_at, mm_arguments, mm_place, mm_batches, mm_queries,
+// mm_keys, mm_q, mm_k, mm_v, mm_score, mm_is_masked, mm_out, and MM_DEPTH, MM_VALUES (the lengths of
+// a key and of a value), MM_KEYS_INNER (1 if neighbouring keys are neighbours in memory).
+
+#define MM_KEY_BLOCK (MM_DEPTH <= 128 && MM_VALUES <= 128 ? 256 : 128)
+#define MM_QUERY_BLOCK 256
+#define MM_DEPTH_ROOM ((MM_DEPTH + MM_LANES - 1) / MM_LANES * MM_LANES)
+#define MM_VALUES_ROOM ((MM_VALUES + MM_WIDE - 1) / MM_WIDE * MM_WIDE)
+
+typedef struct {
+    float *q;        // tiles of queries, element (row, k) of a tile of R rows at k * R + row
+    float *k;        // panels of MM_WIDE keys
+    float *v;        // panels of MM_WIDE columns of the values
+    float *scores;   // [MM_ROWS][MM_KEY_BLOCK]
+    float *sums;     // [queries of the task][MM_VALUES_ROOM]
+    float *rows;     // [MM_WIDE][MM_DEPTH_ROOM], keys before they are transposed
+    float *largest;  // [queries of the task]
+    float *total;    // [queries of the task]
+} mm_scratch;
+
+static void mm_pack_queries(const mm_args g, const mm_at at, int64_t first, int64_t count, float *to)
+{
+    for (int64_t r0 = 0; r0 < count;) {
+        const int rows = mm_tile_rows(count - r0);
+        float *const tile = to + r0 * MM_DEPTH;
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t d = 0; d < MM_DEPTH; d++)
+                tile[d * rows + r] = mm_q(g, at, first + r0 + r, d);
+        r0 += rows;
+    }
+}
+
+static void mm_pack_keys(
+    const mm_args g, const mm_at at, int64_t first, int64_t count, float *to, float *rows)
+{
+    for (int64_t j0 = 0; j0 < count; j0 += MM_WIDE) {
+        const int64_t wide = mm_least(MM_WIDE, count - j0);
+        float *const panel = to + j0 * MM_DEPTH_ROOM;
+#if MM_KEYS_INNER
+        for (int64_t d = 0; d < MM_DEPTH; d++) {
+            #pragma omp simd
+            for (int64_t j = 0; j < wide; j++)
+                panel[d * MM_WIDE + j] = mm_k(g, at, first + j0 + j, d);
+            for (int64_t j = wide; j < MM_WIDE; j++)
+                panel[d * MM_WIDE + j] = 0;
+        }
+        (void)rows;
+#else
+        for (int64_t j = 0; j < MM_WIDE; j++) {
+            float *const row = rows + j * MM_DEPTH_ROOM;
+            if (j >= wide) {
+                memset(row, 0, MM_DEPTH_ROOM * sizeof(float));
+                continue;
+            }
+            #pragma omp simd
+            for (int64_t d = 0; d < MM_DEPTH; d++)
+                row[d] = mm_k(g, at, first + j0 + j, d);
+        }
+        mm_transpose_panel(rows, MM_DEPTH_ROOM, MM_DEPTH, panel);
+#endif
+    }
+}
+
+static void mm_pack_values(const mm_args g, const mm_at at, int64_t first, int64_t count, float *to)
+{
+    for (int64_t e0 = 0; e0 < MM_VALUES; e0 += MM_WIDE) {
+        const int64_t wide = mm_least(MM_WIDE, MM_VALUES - e0);
+        float *const panel = to + e0 * MM_KEY_BLOCK;
+        if (wide < MM_WIDE)
+            memset(panel, 0, (size_t)count * MM_WIDE * sizeof(float));
+        for (int64_t j = 0; j < count; j++) {
+            #pragma omp simd
+            for (int64_t e = 0; e < wide; e++)
+                panel[j * MM_WIDE + e] = mm_v(g, at, first + j, e0 + e);
+        }
+    }
+}
+
+static __attribute__((noinline)) void mm_scores_tile(
+    int rows, const float *q, const float *panel, float *out)
+{
+#define MM_CALL(R) mm_tile(R, MM_DEPTH, q, 1, R, panel, out, MM_KEY_BLOCK, NULL)
+    MM_FOR_ROWS(rows, MM_CALL)
+#undef MM_CALL
+}
+
+static __attribute__((noinline)) void mm_values_tile(
+    int rows, int64_t keys, const float *weights, const float *panel, float *out, const float *scale)
+{
+#define MM_CALL(R)                                                                               \
+    mm_tile(R, keys, weights, MM_KEY_BLOCK, 1, panel, out, MM_VALUES_ROOM, scale)
+    MM_FOR_ROWS(rows, MM_CALL)
+#undef MM_CALL
+}
+
+// e^x for x <= 0 or NaN.
+MM_INLINE float mm_weight(float x)
+{
+    const float y = mm_exp_core(x);
+    return x >= MM_EXP_LOWEST ? y : (0.0f > x ? 0.0f : x);
+}
+
+// Turns the scores of one query into weights, and returns by what earlier sums must be scaled.
+static float mm_softmax_row(
+    const mm_args g, const mm_at at, int64_t i, int64_t first, int64_t count, float *row,
+    float *largest, float *total)
+{
+    float top = *largest;
+    #pragma omp simd reduction(max : top)
+    for (int64_t j = 0; j < count; j++) {
+        const float score = mm_score(g, at, i, first + j, row[j]);
+        row[j] = score;
+        top = score > top ? score : top;
+    }
+    const float before = *largest;
+    const float base = top == -INFINITY ? 0.0f : top; // nothing but masked keys so far
+    const float scale = mm_weight(before - base);
+    float sum = 0;
+    #pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < count; j++) {
+        const float weight = mm_weight(row[j] - base);
+        row[j] = weight;
+        sum += weight;
+    }
+    *largest = top;
+    *total = *total * scale + sum;
+    return scale;
+}
+
+// One block of keys for all queries of a task.
+static void mm_attend(
+    const mm_args g, const mm_at at, int64_t first, int64_t count, int64_t key0, int64_t keys,
+    const mm_scratch s)
+{
+    for (int64_t r0 = 0; r0 < count;) {
+        const int rows = mm_tile_rows(count - r0);
+        const int64_t i0 = first + r0, i1 = i0 + rows - 1;
+        int64_t low = 0, high = keys;
+        while (low < high && mm_is_masked(g, at, i0, i1, key0 + low, key0 + mm_least(low + MM_WIDE, high) - 1))
+            low += MM_WIDE;
+        while (low < high) {
+            const int64_t last = (high - 1) / MM_WIDE * MM_WIDE;
+            if (!mm_is_masked(g, at, i0, i1, key0 + last, key0 + high - 1))
+                break;
+            high = last;
+        }
+        if (low < high) {
+            for (int64_t j = low; j < high; j += MM_WIDE)
+                mm_scores_tile(rows, s.q + r0 * MM_DEPTH, s.k + j * MM_DEPTH_ROOM, s.scores + j);
+            float scale[MM_ROWS];
+            for (int r = 0; r < rows; r++)
+                scale[r] = mm_softmax_row(
+                    g, at, i0 + r, key0 + low, high - low, s.scores + r * MM_KEY_BLOCK + low,
+                    s.largest + r0 + r, s.total + r0 + r);
+            for (int64_t e = 0; e < MM_VALUES; e += MM_WIDE)
+                mm_values_tile(
+                    rows, high - low, s.scores + low, s.v + e * MM_KEY_BLOCK + low * MM_WIDE,
+                    s.sums + r0 * MM_VALUES_ROOM + e, scale);
+        }
+        r0 += rows;
+    }
+}
+
+static void mm_task(
+    const mm_args g, const mm_at at, int64_t first, int64_t count, int64_t keys, const mm_scratch s)
+{
+    mm_pack_queries(g, at, first, count, s.q);
+    memset(s.sums, 0, (size_t)count * MM_VALUES_ROOM * sizeof(float));
+    for (int64_t r = 0; r < count; r++) {
+        s.largest[r] = -INFINITY;
+        s.total[r] = 0;
+    }
+    for (int64_t key0 = 0; key0 < keys; key0 += MM_KEY_BLOCK) {
+        const int64_t block = mm_least(MM_KEY_BLOCK, keys - key0);
+        if (mm_is_masked(g, at, first, first + count - 1, key0, key0 + block - 1))
+            continue;
+        mm_pack_keys(g, at, key0, block, s.k, s.rows);
+        mm_pack_values(g, at, key0, block, s.v);
+        mm_attend(g, at, first, count, key0, block, s);
+    }
+    for (int64_t r = 0; r < count; r++) {
+        const float factor = 1.0f / s.total[r];
+        #pragma omp simd
+        for (int64_t e = 0; e < MM_VALUES; e++)
+            mm_out(g, at, first + r, e, s.sums[r * MM_VALUES_ROOM + e] * factor);
+    }
+}
+
+static mm_scratch mm_new_scratch(float *memory, int64_t queries)
+{
+    mm_scratch s;
+    s.q = memory;
+    s.k = s.q + mm_round_up(queries * MM_DEPTH, 16);
+    s.v = s.k + MM_KEY_BLOCK * MM_DEPTH_ROOM;
+    s.scores = s.v + MM_KEY_BLOCK * MM_VALUES_ROOM;
+    s.sums = s.scores + MM_ROWS * MM_KEY_BLOCK;
+    s.rows = s.sums + queries * MM_VALUES_ROOM;
+    s.largest = s.rows + MM_WIDE * MM_DEPTH_ROOM;
+    s.total = s.largest + mm_round_up(queries, 16);
+    return s;
+}
+
+MM_INLINE int64_t mm_scratch_count(int64_t queries)
+{
+    return mm_round_up(queries * MM_DEPTH, 16) + MM_KEY_BLOCK * (MM_DEPTH_ROOM + MM_VALUES_ROOM) +
+        MM_ROWS * MM_KEY_BLOCK + queries * MM_VALUES_ROOM + MM_WIDE * MM_DEPTH_ROOM +
+        2 * mm_round_up(queries, 16);
+}
+
+void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
+{
+    const mm_args shared = mm_arguments(mm_buffers, mm_scalars);
+    const int64_t queries = mm_queries(shared), keys = mm_keys(shared);
+    const int64_t batches = mm_batches(shared);
+    // Larger blocks pack keys less often; a few tasks for each thread keep all of them busy.
+    int64_t block = mm_least(MM_QUERY_BLOCK, queries);
+    while (block > 4 * MM_ROWS && batches * ((queries + block - 1) / block) < 4 * mm_threads())
+        block = (block + 1) / 2;
+    const int64_t blocks = (queries + block - 1) / block;
+    #pragma omp parallel if (batches * queries * keys > 16384)
+    {
+        const mm_args g = shared;
+        float *const memory = mm_new_floats(mm_scratch_count(block));
+        const mm_scratch s = mm_new_scratch(memory, block);
+        #pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < batches * blocks; task++) {
+            const int64_t first = (blocks - 1 - task % blocks) * block;
+            mm_task(g, mm_place(g, task / blocks), first, mm_least(block, queries - first), keys, s);
+        }
+        free(memory);
+    }
+}

@@ -1,0 +1,199 @@
+// Register tiles: what matrix products and attention on the host are built from.
+//
+// A tile is up to MM_ROWS rows by MM_WIDE columns of a product, summed over the whole depth in
+// registers, always from the first term to the last. Its right operand is a panel: MM_WIDE columns,
+// stored one row of the panel after the other. Vectors are those of GNU C, which gcc and clang turn
+// into instructions of the machine; nothing here depends on one processor but the sizes below.
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+// 14 x 2 sums of 16 lanes and what they are made from fill 32 vector registers, 6 x 2 fill 16.
+#if defined(__AVX512F__)
+#define MM_LANES 16
+#define MM_ROWS 14
+#elif defined(__AVX__)
+#define MM_LANES 8
+#define MM_ROWS 6
+#elif defined(__aarch64__)
+#define MM_LANES 4
+#define MM_ROWS 14
+#else
+#define MM_LANES 4
+#define MM_ROWS 6
+#endif
+#define MM_WIDE (2 * MM_LANES)
+
+typedef float mm_vec __attribute__((vector_size(4 * MM_LANES)));
+typedef int32_t mm_mask __attribute__((vector_size(4 * MM_LANES)));
+
+MM_INLINE mm_vec mm_vec_load(const float *from)
+{
+    mm_vec value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+
+MM_INLINE void mm_vec_store(float *to, mm_vec value)
+{
+    memcpy(to, &value, sizeof value);
+}
+
+MM_INLINE mm_vec mm_vec_fill(float value)
+{
+    return (mm_vec){0} + value;
+}
+
+MM_INLINE int64_t mm_round_up(int64_t n, int64_t step)
+{
+    return (n + step - 1) / step * step;
+}
+
+MM_INLINE int64_t mm_least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+MM_INLINE int64_t mm_threads(void)
+{
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+// Memory for `count` floats, aligned for vectors.
+MM_INLINE float *mm_new_floats(int64_t count)
+{
+    float *made = aligned_alloc(64, ((size_t)count * sizeof(float) + 127) / 64 * 64);
+    if (!made)
+        abort();
+    return made;
+}
+
+// ---- transposition -----------------------------------------------------------------------------
+
+#if MM_LANES == 16
+#define MM_EACH_LANE(F) F(0), F(1), F(2), F(3), F(4), F(5), F(6), F(7), F(8), F(9), F(10), F(11), \
+    F(12), F(13), F(14), F(15)
+#elif MM_LANES == 8
+#define MM_EACH_LANE(F) F(0), F(1), F(2), F(3), F(4), F(5), F(6), F(7)
+#else
+#define MM_EACH_LANE(F) F(0), F(1), F(2), F(3)
+#endif
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define MM_PICK(a, b, F) __builtin_shufflevector(a, b, MM_EACH_LANE(F))
+#else
+#define MM_PICK(a, b, F) __builtin_shuffle(a, b, (mm_mask){MM_EACH_LANE(F)})
+#endif
+
+// Lanes of two rows after one exchange of blocks of STEP lanes.
+#define MM_LOW(STEP, l) ((l) & (STEP) ? MM_LANES + (l) - (STEP) : (l))
+#define MM_HIGH(STEP, l) ((l) & (STEP) ? MM_LANES + (l) : (l) + (STEP))
+#define MM_LOW_1(l) MM_LOW(1, l)
+#define MM_LOW_2(l) MM_LOW(2, l)
+#define MM_LOW_4(l) MM_LOW(4, l)
+#define MM_LOW_8(l) MM_LOW(8, l)
+#define MM_HIGH_1(l) MM_HIGH(1, l)
+#define MM_HIGH_2(l) MM_HIGH(2, l)
+#define MM_HIGH_4(l) MM_HIGH(4, l)
+#define MM_HIGH_8(l) MM_HIGH(8, l)
+#define MM_EXCHANGE(STEP)                                                                        \
+    _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)                                  \
+    {                                                                                            \
+        if (r & STEP)                                                                            \
+            continue;                                                                            \
+        const mm_vec a = v[r], b = v[r + STEP];                                                  \
+        v[r] = MM_PICK(a, b, MM_LOW_##STEP);                                                     \
+        v[r + STEP] = MM_PICK(a, b, MM_HIGH_##STEP);                                             \
+    }
+
+// Transposes MM_LANES vectors in place.
+MM_INLINE void mm_transpose(mm_vec v[MM_LANES])
+{
+#if MM_LANES == 16
+    MM_EXCHANGE(8)
+#endif
+#if MM_LANES >= 8
+    MM_EXCHANGE(4)
+#endif
+    MM_EXCHANGE(2)
+    MM_EXCHANGE(1)
+}
+
+// Writes MM_WIDE rows of `depth` floats as a panel: element (n, k) to panel[k * MM_WIDE + n]. The
+// panel has room for mm_round_up(depth, MM_LANES) rows, and so have the rows.
+static void mm_transpose_panel(const float *rows, int64_t row_step, int64_t depth, float *panel)
+{
+    for (int64_t k = 0; k < depth; k += MM_LANES)
+        for (int64_t half = 0; half < MM_WIDE; half += MM_LANES) {
+            mm_vec v[MM_LANES];
+            _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
+                v[r] = mm_vec_load(rows + (half + r) * row_step + k);
+            mm_transpose(v);
+            _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
+                mm_vec_store(panel + (k + r) * MM_WIDE + half, v[r]);
+        }
+}
+
+// ---- tiles -------------------------------------------------------------------------------------
+
+// Tiles that cover any number of rows: as many of MM_ROWS as fit, then one of each smaller height.
+MM_INLINE int mm_tile_rows(int64_t left)
+{
+    if (left >= MM_ROWS)
+        return MM_ROWS;
+    return MM_ROWS > 8 && left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+// out[r][c] = scale[r] * out[r][c] + sum over k of a[r * row + k * step] * panel[k * MM_WIDE + c];
+// without `scale`, out is not read. With constant `rows`, `row` and `step` the sums are registers.
+MM_INLINE void mm_tile(
+    const int rows, int64_t depth, const float *a, const int64_t row, const int64_t step,
+    const float *panel, float *out, const int64_t out_row, const float *scale)
+{
+    mm_vec left[MM_ROWS], right[MM_ROWS];
+    _Pragma("GCC unroll 14") for (int r = 0; r < rows; r++)
+    {
+        left[r] = scale ? mm_vec_load(out + r * out_row) * scale[r] : (mm_vec){0};
+        right[r] = scale ? mm_vec_load(out + r * out_row + MM_LANES) * scale[r] : (mm_vec){0};
+    }
+    for (int64_t k = 0; k < depth; k++) {
+        const mm_vec b0 = mm_vec_load(panel + k * MM_WIDE);
+        const mm_vec b1 = mm_vec_load(panel + k * MM_WIDE + MM_LANES);
+        _Pragma("GCC unroll 14") for (int r = 0; r < rows; r++)
+        {
+            const float x = a[r * row + k * step];
+            left[r] += x * b0;
+            right[r] += x * b1;
+        }
+    }
+    _Pragma("GCC unroll 14") for (int r = 0; r < rows; r++)
+    {
+        mm_vec_store(out + r * out_row, left[r]);
+        mm_vec_store(out + r * out_row + MM_LANES, right[r]);
+    }
+}
+
+// Calls CALL(rows) with a constant number of rows.
+#if MM_ROWS > 8
+#define MM_FOR_ROWS(rows, CALL)                                                                  \
+    switch (rows) {                                                                              \
+    case 1: CALL(1); break;                                                                      \
+    case 2: CALL(2); break;                                                                      \
+    case 4: CALL(4); break;                                                                      \
+    case 8: CALL(8); break;                                                                      \
+    default: CALL(MM_ROWS); break;                                                               \
+    }
+#else
+#define MM_FOR_ROWS(rows, CALL)                                                                  \
+    switch (rows) {                                                                              \
+    case 1: CALL(1); break;                                                                      \
+    case 2: CALL(2); break;                                                                      \
+    case 4: CALL(4); break;                                                                      \
+    default: CALL(MM_ROWS); break;                                                               \
+    }
+#endif

@@ -1,0 +1,163 @@
+"""Attention kernels: the generated part, which stands in front of `kernels/host/attention.h`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from maxmod import ir, kernel_text
+from maxmod.affine import Index, Loop, SplitNeeded, Unfusable, broadcast_indices, of_loop
+from maxmod.compiler.codegen.element import (
+    ElementLowering,
+    Text,
+    index_sizes,
+    position_through_views,
+    symbol_names,
+)
+from maxmod.compiler.codegen.lower import MAX_SPLITS, Load, split_loops
+from maxmod.compiler.codegen.masks import mask_test
+from maxmod.compiler.fusion.group import Attention, FusionGroup
+from maxmod.dtype import DType, compute_dtype
+from maxmod.kernel import Dialect, KernelSource
+
+# Longer keys or values would need more than a second-level cache for one block of them.
+MAX_WIDTH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Lowered:
+    """Everything that the text needs, in terms of loops over batch axes, i, j, d and e."""
+
+    loops: list[Loop]
+    i: Loop
+    j: Loop
+    depth: int
+    width: int
+    q: tuple[ElementLowering, int]
+    k: tuple[ElementLowering, int]
+    v: tuple[ElementLowering, int]
+    logit: tuple[ElementLowering, int]
+    out: Index
+
+
+def lower_attention(group: FusionGroup, attention: Attention) -> _Lowered:
+    """Lowers every part of an attention group.
+
+    Raises:
+        Unfusable: If a part is read at positions that cannot be expressed.
+    """
+    *batch, queries, keys = attention.mixed.inputs[0].type.sizes
+    if attention.mixed.output.type.sizes[:-2] != tuple(batch):
+        raise Unfusable("the values have batch axes that the weights lack")
+    loops = [Loop(f"x{axis}", size) for axis, size in enumerate(batch)]
+    start = [of_loop(loop) for loop in loops]
+    for _ in range(MAX_SPLITS):
+        try:
+            return _lower(group, attention, loops, start, Loop("i", queries), Loop("j", keys))
+        except SplitNeeded as split:
+            if split.loop not in loops:
+                raise Unfusable(f"an inner loop would be split: {split}") from None
+            loops, start = split_loops(loops, start, split)
+    raise Unfusable("too many loops would be needed")
+
+
+def _lower(
+    group: FusionGroup,
+    attention: Attention,
+    loops: list[Loop],
+    start: Sequence[Index],
+    i: Loop,
+    j: Loop,
+) -> _Lowered:
+    rows, columns = of_loop(i), of_loop(j)
+    queries, keys = attention.scores.inputs
+    values = attention.mixed.inputs[1]
+    depth, width = queries.type.sizes[-1], values.type.sizes[-1]
+    if not (isinstance(depth, int) and isinstance(width, int)):
+        raise Unfusable("the size of a head is not known")
+    if not (0 < depth <= MAX_WIDTH and 0 < width <= MAX_WIDTH):
+        raise Unfusable("the heads are empty or very large")
+    logit = ElementLowering(group, given=attention.scores.output)
+    number = logit.value(attention.logits, (*start, rows, columns))
+    if logit.given_position[-2:] != (rows, columns):
+        raise Unfusable("the scores are read in another order")
+    batch = logit.given_position[:-2]
+    if any(index.factor(i) != 0 or index.factor(j) != 0 for index in batch):
+        raise Unfusable("queries or keys of several heads are mixed")
+    if compute_dtype(attention.logits.type.dtype) is not DType.float32:
+        raise Unfusable("only float32 sums are supported")
+    d, e = Loop("d", depth), Loop("e", width)
+    out = position_through_views(
+        group, attention.mixed.output, group.outputs[0], (*start, rows, of_loop(e))
+    )
+    return _Lowered(
+        loops,
+        i,
+        j,
+        depth,
+        width,
+        _operand(group, queries, batch, (rows, of_loop(d))),
+        _operand(group, keys, batch, (of_loop(d), columns)),
+        _operand(group, values, start, (columns, of_loop(e))),
+        (logit, number),
+        out,
+    )
+
+
+def _operand(
+    group: FusionGroup, value: ir.Value, batch: Sequence[Index], inner: Sequence[Index]
+) -> tuple[ElementLowering, int]:
+    lowering = ElementLowering(group)
+    outer = broadcast_indices(list(batch), value.type.sizes[:-2])
+    return lowering, lowering.value(value, (*outer, *inner))
+
+
+def emit_attention(group: FusionGroup, attention: Attention, name: str) -> KernelSource:
+    """Returns the host kernel of an attention group."""
+    lowered = lower_attention(group, attention)
+    parts = (lowered.q, lowered.k, lowered.v, lowered.logit)
+    sizes = [size for lowering, _ in parts for size in lowering.sizes()]
+    sizes += [loop.extent for loop in (*lowered.loops, lowered.i, lowered.j)]
+    symbols = symbol_names([*sizes, *index_sizes(lowered.out)])
+    text = Text(group, lowered.loops, symbols)
+    text.define("MM_DEPTH", lowered.depth)
+    text.define("MM_VALUES", lowered.width)
+    text.define("MM_KEYS_INNER", int(_is_inner(*lowered.k, lowered.j)))
+    text.lines.append("")
+    text.count("mm_batches", (loop.extent for loop in lowered.loops))
+    text.count("mm_queries", (lowered.i.extent,))
+    text.count("mm_keys", (lowered.j.extent,))
+    text.place()
+    text.function("mm_q", ", int64_t i, int64_t d", *lowered.q)
+    text.function("mm_k", ", int64_t j, int64_t d", *lowered.k)
+    text.function("mm_v", ", int64_t j, int64_t e", *lowered.v)
+    text.function("mm_score", ", int64_t i, int64_t j, float given", *lowered.logit)
+    limits = ", int64_t i0, int64_t i1, int64_t j0, int64_t j1"
+    test = mask_test(*lowered.logit, lowered.i, lowered.j)
+    pointers = text.pointers(lowered.logit[0], lowered.logit[0].needed(lowered.logit[1]))
+    text.raw("bool", "mm_is_masked", limits, [*pointers, *test])
+    # Conversions on the way to the result are what storing does.
+    result = ElementLowering(group, given=attention.mixed.output)
+    made = result.value(attention.mixed.output, ())
+    store = (len(group.inputs), lowered.out, made, group.outputs[0])
+    text.store("mm_out", ", int64_t i, int64_t e, float given", result, [store])
+    hand_written = (kernel_text.read("host/tile.h"), kernel_text.read("host/attention.h"))
+    code = "\n".join([*text.lines, *hand_written])
+    buffers = len(group.inputs) + 1
+    return KernelSource(
+        name, Dialect.HOST, code, "mm_kernel", buffers, len(symbols), symbols=tuple(symbols)
+    )
+
+
+def _is_inner(lowering: ElementLowering, number: int, loop: Loop) -> bool:
+    """True if neighbours along a loop are neighbours in memory, in every load."""
+    loads = lowering.loads(lowering.needed(number))
+    return (
+        bool(loads)
+        and all(_factor(load, loop) in (0, 1) for load in loads)
+        and any(_factor(load, loop) == 1 for load in loads)
+    )
+
+
+def _factor(load: Load, loop: Loop) -> object:
+    return load.index.factor(loop)

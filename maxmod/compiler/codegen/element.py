@@ -1,0 +1,292 @@
+"""Element functions: values of a group at chosen positions, as C functions of hand-written text.
+
+A hand-written kernel knows its loops and calls short generated functions for what it loads, for
+what happens to a value between its steps, and for what it stores. They are pure: positions in,
+scalar out, so that a compiler can inline and vectorise them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from maxmod import ir
+from maxmod.affine import (
+    Index,
+    Loop,
+    SplitNeeded,
+    Unfusable,
+    flat_index,
+    of_loop,
+)
+from maxmod.compiler.codegen.emit import (
+    apply_text,
+    compute_type,
+    index_text,
+    loaded,
+    size_text,
+    storage_type,
+    stored,
+)
+from maxmod.compiler.codegen.lower import (
+    MAX_SPLITS,
+    Apply,
+    Load,
+    Lowering,
+    Reduction,
+    split_loops,
+)
+from maxmod.compiler.fusion.group import FusionGroup
+from maxmod.dim import Dim, Size, product
+from maxmod.op import lookup
+
+
+class ElementLowering(Lowering):
+    """Lowers values of a group at positions that the caller chooses.
+
+    Args:
+        group: The group.
+        given: The value that the hand-written text has computed: the argument `given` of the
+            element function.
+
+    Attributes:
+        given_number: The instruction that stands for the argument; None if nothing needs it.
+        given_position: Where the argument is read.
+    """
+
+    def __init__(self, group: FusionGroup, given: ir.Value | None = None) -> None:
+        super().__init__(group, [], None, [])
+        self.given = given
+        self.given_number: int | None = None
+        self.given_position: tuple[Index, ...] = ()
+
+    def _make(self, value: ir.Value, position: tuple[Index, ...]) -> int:
+        if value is not self.given:
+            return super()._make(value, position)
+        if self.given_number is not None and position != self.given_position:
+            raise Unfusable("a computed value is read at two positions")
+        # A conversion to the type that it has stands for the value itself.
+        what = Apply(lookup("cast"), (), (("dtype", value.type.dtype),))
+        self.given_number = self.append(what, value, Index())
+        self.given_position = position
+        return self.given_number
+
+    def text(self, number: int) -> str:
+        """Returns the C statement of one instruction."""
+        instruction = self.instructions[number]
+        what = instruction.what
+        assert not isinstance(what, Reduction)
+        if number == self.given_number:
+            text = "given"
+        elif isinstance(what, Load):
+            text = loaded(what.stored, f"b{what.buffer}[{index_text(what.index)}]")
+        else:
+            text = apply_text(instruction, lambda arg: f"t{arg}")
+        return f"const {compute_type(instruction.dtype)} t{number} = {text};"
+
+    def needed(self, number: int) -> list[int]:
+        """Returns an instruction and everything that it is computed from, in order."""
+        found: set[int] = set()
+        pending = [number]
+        while pending:
+            current = pending.pop()
+            if current not in found:
+                found.add(current)
+                what = self.instructions[current].what
+                pending += what.args if isinstance(what, Apply) else ()
+        return sorted(found)
+
+    def loads(self, numbers: Iterable[int]) -> list[Load]:
+        """Returns the loads among instructions."""
+        found = (self.instructions[number].what for number in numbers)
+        return [what for what in found if isinstance(what, Load)]
+
+    def sizes(self) -> list[Size | Dim]:
+        """Returns every size that the text mentions."""
+        found: list[Size | Dim] = []
+        for instruction in self.instructions:
+            what = instruction.what
+            if isinstance(what, Apply):
+                found += [value for _, value in what.attrs if isinstance(value, Dim)]
+            index = what.index if isinstance(what, (Load, Apply)) else None
+            if index is not None:
+                found += index_sizes(index)
+        return found
+
+
+def index_sizes(index: Index) -> list[Size]:
+    """Returns the sizes in an index."""
+    return [index.const, *(factor for _, factor in index.terms)]
+
+
+def position_through_views(
+    group: FusionGroup, value: ir.Value, result: ir.Value, position: Sequence[Index]
+) -> Index:
+    """Returns where an element of a value stands in a view of the whole of it, row-major.
+
+    Args:
+        group: Holds the nodes between.
+        value: What is viewed.
+        result: The view; it has the same elements in another order.
+        position: The position of the element in `value`.
+
+    Raises:
+        Unfusable: If the place is not an affine function of the position.
+    """
+    if product(value.type.sizes) != product(result.type.sizes):
+        raise Unfusable("a view of a part")
+    loops = [Loop(f"y{axis}", size) for axis, size in enumerate(result.type.sizes)]
+    start = [of_loop(loop) for loop in loops]
+    for _ in range(MAX_SPLITS):
+        lowering = ElementLowering(group, given=value)
+        try:
+            lowering.value(result, tuple(start))
+        except SplitNeeded as split:
+            loops, start = split_loops(loops, start, split)
+            continue
+        flat = flat_index(start, result.type.sizes)
+        return flat.substituted(_inverse(lowering.given_position, position, flat))
+    raise Unfusable("too many loops would be needed")
+
+
+def _inverse(found: Sequence[Index], position: Sequence[Index], flat: Index) -> dict[Loop, Index]:
+    """Returns the value of each loop over the view at which it reads `position`."""
+    values: dict[Loop, Index] = {}
+    for index, target in zip(found, position, strict=True):
+        if index == Index() and target == Index():
+            continue
+        if len(index.terms) != 1 or index.const != 0 or index.terms[0][1] != 1:
+            raise Unfusable("a view that joins axes")
+        loop = index.terms[0][0]
+        if loop in values:
+            raise Unfusable("a view that reads a diagonal")
+        values[loop] = target
+    if any(loop not in values for loop, _ in flat.terms):
+        raise Unfusable("a view that repeats elements")
+    return values
+
+
+# ---- text ----------------------------------------------------------------------------------------
+
+
+class Text:
+    """The generated text in front of a hand-written kernel.
+
+    Args:
+        group: What the kernel computes.
+        loops: Loops over batch axes and the like; the kernel counts them with one number.
+        symbols: Names of the sizes that are arguments.
+    """
+
+    def __init__(self, group: FusionGroup, loops: Sequence[Loop], symbols: Sequence[str]) -> None:
+        self.loops = list(loops)
+        self.symbols = list(symbols)
+        values = (*group.inputs, *group.outputs)
+        self._types = [storage_type(value.type.dtype) for value in values]
+        self._input_count = len(values) - len(group.outputs)
+        self.lines = [*self._argument_types(), ""]
+
+    def define(self, name: str, value: Size) -> None:
+        """Adds a constant."""
+        self.lines.append(f"#define {name} {value}")
+
+    def count(self, name: str, sizes: Iterable[Size]) -> None:
+        """Adds a function that returns the product of sizes."""
+        shown = " * ".join(f"(int64_t){size_text(size)}" for size in sizes) or "1"
+        head = f"MM_INLINE int64_t {name}(const mm_args g)"
+        self.lines += [head, "{", *self._symbols(), f"    return {shown};", "}", ""]
+
+    def place(self, name: str = "mm_place") -> None:
+        """Adds the function that turns a number into the loop variables."""
+        lines = [f"MM_INLINE mm_at {name}(const mm_args g, int64_t number)", "{"]
+        lines += [*self._symbols(), "    mm_at at;"]
+        for loop in reversed(self.loops[1:]):
+            extent = size_text(loop.extent)
+            lines += [f"    at.{loop.name} = number % {extent};", f"    number /= {extent};"]
+        last = self.loops[0].name if self.loops else "none"
+        self.lines += [*lines, f"    at.{last} = number;", "    return at;", "}", ""]
+
+    def function(
+        self, name: str, parameters: str, lowering: ElementLowering, number: int, kind: str = ""
+    ) -> None:
+        """Adds an element function that returns an instruction.
+
+        Args:
+            name: Its name.
+            parameters: Parameters after `g` and `at`, with types.
+            lowering: The instructions.
+            number: Which of them is returned.
+            kind: The C type, if it is not that of the instruction.
+        """
+        kind = kind or compute_type(lowering.instructions[number].dtype)
+        body = self.body(lowering, [number])
+        self.raw(kind, name, parameters, [*body, f"return t{number};"])
+
+    def store(
+        self,
+        name: str,
+        parameters: str,
+        lowering: ElementLowering,
+        stores: Sequence[tuple[int, Index, int, ir.Value]],
+    ) -> None:
+        """Adds an element function that writes results: (buffer, position, instruction, value)."""
+        lines = self.body(lowering, [number for _, _, number, _ in stores])
+        for buffer, _, _, _ in stores:
+            lines.append(f"{self._types[buffer]} *const restrict b{buffer} = g.b{buffer};")
+        for buffer, index, number, value in stores:
+            text = stored(value.type.dtype, f"t{number}")
+            lines.append(f"b{buffer}[{index_text(index)}] = {text};")
+        self.raw("void", name, parameters, lines)
+
+    def body(self, lowering: ElementLowering, numbers: Sequence[int]) -> list[str]:
+        """Returns the statements that compute instructions."""
+        needed = sorted({n for number in numbers for n in lowering.needed(number)})
+        return [*self.pointers(lowering, needed), *map(lowering.text, needed)]
+
+    def pointers(self, lowering: ElementLowering, numbers: Iterable[int]) -> list[str]:
+        """Returns the declarations of the buffers that instructions read."""
+        buffers = sorted({load.buffer for load in lowering.loads(numbers)})
+        return [f"const {self._types[b]} *const restrict b{b} = g.b{b};" for b in buffers]
+
+    def raw(self, kind: str, name: str, parameters: str, lines: Sequence[str]) -> None:
+        """Adds a function of any lines; they can use the loop variables and sizes."""
+        head = f"MM_INLINE {kind} {name}(const mm_args g, const mm_at at{parameters})"
+        loops = [f"const int64_t {loop.name} = at.{loop.name};" for loop in self.loops]
+        body = [*self._symbols(), *(f"    {line}" for line in (*loops, *lines))]
+        self.lines += [head, "{", *body, "}", ""]
+
+    def _symbols(self) -> list[str]:
+        return [f"    const int64_t s_{symbol} = g.s_{symbol};" for symbol in self.symbols]
+
+    def _argument_types(self) -> list[str]:
+        fields = []
+        loads = []
+        for number, kind in enumerate(self._types):
+            const = "const " if number < self._input_count else ""
+            fields.append(f"    {const}{kind} *b{number};")
+            loads.append(f"    g.b{number} = mm_buffers[{number}];")
+        for number, symbol in enumerate(self.symbols):
+            fields.append(f"    int64_t s_{symbol};")
+            loads.append(f"    g.s_{symbol} = mm_scalars[{number}];")
+        names = [loop.name for loop in self.loops] or ["none"]
+        return [
+            "typedef struct {",
+            *fields,
+            "} mm_args;",
+            "",
+            "typedef struct {",
+            *(f"    int64_t {name};" for name in names),
+            "} mm_at;",
+            "",
+            "MM_INLINE mm_args mm_arguments(void *const *mm_buffers, const int64_t *mm_scalars)",
+            "{",
+            "    mm_args g;",
+            *loads,
+            "    return g;",
+            "}",
+        ]
+
+
+def symbol_names(sizes: Iterable[Size | Dim]) -> list[str]:
+    """Returns the names in sizes, sorted."""
+    names = {s.name for size in sizes if isinstance(size, Dim) for s in size.parameters}
+    return sorted(names)

@@ -1,0 +1,186 @@
+"""Which blocks of attention scores are certainly masked, from the ops that make the scores.
+
+A score is masked where it is -inf: `where(condition, score, -inf)`, or the score plus that of 0.
+Conditions are comparisons of whole numbers that rise or fall along the queries and keys, such as
+`position of the query >= position of the key`. Over a block, such a comparison is false everywhere
+if it is false between the largest value on the left and the smallest on the right, and both stand
+in a corner. What cannot be judged so counts as not masked.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from maxmod.affine import Loop
+from maxmod.compiler.codegen.element import ElementLowering
+from maxmod.compiler.codegen.emit import compute_type
+from maxmod.compiler.codegen.lower import Apply, Load
+
+_MAX_DEPTH = 32
+
+
+class _Slope(NamedTuple):
+    """How a number changes along queries and keys: -1 falls, 0 stays, 1 rises."""
+
+    i: int
+    j: int
+
+
+def mask_test(lowering: ElementLowering, number: int, i: Loop, j: Loop) -> list[str]:
+    """Returns the body of `mm_is_masked`, for queries i0 to i1 and keys j0 to j1.
+
+    Args:
+        lowering: The instructions of one score.
+        number: The score.
+        i: The loop over queries.
+        j: The loop over keys.
+    """
+    test = _Test(lowering, i, j)
+    condition = test.is_masked(number, 0)
+    return [*test.lines, f"return {condition or 'false'};"]
+
+
+class _Test:
+    """Builds the expression of one test."""
+
+    def __init__(self, lowering: ElementLowering, i: Loop, j: Loop) -> None:
+        self.lowering = lowering
+        self.i = i
+        self.j = j
+        self.lines: list[str] = []
+
+    def _apply(self, number: int) -> tuple[str, tuple[int, ...]]:
+        what = self.lowering.instructions[number].what
+        if number == self.lowering.given_number or not isinstance(what, Apply):
+            return "", ()
+        return what.op.name, what.args
+
+    def is_masked(self, number: int, depth: int) -> str:
+        """Returns a condition under which a score is -inf in the whole block, or ''."""
+        name, args = self._apply(number)
+        if depth > _MAX_DEPTH:
+            return ""
+        if name == "add":
+            return _either(*(self.is_masked(arg, depth + 1) for arg in args))
+        if name == "cast":
+            return self.is_masked(args[0], depth + 1)
+        if name != "select":
+            return ""
+        condition, chosen, other = args
+        if self._is_lowest(other):
+            inner = self.is_masked(chosen, depth + 1)
+            return _either(self.is_never(condition, depth + 1), inner)
+        if self._is_lowest(chosen):
+            inner = self.is_masked(other, depth + 1)
+            return _either(self.is_always(condition, depth + 1), inner)
+        return ""
+
+    def _is_lowest(self, number: int) -> bool:
+        what = self.lowering.instructions[number].what
+        if isinstance(what, Apply) and what.op.name == "cast" and what.args:
+            return self._is_lowest(what.args[0])
+        if not isinstance(what, Apply) or what.op.name != "full":
+            return False
+        value = dict(what.attrs)["value"]
+        return isinstance(value, float) and value == -math.inf
+
+    def is_never(self, number: int, depth: int) -> str:
+        """Returns a condition under which a comparison is false in the whole block, or ''."""
+        name, args = self._apply(number)
+        if depth > _MAX_DEPTH:
+            return ""
+        if name == "logical_and":
+            return _either(*(self.is_never(arg, depth + 1) for arg in args))
+        if name == "logical_or":
+            return _both(*(self.is_never(arg, depth + 1) for arg in args))
+        if name == "logical_not":
+            return self.is_always(args[0], depth + 1)
+        return self._compared(name, args, never=True)
+
+    def is_always(self, number: int, depth: int) -> str:
+        """Returns a condition under which a comparison is true in the whole block, or ''."""
+        name, args = self._apply(number)
+        if depth > _MAX_DEPTH:
+            return ""
+        if name == "logical_and":
+            return _both(*(self.is_always(arg, depth + 1) for arg in args))
+        if name == "logical_or":
+            return _either(*(self.is_always(arg, depth + 1) for arg in args))
+        if name == "logical_not":
+            return self.is_never(args[0], depth + 1)
+        return self._compared(name, args, never=False)
+
+    def _compared(self, name: str, args: tuple[int, ...], never: bool) -> str:
+        sign = {"greater": ">", "greater_equal": ">="}.get(name)
+        if sign is None:
+            return ""
+        left, right = args
+        slopes = self._slope(left), self._slope(right)
+        if slopes[0] is None or slopes[1] is None:
+            return ""
+        # Never: even the largest left is not above the smallest right. Always: the reverse.
+        a = self._corner(left, slopes[0], largest=never)
+        b = self._corner(right, slopes[1], largest=not never)
+        return f"!({a} {sign} {b})" if never else f"({a} {sign} {b})"
+
+    def _corner(self, number: int, slope: _Slope, largest: bool) -> str:
+        """Adds the statements that compute a number in a corner, and returns its name."""
+        i = "i1" if (slope.i > 0) == largest else "i0"
+        j = "j1" if (slope.j > 0) == largest else "j0"
+        name = f"corner{len(self.lines)}"
+        kind = compute_type(self.lowering.instructions[number].dtype)
+        statements = [self.lowering.text(n) for n in self.lowering.needed(number)]
+        body = " ".join((f"const int64_t i = {i}, j = {j};", *statements, f"{name} = t{number};"))
+        self.lines += [f"{kind} {name};", f"{{ {body} }}"]
+        return name
+
+    def _slope(self, number: int, depth: int = 0) -> _Slope | None:
+        instruction = self.lowering.instructions[number]
+        what = instruction.what
+        if depth > _MAX_DEPTH or not instruction.dtype.is_signed_integral():
+            return None
+        if isinstance(what, Load):
+            moves = what.index.factor(self.i) != 0 or what.index.factor(self.j) != 0
+            return None if moves else _Slope(0, 0)
+        name, args = self._apply(number)
+        assert isinstance(what, Apply)
+        if name == "iota" and what.index is not None:
+            return _slope_of(what.index.factor(self.i), what.index.factor(self.j))
+        slopes = [self._slope(arg, depth + 1) for arg in args]
+        if any(slope is None for slope in slopes):
+            return None
+        known = [slope for slope in slopes if slope is not None]
+        if all(slope == (0, 0) for slope in known):  # sources and what is made of them
+            return None if what.index is not None else _Slope(0, 0)
+        if name == "cast":
+            return known[0]
+        if name == "negate":
+            return _Slope(-known[0].i, -known[0].j)
+        if name == "add":
+            return _sum(known[0], known[1])
+        if name == "sub":
+            return _sum(known[0], _Slope(-known[1].i, -known[1].j))
+        return None
+
+
+def _slope_of(i: object, j: object) -> _Slope | None:
+    if not (isinstance(i, int) and isinstance(j, int)):  # the sign is not known
+        return None
+    return _Slope((i > 0) - (i < 0), (j > 0) - (j < 0))
+
+
+def _sum(a: _Slope, b: _Slope) -> _Slope | None:
+    """The slope of a sum; None if the terms move against each other."""
+    if a.i * b.i < 0 or a.j * b.j < 0:
+        return None
+    return _Slope(a.i or b.i, a.j or b.j)
+
+
+def _either(*conditions: str) -> str:
+    known = [condition for condition in conditions if condition]
+    return f"({' || '.join(known)})" if known else ""
+
+
+def _both(*conditions: str) -> str:
+    return f"({' && '.join(conditions)})" if all(conditions) else ""

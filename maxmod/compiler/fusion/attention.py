@@ -1,0 +1,259 @@
+"""Finds attention: softmax(f(queries @ keys^T)) @ values, with f made of elementwise ops.
+
+The softmax is what the composite op becomes: exp(x - max x), divided by its sum. Everything from
+the first product to the second becomes one group, because nobody else reads the scores; views and
+cheap ops around queries, keys, values and result join where their positions can be followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from maxmod import ir
+from maxmod.affine import Unfusable
+from maxmod.compiler.codegen.attention import lower_attention
+from maxmod.compiler.fusion import rules
+from maxmod.compiler.fusion.group import Attention, FusionGroup
+from maxmod.dim import product
+from maxmod.op import Kind
+
+MAX_NODES = 64  # of the ops between the products; a search that takes longer is no use
+
+
+class AttentionFinder:
+    """Finds the attention groups of a graph.
+
+    Args:
+        graph: The graph, with composite ops expanded.
+        order: Position of each node.
+        producer: Node that makes each value.
+        users: Nodes that read each value.
+    """
+
+    def __init__(
+        self,
+        graph: ir.Graph,
+        order: Mapping[ir.Node, int],
+        producer: Mapping[ir.Value, ir.Node],
+        users: Mapping[ir.Value, list[ir.Node]],
+    ) -> None:
+        self.graph = graph
+        self.order = order
+        self.producer = producer
+        self.users = users
+        self.results = set(graph.results)
+
+    def run(self) -> list[FusionGroup]:
+        """Returns the groups."""
+        groups = []
+        for node in self.graph.nodes:
+            if node.op.kind is Kind.CONTRACT and min(v.type.rank for v in node.inputs) > 1:
+                group = self._match(node)
+                if group is not None:
+                    groups.append(group)
+        return groups
+
+    def _match(self, mixed: ir.Node) -> FusionGroup | None:
+        found = self._softmax(mixed.inputs[0])
+        if found is None:
+            return None
+        logits, nodes = found
+        nodes.append(mixed)
+        scores = self._scores(logits)
+        if scores is None or 0 in scores.output.type.sizes or 0 in mixed.output.type.sizes:
+            return None
+        path = self._path(logits, scores)
+        if path is None:
+            return None
+        nodes += [*path, scores]
+        if not self._is_private(nodes, mixed.output):
+            return None
+        attention = Attention(scores, logits, mixed)
+        return self._grown(nodes, attention)
+
+    def _softmax(self, weights: ir.Value) -> tuple[ir.Value, list[ir.Node]] | None:
+        """Returns what a softmax over the last axis is taken of, and its nodes."""
+        nodes = []
+        division = self.producer.get(weights)
+        while division is not None and division.op.name == "cast":
+            nodes.append(division)
+            division = self.producer.get(division.inputs[0])
+        if division is None or division.op.name != "true_div":
+            return None
+        exponential = self.producer.get(division.inputs[0])
+        total = self._row_reduction(division.inputs[1], "add")
+        if exponential is None or total is None or total.inputs != exponential.outputs:
+            return None
+        shifted = self.producer.get(exponential.inputs[0])
+        if exponential.op.name != "exp" or shifted is None or shifted.op.name != "sub":
+            return None
+        logits, top = shifted.inputs
+        largest = self._row_reduction(top, "maximum")
+        if largest is None or largest.inputs[0] is not logits or logits.type.rank < 2:
+            return None
+        return logits, [*nodes, division, exponential, total, shifted, largest]
+
+    def _row_reduction(self, value: ir.Value, combine: str) -> ir.Node | None:
+        node = self.producer.get(value)
+        if node is None or node.op.combine != combine:
+            return None
+        return node if node.kwargs["axis"] == node.inputs[0].type.rank - 1 else None
+
+    def _scores(self, logits: ir.Value) -> ir.Node | None:
+        """Returns the product that the logits are made of, if there is exactly one."""
+        count, inner = product(logits.type.sizes), logits.type.sizes[-2:]
+        found = []
+        pending, seen = [logits], set()
+        while pending:
+            node = self.producer.get(pending.pop())
+            if node is None or node in seen or len(seen) > MAX_NODES:
+                continue
+            seen.add(node)
+            sizes = node.outputs[0].type.sizes
+            if node.op.kind is Kind.CONTRACT:
+                if product(sizes) == count and sizes[-2:] == inner:
+                    found.append(node)
+            elif node.op.kind in (Kind.ELEMENTWISE, Kind.VIEW):
+                pending += node.inputs
+        if len(found) != 1 or min(value.type.rank for value in found[0].inputs) < 2:
+            return None
+        return found[0]
+
+    def _path(self, logits: ir.Value, scores: ir.Node) -> list[ir.Node] | None:
+        """Returns the nodes between the product and the logits; None if one cannot be fused."""
+        depends: dict[ir.Value, bool] = {scores.output: True}
+        for node in self.graph.nodes[self.order[scores] + 1 :]:
+            inside = node.op.kind in (Kind.ELEMENTWISE, Kind.VIEW)
+            depends.update(
+                (value, inside and any(depends.get(x, False) for x in node.inputs))
+                for value in node.outputs
+            )
+            if logits in node.outputs:
+                break
+        path = []
+        pending, seen = [logits], {scores}
+        while pending:
+            node = self.producer.get(pending.pop())
+            if node is None or node in seen or not depends.get(node.outputs[0], False):
+                continue
+            seen.add(node)
+            if not rules.can_fuse(node):
+                return None
+            path.append(node)
+            pending += node.inputs
+        return path
+
+    def _is_private(self, nodes: list[ir.Node], result: ir.Value) -> bool:
+        """True if nobody else reads what the nodes make."""
+        inside = set(nodes)
+        for node in nodes:
+            for value in node.outputs:
+                if value is result:
+                    continue
+                if value in self.results or any(u not in inside for u in self.users[value]):
+                    return False
+        return True
+
+    # ---- what joins ------------------------------------------------------------------------------
+
+    def _grown(self, nodes: list[ir.Node], attention: Attention) -> FusionGroup | None:
+        """Returns the group with as much around it as can be lowered; None if it cannot be."""
+        group = self._group(nodes, attention, attention.mixed.output)
+        optional = self._optional(nodes)
+        trailing = self._trailing(attention.mixed.output)
+        if self._try(group, [*optional, *trailing], trailing):
+            return group
+        if not self._lowers(group):
+            return None
+        for node in trailing:
+            if not self._try(group, [node], [node]):
+                break
+        for node in optional:
+            if any(value in group.inputs for value in node.outputs):
+                self._try(group, [node], [])
+        return group
+
+    def _group(self, nodes: list[ir.Node], attention: Attention, result: ir.Value) -> FusionGroup:
+        members = {node: self.order[node] for node in nodes}
+        group = FusionGroup(members, result.type.sizes, [result], template=attention)
+        group.reasons.append("softmax(q k^T) v: the scores stay in the cache")
+        return group
+
+    def _try(self, group: FusionGroup, nodes: list[ir.Node], trailing: list[ir.Node]) -> bool:
+        saved = (dict(group.nodes), group.domain, list(group.outputs))
+        group.nodes.update((node, self.order[node]) for node in nodes)
+        if trailing:
+            group.outputs = [trailing[-1].output]
+            group.domain = trailing[-1].output.type.sizes
+        if self._lowers(group):
+            return True
+        group.nodes, group.domain, group.outputs = saved
+        return False
+
+    def _lowers(self, group: FusionGroup) -> bool:
+        assert group.template is not None
+        try:
+            lower_attention(group, group.template)
+        except Unfusable as error:
+            group.reasons.append(f"something stays out: {error}")
+            return False
+        return True
+
+    def _trailing(self, value: ir.Value) -> list[ir.Node]:
+        """Returns the views and conversions that alone read the result, one after the other."""
+        found: list[ir.Node] = []
+        while value not in self.results and len(self.users.get(value, ())) == 1:
+            (node,) = self.users[value]
+            rounds = node.op.name == "cast" and node.output.type.dtype.is_float()
+            rounds = rounds and all(other.op is not node.op for other in found)
+            if not (rounds or node.op.kind is Kind.VIEW) or not rules.can_fuse(node):
+                break
+            found.append(node)
+            value = node.output
+        return found
+
+    def _optional(self, nodes: list[ir.Node]) -> list[ir.Node]:
+        """Returns producers that may join, users before producers."""
+        found: dict[ir.Node, None] = {}
+        inside = set(nodes)
+        pending = [value for node in nodes for value in node.inputs]
+        while pending:
+            node = self.producer.get(pending.pop(0))
+            if node is None or node in inside or not rules.can_fuse(node):
+                continue
+            if node.op.kind is Kind.ELEMENTWISE and not self._may_join(node, inside):
+                continue
+            inside.add(node)
+            found[node] = None
+            pending += node.inputs
+        return list(found)
+
+    def _may_join(self, node: ir.Node, inside: set[ir.Node]) -> bool:
+        """True for an elementwise op that is no dearer than reading its result."""
+        free = self._is_free(node) or self._is_scaling(node, inside)
+        return rules.is_cheap(node) and free
+
+    def _is_scaling(self, node: ir.Node, inside: set[ir.Node]) -> bool:
+        """True for an op on one value and numbers that nobody else needs."""
+        if node.output in self.results or any(u not in inside for u in self.users[node.output]):
+            return False
+        makers = (self.producer.get(value) for value in node.inputs)
+        return sum(maker is None or maker.op.kind is not Kind.SOURCE for maker in makers) <= 1
+
+    def _is_free(self, node: ir.Node) -> bool:
+        """True if a value is made of positions and numbers alone, as causal masks are."""
+        pending, seen = [node], {node}
+        while pending:
+            for value in pending.pop().inputs:
+                inner = self.producer.get(value)
+                if inner is None or len(seen) > MAX_NODES:
+                    return False
+                if inner in seen or inner.op.kind is Kind.SOURCE:
+                    continue
+                if inner.op.kind is not Kind.VIEW and not (
+                    inner.op.kind is Kind.ELEMENTWISE and rules.is_cheap(inner)
+                ):
+                    return False
+                seen.add(inner)
+                pending.append(inner)
+        return True

@@ -1,0 +1,232 @@
+"""Groups that a hand-written kernel computes: that they are found, and what they compute."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from compiler.graphs import compiled, f32, traced
+from ops.samples_attention import attention
+
+from maxmod import DType, Tensor, TensorType
+from maxmod import functional as F
+from maxmod.compiled import CompiledModel
+from maxmod.compiler.fusion.group import Attention
+from maxmod.compiler.fusion.plan import plan_groups
+from maxmod.compiler.passes.expand_composites import expand_composites
+from maxmod.compiler.passes.merge_common import merge_common
+from maxmod.device import CPU_REF
+
+
+def _random(*shape: int, seed: int = 4) -> Any:
+    return np.random.default_rng((seed, *shape)).normal(size=shape).astype(np.float32)
+
+
+def _attentions(fn: Callable[..., Any], *types: TensorType) -> int:
+    graph = merge_common(expand_composites(traced(fn, *types)))
+    groups = plan_groups(graph, templates=True)
+    return sum(isinstance(group.template, Attention) for group in groups)
+
+
+def _is_one_kernel(model: CompiledModel) -> bool:
+    return [kernel.name for kernel in model.kernels] == ["attention"] and (
+        "call" not in model.explain().split("== steps")[1].split("== kernel")[0]
+    )
+
+
+def _close(found: Tensor, wanted: Any, tolerance: float = 3e-6) -> None:
+    scale = max(1.0, float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0)))
+    np.testing.assert_allclose(
+        np.asarray(found.to_numpy(), np.float64), wanted, rtol=tolerance, atol=tolerance * scale
+    )
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.softmax(q @ k.T * 0.25) @ v
+
+
+def _by_hand(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    scores = q @ k.permute([0, 1, 3, 2]) * 0.25
+    e = F.exp(scores - F.max(scores))
+    return e / F.sum(e) @ v
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, scale=0.25, is_causal=True)
+
+
+def _window(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    row = F.unsqueeze(F.arange(0, q.shape[-2], dtype=DType.int64, device=q.device), 1)
+    column = F.arange(0, k.shape[-2], dtype=DType.int64, device=q.device)
+    seen = F.logical_and(row >= column, column > row - 5)
+    return F.softmax(F.where(seen, q @ k.T * 0.25, -math.inf)) @ v
+
+
+def _window_mask(rows: int, columns: int) -> Any:
+    row, column = np.ogrid[:rows, :columns]
+    return (row >= column) & (column > row - 5)
+
+
+# ---- attention ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fn", [_plain, _by_hand, _causal, _window])
+def test_attention_is_one_kernel(fn: Any) -> None:
+    """At sizes around those of tiles, panels and blocks."""
+    model = compiled(fn, f32("b", 2, "s", 16), f32("b", 2, "t", 16), f32("b", 2, "t", 24))
+    assert _is_one_kernel(model)
+    for b, s, t in [(1, 1, 1), (2, 3, 7), (1, 14, 33), (1, 31, 300), (3, 300, 31), (1, 40, 600)]:
+        q, k, v = _random(b, 2, s, 16), _random(b, 2, t, 16, seed=5), _random(b, 2, t, 24)
+        mask = _window_mask(s, t) if fn is _window else None
+        with np.errstate(all="ignore"):
+            wanted = attention(
+                *(x.astype(np.float64) for x in (q, k, v)), mask, 0.25, fn is _causal
+            )
+        _close(model(*(Tensor(x) for x in (q, k, v))), wanted)
+
+
+def test_attention_reads_and_writes_through_views() -> None:
+    """Queries, keys and values are parts of one array, and heads end side by side."""
+
+    def fn(x: Tensor) -> Tensor:
+        b, s, _ = x.shape
+        parts = [p.reshape([b, s, 3, 8]).permute([0, 2, 1, 3]) for p in F.chunk(x, 3, axis=-1)]
+        y = F.scaled_dot_product_attention(*parts, is_causal=True)
+        return y.permute([0, 2, 1, 3]).reshape([b, s, 24])
+
+    model = compiled(fn, f32("b", "s", 72))
+    assert _is_one_kernel(model)
+    assert model.memory_plan(b=2, s=9).arena_nbytes == 0
+    x = _random(2, 9, 72)
+    parts = [p.reshape(2, 9, 3, 8).transpose(0, 2, 1, 3) for p in np.split(x.astype("d"), 3, -1)]
+    wanted = attention(*parts, is_causal=True).transpose(0, 2, 1, 3).reshape(2, 9, 24)
+    _close(model(Tensor(x)), wanted)
+
+
+def test_what_follows_stays_outside() -> None:
+    model = compiled(lambda q, k, v: F.exp(_plain(q, k, v)).T, *[f32(2, 3, 8, 16)] * 3)
+    assert [kernel.name for kernel in model.kernels] == ["attention", "map_exp"]
+    q, k, v = (_random(2, 3, 8, 16, seed=n) for n in range(3))
+    wanted = np.exp(attention(*(x.astype("d") for x in (q, k, v)), scale=0.25)).swapaxes(-1, -2)
+    _close(model(Tensor(q), Tensor(k), Tensor(v)), wanted)
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+def test_query_heads_share_key_heads(repeat: bool) -> None:
+    def fn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if repeat:
+            b, s = k.shape[0], k.shape[2]
+            k, v = (
+                F.broadcast_to(F.unsqueeze(x, 2), [b, 2, 3, s, 16]).reshape([b, 6, s, 16])
+                for x in (k, v)
+            )
+        return F.scaled_dot_product_attention(q, k, v)
+
+    model = compiled(fn, f32("b", 6, "s", 16), f32("b", 2, "s", 16), f32("b", 2, "s", 16))
+    assert _is_one_kernel(model)
+    q, k, v = _random(2, 6, 9, 16), _random(2, 2, 9, 16), _random(2, 2, 9, 16, seed=6)
+    wanted = attention(*(x.astype("d") for x in (q, k, v)))
+    _close(model(*(Tensor(x) for x in (q, k, v))), wanted)
+
+
+@pytest.mark.parametrize("kind", ["bool", "float"])
+def test_masks_are_read_in_the_kernel(kind: str) -> None:
+    dtype = DType.bool if kind == "bool" else DType.float32
+    mask_type = TensorType(dtype, ["b", 1, 1, "t"], CPU_REF)
+    model = compiled(
+        lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, m, is_causal=True),
+        f32("b", 2, "s", 16),
+        f32("b", 2, "t", 16),
+        f32("b", 2, "t", 16),
+        mask_type,
+    )
+    assert _is_one_kernel(model)
+    q, k, v = _random(3, 2, 40, 16), _random(3, 2, 40, 16, seed=7), _random(3, 2, 40, 16, seed=8)
+    mask = np.random.default_rng(0).integers(0, 2, (3, 1, 1, 40)).astype(bool)
+    mask[..., 0] = True
+    mask = mask if kind == "bool" else np.where(mask, 0, -1e9).astype(np.float32)
+    wanted = attention(*(x.astype("d") for x in (q, k, v)), mask, is_causal=True)
+    _close(model(*(Tensor(x) for x in (q, k, v, mask))), wanted)
+
+
+def test_a_position_that_is_data_moves_the_mask() -> None:
+    """Decoding: the query stands at a position that is an argument."""
+
+    def fn(q: Tensor, k: Tensor, v: Tensor, start: Tensor) -> Tensor:
+        row = F.unsqueeze(F.arange(0, q.shape[-2], dtype=DType.int64, device=q.device), 1) + start
+        column = F.arange(0, k.shape[-2], dtype=DType.int64, device=q.device)
+        return F.softmax(F.where(row >= column, q @ k.T * 0.25, -math.inf)) @ v
+
+    start = TensorType(DType.int64, [1], CPU_REF)
+    model = compiled(fn, f32(2, "s", 16), f32(2, "t", 16), f32(2, "t", 16), start)
+    q, k, v = _random(2, 3, 16), _random(2, 500, 16), _random(2, 500, 16, seed=9)
+    for first in (0, 40, 255, 256, 497):
+        found = model(Tensor(q), Tensor(k), Tensor(v), Tensor([first], dtype=DType.int64))
+        mask = np.arange(3)[:, None] + first >= np.arange(500)
+        _close(found, attention(*(x.astype("d") for x in (q, k, v)), mask, 0.25))
+
+
+@pytest.mark.parametrize("dtype", [DType.bfloat16, DType.float16])
+def test_half_types_are_computed_in_float32(dtype: DType) -> None:
+    t = TensorType(dtype, ["b", 2, "s", 16], CPU_REF)
+    model = compiled(lambda q, k, v: F.scaled_dot_product_attention(q, k, v), t, t, t)
+    assert _is_one_kernel(model)
+    arrays = [Tensor(_random(2, 2, 40, 16, seed=n)).cast(dtype) for n in range(3)]
+    wanted = attention(*(a.cast(DType.float64).to_numpy() for a in arrays))
+    found = model(*arrays)
+    assert found.dtype is dtype
+    _close(found.cast(DType.float32), wanted, float(DType.finfo(dtype).eps))
+
+
+def test_nan_and_infinity_are_those_of_softmax() -> None:
+    model = compiled(_window, *[f32(1, "s", 16)] * 3)
+    q, k, v = _random(1, 600, 16), _random(1, 600, 16, seed=1), _random(1, 600, 16, seed=2)
+    q[0, 5] = np.nan
+    q[0, 300, 0] = np.inf
+    k[0, 400, 0] = -np.inf
+    scores = np.where(_window_mask(600, 600), (q @ k.swapaxes(1, 2)).astype("d") * 0.25, -np.inf)
+    with np.errstate(all="ignore"):
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        wanted = weights / weights.sum(-1, keepdims=True) @ v
+    assert np.isnan(wanted).any(axis=-1).sum() > 2
+    _close(model(Tensor(q), Tensor(k), Tensor(v)), wanted)
+
+
+def test_queries_without_keys_give_nan() -> None:
+    def fn(q: Tensor, k: Tensor, v: Tensor, m: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, m)
+
+    mask_type = TensorType(DType.bool, ["s", "t"], CPU_REF)
+    model = compiled(fn, f32(2, "s", 16), f32(2, "t", 16), f32(2, "t", 16), mask_type)
+    mask = np.ones((20, 40), bool)
+    mask[3] = False
+    q, k = Tensor(_random(2, 20, 16)), Tensor(_random(2, 40, 16))
+    found = model(q, k, k, Tensor(mask)).to_numpy()
+    assert np.isnan(found[:, 3]).all()
+    assert not np.isnan(np.delete(found, 3, axis=1)).any()
+
+
+H = f32("b", 2, "s", 16)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda q, k, v: (F.softmax(q @ k.T) @ v, F.softmax(q @ k.T)),  # the weights are a result
+        lambda q, k, v: F.softmax(q @ k.T, axis=-2) @ v,  # another axis
+        lambda q, k, v: F.softmax(F.softmax(q @ k.T)) @ v,  # more than pointwise in between
+        lambda q, k, v: F.exp(q @ k.T) @ v,
+        lambda q, k, v: F.softmax(q @ k.T + (q @ k.T).permute([0, 1, 3, 2])) @ v,
+    ],
+)
+def test_what_is_no_attention(fn: Any) -> None:
+    assert _attentions(fn, H, H, H) == 0
+
+
+def test_attention_of_a_causal_mask_leaves_blocks_out() -> None:
+    text = compiled(_causal, H, H, H).kernels[0].code
+    assert "return (!(corner0 >= corner2));" in text
+    assert "return false;" in compiled(_plain, H, H, H).kernels[0].code
