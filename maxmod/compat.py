@@ -52,8 +52,8 @@ PATHS = {
     "max.graph.ops": "maxmod.graph.ops",
     "max.graph.ops.random": "maxmod.graph.ops.random",
     "max.graph.type": "maxmod.graph.type",
-    "max.graph.value": "maxmod.graph_builder",
-    "max.graph.weight": "maxmod.graph_builder",
+    "max.graph.value": "maxmod.graph_values",
+    "max.graph.weight": "maxmod.graph_values",
     "max.random": "maxmod.random",
     "max.tensor": "maxmod.tensor",
     **{

@@ -8,7 +8,8 @@ from typing import Any
 from maxmod.dim import AlgebraicDim, Dim, Size, SymbolicDim, as_size
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, ShapeError, TraceError
-from maxmod.graph_builder import BufferValue, Graph, TensorValue, current_tracer
+from maxmod.graph_builder import Graph
+from maxmod.graph_values import BufferValue, TensorValue, current_tracer
 from maxmod.op import bind
 from maxmod.op import call as call_function
 from maxmod.operands import strong

@@ -53,6 +53,7 @@ LAYERS = {
     "random": 7,
     "graph_builder": 7,
     "graph_ops": 7,
+    "graph_values": 7,
     "compiler": 7,
     "compiled": 8,
     "program": 8,

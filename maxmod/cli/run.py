@@ -45,7 +45,8 @@ def _run(script: str, force: bool) -> int:
     except (BrokenPipeError, KeyboardInterrupt):
         raise
     except Exception as error:
-        sys.excepthook(type(error), error, _of_script(error.__traceback__))
+        error.__traceback__ = _of_script(error.__traceback__)
+        sys.excepthook(type(error), error, error.__traceback__)
         return 1
     return 0
 

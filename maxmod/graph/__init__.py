@@ -5,7 +5,8 @@ from __future__ import annotations
 from maxmod.device import DeviceKind, DeviceRef
 from maxmod.dim import AlgebraicDim, Dim, DimLike, Shape, ShapeLike, StaticDim, SymbolicDim
 from maxmod.graph import ops
-from maxmod.graph_builder import BufferValue, Graph, TensorValue, Value, Weight
+from maxmod.graph_builder import Graph
+from maxmod.graph_values import BufferValue, TensorValue, Value, Weight
 from maxmod.layouts import ConvInputLayout, FilterLayout, InterpolationMode
 from maxmod.tensor_type import BufferType, TensorType, Type
 

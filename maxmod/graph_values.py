@@ -1,0 +1,234 @@
+"""Values of a graph that is built by hand, and the tracer that makes them.
+
+Values are tensors without data, so every op, method and operator of `Tensor` works on them; what is
+named otherwise in a graph (`device` is a `DeviceRef`, a buffer has to be loaded) is added here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from maxmod import ir
+from maxmod.device import DeviceRef
+from maxmod.dim import ShapeLike
+from maxmod.dtype import DType
+from maxmod.errors import ArgumentError, NoGraphError, OperandError
+from maxmod.op import Op, call, innermost
+from maxmod.operands import as_strong, is_strong
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import BufferType, TensorType
+from maxmod.trace import Tracer
+
+
+class Value(Tensor):
+    """A value of a graph: a `TensorValue` or a `BufferValue`."""
+
+    __slots__ = ()
+
+    # There are no items to go through: the sizes may be unknown. None, so that these are no
+    # iterables for `isinstance` either.
+    __iter__ = None
+    __contains__ = None
+
+    def __init__(self, *args: Any) -> None:
+        """Does nothing; `of` and `TensorValue.__new__` make values."""
+
+    @classmethod
+    def of(cls, value: ir.Value) -> Any:
+        """Makes the tensor of a value of the graph."""
+        self = object.__new__(cls)
+        self._set(None, value.type)
+        self._value = value
+        return self
+
+    @property
+    def device(self) -> DeviceRef:  # type: ignore[override]
+        """Where the value lives, as a `DeviceRef`."""
+        return self._type._device
+
+    @property
+    def tensor(self) -> TensorValue:
+        """The value itself, if it is a tensor; `TypeError` otherwise."""
+        if not isinstance(self, TensorValue):
+            raise OperandError(f"tensor: expected a TensorValue, got {type(self).__name__}.")
+        return self
+
+    @property
+    def buffer(self) -> BufferValue:
+        """The value itself, if it is a buffer; `TypeError` otherwise."""
+        if not isinstance(self, BufferValue):
+            raise OperandError(f"buffer: expected a BufferValue, got {type(self).__name__}.")
+        return self
+
+    def _realize(self) -> None:
+        if isinstance(innermost(), Tracer):
+            super()._realize()
+        raise NoGraphError(
+            f"No graph found: {self._type.short()} is a value of a graph and has no data. Hint: "
+            "use it inside `with graph:`, and run the graph with InferenceSession().load(graph)."
+        )
+
+
+class TensorValue(Value):
+    """A tensor of a graph.
+
+    Args:
+        value: A value of the current graph, a tensor, which becomes a constant, or a `Dim`.
+
+    Raises:
+        TypeError: For anything else; `ops.constant` takes numbers.
+        LookupError: If no graph is being built.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, value: Any) -> TensorValue:
+        if isinstance(value, TensorValue):
+            return value
+        if not is_strong(value):
+            raise OperandError(
+                f"TensorValue: expected a value of a graph or a Tensor, got {type(value).__name__}."
+                " Hint: ops.constant makes a value of a number or an array."
+            )
+        tracer = current_tracer()
+        return cls.of(tracer.lift(as_strong(value)))
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """Returns the tensor with the axes from `start_dim` to `end_dim` merged."""
+        return call("flatten", self, start_dim, end_dim)
+
+    def rebind(self, shape: ShapeLike, message: str = "") -> Tensor:
+        """Returns the tensor with another shape, which is checked when the graph runs."""
+        return call("rebind", self, shape, message)
+
+    def var(self, axis: int = -1) -> Tensor:
+        """Returns the population variance along an axis, which stays with size 1.
+
+        Raises:
+            TypeError: For bool.
+        """
+        self._expect_number("var")
+        distance = self - self.mean(axis)
+        return (distance * distance).mean(axis)
+
+    def stdev(self, axis: int = -1) -> Tensor:
+        """Returns the population standard deviation along an axis, which stays with size 1.
+
+        Raises:
+            TypeError: For bool.
+        """
+        self._expect_number("stdev")
+        return call("sqrt", self.var(axis))
+
+    def print(self, label: str = "debug_tensor") -> None:
+        """Prints the type, once, while the graph is built."""
+        call("print", self, label)
+
+    def _expect_number(self, name: str) -> None:
+        if self.dtype is DType.bool:
+            raise OperandError(f"{name}: expected a tensor of numbers, got {self._type.short()}.")
+
+
+class BufferValue(Value):
+    """A buffer of a graph, which the graph can change: `buffer[...] = value`.
+
+    Indexing loads: `buffer[...]` is a `TensorValue` of what the buffer holds at that point.
+    """
+
+    __slots__ = ()
+
+    @property
+    def type(self) -> BufferType:
+        """The type of the buffer."""
+        return self._type.as_buffer()
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return TensorValue.of(self._value)[index]
+
+
+class Weight:
+    """A tensor whose data is given when the graph is loaded: `session.load(graph, registry)`.
+
+    It can be used as an operand of ops of any graph, and is then a weight of that graph.
+
+    Args:
+        name: Name of the data.
+        dtype: Element type.
+        shape: Sizes.
+        device: A `Device` or `DeviceRef`.
+    """
+
+    __slots__ = ("name", "type")
+    name: str
+    type: TensorType
+
+    def __init__(self, name: str, dtype: DType, shape: ShapeLike, device: Any) -> None:
+        self.name = name
+        self.type = TensorType(dtype, shape, device)
+
+    def __tensorvalue__(self) -> TensorValue:
+        return current_tracer().weight(self.name, self.type)
+
+    def __repr__(self) -> str:
+        return f"Weight({self.name!r}, {self.type.short()})"
+
+
+class GraphTracer(Tracer):
+    """Records the ops of a `Graph`; results are `TensorValue`s."""
+
+    def __init__(self, graph: Any) -> None:
+        super().__init__({})
+        self.graph = graph
+
+    def argument(self, type: TensorType) -> Value:
+        value = ir.Value(type.as_tensor() if isinstance(type, BufferType) else type)
+        self._own.add(value)
+        return self.buffer(value) if isinstance(type, BufferType) else TensorValue.of(value)
+
+    def buffer(self, value: ir.Value) -> BufferValue:
+        """Makes a buffer that holds a value at first."""
+        made = BufferValue.of(value)
+        self._buffers[value] = made
+        return made
+
+    def weight(self, name: str, type: TensorType) -> TensorValue:
+        """Returns the value of a weight, which is declared when it is first asked for."""
+        value = self.weights.setdefault(name, ir.Value(type))
+        self._own.add(value)
+        if value.type != type:
+            raise ArgumentError(
+                f"Graph {self.graph.name}: the weight {name!r} is declared twice: as "
+                f"{value.type.short()} and as {type.short()}."
+            )
+        return TensorValue.of(value)
+
+    def lift(self, tensor: Tensor) -> ir.Value:
+        value = super().lift(tensor)
+        self._own.add(value)  # a constant or weight may be an operand by its own value, too
+        return value
+
+    def record(
+        self,
+        op: Op,
+        inputs: Sequence[ir.Value],
+        attrs: Mapping[str, Any],
+        types: Iterable[TensorType],
+        source: ir.Source | None = None,
+    ) -> Any:
+        made = super().record(op, inputs, attrs, types, source)
+        if isinstance(made, list):
+            return [TensorValue.of(tensor._value) for tensor in made]
+        return TensorValue.of(made._value)
+
+
+def current_tracer() -> GraphTracer:
+    """Returns what records the ops of the graph that is being built.
+
+    Raises:
+        NoGraphError: (a LookupError) If there is none.
+    """
+    inner = innermost()
+    if not isinstance(inner, GraphTracer):
+        raise NoGraphError("No graph found. Hint: ops of a graph go inside `with Graph(...):`.")
+    return inner
