@@ -142,7 +142,8 @@ def _adapter_of_rows(x: Tensor, batch: _Batch) -> Tensor:
     ids, starts, end = (part.to(x.device).cast(DType.int64) for part in batch)
     rows = Tensor.arange(x.shape[0], dtype=DType.int64, device=x.device)
     row = rows.unsqueeze(-1)
-    inside = call("logical_and", row >= starts[:-1], row < starts[1:])  # [rows, groups]
+    first, stop = (call("rebind", bound, ids.shape) for bound in (starts[:-1], starts[1:]))
+    inside = call("logical_and", row >= first, row < stop)  # [rows, groups]
     found = call("where", inside, ids + 1, 0).sum(-1).squeeze(-1)  # 0 outside of all groups
     return call("where", rows < end.reshape([1]), found, 0) - 1
 
