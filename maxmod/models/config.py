@@ -13,6 +13,35 @@ from maxmod.errors import ModelError
 
 T = TypeVar("T")
 
+# Fields that change what some models compute, with the values that change nothing. A model that
+# knows such a field lists it in its configuration.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "add_cross_attention": (None, False),
+    "alibi": (None, False),
+    "attention_chunk_size": (None,),
+    "attention_multiplier": (None,),
+    "attn_logit_softcapping": (None,),
+    "clip_qkv": (None,),
+    "embedding_multiplier": (None, 1),
+    "embedding_size": (None,),
+    "final_logit_softcapping": (None,),
+    "is_encoder_decoder": (None, False),
+    "logit_scale": (None, 1),
+    "logits_scaling": (None, 1),
+    "no_rope_layers": (None, []),
+    "num_experts": (None, 0),
+    "num_local_experts": (None, 0),
+    "parallel_attn": (None, False),
+    "partial_rotary_factor": (None, 1),
+    "pruned_heads": (None, {}),
+    "qk_layernorm": (None, False),
+    "quantization_config": (None,),
+    "residual_multiplier": (None, 1),
+    "scale_depth": (None,),
+    "scale_emb": (None, 1),
+    "use_qk_norm": (None, False),
+}
+
 MAX_BYTES = 64 << 20  # tokenizer.json of large vocabularies has 20 MB; more is no configuration
 
 
@@ -38,17 +67,29 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """Makes a dataclass of the fields that it names; other fields of the table are left alone.
+    """Makes a dataclass of the fields that it names.
+
+    Other fields of the table are left alone, but for those known to change what a model computes:
+    they must have a value that does not.
 
     Args:
-        cls: A dataclass whose fields are `int`, `float`, `bool`, `str`, or one of them or None.
+        cls: A dataclass whose fields are `int`, `float`, `bool`, `str`, `list` or `dict`, or one of
+            them or None.
         table: Names to values.
         where: The file, for messages.
 
     Raises:
-        ModelError: If a field without a default is missing, or one is of another type.
+        ModelError: If a field without a default is missing, one is of another type, or the model
+            would have to compute something else.
     """
     hints = get_type_hints(cls)
+    for name in _NEUTRAL.keys() & table.keys() - hints.keys():
+        if table[name] not in _NEUTRAL[name]:
+            raise ModelError(
+                f"{where}: {name!r}: models with this field are not supported: expected "
+                f"{' or '.join(map(json.dumps, _NEUTRAL[name]))}, got "
+                f"{json.dumps(table[name])[:80]}."
+            )
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.name in table:

@@ -9,25 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from maxmod import functional as F
-from maxmod.dtype import DType
 from maxmod.errors import ModelError
+from maxmod.kv_cache import CacheShape, Context, WholeContext
+from maxmod.models.activations import ACTIVATIONS, check_activation
+from maxmod.models.attention import attention, merge_heads, split_heads
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList
 from maxmod.tensor import Tensor
 from maxmod.weights import Weights, drop, strip_prefix, transpose
-
-ACTIVATIONS = {
-    "gelu": F.gelu,
-    "gelu_new": partial(F.gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
-    "quick_gelu": partial(F.gelu, approximate="quick"),
-    "relu": F.relu,
-    "silu": F.silu,
-    "tanh": F.tanh,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +43,24 @@ class Config:
             raise ModelError("sizes must be above 0.")
         if self.n_embd % self.n_head:
             raise ModelError(f"n_embd={self.n_embd} is no multiple of n_head={self.n_head}.")
-        if self.activation_function not in ACTIVATIONS:
-            raise ModelError(
-                f"activation_function: expected one of {', '.join(ACTIVATIONS)}, got "
-                f"{self.activation_function!r}."
-            )
+        check_activation("activation_function", self.activation_function)
+
+    @property
+    def max_positions(self) -> int:
+        """The longest sequence."""
+        return self.n_positions
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        """What is kept of each token."""
+        return CacheShape(self.n_layer, self.n_head, self.n_embd // self.n_head)
 
 
-class Attention(Module[[Tensor, Tensor], Tensor]):
+class Attention(Module[[Tensor, Context], Tensor]):
     """Multi-head self-attention."""
 
     def __init__(self, config: Config, layer: int) -> None:
+        self.layer = layer
         self.n_head = config.n_head
         self.scale = 1.0
         if config.scale_attn_weights:
@@ -72,17 +70,11 @@ class Attention(Module[[Tensor, Tensor], Tensor]):
         self.c_attn = Linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = Linear(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x [batch, seq, width]; mask [seq, seq] of bool, true where one may look."""
-        q, k, v = (self.split_heads(part) for part in F.chunk(self.c_attn(x), 3, axis=-1))
-        scores = F.where(mask, q @ k.T * self.scale, -math.inf)
-        mixed = F.softmax(scores) @ v
-        return self.c_proj(mixed.permute([0, 2, 1, 3]).reshape(x.shape))
-
-    def split_heads(self, x: Tensor) -> Tensor:
-        """[batch, seq, width] -> [batch, head, seq, width of a head]"""
-        batch, seq, width = x.shape
-        return x.reshape([batch, seq, self.n_head, width // self.n_head]).permute([0, 2, 1, 3])
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """x [batch, seq, width]"""
+        q, k, v = (split_heads(part, self.n_head) for part in F.chunk(self.c_attn(x), 3, axis=-1))
+        k, v = context.extend(self.layer, k, v)
+        return self.c_proj(merge_heads(attention(q, k, v, context.mask(), self.scale)))
 
 
 class MLP(Module[[Tensor], Tensor]):
@@ -99,7 +91,7 @@ class MLP(Module[[Tensor], Tensor]):
         return self.c_proj(ACTIVATIONS[self.activation](self.c_fc(x)))
 
 
-class Block(Module[[Tensor, Tensor], Tensor]):
+class Block(Module[[Tensor, Context], Tensor]):
     """Attention and MLP, each of them normalised before and added to its input."""
 
     def __init__(self, config: Config, layer: int) -> None:
@@ -108,9 +100,9 @@ class Block(Module[[Tensor, Tensor], Tensor]):
         self.ln_2 = LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x [batch, seq, width], mask [seq, seq]."""
-        x = x + self.attn(self.ln_1(x), mask)
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """x [batch, seq, width]"""
+        x = x + self.attn(self.ln_1(x), context)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -138,14 +130,12 @@ class GPT2(Module[[Tensor], Tensor]):
         """int64 [batch, seq] -> logits [batch, seq, vocab]"""
         return self.lm_head(self.hidden(tokens))
 
-    def hidden(self, tokens: Tensor) -> Tensor:
+    def hidden(self, tokens: Tensor, context: Context | None = None) -> Tensor:
         """int64 [batch, seq] -> [batch, seq, width], the input of `lm_head`"""
-        _, seq = tokens.shape
-        positions = F.arange(0, seq, dtype=DType.int64, device=tokens.device)
-        mask = positions.reshape([seq, 1]) >= positions
-        x = self.wte(tokens) + self.wpe(positions)
+        context = context or WholeContext(tokens)
+        x = self.wte(tokens) + self.wpe(context.positions)
         for block in self.h:
-            x = block(x, mask)
+            x = block(x, context)
         return self.ln_f(x)
 
 

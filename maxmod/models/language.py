@@ -13,6 +13,7 @@ import numpy as np
 from maxmod.compiled import CompiledModel
 from maxmod.device import DeviceRef
 from maxmod.dtype import DType
+from maxmod.kv_cache import CachedContext, CacheShape, KVCache
 from maxmod.nn import Module
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
@@ -25,7 +26,7 @@ class LastLogits(Module[[Tensor], Tensor]):
     Generation needs no others, and the head is a large part of a small model.
 
     Args:
-        model: A module with `hidden(tokens)` and `lm_head(hidden)`.
+        model: A module with `hidden(tokens, context)` and `lm_head(hidden)`.
     """
 
     def __init__(self, model: Any) -> None:
@@ -34,6 +35,20 @@ class LastLogits(Module[[Tensor], Tensor]):
     def forward(self, tokens: Tensor) -> Tensor:
         """int64 [batch, seq] -> float32 [batch, vocab]"""
         return self.model.lm_head(self.model.hidden(tokens)[:, -1]).cast(DType.float32)
+
+
+class CachedLogits(Module[[Tensor, KVCache], Tensor]):
+    """`LastLogits` of tokens that come after those in a cache, into which they are put as well."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def forward(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """int64 [batch, seq] -> float32 [batch, vocab]"""
+        context = CachedContext(tokens, cache)
+        hidden = self.model.hidden(tokens, context)
+        context.finish()
+        return self.model.lm_head(hidden[:, -1]).cast(DType.float32)
 
 
 @dataclass(eq=False)
@@ -46,6 +61,7 @@ class LanguageModel:
         config: The fields of config.json that the module uses.
         vocab_size: Number of tokens.
         max_positions: The longest sequence.
+        cache_shape: What is kept of each token.
         stop: Tokens that end a text.
         device: Where its weights are.
         dtype: What it computes in.
@@ -56,9 +72,13 @@ class LanguageModel:
     config: Any
     vocab_size: int
     max_positions: int
+    cache_shape: CacheShape
     stop: frozenset[int]
     device: DeviceRef
     dtype: DType
+
+    def __post_init__(self) -> None:
+        self._steps: dict[tuple[bool, bool], CompiledModel] = {}
 
     @property
     def tokens_type(self) -> TensorType:
@@ -94,3 +114,42 @@ class LanguageModel:
         rows = Tensor(np.ascontiguousarray(tokens, dtype=np.int64)).to(self.device)
         run = LastLogits(self.module) if eager else self.last_logits
         return run(rows).to_numpy()
+
+    # ---- with a cache --------------------------------------------------------------------------
+
+    def empty_cache(self, padding: Sequence[int], length: int) -> KVCache:
+        """Returns a cache for `next_logits_cached`; see `KVCache.empty`."""
+        return KVCache.empty(self.cache_shape, padding, length, self.dtype, self.device)
+
+    def step(self, *, batch: int = 1, seq: int = 1) -> CompiledModel:
+        """The compiled `CachedLogits` for a batch and a number of new tokens.
+
+        There are at most four, each made when it is first needed: one sequence or several, a prompt
+        or one token. Everything else, such as the length of the cache, is known when they run.
+        """
+        key = (batch == 1, seq == 1)
+        if key not in self._steps:
+            rows: Any = 1 if batch == 1 else "batch"
+            tokens = TensorType(DType.int64, [rows, 1 if seq == 1 else "seq"], self.device)
+            cache = KVCache.types(self.cache_shape, rows, self.dtype, self.device)
+            name = "decode" if seq == 1 else "prefill"
+            self._steps[key] = CachedLogits(self.module).compile(tokens, cache, name=name)
+        return self._steps[key]
+
+    def next_logits_cached(
+        self, tokens: np.ndarray[Any, Any], cache: KVCache, *, eager: bool = False
+    ) -> np.ndarray[Any, Any]:
+        """Puts tokens into a cache and returns the logits after the last one of each sequence.
+
+        Args:
+            tokens: [batch, seq]; what stands in the padding of the cache does not matter.
+            cache: The cache, which is changed; it must have room for the tokens.
+            eager: Run the module op by op instead of compiled.
+
+        Returns:
+            float32 [batch, vocab].
+        """
+        batch, seq = tokens.shape
+        rows = Tensor(np.ascontiguousarray(tokens, dtype=np.int64)).to(self.device)
+        run = CachedLogits(self.module) if eager else self.step(batch=batch, seq=seq)
+        return run(rows, cache).to_numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from maxmod.defaults import default_device, default_dtype, resolve
 from maxmod.dtype import DType
 from maxmod.eager import lazy
 from maxmod.errors import ModelError, WeightsError, did_you_mean
-from maxmod.models import gpt2
+from maxmod.models import gpt2, llama
 from maxmod.models.config import from_table, read_json
 from maxmod.models.language import LanguageModel
 from maxmod.nn import Module
@@ -36,18 +36,22 @@ class Architecture:
         config: Dataclass of the fields of config.json.
         module: Makes the module of a configuration.
         adapt: Gives the weights of a folder the names and layouts of the module.
-        max_positions: The longest sequence.
+        defaults: Fields that config.json may leave out, where the dataclass has another default.
     """
 
     config: type[Any]
     module: Callable[[Any], Module[..., Any]]
     adapt: Callable[[Mapping[str, Any]], Weights]
-    max_positions: Callable[[Any], int]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 # By the `model_type` of config.json.
 ARCHITECTURES = {
-    "gpt2": Architecture(gpt2.Config, gpt2.GPT2, gpt2.adapt_weights, lambda c: c.n_positions),
+    "gpt2": Architecture(gpt2.Config, gpt2.GPT2, gpt2.adapt_weights),
+    **{
+        name: Architecture(llama.Config, llama.Llama, llama.adapt_weights, defaults)
+        for name, defaults in llama.DEFAULTS.items()
+    },
 }
 
 
@@ -79,7 +83,8 @@ def load_model(
     folder = Path(folder)
     table = _config_of(folder)
     architecture = _architecture_of(table, folder)
-    config = from_table(architecture.config, table, str(folder / "config.json"))
+    fields = {**architecture.defaults, **table}
+    config = from_table(architecture.config, fields, str(folder / "config.json"))
     _, ref = resolve(None, device)
     with open_checkpoint(folder) as checkpoint:
         dtype = dtype or _stored_dtype(checkpoint)
@@ -95,7 +100,8 @@ def load_model(
         module=module.to(ref),
         config=config,
         vocab_size=config.vocab_size,
-        max_positions=architecture.max_positions(config),
+        max_positions=config.max_positions,
+        cache_shape=config.cache_shape,
         stop=_stop_tokens(folder, table),
         device=ref,
         dtype=dtype,

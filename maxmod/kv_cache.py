@@ -1,0 +1,200 @@
+"""Keys and values of the tokens that a decoder has read, and what new tokens may look at.
+
+A model asks a `Context` three things: at which positions its tokens stand, which keys each of them
+may look at, and what all keys and values of a layer are. `WholeContext` answers for a sequence that
+is read at once, `CachedContext` for tokens that come after others, so that a model is written once.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from maxmod import functional as F
+from maxmod.device import DeviceRef
+from maxmod.dim import Dim
+from maxmod.dtype import DType
+from maxmod.errors import ShapeError
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import BufferType
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """What a model keeps of each token: `heads` keys and values of `head_dim` for each layer."""
+
+    layers: int
+    heads: int
+    head_dim: int
+
+
+@dataclass(eq=False, slots=True)
+class KVCache:
+    """Keys and values of some sequences, in memory of a fixed size.
+
+    All sequences end at the same row, so that one store serves a batch; shorter ones start with
+    rows that hold no token. A compiled step takes a cache of `BufferType`s and changes it in place.
+
+    Attributes:
+        keys: For each layer [batch, heads, length, head_dim].
+        values: The same.
+        used: int64 scalar, the number of rows with something in them.
+        padding: int64 [batch], how many of the first rows hold no token.
+    """
+
+    keys: list[Any]
+    values: list[Any]
+    used: Any
+    padding: Any
+
+    @classmethod
+    def types(cls, shape: CacheShape, batch: int | str, dtype: DType, device: DeviceRef) -> KVCache:
+        """The types of a cache of any length, to compile a step with."""
+        size = [batch, shape.heads, "length", shape.head_dim]
+        rows = BufferType(dtype, size, device)
+        return cls(
+            keys=[rows] * shape.layers,
+            values=[rows] * shape.layers,
+            used=BufferType(DType.int64, [], device),
+            padding=BufferType(DType.int64, [batch], device),
+        )
+
+    @classmethod
+    def empty(
+        cls,
+        shape: CacheShape,
+        padding: Sequence[int],
+        length: int,
+        dtype: DType,
+        device: DeviceRef,
+    ) -> KVCache:
+        """A cache with room for `length` rows, of as many sequences as `padding` has numbers."""
+        size = [len(padding), shape.heads, length, shape.head_dim]
+        made = [
+            Tensor.zeros(size, dtype=dtype, device=device) for _ in range(2 * shape.layers)
+        ]  # zeros, since rows that are masked are still multiplied with 0
+        return cls(
+            keys=made[: shape.layers],
+            values=made[shape.layers :],
+            used=Tensor.zeros([], dtype=DType.int64, device=device),
+            padding=Tensor(np.array(padding, np.int64)).to(device),
+        )
+
+    @property
+    def length(self) -> Dim:
+        """The number of rows."""
+        return self.keys[0].shape[2]
+
+    def lengthened(self, length: int) -> KVCache:
+        """A copy with room for more rows."""
+        more = [0, 0, 0, 0, 0, length - int(self.length), 0, 0]
+        return KVCache(
+            keys=[F.pad(rows, more) for rows in self.keys],
+            values=[F.pad(rows, more) for rows in self.values],
+            used=self.used * 1,  # a copy
+            padding=self.padding,
+        )
+
+    def select(self, sequences: Sequence[int]) -> KVCache:
+        """A copy with some of the sequences."""
+        chosen = Tensor(np.array(sequences, np.int64)).to(self.used.device)
+        return KVCache(
+            keys=[F.gather(rows, chosen, axis=0) for rows in self.keys],
+            values=[F.gather(rows, chosen, axis=0) for rows in self.values],
+            used=self.used * 1,  # a copy
+            padding=F.gather(self.padding, chosen, axis=0),
+        )
+
+
+class Context(abc.ABC):
+    """Where the tokens of a call stand, and what they may look at.
+
+    Attributes:
+        positions: int64 [seq] or [batch, seq], counted from the first token of each sequence.
+    """
+
+    positions: Tensor
+
+    @abc.abstractmethod
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds keys and values [batch, heads, seq, dim] of the tokens to those of a layer.
+
+        Returns:
+            All keys and values of the layer, [batch, heads, length, dim].
+        """
+
+    @abc.abstractmethod
+    def mask(self, window: int | None = None) -> Tensor:
+        """Which keys a token may look at: its own and those before.
+
+        Args:
+            window: Only the last so many of them.
+
+        Returns:
+            bool, broadcast to [batch, heads, seq, length].
+        """
+
+
+class WholeContext(Context):
+    """Sequences of equal length that are read at once; nothing is kept."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        _expect_rows(tokens)
+        self.positions = F.arange(0, tokens.shape[1], dtype=DType.int64, device=tokens.device)
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what it is given."""
+        return keys, values
+
+    def mask(self, window: int | None = None) -> Tensor:
+        """bool [seq, seq]"""
+        return _causal(F.unsqueeze(self.positions, 1), self.positions, window)
+
+
+class CachedContext(Context):
+    """Tokens that come after those in a cache, into which they are put as well."""
+
+    def __init__(self, tokens: Tensor, cache: KVCache) -> None:
+        _expect_rows(tokens)
+        self._cache = cache
+        self._count = tokens.shape[1]
+        steps = F.arange(0, self._count, dtype=DType.int64, device=tokens.device)
+        self._rows = steps + cache.used
+        # Rows before the first token have no position; 0 is one that every table has.
+        self.positions = F.elementwise_max(self._rows - F.unsqueeze(cache.padding, 1), 0)
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Puts keys and values into the cache; returns the whole of it."""
+        rows = (slice(self._cache.used, None), self._count)
+        for buffer, new in ((self._cache.keys[layer], keys), (self._cache.values[layer], values)):
+            F.buffer_store_slice(buffer, new, [slice(None), slice(None), rows])
+        return self._cache.keys[layer], self._cache.values[layer]
+
+    def mask(self, window: int | None = None) -> Tensor:
+        """bool [batch, 1, seq, length]"""
+        length = self._cache.length
+        keys = F.arange(0, length, dtype=DType.int64, device=self._rows.device)
+        queries = F.unsqueeze(self._rows, 1)
+        # A row without a token looks at itself: a softmax over nothing would be NaN.
+        first = F.elementwise_min(self._cache.padding.reshape([-1, 1, 1, 1]), queries)
+        return F.logical_and(_causal(queries, keys, window), keys >= first)
+
+    def finish(self) -> None:
+        """Counts the tokens as read; to be called last."""
+        used = self._cache.used
+        count = Tensor.full([], self._count, dtype=DType.int64, device=used.device)
+        F.buffer_store(used, used + count)
+
+
+def _expect_rows(tokens: Tensor) -> None:
+    if tokens.rank != 2:
+        raise ShapeError(f"tokens: expected int64[batch,seq], got {tokens.type.short()}.")
+
+
+def _causal(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    seen = keys <= queries
+    return seen if window is None else F.logical_and(seen, keys > queries - window)

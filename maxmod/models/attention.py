@@ -1,0 +1,48 @@
+"""Attention of decoders: heads, grouped queries, softmax."""
+
+from __future__ import annotations
+
+import math
+
+from maxmod import functional as F
+from maxmod.tensor import Tensor
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[batch, seq, heads * dim] -> [batch, heads, seq, dim]"""
+    batch, seq, width = x.shape
+    return x.reshape([batch, seq, heads, width // heads]).permute([0, 2, 1, 3])
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[batch, heads, seq, dim] -> [batch, seq, heads * dim]"""
+    batch, heads, seq, dim = x.shape
+    return x.permute([0, 2, 1, 3]).reshape([batch, seq, heads * dim])
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """softmax(scale * q @ k.T) @ v for each head, where the mask is true.
+
+    Args:
+        q: Queries [batch, heads, seq, dim].
+        k: Keys [batch, groups, length, dim]; each serves heads / groups heads that are neighbours.
+        v: Values, like the keys.
+        mask: bool, broadcast to [batch, 1, seq, length]; each row has at least one true element.
+        scale: Factor of the products.
+
+    Returns:
+        The shape and dtype of q.
+
+    Source: A. Vaswani et al., Attention Is All You Need, arXiv 1706.03762; J. Ainslie et al., GQA,
+        arXiv 2305.13245.
+    """
+    batch, heads, seq, dim = q.shape
+    groups = k.shape[1]
+    if seq == 1:  # the queries that share a key become the rows of one product
+        q = q.reshape([batch, groups, heads // groups, dim])
+    elif heads != groups:
+        q = q.reshape([batch, groups, heads // groups, seq, dim])
+        k, v = F.unsqueeze(k, 2), F.unsqueeze(v, 2)
+        mask = F.unsqueeze(mask, -3)
+    scores = F.where(mask, q @ k.T * scale, -math.inf)
+    return (F.softmax(scores) @ v).reshape([batch, heads, seq, dim])

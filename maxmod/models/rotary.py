@@ -1,0 +1,128 @@
+"""Rotary position embeddings at positions that are data, with the scalings of config.json.
+
+Source: J. Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, arXiv
+2104.09864; the scaling `llama3` is that of A. Grattafiori et al., The Llama 3 Herd of Models, arXiv
+2407.21783.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from maxmod import functional as F
+from maxmod.dtype import DType
+from maxmod.errors import ModelError
+from maxmod.tensor import Tensor
+
+# The fields of each kind of scaling; another one would change numbers in a way not known here.
+FIELDS = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": (
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    ),
+}
+
+
+def rope_frequencies(dim: int, theta: float, scaling: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    """Radians per position of each pair of elements.
+
+    Args:
+        dim: Size of a head.
+        theta: The base, if `scaling` has no field `rope_theta`.
+        scaling: The field `rope_scaling` or `rope_parameters` of config.json; may be empty.
+
+    Returns:
+        float64 [dim / 2], falling from 1.
+
+    Raises:
+        ModelError: If dim is odd, or the scaling is of an unknown kind or malformed.
+    """
+    if dim % 2:
+        raise ModelError(f"rotary embeddings: expected heads of an even size, got {dim}.")
+    kind, numbers = _checked(scaling)
+    theta = numbers.pop("rope_theta", theta)
+    plain = theta ** (-np.arange(0, dim, 2) / dim)
+    if kind == "linear":
+        return plain / numbers["factor"]
+    if kind == "llama3":
+        return _llama3(plain, **numbers)
+    return plain
+
+
+def _checked(scaling: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind not in FIELDS:
+        raise ModelError(
+            f"rope_scaling: unknown rope_type: expected one of {', '.join(FIELDS)}, got {kind!r}."
+        )
+    numbers = {k: v for k, v in scaling.items() if k not in ("rope_type", "type")}
+    if numbers.get("partial_rotary_factor") == 1:
+        del numbers["partial_rotary_factor"]
+    unknown = numbers.keys() - {"rope_theta", *FIELDS[kind]}
+    missing = FIELDS[kind] - numbers.keys()
+    if unknown or missing:
+        problem = "unknown" if unknown else "missing"
+        raise ModelError(
+            f"rope_scaling: {problem} field {min(unknown or missing)!r} of {kind!r}: expected "
+            f"{', '.join(FIELDS[kind]) or 'none'}."
+        )
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            raise ModelError(f"rope_scaling: {name}: expected a number above 0, got {value!r}.")
+    return kind, numbers
+
+
+def _llama3(
+    plain: np.ndarray[Any, Any],
+    factor: float,
+    low_freq_factor: float,
+    high_freq_factor: float,
+    original_max_position_embeddings: float,
+) -> np.ndarray[Any, Any]:
+    """Slows down what turns less than `low_freq_factor` times within the original length.
+
+    What turns more than `high_freq_factor` times is kept; between them is a ramp.
+    """
+    if high_freq_factor <= low_freq_factor:
+        raise ModelError(
+            "rope_scaling: expected high_freq_factor above low_freq_factor, got "
+            f"{high_freq_factor} and {low_freq_factor}."
+        )
+    turns = original_max_position_embeddings * plain / (2 * math.pi)
+    ramp = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor)
+    kept = np.clip(ramp, 0, 1)
+    return kept * plain + (1 - kept) * plain / factor
+
+
+class Turns:
+    """The turns of all pairs of elements at some positions; computed once for all layers.
+
+    Cosines and sines are those of float64 products, rounded once to float32, so that late positions
+    are as exact as early ones.
+
+    Args:
+        positions: int64 [seq] or [batch, seq].
+        frequencies: float64 [dim / 2].
+    """
+
+    def __init__(self, positions: Tensor, frequencies: np.ndarray[Any, Any]) -> None:
+        row = Tensor(frequencies).to(positions.device)
+        angles = F.unsqueeze(F.unsqueeze(positions.cast(DType.float64), -1), -3) * row
+        cosine, sine = F.cos(angles).cast(DType.float32), F.sin(angles).cast(DType.float32)
+        self._cosine = F.concat([cosine, cosine], axis=-1)
+        self._sine = F.concat([-sine, sine], axis=-1)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Turns x [batch, heads, seq, dim]: element k with element k + dim / 2."""
+        half = int(x.shape[-1]) // 2
+        other = F.concat([x[..., half:], x[..., :half]], axis=-1)
+        wide = x.cast(DType.float32) * self._cosine + other.cast(DType.float32) * self._sine
+        return wide.cast(x.dtype)

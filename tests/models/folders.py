@@ -1,0 +1,28 @@
+"""The golden folders that transformers wrote, and what it computed for them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+ASSETS = Path(__file__).parents[1] / "assets"
+GPT2 = sorted(path.parent for path in ASSETS.glob("gpt2/*/config.json"))
+LLAMA = sorted(path.parent for path in ASSETS.glob("llama/*/config.json"))
+
+
+def golden(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns (tokens, float32 logits) of a folder."""
+    with np.load(folder / "golden.npz") as data:
+        return [(data[f"input_ids_{i}"], data[f"logits_{i}"]) for i in range(3)]
+
+
+def copy(folder: Path, target: Path, **changes: object) -> Path:
+    """Copies a folder, with other fields in its config.json; `...` leaves a field out."""
+    shutil.copytree(folder, target)
+    path = target / "config.json"
+    table = json.loads(path.read_text("utf-8")) | changes
+    path.write_text(json.dumps({k: v for k, v in table.items() if v is not ...}), "utf-8")
+    return target

@@ -1,0 +1,168 @@
+"""A cached forward gives what an uncached one gives, token by token, for every model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models.folders import ASSETS, GPT2, LLAMA
+
+from maxmod import CPU, Device, DType, Tensor
+from maxmod.kv_cache import KVCache
+from maxmod.models import LanguageModel, load_model
+
+ALL = GPT2 + LLAMA
+TOLERANCE = 3e-5  # of the largest logit: sums in another order
+
+
+def _model(folder: Path, device: Device | None = None) -> LanguageModel:
+    return load_model(folder, device=device or CPU(), dtype=DType.float32)
+
+
+def _whole(model: LanguageModel, tokens: np.ndarray) -> np.ndarray:
+    """The logits after each token, read at once: [batch, seq, vocab]."""
+    return np.array(model.module(Tensor(tokens, dtype=DType.int64).to(model.device)))
+
+
+def _tokens(model: LanguageModel, batch: int, seq: int) -> np.ndarray:
+    return np.random.default_rng(seq).integers(0, model.vocab_size, (batch, seq))
+
+
+def _close(found: np.ndarray, expected: np.ndarray) -> None:
+    atol = TOLERANCE * np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("folder", ALL, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
+def test_token_by_token(folder: Path, eager: bool) -> None:
+    """Prompts of several lengths, then one token at a time up to the last position."""
+    model = _model(folder)
+    count = min(model.max_positions, 24)
+    tokens = _tokens(model, 1, count)
+    whole = _whole(model, tokens)[0]
+    for prompt in (1, 5):
+        cache = model.empty_cache([0], count)
+        steps = [tokens[:, :prompt], *(tokens[:, i : i + 1] for i in range(prompt, count))]
+        found = [model.next_logits_cached(step, cache, eager=eager)[0] for step in steps]
+        _close(np.array(found), whole[prompt - 1 :])
+        assert cache.used.item() == count
+
+
+def test_on_each_device(device: Device) -> None:
+    model = _model(ASSETS / "llama" / "qwen2", device)
+    tokens = _tokens(model, 1, 7)
+    cache = model.empty_cache([0], 8)
+    model.next_logits_cached(tokens[:, :6], cache)
+    found = model.next_logits_cached(tokens[:, 6:], cache)
+    assert cache.keys[0].device == device
+    _close(found[0], _whole(model, tokens)[0, -1])
+
+
+def test_several_tokens_after_others() -> None:
+    model = _model(ASSETS / "llama" / "mistral")
+    tokens = _tokens(model, 1, 20)
+    cache = model.empty_cache([0], 20)
+    for part in np.split(tokens, [3, 4, 11], axis=1):
+        found = model.next_logits_cached(part, cache)
+    _close(found[0], _whole(model, tokens)[0, -1])
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("name", ["gpt2/tied", "llama/llama32", "llama/mistral", "llama/qwen3"])
+def test_sequences_of_other_lengths_beside_it(name: str, eager: bool) -> None:
+    model = _model(ASSETS / name)
+    lengths = [4, 9, 1]
+    rows = [_tokens(model, 1, length + 2)[0] for length in lengths]
+    cache = model.empty_cache([9 - length for length in lengths], 16)
+    prompts = np.full((3, 9), 5)
+    for prompt, row, length in zip(prompts, rows, lengths):
+        prompt[9 - length :] = row[:length]
+    steps = [prompts, *(np.array([[r[n + i]] for r, n in zip(rows, lengths)]) for i in range(2))]
+    found = [model.next_logits_cached(step, cache, eager=eager) for step in steps]
+    for index, (row, length) in enumerate(zip(rows, lengths)):
+        expected = _whole(model, row[None])[0, length - 1 :]
+        _close(np.array([logits[index] for logits in found]), expected)
+
+
+def test_what_stands_in_the_padding_does_not_matter() -> None:
+    model = _model(ASSETS / "llama" / "llama2")
+    results = []
+    for filler in (0, 60):
+        cache = model.empty_cache([3, 0], 6)
+        tokens = _tokens(model, 2, 5)
+        tokens[0, :3] = filler
+        results.append(model.next_logits_cached(tokens, cache))
+    np.testing.assert_array_equal(*results)
+
+
+def test_half_types() -> None:
+    model = load_model(ASSETS / "llama" / "llama32", device=CPU())
+    tokens = _tokens(model, 1, 9)
+    cache = model.empty_cache([0], 12)
+    assert cache.keys[0].dtype is DType.bfloat16
+    found = [model.next_logits_cached(part, cache) for part in np.split(tokens, [6, 7, 8], axis=1)]
+    wide = _whole(_model(model.folder), tokens)[0]
+    half = np.array(model.module(Tensor(tokens, device=CPU())).cast(DType.float32))[0]
+    bound = 3 * np.abs(half - wide).max()
+    np.testing.assert_allclose([f[0] for f in found], wide[5:], rtol=0, atol=bound)
+
+
+# ---- the cache -----------------------------------------------------------------------------------
+
+
+def test_two_compiles_serve_all_lengths() -> None:
+    model = _model(ASSETS / "llama" / "qwen2")
+    tokens = _tokens(model, 1, 12)
+    for prompt in (2, 5, 7):
+        cache = model.empty_cache([0], 12)
+        model.next_logits_cached(tokens[:, :prompt], cache)
+        for at in range(prompt, 12):
+            model.next_logits_cached(tokens[:, at : at + 1], cache)
+    assert len(model._steps) == 2
+    assert model.step().stats.programs == 1  # the position is no part of it
+    assert model.step(seq=9).stats.programs == 3
+
+
+def test_the_step_changes_the_cache_in_its_own_memory() -> None:
+    model = _model(ASSETS / "llama" / "qwen2")
+    stores = [step for step in model.step()._schedule.steps if getattr(step, "in_place", False)]
+    assert len(stores) == 4  # keys and values of two layers
+    cache = model.empty_cache([0], 5)
+    before = [rows.data for rows in cache.keys + cache.values]
+    model.next_logits_cached(np.array([[3]]), cache)
+    for rows, memory in zip(cache.keys + cache.values, before):
+        assert rows.data is memory
+        assert np.abs(memory[:, :, 0]).max() > 0
+        assert np.abs(memory[:, :, 1:]).max() == 0
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_full_cache(eager: bool) -> None:
+    model = _model(ASSETS / "llama" / "qwen2")
+    cache = model.empty_cache([0], 3)
+    model.next_logits_cached(np.array([[1, 2, 3]]), cache, eager=eager)
+    with pytest.raises(IndexError, match="3:4 is out of range for an axis of size 3"):
+        model.next_logits_cached(np.array([[4]]), cache, eager=eager)
+
+
+def test_longer_caches_and_parts_of_a_batch() -> None:
+    model = _model(ASSETS / "llama" / "qwen2")
+    tokens = _tokens(model, 3, 8)
+    cache = model.empty_cache([0, 2, 0], 6)
+    model.next_logits_cached(tokens[:, :6], cache)
+    longer = cache.lengthened(9)
+    chosen = longer.select([2, 1])
+    assert [int(size) for size in chosen.keys[0].shape] == [2, 2, 9, 6]
+    found = model.next_logits_cached(tokens[[2, 1], 6:7], chosen)
+    _close(found[0], _whole(model, tokens[2:, :7])[0, -1])
+    _close(found[1], _whole(model, tokens[1:2, 2:7])[0, -1])
+    assert cache.used.item() == 6  # copies
+
+
+def test_types_of_a_cache() -> None:
+    model = _model(ASSETS / "llama" / "qwen3")
+    types = KVCache.types(model.cache_shape, "batch", model.dtype, model.device)
+    assert types.keys[1].short() == "float32[batch,1,length,12]"
+    assert types.used.short() == "int64[]"
