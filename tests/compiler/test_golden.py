@@ -1,0 +1,63 @@
+"""Generated sources, kept as files: a change that should change no kernel changes no byte.
+
+`pytest tests/compiler/test_golden.py --update-golden` writes them anew; read the difference then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from compiler.graphs import f32, traced
+
+from maxmod import DType, Tensor, TensorType
+from maxmod import functional as F
+from maxmod.compiler.passes.eliminate_dead import eliminate_dead
+from maxmod.compiler.passes.expand_composites import expand_composites
+from maxmod.compiler.passes.merge_common import merge_common
+from maxmod.compiler.schedule import schedule
+from maxmod.device import CPU_REF
+from maxmod.kernel import Dialect
+
+FOLDER = Path(__file__).parents[1] / "golden" / "kernels"
+W = Tensor(np.ones(768, np.float32))
+HALF = TensorType(DType.bfloat16, ["rows", 256], CPU_REF)
+
+
+def _causal(scores: Tensor) -> Tensor:
+    seq = scores.shape[-1]
+    at = F.arange(0, seq, dtype=DType.int64, device=CPU_REF)
+    mask = at.reshape([seq, 1]) >= at
+    return F.softmax(F.where(mask, scores * 0.125, float("-inf")))
+
+
+CASES: dict[str, tuple[Callable[..., Any], tuple[TensorType, ...]]] = {
+    "gelu_chain": (lambda x, r: F.gelu(x * 1.5 + W) + r, (f32(512, 768), f32(512, 768))),
+    "residual_norm": (
+        lambda x, y: (x + y, F.layer_norm(x + y, W, W, 1e-5)),
+        (f32("batch", "seq", 768),) * 2,
+    ),
+    "causal_softmax": (_causal, (f32("batch", 12, "seq", "seq"),)),
+    "half_rms_norm": (lambda x: F.rms_norm(x, x[0], 1e-6), (HALF,)),
+    "heads": (
+        lambda x: (x * 2.0).reshape([4, 16, 12, 64]).permute([0, 2, 1, 3]) + 1.0,
+        (f32(4, 16, 768),),
+    ),
+}
+
+
+@pytest.mark.parametrize("dialect", list(Dialect), ids=lambda d: d.value)
+@pytest.mark.parametrize("name", CASES)
+def test_sources(name: str, dialect: Dialect, request: pytest.FixtureRequest) -> None:
+    fn, types = CASES[name]
+    graph = eliminate_dead(merge_common(expand_composites(traced(fn, *types))))
+    sources = schedule(graph, dialect).kernels
+    text = "\n".join(f"// {source.name}\n{source.code}" for source in sources)
+    path = FOLDER / f"{name}.{'c' if dialect is Dialect.HOST else 'cu'}"
+    if request.config.getoption("--update-golden"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text("utf-8"), "run with --update-golden if the change is wanted"

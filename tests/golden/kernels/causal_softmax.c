@@ -1,0 +1,67 @@
+// row_greater_equal_mul_select_3_more_reduce_sum_true_div
+#pragma omp declare reduction(mm_maximum_float32 : float : omp_out = mm_max(omp_out, omp_in)) initializer(omp_priv = ((float)-INFINITY))
+void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
+{
+    const float *const restrict b0 = mm_buffers[0];
+    float *const restrict b1 = mm_buffers[1];
+    const int64_t s_batch = mm_scalars[0];
+    const int64_t s_seq = mm_scalars[1];
+    (void)mm_scalars;
+    const int64_t mm_extent = s_seq;
+    const int64_t mm_rows = (int64_t)(s_batch * 12) * (int64_t)s_seq;
+    const int mm_stream = (mm_rows * mm_extent) * 4 > 16777216;
+#pragma omp parallel if (mm_rows * mm_extent > 32768)
+    {
+        float *const e10 = aligned_alloc(64, ((size_t)mm_extent * sizeof(float) + 63) / 64 * 64 + 64);
+        float *const o1 = aligned_alloc(64, ((size_t)mm_extent * sizeof(float) + 63) / 64 * 64 + 64);
+#pragma omp for schedule(static)
+        for (int64_t mm_row = 0; mm_row < mm_rows; mm_row++) {
+            int64_t rest = mm_row;
+            const int64_t i1 = rest % s_seq;
+            rest /= s_seq;
+            const int64_t i0 = rest;
+            const int64_t t0 = (i1);
+            const float t4 = (float)(0x1.0000000000000p-3f);
+            const float t6 = ((float)-INFINITY);
+            float r8 = ((float)-INFINITY);
+#pragma omp simd reduction(mm_maximum_float32 : r8)
+            for (int64_t x3 = 0; x3 < mm_extent; x3++) {
+                const int64_t t1 = (x3);
+                const bool t2 = (t0 >= t1);
+                const float t3 = b0[x3 + i1 * s_seq + i0 * (s_seq * s_seq)];
+                const float t5 = (t3 * t4);
+                const float t7 = (t2 ? t5 : t6);
+                r8 = mm_max(r8, t7);
+            }
+            const float t8 = r8;
+            float r11 = 0.0f;
+#pragma omp simd reduction(+ : r11)
+            for (int64_t x3 = 0; x3 < mm_extent; x3++) {
+                const int64_t t1 = (x3);
+                const bool t2 = (t0 >= t1);
+                const float t3 = b0[x3 + i1 * s_seq + i0 * (s_seq * s_seq)];
+                const float t5 = (t3 * t4);
+                const float t7 = (t2 ? t5 : t6);
+                const float t9 = (t7 - t8);
+                const float t10 = mm_exp(t9);
+                e10[x3] = t10;
+                r11 = r11 + t10;
+            }
+            const float t11 = r11;
+#pragma omp simd
+            for (int64_t x3 = 0; x3 < mm_extent; x3++) {
+                const float t10 = e10[x3];
+                const float t12 = (t10 / t11);
+                o1[x3] = t12;
+            }
+            if (mm_stream)
+                mm_stream_row(b1 + (i1 * s_seq + i0 * (s_seq * s_seq)), o1, (size_t)(mm_extent) * sizeof *o1);
+            else
+                memcpy(b1 + (i1 * s_seq + i0 * (s_seq * s_seq)), o1, (size_t)(mm_extent) * sizeof *o1);
+        }
+        free(e10);
+        free(o1);
+        if (mm_stream)
+            mm_fence();
+    }
+}
