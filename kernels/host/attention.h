@@ -87,7 +87,7 @@ static void mm_pack_values(const mm_args g, const mm_at at, int64_t first, int64
 static __attribute__((noinline)) void mm_scores_tile(
     int rows, const float *q, const float *panel, float *out)
 {
-#define MM_CALL(R) mm_tile(R, MM_DEPTH, q, 1, R, panel, out, MM_KEY_BLOCK, NULL)
+#define MM_CALL(R) mm_tile(R, MM_DEPTH, q, 1, R, panel, out, MM_KEY_BLOCK, NULL, NULL, 0)
     MM_FOR_ROWS(rows, MM_CALL)
 #undef MM_CALL
 }
@@ -96,7 +96,8 @@ static __attribute__((noinline)) void mm_values_tile(
     int rows, int64_t keys, const float *weights, const float *panel, float *out, const float *scale)
 {
 #define MM_CALL(R)                                                                               \
-    mm_tile(R, keys, weights, MM_KEY_BLOCK, 1, panel, out, MM_VALUES_ROOM, scale)
+    mm_tile(                                                                                     \
+        R, keys, weights, MM_KEY_BLOCK, 1, panel, out, MM_VALUES_ROOM, scale, NULL, 0)
     MM_FOR_ROWS(rows, MM_CALL)
 #undef MM_CALL
 }

@@ -124,6 +124,33 @@ MM_INLINE void mm_transpose(mm_vec v[MM_LANES])
     MM_EXCHANGE(1)
 }
 
+#if MM_LANES == 16
+#define MM_JOIN_HALVES(a, b) (MM_PICK(a, b, MM_LOW_8) + MM_PICK(a, b, MM_HIGH_8))
+#define MM_JOIN_QUARTERS(a, b) (MM_PICK(a, b, MM_LOW_4) + MM_PICK(a, b, MM_HIGH_4))
+#elif MM_LANES == 8
+#define MM_JOIN_HALVES(a, b) (MM_PICK(a, b, MM_LOW_4) + MM_PICK(a, b, MM_HIGH_4))
+#define MM_JOIN_QUARTERS(a, b) (MM_PICK(a, b, MM_LOW_2) + MM_PICK(a, b, MM_HIGH_2))
+#else
+#define MM_JOIN_HALVES(a, b) (MM_PICK(a, b, MM_LOW_2) + MM_PICK(a, b, MM_HIGH_2))
+#define MM_JOIN_QUARTERS(a, b) (MM_PICK(a, b, MM_LOW_1) + MM_PICK(a, b, MM_HIGH_1))
+#endif
+
+// The sums of the lanes of four vectors, each as a tree.
+MM_INLINE void mm_sums_of_lanes(const mm_vec v[4], float sums[4])
+{
+    mm_vec all = MM_JOIN_QUARTERS(MM_JOIN_HALVES(v[0], v[1]), MM_JOIN_HALVES(v[2], v[3]));
+#if MM_LANES >= 16
+    all += MM_PICK(all, all, MM_HIGH_2);
+#endif
+#if MM_LANES >= 8
+    all += MM_PICK(all, all, MM_HIGH_1);
+#endif
+    sums[0] = all[0];
+    sums[1] = all[MM_LANES / 2];
+    sums[2] = all[MM_LANES / 4];
+    sums[3] = all[MM_LANES / 2 + MM_LANES / 4];
+}
+
 // Writes MM_WIDE rows of `depth` floats as a panel: element (n, k) to panel[k * MM_WIDE + n]. The
 // panel has room for mm_round_up(depth, MM_LANES) rows, and so have the rows.
 static void mm_transpose_panel(const float *rows, int64_t row_step, int64_t depth, float *panel)
@@ -151,9 +178,12 @@ MM_INLINE int mm_tile_rows(int64_t left)
 
 // out[r][c] = scale[r] * out[r][c] + sum over k of a[r * row + k * step] * panel[k * MM_WIDE + c];
 // without `scale`, out is not read. With constant `rows`, `row` and `step` the sums are registers.
+// Meanwhile `depth` lines of memory, `soon_step` bytes apart, are brought into the second-level
+// cache, unless `soon` is NULL.
 MM_INLINE void mm_tile(
     const int rows, int64_t depth, const float *a, const int64_t row, const int64_t step,
-    const float *panel, float *out, const int64_t out_row, const float *scale)
+    const float *panel, float *out, const int64_t out_row, const float *scale, const char *soon,
+    int64_t soon_step)
 {
     mm_vec left[MM_ROWS], right[MM_ROWS];
     _Pragma("GCC unroll 14") for (int r = 0; r < rows; r++)
@@ -164,6 +194,8 @@ MM_INLINE void mm_tile(
     for (int64_t k = 0; k < depth; k++) {
         const mm_vec b0 = mm_vec_load(panel + k * MM_WIDE);
         const mm_vec b1 = mm_vec_load(panel + k * MM_WIDE + MM_LANES);
+        if (soon)
+            __builtin_prefetch(soon + k * soon_step, 0, 2);
         _Pragma("GCC unroll 14") for (int r = 0; r < rows; r++)
         {
             const float x = a[r * row + k * step];

@@ -1,12 +1,13 @@
 // Prelude of the host dialect: C11, put in front of every host kernel.
 //
 // Semantics are those of NumPy: NaN wins in mm_max and mm_min, integer division rounds down and
-// x // 0 is 0, shifts and sums wrap. Functions of float are branch-free, so that a loop marked
-// `#pragma omp simd` becomes vector code, and are within 2 ulp (mm_exp within 1); they never rely
-// on the processor flushing denormal numbers, and give 0 where a result lies below FLT_MIN only in
-// mm_exp and what is built on it. Functions of double are those of the C library. Op text calls the
-// macros without suffix, which select by type; a result must be stored in a variable of its type
-// before it is used again, because C computes small integers as int.
+// x // 0 is 0, integers wrap. Functions of float are branch-free, so that a loop marked
+// `#pragma omp simd` becomes vector code. Their errors are below 2 ulp (mm_exp 0.9; mm_atanh, mm_sigmoid
+// and mm_tanh 2.6); results below FLT_MIN may be 0 only in mm_exp and what is built on it. Functions of
+// double are those of the C library.
+//
+// Op text calls the macros without suffix, which select by type; a result must be stored in a
+// variable of its type before it is used again, because C computes small integers as int.
 //
 // The polynomials are minimax fits made for this file (reweighted least squares in extended
 // precision, coefficients rounded to float one after the other); the errors given were measured on
@@ -26,6 +27,7 @@
 
 // A fused multiply-add where it is an instruction; elsewhere the call would be slow.
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__riscv_flen)
+#define MM_HAS_FMA
 #define mm_fma_f32(a, b, c) __builtin_fmaf(a, b, c)
 #define mm_fma_f64(a, b, c) __builtin_fma(a, b, c)
 #else
@@ -239,17 +241,34 @@ typedef struct {
     int32_t quadrant;
 } mm_angle;
 
-// x = (pi/2) n + r with |r| < 0.79, in double, where n is exact for |x| < 2^50. Larger numbers give
-// NaN: neighbouring floats are then many turns apart, and the table of bits of 2/pi that is needed
-// would make every sine six times slower.
+// pi/2 in parts. With a fused multiply-add n times the first is exact for |x| < 2^50; else parts of 33
+// bits are needed, and n must stay below 2^20.
+#ifdef MM_HAS_FMA
+#define MM_ANGLE_LIMIT 0x1p50f
+#define MM_PI_2_HIGH 0x1.921fb54442d18p+0
+#define MM_PI_2_MIDDLE 0x1.1a62633145c07p-54
+#define MM_PI_2_LOW 0.0
+#else
+#define MM_ANGLE_LIMIT 0x1p20f
+#define MM_PI_2_HIGH 0x1.921fb544p+0
+#define MM_PI_2_MIDDLE 0x1.0b4611a6p-34
+#define MM_PI_2_LOW 0x1.3198a2e037073p-69
+#endif
+
+// x = (pi/2) n + r with |r| < 0.79, in double. Larger numbers give NaN: neighbouring floats are then
+// many turns apart, and the table of bits of 2/pi that is needed would make every sine six times
+// slower.
 MM_INLINE mm_angle mm_reduce_angle(float x)
 {
     const double wide = x;
     const double t = mm_fma_f64(wide, 0x1.45f306dc9c883p-1, 0x1.8p52);
     const double n = t - 0x1.8p52;
-    const double rest = mm_fma_f64(n, -0x1.921fb54442d18p+0, wide);
-    const double r = mm_fma_f64(n, -0x1.1a62633145c07p-54, rest);
-    return (mm_angle){__builtin_fabsf(x) < 0x1p50f ? (float)r : NAN, (int32_t)mm_as_bits64(t)};
+    double r = mm_fma_f64(n, -MM_PI_2_HIGH, wide);
+    r = mm_fma_f64(n, -MM_PI_2_MIDDLE, r);
+    if (MM_PI_2_LOW != 0)
+        r = mm_fma_f64(n, -MM_PI_2_LOW, r);
+    const bool known = __builtin_fabsf(x) < MM_ANGLE_LIMIT;
+    return (mm_angle){known ? (float)r : NAN, (int32_t)mm_as_bits64(t)};
 }
 
 // sin (r + quadrant pi/2): one of two polynomials, and a sign.

@@ -217,10 +217,11 @@ def test_order_of_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         (tmp_path / name).symlink_to(real.path)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CC", raising=False)
-    assert host_compiler.find().path == str(tmp_path / "cc")
-    monkeypatch.setenv("CC", "mine -g0")
-    assert host_compiler.find().path == str(tmp_path / "mine")
-    assert host_compiler.find().flags[0] == "-g0"
+    with maxmod.configure(cc=""):
+        assert host_compiler.find().path == str(tmp_path / "cc")
+        monkeypatch.setenv("CC", "mine -g0")
+        assert host_compiler.find().path == str(tmp_path / "mine")
+        assert host_compiler.find().flags[0] == "-g0"
     with maxmod.configure(cc=real.path):
         assert host_compiler.find().path == real.path
 

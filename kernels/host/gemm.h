@@ -1,0 +1,352 @@
+// Matrix products: finish(left @ right), with anything elementwise applied to a sum while it is in
+// the first-level cache. Every sum runs over the whole depth in one fixed order.
+//
+// Many rows: the left operand is packed into tiles once; each thread packs a panel of the right
+// operand, which then stays in its second-level cache, and multiplies all tiles with it.
+// Source: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication, ACM TOMS
+// 34 (2008); F. G. Van Zee and R. van de Geijn, BLIS, ACM TOMS 41 (2015).
+//
+// Few rows, as in decoding: the right operand is read once, as it is, at the speed of the memory.
+//
+// Text in front of this gives mm_args, mm_at, mm_arguments, mm_place (of a row), mm_rows,
+// mm_columns, mm_depth, mm_left, mm_finish, mm_right (a pointer to an element), and MM_RIGHT_TYPE
+// and MM_RIGHT_VEC (how its elements are stored and loaded) and MM_RIGHT_BY_DEPTH: 1 if the
+// elements of a column of the right operand are neighbours in memory, 0 if those of a row are.
+
+#define MM_BLOCK_FLOATS (1 << 21) // of the packed left operand: 8 MB stay in a third-level cache
+#define MM_PARALLEL_TERMS 65536   // products below this are done before another thread has started
+
+// A vector of consecutive elements of the right operand; `count` of them exist.
+MM_INLINE mm_vec mm_right_part(const MM_RIGHT_TYPE *from, int64_t count)
+{
+    MM_RIGHT_TYPE some[MM_LANES] = {0};
+    memcpy(some, from, (size_t)count * sizeof *from);
+    return MM_RIGHT_VEC(some);
+}
+
+static void mm_finish_row(const mm_args g, int64_t row, int64_t n0, int64_t count, const float *sums)
+{
+    const mm_at at = mm_place(g, row);
+    if (count == MM_WIDE) {
+        #pragma omp simd
+        for (int64_t n = 0; n < MM_WIDE; n++)
+            mm_finish(g, at, n0 + n, sums[n]);
+    } else {
+        #pragma omp simd
+        for (int64_t n = 0; n < count; n++)
+            mm_finish(g, at, n0 + n, sums[n]);
+    }
+}
+
+// ---- many rows ---------------------------------------------------------------------------------
+
+// Element (row, k) of a tile of R rows goes to k * R + row.
+static void mm_pack_tile(const mm_args g, int64_t row, int rows, int64_t depth, float *to)
+{
+    for (int64_t k0 = 0; k0 < depth; k0 += 64) {
+        const int64_t end = mm_least(k0 + 64, depth);
+        for (int r = 0; r < rows; r++) {
+            const mm_at at = mm_place(g, row + r);
+            for (int64_t k = k0; k < end; k++)
+                to[k * rows + r] = mm_left(g, at, k);
+        }
+    }
+}
+
+// Element (k, n) of the panel goes to k * MM_WIDE + n; missing columns are 0.
+static void mm_pack_panel(const mm_args g, int64_t n0, int64_t wide, int64_t depth, float *to)
+{
+#if MM_RIGHT_BY_DEPTH
+    for (int64_t k = 0; k < depth; k += MM_LANES) {
+        const int64_t left = mm_least(MM_LANES, depth - k);
+        for (int64_t half = 0; half < MM_WIDE; half += MM_LANES) {
+            mm_vec v[MM_LANES];
+            if (left == MM_LANES && half + MM_LANES <= wide) {
+                _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
+                    v[r] = MM_RIGHT_VEC(mm_right(g, k, n0 + half + r));
+            } else {
+                for (int r = 0; r < MM_LANES; r++)
+                    v[r] = half + r < wide ? mm_right_part(mm_right(g, k, n0 + half + r), left)
+                                           : (mm_vec){0};
+            }
+            mm_transpose(v);
+            _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
+                mm_vec_store(to + (k + r) * MM_WIDE + half, v[r]);
+        }
+    }
+#else
+    for (int64_t k = 0; k < depth; k++)
+        for (int64_t half = 0; half < MM_WIDE; half += MM_LANES) {
+            mm_vec v = {0};
+            if (half + MM_LANES <= wide)
+                v = MM_RIGHT_VEC(mm_right(g, k, n0 + half));
+            else if (half < wide)
+                v = mm_right_part(mm_right(g, k, n0 + half), wide - half);
+            mm_vec_store(to + k * MM_WIDE + half, v);
+        }
+#endif
+}
+
+static __attribute__((noinline)) void mm_gemm_tile(
+    int rows, int64_t depth, const float *left, const float *panel, float *out, const char *soon,
+    int64_t soon_step)
+{
+#define MM_CALL(R) mm_tile(R, depth, left, 1, R, panel, out, MM_WIDE, NULL, soon, soon_step)
+    MM_FOR_ROWS(rows, MM_CALL)
+#undef MM_CALL
+}
+
+// Tiles from `first` to `end` of packed rows, times one panel. Meanwhile the columns from `next` on
+// are brought into the cache: the memory is busy while the sums are formed, and the other way round.
+static void mm_gemm_panel(
+    const mm_args g, int64_t row0, int64_t first, int64_t end, int64_t n0, int64_t wide,
+    int64_t depth, const float *left, const float *panel, int64_t next)
+{
+    _Alignas(64) float sums[MM_ROWS * MM_WIDE];
+    const char *soon = (const char *)mm_right(g, 0, next);
+    const char *const below = (const char *)mm_right(g, 1, next);
+    const int64_t step = MM_RIGHT_BY_DEPTH ? 64 : below - soon;
+    for (int64_t r0 = first; r0 < end;) {
+        const int rows = mm_tile_rows(end - r0);
+        mm_gemm_tile(rows, depth, left + r0 * depth, panel, sums, soon, step);
+        soon += MM_RIGHT_BY_DEPTH ? depth * 64 : 64;
+        for (int r = 0; r < rows; r++)
+            mm_finish_row(g, row0 + r0 + r, n0, wide, sums + r * MM_WIDE);
+        r0 += rows;
+    }
+}
+
+static void mm_many_rows(const mm_args shared, int64_t rows, int64_t columns, int64_t depth)
+{
+    const int64_t panels = (columns + MM_WIDE - 1) / MM_WIDE;
+    // Rows that are packed together, and the parts of them that are multiplied as one task.
+    int64_t block = MM_BLOCK_FLOATS / (depth + 1) / MM_ROWS * MM_ROWS;
+    block = mm_least(rows, block < 8 * MM_ROWS ? 8 * MM_ROWS : block);
+    const int64_t wanted = (4 * mm_threads() + panels - 1) / panels;
+    const int64_t part = mm_round_up((block + wanted - 1) / wanted, MM_ROWS);
+    float *const packed = mm_new_floats(block * depth);
+    int64_t taken = 0; // tasks that a thread has taken; each takes its next one in advance
+    #pragma omp parallel if (rows * columns * depth > MM_PARALLEL_TERMS)
+    {
+        const mm_args g = shared;
+        float *const panel = mm_new_floats(mm_round_up(depth, MM_LANES) * MM_WIDE);
+        for (int64_t row0 = 0; row0 < rows; row0 += block) {
+            const int64_t count = mm_least(block, rows - row0);
+            const int64_t parts = (count + part - 1) / part;
+            #pragma omp for schedule(static)
+            for (int64_t r0 = 0; r0 < count; r0 += MM_ROWS)
+                for (int64_t r = r0; r < mm_least(r0 + MM_ROWS, count);) {
+                    const int height = mm_tile_rows(mm_least(r0 + MM_ROWS, count) - r);
+                    mm_pack_tile(g, row0 + r, height, depth, packed + r * depth);
+                    r += height;
+                }
+            int64_t task = __atomic_fetch_add(&taken, 1, __ATOMIC_RELAXED);
+            while (task < panels * parts) {
+                const int64_t next = __atomic_fetch_add(&taken, 1, __ATOMIC_RELAXED);
+                const int64_t n0 = task / parts * MM_WIDE, first = task % parts * part;
+                const int64_t wide = mm_least(MM_WIDE, columns - n0);
+                mm_pack_panel(g, n0, wide, depth, panel);
+                mm_gemm_panel(
+                    g, row0, first, mm_least(first + part, count), n0, wide, depth, packed, panel,
+                    next / parts * MM_WIDE);
+                task = next;
+            }
+            #pragma omp barrier
+            #pragma omp single
+            taken = 0;
+        }
+        free(panel);
+    }
+    free(packed);
+}
+
+// ---- few rows ----------------------------------------------------------------------------------
+
+#define MM_FEW_GROUP 4 // rows that are multiplied with one load of the right operand
+
+#if MM_RIGHT_BY_DEPTH
+
+// sums[r * sums_row + c] for `rows` rows of `left` and `columns` columns of the right operand.
+MM_INLINE void mm_dots(
+    const mm_args g, const int rows, const int columns, int64_t depth, int64_t n,
+    const float *left, int64_t left_row, float *sums, int64_t sums_row)
+{
+    mm_vec sum[MM_FEW_GROUP][4];
+    const MM_RIGHT_TYPE *right[4];
+    _Pragma("GCC unroll 4") for (int c = 0; c < columns; c++)
+    {
+        right[c] = mm_right(g, 0, n + c);
+        _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
+            sum[r][c] = (mm_vec){0};
+    }
+    int64_t k = 0;
+    for (; k + MM_LANES <= depth; k += MM_LANES) {
+        mm_vec b[4];
+        _Pragma("GCC unroll 4") for (int c = 0; c < columns; c++)
+            b[c] = MM_RIGHT_VEC(right[c] + k);
+        _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
+        {
+            const mm_vec a = mm_vec_load(left + r * left_row + k);
+            _Pragma("GCC unroll 4") for (int c = 0; c < columns; c++)
+                sum[r][c] += a * b[c];
+        }
+    }
+    if (k < depth) {
+        _Pragma("GCC unroll 4") for (int c = 0; c < columns; c++)
+        {
+            const mm_vec b = mm_right_part(right[c] + k, depth - k);
+            _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
+                sum[r][c] += mm_vec_load(left + r * left_row + k) * b;
+        }
+    }
+    _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
+    {
+        float four[4];
+        for (int c = columns; c < 4; c++)
+            sum[r][c] = (mm_vec){0};
+        mm_sums_of_lanes(sum[r], four);
+        memcpy(sums + r * sums_row, four, columns * sizeof(float));
+    }
+}
+
+static void mm_dots_of_rows(
+    const mm_args g, int64_t rows, int64_t depth, int64_t n, int64_t wide, const float *left,
+    int64_t left_row, float *sums, int64_t sums_row)
+{
+    for (int64_t c = 0; c < wide;) {
+        const int step = wide - c >= 4 ? 4 : 1;
+        for (int64_t r = 0; r < rows;) {
+            const float *const a = left + r * left_row;
+            float *const out = sums + r * sums_row + c;
+            const int height = rows - r >= 4 ? 4 : rows - r >= 2 ? 2 : 1;
+#define MM_CALL(R, C) mm_dots(g, R, C, depth, n + c, a, left_row, out, sums_row)
+            if (step == 4) {
+                if (height == 4)
+                    MM_CALL(4, 4);
+                else if (height == 2)
+                    MM_CALL(2, 4);
+                else
+                    MM_CALL(1, 4);
+            } else {
+                for (int i = 0; i < height; i++)
+                    mm_dots(
+                        g, 1, 1, depth, n + c, a + i * left_row, left_row, out + i * sums_row,
+                        sums_row);
+            }
+#undef MM_CALL
+            r += height;
+        }
+        c += step;
+    }
+}
+
+#else
+
+#define MM_FEW_DEPTH 4 // rows of the right operand that are read together
+
+// sums[r][c] += left[r][0 to MM_FEW_DEPTH] @ right, for `rows` rows and vectors of columns.
+MM_INLINE void mm_axpy(
+    const int rows, const int depth, int64_t wide, const float *left, int64_t left_row,
+    const MM_RIGHT_TYPE *const *right, float *sums, int64_t sums_row)
+{
+    mm_vec a[MM_FEW_GROUP][MM_FEW_DEPTH];
+    _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
+        _Pragma("GCC unroll 4") for (int k = 0; k < depth; k++)
+            a[r][k] = mm_vec_fill(left[r * left_row + k]);
+    const int64_t ahead = depth > 1 ? 2 * depth * (right[1] - right[0]) : 0;
+    for (int64_t c = 0; c < wide; c += MM_LANES) {
+        const int64_t count = mm_least(MM_LANES, wide - c);
+        mm_vec b[MM_FEW_DEPTH];
+        if (count == MM_LANES) {
+            _Pragma("GCC unroll 4") for (int k = 0; k < depth; k++)
+            {
+                __builtin_prefetch(right[k] + c + ahead);
+                b[k] = MM_RIGHT_VEC(right[k] + c);
+            }
+        } else {
+            for (int k = 0; k < depth; k++)
+                b[k] = mm_right_part(right[k] + c, count);
+        }
+        _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
+        {
+            mm_vec sum = mm_vec_load(sums + r * sums_row + c);
+            _Pragma("GCC unroll 4") for (int k = 0; k < depth; k++)
+                sum += a[r][k] * b[k];
+            mm_vec_store(sums + r * sums_row + c, sum);
+        }
+    }
+}
+
+static void mm_dots_of_rows(
+    const mm_args g, int64_t rows, int64_t depth, int64_t n, int64_t wide, const float *left,
+    int64_t left_row, float *sums, int64_t sums_row)
+{
+    memset(sums, 0, (size_t)rows * sums_row * sizeof(float));
+    for (int64_t k = 0; k < depth;) {
+        const int step = depth - k >= MM_FEW_DEPTH ? MM_FEW_DEPTH : 1;
+        const MM_RIGHT_TYPE *right[MM_FEW_DEPTH];
+        for (int i = 0; i < step; i++)
+            right[i] = mm_right(g, k + i, n);
+        for (int64_t r = 0; r < rows;) {
+            const float *const a = left + r * left_row + k;
+            float *const out = sums + r * sums_row;
+            const int height = step == 1 ? 1 : rows - r >= 4 ? 4 : rows - r >= 2 ? 2 : 1;
+#define MM_CALL(R, D) mm_axpy(R, D, wide, a, left_row, right, out, sums_row)
+            if (step == 1)
+                MM_CALL(1, 1);
+            else if (height == 4)
+                MM_CALL(4, MM_FEW_DEPTH);
+            else if (height == 2)
+                MM_CALL(2, MM_FEW_DEPTH);
+            else
+                MM_CALL(1, MM_FEW_DEPTH);
+#undef MM_CALL
+            r += height;
+        }
+        k += step;
+    }
+}
+
+#endif
+
+static void mm_few_rows(const mm_args shared, int64_t rows, int64_t columns, int64_t depth)
+{
+    const int64_t left_row = mm_round_up(depth, MM_LANES);
+    float *const left = mm_new_floats(rows * left_row);
+    for (int64_t r = 0; r < rows; r++) {
+        const mm_at at = mm_place(shared, r);
+        #pragma omp simd
+        for (int64_t k = 0; k < depth; k++)
+            left[r * left_row + k] = mm_left(shared, at, k);
+        for (int64_t k = depth; k < left_row; k++)
+            left[r * left_row + k] = 0;
+    }
+    // Columns of one task: few enough for all threads, and for sums in the first-level cache.
+    int64_t step = mm_round_up((columns + mm_threads() - 1) / mm_threads(), MM_WIDE);
+    step = mm_least(step, mm_round_up(4096 / rows, MM_WIDE));
+    #pragma omp parallel if (rows * columns * depth > MM_PARALLEL_TERMS)
+    {
+        const mm_args g = shared;
+        float *const sums = mm_new_floats(rows * step);
+        #pragma omp for schedule(static)
+        for (int64_t n = 0; n < columns; n += step) {
+            const int64_t wide = mm_least(step, columns - n);
+            mm_dots_of_rows(g, rows, depth, n, wide, left, left_row, sums, step);
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t c = 0; c < wide; c += MM_WIDE)
+                    mm_finish_row(g, r, n + c, mm_least(MM_WIDE, wide - c), sums + r * step + c);
+        }
+        free(sums);
+    }
+    free(left);
+}
+
+void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
+{
+    const mm_args g = mm_arguments(mm_buffers, mm_scalars);
+    const int64_t rows = mm_rows(g), columns = mm_columns(g), depth = mm_depth(g);
+    if (rows <= MM_FEW_ROWS)
+        mm_few_rows(g, rows, columns, depth);
+    else
+        mm_many_rows(g, rows, columns, depth);
+}
