@@ -21,6 +21,7 @@ from maxmod.device import DeviceRef
 from maxmod.errors import CompileError, WeightsError
 from maxmod.kernel import KernelSource
 from maxmod.op import Op
+from maxmod.ops.shape import rebound_sizes
 from maxmod.program import Program
 from maxmod.signature import Signature, argument_names
 from maxmod.tensor import Tensor
@@ -213,7 +214,7 @@ class CompiledModel:
                 if len(self._programs) == PROGRAM_LIMIT:
                     self._programs.move_to_end(key)
                 return program
-            dims = self.signature.bind(tensors)
+            dims = rebound_sizes(self.staged.graph, self.signature.bind(tensors))
             program = Program(
                 self._schedule, dims, self._backend, self._device, self._kernels, self._fixed
             )
@@ -230,7 +231,8 @@ class CompiledModel:
             **dims: The value of each symbolic size.
         """
         nbytes = sum(array.nbytes for array in self._fixed if array is not None)
-        return plan_memory(self._schedule, dims, nbytes)
+        sizes = rebound_sizes(self.staged.graph, dims)
+        return plan_memory(self._schedule, sizes, nbytes)
 
     def explain(self) -> str:
         """Returns what was compiled, as text: the graph, the kernels and why they were formed."""

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from maxmod import backends
+from maxmod import backends, ir
 from maxmod.affine import Index, broadcast_indices, through_reshape
 from maxmod.device import DeviceRef
-from maxmod.dim import Size, Sizes, as_size, as_sizes, format_sizes, product
+from maxmod.dim import (
+    Size,
+    Sizes,
+    SymbolicDim,
+    as_size,
+    as_sizes,
+    evaluate,
+    format_sizes,
+    product,
+)
 from maxmod.errors import ArgumentError, OperandError, ShapeError
 from maxmod.op import Kind, Op, Operands, function, op
 from maxmod.operands import strong
@@ -469,7 +478,11 @@ def _rebound(op: Op, x: TensorType, *, shape: Sizes, message: str) -> TensorType
     return x.with_sizes(tuple(a if isinstance(a, int) else b for a, b in known))
 
 
-@op(V, _rebound, prepare=_rebind_sizes)
+def _rebind_view(indices: Any, x: TensorType, out: TensorType, **attrs: Any) -> list[Index]:
+    return list(indices)
+
+
+@op(V, _rebound, prepare=_rebind_sizes, view=_rebind_view)
 def rebind(xp: Any, x: Tensor, shape: Iterable[Any], message: str = "") -> Tensor:
     """Asserts that a tensor has a shape, when the graph runs for sizes that are symbolic.
 
@@ -487,3 +500,35 @@ def rebind(xp: Any, x: Tensor, shape: Iterable[Any], message: str = "") -> Tenso
             f"rebind: expected {format_sizes(tuple(shape))}, got {format_sizes(x.shape)}. {message}"
         )
     return x
+
+
+def rebound_sizes(graph: ir.Graph, dims: Mapping[str, int]) -> dict[str, int]:
+    """Checks each `rebind` of a graph, before it runs: a kernel that it is part of does not.
+
+    Args:
+        graph: The graph.
+        dims: The value of each name in the types of the inputs.
+
+    Returns:
+        The same, with the names that `rebind` introduces.
+
+    Raises:
+        ShapeError: If a size is another one than was asserted.
+    """
+    known = dict(dims)
+    for node in graph.nodes:
+        if node.op is not rebind.op:  # type: ignore[attr-defined]
+            continue
+        attrs = node.kwargs
+        for have, want in zip(node.inputs[0].type.sizes, attrs["shape"], strict=True):
+            if isinstance(want, SymbolicDim) and want.name not in known:
+                known[want.name] = evaluate(have, known)
+            elif evaluate(have, known) != evaluate(want, known):
+                text = f"rebind: expected {_valued(want, known)}, got {_valued(have, known)}."
+                where = f"\n  at {node.source}" if node.source else ""
+                raise ShapeError(f"{text} {attrs['message']}".rstrip() + where)
+    return known
+
+
+def _valued(size: Size, dims: Mapping[str, int]) -> str:
+    return str(size) if isinstance(size, int) else f"{size} = {evaluate(size, dims)}"

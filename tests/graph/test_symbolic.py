@@ -235,6 +235,47 @@ def test_rebind_is_checked_when_the_graph_runs() -> None:
         model(ones, np.ones(4, np.float32))
 
 
+def test_rebind_can_introduce_a_name() -> None:
+    """What it gives the name to stays in memory as long as the result is used."""
+
+    def fn(x: Any, w: Any) -> Any:
+        y = ops.rebind(ops.exp(x) @ w, ["m", 4])
+        z = y @ w @ w
+        other = ops.rebind(x @ w @ w, ["m", 4])
+        return z + other + y, ops.concat([y, y[0:1]])
+
+    graph = Graph("name", fn, [typed(["n", 4]), typed([4, 4])])
+    assert [kind.shape for kind in graph.output_types] == [["m", 4], [Dim("m") + 1, 4]]
+    model = InferenceSession().load(graph)
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=[4, 4]).astype(np.float32)
+    for rows in (1, 3, 8):
+        x = rng.normal(size=[rows, 4]).astype(np.float32)
+        first, second = (part.to_numpy() for part in model(x, w))
+        y = np.exp(x.astype(np.float64)) @ w
+        np.testing.assert_allclose(first, y @ w @ w + x @ w @ w + y, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(second, np.concatenate([y, y[:1]]), rtol=1e-4, atol=1e-4)
+    assert model.compiled.memory_plan(n=3).output_nbytes == 4 * 12
+
+
+def test_rebind_of_a_fused_value() -> None:
+    """The check is made although no op is run for it."""
+
+    def fn(x: Any, y: Any) -> Any:
+        return ops.sqrt(ops.rebind(ops.abs(y), [2, "n"]) + ops.abs(x))
+
+    graph = Graph("fused", fn, [typed([2, "n"]), typed(["m", N + 1])])
+    model = InferenceSession().load(graph)
+    y = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with pytest.raises(ValueError, match=r"expected n = 2, got n \+ 1 = 3\.\n  at test_symbolic"):
+        model(y[:, :2].copy(), y)
+    exact = Graph("exact", fn, [typed([2, "n"]), typed(["m", "k"])])
+    model = InferenceSession().load(exact)
+    np.testing.assert_allclose(model(y, y)[0].to_numpy(), np.sqrt(2 * y.astype(np.float64)))
+    with pytest.raises(ValueError, match=r"rebind: expected 2, got m = 3\."):
+        model(y, np.zeros([3, 3], np.float32))
+
+
 def test_equal_names_are_equal_sizes() -> None:
     model = InferenceSession().load(Graph("equal", ops.add, [typed(["n"]), typed(["n"])]))
     with pytest.raises(ValueError, match="'n'"):
