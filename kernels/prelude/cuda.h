@@ -1,7 +1,8 @@
 // Prelude of the CUDA dialect: C++17 without any header, put in front of every CUDA kernel.
 //
-// The same names and rules as in host.h: NaN wins in mm_max and mm_min, integer division rounds down
-// and x // 0 is 0, integers wrap. Functions of floats are those of CUDA's library at full precision.
+// The same names and rules as in host.h: NaN wins in mm_max and mm_min, integer division rounds
+// down and x // 0 is 0, integers wrap. Functions of floats are those of CUDA's library, at full
+// precision.
 // The text also compiles for the host under tests/cuda_shim, which defines CUDA_SHIM; what differs
 // there is inline PTX only. Narrow floats are raw integers in memory and float in registers.
 
@@ -35,8 +36,8 @@ struct alignas(sizeof(T) * N) mm_vector {
 
 // ---- functions of floats -----------------------------------------------------------------------
 
-#define MM_FLOAT_FUNCTION(NAME, F32, F64)                                                        \
-    MM_INLINE float mm_##NAME(float x) { return F32; }                                           \
+#define MM_FLOAT_FUNCTION(NAME, F32, F64)                                                          \
+    MM_INLINE float mm_##NAME(float x) { return F32; }                                             \
     MM_INLINE double mm_##NAME(double x) { return F64; }
 MM_FLOAT_FUNCTION(exp, expf(x), exp(x))
 MM_FLOAT_FUNCTION(log, logf(x), log(x))
@@ -231,12 +232,12 @@ MM_INLINE double pow(double x, double y) { return ::pow(x, y); }
 
 } // namespace mm_same_type
 
-#define MM_BINARY_FUNCTION(NAME)                                                                 \
-    template <typename T, typename U>                                                            \
-    MM_INLINE auto mm_##NAME(T x, U y) -> decltype(x + y)                                        \
-    {                                                                                            \
-        typedef decltype(x + y) C;                                                               \
-        return mm_same_type::NAME(static_cast<C>(x), static_cast<C>(y));                         \
+#define MM_BINARY_FUNCTION(NAME)                                                                   \
+    template <typename T, typename U>                                                              \
+    MM_INLINE auto mm_##NAME(T x, U y) -> decltype(x + y)                                          \
+    {                                                                                              \
+        typedef decltype(x + y) C;                                                                 \
+        return mm_same_type::NAME(static_cast<C>(x), static_cast<C>(y));                           \
     }
 MM_BINARY_FUNCTION(max)
 MM_BINARY_FUNCTION(min)
@@ -296,11 +297,11 @@ MM_INLINE uint32_t mm_encode(float x)
     return (is_nan ? nan : code > highest ? highest + 1 : code) | sign;
 }
 
-#define MM_NARROW_FLOAT(NAME, STORAGE, E, M, BIAS, TOP)                                          \
-    MM_INLINE float mm_load_##NAME(STORAGE code) { return mm_decode<E, M, BIAS, TOP>(code); }    \
-    MM_INLINE STORAGE mm_store_##NAME(float x)                                                   \
-    {                                                                                            \
-        return static_cast<STORAGE>(mm_encode<E, M, BIAS, TOP>(x));                              \
+#define MM_NARROW_FLOAT(NAME, STORAGE, E, M, BIAS, TOP)                                            \
+    MM_INLINE float mm_load_##NAME(STORAGE code) { return mm_decode<E, M, BIAS, TOP>(code); }      \
+    MM_INLINE STORAGE mm_store_##NAME(float x)                                                     \
+    {                                                                                              \
+        return static_cast<STORAGE>(mm_encode<E, M, BIAS, TOP>(x));                                \
     }
 MM_NARROW_FLOAT(float8_e5m2, uint8_t, 5, 2, 15, MM_IEEE)
 MM_NARROW_FLOAT(float8_e4m3fn, uint8_t, 4, 3, 7, MM_FN)
@@ -379,11 +380,11 @@ MM_INLINE float mm_round_to_odd(double x)
 
 // ---- conversions -------------------------------------------------------------------------------
 
-#define MM_CAST(NAME, TYPE)                                                                      \
-    template <typename T>                                                                        \
-    MM_INLINE TYPE mm_cast_##NAME(T x)                                                           \
-    {                                                                                            \
-        return static_cast<TYPE>(x);                                                             \
+#define MM_CAST(NAME, TYPE)                                                                        \
+    template <typename T>                                                                          \
+    MM_INLINE TYPE mm_cast_##NAME(T x)                                                             \
+    {                                                                                              \
+        return static_cast<TYPE>(x);                                                               \
     }
 MM_CAST(int8, int8_t)
 MM_CAST(int16, int16_t)
@@ -403,11 +404,11 @@ MM_INLINE bool mm_cast_bool(T x)
 }
 
 // To a narrow float: the result is a float that the format holds exactly.
-#define MM_CAST_NARROW(NAME)                                                                     \
-    template <typename T>                                                                        \
-    MM_INLINE float mm_cast_##NAME(T x)                                                          \
-    {                                                                                            \
-        return mm_load_##NAME(mm_store_##NAME(static_cast<float>(x)));                           \
+#define MM_CAST_NARROW(NAME)                                                                       \
+    template <typename T>                                                                          \
+    MM_INLINE float mm_cast_##NAME(T x)                                                            \
+    {                                                                                              \
+        return mm_load_##NAME(mm_store_##NAME(static_cast<float>(x)));                             \
     }
 MM_CAST_NARROW(float16)
 MM_CAST_NARROW(bfloat16)

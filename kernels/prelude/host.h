@@ -2,9 +2,9 @@
 //
 // Semantics are those of NumPy: NaN wins in mm_max and mm_min, integer division rounds down and
 // x // 0 is 0, integers wrap. Functions of float are branch-free, so that a loop marked
-// `#pragma omp simd` becomes vector code. Their errors are below 2 ulp (mm_exp 0.9; mm_atanh, mm_sigmoid
-// and mm_tanh 2.6); results below FLT_MIN may be 0 only in mm_exp and what is built on it. Functions of
-// double are those of the C library.
+// `#pragma omp simd` becomes vector code. Their errors are below 2 ulp (mm_exp 0.9; mm_atanh,
+// mm_sigmoid and mm_tanh 2.6); results below FLT_MIN may be 0 only in mm_exp and what is built on
+// it. Functions of double are those of the C library.
 //
 // Op text calls the macros without suffix, which select by type; a result must be stored in a
 // variable of its type before it is used again, because C computes small integers as int.
@@ -241,8 +241,8 @@ typedef struct {
     int32_t quadrant;
 } mm_angle;
 
-// pi/2 in parts. With a fused multiply-add n times the first is exact for |x| < 2^50; else parts of 33
-// bits are needed, and n must stay below 2^20.
+// pi/2 in parts. With a fused multiply-add n times the first is exact for |x| < 2^50; else parts of
+// 33 bits are needed, and n must stay below 2^20.
 #ifdef MM_HAS_FMA
 #define MM_ANGLE_LIMIT 0x1p50f
 #define MM_PI_2_HIGH 0x1.921fb54442d18p+0
@@ -255,9 +255,9 @@ typedef struct {
 #define MM_PI_2_LOW 0x1.3198a2e037073p-69
 #endif
 
-// x = (pi/2) n + r with |r| < 0.79, in double. Larger numbers give NaN: neighbouring floats are then
-// many turns apart, and the table of bits of 2/pi that is needed would make every sine six times
-// slower.
+// x = (pi/2) n + r with |r| < 0.79, in double. Larger numbers give NaN: neighbouring floats are
+// then many turns apart, and the table of bits of 2/pi that is needed would make every sine six
+// times slower.
 MM_INLINE mm_angle mm_reduce_angle(float x)
 {
     const double wide = x;
@@ -352,7 +352,8 @@ MM_INLINE float mm_pow_f32(float x, float y)
     float result = (float)mm_as_double(mm_as_bits64(q) + (mm_as_bits64(t) << 52));
     // Zero and infinity: their powers are 0, 1 or infinity, by the sign of the exponent.
     const bool falls = (__builtin_fabsf(x) < 1.0f) == (y > 0.0f);
-    const bool extreme = x == 0.0f || __builtin_fabsf(x) == INFINITY || __builtin_fabsf(y) == INFINITY;
+    const bool infinite = __builtin_fabsf(x) == INFINITY || __builtin_fabsf(y) == INFINITY;
+    const bool extreme = x == 0.0f || infinite;
     result = extreme ? (falls ? 0.0f : INFINITY) : result;
     const float half = 0.5f * y;
     const bool whole = __builtin_truncf(y) == y;
@@ -390,35 +391,39 @@ MM_INLINE double mm_trunc_f64(double x) { return __builtin_trunc(x); }
 MM_INLINE double mm_round_f64(double x) { return __builtin_rint(x); }
 MM_INLINE double mm_pow_f64(double x, double y) { return pow(x, y); }
 MM_INLINE double mm_sigmoid_f64(double x) { return 1.0 / (1.0 + exp(-x)); }
-MM_INLINE double mm_gelu_none_f64(double x) { return 0.5 * x * (1.0 + erf(x * 0x1.6a09e667f3bcdp-1)); }
 MM_INLINE double mm_gelu_quick_f64(double x) { return x / (1.0 + exp(-1.702 * x)); }
+
+MM_INLINE double mm_gelu_none_f64(double x)
+{
+    return 0.5 * x * (1.0 + erf(x * 0x1.6a09e667f3bcdp-1));
+}
 
 MM_INLINE double mm_gelu_tanh_f64(double x)
 {
     return x / (1.0 + exp(x * (-0x1.9884533d43651p+0 - 0x1.2444f2a4d8b4bp-4 * (x * x))));
 }
 
-#define MM_FLOAT_FUNCTIONS(T, S, F)                                                              \
-    MM_INLINE T mm_abs_##S(T x) { return __builtin_fabs##F(x); }                                     \
-    MM_INLINE T mm_relu_##S(T x) { return x < 0 ? 0 : x; }                                           \
-    MM_INLINE bool mm_is_nan_##S(T x) { return x != x; }                                             \
-    MM_INLINE bool mm_is_inf_##S(T x) { return __builtin_fabs##F(x) == INFINITY; }                   \
-    MM_INLINE T mm_floor_div_##S(T x, T y) { return __builtin_floor##F(x / y); }                     \
-    MM_INLINE T mm_max_##S(T x, T y)                                                                 \
-    {                                                                                            \
-        const T larger = x > y ? x : y; /* y if either is NaN */                                 \
-        return x != x ? x : larger;                                                              \
-    }                                                                                            \
-    MM_INLINE T mm_min_##S(T x, T y)                                                                 \
-    {                                                                                            \
-        const T smaller = x < y ? x : y;                                                         \
-        return x != x ? x : smaller;                                                             \
-    }                                                                                            \
-    MM_INLINE T mm_mod_##S(T x, T y)                                                                 \
-    {                                                                                            \
-        T rest = __builtin_fmod##F(x, y);                                                        \
-        rest = rest != 0 && (rest < 0) != (y < 0) ? rest + y : rest;                             \
-        return rest == 0 ? __builtin_copysign##F(rest, y) : rest;                                \
+#define MM_FLOAT_FUNCTIONS(T, S, F)                                                                \
+    MM_INLINE T mm_abs_##S(T x) { return __builtin_fabs##F(x); }                                   \
+    MM_INLINE T mm_relu_##S(T x) { return x < 0 ? 0 : x; }                                         \
+    MM_INLINE bool mm_is_nan_##S(T x) { return x != x; }                                           \
+    MM_INLINE bool mm_is_inf_##S(T x) { return __builtin_fabs##F(x) == INFINITY; }                 \
+    MM_INLINE T mm_floor_div_##S(T x, T y) { return __builtin_floor##F(x / y); }                   \
+    MM_INLINE T mm_max_##S(T x, T y)                                                               \
+    {                                                                                              \
+        const T larger = x > y ? x : y; /* y if either is NaN */                                   \
+        return x != x ? x : larger;                                                                \
+    }                                                                                              \
+    MM_INLINE T mm_min_##S(T x, T y)                                                               \
+    {                                                                                              \
+        const T smaller = x < y ? x : y;                                                           \
+        return x != x ? x : smaller;                                                               \
+    }                                                                                              \
+    MM_INLINE T mm_mod_##S(T x, T y)                                                               \
+    {                                                                                              \
+        T rest = __builtin_fmod##F(x, y);                                                          \
+        rest = rest != 0 && (rest < 0) != (y < 0) ? rest + y : rest;                               \
+        return rest == 0 ? __builtin_copysign##F(rest, y) : rest;                                  \
     }
 MM_FLOAT_FUNCTIONS(float, f32, f)
 MM_FLOAT_FUNCTIONS(double, f64, )
@@ -427,38 +432,38 @@ MM_FLOAT_FUNCTIONS(double, f64, )
 
 // U is an unsigned type at least as wide as T and int, in which overflow wraps. Zero is no divisor,
 // and x86 traps where it divides the lowest number by -1.
-#define MM_INTEGER_FUNCTIONS(T, U, S, IS_SIGNED)                                                 \
-    MM_INLINE T mm_abs_##S(T x) { return IS_SIGNED && x < 0 ? (T)(0 - (U)x) : x; }                   \
-    MM_INLINE T mm_relu_##S(T x) { return IS_SIGNED && x < 0 ? 0 : x; }                              \
-    MM_INLINE bool mm_is_nan_##S(T x) { return (void)x, false; }                                     \
-    MM_INLINE bool mm_is_inf_##S(T x) { return (void)x, false; }                                     \
-    MM_INLINE T mm_max_##S(T x, T y) { return x > y ? x : y; }                                       \
-    MM_INLINE T mm_min_##S(T x, T y) { return x < y ? x : y; }                                       \
-    MM_INLINE T mm_floor_div_##S(T x, T y)                                                           \
-    {                                                                                            \
-        const bool minus_one = IS_SIGNED && y == (T)-1;                                          \
-        const T d = y == 0 || minus_one ? 1 : y;                                                 \
-        const T q = x / d;                                                                       \
-        const T floored = IS_SIGNED && x % d != 0 && (x < 0) != (d < 0) ? q - 1 : q;             \
-        return y == 0 ? 0 : minus_one ? (T)(0 - (U)x) : floored;                                 \
-    }                                                                                            \
-    MM_INLINE T mm_mod_##S(T x, T y)                                                                 \
-    {                                                                                            \
-        const T d = y == 0 || (IS_SIGNED && y == (T)-1) ? 1 : y;                                 \
-        const T rest = x % d; /* 0 where d was replaced */                                       \
-        return IS_SIGNED && rest != 0 && (rest < 0) != (d < 0) ? rest + d : rest;                \
-    }                                                                                            \
-    MM_INLINE T mm_pow_##S(T x, T y)                                                                 \
-    {                                                                                            \
-        if (IS_SIGNED && y < 0)                                                                  \
-            return x == 1 ? 1 : x == (T)-1 ? (y & 1 ? (T)-1 : 1) : 0;                            \
-        U base = (U)x;                                                                           \
-        U result = 1;                                                                            \
-        for (U n = (U)y; n != 0; n >>= 1) {                                                      \
-            result = n & 1 ? (U)(result * base) : result;                                        \
-            base = (U)(base * base);                                                             \
-        }                                                                                        \
-        return (T)result;                                                                        \
+#define MM_INTEGER_FUNCTIONS(T, U, S, IS_SIGNED)                                                   \
+    MM_INLINE T mm_abs_##S(T x) { return IS_SIGNED && x < 0 ? (T)(0 - (U)x) : x; }                 \
+    MM_INLINE T mm_relu_##S(T x) { return IS_SIGNED && x < 0 ? 0 : x; }                            \
+    MM_INLINE bool mm_is_nan_##S(T x) { return (void)x, false; }                                   \
+    MM_INLINE bool mm_is_inf_##S(T x) { return (void)x, false; }                                   \
+    MM_INLINE T mm_max_##S(T x, T y) { return x > y ? x : y; }                                     \
+    MM_INLINE T mm_min_##S(T x, T y) { return x < y ? x : y; }                                     \
+    MM_INLINE T mm_floor_div_##S(T x, T y)                                                         \
+    {                                                                                              \
+        const bool minus_one = IS_SIGNED && y == (T)-1;                                            \
+        const T d = y == 0 || minus_one ? 1 : y;                                                   \
+        const T q = x / d;                                                                         \
+        const T floored = IS_SIGNED && x % d != 0 && (x < 0) != (d < 0) ? q - 1 : q;               \
+        return y == 0 ? 0 : minus_one ? (T)(0 - (U)x) : floored;                                   \
+    }                                                                                              \
+    MM_INLINE T mm_mod_##S(T x, T y)                                                               \
+    {                                                                                              \
+        const T d = y == 0 || (IS_SIGNED && y == (T)-1) ? 1 : y;                                   \
+        const T rest = x % d; /* 0 where d was replaced */                                         \
+        return IS_SIGNED && rest != 0 && (rest < 0) != (d < 0) ? rest + d : rest;                  \
+    }                                                                                              \
+    MM_INLINE T mm_pow_##S(T x, T y)                                                               \
+    {                                                                                              \
+        if (IS_SIGNED && y < 0)                                                                    \
+            return x == 1 ? 1 : x == (T)-1 ? (y & 1 ? (T)-1 : 1) : 0;                              \
+        U base = (U)x;                                                                             \
+        U result = 1;                                                                              \
+        for (U n = (U)y; n != 0; n >>= 1) {                                                        \
+            result = n & 1 ? (U)(result * base) : result;                                          \
+            base = (U)(base * base);                                                               \
+        }                                                                                          \
+        return (T)result;                                                                          \
     }
 MM_INTEGER_FUNCTIONS(int8_t, uint32_t, i8, true)
 MM_INTEGER_FUNCTIONS(int16_t, uint32_t, i16, true)
@@ -522,8 +527,8 @@ MM_INLINE uint32_t mm_encode(float x, int e, int m, int bias, int top)
     return (is_nan ? nan : bounded) | sign;
 }
 
-#define MM_NARROW_FLOAT(NAME, STORAGE, E, M, BIAS, TOP)                                          \
-    MM_INLINE float mm_load_##NAME(STORAGE code) { return mm_decode(code, E, M, BIAS, TOP); }    \
+#define MM_NARROW_FLOAT(NAME, STORAGE, E, M, BIAS, TOP)                                            \
+    MM_INLINE float mm_load_##NAME(STORAGE code) { return mm_decode(code, E, M, BIAS, TOP); }      \
     MM_INLINE STORAGE mm_store_##NAME(float x) { return (STORAGE)mm_encode(x, E, M, BIAS, TOP); }
 MM_NARROW_FLOAT(float16, uint16_t, 5, 10, 15, MM_IEEE)
 MM_NARROW_FLOAT(float8_e5m2, uint8_t, 5, 2, 15, MM_IEEE)
@@ -590,8 +595,8 @@ MM_INLINE float mm_round_to_odd(double x)
 #define mm_cast_uint64(x) ((uint64_t)(x))
 #define mm_cast_float32(x) ((float)(x))
 #define mm_cast_float64(x) ((double)(x))
-#define mm_cast_float16(x)                                                                       \
-    mm_load_float16(                                                                             \
+#define mm_cast_float16(x)                                                                         \
+    mm_load_float16(                                                                               \
         mm_store_float16(_Generic((x), double: mm_round_to_odd((double)(x)), default: (float)(x))))
 #define mm_cast_bfloat16(x) mm_load_bfloat16(mm_store_bfloat16((float)(x)))
 #define mm_cast_float8_e5m2(x) mm_load_float8_e5m2(mm_store_float8_e5m2((float)(x)))
@@ -606,20 +611,20 @@ MM_INLINE float mm_round_to_odd(double x)
 // ---- selection by type -------------------------------------------------------------------------
 
 #define MM_FLOAT(NAME, x) _Generic((x), float: mm_##NAME##_f32, default: mm_##NAME##_f64)
-#define MM_NUMBER(NAME, x)                                                                       \
-    _Generic((x),                                                                                \
-        float: mm_##NAME##_f32,                                                                  \
-        double: mm_##NAME##_f64,                                                                 \
-        bool: mm_##NAME##_u8,                                                                    \
-        signed char: mm_##NAME##_i8,                                                             \
-        short: mm_##NAME##_i16,                                                                  \
-        int: mm_##NAME##_i32,                                                                    \
-        long: mm_##NAME##_i64,                                                                   \
-        long long: mm_##NAME##_i64,                                                              \
-        unsigned char: mm_##NAME##_u8,                                                           \
-        unsigned short: mm_##NAME##_u16,                                                         \
-        unsigned int: mm_##NAME##_u32,                                                           \
-        unsigned long: mm_##NAME##_u64,                                                          \
+#define MM_NUMBER(NAME, x)                                                                         \
+    _Generic((x),                                                                                  \
+        float: mm_##NAME##_f32,                                                                    \
+        double: mm_##NAME##_f64,                                                                   \
+        bool: mm_##NAME##_u8,                                                                      \
+        signed char: mm_##NAME##_i8,                                                               \
+        short: mm_##NAME##_i16,                                                                    \
+        int: mm_##NAME##_i32,                                                                      \
+        long: mm_##NAME##_i64,                                                                     \
+        long long: mm_##NAME##_i64,                                                                \
+        unsigned char: mm_##NAME##_u8,                                                             \
+        unsigned short: mm_##NAME##_u16,                                                           \
+        unsigned int: mm_##NAME##_u32,                                                             \
+        unsigned long: mm_##NAME##_u64,                                                            \
         unsigned long long: mm_##NAME##_u64)
 _Static_assert(sizeof(long) == 8, "long is taken for int64_t");
 
