@@ -66,6 +66,8 @@ PATHS = {
 _ABSENT = {
     "max.nn.legacy": "the older layers, which build graphs, are not implemented; use max.nn",
     "max.experimental.sharding": "tensors live on one device",
+    "max.graph.KernelLibrary": "maxmod.functional.custom takes kernels",
+    "max.graph.ShardingStrategy": "tensors live on one device",
     "max.pipelines": "maxmod.models and maxmod.generate run language models",
     "max.entrypoints": "maxmod.models and maxmod.generate run language models",
     "max.serve": "there is no server",

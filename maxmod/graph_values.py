@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from maxmod import ir
 from maxmod.device import DeviceRef
-from maxmod.dim import ShapeLike
+from maxmod.dim import Dim, Shape, ShapeLike
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, NoGraphError, OperandError
+from maxmod.interop import DLPackArray
 from maxmod.op import Op, call, innermost
 from maxmod.operands import as_strong, is_strong
 from maxmod.tensor import Tensor
@@ -232,3 +235,9 @@ def current_tracer() -> GraphTracer:
     if not isinstance(inner, GraphTracer):
         raise NoGraphError("No graph found. Hint: ops of a graph go inside `with Graph(...):`.")
     return inner
+
+
+# What ops take: values and what counts as one, and what takes the type of another operand.
+StrongTensorValueLike = TensorValue | Tensor | Dim | Shape | Weight
+TensorValueLike = StrongTensorValueLike | int | float | np.generic | np.ndarray | DLPackArray
+BufferValueLike = BufferValue

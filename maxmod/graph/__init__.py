@@ -6,7 +6,15 @@ from maxmod.device import DeviceKind, DeviceRef
 from maxmod.dim import AlgebraicDim, Dim, DimLike, Shape, ShapeLike, StaticDim, SymbolicDim
 from maxmod.graph import ops
 from maxmod.graph_builder import Graph
-from maxmod.graph_values import BufferValue, TensorValue, Value, Weight
+from maxmod.graph_values import (
+    BufferValue,
+    BufferValueLike,
+    StrongTensorValueLike,
+    TensorValue,
+    TensorValueLike,
+    Value,
+    Weight,
+)
 from maxmod.layouts import ConvInputLayout, FilterLayout, InterpolationMode
 from maxmod.tensor_type import BufferType, TensorType, Type
 
@@ -14,6 +22,7 @@ __all__ = [
     "AlgebraicDim",
     "BufferType",
     "BufferValue",
+    "BufferValueLike",
     "ConvInputLayout",
     "DeviceKind",
     "DeviceRef",
@@ -25,9 +34,11 @@ __all__ = [
     "Shape",
     "ShapeLike",
     "StaticDim",
+    "StrongTensorValueLike",
     "SymbolicDim",
     "TensorType",
     "TensorValue",
+    "TensorValueLike",
     "Type",
     "Value",
     "Weight",

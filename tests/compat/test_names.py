@@ -55,7 +55,8 @@ NAMES = {
     "defaults_like",
     "max.functional": "add arange functional lazy softmax",
     "max.graph": "Graph TensorType BufferType TensorValue BufferValue Value Dim StaticDim "
-    "SymbolicDim AlgebraicDim Shape DeviceRef DeviceKind DimLike ShapeLike Type Weight ops",
+    "SymbolicDim AlgebraicDim Shape DeviceRef DeviceKind DimLike ShapeLike Type Weight ops "
+    "TensorValueLike BufferValueLike StrongTensorValueLike",
     "max.graph.ops": "constant rebind shape_to_tensor buffer_load buffer_create cond while_loop "
     "transfer_to InterpolationMode call random acos resize allgather inplace_custom print",
     "max.graph.type": "ConvInputLayout FilterLayout TensorType DType",
@@ -168,6 +169,7 @@ MISSING = [
     ("from max.nn.legacy import Linear", "Hint: the older layers"),
     ("from max import pipelines", "Hint: maxmod.models"),
     ("import max.pipelines.architectures", "Hint: maxmod.models"),
+    ("from max.graph import ShardingStrategy", "Hint: tensors live on one device."),
     ("from max.graph.weights import load_weights", "open_checkpoint"),
     ("from max.dtype import Lineer", "The nearest is max.nn.Linear."),
     ("from max.dtype import zzzzzzzz", "It has DType, "),
