@@ -95,6 +95,13 @@ class CudaLaunch:
         count = len(self._values)
         self._table = (ctypes.c_void_p * count)(*[first + 8 * n for n in range(count)])
         self._table_address = ctypes.addressof(self._table)
+        cuda = kernel.cupy.cuda
+        self._function = kernel.address
+        self._index = kernel.index
+        self._launch = cuda.driver.launchKernel
+        self._current_context = cuda.driver.ctxGetCurrent
+        self._current_device = cuda.runtime.getDevice
+        self._current_stream = cuda.get_current_stream
         self._kept: dict[int, Any] = {}
         self._copied: list[tuple[Any, Any]] = []  # (copy, array) of kept buffers
 
@@ -120,20 +127,17 @@ class CudaLaunch:
             return
         for copy, array in self._copied:
             copy[...] = array
-        kernel = self._kernel
-        cuda = kernel.cupy.cuda
-        if cuda.runtime.getDevice() != kernel.index or not cuda.driver.ctxGetCurrent():
-            with cuda.Device(kernel.index) as device:
-                device.use()  # a new thread has no context yet
-                self._launch(blocks, threads, shared_nbytes)
+        if self._current_device() == self._index and self._current_context():
+            self._start(blocks, threads, shared_nbytes)
             return
-        self._launch(blocks, threads, shared_nbytes)
+        with self._kernel.cupy.cuda.Device(self._index) as device:
+            device.use()  # a new thread has no context yet
+            self._start(blocks, threads, shared_nbytes)
 
-    def _launch(self, blocks: int, threads: int, shared_nbytes: int) -> None:
-        cuda = self._kernel.cupy.cuda
-        stream = cuda.get_current_stream().ptr
-        cuda.driver.launchKernel(
-            self._kernel.address,
+    def _start(self, blocks: int, threads: int, shared_nbytes: int) -> None:
+        stream = self._current_stream().ptr
+        self._launch(
+            self._function,
             blocks,
             1,
             1,

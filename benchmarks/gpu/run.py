@@ -1,0 +1,29 @@
+"""Everything that needs a GPU, in one command: correctness, then timings.
+
+    python benchmarks/gpu/run.py
+
+Runs `tests/gpu` on the real device and stops if anything fails; then runs `kernels.py`, which
+writes its numbers to `benchmarks/results`. Further arguments go to `kernels.py`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> None:
+    """Runs both, in processes of their own."""
+    tests = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "--require=gpu"]
+    timings = [sys.executable, "benchmarks/gpu/kernels.py", *sys.argv[1:]]
+    for command in (tests, timings):
+        done = subprocess.run(command, cwd=ROOT, check=False)
+        if done.returncode:
+            raise SystemExit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What the CUDA backend calls exists in CuPy under these names; no GPU is needed to look."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+import pytest
+
+from maxmod.backends.cuda_bits import marked
+from maxmod.dtype import DType
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("cupy") is None, reason="needs CuPy, not a GPU: pip install cupy"
+)
+
+
+@pytest.fixture
+def cupy() -> Any:
+    return pytest.importorskip("cupy")
+
+
+def test_launching(cupy: Any) -> None:
+    cuda = cupy.cuda
+    text = cuda.driver.launchKernel.__doc__
+    assert text.count(",") == 10
+    assert [part.split()[-1] for part in text.strip(" )").split(",")][:4] == [
+        "f",
+        "grid_dim_x",
+        "grid_dim_y",
+        "grid_dim_z",
+    ]
+    assert text.strip(" )").split(",")[7].endswith("shared_mem_bytes")
+    assert text.strip(" )").split(",")[9].endswith("kernel_params")
+    for name in ("ctxGetCurrent", "CUDADriverError"):
+        assert hasattr(cuda.driver, name)
+    assert hasattr(cuda.runtime, "getDevice")
+    assert callable(cuda.get_current_stream)
+
+
+def test_modules_and_devices(cupy: Any) -> None:
+    module = cupy.cuda.Module()
+    assert callable(module.load)
+    assert callable(module.get_function)
+    assert hasattr(cupy.cuda.Function, "ptr")
+    for name in ("attributes", "compute_capability", "cublas_handle", "use", "synchronize"):
+        assert hasattr(cupy.cuda.Device, name)
+
+
+def test_arrays_have_classes(cupy: Any) -> None:
+    class Pretended:
+        """Stands for an array, which cannot be made without a GPU."""
+
+        def view(self, dtype: Any = None, type: Any = None) -> Any:
+            return type
+
+    found = marked(cupy, Pretended(), DType.float8_e5m2)
+    assert issubclass(found, cupy.ndarray)
+    assert found.narrow_dtype is DType.float8_e5m2
+    text = cupy.ndarray.view.__doc__
+    assert "type" in text
+    assert cupy.dtype(np.uint8) == np.uint8
