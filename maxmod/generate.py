@@ -9,139 +9,183 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
-import numpy as np
-
-from maxmod.errors import ArgumentError, MaxmodWarning, ModelError, SliceError
+from maxmod.chat import open_chat_template
+from maxmod.decoding import CachedDecoder, Decoder
+from maxmod.errors import ArgumentError, MaxmodWarning, SliceError
 from maxmod.models.language import LanguageModel
-from maxmod.text import TextStream
+from maxmod.sampling import Sampler, Sampling
+from maxmod.text import StopStrings, TextStream
+
+# Room for more new tokens than this is made when they come.
+FIRST_ROOM = 1024
 
 
-class Decoder(Protocol):
-    """Computes logits for a sequence that grows."""
-
-    def feed(self, tokens: Sequence[int]) -> np.ndarray[Any, Any]:
-        """Appends tokens to the sequence and returns the logits [vocab] after the last one."""
-        ...
-
-
-class RecomputingDecoder:
-    """Runs the model on the whole sequence each time; one compile serves all lengths.
-
-    Args:
-        model: The model.
-        eager: Run it op by op instead of compiled.
-    """
-
-    def __init__(self, model: LanguageModel, *, eager: bool = False) -> None:
-        self._model = model
-        self._eager = eager
-        self._tokens: list[int] = []
-
-    def feed(self, tokens: Sequence[int]) -> np.ndarray[Any, Any]:
-        """Appends tokens to the sequence and returns the logits [vocab] after the last one."""
-        self._tokens.extend(tokens)
-        return self._model.next_logits([self._tokens], eager=self._eager)[0]
-
-
-def generate(
-    model: LanguageModel,
-    tokens: Sequence[int],
-    *,
-    max_new_tokens: int | None = None,
-    stop: Collection[int] | None = None,
-    temperature: float = 0.0,
-    seed: int = 0,
-    eager: bool = False,
-) -> Iterator[int]:
+def generate(model: LanguageModel, tokens: Sequence[int], **options: Any) -> Iterator[int]:
     """Continues a sequence of tokens; gives each new token as soon as it is known.
 
     Args:
         model: The model, from `load_model`.
         tokens: The prompt; at least one token.
-        max_new_tokens: How many tokens to give at most; None for as many as the model has room for.
-        stop: Tokens that end the text and are not given; those of the model by default.
-        temperature: 0 takes the most likely token; above that, tokens are drawn with the
-            probabilities softmax(logits / temperature).
-        seed: Of the random numbers for that; equal seeds give equal texts.
-        eager: Run the model op by op instead of compiled.
+        **options: As for `generate_batch`.
 
     Returns:
         An iterator of new tokens. It ends with a `MaxmodWarning` if the model has no more room.
 
     Raises:
-        ArgumentError: (a ValueError) If the prompt is empty or longer than the model allows, or a
+        ArgumentError, SliceError, ModelError: As for `generate_batch`.
+    """
+    steps = generate_batch(model, [tokens], **options)
+    return (step[0] for step in steps if step[0] is not None)
+
+
+def generate_batch(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int | None = None,
+    stop: Collection[int] | None = None,
+    repetition_penalty: float = 1.0,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int = 0,
+    eager: bool = False,
+) -> Iterator[list[int | None]]:
+    """Continues several sequences of tokens together, which may differ in length.
+
+    Args:
+        model: The model, from `load_model`.
+        prompts: One or more sequences of at least one token.
+        max_new_tokens: How many tokens to give at most; None for as many as the model has room for.
+        stop: Tokens that end a text and are not given; those of the model by default.
+        repetition_penalty: This and the next four are explained at `maxmod.sampling.Sampling`.
+        temperature: 0 takes the most likely token, which is the default; above that, tokens are
+            drawn at random.
+        top_k: Only from the so many most likely tokens; 0 for all.
+        top_p: Only from the most likely tokens that have this probability together; 1 for all.
+        min_p: Only from tokens at least this times as likely as the most likely one; 0 for all.
+        seed: Of the random numbers; equal seeds give equal texts.
+        eager: Run the model op by op instead of compiled.
+
+    Returns:
+        An iterator that gives the next token of each sequence, None for those that have ended. It
+        gives a `MaxmodWarning` where the model has no more room for a sequence.
+
+    Raises:
+        ArgumentError: (a ValueError) If a prompt is empty or longer than the model allows, or a
             number is out of range.
         SliceError: (an IndexError and ValueError) If a token is not in the vocabulary.
         ModelError: (a ValueError) If the logits are NaN.
     """
-    tokens = [int(token) for token in tokens]
-    _check_prompt(model, tokens)
+    rows = [[int(token) for token in prompt] for prompt in prompts]
+    if not rows:
+        raise ArgumentError("generate: prompts: expected at least one, got none.")
+    for row in rows:
+        _check_prompt(model, row)
     if max_new_tokens is not None and max_new_tokens < 0:
         raise ArgumentError(f"generate: max_new_tokens: expected 0 or more, got {max_new_tokens}.")
-    if not 0 <= temperature < float("inf"):
-        raise ArgumentError(f"generate: temperature: expected 0 or more, got {temperature}.")
-    if seed < 0:
-        raise ArgumentError(f"generate: seed: expected 0 or more, got {seed}.")
+    options = Sampling(repetition_penalty, temperature, top_k, top_p, min_p, seed)
     ends = model.stop if stop is None else frozenset(stop)
-    decoder = RecomputingDecoder(model, eager=eager)
-    choice = _Choice(temperature, seed)
+    expected = max(map(len, rows)) + min(max_new_tokens or 0, FIRST_ROOM)
+    decoder = CachedDecoder(model, length=expected, eager=eager)
     # The checks above happen in the call, not when the first token is asked for.
-    return _generate(model, decoder, choice, tokens, max_new_tokens, ends)
+    return _generate(model, decoder, options, rows, max_new_tokens, ends)
 
 
 def _generate(
     model: LanguageModel,
     decoder: Decoder,
-    choice: _Choice,
-    tokens: list[int],
+    options: Sampling,
+    prompts: list[list[int]],
     max_new_tokens: int | None,
     ends: Collection[int],
-) -> Iterator[int]:
-    length = len(tokens)
-    feed = tokens
-    while max_new_tokens is None or length - len(tokens) < max_new_tokens:
-        if length > model.max_positions:
-            warnings.warn(
-                f"generate: stopped: the model has room for {model.max_positions} tokens, prompt "
-                "included.",
-                MaxmodWarning,
-                stacklevel=2,
-            )
+) -> Iterator[list[int | None]]:
+    samplers = [Sampler(options, prompt, row) for row, prompt in enumerate(prompts)]
+    feed = dict(enumerate(prompts))  # what each text that goes on is to be fed next
+    new = 0
+    while max_new_tokens is None or new < max_new_tokens:
+        full = [row for row in feed if len(prompts[row]) + new > model.max_positions]
+        if full:
+            _warn_of_room(model)
+            feed = _without(feed, full, decoder)
+        if not feed:
             return
-        token = choice(decoder.feed(feed))
-        if token in ends:
+        logits = decoder.feed(list(feed.values()))
+        step: list[int | None] = [None] * len(prompts)
+        ended = []
+        for row, row_logits in zip(feed, logits):
+            token = samplers[row].choose(row_logits)
+            if token in ends:
+                ended.append(row)
+            else:
+                step[row] = token
+        feed = _without({row: [step[row] or 0] for row in feed}, ended, decoder)
+        if not feed:
             return
-        yield token
-        feed = [token]
-        length += 1
+        yield step
+        new += 1
 
 
-def generate_text(model: LanguageModel, prompt: str, **options: Any) -> Iterator[str]:
-    """Continues a text; gives each piece of the new text as soon as it is certain.
+def _without(
+    feed: dict[int, list[int]], ended: Collection[int], decoder: Decoder
+) -> dict[int, list[int]]:
+    """Takes texts that have ended out of the batch."""
+    kept = [place for place, row in enumerate(feed) if row not in ended]
+    if ended and kept:
+        decoder.keep(kept)
+    return {row: tokens for row, tokens in feed.items() if row not in ended}
+
+
+def generate_text(
+    model: LanguageModel,
+    prompt: str | Sequence[Mapping[str, Any]],
+    *,
+    stop_strings: Sequence[str] = (),
+    **options: Any,
+) -> Iterator[str]:
+    """Continues a text, or answers a chat; gives each piece of text as soon as it is certain.
 
     Args:
         model: The model, from `load_model`; its folder must have a tokenizer.
-        prompt: The text to continue.
-        **options: As for `generate`.
+        prompt: The text to continue; or the messages of a chat, such as
+            `[{"role": "user", "content": "Hello"}]`, for which the folder must have a template.
+        stop_strings: Texts that end the new text and are not given.
+        **options: As for `generate_batch`.
 
     Returns:
         An iterator of pieces, which never end inside of a character.
     """
-    stream = TextStream(model.tokenizer)
-    return _pieces(stream, generate(model, model.tokenizer.encode(prompt), **options))
+    stops = StopStrings(stop_strings)
+    if isinstance(prompt, str):
+        tokens = model.tokenizer.encode(prompt)
+    else:
+        text = open_chat_template(model.folder).render(prompt)
+        tokens = model.tokenizer.encode(text, special=False)
+    return _pieces(TextStream(model.tokenizer), stops, generate(model, tokens, **options))
 
 
-def _pieces(stream: TextStream, tokens: Iterator[int]) -> Iterator[str]:
+def _pieces(stream: TextStream, stops: StopStrings, tokens: Iterator[int]) -> Iterator[str]:
     for token in tokens:
-        piece = stream.push(token)
+        piece = stops.push(stream.push(token))
         if piece:
             yield piece
-    piece = stream.finish()
+        if stops.found:
+            return
+    piece = stops.push(stream.finish()) + stops.finish()
     if piece:
         yield piece
+
+
+def _warn_of_room(model: LanguageModel) -> None:
+    warnings.warn(
+        f"generate: stopped: the model has room for {model.max_positions} tokens, prompt included.",
+        MaxmodWarning,
+        stacklevel=3,
+    )
 
 
 def _check_prompt(model: LanguageModel, tokens: Sequence[int]) -> None:
@@ -158,23 +202,3 @@ def _check_prompt(model: LanguageModel, tokens: Sequence[int]) -> None:
             f"generate: the prompt is too long: expected at most {model.max_positions} tokens, got "
             f"{len(tokens)}."
         )
-
-
-class _Choice:
-    """Chooses the next token by its logits."""
-
-    def __init__(self, temperature: float, seed: int) -> None:
-        self._temperature = temperature
-        # numpy.random takes a while to import and the most likely token needs no numbers.
-        self._random = np.random.default_rng(seed) if temperature else None
-
-    def __call__(self, logits: np.ndarray[Any, Any]) -> int:
-        best = int(logits.argmax())  # of a NaN, if there is one
-        if np.isnan(logits[best]):
-            raise ModelError("generate: the logits are NaN. Hint: are the weights damaged?")
-        if self._random is None:
-            return best
-        wide = (logits.astype(np.float64) - float(logits[best])) / self._temperature
-        cumulative = np.cumsum(np.exp(wide))
-        drawn = self._random.random() * cumulative[-1]
-        return int(np.searchsorted(cumulative, drawn, side="right"))

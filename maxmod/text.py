@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maxmod.errors import ModelError
+from maxmod.errors import ArgumentError, ModelError
 
 _REPLACEMENT = "\ufffd"  # what decoders give for bytes that are no character (yet)
 
@@ -18,8 +18,14 @@ class Tokenizer(abc.ABC):
     """Text to tokens and back."""
 
     @abc.abstractmethod
-    def encode(self, text: str) -> list[int]:
-        """Returns the tokens of a text."""
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Returns the tokens of a text.
+
+        Args:
+            text: The text.
+            special: Whether to add the tokens that texts of the model start or end with. A chat
+                has them in its template.
+        """
 
     @abc.abstractmethod
     def decode(self, tokens: Sequence[int]) -> str:
@@ -42,8 +48,8 @@ class CharacterTokenizer(Tokenizer):
         self._tokens = {text: token for text, token in vocabulary.items() if len(text) == 1}
         self._texts = {token: text for text, token in self._tokens.items()}
 
-    def encode(self, text: str) -> list[int]:
-        """Returns the tokens of a text.
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Returns the tokens of a text; see `Tokenizer`.
 
         Raises:
             ModelError: If a character is not in the vocabulary.
@@ -73,8 +79,8 @@ class PackageTokenizer(Tokenizer):
         tokenizer.no_truncation()
         tokenizer.no_padding()
 
-    def encode(self, text: str) -> list[int]:
-        """Returns the tokens of a text.
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Returns the tokens of a text; see `Tokenizer`.
 
         Raises:
             ModelError: If the text has half a surrogate pair, as arguments of a command have where
@@ -84,7 +90,7 @@ class PackageTokenizer(Tokenizer):
             text.encode()
         except UnicodeEncodeError as error:
             raise ModelError(f"encode: the text is not valid Unicode: {error.reason}.") from None
-        return self._tokenizer.encode(text).ids
+        return self._tokenizer.encode(text, add_special_tokens=special).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
@@ -189,3 +195,55 @@ class TextStream:
     def _piece(self) -> str:
         before = self._tokenizer.decode(self._given)
         return self._tokenizer.decode(self._given + self._held)[len(before) :]
+
+
+class StopStrings:
+    """Ends a stream of text before the first of some texts, and never gives a part of one.
+
+    Args:
+        stops: The texts.
+
+    Attributes:
+        found: Whether one of them has come.
+
+    Raises:
+        ArgumentError: If one of them is empty.
+
+    Example:
+        >>> stops = StopStrings(["\\n\\n"])
+        >>> [stops.push(piece) for piece in ("one", "\\n", "two\\n", "\\nthree")], stops.found
+        (['one', '', '\\ntwo', ''], True)
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        if isinstance(stops, str) or not all(isinstance(s, str) and s for s in stops):
+            raise ArgumentError(
+                "generate: stop_strings: expected a list of texts that are not empty."
+            )
+        self._stops = list(stops)
+        self._held = ""
+        self.found = False
+
+    def push(self, piece: str) -> str:
+        """Returns the text that is certain to stand before any of the texts."""
+        if self.found:
+            return ""
+        text = self._held + piece
+        ends = [place for stop in self._stops if (place := text.find(stop)) >= 0]
+        if ends:
+            self.found = True
+            self._held = ""
+            return text[: min(ends)]
+        kept = max((self._overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - kept :]
+        return text[: len(text) - kept]
+
+    def finish(self) -> str:
+        """Returns what was held back, as no more text comes."""
+        held, self._held = self._held, ""
+        return held
+
+    def _overlap(self, text: str, stop: str) -> int:
+        """Returns how many of the last characters may be the start of a stop."""
+        longest = min(len(text), len(stop) - 1)
+        return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

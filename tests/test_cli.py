@@ -20,6 +20,8 @@ from maxmod.weights import inspect_text
 
 FOLDER = Path(__file__).parent / "assets" / "gpt2" / "with_tokenizer"
 GOLDEN = json.loads((FOLDER / "golden.json").read_text("utf-8"))["generations"]
+CHAT = FOLDER.parents[1] / "llama" / "chat"
+CHATS = json.loads((CHAT / "golden.json").read_text("utf-8"))["chats"]
 ROOT = Path(maxmod.__file__).parents[1]
 TIMING = re.compile(
     r"maxmod: load \d+\.\d{3} s, (compile \d+\.\d{3} s|eager), (\d+) tokens? in \d+\.\d{3} s "
@@ -95,6 +97,47 @@ def test_dtype_and_temperature(capsys: pytest.CaptureFixture[str]) -> None:
     assert "bfloat16" in err
 
 
+def test_sampling_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """A hot text, of which each option leaves the most likely token alone."""
+    hot = ("generate", "--device", "cpu", "--temperature", "50", "--seed", "1")
+    for option in (("--top-k", "1"), ("--top-p", "0.0001"), ("--min-p", "1")):
+        assert _main(capsys, *hot, *option, "123+456=")[1] == "579\n"
+    code, out, _ = _main(capsys, *hot, "123+456=")
+    assert (code, out) != (0, "579\n")
+    arguments = ("generate", "--device", "cpu", "--max-new-tokens", "6", "--repetition-penalty")
+    assert _main(capsys, *arguments, "1000", "111+222=")[1] != "333\n"
+    code, _, err = _main(capsys, *hot, "--top-p", "2", "1+1=")
+    assert (code, err) == (
+        1,
+        "maxmod: error: generate: top_p: expected above 0 and at most 1, got 2.0.\n",
+    )
+
+
+def test_stop_strings(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("generate", "--device", "cpu", "--stop", "x", "--stop", "79")
+    assert _main(capsys, *arguments, "123+456=")[:2] == (0, "5\n")
+
+
+@pytest.mark.parametrize("case", [c for c in CHATS if "answer" in c], ids=lambda c: c["answer"])
+def test_chat(capsys: pytest.CaptureFixture[str], case: dict) -> None:
+    system, user = (message["content"] for message in case["messages"])
+    arguments = ("--model", str(CHAT), "--dtype", "float32", "--device", "cpu")
+    code, out, err = _main(capsys, "generate", *arguments, "--system", system, "--chat", user)
+    assert (code, out) == (0, f"{case['answer']}\n"), err
+
+
+def test_chat_needs_a_template(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = _main(capsys, "generate", "--device", "cpu", "--chat", "1+1=")
+    assert (code, out) == (1, "")
+    assert "there is no chat template" in err
+    code, _, err = _main(capsys, "generate", "--device", "cpu", "--system", "x", "1+1=")
+    assert code == 1
+    assert "--system: expected --chat beside it" in err
+    code, _, err = _main(capsys, "generate", "--token-ids", "--stop", "x", "1 2")
+    assert code == 1
+    assert "--token-ids: --chat and --stop are about text" in err
+
+
 def test_full_model_is_a_note(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = _main(capsys, "generate", "--device", "cpu", "1" * 16)
     assert code == 0
@@ -115,9 +158,9 @@ def test_interrupt() -> None:
         "load = g.load_model\n"
         "g.load_model = lambda *a, **k: dataclasses.replace(load(*a, **k), stop=frozenset(),"
         " max_positions=10**9)\n"
-        "from maxmod.generate import RecomputingDecoder as D\n"
-        "feed = D.feed\n"
-        "D.feed = lambda self, tokens: (self._tokens.clear(), feed(self, [1, 10, 1, 11]))[1]\n"
+        "from maxmod.decoding import CachedDecoder, RecomputingDecoder\n"
+        "CachedDecoder.feed = lambda self, rows: (\n"
+        "    RecomputingDecoder(self._model).feed([[1, 10, 1, 11]]))\n"
         "from maxmod.cli import main\n"
         "sys.exit(main(['generate', '--max-new-tokens', str(10**9), '1+1=']))\n"
     )

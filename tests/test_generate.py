@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from maxmod import CPU, Device, DType, Tensor
+from maxmod.decoding import CachedDecoder, RecomputingDecoder
 from maxmod.errors import MaxmodWarning, ModelError
-from maxmod.generate import RecomputingDecoder, generate, generate_text
+from maxmod.generate import generate, generate_batch, generate_text
 from maxmod.models import LanguageModel, adder_folder, load_model
 
 FOLDER = Path(__file__).parent / "assets" / "gpt2" / "with_tokenizer"
 GOLDEN = json.loads((FOLDER / "golden.json").read_text("utf-8"))["generations"]
+CHAT = FOLDER.parents[1] / "llama" / "chat"
+CHATS = json.loads((CHAT / "golden.json").read_text("utf-8"))["chats"]
 
 
 @pytest.fixture(scope="module")
@@ -55,27 +58,127 @@ def test_adder(adder: LanguageModel) -> None:
 
 
 def test_tokens_come_one_by_one(adder: LanguageModel) -> None:
-    before = adder.last_logits.stats.calls
-    tokens = generate(adder, adder.tokenizer.encode("123+456="))
-    assert adder.last_logits.stats.calls == before
+    prompt = adder.tokenizer.encode("123+456=")
+    prefill, decode = adder.step(seq=len(prompt)).stats, adder.step().stats
+    before = prefill.calls, decode.calls
+    tokens = generate(adder, prompt)
+    assert (prefill.calls, decode.calls) == before
     assert next(tokens) == 5
-    assert adder.last_logits.stats.calls == before + 1
+    assert (prefill.calls, decode.calls) == (before[0] + 1, before[1])
+    assert list(tokens) == [7, 9]
+    assert (prefill.calls, decode.calls) == (before[0] + 1, before[1] + 3)
 
 
-def test_one_compile_for_all(adder: LanguageModel) -> None:
-    compiled = adder.last_logits
-    for prompt in ("1+1=", "12+34="):
-        list(generate_text(adder, prompt))
-    assert adder.last_logits is compiled
+def test_nothing_is_compiled_again(adder: LanguageModel) -> None:
+    """Sixteen tokens after prompts of several lengths: one program for all their positions."""
+    adder.step(seq=2)
+    decode = adder.step()
+    programs = decode.stats.programs
+    for prompt in ("1+1=", "12+34=", "1+"):
+        list(generate(adder, adder.tokenizer.encode(prompt), stop=[], max_new_tokens=9))
+    assert set(adder._steps) == {(True, True), (True, False)}
+    assert adder.step() is decode
+    assert decode.stats.programs - programs <= 1
 
 
-def test_decoder_keeps_the_sequence(adder: LanguageModel) -> None:
+@pytest.mark.parametrize("make", [RecomputingDecoder, CachedDecoder])
+@pytest.mark.parametrize("eager", [False, True])
+def test_decoders_keep_the_sequence(adder: LanguageModel, make: type, eager: bool) -> None:
     tokens = adder.tokenizer.encode("12+34=")
     whole = adder.module(Tensor([tokens], dtype=DType.int64, device=CPU())).to_numpy()[0]
-    decoder = RecomputingDecoder(adder)
-    np.testing.assert_allclose(decoder.feed(tokens[:3]), whole[2], rtol=0, atol=1e-4)
-    np.testing.assert_allclose(decoder.feed(tokens[3:4]), whole[3], rtol=0, atol=1e-4)
-    np.testing.assert_allclose(decoder.feed(tokens[4:]), whole[5], rtol=0, atol=1e-4)
+    decoder = make(adder, eager=eager)
+    for start, stop in ((0, 3), (3, 4), (4, 6)):
+        found = decoder.feed([tokens[start:stop]])
+        np.testing.assert_allclose(found, whole[stop - 1 : stop], rtol=0, atol=1e-4)
+
+
+def test_decoders_agree_on_batches(adder: LanguageModel) -> None:
+    rows = [adder.tokenizer.encode(text) for text in ("12+34=", "1+", "999")]
+    decoders = [RecomputingDecoder(adder), CachedDecoder(adder)]
+    found = [decoder.feed(rows) for decoder in decoders]
+    np.testing.assert_allclose(*found, rtol=0, atol=1e-4)
+    for kept, feed in (([2, 0], [[1], [2]]), ([1], [[3]])):
+        for decoder in decoders:
+            decoder.keep(kept)
+        found = [decoder.feed(feed) for decoder in decoders]
+        np.testing.assert_allclose(*found, rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="expected equally many tokens for each sequence"):
+        decoders[1].feed([[1], [1, 2]])
+
+
+def test_the_cache_grows(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maxmod.decoding.ROWS", 2)
+    case = GOLDEN[0]
+    tokens = list(generate(model, case["prompt_ids"], stop=[0]))
+    expected = RecomputingDecoder(model)
+    feed = case["prompt_ids"]
+    for token in tokens[:20]:
+        assert expected.feed([feed])[0].argmax() == token
+        feed = [token]
+
+
+# ---- batches -------------------------------------------------------------------------------------
+
+
+def _columns(steps: list[list[int | None]]) -> list[list[int]]:
+    return [[token for token in column if token is not None] for column in zip(*steps)]
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_batch_gives_what_its_texts_give_alone(model: LanguageModel, eager: bool) -> None:
+    """Prompts of several lengths; two of the texts end before the others."""
+    prompts = [case["prompt_ids"] for case in GOLDEN]
+    steps = list(generate_batch(model, prompts, max_new_tokens=12, eager=eager))
+    found = _columns(steps)
+    assert found == [_without_end(case["new_ids"]) for case in GOLDEN]
+    assert len({len(tokens) for tokens in found}) > 1
+
+
+def test_a_chat_model_answers_several_questions() -> None:
+    model = load_model(CHAT, device=CPU(), dtype=DType.float32)
+    cases = [case for case in CHATS if "answer" in case]
+    steps = list(generate_batch(model, [case["ids"] for case in cases], max_new_tokens=24))
+    for tokens, case in zip(_columns(steps), cases):
+        assert model.tokenizer.decode(tokens) == case["answer"]
+
+
+def test_texts_of_a_batch_differ(model: LanguageModel) -> None:
+    prompt = GOLDEN[0]["prompt_ids"]
+    options = {"max_new_tokens": 8, "temperature": 2.0, "stop": [], "seed": 1}
+    columns = _columns(list(generate_batch(model, [prompt] * 3, **options)))
+    assert columns[0] == list(generate(model, prompt, **options))
+    assert len(set(map(tuple, columns))) == 3
+
+
+def test_room_within_a_batch(adder: LanguageModel) -> None:
+    """A long text has to end; shorter ones go on."""
+    with pytest.warns(MaxmodWarning, match="room for 16 tokens"):
+        steps = list(generate_batch(adder, [[1] * 15, [2, 3]], stop=[], max_new_tokens=8))
+    assert [len(column) for column in _columns(steps)] == [2, 8]
+
+
+def test_empty_batch(adder: LanguageModel) -> None:
+    with pytest.raises(ValueError, match="prompts: expected at least one, got none"):
+        generate_batch(adder, [])
+
+
+# ---- chats and stop strings ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", [c for c in CHATS if "answer" in c], ids=lambda c: c["answer"])
+def test_answers(case: dict) -> None:
+    model = load_model(CHAT, device=CPU(), dtype=DType.float32)
+    pieces = list(generate_text(model, case["messages"], max_new_tokens=24))
+    assert "".join(pieces) == case["answer"]
+    assert len(pieces) > 3
+
+
+def test_stop_strings(adder: LanguageModel) -> None:
+    assert "".join(generate_text(adder, "123+456=", stop_strings=["9"])) == "57"
+    assert "".join(generate_text(adder, "123+456=", stop_strings=["79", "x"])) == "5"
+    assert "".join(generate_text(adder, "123+456=", stop_strings=["78", "99"])) == "579"
+    with pytest.raises(ValueError, match="expected a list of texts that are not empty"):
+        generate_text(adder, "1+1=", stop_strings=[""])
 
 
 # ---- where it ends -------------------------------------------------------------------------------

@@ -62,6 +62,9 @@ LAYERS = {
     "weights": 9,
     "text": 9,
     "kv_cache": 9,
+    "chat": 9,
+    "decoding": 9,
+    "sampling": 9,
     "models": 9,
     "generate": 9,
     "__init__": 10,
@@ -76,7 +79,7 @@ LAYERS = {
 BANNED = {"compiler": {"backends"}, "backends": {"ir"}}
 
 # Third-party packages that may only be imported inside functions: they are optional or slow.
-OPTIONAL = {"cupy", "cupyx", "jax", "rich", "tokenizers", "torch", "tqdm", "transformers"}
+OPTIONAL = {"cupy", "cupyx", "jax", "jinja2", "rich", "tokenizers", "torch", "tqdm", "transformers"}
 
 # Scripts of the developers, which are not in the wheel.
 DEVELOPMENT = {"models/adder/train.py"}

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maxmod.errors import ModelError
-from maxmod.text import CharacterTokenizer, TextStream, Tokenizer, open_tokenizer
+from maxmod.errors import ArgumentError, ModelError
+from maxmod.text import (
+    CharacterTokenizer,
+    StopStrings,
+    TextStream,
+    Tokenizer,
+    open_tokenizer,
+)
 
 FOLDER = Path(__file__).parent / "assets" / "gpt2" / "with_tokenizer"
 GOLDEN = json.loads((FOLDER / "golden.json").read_text("utf-8"))
@@ -20,7 +27,7 @@ GOLDEN = json.loads((FOLDER / "golden.json").read_text("utf-8"))
 class ByteTokenizer(Tokenizer):
     """One token for each byte of UTF-8."""
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
         return list(text.encode())
 
     def decode(self, tokens: list[int]) -> str:
@@ -160,3 +167,54 @@ def test_text_that_is_no_unicode(tokenizer: Tokenizer) -> None:
 def test_longer_keys_are_special() -> None:
     tokenizer = CharacterTokenizer({"<": 0, "e": 1, "<e": 2})
     assert tokenizer.encode("<e") == [0, 1]
+
+
+# ---- stop strings --------------------------------------------------------------------------------
+
+
+@settings(max_examples=300)
+@given(
+    st.text("ab\n", max_size=20),
+    st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3),
+    st.randoms(use_true_random=False),
+)
+def test_stop_strings_in_any_pieces(text: str, stops: list[str], random: Random) -> None:
+    """The pieces together are the text before the stop that is complete first."""
+    stream = StopStrings(stops)
+    found = ""
+    rest = text
+    while rest and not stream.found:
+        size = random.randint(0, 4)
+        found += stream.push(rest[:size])
+        rest = rest[size:]
+    if not stream.found:
+        found += stream.finish()
+    ends = [place for stop in stops if (place := text.find(stop)) >= 0]
+    assert stream.found == bool(ends)
+    if not ends:
+        assert found == text
+        return
+    assert text.startswith(found)
+    assert any(text[len(found) :].startswith(stop) for stop in stops)
+    # Nothing that was given before contains a stop.
+    assert all(stop not in found for stop in stops)
+
+
+def test_text_is_held_back_only_while_it_may_be_a_stop() -> None:
+    stream = StopStrings(["<end>"])
+    assert [stream.push(piece) for piece in ("a<", "e", "x", "<end", "?", "b")] == [
+        "a",
+        "",
+        "<ex",
+        "",
+        "<end?",
+        "b",
+    ]
+    assert stream.finish() == ""
+    assert StopStrings([]).push("at once") == "at once"
+
+
+@pytest.mark.parametrize("stops", ["text", [""], ["a", ""], [1], [None]])
+def test_malformed_stop_strings(stops: object) -> None:
+    with pytest.raises(ArgumentError, match="stop_strings: expected a list of texts"):
+        StopStrings(stops)

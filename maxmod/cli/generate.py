@@ -10,12 +10,13 @@ import warnings
 from collections.abc import Iterator
 
 from maxmod.backends.devices import CPU, Accelerator, Device
+from maxmod.chat import open_chat_template
 from maxmod.defaults import defaults
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError
 from maxmod.generate import generate
 from maxmod.models import LanguageModel, adder_folder, load_model
-from maxmod.text import TextStream
+from maxmod.text import StopStrings, TextStream
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,19 +30,24 @@ def run(options: argparse.Namespace) -> int:
     dtype = None if options.dtype is None else DType[options.dtype]
     model = load_model(options.model or adder_folder(), device=device, dtype=dtype)
     prompt = _prompt_tokens(options, model)
+    stops = StopStrings(options.stop)
     tokens = generate(
         model,
         prompt,
         max_new_tokens=options.max_new_tokens,
+        repetition_penalty=options.repetition_penalty,
         temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
         seed=options.seed,
         eager=options.eager,
     )
     loaded = time.perf_counter()
     if not options.eager:
-        _ = model.last_logits
+        _ = model.step(seq=len(prompt)), model.step()
     compiled = time.perf_counter()
-    count = _stream(tokens, None if options.token_ids else TextStream(model.tokenizer))
+    count = _stream(tokens, None if options.token_ids else TextStream(model.tokenizer), stops)
     time_s = time.perf_counter() - compiled
     rate = f"{count / time_s:.0f}" if time_s > 0 else "?"
     tokens_text = "1 token" if count == 1 else f"{count} tokens"
@@ -61,8 +67,22 @@ def _device(name: str | None) -> Device:
 
 
 def _prompt_tokens(options: argparse.Namespace, model: LanguageModel) -> list[int]:
-    if not options.token_ids:
+    if options.system is not None and not options.chat:
+        raise ArgumentError("generate: --system: expected --chat beside it.")
+    if options.token_ids:
+        return _numbers(options)
+    if not options.chat:
         return model.tokenizer.encode(options.prompt)
+    messages = [{"role": "user", "content": options.prompt}]
+    if options.system is not None:
+        messages.insert(0, {"role": "system", "content": options.system})
+    text = open_chat_template(model.folder).render(messages)
+    return model.tokenizer.encode(text, special=False)
+
+
+def _numbers(options: argparse.Namespace) -> list[int]:
+    if options.chat or options.stop:
+        raise ArgumentError("generate: --token-ids: --chat and --stop are about text.")
     try:
         return [int(text) for text in options.prompt.replace(",", " ").split()]
     except ValueError:
@@ -71,15 +91,20 @@ def _prompt_tokens(options: argparse.Namespace, model: LanguageModel) -> list[in
         ) from None
 
 
-def _stream(tokens: Iterator[int], stream: TextStream | None) -> int:
+def _stream(tokens: Iterator[int], stream: TextStream | None, stops: StopStrings) -> int:
     """Prints text, or the tokens themselves, as they come; returns the number of tokens."""
     count = 0
     with warnings.catch_warnings(record=True) as notes:  # not to be shown amid the text
         for token in tokens:
-            piece = f"{' ' if count else ''}{token}" if stream is None else stream.push(token)
+            if stream is None:
+                piece = f"{' ' if count else ''}{token}"
+            else:
+                piece = stops.push(stream.push(token))
             print(piece, end="", flush=True)
             count += 1
-    print("" if stream is None else stream.finish(), flush=True)
+            if stops.found:
+                break
+    print("" if stream is None else stops.push(stream.finish()) + stops.finish(), flush=True)
     for note in notes:
         warnings.showwarning(note.message, note.category, note.filename, note.lineno)
     return count
