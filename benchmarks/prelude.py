@@ -8,7 +8,7 @@ cache, and through memory with streaming stores. A function below the second is 
 in a kernel that reads and writes one array.
 
 libmvec is the vector library of glibc, which GCC calls under -ffast-math; libm are its functions of
-one number. Accuracy is not the same: ours are within 2.6 units in the last place (exp 0.9), libmvec
+one number. Accuracy is not the same: ours are within 2.7 units in the last place (exp 0.9), libmvec
 promises 4, libm 1.
 
 Learned with it: the multiply-add pipes are the limit, so the polynomial degree decides; comparing

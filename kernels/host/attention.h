@@ -188,7 +188,7 @@ static void mm_task(
         mm_attend(g, at, first, count, key0, block, s);
     }
     for (int64_t r = 0; r < count; r++) {
-        const float factor = 1.0f / s.total[r];
+        const float factor = keys == 0 ? 0.0f : 1.0f / s.total[r];
         #pragma omp simd
         for (int64_t e = 0; e < MM_VALUES; e++)
             mm_out(g, at, first + r, e, s.sums[r * MM_VALUES_ROOM + e] * factor);
@@ -221,6 +221,8 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
     const mm_args shared = mm_arguments(mm_buffers, mm_scalars);
     const int64_t queries = mm_queries(shared), keys = mm_keys(shared);
     const int64_t batches = mm_batches(shared);
+    if (queries == 0 || batches == 0)
+        return;
     // Larger blocks pack keys less often; a few tasks for each thread keep all of them busy.
     int64_t block = mm_least(MM_QUERY_BLOCK, queries);
     while (block > 4 * MM_ROWS && batches * ((queries + block - 1) / block) < 4 * mm_threads())

@@ -27,6 +27,8 @@
 
 typedef float mm_vec __attribute__((vector_size(4 * MM_LANES)));
 typedef int32_t mm_mask __attribute__((vector_size(4 * MM_LANES)));
+typedef uint32_t mm_words __attribute__((vector_size(4 * MM_LANES)));
+typedef uint16_t mm_codes __attribute__((vector_size(2 * MM_LANES)));
 
 MM_INLINE mm_vec mm_vec_load(const float *from)
 {
@@ -38,6 +40,37 @@ MM_INLINE mm_vec mm_vec_load(const float *from)
 MM_INLINE void mm_vec_store(float *to, mm_vec value)
 {
     memcpy(to, &value, sizeof value);
+}
+
+// As many values of a narrower type.
+MM_INLINE mm_vec mm_vec_load_bfloat16(const uint16_t *from)
+{
+    mm_codes codes;
+    memcpy(&codes, from, sizeof codes);
+    const mm_words wide = __builtin_convertvector(codes, mm_words) << 16;
+    mm_vec value;
+    memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
+MM_INLINE mm_vec mm_vec_load_float16(const uint16_t *from)
+{
+#if MM_LANES == 16
+    typedef short codes_type __attribute__((vector_size(32)));
+    codes_type codes;
+    memcpy(&codes, from, sizeof codes);
+    return __builtin_ia32_vcvtph2ps512_mask(codes, (mm_vec){0}, -1, 4);
+#elif MM_LANES == 8 && defined(__F16C__)
+    typedef short codes_type __attribute__((vector_size(16)));
+    codes_type codes;
+    memcpy(&codes, from, sizeof codes);
+    return __builtin_ia32_vcvtph2ps256(codes);
+#else
+    mm_vec value;
+    for (int l = 0; l < MM_LANES; l++)
+        value[l] = mm_load_float16(from[l]);
+    return value;
+#endif
 }
 
 MM_INLINE mm_vec mm_vec_fill(float value)

@@ -3,7 +3,7 @@
 // Semantics are those of NumPy: NaN wins in mm_max and mm_min, integer division rounds down and
 // x // 0 is 0, integers wrap. Functions of float are branch-free, so that a loop marked
 // `#pragma omp simd` becomes vector code. Their errors are below 2 ulp (mm_exp 0.9; mm_atanh,
-// mm_sigmoid and mm_tanh 2.6); results below FLT_MIN may be 0 only in mm_exp and what is built on
+// mm_sigmoid and mm_tanh 2.7); results below FLT_MIN may be 0 only in mm_exp and what is built on
 // it. Functions of double are those of the C library.
 //
 // Op text calls the macros without suffix, which select by type; a result must be stored in a
@@ -11,7 +11,7 @@
 //
 // The polynomials are minimax fits made for this file (reweighted least squares in extended
 // precision, coefficients rounded to float one after the other); the errors given were measured on
-// all floats, or every 7th. tests/kernels repeats that on samples.
+// all floats (pow: on 4.6 million pairs). tests/kernels repeats that on samples.
 
 #ifndef MM_PRELUDE_HOST
 #define MM_PRELUDE_HOST

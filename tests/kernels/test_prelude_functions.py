@@ -50,7 +50,7 @@ FUNCTIONS = {
     "rsqrt": Function(lambda x: 1 / np.sqrt(x), 1.5),
     "sin": Function(np.sin, 2.0, limit=ANGLE_LIMIT),
     "cos": Function(np.cos, 2.0, limit=ANGLE_LIMIT),
-    "tanh": Function(np.tanh, 2.6),
+    "tanh": Function(np.tanh, 2.7),
     "atanh": Function(np.arctanh, 2.2),
     "acos": Function(lambda x: np.arccos(np.clip(x, -1, 1)), 1.5),
     "erf": Function(_erf, 1.5),
