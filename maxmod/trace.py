@@ -124,6 +124,7 @@ class Tracer:
             self.weights[name] = value
         else:
             self.constants[value] = tensor.data
+            _keep_constant(tensor)
         self._known[id(tensor)] = value
         self._kept.append(tensor)
         return value
@@ -186,6 +187,12 @@ def current_tracer() -> Tracer | None:
     """Returns the tracer of this thread, or None outside a trace."""
     inner = innermost()
     return inner if isinstance(inner, Tracer) else None
+
+
+def _keep_constant(tensor: Tensor) -> None:
+    """Makes a later store into a captured tensor go to memory of its own, not into the graph's."""
+    root = tensor._alias if isinstance(tensor._alias, Tensor) else tensor
+    root._alias = Tensor.wrap(root.data, root.type)
 
 
 def _user_source() -> ir.Source | None:
