@@ -80,7 +80,8 @@ class CpuBackend(Backend):
 
     def allocator(self, type: TensorType) -> Callable[[], Any]:
         if type.num_elements() * type.dtype.size_in_bytes < POOLED_NBYTES:
-            return functools.partial(np.empty, type.sizes, storage_dtype(type.dtype))
+            sizes, dtype = tuple(map(int, type.sizes)), storage_dtype(type.dtype)
+            return lambda: np.empty(sizes, dtype)
         return functools.partial(self.empty, type)
 
     def empty_bytes(self, nbytes: int, index: int) -> np.ndarray[Any, Any]:

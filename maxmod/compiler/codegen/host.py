@@ -34,8 +34,6 @@ STREAM_NBYTES = 16 << 20  # outputs above this leave the caches anyway
 STACK_ELEMENTS = 8192  # longer rows keep their scratch on the heap
 ENTRY = "mm_kernel"
 
-_BUILTIN_REDUCTIONS = {"add": "+", "mul": "*"}
-
 
 def emit_host(lowered: Lowered, name: str) -> KernelSource:
     """Returns the C kernel of a lowered group."""
@@ -48,7 +46,7 @@ def emit_host(lowered: Lowered, name: str) -> KernelSource:
         lines.append(f"    {kind} b{number} = mm_buffers[{number}];")
     lines += [f"    const int64_t s_{s} = mm_scalars[{n}];" for n, s in enumerate(symbols)]
     lines += ["    (void)mm_scalars;", *_indent(body, 1), "}"]
-    code = "\n".join([*_declared_reductions(lowered), *lines]) + "\n"
+    code = "\n".join(lines) + "\n"
     return KernelSource(name, Dialect.HOST, code, ENTRY, len(lowered.buffers), len(symbols))
 
 
@@ -224,7 +222,10 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
         assert isinstance(what, Reduction)
         kind = compute_type(instruction.dtype)
         lines.append(f"{kind} r{number} = {start_value(what, instruction.dtype)};")
-        clauses.append(f"reduction({_reduction_name(what, instruction.dtype)} : r{number})")
+        clauses.append(f"reduction({_operator(what, instruction.dtype)} : r{number})")
+        if _needs_flag(what, instruction.dtype):
+            lines.append(f"int n{number} = 0;")
+            clauses.append(f"reduction(| : n{number})")
     body = []
     for number in phase.body:
         if number in kept:
@@ -235,9 +236,9 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
         if number in phase.keeps:
             body.append(f"e{number}[{lowered.row.name}] = t{number};")
     for number in phase.reductions:
-        what = lowered.instructions[number].what
-        assert isinstance(what, Reduction)
-        body.append(f"r{number} = {combined(what, f'r{number}', f't{what.arg}')};")
+        instruction = lowered.instructions[number]
+        assert isinstance(instruction.what, Reduction)
+        body += _accumulate(instruction.what, instruction.dtype, number)
     if phase.writes_outputs:
         for store in lowered.stores:
             if store.index.factor(lowered.row) != 0:
@@ -251,28 +252,43 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
         "}",
     ]
     for number in phase.reductions:
-        kind = compute_type(lowered.instructions[number].dtype)
-        lines.append(f"const {kind} t{number} = r{number};")
+        instruction = lowered.instructions[number]
+        assert isinstance(instruction.what, Reduction)
+        kind = compute_type(instruction.dtype)
+        flagged = _needs_flag(instruction.what, instruction.dtype)
+        value = f"n{number} ? ({kind})NAN : r{number}" if flagged else f"r{number}"
+        lines.append(f"const {kind} t{number} = {value};")
     return lines
 
 
-def _reduction_name(what: Reduction, dtype: DType) -> str:
-    builtin = _BUILTIN_REDUCTIONS.get(what.op.combine or "")
-    return builtin or f"mm_{what.op.combine}_{dtype.name}"
+def _operator(what: Reduction, dtype: DType) -> str:
+    """Returns the OpenMP operator of a reduction.
+
+    Declared reductions would keep their value in memory (measured: 0.18 ns an element instead of
+    0.05), so maximum and minimum use the built-in ones.
+    """
+    combine = what.op.combine or ""
+    if combine in ("add", "mul"):
+        return {"add": "+", "mul": "*"}[combine]
+    if dtype is DType.bool:
+        return "||" if combine == "maximum" else "&&"
+    return "max" if combine == "maximum" else "min"
 
 
-def _declared_reductions(lowered: Lowered) -> list[str]:
-    """Declares maximum and minimum as reductions, so that NaN wins in SIMD loops as well."""
-    lines: dict[str, None] = {}
-    for instruction in lowered.instructions:
-        what = instruction.what
-        if isinstance(what, Reduction) and what.op.combine not in _BUILTIN_REDUCTIONS:
-            name = _reduction_name(what, instruction.dtype)
-            kind = compute_type(instruction.dtype)
-            start = start_value(what, instruction.dtype)
-            joined = combined(what, "omp_out", "omp_in")
-            lines[
-                f"#pragma omp declare reduction({name} : {kind} : omp_out = {joined}) "
-                f"initializer(omp_priv = {start})"
-            ] = None
-    return list(lines)
+def _needs_flag(what: Reduction, dtype: DType) -> bool:
+    """True if a NaN must be found beside the reduction, whose comparisons it would slip through."""
+    return what.op.combine in ("maximum", "minimum") and dtype.is_float()
+
+
+def _accumulate(what: Reduction, dtype: DType, number: int) -> list[str]:
+    """Returns the statements that take one element into a reduction."""
+    total, element = f"r{number}", f"t{what.arg}"
+    if what.op.combine not in ("maximum", "minimum"):
+        return [f"{total} = {combined(what, total, element)};"]
+    if dtype is DType.bool:
+        return [f"{total} = {total} {_operator(what, dtype)} {element};"]
+    sign = ">" if what.op.combine == "maximum" else "<"
+    lines = [f"{total} = {element} {sign} {total} ? {element} : {total};"]
+    if _needs_flag(what, dtype):
+        lines.append(f"n{number} |= {element} != {element};")
+    return lines

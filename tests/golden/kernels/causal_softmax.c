@@ -1,5 +1,4 @@
 // row_greater_equal_mul_select_3_more_reduce_sum_true_div
-#pragma omp declare reduction(mm_maximum_float32 : float : omp_out = mm_max(omp_out, omp_in)) initializer(omp_priv = ((float)-INFINITY))
 void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
 {
     const float *const restrict b0 = mm_buffers[0];
@@ -24,16 +23,18 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
             const float t4 = (float)(0x1.0000000000000p-3f);
             const float t6 = ((float)-INFINITY);
             float r8 = ((float)-INFINITY);
-#pragma omp simd reduction(mm_maximum_float32 : r8)
+            int n8 = 0;
+#pragma omp simd reduction(max : r8) reduction(| : n8)
             for (int64_t x3 = 0; x3 < mm_extent; x3++) {
                 const int64_t t1 = (x3);
                 const bool t2 = (t0 >= t1);
                 const float t3 = b0[x3 + i1 * s_seq + i0 * (s_seq * s_seq)];
                 const float t5 = (t3 * t4);
                 const float t7 = (t2 ? t5 : t6);
-                r8 = mm_max(r8, t7);
+                r8 = t7 > r8 ? t7 : r8;
+                n8 |= t7 != t7;
             }
-            const float t8 = r8;
+            const float t8 = n8 ? (float)NAN : r8;
             float r11 = 0.0f;
 #pragma omp simd reduction(+ : r11)
             for (int64_t x3 = 0; x3 < mm_extent; x3++) {
