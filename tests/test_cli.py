@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import maxmod
@@ -136,6 +137,23 @@ def test_chat_needs_a_template(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = _main(capsys, "generate", "--token-ids", "--stop", "x", "1 2")
     assert code == 1
     assert "--token-ids: --chat and --stop are about text" in err
+
+
+def test_embed(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = CHAT.parents[1] / "bert" / "sentences"
+    texts = json.loads((folder / "golden.json").read_text("utf-8"))["texts"]
+    arguments = ("embed", "--model", str(folder), "--device", "cpu", "--dtype", "float32")
+    code, out, err = _main(capsys, *arguments, *texts)
+    assert code == 0
+    found = np.array([json.loads(line) for line in out.splitlines()])
+    with np.load(folder / "golden.npz") as golden:
+        np.testing.assert_allclose(found, golden["mean"], rtol=0, atol=1e-5)
+    assert re.fullmatch(r"maxmod: load .* s, 4 texts in .* s, 24 numbers each, cpu:0 f.*\n", err)
+    long = " ".join(["cat"] * 30)
+    code, out, err = _main(capsys, *arguments, long)
+    assert (code, out) == (1, "")
+    assert "text 0 is too long" in err
+    assert _main(capsys, *arguments, "--truncate", "--eager", long)[0] == 0
 
 
 def test_full_model_is_a_note(capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,10 @@ def _run(options: argparse.Namespace) -> int:
         from maxmod.cli import generate
 
         return generate.run(options)
+    if options.command == "embed":
+        from maxmod.cli import embed
+
+        return embed.run(options)
     if options.command == "inspect":
         from maxmod.cli import inspect
 
@@ -106,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     _add_generate(commands)
+    _add_embed(commands)
     _add_run(commands)
     inspect = commands.add_parser("inspect", help="show what is in a file or folder of weights")
     inspect.add_argument("path", metavar="PATH", help="a model folder or .safetensors file")
@@ -147,8 +152,7 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add("prompt", metavar="PROMPT", help='the text to continue, such as "123+456="')
     add("--model", metavar="FOLDER", help="a Hugging Face folder (default: a model that adds)")
     add("--max-new-tokens", metavar="N", type=int, default=100, help="default: 100")
-    add("--device", choices=["cpu", "gpu"], help="default: gpu if there is one")
-    add("--dtype", choices=["float32", "bfloat16", "float16"], help="default: as stored")
+    _add_placement(generate)
     add("--temperature", metavar="T", type=float, default=0.0, help="0: the most likely token")
     add("--top-k", metavar="K", type=int, default=0, help="draw from the K most likely tokens only")
     add("--top-p", metavar="P", type=float, default=1.0, help="from the most likely, P in total")
@@ -158,10 +162,30 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add("--stop", metavar="TEXT", action="append", default=[], help="end before TEXT; repeatable")
     add("--chat", action="store_true", help="PROMPT is a message to a chat model, which answers")
     add("--system", metavar="TEXT", help="with --chat: a message that comes before PROMPT")
-    add("--eager", action="store_true", help="run the model op by op, without compiling it")
     add(
         "--token-ids",
         action="store_true",
         help="PROMPT is token ids, such as '15 20 7'; ids are printed; needs no tokenizer",
     )
     _add_debug(generate)
+
+
+def _add_embed(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    embed = commands.add_parser(
+        "embed",
+        help="turn texts into vectors",
+        description="Turns texts into vectors with a pretrained encoder: one line of JSON for each "
+        "text on the standard output, one line of timing on the standard error.",
+    )
+    embed.add_argument("texts", metavar="TEXT", nargs="+", help="a text")
+    embed.add_argument("--model", metavar="FOLDER", required=True, help="a folder of a BERT")
+    embed.add_argument("--truncate", action="store_true", help="cut texts that are too long")
+    _add_placement(embed)
+    _add_debug(embed)
+
+
+def _add_placement(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--device", choices=["cpu", "gpu"], help="default: gpu if there is one")
+    add("--dtype", choices=["float32", "bfloat16", "float16"], help="default: as stored")
+    add("--eager", action="store_true", help="run the model op by op, without compiling it")

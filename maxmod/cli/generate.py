@@ -9,10 +9,8 @@ import time
 import warnings
 from collections.abc import Iterator
 
-from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.chat import open_chat_template
-from maxmod.defaults import defaults
-from maxmod.dtype import DType
+from maxmod.cli.options import chosen_device, chosen_dtype
 from maxmod.errors import ArgumentError
 from maxmod.generate import generate
 from maxmod.models import LanguageModel, adder_folder, load_model
@@ -26,9 +24,11 @@ def run(options: argparse.Namespace) -> int:
     ):  # a terminal that does not know a character shows ?
         sys.stdout.reconfigure(errors="replace")
     start = time.perf_counter()
-    device = _device(options.device)
-    dtype = None if options.dtype is None else DType[options.dtype]
-    model = load_model(options.model or adder_folder(), device=device, dtype=dtype)
+    model = load_model(
+        options.model or adder_folder(),
+        device=chosen_device(options.device),
+        dtype=chosen_dtype(options.dtype),
+    )
     prompt = _prompt_tokens(options, model)
     stops = StopStrings(options.stop)
     tokens = generate(
@@ -58,12 +58,6 @@ def run(options: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 0
-
-
-def _device(name: str | None) -> Device:
-    if name is None:
-        return defaults()[1]
-    return CPU() if name == "cpu" else Accelerator()
 
 
 def _prompt_tokens(options: argparse.Namespace, model: LanguageModel) -> list[int]:

@@ -51,7 +51,15 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ModelError: If the file cannot be read or is no JSON object; the message has the path.
     """
-    path = Path(path)
+    return _read(Path(path), dict, "a JSON object")
+
+
+def read_json_list(path: str | os.PathLike[str]) -> list[Any]:
+    """Reads a JSON array from a file; see `read_json`."""
+    return _read(Path(path), list, "a JSON array")
+
+
+def _read(path: Path, kind: type[T], expected: str) -> T:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -61,8 +69,8 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ModelError(f"{path}: cannot read the file: {error.strerror or error}.") from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ModelError(f"{path}: expected JSON: {error}.") from None
-    if not isinstance(table, dict):
-        raise ModelError(f"{path}: expected a JSON object, got {type(table).__name__}.")
+    if not isinstance(table, kind):
+        raise ModelError(f"{path}: expected {expected}, got {type(table).__name__}.")
     return table
 
 

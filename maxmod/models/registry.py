@@ -1,4 +1,4 @@
-"""`load_model`: the model of a Hugging Face folder, chosen by its config.json."""
+"""`load_model`, `load_encoder`: the model of a Hugging Face folder, chosen by its config.json."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from maxmod.defaults import default_device, default_dtype, resolve
+from maxmod.device import DeviceRef
 from maxmod.dtype import DType
 from maxmod.eager import lazy
 from maxmod.errors import ModelError, WeightsError, did_you_mean
-from maxmod.models import gpt2, llama
+from maxmod.models import bert, gpt2, llama
 from maxmod.models.config import from_table, read_json
+from maxmod.models.encoder import TextEncoder, read_pooling
 from maxmod.models.language import LanguageModel
 from maxmod.nn import Module
 from maxmod.weights import Weights, open_checkpoint
@@ -53,6 +55,7 @@ ARCHITECTURES = {
         for name, defaults in llama.DEFAULTS.items()
     },
 }
+ENCODERS = {"bert": Architecture(bert.Config, bert.Bert, bert.adapt_weights)}
 
 
 def load_model(
@@ -81,8 +84,59 @@ def load_model(
         [Dim(1), Dim(4), Dim(13)]
     """
     folder = Path(folder)
-    table = _config_of(folder)
-    architecture = _architecture_of(table, folder)
+    table = _config_of("load_model", folder)
+    config, module, ref, dtype = _load("load_model", folder, table, ARCHITECTURES, device, dtype)
+    return LanguageModel(
+        folder=folder,
+        module=module,
+        config=config,
+        vocab_size=config.vocab_size,
+        max_positions=config.max_positions,
+        cache_shape=config.cache_shape,
+        stop=_stop_tokens(folder, table),
+        device=ref,
+        dtype=dtype,
+    )
+
+
+def load_encoder(
+    folder: str | os.PathLike[str], *, device: Any = None, dtype: DType | None = None
+) -> TextEncoder:
+    """Loads a pretrained encoder, which turns texts into vectors.
+
+    Args:
+        folder: A folder as for `load_model`. The files of the sentence-transformers library are
+            read as well: modules.json says how the vectors of the tokens of a text become one.
+        device: As for `load_model`.
+        dtype: As for `load_model`.
+
+    Raises:
+        ModelError, CheckpointError, WeightsError: As for `load_model`.
+    """
+    folder = Path(folder)
+    table = _config_of("load_encoder", folder)
+    config, module, ref, dtype = _load("load_encoder", folder, table, ENCODERS, device, dtype)
+    return TextEncoder(
+        folder=folder,
+        module=module,
+        config=config,
+        pooling=read_pooling(folder),
+        max_positions=_max_tokens(folder, config.max_positions),
+        device=ref,
+        dtype=dtype,
+    )
+
+
+def _load(
+    caller: str,
+    folder: Path,
+    table: Mapping[str, Any],
+    architectures: Mapping[str, Architecture],
+    device: Any,
+    dtype: DType | None,
+) -> tuple[Any, Module[..., Any], DeviceRef, DType]:
+    """Returns configuration, module with weights, device and dtype."""
+    architecture = _architecture_of(caller, folder, table, architectures)
     fields = {**architecture.defaults, **table}
     config = from_table(architecture.config, fields, str(folder / "config.json"))
     _, ref = resolve(None, device)
@@ -94,38 +148,44 @@ def load_model(
         try:
             module.load_state_dict(weights)
         except WeightsError as error:
-            raise WeightsError(f"load_model: {folder}: {error}") from None
-    return LanguageModel(
-        folder=folder,
-        module=module.to(ref),
-        config=config,
-        vocab_size=config.vocab_size,
-        max_positions=config.max_positions,
-        cache_shape=config.cache_shape,
-        stop=_stop_tokens(folder, table),
-        device=ref,
-        dtype=dtype,
-    )
+            raise WeightsError(f"{caller}: {folder}: {error}") from None
+    return config, module.to(ref), ref, dtype
 
 
-def _config_of(folder: Path) -> dict[str, Any]:
+def _max_tokens(folder: Path, positions: int) -> int:
+    """Returns the length that the model was trained for, where the folder says it."""
+    path = folder / "sentence_bert_config.json"
+    value = read_json(path).get("max_seq_length") if path.exists() else None
+    if value is None:
+        return positions
+    if type(value) is not int or not 2 <= value <= positions:
+        raise ModelError(f"{path}: max_seq_length: expected 2 to {positions}, got {value!r}.")
+    return value
+
+
+def _config_of(caller: str, folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ModelError(
-            f"load_model: {folder}: there is no such folder. Hint: nothing is downloaded; give a "
+            f"{caller}: {folder}: there is no such folder. Hint: nothing is downloaded; give a "
             "folder with config.json and *.safetensors."
         )
     return read_json(folder / "config.json")
 
 
-def _architecture_of(table: Mapping[str, Any], folder: Path) -> Architecture:
+def _architecture_of(
+    caller: str, folder: Path, table: Mapping[str, Any], architectures: Mapping[str, Architecture]
+) -> Architecture:
     name = table.get("model_type")
-    if not isinstance(name, str) or name not in ARCHITECTURES:
-        hint = did_you_mean(name, ARCHITECTURES) if isinstance(name, str) else ""
-        raise ModelError(
-            f"load_model: {folder}: unknown architecture: expected the model_type of config.json "
-            f"to be one of {', '.join(map(repr, ARCHITECTURES))}, got {name!r}.{hint}"
-        )
-    return ARCHITECTURES[name]
+    if isinstance(name, str) and name in architectures:
+        return architectures[name]
+    hint = did_you_mean(name, architectures) if isinstance(name, str) else ""
+    for other, known in (("load_model", ARCHITECTURES), ("load_encoder", ENCODERS)):
+        if isinstance(name, str) and name in known:
+            hint = f" Hint: {other} takes it."
+    raise ModelError(
+        f"{caller}: {folder}: unknown architecture: expected the model_type of config.json "
+        f"to be one of {', '.join(map(repr, architectures))}, got {name!r}.{hint}"
+    )
 
 
 def _stored_dtype(weights: Weights) -> DType:

@@ -1,0 +1,158 @@
+"""BERT, an encoder whose tokens look both ways, with weights in the layout of Hugging Face.
+
+Source: J. Devlin et al., BERT, arXiv 1810.04805. Names and numerics follow `BertModel` of the
+transformers library, without its pooler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from maxmod import functional as F
+from maxmod.dtype import DType
+from maxmod.errors import ModelError
+from maxmod.models.activations import ACTIVATIONS, check_activation
+from maxmod.models.attention import attention, merge_heads, split_heads
+from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList
+from maxmod.tensor import Tensor
+from maxmod.weights import Weights, drop, rename, strip_prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The fields of config.json that the model uses."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    hidden_act: str = "gelu"
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    position_embedding_type: str = "absolute"
+    is_decoder: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = (self.vocab_size, self.hidden_size, self.num_hidden_layers, self.type_vocab_size)
+        sizes += (self.num_attention_heads, self.intermediate_size, self.max_position_embeddings)
+        if min(sizes) < 1:
+            raise ModelError("sizes must be above 0.")
+        if self.hidden_size % self.num_attention_heads:
+            raise ModelError(
+                f"hidden_size={self.hidden_size} is no multiple of "
+                f"num_attention_heads={self.num_attention_heads}."
+            )
+        if self.position_embedding_type != "absolute" or self.is_decoder:
+            raise ModelError(
+                "expected position_embedding_type 'absolute' and is_decoder false, got "
+                f"{self.position_embedding_type!r} and {self.is_decoder}."
+            )
+        check_activation("hidden_act", self.hidden_act)
+
+    @property
+    def max_positions(self) -> int:
+        """The longest sequence."""
+        return self.max_position_embeddings
+
+
+class Attention(Module[[Tensor, Tensor], Tensor]):
+    """Multi-head self-attention, added to its input and normalised."""
+
+    def __init__(self, config: Config) -> None:
+        self.heads = config.num_attention_heads
+        self.scale = (config.hidden_size // self.heads) ** -0.5
+        self.query = Linear(config.hidden_size, config.hidden_size)
+        self.key = Linear(config.hidden_size, config.hidden_size)
+        self.value = Linear(config.hidden_size, config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x [batch, seq, width]; mask bool [batch, 1, 1, seq], true where there is a token."""
+        q, k, v = (split_heads(map(x), self.heads) for map in (self.query, self.key, self.value))
+        mixed = merge_heads(attention(q, k, v, mask, self.scale))
+        return self.norm(x + self.dense(mixed))
+
+
+class MLP(Module[[Tensor], Tensor]):
+    """Two linear layers with an activation between them, added to the input and normalised."""
+
+    def __init__(self, config: Config) -> None:
+        self.activation = config.hidden_act
+        self.up = Linear(config.hidden_size, config.intermediate_size)
+        self.down = Linear(config.intermediate_size, config.hidden_size)
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transforms each position: x [batch, seq, width]."""
+        return self.norm(x + self.down(ACTIVATIONS[self.activation](self.up(x))))
+
+
+class Block(Module[[Tensor, Tensor], Tensor]):
+    """Attention and MLP."""
+
+    def __init__(self, config: Config) -> None:
+        self.attention = Attention(config)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x [batch, seq, width]; mask as for `Attention`."""
+        return self.mlp(self.attention(x, mask))
+
+
+class Bert(Module[[Tensor, Tensor], Tensor]):
+    """The encoder: tokens to a vector for each of them.
+
+    Attributes:
+        words: Embedding of tokens.
+        positions: Embedding of positions.
+        types: Embedding of the parts of a text; all tokens are of the first one.
+        norm: Normalisation of their sum.
+        layers: The blocks.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.words = Embedding(config.vocab_size, dim=config.hidden_size)
+        self.positions = Embedding(config.max_position_embeddings, dim=config.hidden_size)
+        self.types = Embedding(config.type_vocab_size, dim=config.hidden_size)
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.layers = ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """int64 [batch, seq], of which the first lengths [batch] count -> [batch, seq, width]"""
+        positions = F.arange(0, tokens.shape[1], dtype=DType.int64, device=tokens.device)
+        mask = positions < lengths.reshape([-1, 1, 1, 1])
+        x = self.words(tokens) + self.positions(positions) + self.types.weight[0]
+        x = self.norm(x)
+        for block in self.layers:
+            x = block(x, mask)
+        return x
+
+
+def adapt_weights(weights: Mapping[str, Any]) -> Weights:
+    """Returns weights of a Hugging Face folder with the names of `Bert`.
+
+    Models with a head save the names with the prefix `bert.`. What belongs to heads, and numbers
+    that older versions of transformers saved, are left out.
+    """
+    weights = drop(strip_prefix(weights, "bert."), ["embeddings.position_ids", "pooler.*", "cls.*"])
+    block = "encoder.layer.*."
+    return rename(
+        weights,
+        {
+            "embeddings.word_embeddings.*": "words.*",
+            "embeddings.position_embeddings.*": "positions.*",
+            "embeddings.token_type_embeddings.*": "types.*",
+            "embeddings.LayerNorm.*": "norm.*",
+            block + "attention.self.*": "layers.*.attention.*",
+            block + "attention.output.dense.*": "layers.*.attention.dense.*",
+            block + "attention.output.LayerNorm.*": "layers.*.attention.norm.*",
+            block + "intermediate.dense.*": "layers.*.mlp.up.*",
+            block + "output.dense.*": "layers.*.mlp.down.*",
+            block + "output.LayerNorm.*": "layers.*.mlp.norm.*",
+        },
+    )

@@ -1,0 +1,185 @@
+"""BERT and sentence vectors against what transformers computed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models.folders import ASSETS, copy
+
+from maxmod import CPU, Device, DType, Tensor
+from maxmod.errors import ModelError, WeightsError
+from maxmod.models import adder_folder, load_encoder, load_model
+from maxmod.models.encoder import Pooling, read_pooling
+from maxmod.weights import add_prefix, merge, open_checkpoint, save_state
+
+FOLDER = ASSETS / "bert" / "sentences"
+GOLDEN = json.loads((FOLDER / "golden.json").read_text("utf-8"))
+TEXTS = GOLDEN["texts"]
+
+
+def _golden() -> dict[str, np.ndarray]:
+    with np.load(FOLDER / "golden.npz") as data:
+        return dict(data)
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_hidden_states(is_compiled: bool, device: Device) -> None:
+    """Texts of several lengths together; what fills them up has no part in the others."""
+    golden = _golden()
+    model = load_encoder(FOLDER, device=device, dtype=DType.float32)
+    rows = [Tensor(golden[name]).to(device) for name in ("tokens", "lengths")]
+    run = model.module.compile(*[row.type for row in rows]) if is_compiled else model.module
+    found = np.array(run(*rows))
+    for text, expected, length in zip(found, golden["hidden"], golden["lengths"]):
+        np.testing.assert_allclose(text[:length], expected[:length], rtol=0, atol=3e-5)
+
+
+def test_bfloat16() -> None:
+    golden = _golden()
+    model = load_encoder(FOLDER, device=CPU())
+    assert model.dtype is DType.bfloat16
+    rows = [Tensor(golden[name], device=CPU()) for name in ("tokens", "lengths")]
+    found = np.array(model.module(*rows).cast(DType.float32))
+    kept = np.arange(found.shape[1]) < golden["lengths"][:, None]
+    theirs = np.sqrt(np.mean((golden["half"] - golden["hidden"])[kept] ** 2))
+    ours = np.sqrt(np.mean((found - golden["hidden"])[kept] ** 2))
+    assert 0 < ours < 2 * theirs < 0.2
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_vectors(batch_size: int, eager: bool) -> None:
+    model = load_encoder(FOLDER, device=CPU(), dtype=DType.float32)
+    assert model.tokenizer.encode(TEXTS[0]) == GOLDEN["tokens"][0]
+    found = model.embed(TEXTS, batch_size=batch_size, eager=eager)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, _golden()["mean"], rtol=0, atol=1e-5)
+
+
+def test_vector_of_the_first_token(tmp_path: Path) -> None:
+    folder = copy(FOLDER, tmp_path / "model")
+    for table in (
+        {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False},
+        {"pooling_mode": "cls"},
+    ):
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(table), "utf-8")
+        model = load_encoder(folder, device=CPU(), dtype=DType.float32)
+        np.testing.assert_allclose(model.embed(TEXTS), _golden()["cls"], rtol=0, atol=1e-5)
+
+
+def test_without_files_of_sentence_transformers(tmp_path: Path) -> None:
+    """The mean, of any length."""
+    folder = copy(FOLDER, tmp_path / "model")
+    (folder / "modules.json").unlink()
+    (folder / "sentence_bert_config.json").unlink()
+    model = load_encoder(folder, device=CPU(), dtype=DType.float32)
+    assert model.max_positions == 20
+    found = model.embed(TEXTS)
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    assert np.abs(lengths - 1).min() > 0.1
+    np.testing.assert_allclose(found / lengths, _golden()["mean"], rtol=0, atol=1e-5)
+
+
+def test_no_texts() -> None:
+    assert load_encoder(FOLDER, device=CPU()).embed([]).shape == (0, 24)
+
+
+def test_long_texts() -> None:
+    model = load_encoder(FOLDER, device=CPU(), dtype=DType.float32)
+    assert model.max_positions == 16
+    words = ["cat"] * 14
+    longest = model.embed([" ".join(words)])
+    with pytest.raises(ValueError, match="text 1 is too long: expected at most 16 tokens, got 17"):
+        model.embed(["cat", " ".join([*words, "dog"])])
+    cut = model.embed([" ".join([*words, "dog"])], truncate=True)
+    np.testing.assert_array_equal(cut, longest)
+
+
+def test_arguments() -> None:
+    model = load_encoder(FOLDER, device=CPU())
+    for texts, size in (("one", 1), (["one"], 0)):
+        with pytest.raises(ValueError, match="expected a list of texts, and a batch_size above 0"):
+            model.embed(texts, batch_size=size)
+
+
+def test_names_with_prefix_and_heads(tmp_path: Path) -> None:
+    """As a model with a head saves them."""
+    folder = copy(FOLDER, tmp_path / "model")
+    with open_checkpoint(FOLDER) as checkpoint:
+        names = add_prefix(dict(checkpoint.items()), "bert.")
+        extra = {
+            "cls.predictions.bias": np.ones(3, np.float32),
+            "bert.embeddings.position_ids": np.arange(20).reshape(1, 20),
+        }
+        save_state(merge(names, extra), folder / "model.safetensors")
+    model = load_encoder(folder, device=CPU(), dtype=DType.float32)
+    np.testing.assert_allclose(model.embed(TEXTS), _golden()["mean"], rtol=0, atol=1e-5)
+
+
+def test_missing_weights(tmp_path: Path) -> None:
+    folder = copy(FOLDER, tmp_path / "model", num_hidden_layers=3)
+    with pytest.raises(
+        WeightsError, match=r"(?s)load_encoder: .*layers\.2\.attention\.query"
+    ) as caught:
+        load_encoder(folder, device=CPU())
+    assert str(folder) in str(caught.value)
+
+
+# ---- folders of another kind ---------------------------------------------------------------------
+
+
+def test_encoders_and_language_models_are_told_apart() -> None:
+    with pytest.raises(ModelError, match=r"load_model: .*got 'bert'\. Hint: load_encoder takes it"):
+        load_model(FOLDER, device=CPU())
+    with pytest.raises(ModelError, match=r"load_encoder: .*got 'gpt2'\. Hint: load_model takes it"):
+        load_encoder(adder_folder(), device=CPU())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": 25}, "hidden_size=25 is no multiple of num_attention_heads=3"),
+        ({"hidden_size": 0}, "sizes must be above 0"),
+        ({"hidden_act": "erf"}, "hidden_act: expected one of gelu"),
+        ({"position_embedding_type": "relative_key"}, "expected position_embedding_type 'absol"),
+        ({"is_decoder": True}, "is_decoder false, got 'absolute' and True"),
+        ({"embedding_size": 8}, "'embedding_size': models with this field are not supported"),
+    ],
+)
+def test_refused_configurations(tmp_path: Path, changes: dict, message: str) -> None:
+    folder = copy(FOLDER, tmp_path / "model", **changes)
+    with pytest.raises(ModelError, match=message):
+        load_encoder(folder, device=CPU())
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("modules.json", [{"type": "x.Dense", "path": "2"}], "unknown part: .*got 'Dense'"),
+        ("modules.json", [3], "unknown part: .*got ''"),
+        ("modules.json", {}, "expected a JSON array, got dict"),
+        ("modules.json", [{"type": "Pooling", "path": "../x"}], "path: expected the name of a"),
+        ("modules.json", [{"type": "Pooling", "path": ".."}], "path: expected the name of a"),
+        ("modules.json", [{"type": "Pooling"}], "path: expected the name of a"),
+        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "exactly one of pooling"),
+        ("1_Pooling/config.json", {"pooling_mode_cls_token": True}, "exactly one of pooling"),
+        ("1_Pooling/config.json", {"pooling_mode": "max"}, "expected 'cls' or 'mean', got 'max'"),
+        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": 1}, "expected bool, got 1"),
+        ("sentence_bert_config.json", {"max_seq_length": 21}, "expected 2 to 20, got 21"),
+        ("sentence_bert_config.json", {"max_seq_length": "9"}, "expected 2 to 20, got '9'"),
+    ],
+)
+def test_refused_parts(tmp_path: Path, file: str, content: object, message: str) -> None:
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "model"))
+    (folder / file).write_text(json.dumps(content), "utf-8")
+    with pytest.raises(ModelError, match=message) as caught:
+        load_encoder(folder, device=CPU())
+    assert str(folder) in str(caught.value)
+
+
+def test_what_a_folder_says() -> None:
+    assert read_pooling(FOLDER) == Pooling(normalize=True)
