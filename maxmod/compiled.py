@@ -16,7 +16,7 @@ from maxmod.compiler.dump import dump_text
 from maxmod.compiler.explain import explain, explain_steps
 from maxmod.compiler.memory import MemoryPlan, plan_memory
 from maxmod.compiler.pipeline import optimize
-from maxmod.compiler.schedule import Schedule, schedule
+from maxmod.compiler.schedule import RunKernel, Schedule, schedule
 from maxmod.device import DeviceRef
 from maxmod.errors import CompileError, WeightsError
 from maxmod.kernel import KernelSource
@@ -176,6 +176,11 @@ class CompiledModel:
             fixed[slot] = data
         for name, slot in self._schedule.weights.items():
             fixed[slot] = weights[name].data
+        for step in self._schedule.steps:
+            if isinstance(step, RunKernel):  # kernels read row-major arrays: copied once, here
+                for slot in step.inputs:
+                    if fixed[slot] is not None:
+                        fixed[slot] = self._backend.contiguous(fixed[slot])
         with self._lock:
             self._fixed = fixed
             self._weights = dict(weights)

@@ -96,7 +96,7 @@ def test_equal_layers_share_kernels() -> None:
         return x
 
     model = compiled(fn, N)
-    assert len(model.kernels) == 3  # norm; gelu + norm, twice; gelu
+    assert len(model.kernels) == 4  # norm; product, twice; gelu + norm, twice; product + gelu
     assert sum("gelu" in kernel.name for kernel in model.kernels) == 2
 
 
@@ -192,7 +192,7 @@ def test_switches_that_help_to_find_a_wrong_kernel() -> None:
 
     x = np.random.default_rng(4).normal(size=(3, 8)).astype(np.float32)
     want = np.exp(np.tanh(x.astype(np.float64)) * 2) @ np.sin(x.astype(np.float64)).T
-    for option, count in (({"nofuse": True}, 4), ({"fuse_limit": 1}, 1), ({"fuse_limit": 0}, 0)):
+    for option, count in (({"nofuse": True}, 5), ({"fuse_limit": 1}, 1), ({"fuse_limit": 0}, 0)):
         with maxmod.configure(**option):
             model = compiled(fn, N)
         assert len(model.kernels) == count

@@ -11,7 +11,7 @@ import pytest
 from compiler.graphs import compiled, f32, traced
 from ops.samples_attention import attention
 
-from maxmod import DType, Tensor, TensorType
+from maxmod import DType, Tensor, TensorType, configure
 from maxmod import functional as F
 from maxmod.compiled import CompiledModel
 from maxmod.compiler.fusion.group import Attention
@@ -230,3 +230,139 @@ def test_attention_of_a_causal_mask_leaves_blocks_out() -> None:
     text = compiled(_causal, H, H, H).kernels[0].code
     assert "return (!(corner0 >= corner2));" in text
     assert "return false;" in compiled(_plain, H, H, H).kernels[0].code
+
+
+# ---- matrix products -----------------------------------------------------------------------------
+
+
+def _names(model: CompiledModel) -> list[str]:
+    return [kernel.name for kernel in model.kernels]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("k", "n"), [(1, 1), (40, 33), (513, 130), (16, 64), (7, 200)])
+def test_products_of_any_number_of_rows(transposed: bool, k: int, n: int) -> None:
+    """Around the sizes of vectors, tiles, panels, and where few rows become many."""
+    w = _random(n, k) if transposed else _random(k, n)
+
+    def fn(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return F.gelu(x @ (w.T if transposed else w) + b)
+
+    model = compiled(fn, f32("m", k), f32(*w.shape), f32(n))
+    assert _names(model) == ["matmul_add_gelu"]
+    b = _random(n, seed=9)
+    for m in (1, 2, 3, 4, 7, 16, 17, 31, 45, 100):
+        x = _random(m, k, seed=m)
+        sums = x.astype("d") @ (w.T if transposed else w).astype("d") + b
+        wanted = 0.5 * sums * (1 + np.vectorize(math.erf)(sums / math.sqrt(2)))
+        _close(model(Tensor(x), Tensor(w), Tensor(b)), wanted, 4e-7 * math.sqrt(k))
+
+
+def test_more_rows_than_are_packed_at_once() -> None:
+    model = compiled(lambda x, w: x @ w.T, f32("m", 16384), f32(40, 16384))
+    x, w = _random(260, 16384), _random(40, 16384)
+    _close(model(Tensor(x), Tensor(w)), x.astype("d") @ w.T, 1e-5)
+
+
+def test_products_with_two_results() -> None:
+    """What is made of the sums first is a result too; an operand is read through a view."""
+
+    def fn(x: Tensor, w: Tensor, r: Tensor) -> Any:
+        y = x @ w.T + 1.0
+        return y, F.exp(y) * r.permute([1, 0, 2])
+
+    model = compiled(fn, f32("b", "s", 8), f32(24, 8), f32("s", "b", 24))
+    assert _names(model) == ["matmul_add_exp_mul"]
+    x, w, r = _random(2, 20, 8), _random(24, 8), _random(20, 2, 24)
+    y = x.astype("d") @ w.T + 1
+    first, second = model(Tensor(x), Tensor(w), Tensor(r))
+    _close(first, y)
+    _close(second, np.exp(y) * r.swapaxes(0, 1))
+
+
+def test_a_product_that_is_a_result_stays_alone() -> None:
+    def fn(x: Tensor, w: Tensor) -> Any:
+        y = x @ w.T
+        return y, F.exp(y)
+
+    model = compiled(fn, f32("b", 8), f32(24, 8))
+    assert sorted(_names(model)) == ["map_exp", "matmul"]
+    x, w = _random(20, 8), _random(24, 8)
+    for found, wanted in zip(model(Tensor(x), Tensor(w)), (x @ w.T, np.exp(x @ w.T))):
+        _close(found, wanted, 1e-5)
+
+
+def test_gated_products_and_residuals() -> None:
+    def fn(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        return x + (F.silu(x @ gate.T) * (x @ up.T)) @ down.T
+
+    model = compiled(fn, f32("b", "s", 16), f32(40, 16), f32(40, 16), f32(16, 40))
+    assert sorted(_names(model)) == ["matmul", "matmul_add", "matmul_silu_mul"]
+    gate, up, down = _random(40, 16), _random(40, 16, seed=2), _random(16, 40)
+    for b, s in ((1, 1), (2, 30)):
+        x = _random(b, s, 16)
+        g = x.astype("d") @ gate.T
+        wanted = x + (g / (1 + np.exp(-g)) * (x @ up.T.astype("d"))) @ down.T
+        _close(model(*(Tensor(a) for a in (x, gate, up, down))), wanted, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [DType.bfloat16, DType.float16])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_half_products_are_summed_in_float32(dtype: DType, transposed: bool) -> None:
+    def fn(x: Tensor, w: Tensor) -> Tensor:
+        return F.relu(x @ (w.T if transposed else w))
+
+    def half(*shape: int) -> Tensor:
+        return Tensor(_random(*shape)).cast(dtype)
+
+    w = half(70, 50) if transposed else half(50, 70)
+    types = [TensorType(dtype, shape, CPU_REF) for shape in (["m", 50], w.shape)]
+    model = compiled(fn, *types)
+    assert _names(model) == ["matmul_relu"]
+    wide = w.cast(DType.float64).to_numpy()
+    for m in (1, 5, 40):
+        x = half(m, 50)
+        wanted = np.maximum(x.cast(DType.float64).to_numpy() @ (wide.T if transposed else wide), 0)
+        _close(model(x, w).cast(DType.float32), wanted, float(DType.finfo(dtype).eps))
+
+
+def test_products_without_a_kernel_are_calls() -> None:
+    double = TensorType(DType.float64, ["m", 4], CPU_REF)
+    whole = TensorType(DType.int32, ["m", 4], CPU_REF)
+    for fn, types in (
+        (lambda x, y: x @ y, [f32(3, "m", 4), f32(3, 4, "m")]),  # a matrix for each batch
+        (lambda x: x @ x.T, [double]),
+        (lambda x: x @ x.T, [whole]),
+        (lambda x: x @ x[0], [f32("m", 4)]),
+    ):
+        assert compiled(fn, *types).kernels == ()
+
+
+def test_nan_and_infinity_go_through_products() -> None:
+    model = compiled(lambda x, w: x @ w.T, f32("m", 40), f32(33, 40))
+    for m in (1, 30):
+        x, w = _random(m, 40), _random(33, 40)
+        x[0, 3], w[2, 39] = np.nan, np.inf
+        with np.errstate(all="ignore"):
+            wanted = x.astype("d") @ w.T
+        _close(model(Tensor(x), Tensor(w)), wanted)
+
+
+def test_results_do_not_depend_on_the_call() -> None:
+    model = compiled(lambda x, w: F.softmax(x @ w.T), f32("m", 100), f32(200, 100))
+    w = Tensor(_random(200, 100))
+    for m in (3, 150):
+        x = Tensor(_random(m, 100))
+        first = model(x, w).to_numpy()
+        assert all((model(x, w).to_numpy() == first).all() for _ in range(5))
+
+
+def test_kernels_are_compared_with_their_graphs() -> None:
+    with configure(check=True):
+        model = compiled(
+            lambda x, w: F.scaled_dot_product_attention(x @ w.T, x, x, is_causal=True),
+            f32(2, "s", 8),
+            f32(8, 8),
+        )
+        model(Tensor(_random(2, 9, 8)), Tensor(_random(8, 8)))
+    assert sorted(_names(model)) == ["attention", "matmul"]

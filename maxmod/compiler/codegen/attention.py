@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maxmod import ir, kernel_text
+from maxmod import ir
 from maxmod.affine import Index, Loop, SplitNeeded, Unfusable, broadcast_indices, of_loop
 from maxmod.compiler.codegen.element import (
     ElementLowering,
@@ -13,12 +13,13 @@ from maxmod.compiler.codegen.element import (
     index_sizes,
     position_through_views,
     symbol_names,
+    template_source,
 )
 from maxmod.compiler.codegen.lower import MAX_SPLITS, Load, split_loops
 from maxmod.compiler.codegen.masks import mask_test
 from maxmod.compiler.fusion.group import Attention, FusionGroup
 from maxmod.dtype import DType, compute_dtype
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel import KernelSource
 
 # Longer keys or values would need more than a second-level cache for one block of them.
 MAX_WIDTH = 512
@@ -141,12 +142,7 @@ def emit_attention(group: FusionGroup, attention: Attention, name: str) -> Kerne
     made = result.value(attention.mixed.output, ())
     store = (len(group.inputs), lowered.out, made, group.outputs[0])
     text.store("mm_out", ", int64_t i, int64_t e, float given", result, [store])
-    hand_written = (kernel_text.read("host/tile.h"), kernel_text.read("host/attention.h"))
-    code = "\n".join([*text.lines, *hand_written])
-    buffers = len(group.inputs) + 1
-    return KernelSource(
-        name, Dialect.HOST, code, "mm_kernel", buffers, len(symbols), symbols=tuple(symbols)
-    )
+    return template_source(text, group, name, ("host/tile.h", "host/attention.h"))
 
 
 def _is_inner(lowering: ElementLowering, number: int, loop: Loop) -> bool:

@@ -7,9 +7,10 @@ scalar out, so that a compiler can inline and vectorise them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
-from maxmod import ir
+from maxmod import ir, kernel_text
 from maxmod.affine import (
     Index,
     Loop,
@@ -37,6 +38,7 @@ from maxmod.compiler.codegen.lower import (
 )
 from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.dim import Dim, Size, product
+from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import lookup
 
 
@@ -100,6 +102,19 @@ class ElementLowering(Lowering):
         found = (self.instructions[number].what for number in numbers)
         return [what for what in found if isinstance(what, Load)]
 
+    def rewrite(self, change: Callable[[Index], Index]) -> None:
+        """Replaces every index."""
+        for instruction in self.instructions:
+            what = instruction.what
+            if isinstance(what, (Load, Apply)) and what.index is not None:
+                instruction.what = replace(what, index=change(what.index))
+
+    def indices(self) -> list[Index]:
+        """Returns every index."""
+        whats = (instruction.what for instruction in self.instructions)
+        found = (what.index for what in whats if isinstance(what, (Load, Apply)))
+        return [index for index in found if index is not None]
+
     def sizes(self) -> list[Size | Dim]:
         """Returns every size that the text mentions."""
         found: list[Size | Dim] = []
@@ -107,10 +122,7 @@ class ElementLowering(Lowering):
             what = instruction.what
             if isinstance(what, Apply):
                 found += [value for _, value in what.attrs if isinstance(value, Dim)]
-            index = what.index if isinstance(what, (Load, Apply)) else None
-            if index is not None:
-                found += index_sizes(index)
-        return found
+        return found + [size for index in self.indices() for size in index_sizes(index)]
 
 
 def index_sizes(index: Index) -> list[Size]:
@@ -221,6 +233,11 @@ class Text:
         body = self.body(lowering, [number])
         self.raw(kind, name, parameters, [*body, f"return t{number};"])
 
+    def plain(self, kind: str, name: str, parameters: str, result: str) -> None:
+        """Adds a function of the arguments alone that returns an expression."""
+        head = f"MM_INLINE {kind}{name}(const mm_args g{parameters})"
+        self.lines += [head, "{", *self._symbols(), f"    return {result};", "}", ""]
+
     def store(
         self,
         name: str,
@@ -290,3 +307,15 @@ def symbol_names(sizes: Iterable[Size | Dim]) -> list[str]:
     """Returns the names in sizes, sorted."""
     names = {s.name for size in sizes if isinstance(size, Dim) for s in size.parameters}
     return sorted(names)
+
+
+def template_source(
+    text: Text, group: FusionGroup, name: str, files: Sequence[str]
+) -> KernelSource:
+    """Returns the host kernel made of generated text and the hand-written text of some files."""
+    code = "\n".join([*text.lines, *map(kernel_text.read, files)])
+    buffers = len(group.inputs) + len(group.outputs)
+    symbols = tuple(text.symbols)
+    return KernelSource(
+        name, Dialect.HOST, code, "mm_kernel", buffers, len(symbols), symbols=symbols
+    )

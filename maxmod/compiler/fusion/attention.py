@@ -42,15 +42,17 @@ class AttentionFinder:
         self.producer = producer
         self.users = users
         self.results = set(graph.results)
+        self.written: set[ir.Value] = set()  # results of the groups that were found
 
     def run(self) -> list[FusionGroup]:
         """Returns the groups."""
-        groups = []
+        groups: list[FusionGroup] = []
         for node in self.graph.nodes:
             if node.op.kind is Kind.CONTRACT and min(v.type.rank for v in node.inputs) > 1:
                 group = self._match(node)
                 if group is not None:
                     groups.append(group)
+                    self.written.update(group.outputs)
         return groups
 
     def _match(self, mixed: ir.Node) -> FusionGroup | None:
@@ -191,7 +193,7 @@ class AttentionFinder:
         return False
 
     def _lowers(self, group: FusionGroup) -> bool:
-        assert group.template is not None
+        assert isinstance(group.template, Attention)
         try:
             lower_attention(group, group.template)
         except Unfusable as error:
@@ -220,6 +222,8 @@ class AttentionFinder:
         while pending:
             node = self.producer.get(pending.pop(0))
             if node is None or node in inside or not rules.can_fuse(node):
+                continue
+            if node.outputs[0] in self.written:
                 continue
             if node.op.kind is Kind.ELEMENTWISE and not self._may_join(node, inside):
                 continue

@@ -23,6 +23,17 @@ class Attention:
     mixed: ir.Node
 
 
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    """What a contraction group computes: a matrix product, and elementwise ops on its sums.
+
+    Attributes:
+        product: The product.
+    """
+
+    product: ir.Node
+
+
 @dataclass(slots=True)
 class FusionGroup:
     """Nodes that one kernel computes.
@@ -42,7 +53,7 @@ class FusionGroup:
     outputs: list[ir.Value]
     is_row: bool = False
     reasons: list[str] = field(default_factory=list)
-    template: Attention | None = None
+    template: Attention | Contraction | None = None
 
     @property
     def ordered(self) -> list[ir.Node]:

@@ -13,6 +13,7 @@ from maxmod.affine import Unfusable
 from maxmod.compiler.codegen.lower import lower
 from maxmod.compiler.fusion import rules
 from maxmod.compiler.fusion.attention import AttentionFinder
+from maxmod.compiler.fusion.contraction import contraction_group
 from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.op import Kind
 
@@ -25,12 +26,13 @@ def plan_groups(graph: ir.Graph, *, templates: bool = False) -> list[FusionGroup
 
     Args:
         graph: The graph, with composite ops expanded.
-        templates: True if there are hand-written kernels for attention.
+        templates: True if there are hand-written kernels for attention and matrix products.
     """
     planner = _Planner(graph)
     if templates:
         planner.find_attention()
-    return planner.run()
+    groups = planner.run()
+    return planner.with_products() if templates else groups
 
 
 class _Planner:
@@ -79,6 +81,49 @@ class _Planner:
             self.groups.append(group)
             self.group_of.update((member, group) for member in group.nodes)
         return self.groups
+
+    def with_products(self) -> list[FusionGroup]:
+        """Returns the groups, with matrix products in groups of their own or before others."""
+        settings = config.current()
+        for node in reversed(self.graph.nodes):
+            if len(self.groups) == settings.fuse_limit >= 0:
+                break
+            if node.op.kind is not Kind.CONTRACT or node in self.group_of:
+                continue
+            if not rules.is_computed_here(node):
+                continue
+            epilogue = None if settings.nofuse else self._epilogue(node)
+            group = contraction_group(node, epilogue, self.order, self._inlined_views(node))
+            if group is None:
+                continue
+            if epilogue is not None and group.outputs == epilogue.outputs:
+                self.groups.remove(epilogue)
+                self.group_of.update((member, group) for member in epilogue.nodes)
+            self.groups.append(group)
+            self.group_of[node] = group
+        return self.groups
+
+    def _epilogue(self, product: ir.Node) -> FusionGroup | None:
+        """Returns the elementwise group that alone reads a product, if there is one."""
+        users = self.users.get(product.output, ())
+        group = self.group_of.get(users[0]) if users else None
+        if group is None or group.is_row or group.template is not None:
+            return None
+        private = all(u in group.nodes and u.op.kind is Kind.ELEMENTWISE for u in users)
+        return group if private and product.output not in self.results else None
+
+    def _inlined_views(self, product: ir.Node) -> list[ir.Node]:
+        """Returns the views through which a product reads its operands."""
+        found = []
+        for value in product.inputs:
+            node = self.producer.get(value)
+            while node is not None and node.op.kind is Kind.VIEW and rules.can_fuse(node):
+                group = self.group_of.get(node)
+                if group is not None and node.output in group.outputs:
+                    break  # a kernel writes it
+                found.append(node)
+                node = self.producer.get(node.inputs[0])
+        return found
 
     def _is_root(self, node: ir.Node) -> bool:
         """True for nodes whose value must be computed by a kernel of its own."""

@@ -28,6 +28,12 @@ def can_fuse(node: ir.Node) -> bool:
     return False
 
 
+def is_computed_here(node: ir.Node) -> bool:
+    """True for matrix products with something to compute."""
+    types = [value.type for value in (*node.inputs, *node.outputs)]
+    return all(t.device == types[0].device and 0 not in t.sizes for t in types)
+
+
 def is_alias(node: ir.Node) -> bool:
     """True for views that need no copy: the same elements in the same order."""
     if node.op.kind is not Kind.VIEW or node.op.view is None:

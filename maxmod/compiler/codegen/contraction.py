@@ -1,0 +1,168 @@
+"""Matrix products with an epilogue: the generated part in front of `kernels/host/gemm.h`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from maxmod.affine import (
+    Index,
+    Loop,
+    SplitNeeded,
+    Unfusable,
+    broadcast_indices,
+    flat_index,
+    merge_loops,
+    of_loop,
+)
+from maxmod.compiler.codegen.element import (
+    ElementLowering,
+    Text,
+    index_sizes,
+    symbol_names,
+    template_source,
+)
+from maxmod.compiler.codegen.emit import index_text, storage_type
+from maxmod.compiler.codegen.lower import MAX_SPLITS, Load, split_loops
+from maxmod.compiler.fusion.group import Contraction, FusionGroup
+from maxmod.dtype import DType, compute_dtype
+from maxmod.kernel import KernelSource
+
+# How elements of the right operand become a vector of floats.
+VECTOR_LOADS = {
+    DType.float32: "mm_vec_load",
+    DType.bfloat16: "mm_vec_load_bfloat16",
+    DType.float16: "mm_vec_load_float16",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Lowered:
+    """Everything that the text needs, in terms of loops over rows, and of n and k."""
+
+    loops: list[Loop]
+    n: Loop
+    k: Loop
+    left: tuple[ElementLowering, int]
+    right: Load
+    finish: ElementLowering
+    stores: list[tuple[int, Index, int]]
+
+
+def lower_contraction(group: FusionGroup, contraction: Contraction) -> _Lowered:
+    """Lowers every part of a contraction group.
+
+    Raises:
+        Unfusable: If a part cannot be expressed, or there is no kernel for it.
+    """
+    out = contraction.product.output.type
+    left, right = (value.type for value in contraction.product.inputs)
+    if right.rank != 2 or left.rank == 0:
+        raise Unfusable("the right operand is no matrix")
+    if compute_dtype(out.dtype) is not DType.float32 or right.dtype not in VECTOR_LOADS:
+        raise Unfusable("only sums in float32 are supported")
+    loops = [Loop(f"x{axis}", size) for axis, size in enumerate(out.sizes[:-1])]
+    start = [of_loop(loop) for loop in loops]
+    n, k = Loop("n", right.sizes[1]), Loop("k", right.sizes[0])
+    for _ in range(MAX_SPLITS):
+        try:
+            return _lower(group, contraction, loops, start, n, k)
+        except SplitNeeded as split:
+            if split.loop not in loops:
+                raise Unfusable(f"an inner loop would be split: {split}") from None
+            loops, start = split_loops(loops, start, split)
+    raise Unfusable("too many loops would be needed")
+
+
+def _lower(
+    group: FusionGroup,
+    contraction: Contraction,
+    loops: list[Loop],
+    start: Sequence[Index],
+    n: Loop,
+    k: Loop,
+) -> _Lowered:
+    product = contraction.product
+    left, right = product.inputs
+    column, depth = of_loop(n), of_loop(k)
+    a = ElementLowering(group)
+    number = a.value(left, (*broadcast_indices(list(start), left.type.sizes[:-1]), depth))
+    right_load = _plain_load(group, right, (depth, column))
+    if right_load.index.factor(k) not in (0, 1) and right_load.index.factor(n) not in (0, 1):
+        raise Unfusable("no axis of the right operand is contiguous")
+    finish = ElementLowering(group, given=product.output)
+    position = (*start, column)
+    stores = []
+    for offset, value in enumerate(group.outputs):
+        if value.type.sizes != product.output.type.sizes:
+            raise Unfusable("the results have another shape than the product")
+        made = finish.value(value, position)
+        flat = flat_index(position, value.type.sizes)
+        stores.append((len(group.inputs) + offset, flat, made))
+    if finish.given_position != position:
+        raise Unfusable("the product is read in another order")
+    return _merged(_Lowered(loops, n, k, (a, number), right_load, finish, stores))
+
+
+def _plain_load(group: FusionGroup, value: object, position: tuple[Index, ...]) -> Load:
+    """Returns the load that gives an element, if it is nothing but that."""
+    lowering = ElementLowering(group)
+    number = lowering.value(value, position)  # type: ignore[arg-type]
+    what = lowering.instructions[number].what
+    if not isinstance(what, Load) or what.stored not in VECTOR_LOADS:
+        raise Unfusable("the right operand is computed")
+    return what
+
+
+def _merged(lowered: _Lowered) -> _Lowered:
+    """Joins row loops that everything steps through as if they were one."""
+    a, number = lowered.left
+    accesses = [*a.indices(), *lowered.finish.indices(), *(flat for _, flat, _ in lowered.stores)]
+    loops, change = merge_loops(lowered.loops, accesses)
+    a.rewrite(change)
+    lowered.finish.rewrite(change)
+    stores = [(buffer, change(flat), made) for buffer, flat, made in lowered.stores]
+    return _Lowered(loops, lowered.n, lowered.k, (a, number), lowered.right, lowered.finish, stores)
+
+
+def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) -> KernelSource:
+    """Returns the host kernel of a contraction group."""
+    lowered = lower_contraction(group, contraction)
+    sizes = [*lowered.left[0].sizes(), *lowered.finish.sizes()]
+    sizes += [loop.extent for loop in (*lowered.loops, lowered.n, lowered.k)]
+    for index in (lowered.right.index, *(flat for _, flat, _ in lowered.stores)):
+        sizes += index_sizes(index)
+    text = Text(group, lowered.loops, symbol_names(sizes))
+    right = lowered.right
+    kind = storage_type(right.stored)
+    text.lines += [
+        f"#define MM_RIGHT_TYPE {kind}",
+        f"#define MM_RIGHT_VEC {VECTOR_LOADS[right.stored]}",
+        f"#define MM_RIGHT_BY_DEPTH {int(_is_by_depth(lowered))}",
+        "",
+    ]
+    text.count("mm_rows", (loop.extent for loop in lowered.loops))
+    text.count("mm_columns", (lowered.n.extent,))
+    text.count("mm_depth", (lowered.k.extent,))
+    text.place()
+    text.function("mm_left", ", int64_t k", *lowered.left)
+    text.plain(
+        f"const {kind} *",
+        "mm_right",
+        ", int64_t k, int64_t n",
+        f"g.b{right.buffer} + ({index_text(right.index)})",
+    )
+    stores = [
+        (buffer, flat, made, value)
+        for (buffer, flat, made), value in zip(lowered.stores, group.outputs, strict=True)
+    ]
+    text.store("mm_finish", ", int64_t n, float given", lowered.finish, stores)
+    return template_source(text, group, name, ("host/tile.h", "host/gemm.h"))
+
+
+def _is_by_depth(lowered: _Lowered) -> bool:
+    """True if the elements of a column of the right operand are neighbours in memory."""
+    index = lowered.right.index
+    if index.factor(lowered.n) == 1 and lowered.n.extent != 1:
+        return False
+    return index.factor(lowered.k) in (0, 1)

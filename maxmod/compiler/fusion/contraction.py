@@ -1,0 +1,59 @@
+"""Matrix products that the host computes itself, with the elementwise kernel that follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from maxmod import ir
+from maxmod.affine import Unfusable
+from maxmod.compiler.codegen.contraction import lower_contraction
+from maxmod.compiler.fusion.group import Contraction, FusionGroup
+
+
+def contraction_group(
+    product: ir.Node,
+    epilogue: FusionGroup | None,
+    order: Mapping[ir.Node, int],
+    views: Sequence[ir.Node],
+) -> FusionGroup | None:
+    """Returns the group of a product and, where it can be lowered, of what follows it.
+
+    Args:
+        product: The product.
+        epilogue: An elementwise group that alone reads the product.
+        order: Position of each node.
+        views: The views through which the product reads its operands.
+
+    Returns:
+        The group, which replaces `epilogue` if it has its outputs; None if there is no kernel.
+    """
+    inlined = {view: order[view] for view in views}
+    reasons: list[str] = []
+    for base in (epilogue, None) if epilogue is not None else (None,):
+        for nodes in (inlined, {}) if inlined else ({},):
+            group = _group(product, base, {**nodes, product: order[product]})
+            try:
+                lower_contraction(group, Contraction(product))
+            except Unfusable as error:
+                reasons.append(f"matmul: {error}")
+                continue
+            group.reasons += reasons
+            return group
+    return None
+
+
+def _group(
+    product: ir.Node, epilogue: FusionGroup | None, nodes: dict[ir.Node, int]
+) -> FusionGroup:
+    template = Contraction(product)
+    if epilogue is None:
+        sizes = product.output.type.sizes
+        return FusionGroup(nodes, sizes, [product.output], template=template)
+    reasons = [*epilogue.reasons, "the sums of the matrix product stay in the cache"]
+    return FusionGroup(
+        {**epilogue.nodes, **nodes},
+        epilogue.domain,
+        list(epilogue.outputs),
+        reasons=reasons,
+        template=template,
+    )
