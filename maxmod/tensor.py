@@ -132,7 +132,9 @@ class Tensor:
 
     def views(self, other: Tensor) -> None:
         """Notes that this tensor shares the memory of another one (the result of a view op)."""
-        root = other._alias if isinstance(other._alias, Tensor) else other
+        root = other
+        while isinstance(root._alias, Tensor):
+            root = root._alias
         self._alias = root
         if root._alias is None:
             root._alias = []

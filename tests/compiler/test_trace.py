@@ -37,6 +37,7 @@ def test_tensors_from_outside_become_constants_with_their_value_at_trace_time() 
     F.buffer_store(c, c * 7.0)
     F.buffer_store(row, row * 7.0)
     assert c.to_numpy().tolist() == [7, 7, 7]
+    assert row[0:1][0:1].to_numpy().tolist() == [7]
     assert model(np.zeros(3, np.float32)).to_numpy().tolist() == [2, 2, 2]
     assert len(traced(lambda x: x + c, f32(3)).constants) == 1
 

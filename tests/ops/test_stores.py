@@ -10,6 +10,7 @@ import pytest
 
 from maxmod import DType, Tensor
 from maxmod import functional as F
+from maxmod.compiled import compile_function
 from maxmod.device import CPU_REF
 from maxmod.tensor_type import TensorType
 
@@ -125,3 +126,14 @@ def test_refused_positions() -> None:
     with pytest.raises(TypeError, match="one such pair beside whole axes"):
         F.buffer_store_slice(x, row, [at(0)])
     np.testing.assert_array_equal(x.to_numpy(), tensor().to_numpy())
+
+
+def test_views_of_captured_tensors_can_be_viewed_again() -> None:
+    x = tensor()
+    before = x.to_numpy().copy()
+    row = x[1]
+    compile_function(lambda y: y + x, [x.type], name="f", parameters={})
+    part = row[1:]
+    F.buffer_store(x, x * 0.0)
+    np.testing.assert_array_equal(part.to_numpy(), before[1, 1:])
+    np.testing.assert_array_equal(row.to_numpy(), before[1])
