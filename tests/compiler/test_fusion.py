@@ -203,3 +203,18 @@ def test_times_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with maxmod.configure(debug=2), caplog.at_level("DEBUG", logger="maxmod"):
         compiled(lambda x: F.exp(x) + 1.0, N)(np.ones((2, 8), np.float32))
     assert re.search(r"ms .* MB .* GB/s  map_exp_add", caplog.text)
+
+
+def test_views_that_two_kernels_share() -> None:
+    """A value read through the same views by two kernels belongs to neither alone."""
+    c, s = (Tensor(np.linspace(0, 1, 4, dtype=np.float32) + n) for n in (0, 1))
+
+    def fn(x: Tensor) -> Tensor:
+        normed = F.layer_norm(x, W, W, 1e-5)
+        a, b = normed[:, :4], normed[:, 4:]
+        return F.concat([F.exp(a * c) - b * s, a * s + F.exp(b * c)], axis=-1)
+
+    x = np.random.default_rng(5).normal(size=(3, 8)).astype(np.float32)
+    np.testing.assert_allclose(
+        compiled(fn, N)(x).to_numpy(), fn(Tensor(x)).to_numpy(), rtol=2e-5, atol=2e-5
+    )

@@ -156,8 +156,7 @@ class _Planner:
             return False
         if not rules.can_fuse(node):
             return False
-        private = all(user in group.nodes for user in self.users[node.output])
-        private = private and node.output not in self.results
+        private = self._is_private(group, node)
         inlined = node.op.kind in (Kind.VIEW, Kind.SOURCE)  # costs nothing to do again
         reason = rules.refusal(group, node, private or inlined)
         if reason is None:
@@ -165,6 +164,20 @@ class _Planner:
         if reason is not None:
             group.reasons.append(f"{node.op.name} stays out: {reason}")
         return reason is None
+
+    def _is_private(self, group: FusionGroup, node: ir.Node) -> bool:
+        """True if only the group reads a value, also through views, which others may share."""
+        pending = [node.output]
+        while pending:
+            value = pending.pop()
+            if value in self.results:
+                return False
+            for user in self.users.get(value, ()):
+                if user not in group.nodes:
+                    return False
+                if user.op.kind is Kind.VIEW:
+                    pending += user.outputs
+        return True
 
     def _try(self, group: FusionGroup, node: ir.Node, inlined: bool) -> str | None:
         saved = (dict(group.nodes), group.domain, list(group.outputs), group.is_row)
