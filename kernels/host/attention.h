@@ -12,6 +12,7 @@
 
 #define MM_KEY_BLOCK (MM_DEPTH <= 128 && MM_VALUES <= 128 ? 256 : 128)
 #define MM_QUERY_BLOCK 256
+#define MM_FEW_QUERIES 3 // up to here, packing keys and values costs more than it saves
 #define MM_DEPTH_ROOM ((MM_DEPTH + MM_LANES - 1) / MM_LANES * MM_LANES)
 #define MM_VALUES_ROOM ((MM_VALUES + MM_WIDE - 1) / MM_WIDE * MM_WIDE)
 
@@ -136,6 +137,30 @@ static float mm_softmax_row(
     return scale;
 }
 
+typedef struct {
+    int64_t low, high;
+} mm_range;
+
+// The keys of a block, in steps of panels, between the first and the last that may be seen.
+MM_INLINE mm_range mm_seen(
+    const mm_args g, const mm_at at, int64_t i0, int64_t i1, int64_t key0, int64_t keys)
+{
+    mm_range seen = {0, keys};
+    while (seen.low < keys) {
+        const int64_t end = mm_least(seen.low + MM_WIDE, keys);
+        if (!mm_is_masked(g, at, i0, i1, key0 + seen.low, key0 + end - 1))
+            break;
+        seen.low += MM_WIDE;
+    }
+    while (seen.low < seen.high) {
+        const int64_t last = (seen.high - 1) / MM_WIDE * MM_WIDE;
+        if (!mm_is_masked(g, at, i0, i1, key0 + last, key0 + seen.high - 1))
+            break;
+        seen.high = last;
+    }
+    return seen;
+}
+
 // One block of keys for all queries of a task.
 static void mm_attend(
     const mm_args g, const mm_at at, int64_t first, int64_t count, int64_t key0, int64_t keys,
@@ -143,37 +168,88 @@ static void mm_attend(
 {
     for (int64_t r0 = 0; r0 < count;) {
         const int rows = mm_tile_rows(count - r0);
-        const int64_t i0 = first + r0, i1 = i0 + rows - 1;
-        int64_t low = 0, high = keys;
-        while (low < high && mm_is_masked(g, at, i0, i1, key0 + low, key0 + mm_least(low + MM_WIDE, high) - 1))
-            low += MM_WIDE;
-        while (low < high) {
-            const int64_t last = (high - 1) / MM_WIDE * MM_WIDE;
-            if (!mm_is_masked(g, at, i0, i1, key0 + last, key0 + high - 1))
-                break;
-            high = last;
-        }
-        if (low < high) {
-            for (int64_t j = low; j < high; j += MM_WIDE)
+        const int64_t i0 = first + r0;
+        const mm_range seen = mm_seen(g, at, i0, i0 + rows - 1, key0, keys);
+        if (seen.low < seen.high) {
+            for (int64_t j = seen.low; j < seen.high; j += MM_WIDE)
                 mm_scores_tile(rows, s.q + r0 * MM_DEPTH, s.k + j * MM_DEPTH_ROOM, s.scores + j);
             float scale[MM_ROWS];
             for (int r = 0; r < rows; r++)
                 scale[r] = mm_softmax_row(
-                    g, at, i0 + r, key0 + low, high - low, s.scores + r * MM_KEY_BLOCK + low,
-                    s.largest + r0 + r, s.total + r0 + r);
+                    g, at, i0 + r, key0 + seen.low, seen.high - seen.low,
+                    s.scores + r * MM_KEY_BLOCK + seen.low, s.largest + r0 + r, s.total + r0 + r);
             for (int64_t e = 0; e < MM_VALUES; e += MM_WIDE)
                 mm_values_tile(
-                    rows, high - low, s.scores + low, s.v + e * MM_KEY_BLOCK + low * MM_WIDE,
-                    s.sums + r0 * MM_VALUES_ROOM + e, scale);
+                    rows, seen.high - seen.low, s.scores + seen.low,
+                    s.v + e * MM_KEY_BLOCK + seen.low * MM_WIDE, s.sums + r0 * MM_VALUES_ROOM + e,
+                    scale);
         }
         r0 += rows;
+    }
+}
+
+// The same for very few queries, as in decoding: keys and values are used where they are.
+static void mm_attend_few(
+    const mm_args g, const mm_at at, int64_t first, int64_t count, int64_t key0, int64_t keys,
+    const mm_scratch s)
+{
+    for (int64_t r = 0; r < count; r++) {
+        const mm_range seen = mm_seen(g, at, first + r, first + r, key0, keys);
+        const float *const q = s.q + r * MM_DEPTH;
+        float *const weights = s.scores, *const sums = s.sums + r * MM_VALUES_ROOM;
+#if MM_KEYS_INNER
+        memset(weights, 0, MM_KEY_BLOCK * sizeof(float));
+        for (int64_t d = 0; d < MM_DEPTH; d++) {
+            #pragma omp simd
+            for (int64_t j = seen.low; j < seen.high; j++)
+                weights[j] += q[d] * mm_k(g, at, key0 + j, d);
+        }
+#else
+        for (int64_t j = seen.low; j < seen.high; j++) {
+            float score = 0;
+            #pragma omp simd reduction(+ : score)
+            for (int64_t d = 0; d < MM_DEPTH; d++)
+                score += q[d] * mm_k(g, at, key0 + j, d);
+            weights[j] = score;
+        }
+#endif
+        if (seen.low >= seen.high)
+            continue;
+        const float scale = mm_softmax_row(
+            g, at, first + r, key0 + seen.low, seen.high - seen.low, weights + seen.low,
+            s.largest + r, s.total + r);
+        #pragma omp simd
+        for (int64_t e = 0; e < MM_VALUES; e++)
+            sums[e] *= scale;
+        int64_t j = seen.low;
+        for (; j + 4 <= seen.high; j += 4) {
+            #pragma omp simd
+            for (int64_t e = 0; e < MM_VALUES; e++) {
+                float sum = sums[e];
+                for (int64_t step = 0; step < 4; step++)
+                    sum += weights[j + step] * mm_v(g, at, key0 + j + step, e);
+                sums[e] = sum;
+            }
+        }
+        for (; j < seen.high; j++) {
+            #pragma omp simd
+            for (int64_t e = 0; e < MM_VALUES; e++)
+                sums[e] += weights[j] * mm_v(g, at, key0 + j, e);
+        }
     }
 }
 
 static void mm_task(
     const mm_args g, const mm_at at, int64_t first, int64_t count, int64_t keys, const mm_scratch s)
 {
-    mm_pack_queries(g, at, first, count, s.q);
+    const bool few = count <= MM_FEW_QUERIES;
+    if (few) {
+        for (int64_t r = 0; r < count; r++)
+            for (int64_t d = 0; d < MM_DEPTH; d++)
+                s.q[r * MM_DEPTH + d] = mm_q(g, at, first + r, d);
+    } else {
+        mm_pack_queries(g, at, first, count, s.q);
+    }
     memset(s.sums, 0, (size_t)count * MM_VALUES_ROOM * sizeof(float));
     for (int64_t r = 0; r < count; r++) {
         s.largest[r] = -INFINITY;
@@ -183,6 +259,10 @@ static void mm_task(
         const int64_t block = mm_least(MM_KEY_BLOCK, keys - key0);
         if (mm_is_masked(g, at, first, first + count - 1, key0, key0 + block - 1))
             continue;
+        if (few) {
+            mm_attend_few(g, at, first, count, key0, block, s);
+            continue;
+        }
         mm_pack_keys(g, at, key0, block, s.k, s.rows);
         mm_pack_values(g, at, key0, block, s.v);
         mm_attend(g, at, first, count, key0, block, s);

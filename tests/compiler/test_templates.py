@@ -169,6 +169,68 @@ def test_a_position_that_is_data_moves_the_mask() -> None:
         _close(found, attention(*(x.astype("d") for x in (q, k, v)), mask, 0.25))
 
 
+def test_keys_that_are_neighbours_in_memory() -> None:
+    """The keys of a cache that is kept transposed."""
+    model = compiled(
+        lambda q, k, v: F.softmax(q @ k * 0.25) @ v,
+        f32(2, "s", 16),
+        f32(2, 16, "t"),
+        f32(2, "t", 16),
+    )
+    assert _is_one_kernel(model)
+    for s, t in ((1, 300), (3, 33), (20, 300), (40, 7)):
+        q, k, v = _random(2, s, 16), _random(2, 16, t), _random(2, t, 16)
+        wanted = attention(*(x.astype("d") for x in (q, k.swapaxes(1, 2), v)), scale=0.25)
+        _close(model(Tensor(q), Tensor(k), Tensor(v)), wanted)
+
+
+MASKS: list[tuple[str, Callable[..., Any], Callable[..., Any]]] = [
+    ("before", lambda i, j: i > j, lambda i, j: i > j),
+    ("from here", lambda i, j: j >= i, lambda i, j: j >= i),
+    ("not", lambda i, j: F.logical_not(j > i + 40), lambda i, j: j <= i + 40),
+    (
+        "two bands",
+        lambda i, j: F.logical_or(i - j > 70, j - 90 > i),
+        lambda i, j: (i - j > 70) | (j - 90 > i),
+    ),
+    (
+        "prefix",
+        lambda i, j: F.logical_or(i >= j, j < 50),
+        lambda i, j: (i >= j) | (j < 50),
+    ),
+    ("mirrored", lambda i, j: 100 - i >= j, lambda i, j: 100 - i >= j),
+    ("sum", lambda i, j: i - (j - i) >= 0, lambda i, j: 2 * i >= j),
+    ("mixed", lambda i, j: (i - j) * (i - j) >= 400, lambda i, j: (i - j) ** 2 >= 400),
+]
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize(("name", "fn", "oracle"), MASKS, ids=[name for name, _, _ in MASKS])
+def test_masks_made_of_positions(name: str, fn: Any, oracle: Any, inverted: bool) -> None:
+    """Blocks are left out only where all scores are masked."""
+
+    def masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        i = F.unsqueeze(F.arange(0, q.shape[-2], dtype=DType.int64, device=q.device), 1)
+        j = F.arange(0, k.shape[-2], dtype=DType.int64, device=q.device)
+        scores = q @ k.T * 0.25
+        if inverted:
+            scores = F.where(F.logical_not(fn(i, j)), -math.inf, scores)
+        else:
+            scores = F.where(fn(i, j), scores, -math.inf)
+        return F.softmax(scores) @ v
+
+    model = compiled(masked, f32(2, "s", 16), f32(2, "t", 16), f32(2, "t", 16))
+    assert _is_one_kernel(model)
+    found_test = "return false;" not in model.kernels[0].code
+    assert found_test == (name != "mixed")
+    for s, t in ((2, 300), (300, 280)):
+        q, k, v = _random(2, s, 16), _random(2, t, 16), _random(2, t, 16, seed=3)
+        i, j = np.ogrid[:s, :t]
+        with np.errstate(all="ignore"):
+            wanted = attention(*(x.astype("d") for x in (q, k, v)), oracle(i, j), 0.25)
+        _close(model(Tensor(q), Tensor(k), Tensor(v)), wanted)
+
+
 @pytest.mark.parametrize("dtype", [DType.bfloat16, DType.float16])
 def test_half_types_are_computed_in_float32(dtype: DType) -> None:
     t = TensorType(dtype, ["b", 2, "s", 16], CPU_REF)

@@ -157,7 +157,7 @@ class _Test:
             return known[0]
         if name == "negate":
             return _Slope(-known[0].i, -known[0].j)
-        if name == "add":
+        if name in ("add", "maximum", "minimum"):
             return _sum(known[0], known[1])
         if name == "sub":
             return _sum(known[0], _Slope(-known[1].i, -known[1].j))

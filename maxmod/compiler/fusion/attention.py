@@ -17,6 +17,7 @@ from maxmod.compiler.fusion.group import Attention, FusionGroup
 from maxmod.dim import product
 from maxmod.op import Kind
 
+MAX_FREE_NODES = 16  # of a mask that is made again for every score
 MAX_NODES = 64  # of the ops between the products; a search that takes longer is no use
 
 
@@ -161,7 +162,7 @@ class AttentionFinder:
     def _grown(self, nodes: list[ir.Node], attention: Attention) -> FusionGroup | None:
         """Returns the group with as much around it as can be lowered; None if it cannot be."""
         group = self._group(nodes, attention, attention.mixed.output)
-        optional = self._optional(nodes)
+        optional = self._optional(nodes, attention.logits)
         trailing = self._trailing(attention.mixed.output)
         if self._try(group, [*optional, *trailing], trailing):
             return group
@@ -214,7 +215,7 @@ class AttentionFinder:
             value = node.output
         return found
 
-    def _optional(self, nodes: list[ir.Node]) -> list[ir.Node]:
+    def _optional(self, nodes: list[ir.Node], scores: ir.Value) -> list[ir.Node]:
         """Returns producers that may join, users before producers."""
         found: dict[ir.Node, None] = {}
         inside = set(nodes)
@@ -225,16 +226,16 @@ class AttentionFinder:
                 continue
             if node.outputs[0] in self.written:
                 continue
-            if node.op.kind is Kind.ELEMENTWISE and not self._may_join(node, inside):
+            if node.op.kind is Kind.ELEMENTWISE and not self._may_join(node, inside, scores):
                 continue
             inside.add(node)
             found[node] = None
             pending += node.inputs
         return list(found)
 
-    def _may_join(self, node: ir.Node, inside: set[ir.Node]) -> bool:
+    def _may_join(self, node: ir.Node, inside: set[ir.Node], scores: ir.Value) -> bool:
         """True for an elementwise op that is no dearer than reading its result."""
-        free = self._is_free(node) or self._is_scaling(node, inside)
+        free = self._is_free(node, scores) or self._is_scaling(node, inside)
         return rules.is_cheap(node) and free
 
     def _is_scaling(self, node: ir.Node, inside: set[ir.Node]) -> bool:
@@ -244,20 +245,21 @@ class AttentionFinder:
         makers = (self.producer.get(value) for value in node.inputs)
         return sum(maker is None or maker.op.kind is not Kind.SOURCE for maker in makers) <= 1
 
-    def _is_free(self, node: ir.Node) -> bool:
-        """True if a value is made of positions and numbers alone, as causal masks are."""
+    def _is_free(self, node: ir.Node, scores: ir.Value) -> bool:
+        """True if a value is made cheaply of positions, numbers and small tensors, as masks are.
+
+        Made in the kernel, it costs little more than reading it, and shows which blocks of scores
+        are masked.
+        """
         pending, seen = [node], {node}
         while pending:
             for value in pending.pop().inputs:
                 inner = self.producer.get(value)
-                if inner is None or len(seen) > MAX_NODES:
-                    return False
-                if inner in seen or inner.op.kind is Kind.SOURCE:
+                if inner in seen or (inner is not None and inner.op.kind is Kind.SOURCE):
                     continue
-                if inner.op.kind is not Kind.VIEW and not (
-                    inner.op.kind is Kind.ELEMENTWISE and rules.is_cheap(inner)
-                ):
-                    return False
-                seen.add(inner)
-                pending.append(inner)
-        return True
+                if inner is not None and rules.can_fuse(inner) and rules.is_cheap(inner):
+                    seen.add(inner)
+                    pending.append(inner)
+                elif value.type.sizes[-2:] == scores.type.sizes[-2:]:
+                    return False  # as large as what would be made of it
+        return len(seen) <= MAX_FREE_NODES
