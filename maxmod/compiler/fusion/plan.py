@@ -175,7 +175,7 @@ class _Planner:
             for user in self.users.get(value, ()):
                 if user not in group.nodes:
                     return False
-                if user.op.kind is Kind.VIEW:
+                if user.op.kind is Kind.VIEW and user.output not in group.outputs:
                     pending += user.outputs
         return True
 
