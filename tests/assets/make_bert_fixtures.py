@@ -26,7 +26,8 @@ from transformers import BertConfig, BertModel
 
 OUT = Path(__file__).resolve().parent / "bert" / "sentences"
 
-WORDS = "the a cat dog sat ran on under mat bridge and is it fast slow rain sun".split()
+WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "bridge", "and", "is", "it"]
+WORDS += ["fast", "slow", "rain", "sun"]
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *"abcdefghijklmnopqrstuvwxyz"]
 PIECES += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"] + ["##ing", "##s", ".", "?"]
 PIECES = list(dict.fromkeys(PIECES))
