@@ -28,7 +28,8 @@ def passes(run: ir.Run, generates_code: bool) -> tuple[Pass, ...]:
         eliminate_dead,  # first, so that no pass works on what is thrown away
         *((expand_composites,) if generates_code else ()),  # before folding and merging see parts
         simplify,  # before folding and merging, which find more once views are joined
-        partial(fold_constants, run=run),  # before merging: folded values need no call at all
+        # Before merging: folded values need no call at all.
+        partial(fold_constants, run=run, keep_formulas=generates_code),
         merge_common,  # after folding, which removes the calls that feed only constants
         eliminate_dead,  # folding leaves unused sources behind
     )

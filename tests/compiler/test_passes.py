@@ -66,6 +66,21 @@ def test_equal_calls_are_merged_but_signed_zeros_are_not() -> None:
     assert op_names(graph).count("full") == 2
 
 
+def test_masks_made_of_positions_stay_formulas_for_kernels() -> None:
+    def fn(x: Tensor) -> Tensor:
+        row = F.arange(0, 4, dtype=DType.int64, device=CPU_REF)
+        seen = row.reshape([4, 1]) >= row
+        waves = F.sin(F.cast(row, DType.float32) * 2.0)  # costly: folded with what it is made of
+        return F.where(seen, x, 0.0) + waves
+
+    graph = traced(fn, f32(4, 4))
+    assert op_names(fold_constants(graph, run)).count("greater_equal") == 0
+    kept = op_names(eliminate_dead(fold_constants(graph, run, keep_formulas=True)))
+    assert kept.count("greater_equal") == 1
+    assert "sin" not in kept
+    assert "cast" not in kept
+
+
 def test_constants_are_folded_up_to_the_limit() -> None:
     small = Tensor(np.ones(4, np.float32))
     graph = fold_constants(traced(lambda x: x + F.exp(small * 2.0), f32(4)), run)
