@@ -13,9 +13,12 @@
 // and MM_RIGHT_VEC (how its elements are stored and loaded) and MM_RIGHT_BY_DEPTH: 1 if the
 // elements of a column of the right operand are neighbours in memory, 0 if those of a row are.
 
-// Up to this many rows, reading the right operand as it is beats packing it (measured with 1024 x
-// 4096 on an AMD EPYC with AVX-512, November 2026: 2.0 and 2.5 ms for 16 rows, 4.2 and 3.8 for 32).
-#define MM_FEW_ROWS 16
+// Up to this many rows, reading the right operand as it is beats packing it (measured with 768 x
+// 3072 on 2 cores of an AMD EPYC with AVX-512, November 2026: 0.23 and 0.29 ms for 8 rows, 0.45 and
+// 0.40 for 12).
+#ifndef MM_FEW_ROWS
+#define MM_FEW_ROWS 8
+#endif
 #define MM_BLOCK_FLOATS (1 << 21) // of the packed left operand: 8 MB stay in a third-level cache
 #define MM_PARALLEL_TERMS 65536   // products below this are done before another thread has started
 
@@ -60,9 +63,11 @@ static void mm_pack_tile(const mm_args g, int64_t row, int rows, int64_t depth, 
 static void mm_pack_panel(const mm_args g, int64_t n0, int64_t wide, int64_t depth, float *to)
 {
 #if MM_RIGHT_BY_DEPTH
-    for (int64_t k = 0; k < depth; k += MM_LANES) {
-        const int64_t left = mm_least(MM_LANES, depth - k);
-        for (int64_t half = 0; half < MM_WIDE; half += MM_LANES) {
+    // One half after the other: where rows are a power of two apart, they share the same few places
+    // of the first-level cache.
+    for (int64_t half = 0; half < MM_WIDE; half += MM_LANES)
+        for (int64_t k = 0; k < depth; k += MM_LANES) {
+            const int64_t left = mm_least(MM_LANES, depth - k);
             mm_vec v[MM_LANES];
             if (left == MM_LANES && half + MM_LANES <= wide) {
                 _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
@@ -76,7 +81,6 @@ static void mm_pack_panel(const mm_args g, int64_t n0, int64_t wide, int64_t dep
             _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
                 mm_vec_store(to + (k + r) * MM_WIDE + half, v[r]);
         }
-    }
 #else
     for (int64_t k = 0; k < depth; k++)
         for (int64_t half = 0; half < MM_WIDE; half += MM_LANES) {

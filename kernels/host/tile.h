@@ -188,8 +188,8 @@ MM_INLINE void mm_sums_of_lanes(const mm_vec v[4], float sums[4])
 // panel has room for mm_round_up(depth, MM_LANES) rows, and so have the rows.
 static void mm_transpose_panel(const float *rows, int64_t row_step, int64_t depth, float *panel)
 {
-    for (int64_t k = 0; k < depth; k += MM_LANES)
-        for (int64_t half = 0; half < MM_WIDE; half += MM_LANES) {
+    for (int64_t half = 0; half < MM_WIDE; half += MM_LANES)
+        for (int64_t k = 0; k < depth; k += MM_LANES) {
             mm_vec v[MM_LANES];
             _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
                 v[r] = mm_vec_load(rows + (half + r) * row_step + k);
