@@ -79,7 +79,8 @@ LAYERS = {
 BANNED = {"compiler": {"backends"}, "backends": {"ir"}}
 
 # Third-party packages that may only be imported inside functions: they are optional or slow.
-OPTIONAL = {"cupy", "cupyx", "jax", "jinja2", "rich", "tokenizers", "torch", "tqdm", "transformers"}
+OPTIONAL = {"PIL", "cupy", "cupyx", "jax", "jinja2", "rich", "tokenizers", "torch", "tqdm"}
+OPTIONAL |= {"transformers"}
 
 # Scripts of the developers, which are not in the wheel.
 DEVELOPMENT = {"models/adder/train.py"}

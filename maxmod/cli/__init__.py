@@ -61,6 +61,10 @@ def _run(options: argparse.Namespace) -> int:
         from maxmod.cli import embed
 
         return embed.run(options)
+    if options.command == "classify":
+        from maxmod.cli import classify
+
+        return classify.run(options)
     if options.command == "inspect":
         from maxmod.cli import inspect
 
@@ -111,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     _add_generate(commands)
     _add_embed(commands)
+    _add_classify(commands)
     _add_run(commands)
     inspect = commands.add_parser("inspect", help="show what is in a file or folder of weights")
     inspect.add_argument("path", metavar="PATH", help="a model folder or .safetensors file")
@@ -182,6 +187,20 @@ def _add_embed(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     embed.add_argument("--truncate", action="store_true", help="cut texts that are too long")
     _add_placement(embed)
     _add_debug(embed)
+
+
+def _add_classify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    classify = commands.add_parser(
+        "classify",
+        help="name what is in images",
+        description="Prints the most likely labels of images, each with its probability, on the "
+        "standard output; one line of timing on the standard error.",
+    )
+    classify.add_argument("images", metavar="IMAGE", nargs="+", help="an image file")
+    classify.add_argument("--model", metavar="FOLDER", required=True, help="a folder of a ViT")
+    classify.add_argument("--top", metavar="N", type=int, default=5, help="labels (default: 5)")
+    _add_placement(classify)
+    _add_debug(classify)
 
 
 def _add_placement(parser: argparse.ArgumentParser) -> None:

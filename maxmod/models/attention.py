@@ -1,4 +1,4 @@
-"""Attention of decoders: heads, grouped queries, softmax."""
+"""Attention: heads, grouped queries, softmax."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.permute([0, 2, 1, 3]).reshape([batch, seq, heads * dim])
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """softmax(scale * q @ k.T) @ v for each head, where the mask is true.
 
     Args:
@@ -28,6 +28,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Te
         k: Keys [batch, groups, length, dim]; each serves heads / groups heads that are neighbours.
         v: Values, like the keys.
         mask: bool, broadcast to [batch, 1, seq, length]; each row has at least one true element.
+            None is true everywhere.
         scale: Factor of the products.
 
     Returns:
@@ -43,6 +44,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Te
     elif heads != groups:
         q = q.reshape([batch, groups, heads // groups, seq, dim])
         k, v = F.unsqueeze(k, 2), F.unsqueeze(v, 2)
-        mask = F.unsqueeze(mask, -3)
-    scores = F.where(mask, q @ k.T * scale, -math.inf)
+        mask = None if mask is None else F.unsqueeze(mask, -3)
+    scores = q @ k.T * scale
+    if mask is not None:
+        scores = F.where(mask, scores, -math.inf)
     return (F.softmax(scores) @ v).reshape([batch, heads, seq, dim])

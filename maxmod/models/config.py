@@ -22,6 +22,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attention_multiplier": (None,),
     "attn_logit_softcapping": (None,),
     "clip_qkv": (None,),
+    "do_flip_channel_order": (None, False),
+    "do_pad": (None, False),
     "embedding_multiplier": (None, 1),
     "embedding_size": (None,),
     "final_logit_softcapping": (None,),

@@ -1,4 +1,4 @@
-"""`load_model`, `load_encoder`: the model of a Hugging Face folder, chosen by its config.json."""
+"""`load_model` and its like: the model of a Hugging Face folder, chosen by its config.json."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from maxmod.device import DeviceRef
 from maxmod.dtype import DType
 from maxmod.eager import lazy
 from maxmod.errors import ModelError, WeightsError, did_you_mean
-from maxmod.models import bert, gpt2, llama
+from maxmod.models import bert, gpt2, llama, vit
 from maxmod.models.config import from_table, read_json
 from maxmod.models.encoder import TextEncoder, read_pooling
 from maxmod.models.language import LanguageModel
+from maxmod.models.vision import VisionModel
 from maxmod.nn import Module
 from maxmod.weights import Weights, open_checkpoint
 
@@ -56,6 +57,9 @@ ARCHITECTURES = {
     },
 }
 ENCODERS = {"bert": Architecture(bert.Config, bert.Bert, bert.adapt_weights)}
+VISION = {"vit": Architecture(vit.Config, vit.make_module, vit.adapt_weights)}
+# The function that loads each kind of model.
+KINDS = {"load_model": ARCHITECTURES, "load_encoder": ENCODERS, "load_vision_model": VISION}
 
 
 def load_model(
@@ -85,7 +89,7 @@ def load_model(
     """
     folder = Path(folder)
     table = _config_of("load_model", folder)
-    config, module, ref, dtype = _load("load_model", folder, table, ARCHITECTURES, device, dtype)
+    config, module, ref, dtype = _load("load_model", folder, table, device, dtype)
     return LanguageModel(
         folder=folder,
         module=module,
@@ -115,7 +119,7 @@ def load_encoder(
     """
     folder = Path(folder)
     table = _config_of("load_encoder", folder)
-    config, module, ref, dtype = _load("load_encoder", folder, table, ENCODERS, device, dtype)
+    config, module, ref, dtype = _load("load_encoder", folder, table, device, dtype)
     return TextEncoder(
         folder=folder,
         module=module,
@@ -127,16 +131,31 @@ def load_encoder(
     )
 
 
+def load_vision_model(
+    folder: str | os.PathLike[str], *, device: Any = None, dtype: DType | None = None
+) -> VisionModel:
+    """Loads a pretrained vision model, which classifies images or turns them into vectors.
+
+    Args:
+        folder: A folder as for `load_model`, with preprocessor_config.json where images are to be
+            read. Its config.json says whether the model has a classifier.
+        device: As for `load_model`.
+        dtype: As for `load_model`.
+
+    Raises:
+        ModelError, CheckpointError, WeightsError: As for `load_model`.
+    """
+    folder = Path(folder)
+    table = _config_of("load_vision_model", folder)
+    config, module, ref, dtype = _load("load_vision_model", folder, table, device, dtype)
+    return VisionModel(folder, module, config, ref, dtype)
+
+
 def _load(
-    caller: str,
-    folder: Path,
-    table: Mapping[str, Any],
-    architectures: Mapping[str, Architecture],
-    device: Any,
-    dtype: DType | None,
+    caller: str, folder: Path, table: Mapping[str, Any], device: Any, dtype: DType | None
 ) -> tuple[Any, Module[..., Any], DeviceRef, DType]:
     """Returns configuration, module with weights, device and dtype."""
-    architecture = _architecture_of(caller, folder, table, architectures)
+    architecture = _architecture_of(caller, folder, table)
     fields = {**architecture.defaults, **table}
     config = from_table(architecture.config, fields, str(folder / "config.json"))
     _, ref = resolve(None, device)
@@ -172,14 +191,13 @@ def _config_of(caller: str, folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json")
 
 
-def _architecture_of(
-    caller: str, folder: Path, table: Mapping[str, Any], architectures: Mapping[str, Architecture]
-) -> Architecture:
+def _architecture_of(caller: str, folder: Path, table: Mapping[str, Any]) -> Architecture:
+    architectures = KINDS[caller]
     name = table.get("model_type")
     if isinstance(name, str) and name in architectures:
         return architectures[name]
     hint = did_you_mean(name, architectures) if isinstance(name, str) else ""
-    for other, known in (("load_model", ARCHITECTURES), ("load_encoder", ENCODERS)):
+    for other, known in KINDS.items():
         if isinstance(name, str) and name in known:
             hint = f" Hint: {other} takes it."
     raise ModelError(

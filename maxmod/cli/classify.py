@@ -1,0 +1,33 @@
+"""`maxmod classify`: the most likely labels of images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from maxmod.cli.options import chosen_device, chosen_dtype
+from maxmod.models import load_vision_model
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
+    start = time.perf_counter()
+    model = load_vision_model(
+        options.model, device=chosen_device(options.device), dtype=chosen_dtype(options.dtype)
+    )
+    loaded = time.perf_counter()
+    found = model.classify(options.images, top=options.top, eager=options.eager)
+    done = time.perf_counter()
+    for image, labels in zip(options.images, found):
+        if len(found) > 1:
+            print(f"{image}:")
+        for label, probability in labels:
+            print(f"{probability:.4f}  {label}")
+    count = "1 image" if len(found) == 1 else f"{len(found)} images"
+    print(
+        f"maxmod: load {loaded - start:.3f} s, {count} in {done - loaded:.3f} s, "
+        f"{len(model.labels)} labels, {model.device} {model.dtype.name}",
+        file=sys.stderr,
+    )
+    return 0
