@@ -93,6 +93,10 @@ class CompileError(MaxmodError, RuntimeError):
         self.source_path = source_path
 
 
+class LibraryError(MaxmodError, RuntimeError):
+    """A library of the device refused a call; the message has the function and the status."""
+
+
 class RandomError(MaxmodError, RuntimeError):
     """A random op was traced without a seed."""
 

@@ -2,8 +2,12 @@
 
 Arrays are NumPy arrays of a class of their own; `Module.load` takes kernel text where CuPy takes
 machine code, and `launchKernel` runs it on the host (see `cuda_shim`) with the packed arguments
-that the backend made. cuBLAS is replaced by loops over the raw memory. What real CuPy refuses,
-8-bit floats and NumPy arrays as operands, is refused here too.
+that the backend made. cuBLAS is replaced by loops over the raw memory (see `emulated_cublas`). What
+real CuPy refuses, 8-bit floats and NumPy arrays as operands, is refused here too.
+
+Work is done at once, but for streams that capture: launches, products, copies and stores are kept
+there with the arguments that they have at that moment, and done by each launch of the graph. All
+other functions of arrays are refused while a stream captures, which CuPy is more generous with.
 
     with emulated_cuda() as device:
         model.to(device).compile(...)
@@ -14,17 +18,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
-from collections.abc import Iterator
-from types import ModuleType, SimpleNamespace
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import cuda_shim
 import ml_dtypes
 import numpy as np
 import pytest
+from emulated_cublas import HANDLE, FakeCublasLt, modules
 
 from maxmod import backends, kernel_text
-from maxmod.backends import nvrtc
+from maxmod.backends import cublaslt, nvrtc
 from maxmod.backends.cuda import CudaBackend
 from maxmod.backends.devices import Accelerator, Device
 from maxmod.device import DeviceKind
@@ -40,12 +46,137 @@ class FakeArray(np.ndarray):
     @property
     def data(self) -> Any:  # type: ignore[override]
         """Like `cupy.ndarray.data`: has the address."""
-        return SimpleNamespace(ptr=self.ctypes.data)
+        return FakePointer(self.ctypes.data, self)
 
     @property
     def device(self) -> Any:  # type: ignore[override]
         """Like `cupy.ndarray.device`."""
         return SimpleNamespace(id=0)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _do(lambda: np.ndarray.__setitem__(self, key, value))
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        _refuse_capture(ufunc.__name__)
+        plain = [x.view(np.ndarray) if isinstance(x, FakeArray) else x for x in inputs]
+        if "out" in kwargs:
+            kwargs["out"] = tuple(x.view(np.ndarray) for x in kwargs["out"])
+        return _fake(getattr(ufunc, method)(*plain, **kwargs))
+
+    def copy(self, order: Any = "C") -> Any:
+        """Copies."""
+        _refuse_capture("copy")
+        return super().copy(order)
+
+
+class FakePointer:
+    """Like `cupy.cuda.MemoryPointer`."""
+
+    def __init__(self, ptr: int, kept: Any) -> None:
+        self.ptr = ptr
+        self._kept = kept
+
+    def copy_from_device_async(self, source: FakePointer, nbytes: int) -> None:
+        """Copies on the current stream."""
+        _do(lambda: ctypes.memmove(self.ptr, source.ptr, nbytes) and None)
+
+
+class FakePool:
+    """Like `cupy.cuda.MemoryPool`; gives nothing back before it ends."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Any] = []
+
+    def malloc(self, nbytes: int) -> FakePointer:
+        """Allocates."""
+        self.blocks.append(np.full(nbytes + 256, 0xA5, np.uint8))
+        address = self.blocks[-1].ctypes.data
+        return FakePointer(address + -address % 256, self.blocks[-1])
+
+
+class FakeStream:
+    """Like `cupy.cuda.Stream`."""
+
+    def __init__(self, non_blocking: bool = False, ptr: int = 0) -> None:
+        self.ptr = ptr or id(self)
+        self.recorded: list[Callable[[], None]] | None = None
+        self.waits: list[FakeStream] = []
+        _STREAMS[self.ptr] = self
+
+    def __enter__(self) -> FakeStream:
+        _THREAD.streams = [*getattr(_THREAD, "streams", ()), self]
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        _THREAD.streams.pop()
+
+    def begin_capture(self) -> None:
+        """Keeps work from now on."""
+        assert self is not _NULL
+        assert self.recorded is None
+        self.recorded = []
+
+    def end_capture(self) -> FakeGraph:
+        """Gives the work that was kept."""
+        assert self.recorded is not None
+        graph, self.recorded = FakeGraph(self.recorded), None
+        return graph
+
+    def record(self) -> FakeStream:
+        """Stands for an event."""
+        assert self.recorded is None
+        return self
+
+    def wait_event(self, event: FakeStream) -> None:
+        """Remembers whom it waited for."""
+        assert self.recorded is None
+        self.waits.append(event)
+
+    def synchronize(self) -> None:
+        """Waits."""
+        assert self.recorded is None, "a stream that captures cannot be waited for"
+
+
+class FakeGraph:
+    """Like `cupy.cuda.Graph`."""
+
+    def __init__(self, work: list[Callable[[], None]]) -> None:
+        self.work = work
+        self.launched = 0
+
+    def launch(self, stream: FakeStream | None = None) -> None:
+        """Does the work."""
+        assert _current_stream().recorded is None
+        self.launched += 1
+        for piece in self.work:
+            piece()
+
+
+_STREAMS: dict[int, FakeStream] = {}
+_THREAD = threading.local()
+_NULL = FakeStream(ptr=1)
+
+
+def _current_stream() -> FakeStream:
+    return (getattr(_THREAD, "streams", None) or [_NULL])[-1]
+
+
+def _do_on(stream: int, work: Callable[[], None]) -> None:
+    """Does a piece of work on a stream, or keeps it there."""
+    found = _STREAMS[stream]
+    if found.recorded is None:
+        work()
+    else:
+        found.recorded.append(work)
+
+
+def _do(work: Callable[[], None]) -> None:
+    _do_on(_current_stream().ptr, work)
+
+
+def _refuse_capture(name: str) -> None:
+    if _current_stream().recorded is not None:
+        raise RuntimeError(f"{name}: not while a stream captures")
 
 
 def _is_unknown(dtype: np.dtype[Any]) -> bool:
@@ -92,9 +223,24 @@ class FakeCupy:
             for arg in (*args, *kwargs.values()):
                 if type(arg) is np.ndarray:
                     raise TypeError(f"Unsupported type {type(arg)}")
+            if name not in _FREE:
+                _refuse_capture(name)
             return _fake(value(*args, **kwargs))
 
         return function
+
+    def empty(self, shape: Any, dtype: Any = np.float64) -> FakeArray:
+        """Allocates from the pool in force."""
+        allocator = getattr(_THREAD, "allocator", None)
+        if allocator is None:
+            return _fake(np.empty(shape, dtype))
+        array = _fake(np.empty(shape, dtype))
+        pointer = allocator(array.nbytes)
+        block = (ctypes.c_uint8 * array.nbytes).from_address(pointer.ptr)
+        return _fake(np.frombuffer(block, array.dtype).reshape(array.shape))
+
+
+_FREE = ("may_share_memory",)  # functions that queue no work
 
 
 class FakeModule:
@@ -117,7 +263,7 @@ class FakeDevice:
     """Like `cupy.cuda.Device`."""
 
     compute_capability = "90"
-    cublas_handle = 77
+    cublas_handle = HANDLE
 
     def __init__(self, index: int = 0) -> None:
         assert index == 0
@@ -144,25 +290,39 @@ class FakeCuda:
     """The module `cupy.cuda`: remembers every launch in `launches`."""
 
     Device = FakeDevice
+    Stream = FakeStream
+    MemoryPool = FakePool
 
     def __init__(self) -> None:
         self._codes: dict[int, cuda_shim.Code] = {}
         self._built: dict[int, cuda_shim.Kernel] = {}
         self._known: dict[cuda_shim.Code, int] = {}
+        self._pool = FakePool()
         self.order = 0
         self.launches: list[tuple[int, int, int]] = []
+        self.products = FakeCublasLt(_do_on)
         self.driver = SimpleNamespace(
             launchKernel=self._launch, ctxGetCurrent=lambda: 1, CUDADriverError=RuntimeError
         )
-        self.runtime = SimpleNamespace(getDevice=lambda: 0)
+        self.runtime = SimpleNamespace(getDevice=lambda: 0, runtimeGetVersion=lambda: 13050)
+        self.get_current_stream = _current_stream
 
     def Module(self) -> FakeModule:  # noqa: N802  (the name of CuPy)
         """Makes an empty module."""
         return FakeModule(self)
 
-    def get_current_stream(self) -> Any:
-        """Returns something with a handle."""
-        return SimpleNamespace(ptr=0)
+    def alloc(self, nbytes: int) -> FakePointer:
+        """Allocates from the pool in force."""
+        return (getattr(_THREAD, "allocator", None) or FakePool().malloc)(nbytes)
+
+    @contextlib.contextmanager
+    def using_allocator(self, allocator: Any) -> Iterator[None]:
+        """Sets the pool for a block."""
+        _THREAD.allocator = allocator
+        try:
+            yield
+        finally:
+            _THREAD.allocator = None
 
     def handle(self, code: cuda_shim.Code) -> int:
         """Returns the number of a kernel; equal text has one number."""
@@ -177,86 +337,23 @@ class FakeCuda:
             module = cuda_shim.Module([self._codes[n] for n in waiting], prelude)
             self._built.update(zip(waiting, module.kernels, strict=True))
         *dims, shared_nbytes, stream, table, extra = numbers
-        assert (stream, extra) == (0, 0)
-        self.launches.append((dims[0], dims[3], shared_nbytes))
+        assert extra == 0
         kernel = self._built[function]
-        kernel.launch(dims[:3], dims[3:], table, shared_nbytes, self.order)
+        count = len(kernel.sizes)
+        addresses = (ctypes.c_void_p * count).from_address(table)
+        # The driver takes the arguments when it is called.
+        values = (ctypes.c_uint64 * count)(
+            *[ctypes.c_uint64.from_address(address).value for address in addresses]
+        )
 
+        def work() -> None:
+            first = ctypes.addressof(values)
+            own = (ctypes.c_void_p * count)(*[first + 8 * number for number in range(count)])
+            self.launches.append((dims[0], dims[3], shared_nbytes))
+            address = ctypes.addressof(own)
+            kernel.launch(dims[:3], dims[3:], address, shared_nbytes, self.order)
 
-# ---- cuBLAS --------------------------------------------------------------------------------------
-
-_DTYPES = {0: np.float32, 1: np.float64, 2: np.float16, 14: ml_dtypes.bfloat16}
-
-
-def _columns(address: int, kind: int, rows: int, columns: int, leading: int) -> Any:
-    """Returns the matrix whose columns start `leading` elements apart."""
-    dtype = np.dtype(_DTYPES[kind])
-    assert leading >= max(rows, 1), "the columns overlap"
-    count = leading * (columns - 1) + rows
-    block = (ctypes.c_uint8 * (count * dtype.itemsize)).from_address(address)
-    flat = np.frombuffer(block, dtype)
-    step = dtype.itemsize
-    return np.lib.stride_tricks.as_strided(flat, (rows, columns), (step, leading * step))
-
-
-def _gemm(
-    handle: int,
-    transpose_a: int,
-    transpose_b: int,
-    m: int,
-    n: int,
-    k: int,
-    alpha: int,
-    a: int,
-    a_kind: int,
-    lda: int,
-    b: int,
-    b_kind: int,
-    ldb: int,
-    beta: int,
-    c: int,
-    c_kind: int,
-    ldc: int,
-    compute: int,
-    algorithm: int,
-) -> None:
-    number = ctypes.c_double if compute == 70 else ctypes.c_float
-    assert handle == FakeDevice.cublas_handle
-    assert compute == (70 if c_kind == 1 else 68)
-    assert algorithm == -1
-    assert number.from_address(alpha).value == 1.0
-    assert number.from_address(beta).value == 0.0
-    left = _columns(a, a_kind, *((k, m) if transpose_a else (m, k)), lda)
-    right = _columns(b, b_kind, *((n, k) if transpose_b else (k, n)), ldb)
-    wide = np.float64 if compute == 70 else np.float32
-    left = (left.T if transpose_a else left).astype(wide)
-    right = (right.T if transpose_b else right).astype(wide)
-    result = _columns(c, c_kind, m, n, ldc)
-    result[...] = (left @ right).astype(result.dtype)
-
-
-def _gemm_batched(*args: int) -> None:
-    head, (a, a_kind, lda, a_step) = args[:7], args[7:11]
-    (b, b_kind, ldb, b_step), beta = args[11:15], args[15]
-    (c, c_kind, ldc, c_step), count, end = args[16:20], args[20], args[21:]
-    sizes = [np.dtype(_DTYPES[kind]).itemsize for kind in (a_kind, b_kind, c_kind)]
-    for i in range(count):
-        first = a + i * a_step * sizes[0]
-        second = b + i * b_step * sizes[1]
-        third = c + i * c_step * sizes[2]
-        _gemm(*head, first, a_kind, lda, second, b_kind, ldb, beta, third, c_kind, ldc, *end)
-
-
-def _modules() -> dict[str, ModuleType]:
-    """Returns the modules that the backend imports."""
-    names = ["cupy_backends", "cupy_backends.cuda", "cupy_backends.cuda.libs"]
-    found = {name: ModuleType(name) for name in [*names, f"{names[-1]}.cublas"]}
-    cublas: Any = found[f"{names[-1]}.cublas"]
-    cublas.gemmEx = _gemm
-    cublas.gemmStridedBatchedEx = _gemm_batched
-    parent: Any = found[names[-1]]
-    parent.cublas = cublas
-    return found
+        _do_on(stream, work)
 
 
 # ---- installing it -------------------------------------------------------------------------------
@@ -266,6 +363,7 @@ class EmulatedCudaBackend(CudaBackend):
     """The CUDA backend on the emulated CuPy."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.cuda = FakeCuda()
         self._xp = FakeCupy(self.cuda)
 
@@ -302,7 +400,8 @@ def emulated_cuda() -> Iterator[tuple[Device, EmulatedCudaBackend]]:
     previous = backends.replace(DeviceKind.GPU, backend)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nvrtc, "compile_cubin", _as_text)
-        for name, module in _modules().items():
+        patch.setattr(cublaslt, "load", lambda major: backend.cuda.products)
+        for name, module in modules().items():
             patch.setitem(sys.modules, name, module)
         try:
             yield Accelerator(), backend

@@ -1,4 +1,4 @@
-"""NVIDIA accelerators: CuPy arrays, generated kernels, cuBLAS.
+"""NVIDIA accelerators: CuPy arrays, generated kernels, cuBLASLt.
 
 CuPy is imported when a device is first asked for.
 """
@@ -22,7 +22,7 @@ from maxmod.device import DeviceKind
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import OutOfMemoryError
 from maxmod.kernel import Dialect, KernelSource
-from maxmod.op import Op
+from maxmod.op import Kind, Op
 from maxmod.tensor_type import TensorType
 
 _INSTALL = (
@@ -91,10 +91,13 @@ def _compiler_found() -> bool:
 
 
 class CudaBackend(Backend):
-    """Runs ops with CuPy, kernels through the driver, matrix products with cuBLAS."""
+    """Runs ops with CuPy, kernels through the driver, matrix products with cuBLASLt."""
 
     kind = DeviceKind.GPU
     api = "cuda"
+
+    def __init__(self) -> None:
+        self._multipliers: dict[int, cuda_matmul.Multiplier] = {}
 
     @property
     def xp(self) -> Any:
@@ -201,9 +204,16 @@ class CudaBackend(Backend):
                 product = np.matmul(*wide).astype(self.to_host(out).dtype)
                 out[...] = self.from_host(product, out.device.id)
             elif cuda_matmul.can_multiply(lhs, rhs, out) and out.flags.c_contiguous:
-                cuda_matmul.multiply(self.xp, lhs, rhs, out)
+                self._multiplier(out.device.id)(lhs, rhs, out)
             else:
                 super().contract(lhs, rhs, out)
+
+    def _multiplier(self, index: int) -> cuda_matmul.Multiplier:
+        found = self._multipliers.get(index)
+        if found is None:
+            made = cuda_matmul.Multiplier(self.xp, index)
+            found = self._multipliers.setdefault(index, made)
+        return found
 
     # ---- ops -----------------------------------------------------------------------------------
 
@@ -215,6 +225,11 @@ class CudaBackend(Backend):
             narrow = narrow or any(cuda_bits.is_narrow(type.dtype) for type in types)
             if narrow and not cuda_bits.moves_bytes(op, attrs):
                 return self._run_on_host(op, arrays, attrs, types)
+            if op.kind is Kind.CONTRACT and all(array.ndim > 1 for array in arrays):
+                lhs, rhs = arrays
+                out = self.empty(types[0])
+                self.contract(lhs, rhs, out)
+                return [out]
             return super().run(op, arrays, attrs, types)
 
     def _run_on_host(

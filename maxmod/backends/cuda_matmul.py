@@ -1,8 +1,9 @@
-"""Matrix products through cuBLAS, for every layout that it can read where it lies.
+"""Matrix products through cuBLASLt, for every layout that it can read where it lies.
 
-cuBLAS wants columns one after another, our arrays have rows one after another; so the transposed
-product is asked for, which is the same memory. Transposed operands and batches are described by
-strides, without copies. `plan` is arithmetic on shapes and needs no GPU.
+The library wants columns one after another, our arrays have rows one after another; so the
+transposed product is asked for, which is the same memory. Transposed operands and batches are
+described by strides, without copies. `plan` is arithmetic on shapes and needs no GPU. Where
+cuBLASLt cannot be loaded, CuPy's cuBLAS does the same, though not while a CUDA graph is captured.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from maxmod.backends import cublaslt
+from maxmod.backends.cublaslt import ALIGNMENT, COMPUTE_32F, COMPUTE_64F, Matrix
 from maxmod.dtype import DType, storage_dtype
 
-# From library_types.h and cublas_api.h: data types, compute types, operations.
 _DATA_TYPES = {
-    storage_dtype(DType.float32): 0,
-    storage_dtype(DType.float64): 1,
-    storage_dtype(DType.float16): 2,
-    storage_dtype(DType.bfloat16): 14,
+    storage_dtype(DType.float32): cublaslt.FLOAT32,
+    storage_dtype(DType.float64): cublaslt.FLOAT64,
+    storage_dtype(DType.float16): cublaslt.FLOAT16,
+    storage_dtype(DType.bfloat16): cublaslt.BFLOAT16,
 }
-_COMPUTE_32F = 68
-_COMPUTE_64F = 70
+_CALLS_LIMIT = 4096  # products of different shapes that are remembered
 _ALGORITHM = -1  # CUBLAS_GEMM_DEFAULT
 _ONE = {np.float32: np.ones(1, np.float32), np.float64: np.ones(1, np.float64)}
 _ZERO = {np.float32: np.zeros(1, np.float32), np.float64: np.zeros(1, np.float64)}
@@ -155,26 +156,126 @@ def can_multiply(lhs: Any, rhs: Any, out: Any) -> bool:
     return lhs.dtype == rhs.dtype == out.dtype and out.dtype in _DATA_TYPES
 
 
-def multiply(cupy: Any, lhs: Any, rhs: Any, out: Any) -> None:
-    """Writes `lhs @ rhs` into `out`, on the current device and stream.
+class Multiplier:
+    """The products of one device; what is known about a shape is found out once.
 
     Args:
         cupy: The module.
-        lhs: Array [..., m, k] of a dtype that `can_multiply`.
-        rhs: Array [..., k, n].
-        out: Contiguous array [..., m, n].
+        index: The device, which is current in every call.
     """
-    if out.size == 0:
-        return
-    if lhs.shape[-1] == 0:
-        out.fill(0)
-        return
-    gemm = plan(_layout(lhs), _layout(rhs), _layout(out))
-    if gemm is None:  # a matrix with gaps in both directions
-        lhs, rhs = cupy.ascontiguousarray(lhs), cupy.ascontiguousarray(rhs)
+
+    def __init__(self, cupy: Any, index: int) -> None:
+        self.cupy = cupy
+        self._products: cublaslt.Products | None = None
+        library = cublaslt.load(cupy.cuda.runtime.runtimeGetVersion() // 1000)
+        if library is not None:
+            capability = int(cupy.cuda.Device(index).compute_capability)
+            self._products = cublaslt.Products(cupy, library, capability)
+        self._current_stream = cupy.cuda.get_current_stream
+        self._calls: dict[Any, tuple[Gemm, cublaslt.Plan | None] | None] = {}
+
+    def __call__(
+        self, lhs: Any, rhs: Any, out: Any, epilogue: str = "", bias: Any | None = None
+    ) -> bool:
+        """Writes `lhs @ rhs` into `out`, on the current stream.
+
+        Args:
+            lhs: Array [..., m, k] of a dtype that `can_multiply`.
+            rhs: Array [..., k, n].
+            out: Contiguous array [..., m, n].
+            epilogue: What follows: nothing, or a key of `cublaslt.EPILOGUES`.
+            bias: Array [n] for the epilogue.
+
+        Returns:
+            False if there is no such product with this epilogue; nothing was done then.
+        """
+        if out.size == 0:
+            return True
+        if lhs.shape[-1] == 0:
+            return self._fill(out, epilogue)
+        added, aligned = (0, 0) if bias is None else (bias.data.ptr, _alignment(bias))
+        key = (*_key(lhs), *_key(rhs), *_key(out), out.dtype, epilogue, aligned)
+        call = self._calls.get(key)
+        if call is None and key not in self._calls:
+            if len(self._calls) == _CALLS_LIMIT:
+                self._calls.clear()
+            call = self._calls[key] = self._prepare(lhs, rhs, out, epilogue, added)
+        if call is None:  # a matrix with gaps in both directions
+            copies = self.cupy.ascontiguousarray(lhs), self.cupy.ascontiguousarray(rhs)
+            return self(*copies, out, epilogue, bias)
+        gemm, planned = call
+        if planned is None:
+            if not epilogue:
+                _call_cublas(self.cupy, gemm, lhs, rhs, out)
+            return not epilogue
+        nbytes = out.dtype.itemsize
+        left, right, result = lhs.data.ptr, rhs.data.ptr, out.data.ptr
+        stream = self._current_stream().ptr
+        for lhs_start, rhs_start, out_start in gemm.offsets:
+            planned(
+                right + rhs_start * nbytes,
+                left + lhs_start * nbytes,
+                result + out_start * nbytes,
+                stream,
+                added,
+            )
+        return True
+
+    def _fill(self, out: Any, epilogue: str) -> bool:
+        if not epilogue:
+            out.fill(0)
+        return not epilogue
+
+    def _prepare(
+        self, lhs: Any, rhs: Any, out: Any, epilogue: str, bias: int
+    ) -> tuple[Gemm, cublaslt.Plan | None] | None:
         gemm = plan(_layout(lhs), _layout(rhs), _layout(out))
-    assert gemm is not None, "contiguous matrices always have a plan"
-    _call(cupy, gemm, lhs, rhs, out)
+        if gemm is None:
+            return None
+        if self._products is None:
+            return gemm, None
+        matrices = _matrices(gemm, lhs, rhs, out)
+        transposed = (gemm.rhs.operation, gemm.lhs.operation)
+        kind = _DATA_TYPES[out.dtype]
+        return gemm, self._products.plan(kind, transposed, matrices, epilogue, bias)
+
+
+def _key(array: Any) -> tuple[Any, ...]:
+    return array.shape, array.strides, _alignment(array)
+
+
+def _alignment(array: Any) -> int:
+    """Returns the largest power of 2, up to `ALIGNMENT`, that divides the address of an array."""
+    address = array.data.ptr
+    return min(address & -address, ALIGNMENT) or ALIGNMENT
+
+
+def _matrices(gemm: Gemm, lhs: Any, rhs: Any, out: Any) -> list[Matrix]:
+    """Describes the matrices in the order of the library: right, left, result."""
+    m, n, k, left, right = gemm[:5]
+    count, lhs_step, rhs_step, out_step = gemm.batch
+    lhs_starts, rhs_starts, out_starts = zip(*gemm.offsets)
+    right_size = (k, n) if right.operation else (n, k)
+    left_size = (m, k) if left.operation else (k, m)
+    return [
+        _matrix(rhs, right_size, right.leading, count, rhs_step, rhs_starts),
+        _matrix(lhs, left_size, left.leading, count, lhs_step, lhs_starts),
+        _matrix(out, (n, m), gemm.leading, count, out_step, out_starts),
+    ]
+
+
+def _matrix(
+    array: Any,
+    size: tuple[int, int],
+    leading: int,
+    count: int,
+    step: int,
+    starts: Sequence[int],
+) -> Matrix:
+    """Describes one; all numbers are elements, `starts` are those of each call."""
+    moves = [start * array.dtype.itemsize for start in (*starts, step) if start]
+    alignment = min([_alignment(array), *(move & -move for move in moves)])
+    return Matrix(*size, leading, count, step, alignment)
 
 
 def _layout(array: Any) -> Layout:
@@ -182,7 +283,7 @@ def _layout(array: Any) -> Layout:
     return Layout(tuple(array.shape), tuple(step // nbytes for step in array.strides))
 
 
-def _call(cupy: Any, gemm: Gemm, lhs: Any, rhs: Any, out: Any) -> None:
+def _call_cublas(cupy: Any, gemm: Gemm, lhs: Any, rhs: Any, out: Any) -> None:
     from cupy_backends.cuda.libs import cublas
 
     nbytes = out.dtype.itemsize
@@ -190,7 +291,7 @@ def _call(cupy: Any, gemm: Gemm, lhs: Any, rhs: Any, out: Any) -> None:
     is_double = nbytes == 8
     number = np.float64 if is_double else np.float32
     one, zero = _ONE[number].ctypes.data, _ZERO[number].ctypes.data
-    compute = _COMPUTE_64F if is_double else _COMPUTE_32F
+    compute = COMPUTE_64F if is_double else COMPUTE_32F
     handle = cupy.cuda.Device().cublas_handle
     # Right before left, because the transposed product is computed.
     shape = (gemm.rhs.operation, gemm.lhs.operation, gemm.n, gemm.m, gemm.k)

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import glob
-import importlib.util
 import json
 import os
 import re
-import sys
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from maxmod import kernel_cache, kernel_text
+from maxmod.backends import cuda_libraries
 from maxmod.backends.refusal import refused
 from maxmod.errors import CompileError
 from maxmod.kernel import Dialect, KernelSource
@@ -28,9 +25,6 @@ _HINT = (
     "Hint: pip install 'maxmod[cuda13]' or 'maxmod[cuda12]', or just "
     "'cuda-toolkit[nvrtc]' to compile without a GPU."
 )
-_NAMES = "nvrtc64_*.dll" if sys.platform == "win32" else "libnvrtc.so.*"
-_SONAMES = ("libnvrtc.so.13", "libnvrtc.so.12")
-_VERSION = re.compile(r"\d+")
 _USAGE = re.compile(
     r"Compiling entry function '(?P<entry>\w+)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<spill_stores>\d+) bytes spill stores, "
@@ -174,35 +168,8 @@ def load() -> Library:
     return Library(nvrtc, path, (major.value, minor.value))
 
 
-@functools.cache
 def _library_path() -> str | None:
-    """Returns the newest NVRTC: of the wheels, of a toolkit, or where the loader looks."""
-    for path in _candidates():
-        return path
-    for name in _SONAMES:
-        try:
-            ctypes.CDLL(name)
-        except OSError:
-            continue
-        return name
-    return None
-
-
-def _candidates() -> Iterator[str]:
-    spec = importlib.util.find_spec("nvidia")  # the wheels share this namespace package
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    for place in places:
-        found = glob.glob(os.path.join(place, "*", "lib", _NAMES))
-        found += glob.glob(os.path.join(place, "*", "bin", "**", _NAMES), recursive=True)
-        yield from sorted(found, key=_version_of, reverse=True)
-    roots = [os.environ.get("CUDA_HOME", ""), os.environ.get("CUDA_PATH", ""), "/usr/local/cuda"]
-    for root in filter(None, roots):
-        for folder in ("lib64", "lib", "bin"):
-            yield from sorted(glob.glob(os.path.join(root, folder, _NAMES)), key=_version_of)
-
-
-def _version_of(path: str) -> list[int]:
-    return [int(number) for number in _VERSION.findall(os.path.basename(path))]
+    return cuda_libraries.find("nvrtc")
 
 
 def _file_identity(path: str) -> str:

@@ -30,6 +30,7 @@ BUILT_INS = {
     "OperandError": (TypeError,),
     "OutOfMemoryError": (MemoryError,),
     "PaddingError": (ValueError, AssertionError),
+    "LibraryError": (RuntimeError,),
     "RandomError": (RuntimeError,),
     "ShapeError": (ValueError,),
     "SliceError": (IndexError, ValueError),

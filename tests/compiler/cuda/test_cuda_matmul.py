@@ -1,7 +1,8 @@
-"""Plans for cuBLAS, run by an emulation that reads raw memory column by column."""
+"""Plans for cuBLASLt, run by an emulation that reads raw memory column by column."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,10 @@ import numpy as np
 import pytest
 from emulated_cuda import EmulatedCudaBackend, emulated_cuda
 
-from maxmod.backends.cuda_matmul import Batch, Gemm, Layout, Operand, plan
+from maxmod.backends import cublaslt, cuda_libraries
+from maxmod.backends.cublaslt import Matrix
+from maxmod.backends.cuda_matmul import Batch, Gemm, Layout, Multiplier, Operand, plan
+from maxmod.errors import LibraryError
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -90,8 +94,105 @@ def test_products(
         monkeypatch.setattr(backend.xp, "ascontiguousarray", None, raising=False)
     expected = np.matmul(left.astype(np.float64), right.astype(np.float64))
     out = backend.xp.empty(expected.shape, np.dtype(dtype))
+    backend.cuda.products.calls.clear()
     backend.contract(lhs, rhs, out)
     np.testing.assert_array_equal(np.asarray(out).astype(np.float64), expected)
+    assert len(backend.cuda.products.calls) == max(calls, 1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_products_without_cublaslt(
+    backend: EmulatedCudaBackend, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """CuPy's cuBLAS does them."""
+    left, right, _ = CASES[name]
+    monkeypatch.setattr(cublaslt, "load", lambda major: None)
+    multiply = Multiplier(backend.xp, 0)
+    lhs, rhs = (_device_view(backend, array, np.dtype(BFLOAT16)) for array in (left, right))
+    expected = np.matmul(left.astype(np.float64), right.astype(np.float64))
+    out = backend.xp.empty(expected.shape, BFLOAT16)
+    backend.cuda.products.calls.clear()
+    assert multiply(lhs, rhs, out)
+    np.testing.assert_array_equal(np.asarray(out).astype(np.float64), expected)
+    assert backend.cuda.products.calls == []
+    assert not multiply(lhs, rhs, out, "bias", out)
+
+
+def test_a_shape_is_planned_once(backend: EmulatedCudaBackend) -> None:
+    multiply = Multiplier(backend.xp, 0)
+    products = backend.cuda.products
+    before = products.queries
+    x = backend.xp.asarray(_random((64, 64)))
+    out = backend.xp.empty((64, 64), np.float32)
+    for y in (x, x.copy(), x.copy()):
+        multiply(x, y, out)
+        np.testing.assert_array_equal(np.asarray(out), np.asarray(x) @ np.asarray(y))
+    alignments = {array.ctypes.data & -array.ctypes.data for array in (x, y, out)}
+    assert 1 <= products.queries - before <= 3, alignments
+    again = products.queries
+    multiply(x, y, out)
+    assert products.queries == again
+    multiply(x, y.T, out)
+    assert products.queries == again + 1
+
+
+def test_plans_are_destroyed(backend: EmulatedCudaBackend) -> None:
+    products = backend.cuda.products
+    before = set(products.live)
+    multiply = Multiplier(backend.xp, 0)
+    x = backend.xp.asarray(_random((4, 4)))
+    multiply(x, x, x.copy())
+    assert len(products.live) > len(before)
+    del multiply
+    assert set(products.live) == before
+
+
+@pytest.mark.parametrize("alignment", [4, 8, 256])
+def test_alignment_is_promised_as_it_is(backend: EmulatedCudaBackend, alignment: int) -> None:
+    """An algorithm that loads 16 bytes at a time must not be chosen for less."""
+    block = backend.xp.asarray(np.ones(600, np.float32))
+    start = (-block.ctypes.data % 256 + alignment) // 4 % 256
+    x = block[start : start + 64].reshape(8, 8)
+    out = backend.xp.empty((8, 8), np.float32)
+    backend.contract(x, x, out)
+    assert out.tolist() == np.full((8, 8), 8.0).tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, BFLOAT16], ids=str)
+def test_epilogues(backend: EmulatedCudaBackend, dtype: Any) -> None:
+    multiply = Multiplier(backend.xp, 0)
+    left, right, bias = _random((2, 5, 7)), _random((3, 7)), _random((3,))
+    lhs, rhs, added = (_device_view(backend, a, np.dtype(dtype)) for a in (left, right.T, bias))
+    total = left.astype(np.float64) @ right.T + bias
+    gelu = 0.5 * total * (1 + np.tanh(np.sqrt(2 / np.pi) * (total + 0.044715 * total**3)))
+    expected = {"bias": total, "relu": np.maximum(total, 0), "gelu": gelu}
+    for name, wanted in expected.items():
+        out = backend.xp.empty((2, 5, 3), np.dtype(dtype))
+        assert multiply(lhs, rhs, out, name, added)
+        found = np.asarray(out).astype(np.float64)
+        np.testing.assert_allclose(found, wanted, rtol=float(ml_dtypes.finfo(dtype).eps), atol=1e-6)
+
+
+def test_a_failing_call_is_an_error(backend: EmulatedCudaBackend) -> None:
+    with pytest.raises(LibraryError, match="cublasLtMatmul failed with status 13"):
+        cublaslt.check(13, "cublasLtMatmul")
+
+
+@pytest.mark.skipif(
+    cuda_libraries.find("cublasLt") is None,
+    reason="needs libcublasLt, not a GPU: pip install 'cuda-toolkit[cublas]'",
+)
+def test_the_library_takes_our_descriptors() -> None:
+    """It checks types, sizes and names of attributes; only its handle needs a device."""
+    library: Any = cublaslt.load(13)
+    products: Any = type("Products", (), {"library": library, "lock": None})
+    matrices = [Matrix(7, 16, 8, 3, 56, 16), Matrix(7, 5, 7, 3, 0, 16), Matrix(16, 5, 16, 3, 80, 4)]
+    for kind in (cublaslt.FLOAT32, cublaslt.FLOAT64, cublaslt.FLOAT16, cublaslt.BFLOAT16):
+        for epilogue in cublaslt.EPILOGUES:
+            planned = cublaslt.Plan(products, kind, (1, 0), matrices, epilogue)
+            planned.prefer(1 << 20, [16, 16, 4, 4])
+            with pytest.raises(LibraryError, match="MatmulDescSetAttribute failed with status 7"):
+                planned._set("MatmulDesc", planned._operation, 8, ctypes.c_int32(4))
 
 
 def _layout(array: np.ndarray[Any, Any]) -> Layout:

@@ -1,0 +1,255 @@
+"""cuBLASLt, called with ctypes: products with a plan made once, on any stream, also while a CUDA
+graph is captured, and with a bias and an activation added before the result is written.
+
+A plan holds the descriptors and the algorithm that the library chose for them. Scratch memory comes
+from CuPy's pool for the time of a call: the pool gives it to later work of the same stream only,
+and while a graph is captured the pool belongs to the graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from maxmod import log
+from maxmod.backends import cuda_libraries
+from maxmod.errors import LibraryError
+
+# From library_types.h, cublas_api.h and cublasLt.h of CUDA 12 and 13.
+FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = 0, 1, 2, 14
+COMPUTE_32F, COMPUTE_64F = 68, 70
+DESC_TRANSA, DESC_TRANSB, DESC_EPILOGUE, DESC_BIAS_POINTER = 3, 4, 7, 8
+LAYOUT_BATCH_COUNT, LAYOUT_BATCH_STEP = 5, 6
+PREFERENCE_WORKSPACE, PREFERENCE_ALIGNMENT = 1, 5  # alignment: of A, then B, C and D
+EPILOGUES = {"": 1, "bias": 4, "relu": 6, "gelu": 36}  # the last two add a bias first
+ALIGNMENT = 256  # more does not help; cudaMalloc gives as much
+
+# What NVIDIA recommends for Hopper and newer, and for others (cuBLAS manual, cublasSetWorkspace).
+WORKSPACE_NBYTES = {True: 32 << 20, False: 4 << 20}
+_HOPPER = 90
+
+_FUNCTIONS = {
+    "cublasLtCreate": "p",
+    "cublasLtMatmulDescCreate": "pii",
+    "cublasLtMatmulDescDestroy": "p",
+    "cublasLtMatmulDescSetAttribute": "pipn",
+    "cublasLtMatrixLayoutCreate": "piuul",
+    "cublasLtMatrixLayoutDestroy": "p",
+    "cublasLtMatrixLayoutSetAttribute": "pipn",
+    "cublasLtMatmulPreferenceCreate": "p",
+    "cublasLtMatmulPreferenceDestroy": "p",
+    "cublasLtMatmulPreferenceSetAttribute": "pipn",
+    "cublasLtMatmulAlgoGetHeuristic": "pppppppipp",
+    "cublasLtMatmul": "ppppppppppppppnp",
+}
+_KINDS = {
+    "p": ctypes.c_void_p,
+    "i": ctypes.c_int,
+    "n": ctypes.c_size_t,
+    "u": ctypes.c_uint64,
+    "l": ctypes.c_int64,
+}
+
+
+class Heuristic(ctypes.Structure):
+    """`cublasLtMatmulHeuristicResult_t`: an algorithm, and what it needs."""
+
+    _fields_ = (
+        ("algorithm", ctypes.c_uint64 * 8),
+        ("workspace_nbytes", ctypes.c_size_t),
+        ("state", ctypes.c_int),
+        ("waves", ctypes.c_float),
+        ("reserved", ctypes.c_int * 4),
+    )
+
+
+class Matrix(NamedTuple):
+    """A matrix of columns, and how many of them follow one another.
+
+    Attributes:
+        rows: Elements of a column.
+        columns: Number of columns.
+        leading: Elements from one column to the next.
+        count: Number of matrices.
+        step: Elements from one matrix to the next.
+        alignment: Bytes that divide the address of each matrix.
+    """
+
+    rows: int
+    columns: int
+    leading: int
+    count: int
+    step: int
+    alignment: int
+
+
+@functools.cache
+def load(major: int) -> Any | None:
+    """Returns the functions of the library, or None if it cannot be loaded.
+
+    Args:
+        major: The version of CUDA to prefer: that of CuPy.
+    """
+    path = cuda_libraries.find("cublasLt", major)
+    try:
+        if path is None:
+            raise OSError("libcublasLt was not found")
+        library = ctypes.CDLL(path)
+        for name, kinds in _FUNCTIONS.items():
+            getattr(library, name).argtypes = [_KINDS[kind] for kind in kinds]
+    except (OSError, AttributeError) as error:
+        log.show(log.DEVICES, "products through CuPy, because cuBLASLt cannot be used: %s", error)
+        return None
+    log.show(log.DEVICES, "cuBLASLt: %s", path)
+    return library
+
+
+class Products:
+    """The products of one device, which must be current in every call.
+
+    Args:
+        cupy: The module.
+        library: The functions, from `load`.
+        capability: Of the device, 90 for Hopper.
+    """
+
+    def __init__(self, cupy: Any, library: Any, capability: int) -> None:
+        self.cupy = cupy
+        self.library = library
+        self.workspace_nbytes = WORKSPACE_NBYTES[capability >= _HOPPER]
+        self.lock = threading.Lock()  # of plans whose bias is set for each call
+        self.handle = ctypes.c_void_p()
+        check(library.cublasLtCreate(ctypes.byref(self.handle)), "cublasLtCreate")
+
+    def plan(
+        self,
+        kind: int,
+        transposed: tuple[int, int],
+        matrices: Sequence[Matrix],
+        epilogue: str = "",
+        bias: int = 0,
+    ) -> Plan | None:
+        """Returns a plan for D = op(A) op(B), or None if the library has no algorithm.
+
+        Args:
+            kind: Data type of all matrices.
+            transposed: For A and B, 1 to transpose.
+            matrices: A, B and D.
+            epilogue: A key of `EPILOGUES`.
+            bias: An address that is aligned as the bias of each call will be.
+        """
+        plan = Plan(self, kind, transposed, matrices, epilogue)
+        return plan if plan.choose(matrices, bias) else None
+
+
+class Plan:
+    """Descriptors of a product, and the algorithm for it."""
+
+    def __init__(
+        self,
+        products: Products,
+        kind: int,
+        transposed: tuple[int, int],
+        matrices: Sequence[Matrix],
+        epilogue: str,
+    ) -> None:
+        self._products = products
+        self._library = library = products.library
+        self._made: list[tuple[Any, Any]] = []  # (what destroys it, object)
+        is_double = kind == FLOAT64
+        number = ctypes.c_double if is_double else ctypes.c_float
+        self._one, self._zero = number(1), number(0)
+        compute, scale = (COMPUTE_64F, FLOAT64) if is_double else (COMPUTE_32F, FLOAT32)
+        self._operation = self._make("MatmulDesc", compute, scale)
+        for name, value in zip((DESC_TRANSA, DESC_TRANSB), transposed, strict=True):
+            self._set("MatmulDesc", self._operation, name, ctypes.c_int32(value))
+        self.has_bias = epilogue != ""
+        if self.has_bias:
+            number = ctypes.c_int32(EPILOGUES[epilogue])
+            self._set("MatmulDesc", self._operation, DESC_EPILOGUE, number)
+        self._layouts = [self._layout(kind, matrix) for matrix in matrices]
+        self._heuristic = Heuristic()
+        self._call = library.cublasLtMatmul
+
+    def _make(self, what: str, *args: int) -> ctypes.c_void_p:
+        made = ctypes.c_void_p()
+        name = f"cublasLt{what}Create"
+        check(getattr(self._library, name)(ctypes.byref(made), *args), name)
+        self._made.append((getattr(self._library, f"cublasLt{what}Destroy"), made))
+        return made
+
+    def _set(self, what: str, target: ctypes.c_void_p, name: int, value: Any) -> None:
+        function = f"cublasLt{what}SetAttribute"
+        set_attribute = getattr(self._library, function)
+        check(set_attribute(target, name, ctypes.byref(value), ctypes.sizeof(value)), function)
+
+    def _layout(self, kind: int, matrix: Matrix) -> ctypes.c_void_p:
+        layout = self._make("MatrixLayout", kind, matrix.rows, matrix.columns, matrix.leading)
+        if matrix.count > 1:
+            what = "MatrixLayout"
+            self._set(what, layout, LAYOUT_BATCH_COUNT, ctypes.c_int32(matrix.count))
+            self._set(what, layout, LAYOUT_BATCH_STEP, ctypes.c_int64(matrix.step))
+        return layout
+
+    def prefer(self, workspace_nbytes: int, alignments: Sequence[int]) -> ctypes.c_void_p:
+        """Says what an algorithm may use, and how A, B, C and D are aligned."""
+        what = "MatmulPreference"
+        preference = self._make(what)
+        self._set(what, preference, PREFERENCE_WORKSPACE, ctypes.c_uint64(workspace_nbytes))
+        for number, alignment in enumerate(alignments, PREFERENCE_ALIGNMENT):
+            self._set(what, preference, number, ctypes.c_uint32(alignment))
+        return preference
+
+    def choose(self, matrices: Sequence[Matrix], bias: int) -> bool:
+        """Asks the library for an algorithm; false if there is none."""
+        library = self._library
+        alignments = [matrix.alignment for matrix in (*matrices, matrices[-1])]  # C is D
+        preference = self.prefer(self._products.workspace_nbytes, alignments)
+        if self.has_bias:  # the address tells how it is aligned
+            self._set("MatmulDesc", self._operation, DESC_BIAS_POINTER, ctypes.c_void_p(bias))
+        found = ctypes.c_int()
+        a, b, d = self._layouts
+        status = library.cublasLtMatmulAlgoGetHeuristic(
+            self._products.handle,
+            self._operation,
+            *(a, b, d, d),
+            preference,
+            1,
+            ctypes.byref(self._heuristic),
+            ctypes.byref(found),
+        )
+        return status == 0 and found.value == 1 and self._heuristic.state == 0
+
+    def __call__(self, a: int, b: int, d: int, stream: int, bias: int = 0) -> None:
+        """Computes, on addresses of the device; `bias` is the address of D.rows elements."""
+        nbytes = self._heuristic.workspace_nbytes
+        scratch = self._products.cupy.cuda.alloc(nbytes) if nbytes else None
+        with self._products.lock if self.has_bias else contextlib.nullcontext():
+            if self.has_bias:
+                self._set("MatmulDesc", self._operation, DESC_BIAS_POINTER, ctypes.c_void_p(bias))
+            first, second, result = self._layouts
+            status = self._call(
+                self._products.handle,
+                self._operation,
+                *(ctypes.byref(self._one), a, first, b, second),
+                *(ctypes.byref(self._zero), d, result, d, result),
+                ctypes.byref(self._heuristic),  # starts with the algorithm
+                None if scratch is None else scratch.ptr,
+                nbytes,
+                stream,
+            )
+        check(status, "cublasLtMatmul")
+
+    def __del__(self) -> None:
+        for destroy, made in self._made:
+            destroy(made)
+
+
+def check(status: int, function: str) -> None:
+    """Raises if a call failed."""
+    if status:
+        raise LibraryError(f"{function} failed with status {status} (cublasStatus_t).")

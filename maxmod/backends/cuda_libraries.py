@@ -1,0 +1,73 @@
+"""Finding libraries of CUDA: in NVIDIA's wheels, in a toolkit, or where the loader looks."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import glob
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterator
+
+_VERSION = re.compile(r"\d+")
+_MAJORS = (13, 12)  # of CUDA, the newest first
+
+
+@functools.cache
+def find(stem: str, major: int = 0) -> str | None:
+    """Returns the path of a library, or the bare name if the loader finds it; None without one.
+
+    Args:
+        stem: Its name without prefix and suffix, such as `nvrtc`.
+        major: The version to take if it is there; 0 for the newest.
+    """
+    found = list(_candidates(stem))
+    found.sort(key=lambda path: major_of(path) != major)  # keeps the order of the places
+    for path in found:
+        return path
+    for number in sorted(_MAJORS, key=lambda number: number != major):
+        name = f"{stem}64_{number}.dll" if sys.platform == "win32" else f"lib{stem}.so.{number}"
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return name
+    return _from_pathfinder(stem)
+
+
+def major_of(path: str) -> int:
+    """Returns the version in the name of a library; 0 if there is none."""
+    numbers = _numbers(path, after=r"\.so\.|64_")
+    return 0 if not numbers else numbers[0] if numbers[0] < 100 else numbers[0] // 10
+
+
+def _candidates(stem: str) -> Iterator[str]:
+    names = f"{stem}64_*.dll" if sys.platform == "win32" else f"lib{stem}.so.*"
+    spec = importlib.util.find_spec("nvidia")  # the wheels share this namespace package
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    for place in places:
+        found = glob.glob(os.path.join(place, "*", "lib", names))
+        found += glob.glob(os.path.join(place, "*", "bin", "**", names), recursive=True)
+        yield from sorted(found, key=_numbers, reverse=True)
+    roots = [os.environ.get("CUDA_HOME", ""), os.environ.get("CUDA_PATH", ""), "/usr/local/cuda"]
+    for root in filter(None, roots):
+        for folder in ("lib64", "lib", "bin"):
+            yield from sorted(glob.glob(os.path.join(root, folder, names)), key=_numbers)
+
+
+def _numbers(path: str, after: str = "") -> list[int]:
+    name = os.path.basename(path)
+    name = re.split(after, name, maxsplit=1)[-1] if after and re.search(after, name) else name
+    return [int(number) for number in _VERSION.findall(name)]
+
+
+def _from_pathfinder(stem: str) -> str | None:
+    """Asks the package of NVIDIA, which knows a few more places, such as those of conda."""
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-not-found]
+
+        return load_nvidia_dynamic_lib(stem).abs_path
+    except (ImportError, RuntimeError):  # the package is missing, or the library is
+        return None
