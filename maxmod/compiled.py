@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -204,7 +205,11 @@ class CompiledModel:
     def _execute(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         program = self._program(tensors)
         results = program.run([tensor.data for tensor in tensors])
-        return [Tensor.wrap(data, type) for data, type in zip(results, program.types)]
+        types = program.types
+        if types is None:
+            layouts = zip(self._schedule.output_types, results)
+            types = [type.with_sizes(tuple(array.shape)) for type, array in layouts]
+        return [Tensor.wrap(data, type) for data, type in zip(results, types)]
 
     def _program(self, tensors: Sequence[Tensor]) -> Program:
         """Returns the program for these arguments, from the cache or bound now.
@@ -219,9 +224,15 @@ class CompiledModel:
                 if len(self._programs) == PROGRAM_LIMIT:
                     self._programs.move_to_end(key)
                 return program
-            dims = rebound_sizes(self.staged.graph, self.signature.bind(tensors))
+            complete = partial(rebound_sizes, self.staged.graph)
             program = Program(
-                self._schedule, dims, self._backend, self._device, self._kernels, self._fixed
+                self._schedule,
+                complete(self.signature.bind(tensors)),
+                self._backend,
+                self._device,
+                self._kernels,
+                self._fixed,
+                complete,
             )
             self.stats.programs += 1
             self._programs[key] = program

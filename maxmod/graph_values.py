@@ -184,6 +184,13 @@ class GraphTracer(Tracer):
         super().__init__({})
         self.graph = graph
 
+    def _empty(self) -> GraphTracer:
+        return GraphTracer(self.graph)
+
+    def known(self, value: ir.Value) -> TensorValue:
+        self._own.add(value)
+        return TensorValue.of(value)
+
     def argument(self, type: TensorType) -> Value:
         value = ir.Value(type.as_tensor() if isinstance(type, BufferType) else type)
         self._own.add(value)
@@ -197,6 +204,8 @@ class GraphTracer(Tracer):
 
     def weight(self, name: str, type: TensorType) -> TensorValue:
         """Returns the value of a weight, which is declared when it is first asked for."""
+        if isinstance(self._outer, GraphTracer):
+            return self.known(self._capture(self._outer.weight(name, type)._value))
         value = self.weights.setdefault(name, ir.Value(type))
         self._own.add(value)
         if value.type != type:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maxmod.dim import Dim, evaluate
+from maxmod.dim import Dim, SymbolicDim, evaluate
 from maxmod.errors import GraphError
 from maxmod.op import Op
 from maxmod.tensor_type import TensorType
@@ -62,9 +62,9 @@ class Node:
         return dict(self.attrs)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Graph:
-    """A traced function.
+    """A traced function. It can be a static argument of an op, and is then run by that op.
 
     Attributes:
         name: Name of the module or function.
@@ -94,6 +94,9 @@ class Graph:
 
     def __str__(self) -> str:
         return format_graph(self)
+
+    def __repr__(self) -> str:
+        return format_graph(self)  # all that it is, as it may be a static argument of a node
 
 
 def node(
@@ -168,7 +171,11 @@ def interpret(
     values: dict[Value, Any] = dict(zip(graph.inputs, args, strict=True))
     values.update((value, weights[name]) for name, value in graph.weights.items())
     values.update(graph.constants)
+    dims = dict(dims)
     for n in graph.nodes:
+        name = late_name(n.op, n.kwargs)
+        if name is not None:
+            dims.setdefault(name, int(values[n.inputs[0]]))
         results = run(
             n.op,
             [values[v] for v in n.inputs],
@@ -180,6 +187,12 @@ def interpret(
     for position, value in graph.updates:
         args[position][...] = values[value]
     return results
+
+
+def late_name(op: Op, attrs: Mapping[str, Any]) -> str | None:
+    """Returns the name of a size that a call gives a value to, None for most calls."""
+    size = attrs[op.binds] if op.binds is not None else None
+    return size.name if isinstance(size, SymbolicDim) else None
 
 
 def bind_attrs(attrs: Mapping[str, Any], dims: Mapping[str, int]) -> dict[str, Any]:
@@ -258,6 +271,9 @@ def format_graph(graph: Graph, note: Callable[[Node], str] | None = None) -> str
         text = f"  {left} = {n.op.name} {' '.join(operands + attrs)}".rstrip()
         remark = note(n)
         lines.append(f"{text:<72}  # {remark}" if remark else text)
+        for _, value in n.attrs:
+            if isinstance(value, Graph):
+                lines += [f"    {line}" for line in format_graph(value, note).splitlines()]
     for position, value in graph.updates:
         lines.append(f"  store {names[graph.inputs[position]]} = {names[value]}")
     lines.append(f"  return {', '.join(names[value] for value in graph.outputs)}")
@@ -268,6 +284,10 @@ def format_attr(value: Any) -> str:
     """Returns the printed form of a static argument."""
     if isinstance(value, tuple):
         return "[" + ",".join(format_attr(item) for item in value) + "]"
+    if isinstance(value, Graph):
+        return value.name
+    if isinstance(value, TensorType):
+        return value.short()
     return str(value) if isinstance(value, Dim) else repr(value)
 
 
@@ -309,4 +329,12 @@ def attr_symbols(n: Node) -> set[str]:
             pending += value
         elif isinstance(value, Dim):
             found.update(symbol.name for symbol in value.parameters)
+    return found
+
+
+def mentioned_names(n: Node) -> set[str]:
+    """Returns the names of all symbols in the static arguments and result types of a node."""
+    found = attr_symbols(n)
+    for value in n.outputs:
+        found.update(symbol.name for symbol in value.type.parameters)
     return found

@@ -74,6 +74,8 @@ class Op:
         assign: `assign(x, *others, **attrs)` overwrites the first operand with the result, for
             graphs that update a buffer in place.
         library: Name of a backend method that replaces the eager body, if the backend has it.
+        binds: Name of the static argument that is a size known only when the graph runs: from then
+            on, its name stands for the value of the operand, an integer scalar.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Op:
     assign: Callable[..., None] | None
     library: str | None
     upcasts: bool
+    binds: str | None = None
 
     def __repr__(self) -> str:
         return f"Op({self.name})"
@@ -121,6 +124,7 @@ def op(
     assign: Callable[..., None] | None = None,
     library: str | None = None,
     upcasts: bool | None = None,
+    binds: str | None = None,
     name: str | None = None,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Callable[P, R]]:
     """Makes an `Op` from its eager implementation and returns the public function.
@@ -158,6 +162,7 @@ def op(
             assign=assign,
             library=library,
             upcasts=kind in _COMPUTES if upcasts is None else upcasts,
+            binds=binds,
         )
         assert record.name not in REGISTRY, record.name
         REGISTRY[record.name] = record

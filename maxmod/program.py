@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from maxmod import backends, config, ir, log
@@ -23,6 +25,9 @@ from maxmod.tensor_type import TensorType
 
 Action = Callable[[list[Any]], None]
 
+# Programs kept for the rest of a schedule, one for each value of a size that is known late.
+CONTINUATION_LIMIT = 16
+
 
 class Program:
     """A schedule for one set of sizes.
@@ -35,8 +40,11 @@ class Program:
         kernels: The built kernels of the schedule.
         fixed: Arrays of the slots of weights and constants; None elsewhere.
 
+        complete: Returns the sizes with those that follow from them; raises if they contradict
+            each other.
+
     Attributes:
-        types: The types of the results.
+        types: The types of the results; None if a size in them may be known only afterwards.
         memory: Where intermediates live.
     """
 
@@ -48,14 +56,20 @@ class Program:
         device: DeviceRef,
         kernels: Sequence[Kernel],
         fixed: Sequence[Any],
+        complete: Callable[[Mapping[str, int]], Mapping[str, int]] = dict,
     ) -> None:
+        plan, self._rest = _cut(plan, dims)
+        self._complete = complete
+        self._fixed = fixed
+        self._continuations: OrderedDict[int, Program] = OrderedDict()
         self._backend = backend
         self._device = device
         self._kernels = kernels
         self._dims = dict(dims)
         self._inputs = plan.inputs
         self._outputs = plan.outputs
-        self.types = [ir.bind_type(type, dims) for type in plan.output_types]
+        late = self._rest is not None
+        self.types = None if late else [ir.bind_type(type, dims) for type in plan.output_types]
         self._copied = [
             position
             for position, slot in enumerate(plan.outputs)
@@ -228,14 +242,70 @@ class Program:
             slots = list(self._template)
             for slot, array in zip(self._inputs, inputs):
                 slots[slot] = array
-            for slot, allocate in self._fresh:
-                slots[slot] = allocate()
-            for action in self._actions:
-                action(slots)
-            results = [slots[slot] for slot in self._outputs]
-            for position in self._copied:  # what the caller has already
-                results[position] = results[position].copy()
-            for target, content in self._updates:
-                if slots[content] is not slots[target]:
-                    slots[target][...] = slots[content]
-            return results
+            return self._finish(slots)
+
+    def _finish(self, slots: list[Any]) -> list[Any]:
+        for slot, allocate in self._fresh:
+            slots[slot] = allocate()
+        for action in self._actions:
+            action(slots)
+        if self._rest is not None:
+            return self._continue(slots, self._rest)
+        results = [slots[slot] for slot in self._outputs]
+        for position in self._copied:  # what the caller has already
+            results[position] = results[position].copy()
+        for target, content in self._updates:
+            if slots[content] is not slots[target]:
+                slots[target][...] = slots[content]
+        return results
+
+    def _continue(self, slots: list[Any], rest: LateSize) -> list[Any]:
+        """Runs what needs a size that is known only now, with a program for this size."""
+        size = int(slots[rest.count])
+        slots[rest.result] = slots[rest.count]
+        program = self._continuations.get(size)
+        if program is None:
+            dims = self._complete({**self._dims, rest.name: size})
+            program = Program(
+                rest.plan,
+                dims,
+                self._backend,
+                self._device,
+                self._kernels,
+                self._fixed,
+                self._complete,
+            )
+            self._continuations[size] = program
+            if len(self._continuations) > CONTINUATION_LIMIT:
+                self._continuations.popitem(last=False)
+        return program._finish(
+            [found if kept is None else kept for kept, found in zip(program._template, slots)]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LateSize:
+    """Where a schedule gives a name the value of a number that it computed.
+
+    Attributes:
+        name: The name.
+        count: Slot of the number.
+        result: Slot of the step's result.
+        plan: What comes after.
+    """
+
+    name: str
+    count: int
+    result: int
+    plan: Schedule
+
+
+def _cut(plan: Schedule, dims: Mapping[str, int]) -> tuple[Schedule, LateSize | None]:
+    """Cuts a schedule where the first size without a value gets one."""
+    for index, step in enumerate(plan.steps):
+        name = ir.late_name(step.op, step.attrs) if isinstance(step, RunOp) else None
+        if name is not None and name not in dims:
+            rest = replace(plan, steps=plan.steps[index + 1 :])
+            late = LateSize(name, step.inputs[0], step.outputs[0], rest)
+            return replace(plan, steps=plan.steps[:index]), late
+    return plan, None

@@ -46,6 +46,30 @@ class Tracer:
         self._known: dict[int, ir.Value] = {}
         self._own: set[ir.Value] = set()
         self._buffers: dict[ir.Value, Tensor] = {}
+        self._outer: Tracer | None = None
+        self._captured: dict[ir.Value, ir.Value] = {}
+
+    def nested(self, captured: dict[ir.Value, ir.Value], arguments: Sequence[ir.Value]) -> Tracer:
+        """Makes the tracer of a graph inside of this one.
+
+        Args:
+            captured: Values of this graph that become inputs of that one; filled while it traces.
+            arguments: Its other inputs.
+        """
+        inner = self._empty()
+        inner._outer = self
+        inner.seed = self.seed
+        inner._captured = captured
+        inner._own.update(arguments)
+        return inner
+
+    def _empty(self) -> Tracer:
+        return Tracer({})
+
+    def known(self, value: ir.Value) -> Tensor:
+        """Returns the symbolic tensor of a value of this graph: its own, a weight, a constant."""
+        self._own.add(value)
+        return Tensor.symbolic(value)
 
     def argument(self, type: TensorType) -> Tensor:
         """Makes the symbolic tensor of an argument."""
@@ -62,6 +86,11 @@ class Tracer:
         Raises:
             TraceError: If `destination` is no argument of a `BufferType`.
         """
+        if self._outer is not None:
+            raise TraceError(
+                "buffer_store: a branch or a loop of a compiled function cannot change a buffer. "
+                "Hint: return the new contents and store them after it."
+            )
         if all(tensor is not destination for tensor in self._buffers.values()):
             raise TraceError(
                 f"buffer_store: {destination.type.short()} cannot be changed in a compiled "
@@ -107,6 +136,8 @@ class Tracer:
         """Returns the graph value of a tensor: its own, a weight, or a constant."""
         value = tensor._value
         if value is not None:
+            if value not in self._own and self._outer is not None:
+                return self._capture(self._outer.lift(tensor))
             if value not in self._own:
                 raise TraceError(
                     f"A symbolic tensor {tensor.type.short()} of another trace was used. Hint: "
@@ -118,6 +149,8 @@ class Tracer:
             return value
         if tensor._literal is not None:
             return self._fill(tensor)
+        if self._outer is not None:
+            return self._capture(self._outer.lift(tensor))
         value = ir.Value(tensor.type)
         name = self._names.get(id(tensor))
         if name is not None:
@@ -128,6 +161,12 @@ class Tracer:
         self._known[id(tensor)] = value
         self._kept.append(tensor)
         return value
+
+    def _capture(self, outer: ir.Value) -> ir.Value:
+        """Makes a value of the graph around this one an input."""
+        inner = self._captured.setdefault(outer, ir.Value(outer.type))
+        self._own.add(inner)
+        return inner
 
     def _fill(self, tensor: Tensor) -> ir.Value:
         """Records a number that stood beside a tensor, so that passes and kernels can see it."""

@@ -20,7 +20,7 @@ def order_items(graph: ir.Graph, groups: list[FusionGroup]) -> tuple[list[Item],
     """
     items = _items(graph, groups)
     stores = _stores(graph)
-    before = _operands(items)
+    before = _operands(items, _late_names(graph))
     with_stores = _after_readers(graph, items, before, stores)
     if with_stores is not None:
         ordered = _sorted(graph, items, with_stores)
@@ -52,10 +52,28 @@ def _items(graph: ir.Graph, groups: list[FusionGroup]) -> list[Item]:
     return items
 
 
-def _operands(items: list[Item]) -> list[set[int]]:
-    """Returns, for each item, the items that make its operands."""
+def _late_names(graph: ir.Graph) -> dict[str, ir.Node]:
+    """Returns the sizes that are known only when the graph runs, and what gives them a value."""
+    found: dict[str, ir.Node] = {}
+    seen = set(ir.symbols(graph))
+    for node in graph.nodes:
+        name = ir.late_name(node.op, node.kwargs)
+        if name is not None and name not in seen:
+            found[name] = node
+        seen |= ir.mentioned_names(node)
+    return found
+
+
+def _operands(items: list[Item], late: dict[str, ir.Node]) -> list[set[int]]:
+    """Returns, for each item, the items that make its operands, or the sizes that it mentions."""
     maker = {value: number for number, item in enumerate(items) for value in item.outputs}
-    return [{maker[v] for v in item.inputs if v in maker} for item in items]
+    before = [{maker[v] for v in item.inputs if v in maker} for item in items]
+    for number, item in enumerate(items) if late else ():
+        nodes = [item] if isinstance(item, ir.Node) else item.nodes
+        for name in set().union(*map(ir.mentioned_names, nodes)) & late.keys():
+            if late[name] not in nodes:
+                before[number].add(maker[late[name].output])
+    return before
 
 
 def _stores(graph: ir.Graph) -> set[ir.Node]:

@@ -2,6 +2,7 @@
 
 from maxmod.ops import (
     attention,
+    bodies,
     collective,
     control,
     conv,
@@ -13,6 +14,7 @@ from maxmod.ops import (
     fft,
     index,
     indexing,
+    late,
     matmul,
     norm,
     pool,
@@ -27,6 +29,7 @@ from maxmod.ops import (
 
 __all__ = [
     "attention",
+    "bodies",
     "collective",
     "control",
     "conv",
@@ -38,6 +41,7 @@ __all__ = [
     "fft",
     "index",
     "indexing",
+    "late",
     "matmul",
     "norm",
     "pool",

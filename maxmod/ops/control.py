@@ -1,9 +1,13 @@
-"""Control flow that depends on data, other streams, and printing."""
+"""Branches and loops that depend on data, other streams, and printing.
+
+Run at once, they are branches and loops of Python. In a trace, where a condition is not known, they
+are ops that run graphs (see `bodies`).
+"""
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from maxmod.dim import Size
@@ -11,35 +15,26 @@ from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DTypeError, OperandError, ShapeError, TraceError
 from maxmod.op import function
 from maxmod.operands import strong
+from maxmod.ops.bodies import Bodies, branch, listed_results, loop
 from maxmod.ops.context import active_trace
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
+from maxmod.trace import Tracer, current_tracer
 
 
-def _results(name: str, made: Any) -> list[Tensor]:
-    """Lists what a function returned: nothing, one tensor, or several."""
-    if made is None:
-        return []
-    if isinstance(made, Iterable) and not isinstance(made, Tensor):
-        return [strong(name, item) for item in made]
-    return [strong(name, made)]
-
-
-def _truth(name: str, what: str, value: Any, hint: str) -> bool:
-    """Returns the value of a condition."""
+def _condition(name: str, what: str, value: Any) -> bool | Tensor:
+    """Returns the value of a condition; the tensor itself where it is not known."""
     if isinstance(value, bool):
         return value
     value = strong(name, value)
     if value.dtype is not DType.bool:
         raise DTypeError(f"{name}: {what}: expected bool, got {value.type.short()}.")
     if value.rank != 0:
-        raise ShapeError(f"{name}: {what}: expected a scalar, got {value.type.short()}.")
-    if value._value is not None:
-        raise TraceError(
-            f"{name}: {what} depends on data that is not known while tracing, and a graph has no "
-            f"branches. Hint: {hint}"
+        raise ShapeError(
+            f"{name}: {what}: expected a scalar, got {value.type.short()}. Hint: reductions keep "
+            "their axis with size 1; x[0] drops it."
         )
-    return value.item()
+    return value if value._value is not None else value.item()
 
 
 def _listed_types(out_types: Any) -> list[TensorType]:
@@ -90,7 +85,10 @@ def cond(
 
     Raises:
         ValueError: If `pred` is no bool scalar, or the results do not have the types.
-        TypeError: While tracing, unless `pred` is known then: a graph has no branches.
+        TypeError: If `pred` is no tensor, or, in a trace, a function changes a buffer.
+
+    In a trace both functions are called once, and their results must have the same types. Names of
+    sizes that one of them introduces end with it.
 
     Example:
         >>> from maxmod import Tensor
@@ -100,11 +98,50 @@ def cond(
         >>> y.to_numpy().tolist()
         [-1.0, 2.0]
     """
-    hint = "F.where selects elements by data; or call cond outside the compiled function."
-    chosen = then_fn if _truth("cond", "pred", pred, hint) else else_fn
-    found = _results("cond", chosen())
-    _expect_types("cond", found, _listed_types(out_types))
+    known = _condition("cond", "pred", pred)
+    types = _listed_types(out_types)
+    if isinstance(known, Tensor):
+        return _traced_cond(known, types, then_fn, else_fn)
+    found = listed_results("cond", (then_fn if known else else_fn)())
+    _expect_types("cond", found, types)
     return found
+
+
+def _traced_cond(
+    pred: Tensor,
+    types: Sequence[TensorType],
+    then_fn: Callable[[], Any],
+    else_fn: Callable[[], Any],
+) -> list[Tensor]:
+    bodies = Bodies("cond", _tracer("cond"))
+    first = bodies.trace("then", then_fn)
+    second = bodies.trace("otherwise", else_fn)
+    for found in (first, second):
+        _expect_types("cond", found, types)
+    for index, (a, b) in enumerate(zip(first, second, strict=True)):
+        if a.type != b.type:
+            raise ShapeError(
+                f"cond: result {index} depends on the branch: {a.type.short()} or "
+                f"{b.type.short()}. Hint: in a graph both must have one type; F.rebind names sizes."
+            )
+    if not first:
+        return []
+    then, otherwise = bodies.graphs()
+    made = branch(
+        [pred, *bodies.operands()],
+        then=then,
+        otherwise=otherwise,
+        sizes=bodies.sizes(),
+        types=tuple(tensor.type for tensor in first),
+    )
+    return made if isinstance(made, list) else [made]
+
+
+def _tracer(name: str) -> Tracer:
+    tracer = current_tracer()
+    if tracer is None:
+        raise TraceError(f"{name}: a value of a graph can only be used while it is traced.")
+    return tracer
 
 
 @function
@@ -124,7 +161,10 @@ def while_loop(
     Raises:
         ValueError: If there are no values, the condition is no bool scalar, or `body` returns
             another number of values or other types.
-        TypeError: While tracing, if the condition depends on data: a graph has no loops.
+        TypeError: In a trace, if a function changes a buffer.
+
+    In a trace a loop whose condition is known is unrolled; otherwise both functions are called
+    once and become graphs, which the compiled function runs until the condition is false.
 
     Example:
         >>> from maxmod import Tensor
@@ -133,18 +173,43 @@ def while_loop(
         >>> x.item()
         128.0
     """
-    values = _results("while_loop", initial_values)
+    values = listed_results("while_loop", initial_values)
     if not values:
         raise ArgumentError("while_loop: expected at least one initial value, got none.")
     types = [value.type for value in values]
-    hint = (
-        "a Python loop with a fixed number of rounds can be traced; or call while_loop outside "
-        "the compiled function."
-    )
-    while _truth("while_loop", "the condition", predicate(*values), hint):
-        values = _results("while_loop", body(*values))
+    while True:
+        known = _condition("while_loop", "the condition", predicate(*values))
+        if isinstance(known, Tensor):
+            return _traced_loop(values, predicate, body)
+        if not known:
+            return values
+        values = listed_results("while_loop", body(*values))
         _expect_types("while_loop", values, types)
-    return values
+
+
+def _traced_loop(
+    values: Sequence[Tensor], predicate: Callable[..., Any], body: Callable[..., Any]
+) -> list[Tensor]:
+    types = [value.type for value in values]
+    bodies = Bodies("while_loop", _tracer("while_loop"), types)
+    _condition("while_loop", "the condition", bodies.trace("condition", predicate)[0])
+    found = bodies.trace("body", body)
+    _expect_types("while_loop", found, types)
+    for index, (tensor, type) in enumerate(zip(found, types, strict=True)):
+        if tensor.type != type:
+            raise ShapeError(
+                f"while_loop: result {index} has another type: expected {type.short()}, got "
+                f"{tensor.type.short()}. Hint: F.rebind names sizes."
+            )
+    condition, rounds = bodies.graphs()
+    made = loop(
+        [*values, *bodies.operands()],
+        condition=condition,
+        body=rounds,
+        sizes=bodies.sizes(),
+        types=tuple(types),
+    )
+    return made if isinstance(made, list) else [made]
 
 
 @function
@@ -171,7 +236,7 @@ def side_stream(
     """
     if stream_id < 1:
         raise ArgumentError(f"side_stream: stream_id: expected at least 1, got {stream_id}.")
-    found = _results("side_stream", body_fn(*_results("side_stream", inputs)))
+    found = listed_results("side_stream", body_fn(*listed_results("side_stream", inputs)))
     if result_types is not None:
         _expect_types("side_stream", found, _listed_types(result_types))
     return found

@@ -15,7 +15,8 @@ from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, LazyError, OperandError
 from maxmod.literal import is_scalar, literal_array, weak_scalar
 from maxmod.op import Kind, Op, function, op
-from maxmod.ops.elementwise import add, cos, mul, sub
+from maxmod.ops.elementwise import add, ceil, cos, div, floor_div, maximum, mul, negate, sub
+from maxmod.ops.late import declare_size
 from maxmod.ops.shape import rebind, stack
 from maxmod.rules import created, expect_int
 from maxmod.tensor import Tensor
@@ -179,6 +180,8 @@ def arange(
         raise ArgumentError(f"arange: step: expected a number other than 0, got {step}.")
     traced = any(isinstance(value, Tensor) for value in (first, last, step))
     count = as_size(out_dim) if traced else _count(first, last, step)
+    if traced:
+        declare_size(count, _counted_steps(first, last, step, dtype), "arange: out_dim")
     # Positions are counted in a wide type and rounded once.
     row = iota(count=count, dtype=_position_dtype(dtype), device=ref)
     row = mul(row, _factor(step, row)) if isinstance(step, Tensor) or step != 1 else row
@@ -186,6 +189,18 @@ def arange(
     if out_dim is not None and as_size(out_dim) != count:
         row = rebind(row, (out_dim,), message="arange: out_dim differs from the length.")
     return row.cast(dtype)
+
+
+def _counted_steps(start: Any, stop: Any, step: Any, dtype: DType) -> Tensor:
+    """The number of elements as a tensor, for bounds that are known when the graph runs."""
+    wide = DType.float64 if dtype.is_float() else DType.int64
+    like = Tensor.full((), 0, dtype=wide, device=CPU_REF)
+    first, last, by = (add(like, _factor(value, like)) for value in (start, stop, step))
+    if dtype.is_float():
+        count = ceil(div(sub(last, first), by))
+    else:
+        count = negate(floor_div(sub(first, last), by))
+    return maximum(count, 0).cast(DType.int64)
 
 
 def _position_dtype(dtype: DType) -> DType:

@@ -16,6 +16,7 @@ from maxmod.operands import strong
 from maxmod.ops.create import iota
 from maxmod.ops.elementwise import abs, maximum, minimum, mod, sub
 from maxmod.ops.index import gather
+from maxmod.ops.late import declare_size
 from maxmod.ops.shape import broadcast_to, flatten, reshape
 from maxmod.rules import expect_int, normalize_axis
 from maxmod.tensor import Tensor
@@ -175,6 +176,7 @@ def _repeated_positions(x: Tensor, repeats: Tensor, axis: int, out_dim: Any) -> 
     size = as_size(out_dim)
     if not isinstance(size, int) and repeats._value is None:
         size = int(repeats.to_numpy().sum())
+    declare_size(size, repeats.sum(axis=None), "repeat_interleave: out_dim")
     return _positions_of_repeats(repeats, out_dim=size)
 
 

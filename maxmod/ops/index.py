@@ -14,8 +14,9 @@ from maxmod.operands import is_strong, strong, weak
 from maxmod.ops.context import active_trace
 from maxmod.ops.create import iota
 from maxmod.ops.elementwise import add, cast, maximum, minimum, mul, sub, where
+from maxmod.ops.late import declare_size
 from maxmod.ops.reduce import cumsum, sum
-from maxmod.ops.shape import broadcast_to, flatten, reshape, slice_axis
+from maxmod.ops.shape import broadcast_to, flatten, rebind, reshape, slice_axis
 from maxmod.rules import expect_int, normalize_axis
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
@@ -196,11 +197,16 @@ def nonzero(x: Tensor, out_dim: Any) -> Tensor:
     size = as_size(out_dim)
     if not isinstance(size, int) and active_trace() is None:
         size = _true_count(cast(x, DType.bool))
+    declare_size(size, _count_true(cast(x, DType.bool)), "nonzero: out_dim")
     return _argwhere(x, out_dim=size)
 
 
+def _count_true(mask: Tensor) -> Tensor:
+    return sum(cast(flatten(mask), DType.int64))
+
+
 def _true_count(mask: Tensor) -> int:
-    return int(sum(cast(flatten(mask), DType.int64)).item())
+    return int(_count_true(mask).item())
 
 
 @function
@@ -244,6 +250,10 @@ def masked_scatter(input: Tensor, mask: Any, updates: Tensor, out_dim: Any) -> T
     if given == 0 or 0 in input.sizes:
         return input
     chosen = cast(flatten(mask), DType.int64)
+    if active_trace() is not None:
+        declare_size(size, sum(chosen), "masked_scatter: out_dim")
+        message = "masked_scatter: updates must have one element for each true one."
+        updates = rebind(flatten(updates), (size,), message=message)
     # Positions of elements that are not chosen are not used, but must be in range.
     last = sub(_size(given, chosen), 1)
     positions = maximum(minimum(sub(cumsum(chosen), 1), last), 0)

@@ -14,8 +14,9 @@ from maxmod.errors import OperandError, SliceError
 from maxmod.op import function
 from maxmod.operands import strong
 from maxmod.ops.create import iota
-from maxmod.ops.elementwise import add, mul, where
+from maxmod.ops.elementwise import add, floor_div, maximum, mul, sub, where
 from maxmod.ops.index import gather
+from maxmod.ops.late import declare_size
 from maxmod.ops.shape import basic_slice, rebind, reshape
 from maxmod.tensor import Tensor
 
@@ -271,11 +272,19 @@ def _positions(x: Tensor, axis: int, item: Any, size: Size | None) -> Tensor:
     start = item.start if isinstance(item, slice) else item
     if not isinstance(item, slice):
         return reshape(item, ()).to(x.type.device)
-    row = mul(iota(count=size, dtype=DType.int64, device=CPU_REF), _step(item))
-    if isinstance(start, Tensor):
-        start = reshape(start, ())
-        length = Tensor.full((), x.sizes[axis], dtype=DType.int64, device=CPU_REF)
-        row = add(row, where(start < 0, add(start, length), start))
-    elif start is not None:
-        row = add(row, Tensor.from_dim(_from_front(x.sizes[axis], _bound(start), "start index")))
-    return row.to(x.type.device)
+    step = _step(item)
+    first = _place(x, axis, 0 if start is None else start, "start index")
+    last = _place(x, axis, x.sizes[axis] if item.stop is None else item.stop, "stop index")
+    if size is not None:
+        count = floor_div(add(sub(last, first), step - 1), step)
+        declare_size(size, maximum(count, 0), "index: the declared size")
+    row = mul(iota(count=size, dtype=DType.int64, device=CPU_REF), step)
+    return add(row, first).to(x.type.device)
+
+
+def _place(x: Tensor, axis: int, bound: Any, what: str) -> Tensor:
+    """A bound counted from the front, as an int64 scalar on the host."""
+    if not isinstance(bound, Tensor):
+        return Tensor.from_dim(_from_front(x.sizes[axis], _bound(bound), what))
+    bound = reshape(bound, ())
+    return where(bound < 0, add(bound, Tensor.from_dim(x.sizes[axis])), bound)

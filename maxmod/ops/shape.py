@@ -21,6 +21,7 @@ from maxmod.dim import (
 from maxmod.errors import ArgumentError, OperandError, ShapeError
 from maxmod.op import Kind, Op, Operands, function, op
 from maxmod.operands import strong
+from maxmod.ops.late import declare_size
 from maxmod.rules import expect_int, normalize_axis, same_count
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
@@ -221,8 +222,19 @@ def broadcast_to(x: Tensor, shape: Iterable[Any], out_dims: Any = None) -> Tenso
     if isinstance(shape, Tensor):
         if out_dims is None:
             raise ArgumentError("broadcast_to: a tensor as shape needs out_dims.")
-        shape = out_dims if shape._value is not None else shape.to_numpy().tolist()
+        shape = _declared_sizes(x, shape, out_dims)
     return _broadcast(x, shape=shape)
+
+
+def _declared_sizes(x: Tensor, shape: Tensor, out_dims: Iterable[Any]) -> Sizes:
+    """Returns the sizes that a tensor holds: those declared, if it is known only at run time."""
+    if shape._value is None:
+        return tuple(shape.to_numpy().tolist())
+    sizes = as_sizes(out_dims, "broadcast_to: out_dims")
+    for axis, size in enumerate(sizes):
+        if size not in x.sizes:
+            declare_size(size, shape[axis], f"broadcast_to: size {axis} of out_dims")
+    return sizes
 
 
 # ---- slices ------------------------------------------------------------------------------------
@@ -507,10 +519,11 @@ def rebound_sizes(graph: ir.Graph, dims: Mapping[str, int]) -> dict[str, int]:
 
     Args:
         graph: The graph.
-        dims: The value of each name in the types of the inputs.
+        dims: The value of each name in the types of the inputs, and of what is known later.
 
     Returns:
-        The same, with the names that `rebind` introduces.
+        The same, with the names that `rebind` introduces. Sizes that depend on names that are not
+        known yet are left out.
 
     Raises:
         ShapeError: If a size is another one than was asserted.
@@ -521,13 +534,19 @@ def rebound_sizes(graph: ir.Graph, dims: Mapping[str, int]) -> dict[str, int]:
             continue
         attrs = node.kwargs
         for have, want in zip(node.inputs[0].type.sizes, attrs["shape"], strict=True):
+            if not _is_known(have, known):
+                continue
             if isinstance(want, SymbolicDim) and want.name not in known:
                 known[want.name] = evaluate(have, known)
-            elif evaluate(have, known) != evaluate(want, known):
+            elif _is_known(want, known) and evaluate(have, known) != evaluate(want, known):
                 text = f"rebind: expected {_valued(want, known)}, got {_valued(have, known)}."
                 where = f"\n  at {node.source}" if node.source else ""
                 raise ShapeError(f"{text} {attrs['message']}".rstrip() + where)
     return known
+
+
+def _is_known(size: Size, dims: Mapping[str, int]) -> bool:
+    return isinstance(size, int) or all(symbol.name in dims for symbol in size.parameters)
 
 
 def _valued(size: Size, dims: Mapping[str, int]) -> str:

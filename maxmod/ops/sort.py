@@ -13,6 +13,7 @@ from maxmod.errors import ArgumentError, DTypeError, ShapeError
 from maxmod.op import Kind, Op, function, op
 from maxmod.operands import strong
 from maxmod.ops.context import active_trace
+from maxmod.ops.late import declare_size
 from maxmod.ops.shape import transfer_to
 from maxmod.rules import expect_int, normalize_axis
 from maxmod.tensor import Tensor
@@ -193,6 +194,26 @@ def _select_boxes(
     return found
 
 
+def _number_of_boxes(op: Op, *types: TensorType) -> TensorType:
+    _expect_boxes(*types)
+    return TensorType.of(DType.int64, (), types[0].device)
+
+
+@op(Kind.OPAQUE, _number_of_boxes, name="count_boxes", upcasts=True)
+def _count_boxes(
+    xp: Any,
+    boxes: Tensor,
+    scores: Tensor,
+    max_output_boxes_per_class: Tensor,
+    iou_threshold: Tensor,
+    score_threshold: Tensor,
+) -> Tensor:
+    """The number of boxes that are kept; computed on the host."""
+    limits = (max_output_boxes_per_class, iou_threshold, score_threshold)
+    host = [array if xp is np else xp.asnumpy(array) for array in (boxes, scores)]
+    return xp.asarray(len(_kept_boxes(*host, *(limit.item() for limit in limits))), np.int64)
+
+
 def _kept_boxes(boxes: Any, scores: Any, most: int, overlap: float, least: float) -> Any:
     """Greedy choice by descending score, for each batch and class."""
     rows = []
@@ -253,6 +274,8 @@ def non_maximum_suppression(
     operands = [transfer_to(tensor, CPU_REF) for tensor in given]
     size = as_size(out_dim)
     if isinstance(size, int) or active_trace() is not None:
+        if not isinstance(size, int):
+            declare_size(size, _count_boxes(*operands), f"{_NMS}: out_dim")
         return transfer_to(_select_boxes(*operands, out_dim=size), device)
     _expect_boxes(*[tensor.type for tensor in operands])
     most, overlap, least = (tensor.item() for tensor in operands[2:])

@@ -33,6 +33,7 @@ class Sample:
         special: Whether NaN and infinities in the first operand are compared too.
         refuses: Whether dtypes that are not listed must be refused.
         ulps: How much more than once the result is rounded.
+        portable: Whether the static arguments fit every device.
     """
 
     make: Make
@@ -43,6 +44,7 @@ class Sample:
     special: bool = True
     refuses: bool = True
     ulps: int = 1
+    portable: bool = True
 
 
 def of_shapes(*shapes: tuple[int, ...]) -> Make:

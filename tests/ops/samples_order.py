@@ -194,5 +194,13 @@ SAMPLES = {
     ],
     "top_k": [Sample(of_shapes(shape), chosen(True), attrs) for shape, attrs in _CHOICES],
     "bottom_k": [Sample(of_shapes(shape), chosen(False), attrs) for shape, attrs in _CHOICES],
+    "count_boxes": [
+        Sample(
+            _boxes,
+            lambda *arrays: np.array(len(suppressed(*arrays))),
+            dtypes=FLOATS,
+            special=False,
+        )
+    ],
     "select_boxes": [Sample(_boxes, suppressed, _number_kept, FLOATS, special=False)],
 }

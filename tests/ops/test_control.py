@@ -6,15 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulated_cuda import emulated_cuda
+from helpers import tensor
 from ops.compiling import assert_compiles, sizes_of, type_of
 
+from maxmod import configure
 from maxmod import functional as F
 from maxmod.backends.devices import Accelerator, Device
+from maxmod.compiled import compile_function
 from maxmod.device import CPU_REF
 from maxmod.dtype import DType
+from maxmod.engine import InferenceSession
 from maxmod.errors import ArgumentError, DTypeError, LazyError, ShapeError, TraceError
+from maxmod.graph import Graph, ops
+from maxmod.graph.ops import random as graph_random
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.tensor_type import BufferType, TensorType
 
 X = Tensor([1.0, 2.0])
 TRUE, FALSE = Tensor(True, dtype=DType.bool), Tensor(False, dtype=DType.bool)
@@ -65,12 +72,124 @@ def test_cond_errors() -> None:
         F.cond(TRUE, [X.type], lambda: 1.0, raises)
 
 
-def test_a_graph_has_no_branches_on_data() -> None:
-    def fn(x: Tensor) -> Any:
-        return F.cond(F.sum(x)[0] > 0, [x.type], lambda: x, lambda: -x)
+W = Tensor([10.0, 20.0, 30.0])
 
-    with pytest.raises(TraceError, match="cond: pred depends on data .* Hint: F.where selects"):
+
+def _halved_or_negated(x: Tensor) -> Any:
+    return F.cond(F.sum(x)[0] > 3, [x.type], lambda: x / 2 + W, lambda: -x)[0] + 1
+
+
+def test_a_graph_branches_on_data() -> None:
+    model = assert_compiles(
+        _halved_or_negated,
+        (type_of(3),),
+        (np.array([1, 2, 3], np.float32),),
+        (np.array([1, -2, 3], np.float32),),
+    )
+    assert "graph then(%arg0: float32[3], %arg1: float32[3])" in str(model.graph)
+    assert "types=[float32[3]]" in str(model.graph)
+
+
+def test_branches_see_names_of_sizes_and_each_result_is_apart() -> None:
+    def fn(x: Tensor) -> Any:
+        return F.cond(
+            F.max(x)[0] > 0,
+            [x.type] * 2,
+            lambda: (x, x),
+            lambda: (x, F.concat([x, x])[x.shape[0] :]),
+        )
+
+    model = assert_compiles(
+        fn, (type_of("n"),), (np.ones(3, np.float32),), (-np.ones(4, np.float32),)
+    )
+    argument = Tensor([1.0, 2.0])
+    first, second = model(argument)
+    first[0] = Tensor(7.0)
+    assert argument.to_numpy().tolist() == second.to_numpy().tolist() == [1, 2]
+
+
+def test_branches_of_a_graph_must_have_one_type() -> None:
+    def fn(x: Tensor) -> Any:
+        return F.cond(F.sum(x)[0] > 0, [type_of("m")], lambda: x, lambda: x[1:])
+
+    with pytest.raises(ShapeError, match=r"cond: result 0 depends on the branch: float32\[n\] or"):
         sizes_of(fn, type_of("n"))
+    with pytest.raises(ArgumentError, match="cond: expected 2 results, got 1"):
+        sizes_of(lambda x: F.cond(x[0] > 0, [x.type] * 2, lambda: x, lambda: x), type_of("n"))
+
+
+def test_a_branch_in_a_loop_in_a_graph() -> None:
+    def fn(x: Tensor) -> Any:
+        def body(x: Tensor, i: Tensor) -> Any:
+            (y,) = F.cond(F.max(x)[0] > 10, [x.type], lambda: x + 100, lambda: x * W)
+            return y, i + 1
+
+        start = Tensor(0, dtype=DType.int64, device=CPU_REF)
+        return F.while_loop((x, start), lambda x, i: F.sum(x)[0] < 100, body)
+
+    assert_compiles(fn, (type_of(3),), (np.ones(3, np.float32),), (np.full(3, 50, np.float32),))
+
+
+def test_a_branch_cannot_change_a_buffer() -> None:
+    def fn(x: Tensor) -> Any:
+        return F.cond(x[0] > 0, None, lambda: F.buffer_store(x, x + 1), lambda: None)
+
+    with pytest.raises(TraceError, match="a branch or a loop .* cannot change a buffer"):
+        sizes_of(fn, BufferType(DType.float32, ["n"], CPU_REF))
+
+
+def test_random_numbers_after_a_branch_are_others() -> None:
+    def fn(x: Tensor) -> Any:
+        graph_random.set_seed(3)
+        kind = {"dtype": DType.float32, "device": CPU_REF}
+        (y,) = F.cond(
+            x[0] > 0, [type_of(4)], lambda: F.uniform([4], **kind), lambda: F.normal([4], **kind)
+        )
+        return y, F.uniform([4], **kind)
+
+    y, z = compile_function(fn, [type_of(1)], name="f", parameters={})(Tensor([1.0]))
+    assert y.to_numpy().tolist() != z.to_numpy().tolist()
+
+
+@pytest.mark.parametrize("switch", [{"compile": False}, {"noopt": True}, {"check": True}])
+def test_branches_with_every_switch(switch: dict[str, Any]) -> None:
+    with configure(**switch):
+        assert_compiles(_halved_or_negated, (type_of(3),), (np.array([1, 2, 3], np.float32),))
+
+
+def test_branches_on_an_accelerator() -> None:
+    with emulated_cuda() as (device, _):
+        x = Tensor([1.0, 2.0, 3.0], dtype=DType.float32, device=device)
+
+        def fn(x: Tensor) -> Any:
+            (y,) = F.cond(F.sum(x)[0] > 3, [x.type], lambda: x * x, lambda: -x)
+            return F.while_loop(y + 1, lambda y: F.max(y)[0] < 50, lambda y: y + y)
+
+        (found,) = compile_function(fn, [x.type], name="f", parameters={})(x)
+        assert found.device == device
+        assert found.to(CPU_REF).to_numpy().tolist() == [16, 40, 80]
+
+
+def test_branches_of_a_graph_that_is_built() -> None:
+    with Graph("g", input_types=[type_of(3)]) as graph:
+        x = graph.inputs[0].tensor
+        limit = ops.constant(3.0, DType.float32, CPU_REF)
+        (y,) = ops.cond(
+            ops.sum(x)[0] > limit,
+            [x.type],
+            lambda: x * ops.constant_external("w", type_of(3)),
+            lambda: x.flatten() - limit,
+        )
+        graph.output(
+            y, *ops.while_loop(y, lambda y: ops.max(y)[0] < 50, lambda y: y.rebind([3]) * y)
+        )
+    model = InferenceSession().load(graph, weights_registry={"w": W})
+    first, second = model(Tensor([2.0, 2.0, 2.0]))
+    assert first.to_numpy().tolist() == [20, 40, 60]
+    assert second.to_numpy().tolist() == [20, 40, 60]
+    first, second = model(Tensor([1.0, 0.0, -1.0]))
+    assert first.to_numpy().tolist() == [-2, -3, -4]
+    assert second.to_numpy().tolist() == [16, 81, 256]
 
 
 def test_a_branch_on_a_known_value_can_be_traced() -> None:
@@ -120,12 +239,134 @@ def test_while_loop_errors() -> None:
         F.while_loop(1.0, lambda x: True, lambda x: x)
 
 
-def test_a_graph_has_no_loops() -> None:
+def test_a_graph_loops_on_data() -> None:
     def fn(x: Tensor) -> Any:
         return F.while_loop(x, lambda x: F.sum(x)[0] < 100, lambda x: x * 2.0)
 
-    with pytest.raises(TraceError, match="while_loop: the condition .* a Python loop with a fixed"):
+    calls = [np.ones(3, np.float32)], [np.full(5, 100, np.float32)]
+    model = assert_compiles(fn, (type_of("n"),), *calls)
+    assert "graph condition(%arg0: float32[n])" in str(model.graph)
+
+
+def test_a_loop_whose_condition_is_known_is_unrolled() -> None:
+    rounds = iter([True, True, False])
+    model = compile_function(
+        lambda x: F.while_loop(x, lambda x: next(rounds), lambda x: x * 2.0),
+        [type_of("n")],
+        name="f",
+        parameters={},
+    )
+    assert model(Tensor([3.0]))[0].item() == 12
+    assert "loop" not in str(model.graph)
+
+
+def test_a_loop_of_a_graph_keeps_its_types() -> None:
+    def fn(x: Tensor) -> Any:
+        return F.while_loop(x, lambda x: x[0] < 3, lambda x: F.concat([x, x]))
+
+    with pytest.raises(ShapeError, match="while_loop: result 0 has another type"):
         sizes_of(fn, type_of("n"))
+    with pytest.raises(ShapeError, match="while_loop: the condition: expected a scalar"):
+        sizes_of(lambda x: F.while_loop(x, lambda x: x < 3, lambda x: x), type_of("n"))
+
+
+# ---- sizes that are known when a graph runs -----------------------------------------------------
+
+KEPT = type_of("n")
+SCALAR = type_of(dtype=DType.int64)
+BOUND = np.array(2, np.int64)
+LINE = np.array([1, 0, 2, 0, 3], np.float32)
+LATE: dict[str, tuple[Any, Any, list[Any]]] = {
+    "nonzero": (lambda x: F.nonzero(x, "k"), (KEPT,), [(LINE,), (LINE[:2],), (LINE[1:2],)]),
+    "nonzero in other sizes": (
+        lambda x: F.gather(x, F.nonzero(x, "k").reshape([-1]), 0) * 2 + F.sum(x),
+        (KEPT,),
+        [(LINE,), (LINE[:2],)],
+    ),
+    "two names": (
+        lambda x: F.concat(
+            [F.flatten(F.nonzero(x, "k")), F.flatten(F.nonzero(x - F.max(x), "m")) * 10]
+        ),
+        (KEPT,),
+        [(LINE,), (LINE[:3],)],
+    ),
+    "masked_scatter": (
+        lambda x, y: F.masked_scatter(x, x > 1, y, "k"),
+        (KEPT, type_of("m")),
+        [(LINE, LINE[:2] + 7)],
+    ),
+    "arange": (
+        lambda stop: F.arange(0, stop, 3, out_dim="k", dtype=DType.int64, device=CPU_REF),
+        (SCALAR,),
+        [(np.array(n, np.int64),) for n in (7, 6, 0, -4)],
+    ),
+    "arange of floats": (
+        lambda stop: F.arange(1, stop, 0.5, out_dim="k", dtype=DType.float32, device=CPU_REF),
+        (type_of(),),
+        [(np.float32(2.75),), (np.float32(1.0),)],
+    ),
+    "slice": (lambda x, i: x[(slice(i, None), "k"),], (KEPT, SCALAR), [(LINE, BOUND)]),
+    "slice from the end": (lambda x, i: x[(slice(-i, -1), "k"),], (KEPT, SCALAR), [(LINE, BOUND)]),
+    "repeat_interleave": (
+        lambda x, n: F.repeat_interleave(x, n, 0, "k"),
+        (KEPT, type_of("n", dtype=DType.int64)),
+        [(LINE, np.array([1, 2, 0, 1, 3])), (LINE[:2], np.array([0, 0]))],
+    ),
+    "broadcast_to": (
+        lambda x, n: F.broadcast_to(x, n, ["a", "n"]) + 1,
+        (KEPT, type_of(2, dtype=DType.int64)),
+        [(LINE, np.array([3, 5]))],
+    ),
+    "non_maximum_suppression": (
+        lambda x, y: F.non_maximum_suppression(
+            x, y, Tensor(2, dtype=DType.int64), Tensor(0.5), Tensor(0.5)
+        ),
+        (type_of(1, "n", 4), type_of(1, 1, "n")),
+        [(np.arange(20, dtype=np.float32).reshape(1, 5, 4), LINE.reshape(1, 1, 5))],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_names_that_get_their_value_at_run_time(name: str) -> None:
+    fn, types, calls = LATE[name]
+    model = assert_compiles(fn, types, *calls)
+    before = model.stats.programs
+    model(*(tensor(np.asarray(array)) for array in calls[0]))
+    assert model.stats.programs == before
+    with configure(compile=False):
+        assert_compiles(fn, types, *calls)
+    with emulated_cuda(), configure(check=True):
+        assert_compiles(fn, types, *calls)
+
+
+def test_sizes_that_are_known_late_end_in_a_branch() -> None:
+    def fn(x: Tensor) -> Any:
+        def positions() -> Tensor:
+            return F.sum(F.flatten(F.nonzero(x, "k")))
+
+        zero = Tensor([0], dtype=DType.int64, device=CPU_REF)
+        return F.cond(F.sum(x)[0] > 3, [zero.type], positions, lambda: zero)
+
+    assert_compiles(fn, (KEPT,), (LINE,), (LINE[:2],))
+
+
+def test_a_name_has_one_value() -> None:
+    model = compile_function(lambda x: F.nonzero(x, "n"), [KEPT], name="f", parameters={})
+    assert model(Tensor([1.0, 2.0])).shape == [2, 1]
+    with pytest.raises(ShapeError, match="nonzero: out_dim is 5, but the data says 3"):
+        model(tensor(LINE))
+
+
+def test_sizes_that_disagree_later() -> None:
+    def fn(x: Tensor, y: Tensor) -> Tensor:
+        kept = F.gather(x, F.nonzero(x, "k").reshape([-1]), 0)
+        return kept + F.rebind(y, ["k"], message="as many as are kept")
+
+    model = compile_function(fn, [KEPT, type_of("m")], name="f", parameters={})
+    assert model(tensor(LINE), tensor(LINE[:3])).to_numpy().tolist() == [2, 2, 5]
+    with pytest.raises(ShapeError, match="out_dim is 5, but the data says 3"):
+        model(tensor(LINE), tensor(LINE))
 
 
 # ---- side_stream and print ---------------------------------------------------------------------

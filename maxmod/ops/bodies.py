@@ -1,0 +1,148 @@
+"""Ops that run graphs: a branch and a loop whose conditions are known when they run.
+
+The functions that a user gives are traced to graphs of their own, which are static arguments of the
+op. What they use of the graph around them becomes an operand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from maxmod import backends, ir
+from maxmod.dim import Size, SymbolicDim
+from maxmod.op import Kind, Op, interpreter, op
+from maxmod.operands import strong
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+from maxmod.trace import Tracer
+
+
+def listed_results(name: str, made: Any) -> list[Tensor]:
+    """Lists what a function returned: nothing, one tensor, or several."""
+    if made is None:
+        return []
+    if isinstance(made, Iterable) and not isinstance(made, Tensor):
+        return [strong(name, item) for item in made]
+    return [strong(name, made)]
+
+
+def _declared(op: Op, *operands: TensorType, types: tuple[TensorType, ...], **attrs: Any) -> Any:
+    return types
+
+
+def _run_graph(graph: ir.Graph, arrays: Sequence[Any], sizes: Any) -> list[Any]:
+    def run(op: Op, arrays: Any, attrs: Any, types: Any) -> Any:
+        return backends.get(types[0].device).run(op, arrays, attrs, types)
+
+    return ir.interpret(graph, run, arrays, {}, dict(sizes))
+
+
+def _apart(xp: Any, results: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+    """Copies results that share memory with operands or with each other."""
+    apart: list[Any] = []
+    for result in results:
+        shared = any(xp.may_share_memory(result, other) for other in (*others, *apart))
+        apart.append(result.copy() if shared else result)
+    return apart
+
+
+@op(Kind.OPAQUE, _declared)
+def branch(
+    xp: Any,
+    operands: Sequence[Tensor],
+    then: ir.Graph,
+    otherwise: ir.Graph,
+    sizes: tuple[tuple[str, Size], ...],
+    types: tuple[TensorType, ...],
+) -> list[Tensor]:
+    """Runs one of two graphs.
+
+    Args:
+        operands: A bool scalar, then the inputs of both graphs.
+        then: What is run if it is true.
+        otherwise: What is run if it is false.
+        sizes: (name, value) of the names in the graphs.
+        types: The types of the results.
+    """
+    condition, *arrays = operands
+    chosen = then if bool(condition) else otherwise
+    return _apart(xp, _run_graph(chosen, arrays, sizes), arrays)
+
+
+@op(Kind.OPAQUE, _declared)
+def loop(
+    xp: Any,
+    operands: Sequence[Tensor],
+    condition: ir.Graph,
+    body: ir.Graph,
+    sizes: tuple[tuple[str, Size], ...],
+    types: tuple[TensorType, ...],
+) -> list[Tensor]:
+    """Runs a graph on its own results as long as another one gives true.
+
+    Args:
+        operands: The first values, then the other inputs of both graphs.
+        condition: Gives a bool scalar.
+        body: Gives the next values.
+        sizes: (name, value) of the names in the graphs.
+        types: The types of the values.
+    """
+    values, others = list(operands[: len(types)]), list(operands[len(types) :])
+    while bool(_run_graph(condition, [*values, *others], sizes)[0]):
+        values = _run_graph(body, [*values, *others], sizes)
+    return _apart(xp, values, operands)
+
+
+class Bodies:
+    """Traces functions to graphs that take the same inputs.
+
+    Args:
+        name: Of the calling op, for messages.
+        tracer: What is being traced around them.
+        types: The types of the arguments of the functions.
+    """
+
+    def __init__(self, name: str, tracer: Tracer, types: Sequence[TensorType] = ()) -> None:
+        self.name = name
+        self.tracer = tracer
+        self.captured: dict[ir.Value, ir.Value] = {}
+        self.arguments = [ir.Value(type) for type in types]
+        self.bodies: list[tuple[str, Tracer, list[Tensor]]] = []
+        self.seed = tracer.seed
+
+    def trace(self, what: str, fn: Callable[..., Any]) -> list[Tensor]:
+        """Runs a function on symbolic tensors and returns what it returns."""
+        inner = self.tracer.nested(self.captured, self.arguments)
+        with interpreter(inner):
+            made = fn(*(inner.known(value) for value in self.arguments))
+            results = listed_results(self.name, made)
+        self.bodies.append((what, inner, results))
+        if inner.seed is not None and inner.seed != self.seed:  # later numbers are others
+            self.tracer.seed = max(inner.seed, self.tracer.seed or 0)
+        return results
+
+    def graphs(self) -> list[ir.Graph]:
+        """Returns the graph of each function."""
+        lifted = [[inner.lift(t) for t in results] for _, inner, results in self.bodies]
+        inputs = (*self.arguments, *self.captured.values())
+        return [
+            ir.Graph(what, inputs, {}, inner.constants, tuple(inner.nodes), tuple(outputs))
+            for (what, inner, _), outputs in zip(self.bodies, lifted, strict=True)
+        ]
+
+    def operands(self) -> list[Tensor]:
+        """Returns what the graphs use of what is around them, to be given after the arguments."""
+        return [self.tracer.known(value) for value in self.captured]
+
+    def sizes(self) -> tuple[tuple[str, Size], ...]:
+        """Returns the names of sizes in the graphs that have a value outside."""
+        names: dict[str, None] = {}
+        late: set[str | None] = set()
+        for value in (*self.arguments, *self.captured.values()):
+            names.update((symbol.name, None) for symbol in value.type.parameters)
+        for _, inner, _ in self.bodies:
+            for node in inner.nodes:
+                late.add(ir.late_name(node.op, node.kwargs))
+                names.update(dict.fromkeys(sorted(ir.mentioned_names(node) - late)))
+        return tuple((name, SymbolicDim(name)) for name in names)

@@ -1,0 +1,50 @@
+"""Sizes that are known only when a graph runs: a name gets its value from a number in the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from maxmod.dim import Size, SymbolicDim
+from maxmod.dtype import DType
+from maxmod.errors import ShapeError
+from maxmod.op import Kind, Op, call, op
+from maxmod.ops.context import active_trace
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+
+
+def _bound(op: Op, count: TensorType, *, size: Size, reason: str) -> TensorType:
+    if count.dtype is not DType.int64 or count.sizes:
+        raise ShapeError(f"{reason}: the size {size}: expected int64[], got {count.short()}.")
+    return count
+
+
+@op(Kind.OPAQUE, _bound, binds="size")
+def bind_size(xp: Any, count: Tensor, size: Size, reason: str) -> Tensor:
+    """The number itself, which is the value of the name `size` from then on.
+
+    A name that has a value already must have the same one.
+
+    Args:
+        count: int64 scalar.
+        size: The name.
+        reason: What the error says.
+
+    Raises:
+        ValueError: If the name has another value.
+    """
+    if int(count) != size or int(count) < 0:
+        raise ShapeError(f"{reason} is {size}, but the data says {int(count)}.")
+    return count
+
+
+def declare_size(size: Size, count: Tensor, reason: str) -> None:
+    """In a trace, makes `size` stand for the value of an integer with one element, if it is a name.
+
+    Args:
+        size: The declared size; a number is left to be checked by the op that uses it.
+        count: int64 with one element.
+        reason: What is declared, for the error: `nonzero: out_dim`.
+    """
+    if isinstance(size, SymbolicDim) and active_trace() is not None:
+        bind_size(call("reshape", count.cast(DType.int64), ()), size=size, reason=reason)
