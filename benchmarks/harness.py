@@ -5,8 +5,9 @@ How it is measured:
 - All contenders run in one process on the same 64-byte aligned arrays, and take turns in rounds, so
   that a neighbour who loads the machine hits all of them alike. Compare within one run only.
 - Every result is compared with that of NumPy before anything is timed.
-- Before each turn the process sleeps: idle threads of OpenBLAS and OpenMP spin for up to 25 ms
-  after their last work, and would slow the next contender. Then a call is made that does not count.
+- Before each turn the process sleeps: idle threads of OpenBLAS spin for 100 ms after their last
+  work and take a core from the next contender (a kernel of 0.11 ms took 0.33 ms within 100 ms of a
+  product by NumPy). Then calls are made that do not count, until the cores are awake again.
 - A call that takes less than a millisecond is repeated in a loop and divided. Results are dropped
   at once, so that libraries which keep memory can use it again.
 - Reported are the median and the best of all samples.
@@ -40,7 +41,8 @@ from typing import Any
 
 import numpy as np
 
-SETTLE_S = 0.04  # longer than the threads of OpenBLAS spin: 2^26 ticks, 25 ms at 2.7 GHz
+SETTLE_S = 0.15  # longer than the threads of OpenBLAS spin: 2^28 ticks, 103 ms at 2.6 GHz
+WARM_S = 4e-3  # after a pause, the first milliseconds are up to ten times slower
 SAMPLE_S = 1e-3  # shorter calls are repeated in a loop until it takes about this long
 TURN_S = 0.1  # what one contender gets in one round, and at least one sample
 TURN_SAMPLES = 10
@@ -221,7 +223,11 @@ def _calls_in_a_sample(timer: timeit.Timer) -> int:
 
 
 def _turn(timer: timeit.Timer, number: int) -> list[float]:
-    timer.timeit(number)
+    start = time.perf_counter()
+    while True:
+        timer.timeit(number)
+        if time.perf_counter() - start >= WARM_S:
+            break
     found: list[float] = []
     end = time.perf_counter() + TURN_S
     while not found or (len(found) < TURN_SAMPLES and time.perf_counter() < end):

@@ -173,35 +173,36 @@ static void mm_many_rows(const mm_args shared, int64_t rows, int64_t columns, in
 
 #if MM_RIGHT_BY_DEPTH
 
-// sums[r * sums_row + c] for `rows` rows of `left` and `columns` columns of the right operand.
+// sums[r * sums_row + c] for `rows` rows of `left` and `columns` columns of the right operand. Each
+// sum is made of `parts` sums of vectors: one row needs two of them to hide the latency of an
+// addition, and reads a single stream, which the memory likes best.
 MM_INLINE void mm_dots(
-    const mm_args g, const int rows, const int columns, int64_t depth, int64_t n,
+    const mm_args g, const int rows, const int columns, const int parts, int64_t depth, int64_t n,
     const float *left, int64_t left_row, float *sums, int64_t sums_row)
 {
-    mm_vec sum[MM_FEW_GROUP][4];
+    mm_vec sum[MM_FEW_GROUP][4] = {{{0}}};
     const MM_RIGHT_TYPE *right[4];
     _Pragma("GCC unroll 4") for (int c = 0; c < columns; c++)
-    {
         right[c] = mm_right(g, 0, n + c);
-        _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
-            sum[r][c] = (mm_vec){0};
-    }
     int64_t k = 0;
-    for (; k + MM_LANES <= depth; k += MM_LANES) {
-        mm_vec b[4];
-        _Pragma("GCC unroll 4") for (int c = 0; c < columns; c++)
-            b[c] = MM_RIGHT_VEC(right[c] + k);
-        _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
+    for (; k + parts * MM_LANES <= depth; k += parts * MM_LANES) {
+        _Pragma("GCC unroll 4") for (int p = 0; p < parts; p++)
         {
-            const mm_vec a = mm_vec_load(left + r * left_row + k);
+            mm_vec b[4];
             _Pragma("GCC unroll 4") for (int c = 0; c < columns; c++)
-                sum[r][c] += a * b[c];
+                b[c] = MM_RIGHT_VEC(right[c] + k + p * MM_LANES);
+            _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
+            {
+                const mm_vec a = mm_vec_load(left + r * left_row + k + p * MM_LANES);
+                _Pragma("GCC unroll 4") for (int c = 0; c < columns; c++)
+                    sum[r][c + p] += a * b[c];
+            }
         }
     }
-    if (k < depth) {
+    for (; k < depth; k += MM_LANES) {
         _Pragma("GCC unroll 4") for (int c = 0; c < columns; c++)
         {
-            const mm_vec b = mm_right_part(right[c] + k, depth - k);
+            const mm_vec b = mm_right_part(right[c] + k, mm_least(MM_LANES, depth - k));
             _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
                 sum[r][c] += mm_vec_load(left + r * left_row + k) * b;
         }
@@ -209,9 +210,9 @@ MM_INLINE void mm_dots(
     _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
     {
         float four[4];
-        for (int c = columns; c < 4; c++)
-            sum[r][c] = (mm_vec){0};
         mm_sums_of_lanes(sum[r], four);
+        if (parts > 1)
+            four[0] = (four[0] + four[1]) + (four[2] + four[3]);
         memcpy(sums + r * sums_row, four, columns * sizeof(float));
     }
 }
@@ -221,25 +222,20 @@ static void mm_dots_of_rows(
     int64_t left_row, float *sums, int64_t sums_row)
 {
     for (int64_t c = 0; c < wide;) {
-        const int step = wide - c >= 4 ? 4 : 1;
+        const int step = rows > 1 && wide - c >= 4 ? 4 : 1;
         for (int64_t r = 0; r < rows;) {
+            const int height = step == 1 ? 1 : rows - r >= 4 ? 4 : rows - r >= 2 ? 2 : 1;
             const float *const a = left + r * left_row;
             float *const out = sums + r * sums_row + c;
-            const int height = rows - r >= 4 ? 4 : rows - r >= 2 ? 2 : 1;
-#define MM_CALL(R, C) mm_dots(g, R, C, depth, n + c, a, left_row, out, sums_row)
-            if (step == 4) {
-                if (height == 4)
-                    MM_CALL(4, 4);
-                else if (height == 2)
-                    MM_CALL(2, 4);
-                else
-                    MM_CALL(1, 4);
-            } else {
-                for (int i = 0; i < height; i++)
-                    mm_dots(
-                        g, 1, 1, depth, n + c, a + i * left_row, left_row, out + i * sums_row,
-                        sums_row);
-            }
+#define MM_CALL(R, C, P) mm_dots(g, R, C, P, depth, n + c, a, left_row, out, sums_row)
+            if (step == 1)
+                MM_CALL(1, 1, 2);
+            else if (height == 4)
+                MM_CALL(4, 4, 1);
+            else if (height == 2)
+                MM_CALL(2, 4, 1);
+            else
+                MM_CALL(1, 4, 1);
 #undef MM_CALL
             r += height;
         }
@@ -318,7 +314,8 @@ static void mm_dots_of_rows(
 
 static void mm_few_rows(const mm_args shared, int64_t rows, int64_t columns, int64_t depth)
 {
-    const int64_t left_row = mm_round_up(depth, MM_LANES);
+    // Rows a power of two apart would share the same few places of the first-level cache.
+    const int64_t left_row = mm_round_up(depth, MM_LANES) + MM_LANES;
     float *const left = mm_new_floats(rows * left_row);
     for (int64_t r = 0; r < rows; r++) {
         const mm_at at = mm_place(shared, r);
