@@ -1,5 +1,7 @@
 """Index expressions: affine functions of loop variables, with sizes that may be symbolic.
 
+A variable is a loop, or a position that is data: an integer that the kernel reads or computes.
+
 A view never moves data in a kernel: it changes the index at which its operand is read. Indices stay
 affine through permute, broadcast and slice. Through reshape they stay affine where the loop
 variables line up with the axes; where one variable straddles two axes, `SplitNeeded` asks the
@@ -27,6 +29,22 @@ class Loop:
     extent: Size
 
 
+@dataclass(frozen=True, slots=True)
+class Indirect:
+    """A position that is data: instruction `number` of the kernel, from 0 to `extent` - 1."""
+
+    number: int
+    extent: Size
+
+    @property
+    def name(self) -> str:
+        """The C variable of the instruction."""
+        return f"t{self.number}"
+
+
+Variable = Loop | Indirect
+
+
 class SplitNeeded(Exception):
     """Asks to replace loop `loop` by two loops of `extent // inner` and `inner` steps."""
 
@@ -38,9 +56,9 @@ class SplitNeeded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """`const + sum(factor * loop)`; `terms` holds (loop, factor) with factors other than 0."""
+    """`const + sum(factor * variable)`; `terms` holds (variable, factor), factors other than 0."""
 
-    terms: tuple[tuple[Loop, Size], ...] = ()
+    terms: tuple[tuple[Variable, Size], ...] = ()
     const: Size = 0
 
     def __add__(self, other: Index) -> Index:
@@ -49,6 +67,11 @@ class Index:
             factors[loop] = as_size(factors.get(loop, 0) + factor)
         terms = tuple((loop, factor) for loop, factor in factors.items() if factor != 0)
         return Index(terms, as_size(self.const + other.const))
+
+    @property
+    def data(self) -> tuple[int, ...]:
+        """The instructions that give its positions that are data."""
+        return tuple(v.number for v, _ in self.terms if isinstance(v, Indirect))
 
     def scaled(self, factor: Size) -> Index:
         """Returns the index times a size."""
@@ -59,13 +82,17 @@ class Index:
 
     def factor(self, loop: Loop) -> Size:
         """Returns the factor of a loop variable, 0 if it does not occur."""
-        return dict(self.terms).get(loop, 0)
+        for variable, factor in self.terms:
+            if variable == loop:
+                return factor
+        return 0
 
     def substituted(self, values: dict[Loop, Index]) -> Index:
         """Returns the index with loop variables replaced."""
         result = Index((), self.const)
-        for loop, factor in self.terms:
-            result = result + values.get(loop, Index(((loop, 1),))).scaled(factor)
+        for variable, factor in self.terms:
+            new = values.get(variable) if isinstance(variable, Loop) else None
+            result = result + (Index(((variable, 1),)) if new is None else new).scaled(factor)
         return result
 
     def render(self, size: Callable[[Size], str]) -> str:
@@ -197,17 +224,19 @@ def _divmod(index: Index, divisor: Size) -> tuple[Index, Index]:
         whole = whole + Index((), as_size(as_dim(index.const) // as_dim(divisor)))
     else:
         rest = rest + Index((), index.const)
-    if _is_below(rest, divisor):
+    if is_below(rest, divisor):
         return whole, rest
     for loop, factor in rest.terms:
+        if not isinstance(loop, Loop):
+            continue
         inner = as_size(as_dim(divisor) // as_dim(factor)) if _divides(factor, divisor) else 0
         if inner not in (0, 1) and _divides(inner, loop.extent) and inner != loop.extent:
             raise SplitNeeded(loop, inner)
     raise Unfusable(f"{index.render(str)} cannot be divided by {divisor}")
 
 
-def _is_below(index: Index, bound: Size) -> bool:
-    """True if the index is certainly smaller than the bound (all factors are positive)."""
+def is_below(index: Index, bound: Size) -> bool:
+    """True if an index whose factors are positive is certainly smaller than the bound."""
     highest: Any = index.const
     for loop, factor in index.terms:
         if isinstance(factor, int) and factor < 0:

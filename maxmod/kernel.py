@@ -94,6 +94,9 @@ class KernelSource:
         launch: Grid rule, for CUDA.
         options: Extra compiler options.
         symbols: Names of the sizes that the integer arguments are, where `launch` mentions them.
+        has_flag: True if one more buffer follows, of one int64: the kernel sets it to 0, or to
+            something else if a position that it read was out of range. On the host only; what is
+            written then is of no use.
     """
 
     name: str
@@ -105,3 +108,4 @@ class KernelSource:
     launch: Launch = Launch()
     options: tuple[str, ...] = ()
     symbols: tuple[str, ...] = ()
+    has_flag: bool = False

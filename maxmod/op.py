@@ -64,6 +64,10 @@ class Op:
             `{index}` (SOURCE only) the row-major position of the element.
         view: For VIEW, `view(indices, x_type, out_type, **attrs)`: the position in the operand
             of the element at `indices` (see `maxmod.affine`); None if data must move.
+        position: For INDEX, `position(indices, read, *types, **attrs)`: where the element at
+            `indices` of the result stands in the first operand. `read(number, indices, size)` gives
+            an element of another operand, as a position on an axis of that size; negative ones
+            count from the end. None if a kernel cannot follow it.
         combine: For REDUCE, the elementwise op that joins two partial results.
         identity: For REDUCE, the value of an empty reduction, None if there is none.
         expand: For COMPOSITE, `expand(*tensors, **attrs)`: its definition in other ops.
@@ -86,6 +90,7 @@ class Op:
     prepare: Callable[..., dict[str, Any]] | None
     scalar: str | None
     view: Callable[..., Any] | None
+    position: Callable[..., Any] | None
     combine: str | None
     identity: float | None
     expand: Callable[..., Any] | None
@@ -117,6 +122,7 @@ def op(
     prepare: Callable[..., dict[str, Any]] | None = None,
     scalar: str | None = None,
     view: Callable[..., Any] | None = None,
+    position: Callable[..., Any] | None = None,
     combine: str | None = None,
     identity: float | None = None,
     expand: Callable[..., Any] | None = None,
@@ -152,6 +158,7 @@ def op(
             prepare=prepare,
             scalar=scalar,
             view=view,
+            position=position,
             combine=combine,
             identity=identity,
             expand=expand,

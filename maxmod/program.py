@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from maxmod import backends, config, ir, log
-from maxmod.backends.base import Backend, Kernel
+from maxmod.backends.base import Backend, Kernel, Launch
 from maxmod.compiler.memory import MemoryPlan, is_planned, plan_memory
 from maxmod.compiler.schedule import RunKernel, RunOp, Schedule
 from maxmod.device import DeviceRef
+from maxmod.dim import evaluate
 from maxmod.errors import CompileError
 from maxmod.op import Kind
 from maxmod.tensor_type import TensorType
@@ -65,6 +68,7 @@ class Program:
         self._backend = backend
         self._device = device
         self._kernels = kernels
+        self._sources = plan.kernels
         self._dims = dict(dims)
         self._inputs = plan.inputs
         self._outputs = plan.outputs
@@ -117,8 +121,12 @@ class Program:
                 self._fresh.append((slot, self._backend.allocator(type)))
 
     def _kernel_action(self, step: RunKernel) -> Action:
+        if any(evaluate(size, self._dims) == 0 for size in step.nonempty):
+            return self._group_action(step)
         scalars = [self._dims[name] for name in step.symbols]
-        launch = self._kernels[step.kernel].bind(len(step.inputs) + len(step.outputs), scalars)
+        has_flag = self._sources[step.kernel].has_flag
+        count = len(step.inputs) + len(step.outputs)
+        launch = self._kernels[step.kernel].bind(count + has_flag, scalars)
         dynamic = []
         for position, slot in enumerate((*step.inputs, *step.outputs)):
             array = self._template[slot] if slot in self._static else None
@@ -132,6 +140,31 @@ class Program:
             for position, slot in dynamic:
                 fill(position, slots[slot])
             launch()
+
+        return self._flagged(step, launch, count, run) if has_flag else run
+
+    def _flagged(self, step: RunKernel, launch: Launch, count: int, action: Action) -> Action:
+        """Runs the ops of a kernel that met a position out of range: one of them refuses it."""
+        flag = np.zeros(1, np.int64)
+        launch.keep(count, flag)
+        again = self._group_action(step)
+
+        def run(slots: list[Any]) -> None:
+            action(slots)
+            if flag[0]:
+                again(slots)
+
+        return run
+
+    def _group_action(self, step: RunKernel) -> Action:
+        """Runs the ops of a kernel one by one."""
+        graph = step.group.as_graph("group")
+
+        def run(slots: list[Any]) -> None:
+            arrays = [slots[slot] for slot in step.inputs]
+            results = ir.interpret(graph, self._backend.run, arrays, {}, self._dims)
+            for slot, result in zip(step.outputs, results):
+                slots[slot][...] = result
 
         return run
 

@@ -426,6 +426,22 @@ MM_INLINE float mm_cast_float16(double x)
     return mm_load_float16(mm_store_float16(mm_round_to_odd(x)));
 }
 
+// ---- positions that are data -------------------------------------------------------------------
+
+MM_INLINE int64_t mm_clipped_u64(uint64_t x)
+{
+    return x >> 63 ? 0x7fffffffffffffffll : (int64_t)x;
+}
+
+// The place of an element on an axis; negative ones count from the end. What is out of range becomes
+// the nearest element, so that nothing else is ever read.
+MM_INLINE int64_t mm_position(int64_t at, int64_t size)
+{
+    at = at < 0 ? at + size : at;
+    at = at < size ? at : size - 1;
+    return at < 0 ? 0 : at;
+}
+
 // ---- random numbers ----------------------------------------------------------------------------
 
 // Word number `index` of numpy.random.Philox(key=seed).random_raw: Philox 4x64 with 10 rounds.

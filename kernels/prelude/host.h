@@ -713,6 +713,28 @@ MM_INLINE void mm_fence(void)
 #endif
 }
 
+// ---- positions that are data -------------------------------------------------------------------
+
+MM_INLINE int64_t mm_clipped_u64(uint64_t x)
+{
+    return x >> 63 ? INT64_MAX : (int64_t)x;
+}
+
+// The place of an element on an axis; negative ones count from the end. What is out of range becomes
+// the nearest element, so that nothing else is ever read.
+MM_INLINE int64_t mm_position(int64_t at, int64_t size)
+{
+    at = at < 0 ? at + size : at;
+    at = at < size ? at : size - 1;
+    return at < 0 ? 0 : at;
+}
+
+// Kernels report what is out of range, with a flag that is found as a sum.
+MM_INLINE int mm_is_outside(int64_t at, int64_t size)
+{
+    return (at < -size) | (at >= size);
+}
+
 // ---- random numbers ----------------------------------------------------------------------------
 
 // Word number `index` of numpy.random.Philox(key=seed).random_raw: Philox 4x64 with 10 rounds.

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from maxmod import ir
+from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.compiler.schedule import RunKernel, Schedule
 from maxmod.dim import Size, as_size
+from maxmod.op import Kind
 from maxmod.tensor_type import TensorType
 
 
@@ -37,13 +39,23 @@ def explain_steps(graph: ir.Graph, plan: Schedule) -> str:
         source = plan.kernels[step.kernel]
         made = ", ".join(f"{names[v]}: {v.type.short()}" for v in step.group.outputs)
         lines.append(f"{number}: kernel {step.kernel} {source.name} -> {made}")
-        read = sum_nbytes(v.type for v in step.group.inputs)
+        read = sum_nbytes(_read_types(step.group))
         lines.append(f"     reads {read} bytes, writes {sum_nbytes(step.types)} bytes")
         places = {f"{n.source.file}:{n.source.line}" for n in step.group.ordered if n.source}
         if places:
             lines.append(f"     from {', '.join(sorted(places))}")
         lines += [f"     {reason}" for reason in dict.fromkeys(step.group.reasons)]
     return "\n".join(lines)
+
+
+def _read_types(group: FusionGroup) -> list[TensorType]:
+    """Returns the types of what a kernel reads; of a table that is what is looked up."""
+    found = []
+    for value in group.inputs:
+        users = [node for node in group.nodes if value in node.inputs]
+        is_table = all(n.op.kind is Kind.INDEX and n.inputs[0] is value for n in users)
+        found += [node.output.type for node in users] if is_table else [value.type]
+    return found
 
 
 def sum_nbytes(types: Iterable[TensorType]) -> Size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from maxmod import ir
 from maxmod.compiler.codegen.cuda import emit_cuda
@@ -15,6 +15,7 @@ from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.compiler.order import order_items, owners
 from maxmod.compiler.templates import emit_template
+from maxmod.dim import Size
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Kind, Op
 from maxmod.tensor_type import TensorType
@@ -62,6 +63,7 @@ class RunKernel:
         outputs: Slots that it writes.
         types: Types of the results.
         group: What it computes.
+        nonempty: Sizes above 0; where one is not, the ops of the group run one by one.
         frees: Slots that nothing reads after this step.
     """
 
@@ -71,6 +73,7 @@ class RunKernel:
     outputs: tuple[int, ...]
     types: tuple[TensorType, ...]
     group: FusionGroup
+    nonempty: tuple[Size, ...] = ()
     frees: tuple[int, ...] = ()
 
 
@@ -150,31 +153,40 @@ def _is_view(step: Step) -> bool:
     return isinstance(step, RunOp) and step.is_view
 
 
+class _Emitted(NamedTuple):
+    """A kernel: its number, the sizes that are its arguments, and those that must not be 0."""
+
+    number: int
+    symbols: tuple[str, ...]
+    nonempty: tuple[Size, ...] = ()
+
+
 class _Kernels:
     """Distinct kernels: groups that compute the same share one, as equal layers do."""
 
     def __init__(self, dialect: Dialect | None) -> None:
         self.dialect = dialect
         self.sources: list[KernelSource] = []
-        self._by_group: dict[tuple[object, ...], tuple[int, tuple[str, ...]]] = {}
+        self._by_group: dict[tuple[object, ...], _Emitted] = {}
         self._by_text: dict[str, int] = {}
 
-    def number(self, group: FusionGroup) -> tuple[int, tuple[str, ...]]:
-        """Returns the kernel of a group and the names of its size arguments."""
+    def emitted(self, group: FusionGroup) -> _Emitted:
+        """Returns the kernel of a group and how it is called."""
         key = group.key()
         found = self._by_group.get(key)
         if found is None:
             found = self._by_group[key] = self._emit(group)
         return found
 
-    def _emit(self, group: FusionGroup) -> tuple[int, tuple[str, ...]]:
+    def _emit(self, group: FusionGroup) -> _Emitted:
         assert self.dialect is not None
         if group.template is not None:
             source = emit_template(group)
-            return self._number(source), source.symbols
+            return _Emitted(self._number(source), source.symbols)
         lowered = lower(group)
         source = EMITTERS[self.dialect](lowered, _kernel_name(group))
-        return self._number(source), tuple(symbols_of(lowered))
+        axes = {extent for extent in lowered.axes if not isinstance(extent, int)}
+        return _Emitted(self._number(source), tuple(symbols_of(lowered)), tuple(axes))
 
     def _number(self, source: KernelSource) -> int:
         number = self._by_text.get(source.code)
@@ -192,14 +204,15 @@ def _kernel_name(group: FusionGroup) -> str:
 
 
 def _kernel_step(group: FusionGroup, slots: Mapping[ir.Value, int], kernels: _Kernels) -> RunKernel:
-    number, symbols = kernels.number(group)
+    emitted = kernels.emitted(group)
     return RunKernel(
-        number,
-        symbols,
+        emitted.number,
+        emitted.symbols,
         tuple(slots[value] for value in group.inputs),
         tuple(slots[value] for value in group.outputs),
         tuple(value.type for value in group.outputs),
         group,
+        emitted.nonempty,
     )
 
 

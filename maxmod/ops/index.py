@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from maxmod.affine import Index
 from maxmod.dim import Size, as_size, format_sizes, product
 from maxmod.dtype import DType
 from maxmod.errors import AxisError, DTypeError, ShapeError, SliceError
@@ -39,7 +40,15 @@ def _gathered(op: Op, input: TensorType, indices: TensorType, *, axis: int) -> T
     return input.with_sizes((*input.sizes[:axis], *indices.sizes, *input.sizes[axis + 1 :]))
 
 
-@op(Kind.INDEX, _gathered, prepare=_gather_axis)
+def _gather_position(
+    places: list[Index], read: Any, input: TensorType, indices: TensorType, *, axis: int
+) -> list[Index]:
+    end = axis + indices.rank
+    at = read(1, places[axis:end], input.sizes[axis])
+    return [*places[:axis], at, *places[end:]]
+
+
+@op(Kind.INDEX, _gathered, prepare=_gather_axis, position=_gather_position)
 def gather(xp: Any, input: Tensor, indices: Tensor, axis: int) -> Tensor:
     """Elements of an axis at given positions (NumPy's `take`).
 
@@ -53,7 +62,8 @@ def gather(xp: Any, input: Tensor, indices: Tensor, axis: int) -> Tensor:
 
     Raises:
         ValueError: If the indices are floats.
-        IndexError: If the axis, or on the host a position, is out of range.
+        IndexError: If the axis, or on the host a position, is out of range. A compiled function on
+            a GPU reads the nearest element instead, since checking would mean waiting.
     """
     _check_range(xp, indices, input.shape[axis], "gather")
     return xp.take(input, indices.astype(np.int64, copy=False), axis=axis)

@@ -42,6 +42,14 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[TensorType, ...]]] = {
     ),
     "causal_softmax": (_causal, (f32("batch", 12, "seq", "seq"),)),
     "half_rms_norm": (lambda x: F.rms_norm(x, x[0], 1e-6), (HALF,)),
+    "embedding": (
+        lambda tokens, table: F.gather(table, tokens, axis=0) * 2.0,
+        (TensorType(DType.int32, ["batch", "seq"], CPU_REF), f32("vocab", 768)),
+    ),
+    "embedding_norm": (
+        lambda tokens, table: F.rms_norm(F.gather(table, tokens, axis=0), W, 1e-6),
+        (TensorType(DType.int64, [1, "seq"], CPU_REF), f32(32000, 768)),
+    ),
     "heads": (
         lambda x: (x * 2.0).reshape([4, 16, 12, 64]).permute([0, 2, 1, 3]) + 1.0,
         (f32(4, 16, 768),),

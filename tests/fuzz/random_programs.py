@@ -72,6 +72,16 @@ def _call(name: str) -> Callable[[Sequence[Tensor], Any], Tensor]:
     return lambda operands, static: FUNCTIONS[name](*operands)
 
 
+def _gather(operands: Sequence[Tensor], static: Any) -> Tensor:
+    """Reads an axis at positions that a kernel computes, on either side of 0, or only counts."""
+    axis, size, shape, (step, start, back) = static
+    x = operands[0]
+    places = FUNCTIONS["arange"](0, int(np.prod(shape)), dtype=DType.int64, device=x.device)
+    if step:
+        places = (places * step + start) % size - back * size
+    return FUNCTIONS["gather"](x, places.reshape(shape), axis=axis)
+
+
 ACTIONS: dict[str, Callable[[Sequence[Tensor], Any], Tensor]] = {
     **{name: _call(name) for name in (*UNARY, *BINARY)},
     "exp": lambda operands, static: FUNCTIONS["exp"](_squash(operands[0])),
@@ -87,6 +97,7 @@ ACTIONS: dict[str, Callable[[Sequence[Tensor], Any], Tensor]] = {
     "reshape": lambda operands, shape: operands[0].reshape(shape),
     "broadcast": lambda operands, shape: operands[0].broadcast_to(shape),
     "slice": lambda operands, bounds: operands[0][bounds],
+    "gather": _gather,
     "matmul": lambda operands, static: operands[0] @ operands[1],
     "half": lambda operands, static: operands[0].cast(DType.bfloat16).cast(DType.float32),
 }
@@ -116,7 +127,7 @@ def _steps(draw: st.DrawFn, known: list[tuple[int, ...]]) -> tuple[Step, tuple[i
     shape = known[position]
     kinds = ["unary", "scalar", "binary", "where", "half"]
     if shape:
-        kinds += ["reduce", "reduce", "row", "permute", "reshape", "slice", "matmul"]
+        kinds += ["reduce", "reduce", "row", "permute", "reshape", "slice", "matmul", "gather"]
     kind = draw(st.sampled_from(kinds))
     if kind in ("binary", "where"):
         fitting = [n for n, other in enumerate(known) if _broadcast(shape, other) is not None]
@@ -144,6 +155,13 @@ def _steps(draw: st.DrawFn, known: list[tuple[int, ...]]) -> tuple[Step, tuple[i
         step = draw(st.integers(1, 2))
         size = -(-(stop - start) // step)
         return Step("slice", (position,), slice(start, stop, step)), (size, *shape[1:])
+    if kind == "gather":
+        axis = draw(st.integers(0, len(shape) - 1))
+        places = draw(st.sampled_from([(), (1,), (3,), (2, 3), (16,)]))
+        counts = int(np.prod(places)) <= shape[axis] and draw(st.booleans())
+        rule = (0, 0, 0) if counts else draw(st.tuples(*[st.integers(1, 9)] * 2, st.integers(0, 1)))
+        static = (axis, shape[axis], places, rule)
+        return Step("gather", (position,), static), (*shape[:axis], *places, *shape[axis + 1 :])
     if kind == "matmul":
         fitting = [n for n, o in enumerate(known) if len(o) == 2 and o[0] == shape[-1]]
         if len(shape) >= 2 and fitting:

@@ -28,7 +28,7 @@ from maxmod.compiler.codegen.cuda_text import (
     span_width,
 )
 from maxmod.compiler.codegen.emit import size_text, symbols_of
-from maxmod.compiler.codegen.lower import Apply, Load, Lowered
+from maxmod.compiler.codegen.lower import Lowered
 from maxmod.dim import as_dim, as_size, product
 from maxmod.kernel import Dialect, KernelSource, Launch
 
@@ -137,7 +137,7 @@ def _step(
     """Returns the text that handles the span number `mm_work`."""
     extent = size_text(inner.extent)
     span = Span(lowered, inner, kind, width.elements)
-    varies = _varying(lowered, inner)
+    varies = lowered.varying(inner)
     numbers = range(len(lowered.instructions))
     moving = [n for n in numbers if n in varies]
     lines = []
@@ -149,15 +149,3 @@ def _step(
         lines += loop_variables([*named_extents(outer), ("mm_i", extent)], kind, "mm_work")
     lines += [instruction_line(lowered, n) for n in numbers if n not in varies]
     return [*lines, *span.lines(moving, lowered.stores)]
-
-
-def _varying(lowered: Lowered, loop: Loop) -> set[int]:
-    """Returns the instructions that differ along a loop."""
-    found: set[int] = set()
-    for number, instruction in enumerate(lowered.instructions):
-        what = instruction.what
-        index = what.index if isinstance(what, (Load, Apply)) else None
-        moves = index is not None and index.factor(loop) != 0
-        if moves or (isinstance(what, Apply) and any(arg in found for arg in what.args)):
-            found.add(number)
-    return found

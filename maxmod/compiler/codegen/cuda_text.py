@@ -14,11 +14,10 @@ from types import MappingProxyType
 
 from maxmod.affine import Index, Loop
 from maxmod.compiler.codegen.emit import (
-    apply_text,
     compute_type,
     index_text,
-    load_text,
     loaded,
+    scalar_text,
     size_text,
     storage_type,
     stored,
@@ -205,7 +204,12 @@ def span_width(lowered: Lowered, loop: Loop, needs_whole: bool) -> Width:
         loop: The loop.
         needs_whole: True if the steps of the loop must be a multiple of the width.
     """
-    contiguous = [(size, index) for size, index in accesses(lowered) if index.factor(loop) == 1]
+    varies = lowered.varying(loop)
+    contiguous = [
+        (size, index)
+        for size, index in accesses(lowered)
+        if index.factor(loop) == 1 and varies.isdisjoint(index.data)
+    ]
     if not contiguous:
         return Width(1)
     sizes: list[Size] = [loop.extent] if needs_whole else []
@@ -273,27 +277,26 @@ class Span:
         """
         before, body, after = [], [], []
         positions: list[Index] = []
+        varies = self.lowered.varying(self.loop) if self.is_vector else set()
         for number in numbers:
             instruction = self.lowered.instructions[number]
             what = instruction.what
             if number in given:
                 text = given[number]
-            elif isinstance(what, Load) and self._is_contiguous(what.index):
+            elif isinstance(what, Load) and self._is_contiguous(what.index, varies):
                 kind = storage_type(what.stored)
                 place = f"b{what.buffer} + {self._start(what.index)}"
                 before.append(f"const mm_vector<{kind}, V> v{number} = mm_read<V>({place});")
                 text = loaded(what.stored, f"v{number}.v[mm_k]")
-            elif isinstance(what, Load):
-                positions.append(what.index)
-                text = load_text(self.lowered, what)
             else:
-                positions += [what.index] if isinstance(what, Apply) and what.index else []
-                text = apply_text(instruction, lambda arg: f"t{arg}")
+                index = what.index if isinstance(what, (Load, Apply)) else None
+                positions += [] if index is None else [index]
+                text = scalar_text(self.lowered.instructions, number)
             body.append(f"const {compute_type(instruction.dtype)} t{number} = {text};")
         body += then
         for store in stores:
             value = stored(store.stored, f"t{store.value}")
-            if self._is_contiguous(store.index):
+            if self._is_contiguous(store.index, varies):
                 out = f"o{store.buffer}"
                 before.append(f"mm_vector<{storage_type(store.stored)}, V> {out};")
                 body.append(f"{out}.v[mm_k] = {value};")
@@ -323,8 +326,9 @@ class Span:
         inner = block("for (int mm_k = 0; mm_k < V; mm_k++)", [*first, *body])
         return [*before, "#pragma unroll", *inner, *after]
 
-    def _is_contiguous(self, index: Index) -> bool:
-        return self.is_vector and index.factor(self.loop) == 1
+    def _is_contiguous(self, index: Index, varies: set[int]) -> bool:
+        is_step = self.is_vector and index.factor(self.loop) == 1
+        return is_step and varies.isdisjoint(index.data)
 
     def _start(self, index: Index) -> str:
         """Returns the position of the first element."""
@@ -334,9 +338,5 @@ class Span:
 
 def instruction_line(lowered: Lowered, number: int) -> str:
     """Returns the statement that computes an instruction that differs in no span."""
-    instruction = lowered.instructions[number]
-    if isinstance(instruction.what, Load):
-        text = load_text(lowered, instruction.what)
-    else:
-        text = apply_text(instruction, lambda arg: f"t{arg}")
-    return f"const {compute_type(instruction.dtype)} t{number} = {text};"
+    kind = compute_type(lowered.instructions[number].dtype)
+    return f"const {kind} t{number} = {scalar_text(lowered.instructions, number)};"

@@ -20,10 +20,9 @@ from maxmod.affine import (
     of_loop,
 )
 from maxmod.compiler.codegen.emit import (
-    apply_text,
     compute_type,
     index_text,
-    loaded,
+    scalar_text,
     size_text,
     storage_type,
     stored,
@@ -33,7 +32,7 @@ from maxmod.compiler.codegen.lower import (
     Apply,
     Load,
     Lowering,
-    Reduction,
+    operands,
     split_loops,
 )
 from maxmod.compiler.fusion.group import FusionGroup
@@ -68,21 +67,18 @@ class ElementLowering(Lowering):
             raise Unfusable("a computed value is read at two positions")
         # A conversion to the type that it has stands for the value itself.
         what = Apply(lookup("cast"), (), (("dtype", value.type.dtype),))
-        self.given_number = self.append(what, value, Index())
+        self.given_number = self.append(what, value.type.dtype)
         self.given_position = position
         return self.given_number
+
+    def _read(self, node: ir.Node, number: int, position: Sequence[Index], size: Size) -> Index:
+        raise Unfusable("hand-written text does not report positions that are out of range")
 
     def text(self, number: int) -> str:
         """Returns the C statement of one instruction."""
         instruction = self.instructions[number]
-        what = instruction.what
-        assert not isinstance(what, Reduction)
-        if number == self.given_number:
-            text = "given"
-        elif isinstance(what, Load):
-            text = loaded(what.stored, f"b{what.buffer}[{index_text(what.index)}]")
-        else:
-            text = apply_text(instruction, lambda arg: f"t{arg}")
+        given = number == self.given_number
+        text = "given" if given else scalar_text(self.instructions, number)
         return f"const {compute_type(instruction.dtype)} t{number} = {text};"
 
     def needed(self, number: int) -> list[int]:
@@ -93,8 +89,7 @@ class ElementLowering(Lowering):
             current = pending.pop()
             if current not in found:
                 found.add(current)
-                what = self.instructions[current].what
-                pending += what.args if isinstance(what, Apply) else ()
+                pending += operands(self.instructions[current].what)
         return sorted(found)
 
     def loads(self, numbers: Iterable[int]) -> list[Load]:
@@ -169,10 +164,11 @@ def _inverse(found: Sequence[Index], position: Sequence[Index], flat: Index) -> 
         if len(index.terms) != 1 or index.const != 0 or index.terms[0][1] != 1:
             raise Unfusable("a view that joins axes")
         loop = index.terms[0][0]
+        assert isinstance(loop, Loop)  # nothing that is data: see `_read`
         if loop in values:
             raise Unfusable("a view that reads a diagonal")
         values[loop] = target
-    if any(loop not in values for loop, _ in flat.terms):
+    if any(variable not in values for variable, _ in flat.terms):
         raise Unfusable("a view that repeats elements")
     return values
 

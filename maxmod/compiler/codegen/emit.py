@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maxmod.affine import Index
-from maxmod.compiler.codegen.lower import Apply, Instruction, Load, Lowered, Reduction
+from maxmod.compiler.codegen.lower import (
+    Apply,
+    Instruction,
+    Load,
+    Lowered,
+    Position,
+    Reduction,
+)
 from maxmod.dim import Dim, Size, as_dim
 from maxmod.dtype import DType
 
@@ -113,25 +120,34 @@ def index_text(index: Index) -> str:
     return index.render(size_text)
 
 
-def load_text(lowered: Lowered, load: Load) -> str:
-    """Returns the expression that reads an input buffer."""
-    return loaded(load.stored, f"b{load.buffer}[{index_text(load.index)}]")
-
-
-def apply_text(instruction: Instruction, names: Callable[[int], str]) -> str:
-    """Returns the expression of an op on scalars.
-
-    Args:
-        instruction: An `Apply`.
-        names: The C name of each operand.
-    """
+def scalar_text(instructions: Sequence[Instruction], number: int) -> str:
+    """Returns the expression of an instruction; those that it needs are variables `t<number>`."""
+    instruction = instructions[number]
     what = instruction.what
+    if isinstance(what, Load):
+        return loaded(what.stored, f"b{what.buffer}[{index_text(what.index)}]")
+    if isinstance(what, Position):
+        return f"mm_position({_integer(instructions, what)}, {size_text(what.extent)})"
     assert isinstance(what, Apply) and what.op.scalar is not None
     attrs: Mapping[str, Any] = {
         name: _attr_text(value, instruction.dtype) for name, value in what.attrs
     }
     index = "" if what.index is None else f"({index_text(what.index)})"
-    return what.op.scalar.format(*(names(arg) for arg in what.args), index=index, **attrs)
+    return what.op.scalar.format(*(f"t{arg}" for arg in what.args), index=index, **attrs)
+
+
+def outside_text(instructions: Sequence[Instruction], number: int) -> str:
+    """Returns the condition under which the integer behind a position is out of range."""
+    what = instructions[number].what
+    assert isinstance(what, Position)
+    return f"mm_is_outside({_integer(instructions, what)}, {size_text(what.extent)})"
+
+
+def _integer(instructions: Sequence[Instruction], position: Position) -> str:
+    """Returns the integer that a position is made of, as int64: what is larger is out of range."""
+    is_larger = instructions[position.arg].dtype is DType.uint64
+    name = f"t{position.arg}"
+    return f"mm_clipped_u64({name})" if is_larger else name
 
 
 def _attr_text(value: Any, dtype: DType) -> str:
@@ -191,6 +207,8 @@ def symbols_of(lowered: Lowered) -> list[str]:
             if what.index is not None:
                 indices.append(what.index)
             sizes += [value for _, value in what.attrs if isinstance(value, Dim)]
+        elif isinstance(what, Position):
+            sizes.append(what.extent)
     for index in indices:
         sizes += [index.const, *(factor for _, factor in index.terms)]
     names = {s.name for size in sizes if isinstance(size, Dim) for s in size.parameters}

@@ -8,22 +8,22 @@ written line, 10.2 to 4.9 ms on a gelu chain of 4096 x 4096 floats, 2 cores of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from maxmod.affine import ZERO, Index, Loop
 from maxmod.compiler.codegen.emit import (
-    apply_text,
     combined,
     compute_type,
     index_text,
-    load_text,
+    outside_text,
+    scalar_text,
     size_text,
     start_value,
     storage_type,
     stored,
     symbols_of,
 )
-from maxmod.compiler.codegen.lower import Load, Lowered, Reduction, Store
+from maxmod.compiler.codegen.lower import Lowered, Position, Reduction, Store
 from maxmod.compiler.codegen.rows import Phase, RowPlan, plan_rows
 from maxmod.dtype import DType
 from maxmod.kernel import Dialect, KernelSource
@@ -33,6 +33,7 @@ PARALLEL_ELEMENTS = 32768  # below, starting threads costs more than it saves
 STREAM_NBYTES = 16 << 20  # outputs above this leave the caches anyway
 STACK_ELEMENTS = 8192  # longer rows keep their scratch on the heap
 ENTRY = "mm_kernel"
+WRONG = "mm_wrong"  # not 0 if a position was out of range
 
 
 def emit_host(lowered: Lowered, name: str) -> KernelSource:
@@ -45,9 +46,22 @@ def emit_host(lowered: Lowered, name: str) -> KernelSource:
         kind = f"{const}{storage_type(dtype)} *const restrict"
         lines.append(f"    {kind} b{number} = mm_buffers[{number}];")
     lines += [f"    const int64_t s_{s} = mm_scalars[{n}];" for n, s in enumerate(symbols)]
-    lines += ["    (void)mm_scalars;", *_indent(body, 1), "}"]
+    lines.append("    (void)mm_scalars;")
+    has_flag = bool(lowered.positions)
+    if has_flag:
+        lines.append(f"    int64_t *const restrict mm_flag = mm_buffers[{len(lowered.buffers)}];")
+        body = [f"int {WRONG} = 0;", *body, f"*mm_flag = {WRONG};"]
+    lines += [*_indent(body, 1), "}"]
     code = "\n".join(lines) + "\n"
-    return KernelSource(name, Dialect.HOST, code, ENTRY, len(lowered.buffers), len(symbols))
+    return KernelSource(
+        name,
+        Dialect.HOST,
+        code,
+        ENTRY,
+        len(lowered.buffers),
+        len(symbols),
+        has_flag=has_flag,
+    )
 
 
 def _indent(lines: Sequence[str], depth: int) -> list[str]:
@@ -75,13 +89,22 @@ def _outer_indices(loops: Sequence[Loop], counter: str) -> list[str]:
     return lines
 
 
-def _instruction(lowered: Lowered, number: int) -> str:
-    instruction = lowered.instructions[number]
-    if isinstance(instruction.what, Load):
-        text = load_text(lowered, instruction.what)
-    else:
-        text = apply_text(instruction, lambda arg: f"t{arg}")
-    return f"const {compute_type(instruction.dtype)} t{number} = {text};"
+def _instructions(lowered: Lowered, numbers: Iterable[int]) -> list[str]:
+    """Returns the statements of instructions; positions are checked as well."""
+    lines = []
+    for number in numbers:
+        instruction = lowered.instructions[number]
+        kind = compute_type(instruction.dtype)
+        lines.append(f"const {kind} t{number} = {scalar_text(lowered.instructions, number)};")
+        if isinstance(instruction.what, Position):
+            lines.append(f"{WRONG} |= {outside_text(lowered.instructions, number)};")
+    return lines
+
+
+def _pragma(directive: str, clauses: Sequence[str] = (), *, checks: bool = False) -> str:
+    """Returns an OpenMP line; with `checks`, its threads or lanes join what they found wrong."""
+    found = [f"reduction(| : {WRONG})"] if checks else []
+    return " ".join(("#pragma omp", directive, *clauses, *found))
 
 
 def _stream_flag(lowered: Lowered, elements: str) -> str:
@@ -106,11 +129,12 @@ def _copy_out(store: Store, source: str, first: str, count: str) -> list[str]:
 def _pointwise_kernel(lowered: Lowered) -> list[str]:
     outer, inner = lowered.loops[:-1], (lowered.loops or [Loop("i0", 1)])[-1]
     extent = size_text(inner.extent)
+    moving = lowered.varying(inner)
+    fixed = [n for n, _ in enumerate(lowered.instructions) if n not in moving]
     body = [f"const int64_t {inner.name} = mm_first + mm_k;"]
+    body += _instructions(lowered, sorted(moving))
     scratch = []
     copies: list[str] = []
-    for number, _ in enumerate(lowered.instructions):
-        body.append(_instruction(lowered, number))
     for store in lowered.stores:
         out = f"o{store.buffer}"
         scratch.append(f"_Alignas(64) {storage_type(store.stored)} {out}[{BLOCK}];")
@@ -118,13 +142,15 @@ def _pointwise_kernel(lowered: Lowered) -> list[str]:
         start = Index(((Loop("mm_first", inner.extent), 1),))
         first = index_text(store.index.substituted({inner: start}))
         copies += _copy_out(store, out, f"({first})", "mm_count")
+    condition = f"if (mm_elements > {PARALLEL_ELEMENTS})"
+    checked = lowered.positions
     return [
         f"const int64_t mm_extent = {extent};",
         f"const int64_t mm_blocks = (mm_extent + {BLOCK - 1}) / {BLOCK};",
         f"const int64_t mm_total = {_total(outer)} * mm_blocks;",
         f"const int64_t mm_elements = {_total(outer)} * mm_extent;",
         _stream_flag(lowered, "mm_elements"),
-        f"#pragma omp parallel for schedule(static) if (mm_elements > {PARALLEL_ELEMENTS})",
+        _pragma("parallel for", ["schedule(static)", condition], checks=bool(checked)),
         "for (int64_t mm_work = 0; mm_work < mm_total; mm_work++) {",
         *_indent(
             [
@@ -132,7 +158,8 @@ def _pointwise_kernel(lowered: Lowered) -> list[str]:
                 f"const int64_t mm_count = mm_min_i64({BLOCK}, mm_extent - mm_first);",
                 *_outer_indices(outer, "mm_work / mm_blocks"),
                 *scratch,
-                "#pragma omp simd",
+                *_instructions(lowered, fixed),
+                _pragma("simd", checks=not moving.isdisjoint(checked)),
                 "for (int64_t mm_k = 0; mm_k < mm_count; mm_k++) {",
                 *_indent(body, 1),
                 "}",
@@ -159,7 +186,7 @@ def _row_kernel(lowered: Lowered) -> list[str]:
     for phase in plan.phases:
         body += _phase(lowered, phase, kept)
         kept.update(phase.keeps)
-    body += [_instruction(lowered, number) for number in plan.after]
+    body += _instructions(lowered, plan.after)
     for store in lowered.stores:
         if store.index.factor(row) == 0:
             value = stored(store.stored, f"t{store.value}")
@@ -168,11 +195,12 @@ def _row_kernel(lowered: Lowered) -> list[str]:
             first = index_text(store.index.substituted({row: ZERO}))
             body += _copy_out(store, f"o{store.buffer}", f"({first})", "mm_extent")
     allocate, free = _row_scratch(lowered, plan)
+    condition = f"if (mm_rows * mm_extent > {PARALLEL_ELEMENTS})"
     return [
         f"const int64_t mm_extent = {size_text(row.extent)};",
         f"const int64_t mm_rows = {rows};",
         _stream_flag(lowered, "mm_rows * mm_extent"),
-        f"#pragma omp parallel if (mm_rows * mm_extent > {PARALLEL_ELEMENTS})",
+        _pragma("parallel", [condition], checks=bool(lowered.positions)),
         "{",
         *_indent(
             [
@@ -214,7 +242,7 @@ def _row_scratch(lowered: Lowered, plan: RowPlan) -> tuple[list[str], list[str]]
 
 def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
     assert lowered.row is not None
-    lines = [_instruction(lowered, number) for number in phase.before]
+    lines = _instructions(lowered, phase.before)
     clauses = []
     for number in phase.reductions:
         instruction = lowered.instructions[number]
@@ -232,20 +260,21 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
             kind = compute_type(lowered.instructions[number].dtype)
             body.append(f"const {kind} t{number} = e{number}[{lowered.row.name}];")
         else:
-            body.append(_instruction(lowered, number))
+            body += _instructions(lowered, [number])
         if number in phase.keeps:
             body.append(f"e{number}[{lowered.row.name}] = t{number};")
     for number in phase.reductions:
         instruction = lowered.instructions[number]
         assert isinstance(instruction.what, Reduction)
         body += _accumulate(instruction.what, instruction.dtype, number)
+    checked = set(lowered.positions).intersection(phase.body).difference(kept)
     if phase.writes_outputs:
         for store in lowered.stores:
             if store.index.factor(lowered.row) != 0:
                 value = stored(store.stored, f"t{store.value}")
                 body.append(f"o{store.buffer}[{lowered.row.name}] = {value};")
     lines += [
-        f"#pragma omp simd {' '.join(clauses)}".rstrip(),
+        _pragma("simd", clauses, checks=bool(checked)),
         f"for (int64_t {lowered.row.name} = 0; {lowered.row.name} < mm_extent; "
         f"{lowered.row.name}++) {{",
         *_indent(body, 1),

@@ -2,11 +2,13 @@
 
 Values are computed on demand: an output asks for its operands at the same position, a view changes
 the position, a broadcast drops axes, and an external value ends in a load from a contiguous buffer
-at an affine index. What does not depend on the row loop of a row group is computed once per row.
+at an affine index. An op that looks positions up makes one more variable of that index: the scalar
+that it read. What does not depend on the row loop of a row group is computed once per row.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,16 +16,19 @@ from typing import Any
 from maxmod import ir
 from maxmod.affine import (
     Index,
+    Indirect,
     Loop,
     SplitNeeded,
     Unfusable,
     broadcast_indices,
     flat_index,
+    is_below,
     merge_loops,
     of_loop,
     split_loop,
 )
 from maxmod.compiler.fusion.group import FusionGroup
+from maxmod.dim import Size
 from maxmod.dtype import DType, compute_dtype
 from maxmod.op import Kind, Op
 
@@ -48,6 +53,17 @@ class Apply:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """Makes a position on an axis of `extent` elements of the integer `arg`.
+
+    Negative integers count from the end. The result is in range whatever the integer is.
+    """
+
+    arg: int
+    extent: Size
+
+
+@dataclass(frozen=True, slots=True)
 class Reduction:
     """Combines `arg` over the row loop."""
 
@@ -55,18 +71,29 @@ class Reduction:
     arg: int
 
 
+What = Load | Apply | Position | Reduction
+
+
+def operands(what: What) -> tuple[int, ...]:
+    """Returns the instructions that one needs, those in its index included."""
+    if isinstance(what, (Position, Reduction)):
+        return (what.arg,)
+    args = what.args if isinstance(what, Apply) else ()
+    return args if what.index is None else (*args, *what.index.data)
+
+
 @dataclass(slots=True)
 class Instruction:
     """One scalar: what it is, its compute dtype, and the reductions that it waits for.
 
     Attributes:
-        what: Load, Apply or Reduction.
+        what: What it is.
         dtype: Type of the scalar.
         in_row: True if it differs along the row loop.
         level: Number of reductions that must be complete before it can be computed.
     """
 
-    what: Load | Apply | Reduction
+    what: What
     dtype: DType
     in_row: bool
     level: int
@@ -103,6 +130,28 @@ class Lowered:
     buffers: list[DType]
     input_count: int
     values: dict[Any, int] = field(default_factory=dict)
+
+    def varying(self, loop: Loop) -> set[int]:
+        """Returns the instructions that differ along a loop."""
+        found: set[int] = set()
+        for number, instruction in enumerate(self.instructions):
+            what = instruction.what
+            index = what.index if isinstance(what, (Load, Apply)) else None
+            moves = index is not None and index.factor(loop) != 0
+            if moves or not found.isdisjoint(operands(what)):
+                found.add(number)
+        return found
+
+    @property
+    def positions(self) -> list[int]:
+        """The instructions that make a position of an integer, which may be out of range."""
+        return [n for n, i in enumerate(self.instructions) if isinstance(i.what, Position)]
+
+    @property
+    def axes(self) -> list[Size]:
+        """The sizes of the axes that positions point into: an empty one has no position."""
+        whats = (instruction.what for instruction in self.instructions)
+        return [what.extent for what in whats if isinstance(what, Position)]
 
 
 MAX_SPLITS = 16
@@ -171,6 +220,7 @@ class Lowering:
         self.inputs = {value: number for number, value in enumerate(group.inputs)}
         self.instructions: list[Instruction] = []
         self.memo: dict[tuple[ir.Value, tuple[Index, ...]], int] = {}
+        self.positions: dict[tuple[int, Size], int] = {}
 
     def run(self) -> Lowered:
         outputs = self.group.outputs
@@ -204,7 +254,7 @@ class Lowering:
     def _make(self, value: ir.Value, position: tuple[Index, ...]) -> int:
         if value in self.inputs:
             flat = flat_index(position, value.type.sizes)
-            return self.append(Load(self.inputs[value], flat, value.type.dtype), value, flat)
+            return self.append(Load(self.inputs[value], flat, value.type.dtype), value.type.dtype)
         node = self.producers[value]
         kind = node.op.kind
         if kind is Kind.VIEW:
@@ -216,13 +266,19 @@ class Lowering:
             flat = flat_index(position, value.type.sizes)
             uses_index = "{index}" in (node.op.scalar or "")
             what = Apply(node.op, (), node.attrs, flat if uses_index else None)
-            return self.append(what, value, flat if uses_index else Index())
+            return self.append(what, value.type.dtype)
+        if kind is Kind.INDEX:
+            assert node.op.position is not None
+            read = functools.partial(self._read, node)
+            types = [x.type for x in node.inputs]
+            source = node.op.position(list(position), read, *types, **node.kwargs)
+            return self.value(node.inputs[0], tuple(source))
         if kind is Kind.REDUCE:
             return self._reduction(node, value, position)
         args = tuple(
             self.value(x, tuple(broadcast_indices(position, x.type.sizes))) for x in node.inputs
         )
-        return self.append(Apply(node.op, args, node.attrs), value, Index(), args)
+        return self.append(Apply(node.op, args, node.attrs), value.type.dtype)
 
     def _reduction(self, node: ir.Node, value: ir.Value, position: tuple[Index, ...]) -> int:
         (x,) = node.inputs
@@ -234,12 +290,36 @@ class Lowering:
         self.instructions.append(Instruction(Reduction(node.op, arg), dtype, False, level))
         return len(self.instructions) - 1
 
-    def append(
-        self, what: Load | Apply, value: ir.Value, index: Index, args: tuple[int, ...] = ()
-    ) -> int:
-        in_row = self.row is not None and index.factor(self.row) != 0
-        in_row = in_row or any(self.instructions[arg].in_row for arg in args)
-        level = max((self.instructions[arg].level for arg in args), default=0)
-        dtype = compute_dtype(value.type.dtype)
-        self.instructions.append(Instruction(what, dtype, in_row, level))
+    def _read(self, node: ir.Node, number: int, position: Sequence[Index], size: Size) -> Index:
+        """Returns an element of an operand as a position on an axis."""
+        index = self._counted(node.inputs[number], tuple(position))
+        if index is not None and is_below(index, size):
+            return index
+        arg = self.value(node.inputs[number], tuple(position))
+        found = self.positions.get((arg, size))
+        if found is None:
+            found = self.append(Position(arg, size), DType.int64)
+            self.positions[arg, size] = found
+        return Index(((Indirect(found, size), 1),))
+
+    def _counted(self, value: ir.Value, position: tuple[Index, ...]) -> Index | None:
+        """Returns the number that a value is, if it only counts along an axis."""
+        node = self.producers.get(value)
+        while node is not None and node.op.view is not None:
+            (x,) = node.inputs
+            position = tuple(node.op.view(list(position), x.type, value.type, **node.kwargs))
+            value, node = x, self.producers.get(x)
+        dtype = value.type.dtype
+        if node is None or node.op.scalar != "{index}" or dtype not in (DType.int32, DType.int64):
+            return None
+        return flat_index(position, value.type.sizes)
+
+    def append(self, what: Load | Apply | Position, dtype: DType) -> int:
+        """Adds an instruction, whose operands are there already, and returns its number."""
+        needed = [self.instructions[number] for number in operands(what)]
+        index = None if isinstance(what, Position) else what.index
+        in_row = self.row is not None and index is not None and index.factor(self.row) != 0
+        in_row = in_row or any(instruction.in_row for instruction in needed)
+        level = max((instruction.level for instruction in needed), default=0)
+        self.instructions.append(Instruction(what, compute_dtype(dtype), in_row, level))
         return len(self.instructions) - 1

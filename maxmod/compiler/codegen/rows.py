@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from maxmod.compiler.codegen.lower import Apply, Lowered, Reduction
+from maxmod.compiler.codegen.lower import Apply, Lowered, Reduction, operands
 from maxmod.op import Kind
 
 
@@ -96,9 +96,9 @@ def _needed(
         if number in found or number in done:
             continue
         found.add(number)
-        instruction = lowered.instructions[number]
-        if number not in kept and isinstance(instruction.what, Apply):
-            pending += instruction.what.args
+        what = lowered.instructions[number].what
+        if number not in kept and not isinstance(what, Reduction):
+            pending += operands(what)
     body = [n for n in sorted(found) if lowered.instructions[n].in_row]
     before = [n for n in sorted(found) if not lowered.instructions[n].in_row]
     return body, before

@@ -224,7 +224,7 @@ class AttentionFinder:
             node = self.producer.get(pending.pop(0))
             if node is None or node in inside or not rules.can_fuse(node):
                 continue
-            if node.outputs[0] in self.written:
+            if node.op.kind is Kind.INDEX or node.outputs[0] in self.written:
                 continue
             if node.op.kind is Kind.ELEMENTWISE and not self._may_join(node, inside, scores):
                 continue

@@ -19,6 +19,8 @@ from maxmod.op import Kind
 
 # A kernel with more arguments than this is slow to call, and rarely what anyone wants.
 MAX_BUFFERS = 24
+# Ops that change the positions at which their operands are read.
+_MOVES = (Kind.VIEW, Kind.REDUCE, Kind.INDEX)
 
 
 def plan_groups(graph: ir.Graph, *, templates: bool = False) -> list[FusionGroup]:
@@ -163,6 +165,8 @@ class _Planner:
             reason = self._try(group, node, private or inlined)
         if reason is not None:
             group.reasons.append(f"{node.op.name} stays out: {reason}")
+        elif node.op.kind is Kind.INDEX:
+            group.reasons.append(f"{node.op.name} joins: elements are loaded where they are used")
         return reason is None
 
     def _is_private(self, group: FusionGroup, node: ir.Node) -> bool:
@@ -190,7 +194,7 @@ class _Planner:
         reason = None
         if len(group.inputs) + len(group.outputs) > MAX_BUFFERS:
             reason = "the kernel would have too many arguments"
-        elif node.op.kind in (Kind.VIEW, Kind.REDUCE) and not self._lowers(group):
+        elif node.op.kind in _MOVES and not self._lowers(group):
             # Other producers are computed at the positions where they were loaded before.
             reason = "its elements are read at positions that cannot be followed"
         elif self._has_cycle(group):

@@ -22,6 +22,8 @@ def can_fuse(node: ir.Node) -> bool:
         return node.op.scalar is not None
     if kind is Kind.VIEW:
         return node.op.view is not None
+    if kind is Kind.INDEX:
+        return node.op.position is not None
     if kind is Kind.REDUCE:
         x = node.inputs[0].type
         return node.op.combine is not None and dict(node.attrs)["axis"] == x.rank - 1
@@ -79,7 +81,14 @@ def refusal(group: FusionGroup, node: ir.Node, inlined: bool) -> str | None:
         return "it would be computed again for every row"
     if not inlined and sizes not in _output_shapes(group, node):
         return "others need its value, and its shape differs from the kernel's"
+    if not inlined and _is_looked_up(group, node):
+        return "others need its value, and here it is read at positions that are data"
     return None
+
+
+def _is_looked_up(group: FusionGroup, node: ir.Node) -> bool:
+    """True if the group reads a value at positions that are data."""
+    return any(user.op.kind is Kind.INDEX and user.inputs[0] is node.output for user in group.nodes)
 
 
 def _reduction_refusal(group: FusionGroup, node: ir.Node) -> str | None:

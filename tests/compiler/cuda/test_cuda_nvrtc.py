@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from compiler.gathers import GATHERS
 from cuda_function import sources_of
 from cuda_programs import ROWS, VIEWS, op_cases, op_program, row_types, view_types
 from helpers import HALVES
@@ -46,6 +47,9 @@ def _sources() -> list[KernelSource]:
         if name in ("softmax", "layer_norm", "residual_norm"):
             for size in (3, 768, 4096, "m"):
                 found += sources_of(fn, *row_types(kinds, "n", size, DType.bfloat16))
+    for gather in GATHERS.values():
+        for table, positions in ((DType.float32, DType.int64), (DType.bfloat16, DType.int32)):
+            found += sources_of(gather.fn, *gather.types(table, positions))
     for fn, _, shapes in VIEWS.values():
         for dtype in (DType.float32, DType.bfloat16):
             found += sources_of(fn, *view_types(shapes, dtype))

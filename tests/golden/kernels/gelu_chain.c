@@ -17,11 +17,11 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
         const int64_t mm_count = mm_min_i64(2048, mm_extent - mm_first);
         const int64_t i0 = mm_work / mm_blocks;
         _Alignas(64) float o3[2048];
+        const float t1 = (float)(0x1.8000000000000p+0f);
 #pragma omp simd
         for (int64_t mm_k = 0; mm_k < mm_count; mm_k++) {
             const int64_t i1 = mm_first + mm_k;
             const float t0 = b0[i1 + i0 * 768];
-            const float t1 = (float)(0x1.8000000000000p+0f);
             const float t2 = (t0 * t1);
             const float t3 = b1[i1];
             const float t4 = (t2 + t3);

@@ -20,13 +20,13 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
         rest /= 12;
         const int64_t i0 = rest;
         _Alignas(64) float o1[2048];
+        const float t1 = (float)(0x1.0000000000000p+1f);
+        const float t3 = (float)(0x1.0000000000000p+0f);
 #pragma omp simd
         for (int64_t mm_k = 0; mm_k < mm_count; mm_k++) {
             const int64_t i3 = mm_first + mm_k;
             const float t0 = b0[i3 + i1 * 64 + i2 * 768 + i0 * 12288];
-            const float t1 = (float)(0x1.0000000000000p+1f);
             const float t2 = (t0 * t1);
-            const float t3 = (float)(0x1.0000000000000p+0f);
             const float t4 = (t2 + t3);
             o1[mm_k] = t4;
         }

@@ -1,0 +1,43 @@
+// map_gather_mul
+void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
+{
+    const float *const restrict b0 = mm_buffers[0];
+    const int32_t *const restrict b1 = mm_buffers[1];
+    float *const restrict b2 = mm_buffers[2];
+    const int64_t s_batch = mm_scalars[0];
+    const int64_t s_seq = mm_scalars[1];
+    const int64_t s_vocab = mm_scalars[2];
+    (void)mm_scalars;
+    int64_t *const restrict mm_flag = mm_buffers[3];
+    int mm_wrong = 0;
+    const int64_t mm_extent = 768;
+    const int64_t mm_blocks = (mm_extent + 2047) / 2048;
+    const int64_t mm_total = (int64_t)(s_batch * s_seq) * mm_blocks;
+    const int64_t mm_elements = (int64_t)(s_batch * s_seq) * mm_extent;
+    const int mm_stream = (mm_elements) * 4 > 16777216;
+#pragma omp parallel for schedule(static) if (mm_elements > 32768) reduction(| : mm_wrong)
+    for (int64_t mm_work = 0; mm_work < mm_total; mm_work++) {
+        const int64_t mm_first = mm_work % mm_blocks * 2048;
+        const int64_t mm_count = mm_min_i64(2048, mm_extent - mm_first);
+        const int64_t i0 = mm_work / mm_blocks;
+        _Alignas(64) float o2[2048];
+        const int32_t t0 = b1[i0];
+        const int64_t t1 = mm_position(t0, s_vocab);
+        mm_wrong |= mm_is_outside(t0, s_vocab);
+        const float t3 = (float)(0x1.0000000000000p+1f);
+#pragma omp simd
+        for (int64_t mm_k = 0; mm_k < mm_count; mm_k++) {
+            const int64_t i1 = mm_first + mm_k;
+            const float t2 = b0[i1 + t1 * 768];
+            const float t4 = (t2 * t3);
+            o2[mm_k] = t4;
+        }
+        if (mm_stream)
+            mm_stream_row(b2 + (mm_first + i0 * 768), o2, (size_t)(mm_count) * sizeof *o2);
+        else
+            memcpy(b2 + (mm_first + i0 * 768), o2, (size_t)(mm_count) * sizeof *o2);
+    }
+    if (mm_stream)
+        mm_fence();
+    *mm_flag = mm_wrong;
+}
