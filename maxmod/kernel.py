@@ -51,6 +51,9 @@ class Launch:
             more than `SHARED_NBYTES`; the kernel asks the same question.
         row: Length of the row that the threads of a block share, where it is not known while
             compiling: short rows take fewer threads. 0 if `threads` is exact.
+        crowding: How many times more threads the device could hold than it can of this kernel,
+            whose threads need many registers. A block that stays can do work only once that others
+            would do again.
     """
 
     elements: Size = 1
@@ -58,6 +61,7 @@ class Launch:
     threads: int = 256
     shared_nbytes: Size = 0
     row: Size = 0
+    crowding: int = 1
 
     def grid(self, dims: Mapping[str, int], resident_threads: int) -> Grid:
         """Returns the numbers of a launch.
@@ -76,7 +80,7 @@ class Launch:
             threads = min(threads, WARP << max(warps - 1, 0).bit_length())
         shared = evaluate(self.shared_nbytes, dims)
         wanted = -(-evaluate(self.elements, dims) // self.items_per_block)
-        blocks = min(wanted, max(resident_threads // threads, 1))
+        blocks = min(wanted, max(resident_threads // (threads * self.crowding), 1))
         return Grid(blocks, threads, shared if shared <= SHARED_NBYTES else 0)
 
 

@@ -1,4 +1,4 @@
-"""Matrix products with an epilogue: the generated part in front of `kernels/host/gemm.h`."""
+"""Matrix products with an epilogue: their parts, and the text before `kernels/host/gemm.h`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from maxmod.compiler.codegen.emit import index_text, storage_type
 from maxmod.compiler.codegen.lower import MAX_SPLITS, Load, split_loops
 from maxmod.compiler.fusion.group import Contraction, FusionGroup
 from maxmod.dtype import DType, compute_dtype
-from maxmod.kernel import KernelSource
+from maxmod.kernel import Dialect, KernelSource
 
 # How elements of the right operand become a vector of floats.
 VECTOR_LOADS = {
@@ -37,8 +37,18 @@ VECTOR_LOADS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Lowered:
-    """Everything that the text needs, in terms of loops over rows, and of n and k."""
+class LoweredContraction:
+    """Everything that the text needs, in terms of loops over rows, and of n and k.
+
+    Attributes:
+        loops: Loops over the rows of the product.
+        n: The loop over columns.
+        k: The loop over what is summed.
+        left: An element of the left operand: instructions, and which of them.
+        right: How an element of the right operand is read.
+        finish: What is made of a sum.
+        stores: (buffer, position, instruction of `finish`) of each result.
+    """
 
     loops: list[Loop]
     n: Loop
@@ -48,8 +58,45 @@ class _Lowered:
     finish: ElementLowering
     stores: list[tuple[int, Index, int]]
 
+    @property
+    def is_by_depth(self) -> bool:
+        """True if the elements of a column of the right operand are neighbours in memory."""
+        index = self.right.index
+        if index.factor(self.n) == 1 and self.n.extent != 1:
+            return False
+        return index.factor(self.k) in (0, 1)
 
-def lower_contraction(group: FusionGroup, contraction: Contraction) -> _Lowered:
+    def symbols(self) -> list[str]:
+        """Returns the names of the sizes that the text mentions."""
+        sizes = [*self.left[0].sizes(), *self.finish.sizes()]
+        sizes += [loop.extent for loop in (*self.loops, self.n, self.k)]
+        for index in (self.right.index, *(flat for _, flat, _ in self.stores)):
+            sizes += index_sizes(index)
+        return symbol_names(sizes)
+
+    def text(self, group: FusionGroup, dialect: Dialect) -> Text:
+        """Returns the functions that both dialects need."""
+        text = Text(group, self.loops, self.symbols(), dialect)
+        text.count("mm_rows", (loop.extent for loop in self.loops))
+        text.count("mm_columns", (self.n.extent,))
+        text.count("mm_depth", (self.k.extent,))
+        text.place()
+        text.function("mm_left", ", int64_t k", *self.left)
+        text.plain(
+            f"const {storage_type(self.right.stored)} *",
+            "mm_right",
+            ", int64_t k, int64_t n",
+            f"g.b{self.right.buffer} + ({index_text(self.right.index)})",
+        )
+        stores = [
+            (buffer, flat, made, value)
+            for (buffer, flat, made), value in zip(self.stores, group.outputs, strict=True)
+        ]
+        text.store("mm_finish", ", int64_t n, float given", self.finish, stores)
+        return text
+
+
+def lower_contraction(group: FusionGroup, contraction: Contraction) -> LoweredContraction:
     """Lowers every part of a contraction group.
 
     Raises:
@@ -81,7 +128,7 @@ def _lower(
     start: Sequence[Index],
     n: Loop,
     k: Loop,
-) -> _Lowered:
+) -> LoweredContraction:
     product = contraction.product
     left, right = product.inputs
     column, depth = of_loop(n), of_loop(k)
@@ -101,7 +148,7 @@ def _lower(
         stores.append((len(group.inputs) + offset, flat, made))
     if finish.given_position != position:
         raise Unfusable("the product is read in another order")
-    return _merged(_Lowered(loops, n, k, (a, number), right_load, finish, stores))
+    return _merged(LoweredContraction(loops, n, k, (a, number), right_load, finish, stores))
 
 
 def _plain_load(group: FusionGroup, value: object, position: tuple[Index, ...]) -> Load:
@@ -114,7 +161,7 @@ def _plain_load(group: FusionGroup, value: object, position: tuple[Index, ...]) 
     return what
 
 
-def _merged(lowered: _Lowered) -> _Lowered:
+def _merged(lowered: LoweredContraction) -> LoweredContraction:
     """Joins row loops that everything steps through as if they were one."""
     a, number = lowered.left
     accesses = [*a.indices(), *lowered.finish.indices(), *(flat for _, flat, _ in lowered.stores)]
@@ -122,47 +169,17 @@ def _merged(lowered: _Lowered) -> _Lowered:
     a.rewrite(change)
     lowered.finish.rewrite(change)
     stores = [(buffer, change(flat), made) for buffer, flat, made in lowered.stores]
-    return _Lowered(loops, lowered.n, lowered.k, (a, number), lowered.right, lowered.finish, stores)
+    return LoweredContraction(
+        loops, lowered.n, lowered.k, (a, number), lowered.right, lowered.finish, stores
+    )
 
 
 def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) -> KernelSource:
     """Returns the host kernel of a contraction group."""
     lowered = lower_contraction(group, contraction)
-    sizes = [*lowered.left[0].sizes(), *lowered.finish.sizes()]
-    sizes += [loop.extent for loop in (*lowered.loops, lowered.n, lowered.k)]
-    for index in (lowered.right.index, *(flat for _, flat, _ in lowered.stores)):
-        sizes += index_sizes(index)
-    text = Text(group, lowered.loops, symbol_names(sizes))
+    text = lowered.text(group, Dialect.HOST)
     right = lowered.right
-    kind = storage_type(right.stored)
-    text.lines += [
-        f"#define MM_RIGHT_TYPE {kind}",
-        f"#define MM_RIGHT_VEC {VECTOR_LOADS[right.stored]}",
-        f"#define MM_RIGHT_BY_DEPTH {int(_is_by_depth(lowered))}",
-        "",
-    ]
-    text.count("mm_rows", (loop.extent for loop in lowered.loops))
-    text.count("mm_columns", (lowered.n.extent,))
-    text.count("mm_depth", (lowered.k.extent,))
-    text.place()
-    text.function("mm_left", ", int64_t k", *lowered.left)
-    text.plain(
-        f"const {kind} *",
-        "mm_right",
-        ", int64_t k, int64_t n",
-        f"g.b{right.buffer} + ({index_text(right.index)})",
-    )
-    stores = [
-        (buffer, flat, made, value)
-        for (buffer, flat, made), value in zip(lowered.stores, group.outputs, strict=True)
-    ]
-    text.store("mm_finish", ", int64_t n, float given", lowered.finish, stores)
+    text.define("MM_RIGHT_TYPE", storage_type(right.stored))
+    text.define("MM_RIGHT_VEC", VECTOR_LOADS[right.stored])
+    text.define("MM_RIGHT_BY_DEPTH", int(lowered.is_by_depth))
     return template_source(text, group, name, ("host/tile.h", "host/gemm.h"))
-
-
-def _is_by_depth(lowered: _Lowered) -> bool:
-    """True if the elements of a column of the right operand are neighbours in memory."""
-    index = lowered.right.index
-    if index.factor(lowered.n) == 1 and lowered.n.extent != 1:
-        return False
-    return index.factor(lowered.k) in (0, 1)

@@ -7,6 +7,7 @@ scalar out, so that a compiler can inline and vectorise them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from maxmod.affine import (
     flat_index,
     of_loop,
 )
+from maxmod.compiler.codegen.cuda_text import function
 from maxmod.compiler.codegen.emit import (
     compute_type,
     index_text,
@@ -37,7 +39,7 @@ from maxmod.compiler.codegen.lower import (
 )
 from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.dim import Dim, Size, product
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel import Dialect, KernelSource, Launch
 from maxmod.op import lookup
 
 
@@ -183,35 +185,45 @@ class Text:
         group: What the kernel computes.
         loops: Loops over batch axes and the like; the kernel counts them with one number.
         symbols: Names of the sizes that are arguments.
+        dialect: The language.
     """
 
-    def __init__(self, group: FusionGroup, loops: Sequence[Loop], symbols: Sequence[str]) -> None:
+    def __init__(
+        self,
+        group: FusionGroup,
+        loops: Sequence[Loop],
+        symbols: Sequence[str],
+        dialect: Dialect = Dialect.HOST,
+    ) -> None:
         self.loops = list(loops)
         self.symbols = list(symbols)
+        self.dialect = dialect
         values = (*group.inputs, *group.outputs)
         self._types = [storage_type(value.type.dtype) for value in values]
         self._input_count = len(values) - len(group.outputs)
         self.lines = [*self._argument_types(), ""]
 
-    def define(self, name: str, value: Size) -> None:
-        """Adds a constant."""
-        self.lines.append(f"#define {name} {value}")
+    def define(self, name: str, value: int | str) -> None:
+        """Adds a constant; a macro on the host, where `#if` asks for it."""
+        is_host = self.dialect is Dialect.HOST
+        self.lines.append(
+            f"#define {name} {value}" if is_host else f"constexpr int {name} = {value};"
+        )
 
     def count(self, name: str, sizes: Iterable[Size]) -> None:
         """Adds a function that returns the product of sizes."""
         shown = " * ".join(f"(int64_t){size_text(size)}" for size in sizes) or "1"
-        head = f"MM_INLINE int64_t {name}(const mm_args g)"
-        self.lines += [head, "{", *self._symbols(), f"    return {shown};", "}", ""]
+        self.plain("int64_t ", name, "", shown)
 
     def place(self, name: str = "mm_place") -> None:
         """Adds the function that turns a number into the loop variables."""
-        lines = [f"MM_INLINE mm_at {name}(const mm_args g, int64_t number)", "{"]
-        lines += [*self._symbols(), "    mm_at at;"]
+        lines = ["mm_at at;"]
         for loop in reversed(self.loops[1:]):
             extent = size_text(loop.extent)
-            lines += [f"    at.{loop.name} = number % {extent};", f"    number /= {extent};"]
+            lines += [f"at.{loop.name} = number % {extent};", f"number /= {extent};"]
         last = self.loops[0].name if self.loops else "none"
-        self.lines += [*lines, f"    at.{last} = number;", "    return at;", "}", ""]
+        lines += [f"at.{last} = number;", "return at;"]
+        self._function(f"mm_at {name}(const mm_args g, int64_t number)", lines)
 
     def function(
         self, name: str, parameters: str, lowering: ElementLowering, number: int, kind: str = ""
@@ -231,8 +243,7 @@ class Text:
 
     def plain(self, kind: str, name: str, parameters: str, result: str) -> None:
         """Adds a function of the arguments alone that returns an expression."""
-        head = f"MM_INLINE {kind}{name}(const mm_args g{parameters})"
-        self.lines += [head, "{", *self._symbols(), f"    return {result};", "}", ""]
+        self._function(f"{kind}{name}(const mm_args g{parameters})", [f"return {result};"])
 
     def store(
         self,
@@ -244,7 +255,7 @@ class Text:
         """Adds an element function that writes results: (buffer, position, instruction, value)."""
         lines = self.body(lowering, [number for _, _, number, _ in stores])
         for buffer, _, _, _ in stores:
-            lines.append(f"{self._types[buffer]} *const restrict b{buffer} = g.b{buffer};")
+            lines.append(f"{self._types[buffer]} *const __restrict__ b{buffer} = g.b{buffer};")
         for buffer, index, number, value in stores:
             text = stored(value.type.dtype, f"t{number}")
             lines.append(f"b{buffer}[{index_text(index)}] = {text};")
@@ -258,45 +269,76 @@ class Text:
     def pointers(self, lowering: ElementLowering, numbers: Iterable[int]) -> list[str]:
         """Returns the declarations of the buffers that instructions read."""
         buffers = sorted({load.buffer for load in lowering.loads(numbers)})
-        return [f"const {self._types[b]} *const restrict b{b} = g.b{b};" for b in buffers]
+        return [f"const {self._types[b]} *const __restrict__ b{b} = g.b{b};" for b in buffers]
 
     def raw(self, kind: str, name: str, parameters: str, lines: Sequence[str]) -> None:
         """Adds a function of any lines; they can use the loop variables and sizes."""
-        head = f"MM_INLINE {kind} {name}(const mm_args g, const mm_at at{parameters})"
-        loops = [f"const int64_t {loop.name} = at.{loop.name};" for loop in self.loops]
-        body = [*self._symbols(), *(f"    {line}" for line in (*loops, *lines))]
-        self.lines += [head, "{", *body, "}", ""]
+        used = _words(lines)
+        loops = [
+            f"const int64_t {loop.name} = at.{loop.name};"
+            for loop in self.loops
+            if loop.name in used
+        ]
+        head = f"{kind} {name}(const mm_args g, const mm_at at{parameters})"
+        self._function(head, [*loops, *lines])
 
-    def _symbols(self) -> list[str]:
-        return [f"    const int64_t s_{symbol} = g.s_{symbol};" for symbol in self.symbols]
+    def _function(self, head: str, lines: Sequence[str]) -> None:
+        """Adds a function, with the sizes that it mentions."""
+        used = _words(lines)
+        symbols = [
+            f"const int64_t s_{symbol} = g.s_{symbol};"
+            for symbol in self.symbols
+            if f"s_{symbol}" in used
+        ]
+        body = [f"    {line}" for line in (*symbols, *lines)]
+        self.lines += [f"MM_INLINE {head}", "{", *body, "}", ""]
 
     def _argument_types(self) -> list[str]:
-        fields = []
-        loads = []
-        for number, kind in enumerate(self._types):
-            const = "const " if number < self._input_count else ""
-            fields.append(f"    {const}{kind} *b{number};")
-            loads.append(f"    g.b{number} = mm_buffers[{number}];")
-        for number, symbol in enumerate(self.symbols):
-            fields.append(f"    int64_t s_{symbol};")
-            loads.append(f"    g.s_{symbol} = mm_scalars[{number}];")
         names = [loop.name for loop in self.loops] or ["none"]
-        return [
+        types = [
             "typedef struct {",
-            *fields,
+            *(f"    {kind} *b{number};" for number, kind in enumerate(self._pointed_to())),
+            *(f"    int64_t s_{symbol};" for symbol in self.symbols),
             "} mm_args;",
             "",
             "typedef struct {",
             *(f"    int64_t {name};" for name in names),
             "} mm_at;",
+        ]
+        if self.dialect is Dialect.CUDA:
+            return types
+        return [
+            *types,
             "",
             "MM_INLINE mm_args mm_arguments(void *const *mm_buffers, const int64_t *mm_scalars)",
             "{",
             "    mm_args g;",
-            *loads,
+            *(f"    g.b{number} = mm_buffers[{number}];" for number in range(len(self._types))),
+            *(f"    g.s_{name} = mm_scalars[{n}];" for n, name in enumerate(self.symbols)),
             "    return g;",
             "}",
         ]
+
+    def _pointed_to(self) -> list[str]:
+        """Returns the type of an element of each buffer, const for those that are read."""
+        read = [f"const {kind}" for kind in self._types[: self._input_count]]
+        return read + self._types[self._input_count :]
+
+    def entry(self) -> list[str]:
+        """Returns the entry function of a CUDA kernel, which stands behind everything else."""
+        pointers = enumerate(self._pointed_to())
+        params = [f"{kind} *__restrict__ b{number}" for number, kind in pointers]
+        params += [f"long long s_{symbol}" for symbol in self.symbols]
+        names = [f"b{number}" for number in range(len(self._types))]
+        names += [f"s_{symbol}" for symbol in self.symbols]
+        head = 'extern "C" __global__ void __launch_bounds__(MM_THREADS, MM_BLOCKS) mm_kernel'
+        body = [f"const mm_args g = {{{', '.join(names)}}};", "mm_run(g);"]
+        return function(head, params, body)
+
+
+def _words(lines: Iterable[str]) -> set[str]:
+    """Returns the names in some text."""
+    return {word for line in lines for word in re.findall(r"\w+", line)}
 
 
 def symbol_names(sizes: Iterable[Size | Dim]) -> list[str]:
@@ -306,12 +348,33 @@ def symbol_names(sizes: Iterable[Size | Dim]) -> list[str]:
 
 
 def template_source(
-    text: Text, group: FusionGroup, name: str, files: Sequence[str]
+    text: Text,
+    group: FusionGroup,
+    name: str,
+    files: Sequence[str],
+    launch: Launch | None = None,
 ) -> KernelSource:
-    """Returns the host kernel made of generated text and the hand-written text of some files."""
-    code = "\n".join([*text.lines, *map(kernel_text.read, files)])
+    """Returns the kernel made of generated text and the hand-written text of some files.
+
+    Args:
+        text: The generated text.
+        group: What the kernel computes.
+        name: What a person calls it.
+        files: The hand-written text, by its place in the kernel folder.
+        launch: How many threads run it, for CUDA.
+    """
+    parts = ["\n".join(text.lines), *map(kernel_text.read, files)]
+    if text.dialect is Dialect.CUDA:
+        parts.append("\n".join([*text.entry(), ""]))
     buffers = len(group.inputs) + len(group.outputs)
     symbols = tuple(text.symbols)
     return KernelSource(
-        name, Dialect.HOST, code, "mm_kernel", buffers, len(symbols), symbols=symbols
+        name,
+        text.dialect,
+        "\n".join(parts),
+        "mm_kernel",
+        buffers,
+        len(symbols),
+        launch or Launch(),
+        symbols=symbols,
     )

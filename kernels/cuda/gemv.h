@@ -1,0 +1,265 @@
+// Products of a few rows with a matrix: finish(left @ right), at the speed at which the memory gives
+// the right operand. Every sum is formed in float32 and in one order, whatever the number of rows.
+//
+// The rows of the left operand are staged in shared memory once for a block. What a thread reads of
+// the right operand is 16 bytes, several times before it uses the first of them: to keep 4 TB/s busy,
+// a processor needs 23 KB on the way.
+//
+// By depth (the elements of a column are neighbours, as in a weight [out, in]): a warp owns
+// MM_WARP_COLUMNS columns and walks along them, 512 bytes at a time. Where there are few columns,
+// MM_TEAM warps share them, each with every MM_TEAM-th step.
+//
+// By column (the elements of a row are neighbours, as in a weight [in, out]): MM_ACROSS lanes read
+// neighbouring columns, the other lanes and warps other rows, and the block adds up.
+//
+// Text in front of this gives mm_args, mm_at, mm_place (of a row), mm_rows, mm_columns, mm_depth,
+// mm_left, mm_left_type, mm_left_load, mm_left_store, mm_finish, what right.h needs, and
+// MM_RIGHT_BY_DEPTH, MM_WARP_COLUMNS, MM_TEAM, MM_ACROSS, MM_FEWEST_ROWS, MM_MOST_ROWS,
+// MM_STAGED_NBYTES.
+
+constexpr int MM_THREADS = 256; // of a block
+constexpr int MM_BLOCKS = 2;    // on a processor: 128 registers for a thread
+constexpr int MM_WARPS = MM_THREADS / 32;
+constexpr int MM_STAGED = MM_STAGED_NBYTES / sizeof(mm_left_type); // elements of the left operand
+constexpr int MM_STEP = 32 * MM_RIGHT_WIDTH;            // elements that a warp reads at once
+constexpr int MM_BLOCK_COLUMNS =
+    MM_RIGHT_BY_DEPTH ? MM_WARPS / MM_TEAM * MM_WARP_COLUMNS : MM_ACROSS * MM_RIGHT_WIDTH;
+
+// Elements of a row that are staged together, if there are M rows.
+template <int M>
+struct mm_chunk {
+    static constexpr int size = MM_STAGED / M / MM_STEP * MM_STEP;
+};
+
+// Puts a chunk of each row into shared memory; rows that do not exist are 0.
+template <int M>
+MM_INLINE void mm_stage(const mm_args g, int rows, int64_t k0, int count, mm_left_type *staged)
+{
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+        const mm_at at = mm_place(g, m < rows ? m : 0);
+#pragma unroll 4
+        for (int k = threadIdx.x; k < count; k += MM_THREADS)
+            staged[m * mm_chunk<M>::size + k] = mm_left_store(m < rows ? mm_left(g, at, k0 + k) : 0);
+    }
+}
+
+// Stages the next chunk, unless it is the only one and there already.
+template <int M>
+MM_INLINE void mm_stage_next(
+    const mm_args g, int rows, int64_t k0, int64_t depth, bool is_first, mm_left_type *staged)
+{
+    if (!is_first && depth <= mm_chunk<M>::size)
+        return;
+    __syncthreads();
+    mm_stage<M>(g, rows, k0, min(depth - k0, (int64_t)mm_chunk<M>::size), staged);
+    __syncthreads();
+}
+
+// ---- by depth ----------------------------------------------------------------------------------
+
+// Adds the products of one access for each column: elements k to k + MM_RIGHT_WIDTH of a chunk.
+template <int M>
+MM_INLINE void mm_add_part(
+    const mm_args g, const mm_part (&part)[MM_WARP_COLUMNS], int64_t k0, int k, int64_t n,
+    const mm_left_type *staged, float (&sums)[M][MM_WARP_COLUMNS])
+{
+    float right[MM_WARP_COLUMNS][MM_RIGHT_WIDTH];
+#pragma unroll
+    for (int c = 0; c < MM_WARP_COLUMNS; c++)
+        mm_right_floats(g, part[c], k0 + k, n + c, right[c]);
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+        typedef mm_vector<mm_left_type, MM_RIGHT_WIDTH> left_part;
+        const left_part left =
+            *reinterpret_cast<const left_part *>(staged + m * mm_chunk<M>::size + k);
+#pragma unroll
+        for (int i = 0; i < MM_RIGHT_WIDTH; i++) {
+            const float x = mm_left_load(left.v[i]);
+#pragma unroll
+            for (int c = 0; c < MM_WARP_COLUMNS; c++)
+                sums[m][c] += x * right[c][i];
+        }
+    }
+}
+
+// Adds the products of a chunk: this lane takes every MM_TEAM-th step from `part` on.
+template <int M>
+MM_INLINE void mm_add_chunk(
+    const mm_args g, int part, int64_t k0, int count, int64_t n, int64_t last,
+    const mm_left_type *staged, float (&sums)[M][MM_WARP_COLUMNS])
+{
+    constexpr int AHEAD = (M == 1 ? 16 : M <= 4 ? 8 : 4) / MM_WARP_COLUMNS; // reads before a use
+    constexpr int STEP = MM_STEP * MM_TEAM;
+    int k = part * MM_STEP + threadIdx.x % 32 * MM_RIGHT_WIDTH;
+    for (; k < count; k += AHEAD * STEP) {
+        mm_part read[AHEAD][MM_WARP_COLUMNS];
+#pragma unroll
+        for (int u = 0; u < AHEAD; u++)
+            if (k + u * STEP < count)
+#pragma unroll
+                for (int c = 0; c < MM_WARP_COLUMNS; c++)
+                    read[u][c] = mm_right_read(g, k0 + k + u * STEP, min(n + c, last));
+#pragma unroll
+        for (int u = 0; u < AHEAD; u++)
+            if (k + u * STEP < count)
+                mm_add_part<M>(g, read[u], k0, k + u * STEP, n, staged, sums);
+    }
+}
+
+// Stores the sums of this warp's columns: each lane one of them.
+template <int M>
+MM_INLINE void mm_finish_warp(
+    const mm_args g, int rows, int64_t columns, int64_t n, const float (&sums)[M][MM_WARP_COLUMNS])
+{
+    const int lane = threadIdx.x % 32;
+    const int m = lane / MM_WARP_COLUMNS, c = lane % MM_WARP_COLUMNS;
+    float mine = 0;
+#pragma unroll
+    for (int i = 0; i < M * MM_WARP_COLUMNS; i++)
+        mine = lane == i ? sums[i / MM_WARP_COLUMNS][i % MM_WARP_COLUMNS] : mine;
+    if (m < rows && m < M && n + c < columns)
+        mm_finish(g, mm_place(g, m), n + c, mine);
+}
+
+template <int M>
+MM_INLINE void mm_by_depth(const mm_args g, int rows, mm_left_type *staged, float *partial)
+{
+    const int warp = threadIdx.x / 32, team = warp / MM_TEAM, part = warp % MM_TEAM;
+    const int64_t columns = mm_columns(g), depth = mm_depth(g);
+    const int64_t start = (int64_t)blockIdx.x * MM_BLOCK_COLUMNS;
+    for (int64_t first = start; first < columns; first += (int64_t)gridDim.x * MM_BLOCK_COLUMNS) {
+        const int64_t n = first + team * MM_WARP_COLUMNS;
+        const int k = part * MM_STEP + threadIdx.x % 32 * MM_RIGHT_WIDTH;
+        if (first == start && k < depth && n < columns)
+            mm_prefetch(mm_right(g, k, n)); // while the left operand is staged
+        float sums[M][MM_WARP_COLUMNS] = {};
+        for (int64_t k0 = 0; k0 < depth; k0 += mm_chunk<M>::size) {
+            mm_stage_next<M>(g, rows, k0, depth, first == start, staged);
+            const int count = min(depth - k0, (int64_t)mm_chunk<M>::size);
+            if (n < columns)
+                mm_add_chunk<M>(g, part, k0, count, n, columns - 1, staged, sums);
+        }
+#pragma unroll
+        for (int i = 0; i < M * MM_WARP_COLUMNS; i++) {
+            float &sum = sums[i / MM_WARP_COLUMNS][i % MM_WARP_COLUMNS];
+            sum = mm_warp_sum<1>(sum);
+            if (MM_TEAM > 1 && threadIdx.x % 32 == 0)
+                partial[warp * M * MM_WARP_COLUMNS + i] = sum;
+        }
+        if constexpr (MM_TEAM > 1) {
+            __syncthreads();
+#pragma unroll
+            for (int i = 0; i < M * MM_WARP_COLUMNS; i++) {
+                float total = 0;
+                for (int w = team * MM_TEAM; w < (team + 1) * MM_TEAM; w++)
+                    total += partial[w * M * MM_WARP_COLUMNS + i];
+                sums[i / MM_WARP_COLUMNS][i % MM_WARP_COLUMNS] = total;
+            }
+            __syncthreads();
+        }
+        if (part == 0)
+            mm_finish_warp<M>(g, rows, columns, n, sums);
+    }
+}
+
+// ---- by column ---------------------------------------------------------------------------------
+
+// Adds the products of a chunk: this lane takes MM_RIGHT_WIDTH columns from n on, and every
+// (MM_THREADS / MM_ACROSS)-th row.
+template <int M>
+MM_INLINE void mm_add_rows(
+    const mm_args g, int64_t k0, int count, int64_t n, const mm_left_type *staged,
+    float (&sums)[M][MM_RIGHT_WIDTH])
+{
+    constexpr int AHEAD = M <= 4 ? 8 : 4;        // reads before the first is used
+    constexpr int DOWN = MM_THREADS / MM_ACROSS; // rows that a block reads at once
+    for (int k = threadIdx.x / MM_ACROSS; k < count; k += AHEAD * DOWN) {
+        mm_part read[AHEAD];
+#pragma unroll
+        for (int u = 0; u < AHEAD; u++)
+            if (k + u * DOWN < count)
+                read[u] = mm_right_read(g, k0 + k + u * DOWN, n);
+#pragma unroll
+        for (int u = 0; u < AHEAD; u++) {
+            const int at = k + u * DOWN;
+            if (at >= count)
+                break;
+            float right[MM_RIGHT_WIDTH];
+            mm_right_floats(g, read[u], k0 + at, n, right);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                const float x = mm_left_load(staged[m * mm_chunk<M>::size + at]);
+#pragma unroll
+                for (int i = 0; i < MM_RIGHT_WIDTH; i++)
+                    sums[m][i] += x * right[i];
+            }
+        }
+    }
+}
+
+template <int M>
+MM_INLINE void mm_by_column(const mm_args g, int rows, mm_left_type *staged, float *partial)
+{
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int64_t columns = mm_columns(g), depth = mm_depth(g);
+    const int64_t start = (int64_t)blockIdx.x * MM_BLOCK_COLUMNS;
+    for (int64_t first = start; first < columns; first += (int64_t)gridDim.x * MM_BLOCK_COLUMNS) {
+        const int across = lane % MM_ACROSS * MM_RIGHT_WIDTH;
+        const int64_t n = first + across;
+        float sums[M][MM_RIGHT_WIDTH] = {};
+        for (int64_t k0 = 0; k0 < depth; k0 += mm_chunk<M>::size) {
+            mm_stage_next<M>(g, rows, k0, depth, first == start, staged);
+            const int count = min(depth - k0, (int64_t)mm_chunk<M>::size);
+            if (n < columns)
+                mm_add_rows<M>(g, k0, count, n, staged, sums);
+        }
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int i = 0; i < MM_RIGHT_WIDTH; i++) {
+                const float sum = mm_warp_sum<MM_ACROSS>(sums[m][i]);
+                if (lane < MM_ACROSS)
+                    partial[(m * MM_WARPS + warp) * MM_BLOCK_COLUMNS + across + i] = sum;
+            }
+        __syncthreads();
+        for (int i = threadIdx.x; i < rows * MM_BLOCK_COLUMNS; i += MM_THREADS) {
+            const int m = i / MM_BLOCK_COLUMNS, c = i % MM_BLOCK_COLUMNS;
+            float total = 0;
+#pragma unroll
+            for (int w = 0; w < MM_WARPS; w++)
+                total += partial[(m * MM_WARPS + w) * MM_BLOCK_COLUMNS + c];
+            if (first + c < columns)
+                mm_finish(g, mm_place(g, m), first + c, total);
+        }
+        __syncthreads();
+    }
+}
+
+// ---- the kernel --------------------------------------------------------------------------------
+
+template <int M>
+MM_INLINE void mm_few_rows(const mm_args g, int rows, mm_left_type *staged, float *partial)
+{
+    if constexpr (MM_RIGHT_BY_DEPTH)
+        mm_by_depth<M>(g, rows, staged, partial);
+    else
+        mm_by_column<M>(g, rows, staged, partial);
+}
+
+MM_INLINE void mm_run(const mm_args g)
+{
+    extern __shared__ __align__(32) unsigned char mm_shared[];
+    mm_left_type *const staged = reinterpret_cast<mm_left_type *>(mm_shared);
+    float *const partial = reinterpret_cast<float *>(mm_shared + MM_STAGED_NBYTES); // of each warp
+    const int rows = (int)mm_rows(g);
+    if constexpr (MM_FEWEST_ROWS <= 1)
+        if (rows == 1)
+            mm_few_rows<1>(g, rows, staged, partial);
+    if constexpr (MM_FEWEST_ROWS <= 4 && MM_MOST_ROWS >= 2)
+        if (rows >= 2 && rows <= 4)
+            mm_few_rows<4>(g, rows, staged, partial);
+    if constexpr (MM_MOST_ROWS >= 5)
+        if (rows >= 5)
+            mm_few_rows<8>(g, rows, staged, partial);
+}

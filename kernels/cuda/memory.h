@@ -1,0 +1,40 @@
+// Accesses to memory that hand-written kernels share. The shim that runs kernels on a host has no
+// PTX; there, they are plain accesses.
+
+// Reads what no thread reads again: it does not stay in the first-level cache.
+template <typename T>
+MM_INLINE T mm_read_once(const T *from)
+{
+#ifndef CUDA_SHIM
+    if constexpr (sizeof(T) == 16 && alignof(T) == 16) {
+        union {
+            uint32_t word[4];
+            T value;
+        } both;
+        asm("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+            : "=r"(both.word[0]), "=r"(both.word[1]), "=r"(both.word[2]), "=r"(both.word[3])
+            : "l"(from));
+        return both.value;
+    }
+#endif
+    return *from;
+}
+
+// Brings a line into the second-level cache.
+MM_INLINE void mm_prefetch(const void *from)
+{
+#ifndef CUDA_SHIM
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+#endif
+}
+
+// The sum over the lanes that differ in the bits from FIRST up to a whole warp, in every lane; always
+// the same tree.
+template <int FIRST>
+MM_INLINE float mm_warp_sum(float x)
+{
+#pragma unroll
+    for (int step = FIRST; step < 32; step *= 2)
+        x += __shfl_xor_sync(0xffffffffu, x, step);
+    return x;
+}

@@ -1,0 +1,111 @@
+"""CUDA C: products of a few rows with a matrix, the generated part of `kernels/cuda/gemv.h`."""
+
+from __future__ import annotations
+
+from maxmod.compiler.codegen.contraction import LoweredContraction, lower_contraction
+from maxmod.compiler.codegen.cuda_text import VECTOR_NBYTES, multiple_of
+from maxmod.compiler.codegen.element import Text, template_source
+from maxmod.compiler.codegen.emit import loaded, storage_type, stored
+from maxmod.compiler.fusion.group import Contraction, FusionGroup
+from maxmod.dim import Size, product
+from maxmod.dtype import DType
+from maxmod.kernel import Dialect, KernelSource, Launch
+
+# Up to so many rows, one multiplication after another keeps up with the memory: with 8 rows of half
+# floats a Hopper processor issues 54 instructions in the 55 cycles in which as many weights arrive
+# (counted, not measured). More rows are for tensor cores, and so for cuBLAS.
+MOST_ROWS = 8
+
+THREADS = 256
+WARPS = 8
+CROWDING = 4  # 128 registers a thread leave room for 512 of the 2048 threads of a processor
+FULL = 256  # blocks: two for each of the 132 processors of an H100, nearly
+STAGED_NBYTES = 24 << 10  # of the left operand, in shared memory
+SEGMENT_NBYTES = 64  # less at a time wastes what the memory sends
+
+
+def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> KernelSource:
+    """Returns the CUDA kernel of a contraction group, for up to `MOST_ROWS` rows."""
+    lowered = lower_contraction(group, contraction)
+    text = lowered.text(group, Dialect.CUDA)
+    rows = product(loop.extent for loop in lowered.loops)
+    left, right = contraction.product.inputs[0].type.dtype, lowered.right.stored
+    _converter(text, "mm_left", left)
+    _converter(text, "mm_right", right)
+    width = _width(lowered)
+    is_by_depth = lowered.is_by_depth
+    warp_columns, team = _by_depth_shape(lowered.n.extent, rows)
+    most = rows if isinstance(rows, int) else MOST_ROWS
+    across = _lanes_across(lowered.n.extent, width, right.size_in_bytes)
+    for constant, value in (
+        ("MM_RIGHT_WIDTH", width),
+        ("MM_RIGHT_BY_DEPTH", int(is_by_depth)),
+        ("MM_WARP_COLUMNS", warp_columns),
+        ("MM_TEAM", team),
+        ("MM_ACROSS", across),
+        ("MM_FEWEST_ROWS", rows if isinstance(rows, int) else 1),
+        ("MM_MOST_ROWS", most),
+        ("MM_STAGED_NBYTES", STAGED_NBYTES),
+    ):
+        text.define(constant, value)
+    text.lines.append("")
+    columns = WARPS // team * warp_columns if is_by_depth else across * width
+    # In the end, each warp leaves the sums of its columns for one, four or eight rows.
+    sums = WARPS * (warp_columns if is_by_depth else columns)
+    shared = STAGED_NBYTES + 4 * sums * (1 if most == 1 else 4 if most <= 4 else 8)
+    launch = Launch(lowered.n.extent, columns, THREADS, shared, crowding=CROWDING)
+    files = ("cuda/memory.h", "cuda/right.h", "cuda/gemv.h")
+    return template_source(text, group, name, files, launch)
+
+
+def _converter(text: Text, name: str, dtype: DType) -> None:
+    """Adds the type of a stored element, and functions from it to float and back."""
+    kind = storage_type(dtype)
+    text.lines += [f"typedef {kind} {name}_type;", ""]
+    read, written = loaded(dtype, "x"), stored(dtype, "x")
+    text.lines += [f"MM_INLINE float {name}_load({kind} x)", "{", f"    return {read};", "}", ""]
+    text.lines += [
+        f"MM_INLINE {kind} {name}_store(float x)",
+        "{",
+        f"    return {written};",
+        "}",
+        "",
+    ]
+
+
+def _width(lowered: LoweredContraction) -> int:
+    """Returns how many elements of the right operand can be read at once, wherever they begin."""
+    inner = lowered.k if lowered.is_by_depth else lowered.n
+    index = lowered.right.index
+    sizes = [inner.extent, index.const, *(f for loop, f in index.terms if loop != inner)]
+    width = VECTOR_NBYTES // lowered.right.stored.size_in_bytes
+    while width > 1 and not all(multiple_of(size, width) == "true" for size in sizes):
+        width //= 2
+    return width
+
+
+def _by_depth_shape(columns: Size, rows: Size) -> tuple[int, int]:
+    """Returns the columns of a warp, and the number of warps that share them.
+
+    Two columns use each element of the left operand twice, and have more on the way; one gives
+    twice as many blocks.
+    """
+    if not isinstance(columns, int):
+        return 1, 1
+    if columns >= FULL * WARPS * 2 or (rows != 1 and columns >= FULL * WARPS):
+        return 2, 1
+    team = 1
+    while team < WARPS and columns * team < FULL * WARPS:
+        team *= 2
+    return 1, team
+
+
+def _lanes_across(columns: Size, width: int, itemsize: int) -> int:
+    """Returns how many lanes read neighbouring columns: many for few blocks, but no fewer than fill
+    a segment of memory.
+    """
+    lanes = max(SEGMENT_NBYTES // (width * itemsize), 1)
+    if isinstance(columns, int):
+        while lanes < 16 and columns >= FULL * 2 * lanes * width:
+            lanes *= 2
+    return lanes
