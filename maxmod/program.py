@@ -122,7 +122,7 @@ class Program:
 
     def _kernel_action(self, step: RunKernel) -> Action:
         if any(evaluate(size, self._dims) == 0 for size in step.nonempty):
-            return self._group_action(step)
+            return self._ops_action(step)
         scalars = [self._dims[name] for name in step.symbols]
         has_flag = self._sources[step.kernel].has_flag
         count = len(step.inputs) + len(step.outputs)
@@ -147,7 +147,7 @@ class Program:
         """Runs the ops of a kernel that met a position out of range: one of them refuses it."""
         flag = np.zeros(1, np.int64)
         launch.keep(count, flag)
-        again = self._group_action(step)
+        again = self._ops_action(step)
 
         def run(slots: list[Any]) -> None:
             action(slots)
@@ -156,15 +156,20 @@ class Program:
 
         return run
 
-    def _group_action(self, step: RunKernel) -> Action:
+    def _ops_action(self, step: RunKernel) -> Action:
         """Runs the ops of a kernel one by one."""
-        graph = step.group.as_graph("group")
+        calls = []
+        for call in step.ops:
+            types = [ir.bind_type(type, self._dims) for type in call.types]
+            calls.append((call, ir.bind_attrs(call.attrs, self._dims), types))
 
         def run(slots: list[Any]) -> None:
-            arrays = [slots[slot] for slot in step.inputs]
-            results = ir.interpret(graph, self._backend.run, arrays, {}, self._dims)
-            for slot, result in zip(step.outputs, results):
-                slots[slot][...] = result
+            found = {slot: slots[slot] for slot in step.inputs}
+            for call, attrs, types in calls:
+                arrays = [found[slot] for slot in call.inputs]
+                found.update(zip(call.outputs, self._backend.run(call.op, arrays, attrs, types)))
+            for slot in step.outputs:
+                slots[slot][...] = found[slot]
 
         return run
 

@@ -63,7 +63,8 @@ class RunKernel:
         outputs: Slots that it writes.
         types: Types of the results.
         group: What it computes.
-        nonempty: Sizes above 0; where one is not, the ops of the group run one by one.
+        nonempty: Sizes above 0; where one is not, `ops` run instead.
+        ops: The ops that it computes, where it may have to be replaced by them; else empty.
         frees: Slots that nothing reads after this step.
     """
 
@@ -74,6 +75,7 @@ class RunKernel:
     types: tuple[TensorType, ...]
     group: FusionGroup
     nonempty: tuple[Size, ...] = ()
+    ops: tuple[RunOp, ...] = ()
     frees: tuple[int, ...] = ()
 
 
@@ -205,6 +207,7 @@ def _kernel_name(group: FusionGroup) -> str:
 
 def _kernel_step(group: FusionGroup, slots: Mapping[ir.Value, int], kernels: _Kernels) -> RunKernel:
     emitted = kernels.emitted(group)
+    is_partial = emitted.nonempty or kernels.sources[emitted.number].has_flag
     return RunKernel(
         emitted.number,
         emitted.symbols,
@@ -213,6 +216,7 @@ def _kernel_step(group: FusionGroup, slots: Mapping[ir.Value, int], kernels: _Ke
         tuple(value.type for value in group.outputs),
         group,
         emitted.nonempty,
+        tuple(_op_step(node, slots, False) for node in group.ordered) if is_partial else (),
     )
 
 
