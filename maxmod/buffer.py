@@ -20,7 +20,7 @@ from maxmod.device import CPU_REF, DeviceRef
 from maxmod.dim import as_sizes
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError
-from maxmod.interop import Storage, export_dlpack, import_array
+from maxmod.interop import Storage, import_array
 from maxmod.tensor_type import TensorType
 
 _MMAP_MODES = {"copyonwrite": "c", "readonly": "r", "readwrite": "r+"}
@@ -324,12 +324,6 @@ class Buffer(Storage):
             value = backends.get(self.type.device).from_host(value, self.type.device.id)
         self.array[(*_basic(index), ...)] = value
 
-    def __dlpack__(self, **options: Any) -> Any:
-        return export_dlpack(self.array, self.type, **options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0) if self.is_host else (2, self.type.device.id)
-
     def __repr__(self) -> str:
         return f"maxmod.driver.Buffer({self.dtype}, {self.shape}, {self.device})"
 
@@ -377,3 +371,14 @@ def _basic(index: Any) -> Iterator[Any]:
                 f"Buffer: index: expected ints and slices, got {type(part).__name__}."
             )
         yield part
+
+
+def driver_tensor_type(buffer: Buffer) -> TensorType:
+    """Returns dtype, shape and device of a buffer.
+
+    Raises:
+        TypeError: If it is no `Buffer`.
+    """
+    if not isinstance(buffer, Buffer):
+        raise OperandError(f"driver_tensor_type: expected a Buffer, got {type(buffer).__name__}.")
+    return buffer.type

@@ -22,6 +22,7 @@ _LAYERS = {
     "": "maxmod.nn",
     ".conv": "maxmod.nn.conv",
     ".embedding": "maxmod.nn.embedding",
+    ".hyper_connection": "maxmod.nn.hyper_connection",
     ".linear": "maxmod.nn.linear",
     ".lora": "maxmod.nn.lora",
     ".module": "maxmod.nn.module",

@@ -156,6 +156,23 @@ class CompiledModel:
         """Structure of the results."""
         return self.staged.out_tree
 
+    @property
+    def engine_model(self) -> CompiledModel:
+        """What runs: the model itself."""
+        return self
+
+    @property
+    def signal_buffers(self) -> tuple[()]:
+        """Buffers with which devices signal each other: none, as there is one device."""
+        return ()
+
+    def export_mef(self, path: Any) -> None:
+        """Raises `NotImplementedError`: built kernels are kept in the kernel cache instead."""
+        raise NotImplementedError(
+            "export_mef: compiled models have no file format. Hint: built kernels are kept in the "
+            "kernel cache (maxmod cache), and weights are saved by maxmod.weights.save_state."
+        )
+
     def load_state(self, weights: Mapping[str, Tensor]) -> None:
         """Replaces all weights, after checking names and types of all of them.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 from maxmod import backends
 from maxmod.backends.devices import Device, device_of
@@ -42,26 +42,33 @@ def defaults(dtype: DType | None = None, device: Any = None) -> tuple[DType, Dev
     return dtype, device_of(ref)
 
 
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def contextvar_context(var: ContextVar[T], value: T) -> Iterator[T]:
+    """Sets a context variable for a block, also if the block raises."""
+    token = var.set(value)
+    try:
+        yield value
+    finally:
+        var.reset(token)
+
+
 @contextlib.contextmanager
 def default_device(device: Any) -> Iterator[Device]:
     """Sets the default device for a block: ``with default_device(CPU()): ...``."""
     ref = DeviceRef.from_device(device)
-    token = _DEVICE.set(ref)
-    try:
+    with contextvar_context(_DEVICE, ref):
         yield device_of(ref)
-    finally:
-        _DEVICE.reset(token)
 
 
 @contextlib.contextmanager
 def default_dtype(dtype: DType) -> Iterator[DType]:
     """Sets the default dtype for a block: ``with default_dtype(DType.bfloat16): ...``."""
     dtype, _ = resolve(dtype, CPU_REF)
-    token = _DTYPE.set(dtype)
-    try:
+    with contextvar_context(_DTYPE, dtype):
         yield dtype
-    finally:
-        _DTYPE.reset(token)
 
 
 @contextlib.contextmanager

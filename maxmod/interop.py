@@ -6,6 +6,7 @@ same width and are viewed as what they are on our side.
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -29,7 +30,56 @@ class DLPackArray(Protocol):
     def __dlpack_device__(self) -> Any: ...
 
 
-class Storage:
+class Exchange:
+    """How memory is handed to other libraries; `Tensor` and `Buffer` do it alike."""
+
+    __slots__ = ()
+
+    def _exchanged(self) -> tuple[Any, TensorType]:
+        """Returns the storage array and its type."""
+        raise NotImplementedError
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Returns a DLPack capsule, by which another library takes the memory without a copy.
+
+        Args:
+            stream: The stream that the consumer will use, on an accelerator.
+            max_version: The newest version of DLPack that the consumer knows.
+            dl_device: (kind, number) of the device that it shall be on.
+            copy: True always copies, False never, None if it must be.
+
+        Raises:
+            BufferError: If that cannot be done.
+        """
+        options = {"stream": stream, "max_version": max_version, "dl_device": dl_device}
+        given = {name: value for name, value in options.items() if value is not None}
+        if copy is not None:
+            given["copy"] = copy
+        data, type = self._exchanged()
+        return export_dlpack(data, type, **given)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Returns (kind, number) of the device: 1 for the host, 2 for CUDA."""
+        device = self._exchanged()[1].device
+        return (1, 0) if device.is_cpu() else (2, device.id)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """The memory on an accelerator, for Numba, PyTorch, ...; `AttributeError` elsewhere."""
+        data, type = self._exchanged()
+        if type.device.is_cpu():
+            raise AttributeError("__cuda_array_interface__: the data is on the host.")
+        return data.__cuda_array_interface__
+
+
+class Storage(Exchange):
     """A storage array and its type; abstract, `Buffer` is the only kind.
 
     Attributes:
@@ -40,6 +90,9 @@ class Storage:
     __slots__ = ("array", "type")
     array: Any
     type: TensorType
+
+    def _exchanged(self) -> tuple[Any, TensorType]:
+        return self.array, self.type
 
 
 def import_array(array: Any) -> tuple[Any, TensorType]:
@@ -102,16 +155,51 @@ def _raw_view(array: Any, itemsize: int) -> Any:
     return array.view(name)
 
 
+# Type codes of DLPack 1.1 (dlpack.h) for what NumPy does not know, and where a capsule keeps them:
+# byte 20 of the tensor, which stands behind 32 bytes of version, owner and flags in new capsules.
+_CODES = {
+    DType.bfloat16: 4,
+    DType.float8_e4m3fn: 10,
+    DType.float8_e4m3fnuz: 11,
+    DType.float8_e5m2: 12,
+    DType.float8_e5m2fnuz: 13,
+    DType.float8_e8m0fnu: 14,
+}
+_CAPSULES = {b"dltensor": 20, b"dltensor_versioned": 32 + 20}
+
+
 def export_dlpack(data: Any, type: TensorType, **options: Any) -> Any:
     """Returns the DLPack capsule of a storage array.
 
+    bfloat16 and the 8-bit floats are exported as what they are, although NumPy does not know them.
+
+    Args:
+        data: NumPy or CuPy array.
+        type: Its type.
+        **options: Of the protocol: `stream`, `max_version`, `dl_device`, `copy`.
+
     Raises:
-        BufferError: For dtypes that the array library cannot export (bfloat16 through NumPy).
+        BufferError: If a copy is needed and forbidden, or the data cannot be brought to the device.
     """
     if isinstance(data, np.ndarray):
-        options.pop("stream", None)
-        if data.dtype.kind == "V" or type.dtype.is_float8():
-            raise BufferError(
-                f"__dlpack__: NumPy cannot export {type.dtype!r}. Hint: cast to float32 first."
-            )
-    return data.__dlpack__(**options)
+        options.pop("stream", None)  # work on the host is done
+        if options.get("copy") and not options.get("dl_device"):
+            options["dl_device"] = (1, 0)
+    code = _CODES.get(type.dtype)
+    if code is None:
+        return data.__dlpack__(**options)
+    raw = data.view(f"uint{8 * data.dtype.itemsize}")
+    return _relabelled(raw.__dlpack__(**options), code)
+
+
+def _relabelled(capsule: Any, code: int) -> Any:
+    """Changes the type code of a capsule from unsigned integers to floats of the same width."""
+    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    is_valid = ctypes.pythonapi.PyCapsule_IsValid
+    is_valid.restype, is_valid.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
+    for name, offset in _CAPSULES.items():
+        if is_valid(capsule, name):
+            ctypes.c_uint8.from_address(get_pointer(capsule, name) + offset).value = code
+            return capsule
+    raise BufferError("__dlpack__: the array library gave a capsule of an unknown kind.")

@@ -15,29 +15,39 @@ import numpy as np
 
 from maxmod import backends
 from maxmod.backends.devices import Device, device_of
-from maxmod.buffer import Buffer
-from maxmod.defaults import default_device, default_dtype, defaults, defaults_like, resolve
+from maxmod.buffer import Buffer, driver_tensor_type
+from maxmod.defaults import (
+    contextvar_context,
+    default_device,
+    default_dtype,
+    defaults,
+    defaults_like,
+    resolve,
+)
 from maxmod.device import CPU_REF, DeviceRef
 from maxmod.dim import Shape, Sizes, as_size, as_sizes
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError, SliceError, TraceError
-from maxmod.interop import export_dlpack, import_array
+from maxmod.interop import Exchange, import_array
 from maxmod.literal import is_scalar, literal_array
 from maxmod.op import call
+from maxmod.placement import OneDevice
 from maxmod.printing import format_tensor
 from maxmod.tensor_type import TensorType
 
 __all__ = [
     "Tensor",
     "TensorType",
+    "contextvar_context",
     "default_device",
     "default_dtype",
     "defaults",
     "defaults_like",
+    "driver_tensor_type",
 ]
 
 
-class Tensor:
+class Tensor(OneDevice, Exchange):
     """A multi-dimensional array on a device.
 
     Args:
@@ -382,17 +392,8 @@ class Tensor:
             raise ValueError("__array__: data of an accelerator cannot be given without a copy.")
         return np.array(host, dtype=dtype, copy=copy)
 
-    def __dlpack__(self, **options: Any) -> Any:
-        return export_dlpack(self.data, self._type, **options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0) if self._type._device.is_cpu() else (2, self._type._device.id)
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        if self._type._device.is_cpu():
-            raise AttributeError("__cuda_array_interface__: the tensor is on the host.")
-        return self.data.__cuda_array_interface__
+    def _exchanged(self) -> tuple[Any, TensorType]:
+        return self.data, self._type
 
     def to(self, device: Any) -> Tensor:
         """Returns the tensor on another device; on the same device, the tensor itself."""

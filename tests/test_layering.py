@@ -41,6 +41,7 @@ LAYERS = {
     "literal": 4,
     "interop": 4,
     "buffer": 4,
+    "placement": 4,
     "printing": 4,
     "defaults": 4,
     "tensor": 5,

@@ -3,6 +3,7 @@
 from maxmod.nn.container import ModuleList, Sequential
 from maxmod.nn.conv import Conv2d
 from maxmod.nn.embedding import Embedding
+from maxmod.nn.hyper_connection import HyperConnection
 from maxmod.nn.linear import Linear
 from maxmod.nn.lora import LoRA, lora_layers, lora_parameters
 from maxmod.nn.module import Module, TransparentModule, module_dataclass
@@ -16,6 +17,7 @@ __all__ = [
     "Embedding",
     "GemmaRMSNorm",
     "GroupNorm",
+    "HyperConnection",
     "LayerNorm",
     "Linear",
     "LoRA",

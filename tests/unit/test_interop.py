@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 from emulated import EmulatedBackend
+from emulated_cuda import emulated_cuda
 
 from maxmod import DType, Tensor, TensorType
 from maxmod.device import CPU_REF, DeviceRef
 from maxmod.driver import Buffer, Device, DLPackArray
-from maxmod.interop import export_dlpack, import_array
+from maxmod.interop import import_array
 
 
 class OnlyDLPack:
@@ -107,10 +109,74 @@ def test_export() -> None:
     host = np.arange(3)
     buffer = Buffer.from_numpy(host)
     assert np.shares_memory(np.from_dlpack(buffer), host)
-    for dtype in (DType.bfloat16, DType.float8_e5m2):
-        narrow = Buffer.zeros([2], dtype)
-        with pytest.raises(BufferError, match=f"NumPy cannot export {dtype!r}"):
-            export_dlpack(narrow.array, narrow.type)
+
+
+@pytest.mark.parametrize("version", [None, (1, 0)])
+@pytest.mark.parametrize(
+    ("dtype", "code"),
+    [
+        (DType.float32, 2),
+        (DType.bfloat16, 4),
+        (DType.float8_e4m3fn, 10),
+        (DType.float8_e5m2, 12),
+        (DType.uint8, 1),
+    ],
+)
+def test_type_codes_of_capsules(dtype: DType, code: int, version: Any) -> None:
+    options = {} if version is None else {"max_version": version}
+    for source in (Buffer.zeros([2, 3], dtype), Tensor.zeros([2, 3], dtype=dtype)):
+        assert _type_of_capsule(source.__dlpack__(**options)) == (code, 8 * dtype.size_in_bytes, 1)
+
+
+def _type_of_capsule(capsule: Any) -> tuple[int, int, int]:
+    """Reads the fields that dlpack.h defines: DLDataType {code, bits, lanes}."""
+    name = b"dltensor_versioned" if "versioned" in repr(capsule) else b"dltensor"
+    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    # data pointer, two int32 of the device, the rank; new capsules have four fields before.
+    start = get_pointer(capsule, name) + 8 + 8 + 4 + (8 + 3 * 8 if b"versioned" in name else 0)
+    code, bits = (ctypes.c_uint8.from_address(start + i).value for i in range(2))
+    return code, bits, ctypes.c_uint16.from_address(start + 2).value
+
+
+def test_export_with_options() -> None:
+    tensor = Tensor([1.0, 2.0])
+    shared = np.from_dlpack(tensor)
+    assert np.shares_memory(shared, tensor.data)
+    copied = np.from_dlpack(tensor, device="cpu", copy=True)
+    assert not np.shares_memory(copied, tensor.data)
+    assert np.shares_memory(np.from_dlpack(tensor, copy=False), tensor.data)
+    assert not np.shares_memory(
+        np.from_dlpack(_Once(tensor.__dlpack__(copy=True, stream=None))), tensor.data
+    )
+    with pytest.raises(BufferError):
+        tensor.__dlpack__(dl_device=(2, 0))
+    with pytest.raises(RuntimeError, match="Unsupported dtype"):  # what NumPy does not know
+        np.from_dlpack(Tensor([1.0], dtype=DType.bfloat16))
+    with pytest.raises(AttributeError, match="the data is on the host"):
+        _ = tensor.__cuda_array_interface__
+
+
+class _Once:
+    """A producer of a capsule that is there already."""
+
+    def __init__(self, capsule: Any) -> None:
+        self.capsule = capsule
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+
+def test_accelerators_name_their_memory() -> None:
+    with emulated_cuda() as (device, _):
+        tensor = Tensor([1.0, 2.0], dtype=DType.float32, device=device)
+        assert tensor.__dlpack_device__() == (2, 0)
+        tensor.data.__cuda_array_interface__ = {"shape": (2,)}
+        assert tensor.__cuda_array_interface__ == {"shape": (2,)}
+        assert tensor.driver_tensor.__cuda_array_interface__ == {"shape": (2,)}
 
 
 def test_torch_and_back() -> None:
@@ -124,3 +190,23 @@ def test_torch_and_back() -> None:
     Buffer.from_dlpack(source)[0] = 5.0
     assert source.tolist() == [5, 0]
     assert torch.from_dlpack(Buffer.from_dlpack(source)).tolist() == [5, 0]
+    for dtype in (DType.bfloat16, DType.float8_e4m3fn, DType.float8_e5m2):
+        ours = Tensor([1.0, -2.0], dtype=dtype)
+        theirs = torch.from_dlpack(ours)
+        assert theirs.dtype is dtype.to_torch()
+        assert theirs.float().tolist() == [1, -2]
+        theirs[0] = 0.5
+        assert ours.cast(DType.float32).to_numpy().tolist() == [0.5, -2]
+
+
+def test_jax_and_back() -> None:
+    jax = pytest.importorskip("jax", reason="needs jax")
+    for dtype in (DType.float32, DType.int32, DType.bfloat16, DType.float8_e4m3fn):
+        source = jax.numpy.array([0.0, 1.0, -2.0]).astype(dtype.name)
+        tensor = Tensor.from_dlpack(source)
+        assert tensor.dtype is dtype
+        assert tensor.cast(DType.float32).to_numpy().tolist() == [0, 1, -2]
+    for dtype in (DType.float32, DType.bfloat16):
+        theirs = jax.dlpack.from_dlpack(Tensor([1.0, -2.0], dtype=dtype))
+        assert theirs.dtype.name == dtype.name
+        assert theirs.tolist() == [1, -2]
