@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from maxmod import backends, config, ir, log, tree
+from maxmod import backends, config, ir, log, plan_cache, tree
 from maxmod.backends.base import Kernel
 from maxmod.buffer import Buffer
 from maxmod.compiler.dump import dump_text
 from maxmod.compiler.explain import explain, explain_steps
 from maxmod.compiler.memory import MemoryPlan, plan_memory
-from maxmod.compiler.pipeline import optimize
-from maxmod.compiler.schedule import RunKernel, Schedule, schedule
+from maxmod.compiler.steps import RunKernel, Schedule
 from maxmod.device import DeviceRef
 from maxmod.errors import CompileError, WeightsError
-from maxmod.kernel import KernelSource
+from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Op
 from maxmod.ops.shape import rebound_sizes
 from maxmod.program import Program
@@ -32,6 +34,10 @@ from maxmod.trace import trace
 # Bound programs kept per compiled model: one for each set of sizes seen lately.
 PROGRAM_LIMIT = 16
 
+_LOWERING = "maxmod.compiler.lowering"  # the compiler itself; needed where no plan is stored
+
+
+Timed = Callable[[str], contextlib.AbstractContextManager[None]]
 
 # Stands for a tensor among the leaves of a result; None can be a result itself.
 TENSOR = object()
@@ -71,10 +77,40 @@ class StagedGraph:
 
 @dataclass(slots=True)
 class Stats:
-    """What a compiled model did so far."""
+    """What a compiled model did so far.
+
+    Attributes:
+        calls: Number of calls.
+        programs: Number of bound programs, one for each set of sizes.
+        plan_cached: Whether passes and planning were skipped, because the graph was known.
+        kernels_cached: Kernels that came from the cache.
+        kernels_built: Kernels that a compiler was run for.
+        times_s: Seconds that compiling took by stage: trace, find (the kernel compiler), lookup
+            (of the whole graph), import (of the compiler), passes, plan (fusion and kernel text),
+            store, build (and load).
+    """
 
     calls: int = 0
     programs: int = 0
+    plan_cached: bool = False
+    kernels_cached: int = 0
+    kernels_built: int = 0
+    times_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def compile_s(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.times_s.values())
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the time of a block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            time_s = time.perf_counter() - start
+            self.times_s[stage] = self.times_s.get(stage, 0.0) + time_s
 
 
 class CompiledModel:
@@ -84,51 +120,101 @@ class CompiledModel:
     are thread-safe; those with equal sizes wait for each other.
 
     Attributes:
-        graph: The optimised graph.
-        kernels: The generated kernels; empty where ops run one by one.
-        stats: Numbers of calls and of bound programs.
+        stats: What compiling took, and numbers of calls and of bound programs.
     """
 
-    def __init__(self, staged: StagedGraph, weights: Mapping[str, Tensor], wrapped: Any) -> None:
+    def __init__(
+        self,
+        staged: StagedGraph,
+        weights: Mapping[str, Tensor],
+        wrapped: Any,
+        stats: Stats | None = None,
+    ) -> None:
         self.staged = staged
         self.signature = staged.signature
-        self.stats = Stats()
+        self.stats = stats or Stats()
         self.__wrapped__ = wrapped
         self.__name__ = staged.graph.name
         self._device = _main_device(staged.graph)
         self._backend = backends.get(self._device)
-        self.graph, self._schedule, self._kernels = self._build()
+        self._settings = config.current()
+        self._dialect: Dialect | None = None
+        self._planned: tuple[ir.Graph, Schedule] | None = None
+        self._schedule, self._kernels = self._build()
         self._programs: OrderedDict[tuple[TensorType, ...], Program] = OrderedDict()
         self._lock = threading.Lock()
         self._bind_weights({name: weights[name] for name in staged.graph.weights})
 
-    def _build(self) -> tuple[ir.Graph, Schedule, list[Kernel]]:
-        """Optimises, plans and builds; falls back to running ops one by one."""
-        if not config.current().compile:
-            return self.staged.graph, schedule(self.staged.graph, None), []
-        dialect = None if _is_mixed(self.staged.graph) else self._backend.dialect()
-        if dialect is not None:
-            graph = optimize(self.staged.graph, _run, generates_code=True)
-            plan = schedule(graph, dialect)
-            self._show(graph, plan)
-            try:
-                return graph, plan, self._backend.build(plan.kernels, self._device.id)
-            except CompileError as error:
-                log.logger.warning("%s: running ops one by one, because %s", self.__name__, error)
-        graph = optimize(self.staged.graph, _run, generates_code=False)
-        return graph, schedule(graph, None), []
+    def _build(self) -> tuple[Schedule, list[Kernel]]:
+        """Plans and builds; falls back to running ops one by one."""
+        if self._settings.compile and not _is_mixed(self.staged.graph):
+            with self.stats.timed("find"):
+                self._dialect = self._backend.dialect()
+        plan = self._load_or_plan()
+        if self._dialect is None:
+            return plan, []
+        try:
+            with self.stats.timed("build"):
+                kernels = self._backend.build(plan.kernels, self._device.id)
+        except CompileError as error:
+            log.logger.warning("%s: running ops one by one, because %s", self.__name__, error)
+            self._dialect, self._planned = None, None
+            return self._load_or_plan(), []
+        self.stats.kernels_cached = sum(kernel.cached for kernel in kernels)
+        self.stats.kernels_built = len(kernels) - self.stats.kernels_cached
+        return plan, kernels
+
+    def _load_or_plan(self) -> Schedule:
+        if not self._settings.compile:
+            return self._plan(self.stats.timed)[1]
+        with self.stats.timed("lookup"):
+            architecture = self._backend.architecture(self._device.id)
+            key = plan_cache.PlanKey(self.staged.graph, self._dialect, architecture)
+            found = plan_cache.load(key)
+        self.stats.plan_cached = found is not None
+        if found is None:
+            graph, found = self._plan(self.stats.timed)
+            with self.stats.timed("store"):
+                plan_cache.store(key, graph, found)
+        return found
+
+    def _plan(self, timed: Timed = contextlib.nullcontext) -> tuple[ir.Graph, Schedule]:
+        """Returns the optimised graph and the schedule with its groups.
+
+        Where the schedule was loaded, nobody needs them until they are asked for.
+        """
+        if self._planned is not None:
+            return self._planned
+        settings = self._settings
+        with timed("import"):
+            lowering = importlib.import_module(_LOWERING)
+        with config.configure(
+            compile=settings.compile,
+            noopt=settings.noopt,
+            nofuse=settings.nofuse,
+            fuse_limit=settings.fuse_limit,
+        ):
+            graph, plan = lowering.plan_graph(self.staged.graph, self._dialect, _run, timed)
+        self._show(graph, plan)
+        self._planned = graph, plan
+        return graph, plan
 
     def _show(self, graph: ir.Graph, plan: Schedule) -> None:
-        """Logs and writes what is about to be built, as far as it is asked for."""
-        if config.current().dump or log.wants(log.GRAPHS):
+        """Logs and writes what was planned, as far as it is asked for."""
+        if self._dialect and (config.current().dump or log.wants(log.GRAPHS)):
             dump_text(self.__name__, "explain", explain(graph, plan))
             log.show(log.GRAPHS, "%s\n%s", self.__name__, explain_steps(graph, plan))
             for source in plan.kernels:
                 log.show(log.SOURCES, "kernel %s\n%s", source.name, source.code)
 
     @property
+    def graph(self) -> ir.Graph:
+        """The optimised graph."""
+        return self._plan()[0]
+
+    @property
     def kernels(self) -> tuple[KernelSource, ...]:
-        """The generated kernels with their sources."""
+        """The generated kernels with their sources; empty where ops run one by one."""
         return self._schedule.kernels
 
     @property
@@ -241,9 +327,10 @@ class CompiledModel:
                 if len(self._programs) == PROGRAM_LIMIT:
                     self._programs.move_to_end(key)
                 return program
+            plan = self._plan()[1] if config.current().check else self._schedule
             complete = partial(rebound_sizes, self.staged.graph)
             program = Program(
-                self._schedule,
+                plan,
                 complete(self.signature.bind(tensors)),
                 self._backend,
                 self._device,
@@ -269,7 +356,7 @@ class CompiledModel:
 
     def explain(self) -> str:
         """Returns what was compiled, as text: the graph, the kernels and why they were formed."""
-        return explain(self.graph, self._schedule)
+        return explain(*self._plan())
 
     def __repr__(self) -> str:
         ins = ", ".join(type.short() for type in self.in_layouts)
@@ -343,5 +430,7 @@ def compile_function(
     Args:
         weights: Data of the weights, if other than that of `parameters`.
     """
-    staged = trace_function(fn, input_types, name=name, parameters=parameters)
-    return CompiledModel(staged, parameters if weights is None else weights, fn)
+    stats = Stats()
+    with stats.timed("trace"):
+        staged = trace_function(fn, input_types, name=name, parameters=parameters)
+    return CompiledModel(staged, parameters if weights is None else weights, fn, stats)

@@ -19,7 +19,7 @@ import numpy as np
 from maxmod import backends, config, ir, log
 from maxmod.backends.base import Backend, Kernel, Launch
 from maxmod.compiler.memory import MemoryPlan, is_planned, plan_memory
-from maxmod.compiler.schedule import RunKernel, RunOp, Schedule
+from maxmod.compiler.steps import RunKernel, RunOp, Schedule
 from maxmod.device import DeviceRef
 from maxmod.dim import evaluate
 from maxmod.errors import CompileError
@@ -259,6 +259,7 @@ class Program:
 
     def _checked(self, step: RunKernel, types: Sequence[TensorType], action: Action) -> Action:
         """Compares every launch with the group run op by op (`MAXMOD_CHECK=1`)."""
+        assert step.group is not None
         graph = step.group.as_graph("group")
 
         def run(slots: list[Any]) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from maxmod import backends, ir, kernel_text
 from maxmod.compiled import trace_function
 from maxmod.compiler.pipeline import optimize
-from maxmod.compiler.schedule import RunKernel, Schedule, schedule
+from maxmod.compiler.schedule import schedule
+from maxmod.compiler.steps import RunKernel, Schedule
 from maxmod.device import CPU_REF
 from maxmod.dim import SymbolicDim
 from maxmod.dtype import storage_dtype

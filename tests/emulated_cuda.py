@@ -400,6 +400,7 @@ def emulated_cuda() -> Iterator[tuple[Device, EmulatedCudaBackend]]:
     previous = backends.replace(DeviceKind.GPU, backend)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nvrtc, "compile_cubin", _as_text)
+        patch.setattr(nvrtc, "cached_cubin", lambda source, arch: None)
         patch.setattr(cublaslt, "load", lambda major: backend.cuda.products)
         for name, module in modules().items():
             patch.setitem(sys.modules, name, module)

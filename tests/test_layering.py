@@ -57,6 +57,7 @@ LAYERS = {
     "graph_values": 7,
     "compiler": 7,
     "compiled": 8,
+    "plan_cache": 8,
     "program": 8,
     "engine": 9,
     "nn": 9,

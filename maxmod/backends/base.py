@@ -37,7 +37,13 @@ class Launch(Protocol):
 
 
 class Kernel(Protocol):
-    """A built kernel."""
+    """A built kernel.
+
+    Attributes:
+        cached: Whether it came from the cache.
+    """
+
+    cached: bool
 
     def bind(self, buffers: int, scalars: Sequence[int]) -> Launch:
         """Prepares launches with the given integer arguments."""

@@ -118,6 +118,7 @@ class _HostKernel:
 
     def __init__(self, kernel: host_compiler.HostKernel) -> None:
         self._kernel = kernel
+        self.cached = kernel.cached
 
     def bind(self, buffers: int, scalars: Sequence[int]) -> _HostLaunch:
         return _HostLaunch(self._kernel, buffers, scalars)

@@ -33,14 +33,15 @@ def build_all(cupy: Any, sources: Sequence[KernelSource], index: int) -> list[Cu
     """
     device = cupy.cuda.Device(index)
     arch = f"sm_{device.compute_capability}"
+    cached = [nvrtc.cached_cubin(source, arch) for source in sources]
     with ThreadPoolExecutor(min(BUILDERS, max(len(sources), 1))) as pool:
-        cubins = list(pool.map(lambda source: nvrtc.compile_cubin(source, arch), sources))
+        cubins = list(pool.map(lambda s, c: c or nvrtc.compile_cubin(s, arch), sources, cached))
     attributes = device.attributes
     resident = attributes["MultiProcessorCount"] * attributes["MaxThreadsPerMultiProcessor"]
     with device:
         return [
-            CudaKernel(cupy, source, cubin, index, resident)
-            for source, cubin in zip(sources, cubins, strict=True)
+            CudaKernel(cupy, source, cubin, index, resident, cached=known is not None)
+            for source, cubin, known in zip(sources, cubins, cached, strict=True)
         ]
 
 
@@ -53,15 +54,24 @@ class CudaKernel:
         cubin: The machine code.
         index: The device, which is current.
         resident_threads: Threads that the device holds at once.
+        cached: Whether the machine code came from the cache.
     """
 
     def __init__(
-        self, cupy: Any, source: KernelSource, cubin: bytes, index: int, resident_threads: int
+        self,
+        cupy: Any,
+        source: KernelSource,
+        cubin: bytes,
+        index: int,
+        resident_threads: int,
+        *,
+        cached: bool,
     ) -> None:
         self.cupy = cupy
         self.source = source
         self.index = index
         self.resident_threads = resident_threads
+        self.cached = cached
         self._module = cupy.cuda.Module()  # unloads the code when it ends
         try:
             self._module.load(cubin)

@@ -59,15 +59,21 @@ def compile_cubin(source: KernelSource, arch: str) -> bytes:
     Raises:
         CompileError: If NVRTC is missing or refuses the kernel; the error has its log.
     """
-    key = _key(source, arch)
-    entry = kernel_cache.load(key)
-    if entry is not None:
-        return entry.data
+    cached = cached_cubin(source, arch)
+    if cached is not None:
+        return cached
     start = time.perf_counter()
     cubin, log = compile_text(source, arch)
     note = _note(source, arch, log, time.perf_counter() - start)
-    kernel_cache.store(key, cubin, source=kernel_text.full_text(source), note=note)
+    text = kernel_text.full_text(source)
+    kernel_cache.store(_key(source, arch), cubin, source=text, note=note)
     return cubin
+
+
+def cached_cubin(source: KernelSource, arch: str) -> bytes | None:
+    """Returns the machine code of a kernel if it is in the cache."""
+    entry = kernel_cache.load(_key(source, arch))
+    return None if entry is None else entry.data
 
 
 def _key(source: KernelSource, arch: str) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maxmod import ir
-from maxmod.compiler.fusion.group import FusionGroup
-from maxmod.compiler.schedule import RunKernel, Schedule
+from maxmod.compiler.steps import RunKernel, Schedule
 from maxmod.dim import Size, as_size
 from maxmod.op import Kind
 from maxmod.tensor_type import TensorType
+
+if TYPE_CHECKING:
+    from maxmod.compiler.fusion.group import FusionGroup
 
 
 def explain(graph: ir.Graph, plan: Schedule) -> str:
@@ -36,6 +38,7 @@ def explain_steps(graph: ir.Graph, plan: Schedule) -> str:
             what = "view" if step.is_view else "call"
             lines.append(f"{number}: {what} {step.op.name} -> {shown}")
             continue
+        assert step.group is not None
         source = plan.kernels[step.kernel]
         made = ", ".join(f"{names[v]}: {v.type.short()}" for v in step.group.outputs)
         lines.append(f"{number}: kernel {step.kernel} {source.name} -> {made}")

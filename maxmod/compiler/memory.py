@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from maxmod import ir
-from maxmod.compiler.schedule import RunKernel, RunOp, Schedule
+from maxmod.compiler.steps import RunKernel, RunOp, Schedule
 from maxmod.op import Kind
 
 ALIGNMENT = 64  # bytes: one cache line, and the widest vector

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from maxmod import ir
 from maxmod.compiler.fusion.rules import is_cheap
+from maxmod.custom import CustomKernel
 from maxmod.op import Kind
 
 # Larger results would cost more to read in every call than a kernel spends to make them again.
@@ -51,6 +52,8 @@ def fold_constants(graph: ir.Graph, run: ir.Run, *, keep_formulas: bool = False)
 
 
 def _is_foldable(node: ir.Node) -> bool:
+    if any(type(value) is CustomKernel for _, value in node.attrs):
+        return False  # what a function of a user does may depend on more than its operands
     for value in node.outputs:
         if not all(isinstance(size, int) for size in value.type.sizes):
             return False

@@ -1,0 +1,143 @@
+"""Schedules as JSON and back: equal values, of the few types that schedules are made of.
+
+Numbers, texts, booleans and None stand for themselves, a list for a tuple, and an object with one
+entry, `{tag: content}`, for everything else. Types of tensors come in a table of their own, since
+most values have the type of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from maxmod.compiler.steps import RunKernel, RunOp, Schedule
+from maxmod.custom import CustomKernel
+from maxmod.device import DeviceRef
+from maxmod.dim import AlgebraicDim, Dim, StaticDim, SymbolicDim
+from maxmod.dtype import DType
+from maxmod.kernel import Dialect, KernelSource, Launch
+from maxmod.op import Op, lookup
+from maxmod.tensor_type import TensorType
+
+
+class UnpackableError(Exception):
+    """A value of a type that cannot be written."""
+
+
+class Packer:
+    """Turns values into what JSON can hold.
+
+    Args:
+        custom: The kernels of users in the traced graph; they are written by their number.
+
+    Attributes:
+        types: The table of types, by number.
+    """
+
+    def __init__(self, custom: Sequence[CustomKernel]) -> None:
+        self.types: dict[TensorType, int] = {}
+        self._custom = {id(kernel): number for number, kernel in enumerate(custom)}
+
+    def pack(self, value: Any) -> Any:
+        """Returns the JSON form of a value; raises `UnpackableError` if it has none."""
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if kind is tuple:
+            return [self.pack(item) for item in value]
+        if kind is TensorType:
+            return {"type": self.types.setdefault(value, len(self.types))}
+        if kind is CustomKernel:
+            return {"custom": self._custom[id(value)]}
+        tag = _TAGS.get(kind)
+        if tag is None:
+            raise UnpackableError(f"{kind.__name__} {value!r}")
+        return {tag: self.pack(_FORMS[tag][1](value))}
+
+    def table(self) -> list[Any]:
+        """Returns the table of types, to be written after everything else was packed."""
+        return [self.pack((t.dtype, t.sizes, t.device)) for t in self.types]
+
+
+class Unpacker:
+    """Turns what a `Packer` gave back into values.
+
+    Args:
+        table: The table of types.
+        custom: The kernels of users in the traced graph, in the same order.
+    """
+
+    def __init__(self, table: Sequence[Any], custom: Sequence[CustomKernel]) -> None:
+        self._custom = custom
+        self._types: list[TensorType] = []
+        self._types += [TensorType.of(*self.unpack(entry)) for entry in table]
+
+    def unpack(self, packed: Any) -> Any:
+        """Returns the value; raises LookupError, TypeError or ValueError for what is malformed."""
+        if type(packed) is list:
+            return tuple([v if type(v) in _PLAIN else self.unpack(v) for v in packed])
+        if type(packed) is not dict:
+            return packed
+        ((tag, content),) = packed.items()
+        if tag == "type":
+            return self._types[content]
+        if tag == "custom":
+            return self._custom[content]
+        return _FORMS[tag][2](self.unpack(content))
+
+
+_PLAIN = frozenset((int, float, str, bool, type(None)))
+
+# Type, what is written, and how it is read; by tag.
+_Form = tuple[type, Callable[[Any], Any], Callable[[Any], Any]]
+
+
+def _fields_of(kind: Any) -> _Form:
+    """The form of a dataclass: the fields that count for equality."""
+    names = [field.name for field in fields(kind) if field.compare]
+    return (
+        kind,
+        lambda value: tuple(getattr(value, name) for name in names),
+        lambda parts: kind(**dict(zip(names, parts, strict=True))),
+    )
+
+
+def _terms(dim: AlgebraicDim) -> tuple[Any, ...]:
+    """Returns the sum of products; an atom is a name, or a quotient of two dims."""
+    return tuple(
+        (
+            factor,
+            tuple(
+                atom if isinstance(atom, SymbolicDim) else (atom.numerator, atom.denominator)
+                for atom in monomial
+            ),
+        )
+        for monomial, factor in dim.terms
+    )
+
+
+def _sum_of_terms(terms: tuple[Any, ...]) -> Dim:
+    total: Dim = StaticDim(0)
+    for factor, atoms in terms:
+        product: Dim = StaticDim(factor)
+        for atom in atoms:
+            product = product * (atom if isinstance(atom, Dim) else atom[0] // atom[1])
+        total = total + product
+    return total
+
+
+_FORMS: Mapping[str, _Form] = {
+    "op": (Op, lambda op: op.name, lookup),
+    "dtype": (DType, lambda dtype: dtype.name, DType.__getitem__),
+    "device": (DeviceRef, lambda d: (d.device_type.value, d.id), lambda parts: DeviceRef(*parts)),
+    "dialect": (Dialect, lambda dialect: dialect.value, Dialect),
+    "int": (StaticDim, int, StaticDim),
+    "name": (SymbolicDim, str, SymbolicDim),
+    "sum": (AlgebraicDim, _terms, _sum_of_terms),
+    "map": (dict, lambda table: tuple(table.items()), dict),
+    "set": (frozenset, lambda items: tuple(sorted(items)), frozenset),
+    **{kind.__name__: _fields_of(kind) for kind in (Schedule, RunOp, RunKernel)},
+    **{kind.__name__: _fields_of(kind) for kind in (KernelSource, Launch)},
+}
+_TAGS = {form[0]: tag for tag, form in _FORMS.items()}

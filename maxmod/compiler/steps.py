@@ -1,0 +1,102 @@
+"""Steps: what runs when a compiled model is called, in order, over numbered slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from maxmod.dim import Size
+from maxmod.kernel import KernelSource
+from maxmod.op import Kind, Op
+from maxmod.tensor_type import TensorType
+
+if TYPE_CHECKING:  # schedules are also loaded, without the planner
+    from maxmod.compiler.fusion.group import FusionGroup
+
+
+@dataclass(frozen=True, slots=True)
+class RunOp:
+    """Runs one op on the arrays in `inputs` and puts the results in `outputs`.
+
+    Attributes:
+        op: The op.
+        inputs: Slots of the operands.
+        attrs: Static arguments; symbols are replaced when a program is bound.
+        types: Types of the results.
+        outputs: Slots of the results.
+        frees: Slots that nothing reads after this step.
+        in_place: True if the first operand may be overwritten with the result.
+    """
+
+    op: Op
+    inputs: tuple[int, ...]
+    attrs: dict[str, Any]
+    types: tuple[TensorType, ...]
+    outputs: tuple[int, ...]
+    frees: tuple[int, ...] = ()
+    in_place: bool = False
+
+    @property
+    def is_view(self) -> bool:
+        """True if the result shares the memory of the operand."""
+        return self.in_place or (self.op.kind is Kind.VIEW and self.op.view is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class RunKernel:
+    """Launches a kernel on the buffers in `inputs` and `outputs`.
+
+    Attributes:
+        kernel: Number of the kernel in `Schedule.kernels`.
+        symbols: Names of the sizes that are its integer arguments.
+        inputs: Slots that it reads.
+        outputs: Slots that it writes.
+        types: Types of the results.
+        nonempty: Sizes above 0; where one is not, `ops` run instead.
+        ops: The ops that it computes, where it may have to be replaced by them; else empty.
+        frees: Slots that nothing reads after this step.
+        group: What it computes; None in a schedule that was stored.
+    """
+
+    kernel: int
+    symbols: tuple[str, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    types: tuple[TensorType, ...]
+    nonempty: tuple[Size, ...] = ()
+    ops: tuple[RunOp, ...] = ()
+    frees: tuple[int, ...] = ()
+    group: FusionGroup | None = field(default=None, compare=False)
+
+
+Step = RunOp | RunKernel
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Steps in order.
+
+    Attributes:
+        slot_count: Number of slots.
+        inputs: Slots of the arguments.
+        weights: Slot of each weight.
+        constants: Data of the slots that hold constants.
+        outputs: Slots of the results.
+        output_types: Types of the results.
+        borrowed: Positions of results that share memory with an argument, weight or constant.
+        updates: (slot of an argument, slot of its new contents) for each changed buffer.
+        steps: What to run; sizes may be symbolic.
+        kernels: The distinct kernels, in order of first use.
+    """
+
+    slot_count: int
+    inputs: tuple[int, ...]
+    weights: Mapping[str, int]
+    constants: Mapping[int, Any]
+    outputs: tuple[int, ...]
+    output_types: tuple[TensorType, ...]
+    borrowed: frozenset[int]
+    updates: tuple[tuple[int, int], ...]
+    steps: tuple[Step, ...]
+    kernels: tuple[KernelSource, ...]

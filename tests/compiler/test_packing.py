@@ -1,0 +1,121 @@
+"""Schedules written as JSON come back equal, for every op and every kernel language."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from compiler.graphs import f32, traced
+from helpers import tensor
+from ops.test_registry import SAMPLES
+
+from maxmod import custom, ir
+from maxmod import functional as F
+from maxmod.compiled import _run
+from maxmod.compiler.lowering import plan_graph
+from maxmod.compiler.packing import Packer, UnpackableError, Unpacker
+from maxmod.compiler.steps import RunKernel
+from maxmod.device import DeviceRef
+from maxmod.dim import Dim
+from maxmod.dtype import DType
+from maxmod.kernel import Dialect
+from maxmod.op import FUNCTIONS
+from maxmod.plan_cache import custom_kernels
+
+DIALECTS = (None, *Dialect)
+
+
+def repacked(value: Any, kernels: Any = ()) -> Any:
+    """Writes a value and reads it back."""
+    packer = Packer(kernels)
+    text = json.dumps(packer.pack(value))
+    table = json.loads(json.dumps(packer.table()))
+    return Unpacker(table, kernels).unpack(json.loads(text))
+
+
+def assert_comes_back(graph: ir.Graph) -> None:
+    kernels = custom_kernels(graph)
+    for dialect in DIALECTS:
+        plan = plan_graph(graph, dialect, _run, contextlib.nullcontext)[1]
+        steps = [replace(s, group=None) if isinstance(s, RunKernel) else s for s in plan.steps]
+        plan = replace(plan, constants={}, steps=tuple(steps))
+        assert repacked(plan, kernels) == plan
+        assert repr(repacked(plan, kernels)) == repr(plan)  # keeps 1, 1.0 and True apart
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_op(name: str) -> None:
+    function: Any = FUNCTIONS[name]
+    for sample in SAMPLES[name]:
+        dtype = sample.dtypes[0]
+        attrs = sample.attrs(dtype) if callable(sample.attrs) else sample.attrs
+        arrays = sample.make(np.random.default_rng(0), dtype)
+
+        def fn(*args: Any, attrs: Any = attrs) -> Any:
+            return function(*([args] if function.op.variadic else args), **attrs)
+
+        assert_comes_back(traced(fn, *[tensor(array).type for array in arrays]))
+
+
+def test_symbolic_sizes() -> None:
+    def fn(x: Any) -> Any:
+        a, b = x.shape
+        y = F.concat([x.reshape([a * b]), x.reshape([b * a])])
+        halves = F.rebind(y, [Dim("rows") * 2], message="even")
+        return halves.reshape([2, Dim("rows")]), F.softmax(x), x[:-1]
+
+    assert_comes_back(traced(fn, f32("a", "b")))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (1, 1.0, True, None, "text", -0.0, math.inf, 1e300, -(2**63)),
+        ((), ((),), (0.1,)),
+        Dim("n"),
+        Dim("n") * Dim("m") + 3 * Dim("n") - 7,
+        (Dim("n") + 1) // 2 + Dim("m") // Dim("n") * 5,
+        DeviceRef.GPU(3),
+        DType.float8_e4m3fn,
+        frozenset({3, 1}),
+        {"a": 1, "b": ({"c": Dim("x")},)},
+    ],
+)
+def test_values(value: Any) -> None:
+    again = repacked(value)
+    assert again == value
+    assert type(again) is type(value)
+    assert repr(again) == repr(value)
+
+
+def test_nan() -> None:
+    assert math.isnan(repacked(math.nan))
+
+
+def test_kernels_of_users_are_written_by_number() -> None:
+    kernels = [custom.register(f"test.packed{n}", numpy=lambda x: x) for n in range(2)]
+
+    def fn(x: Any) -> Any:
+        return F.custom("test.packed1", x.device, [x], [x.type])[0]
+
+    assert_comes_back(traced(fn, f32(3)))
+    assert repacked(kernels[1], kernels) is kernels[1]
+
+
+@pytest.mark.parametrize("value", [np.float32(1), np.zeros(2), object(), 1j, [1], {1, 2}])
+def test_values_of_other_types_are_refused(value: Any) -> None:
+    with pytest.raises(UnpackableError, match=type(value).__name__):
+        Packer(()).pack((value,))
+
+
+@pytest.mark.parametrize(
+    "packed", [{"op": "nothing"}, {"what": 1}, {"dtype": "x"}, {"type": 7}, {}, {"RunOp": [1]}]
+)
+def test_what_is_malformed_is_an_error(packed: Any) -> None:
+    with pytest.raises((LookupError, TypeError, ValueError)):
+        Unpacker([], ()).unpack(packed)
