@@ -10,8 +10,9 @@ importing the libraries is not counted; what `compile()` imports itself is.
   plan and first touch of memory, until the result is there. The latter is what can be compared with
   torch.compile and JAX, which compile in their first call; they get an empty cache folder of their
   own too (that of JAX is off unless asked for, here it is asked for).
-- the stages are the time spent in them and in nothing below: trace, passes, plan (fusion), emit (C
-  text), find (the C compiler: trying it when cold), build (running it), load, rest.
+- the stages are those of `compiled.stats`: trace, find (the C compiler: trying it when cold),
+  lookup (of the whole graph), import (of the compiler itself), passes, plan (fusion and C text),
+  store, build (running the C compiler, and loading), rest. A warm start has four of them.
 
 Learned with it: the first process on a cold machine also reads the C compiler from the disk and
 compiles Python source, so one process for each compiler comes first and does not count. "rest"
@@ -21,13 +22,10 @@ includes the import of the backend.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,61 +38,7 @@ from harness import Call
 GPT2 = "gpt2"
 NAMES = (*workloads.BY_NAME, GPT2)
 COMPILERS = ("maxmod", "torch.compile", "jax")
-# Stage, module, and the function or the entry of a table that it consists of.
-STAGES = (
-    ("trace", "maxmod.compiled", "trace_function"),
-    ("passes", "maxmod.compiled", "optimize"),
-    ("plan", "maxmod.compiled", "schedule"),
-    ("emit", "maxmod.compiler.schedule", "lower"),
-    ("emit", "maxmod.compiler.schedule", "EMITTERS"),
-    ("find", "maxmod.backends.host_compiler", "_find"),
-    ("build", "maxmod.backends.host_compiler", "build_all"),
-    ("load", "maxmod.backends.host_compiler", "_load_cached"),
-)
-STAGE_NAMES = tuple(dict.fromkeys(stage for stage, _, _ in STAGES))
-
-
-class Stopwatch:
-    """Adds up the time spent in stages; inner stages do not count for the outer ones."""
-
-    def __init__(self) -> None:
-        self.times = dict.fromkeys(STAGE_NAMES, 0.0)
-        self._running: list[str] = []
-        self._since = 0.0
-
-    def attach(self) -> None:
-        """Replaces the functions of `STAGES` by timed ones."""
-        for stage, module_name, name in STAGES:
-            module = importlib.import_module(module_name)
-            found = getattr(module, name)
-            if isinstance(found, dict):
-                found.update({key: self._timed(stage, value) for key, value in found.items()})
-            else:
-                setattr(module, name, self._timed(stage, found))
-
-    def _timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            with self._enter(stage):
-                return function(*args, **kwargs)
-
-        return timed
-
-    @contextlib.contextmanager
-    def _enter(self, stage: str) -> Iterator[None]:
-        self._pass_on()
-        self._running.append(stage)
-        try:
-            yield
-        finally:
-            self._pass_on()
-            self._running.pop()
-
-    def _pass_on(self) -> None:
-        """Gives the time since the last change to the innermost stage."""
-        now = time.perf_counter()
-        if self._running:
-            self.times[self._running[-1]] += now - self._since
-        self._since = now
+STAGES = ("trace", "find", "lookup", "import", "passes", "plan", "store", "build")
 
 
 # ---- in the child --------------------------------------------------------------------------------
@@ -119,17 +63,14 @@ def _run_maxmod(name: str, smoke: bool) -> dict[str, float]:
     else:
         case = workloads.BY_NAME[name]
         model, types, tensors = peers.maxmod_model(case.kind, workloads.inputs(case, smoke))
-    watch = Stopwatch()
-    watch.attach()
     start = time.perf_counter()
     compiled = model.compile(*types)
     compiled_s = time.perf_counter() - start
     compiled(*tensors)
     first_result_s = time.perf_counter() - start
-    rest = compiled_s - sum(watch.times.values())
     return {
-        **watch.times,
-        "rest": rest,
+        **{stage: compiled.stats.times_s.get(stage, 0.0) for stage in STAGES},
+        "rest": compiled_s - compiled.stats.compile_s,
         "compile": compiled_s,
         "first_result": first_result_s,
         "kernels": len(compiled.kernels),
@@ -189,7 +130,7 @@ def print_results(rows: list[dict[str, Any]]) -> None:
         table.append((row["workload"], row["compiler"], row["cache"], compiled, first))
     header = ("workload", "compiler", "cache", "compile", "first result")
     harness.print_table(header, table)
-    stages = (*STAGE_NAMES, "rest")
+    stages = (*STAGES, "rest")
     table = [
         (
             row["workload"],

@@ -21,7 +21,7 @@ SCRIPTS = {
     "workloads": (["gelu_chain", "attention", "maxmod (", "NumPy", "/ maxmod"], 14),
     "gpt2_prefill": (["limit: products in NumPy", "maxmod (", "NumPy"], 3),
     "import_time": (["numpy", "maxmod", "after NumPy"], 3),
-    "compile_time": (["cold", "warm", "first result", "trace", "emit", "load"], 2),
+    "compile_time": (["cold", "warm", "first result", "trace", "lookup", "build"], 2),
     "call_overhead": (["x + 1, 8 floats", "Linear 10-20-5", "maxmod, eager", "x NumPy"], 5),
     "load": (["limit: read once", "maxmod, mmap", "safetensors"], 6),
 }

@@ -24,6 +24,7 @@ from maxmod.backends.refusal import refused
 from maxmod.kernel import KernelSource
 
 TIMEOUT_S = 300.0
+VERSION_NBYTES = 256
 
 # Every number here is meant: no -ffast-math, because NaN and infinities must survive.
 _ALWAYS = (
@@ -45,14 +46,23 @@ _OPENMP = (("openmp", ("-fopenmp",)), ("serial", ("-fopenmp-simd",)), ("serial",
 # later) run 512-bit ones at full clock.
 _WIDE_VECTORS = ("-mprefer-vector-width=512",)
 
+# One run tells everything: whether the compiler works, its version, what the processor has.
 _SAMPLE = """
-#include <math.h>
-#include <stdint.h>
-void sample(float *x, int64_t n)
+#ifdef __clang__
+const char version[] = __VERSION__;
+#else
+const char version[] = "GCC " __VERSION__;
+#endif
+#ifdef __AVX512VNNI__
+const int has_wide_vectors = 1;
+#else
+const int has_wide_vectors = 0;
+#endif
+void sample(float *x, long n)
 {
     #pragma omp parallel for simd
-    for (int64_t i = 0; i < n; i++)
-        x[i] = sqrtf(x[i]);
+    for (long i = 0; i < n; i++)
+        x[i] = __builtin_sqrtf(x[i]);
 }
 """
 
@@ -73,12 +83,14 @@ def probe(path: str, options: tuple[str, ...]) -> tuple[tuple[str, str, list[str
             for openmp, threads in _OPENMP:
                 flags = [*options, *_ALWAYS, *native, *threads]
                 try:
-                    _load(_compile(path, flags, _SAMPLE, folder), folder, "sample")
+                    library = _load(_compile(path, flags, _SAMPLE, folder), folder, "sample")
                 except (Refused, OSError) as error:
                     problem = problem or f"cannot build a shared library: {_first_line(error)}"
                     continue
-                flags += _wide_vectors(path, flags)
-                return (_version(path), openmp, flags), ""
+                if ctypes.c_int.in_dll(library, "has_wide_vectors").value:
+                    flags += _WIDE_VECTORS
+                version = (ctypes.c_char * VERSION_NBYTES).in_dll(library, "version").value
+                return (version.decode("utf-8", "replace"), openmp, flags), ""
     return None, problem
 
 
@@ -211,21 +223,6 @@ def _failure(
     others = f" ({len(failed) - 1} more kernels failed)" if len(failed) > 1 else ""
     reason = f"{compiler.path} refused the kernel{others}"
     return refused("host_compiler", sources[key], key, reason, str(error))
-
-
-def _version(path: str) -> str:
-    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-    return (done.stdout or done.stderr).split("\n")[0].strip()
-
-
-def _wide_vectors(path: str, flags: list[str]) -> list[str]:
-    done = subprocess.run(
-        [path, *flags, "-dM", "-E", "-x", "c", os.devnull],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return list(_WIDE_VECTORS) if "__AVX512VNNI__" in done.stdout else []
 
 
 def _processors() -> int:

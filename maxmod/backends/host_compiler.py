@@ -20,7 +20,7 @@ from maxmod.backends.host_library import open_library
 from maxmod.errors import CompileError
 from maxmod.kernel import Dialect, KernelSource
 
-PROBE_VERSION = 1  # raise it when the flags that are tried change
+PROBE_VERSION = 2  # raise it when the flags that are tried change
 _BUILD = "maxmod.backends.host_build"  # imports subprocess; needed only where something is missing
 
 
@@ -29,7 +29,7 @@ class HostCompiler(NamedTuple):
 
     Attributes:
         path: The program.
-        version: First line of what it says about itself.
+        version: Its kind and version.
         flags: Options for every kernel, warnings and libraries included.
         openmp: Whether kernels run on several threads.
         identity: Everything about compiler and processor that decides the result.
