@@ -12,19 +12,17 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from maxmod import backends, config, ir, kernel_cache, kernel_text, log
-from maxmod.compiler.packing import Packer, UnpackableError, Unpacker
+from maxmod.compiler.packing import Packer, UnpackableError, Unpacker, live_objects
 from maxmod.compiler.steps import Schedule
-from maxmod.custom import CustomKernel
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import Dialect
-from maxmod.op import Op
 from maxmod.tensor_type import TensorType
 
 # Captured constants may decide what is folded, so their data are in the key. Where there are more,
@@ -46,7 +44,7 @@ class PlanKey:
 
     def __init__(self, graph: ir.Graph, dialect: Dialect | None, architecture: str) -> None:
         self.graph = graph
-        self.custom = custom_kernels(graph)
+        self.objects = live_objects(graph)
         self.digest = ""
         self.text = ""
         if not _is_wanted() or not _is_known(graph):
@@ -56,8 +54,7 @@ class PlanKey:
             (
                 f"{dialect} {architecture}, python {sys.version}, numpy {np.__version__}",
                 f"noopt {settings.noopt}, nofuse {settings.nofuse}, limit {settings.fuse_limit}",
-                *(f"kernel {kernel.digest}" for kernel in self.custom),
-                *_lines(graph, self.custom),
+                *_lines(graph),
                 "",
             )
         )
@@ -77,21 +74,24 @@ def _is_known(graph: ir.Graph) -> bool:
     """True if all ops are maxmod's own and the captured constants are small."""
     ops = {node.op for node in graph.nodes}
     constants = sum(array.nbytes for array in graph.constants.values())
-    return constants <= DIGESTED_NBYTES and all(map(_is_own, ops))
+    inner = [item for item in live_objects(graph) if isinstance(item, ir.Graph)]
+    return (
+        constants <= DIGESTED_NBYTES
+        and all(op.eager.__module__.startswith("maxmod.") for op in ops)
+        and all(map(_is_known, inner))
+    )
 
 
-def _is_own(op: Op) -> bool:
-    return op.eager.__module__.startswith("maxmod.")
-
-
-def custom_kernels(graph: ir.Graph) -> list[CustomKernel]:
-    """Lists the kernels of users in a graph, in order of first use."""
-    found = [value for n in graph.nodes for _, value in n.attrs if type(value) is CustomKernel]
-    return list(dict.fromkeys(found))
-
-
-def _lines(graph: ir.Graph, custom: Sequence[CustomKernel]) -> Iterator[str]:
+def _lines(graph: ir.Graph) -> Iterator[str]:
     """Yields a line for each part of a graph; equal lines mean equal graphs."""
+    objects = live_objects(graph)
+    for item in objects:
+        if isinstance(item, ir.Graph):
+            yield "inner graph"
+            yield from _lines(item)
+        else:
+            yield f"kernel {item.digest}"
+    places = {id(item): number for number, item in enumerate(objects)}
     numbers: dict[ir.Value, int] = {}
     shorts: dict[TensorType, str] = {}
 
@@ -111,10 +111,7 @@ def _lines(graph: ir.Graph, custom: Sequence[CustomKernel]) -> Iterator[str]:
         yield f"constant {bound(value)} {kernel_cache.sha256(data.tobytes()).hexdigest()}"
     for n in graph.nodes:
         inputs = [numbers[value] for value in n.inputs]
-        attrs = [
-            (name, custom.index(value) if type(value) is CustomKernel else value)
-            for name, value in n.attrs
-        ]
+        attrs = [(name, places.get(id(value), value)) for name, value in n.attrs]
         yield f"{n.op.name} {inputs} {attrs} {[bound(value) for value in n.outputs]}"
     yield f"outputs {[numbers[value] for value in graph.outputs]}"
     yield f"updates {[(position, numbers[value]) for position, value in graph.updates]}"
@@ -150,7 +147,7 @@ def load(key: PlanKey) -> Schedule | None:
     try:
         head, _, data = entry.data.partition(b"\n")
         packed = json.loads(head)
-        unpacker = Unpacker(packed["types"], key.custom)
+        unpacker = Unpacker(packed["types"], key.objects)
         schedule: Schedule = unpacker.unpack(packed["schedule"])
         traced = list(key.graph.constants.values())
         constants = {}
@@ -171,7 +168,7 @@ def store(key: PlanKey, graph: ir.Graph, schedule: Schedule) -> None:
     """
     if not key:
         return
-    packer = Packer(key.custom)
+    packer = Packer(key.objects)
     numbers = {value: number for number, value in enumerate(key.graph.constants)}
     data = b""
     constants = []

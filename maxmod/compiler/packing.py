@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from maxmod import ir
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
 from maxmod.custom import CustomKernel
 from maxmod.device import DeviceRef
@@ -19,6 +20,14 @@ from maxmod.dtype import DType
 from maxmod.kernel import Dialect, KernelSource, Launch
 from maxmod.op import Op, lookup
 from maxmod.tensor_type import TensorType
+
+LiveObject = CustomKernel | ir.Graph
+
+
+def live_objects(graph: ir.Graph) -> list[LiveObject]:
+    """Lists kernels of users, and graphs that are arguments of ops, in order of first use."""
+    found = [v for n in graph.nodes for _, v in n.attrs if isinstance(v, LiveObject)]
+    return list(dict.fromkeys(found))
 
 
 class UnpackableError(Exception):
@@ -29,15 +38,16 @@ class Packer:
     """Turns values into what JSON can hold.
 
     Args:
-        custom: The kernels of users in the traced graph; they are written by their number.
+        objects: What stands in attributes of the traced graph and is more than data, from
+            `live_objects`; it is written by its number.
 
     Attributes:
         types: The table of types, by number.
     """
 
-    def __init__(self, custom: Sequence[CustomKernel]) -> None:
+    def __init__(self, objects: Sequence[LiveObject]) -> None:
         self.types: dict[TensorType, int] = {}
-        self._custom = {id(kernel): number for number, kernel in enumerate(custom)}
+        self._objects = {id(item): number for number, item in enumerate(objects)}
 
     def pack(self, value: Any) -> Any:
         """Returns the JSON form of a value; raises `UnpackableError` if it has none."""
@@ -48,8 +58,8 @@ class Packer:
             return [self.pack(item) for item in value]
         if kind is TensorType:
             return {"type": self.types.setdefault(value, len(self.types))}
-        if kind is CustomKernel:
-            return {"custom": self._custom[id(value)]}
+        if id(value) in self._objects:
+            return {"object": self._objects[id(value)]}
         tag = _TAGS.get(kind)
         if tag is None:
             raise UnpackableError(f"{kind.__name__} {value!r}")
@@ -65,11 +75,11 @@ class Unpacker:
 
     Args:
         table: The table of types.
-        custom: The kernels of users in the traced graph, in the same order.
+        objects: Those of the traced graph, in the same order.
     """
 
-    def __init__(self, table: Sequence[Any], custom: Sequence[CustomKernel]) -> None:
-        self._custom = custom
+    def __init__(self, table: Sequence[Any], objects: Sequence[LiveObject]) -> None:
+        self._objects = objects
         self._types: list[TensorType] = []
         self._types += [TensorType.of(*self.unpack(entry)) for entry in table]
 
@@ -82,8 +92,8 @@ class Unpacker:
         ((tag, content),) = packed.items()
         if tag == "type":
             return self._types[content]
-        if tag == "custom":
-            return self._custom[content]
+        if tag == "object":
+            return self._objects[content]
         return _FORMS[tag][2](self.unpack(content))
 
 

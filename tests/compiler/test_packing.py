@@ -18,14 +18,13 @@ from maxmod import custom, ir
 from maxmod import functional as F
 from maxmod.compiled import _run
 from maxmod.compiler.lowering import plan_graph
-from maxmod.compiler.packing import Packer, UnpackableError, Unpacker
+from maxmod.compiler.packing import Packer, UnpackableError, Unpacker, live_objects
 from maxmod.compiler.steps import RunKernel
 from maxmod.device import DeviceRef
 from maxmod.dim import Dim
 from maxmod.dtype import DType
 from maxmod.kernel import Dialect
 from maxmod.op import FUNCTIONS
-from maxmod.plan_cache import custom_kernels
 
 DIALECTS = (None, *Dialect)
 
@@ -39,7 +38,7 @@ def repacked(value: Any, kernels: Any = ()) -> Any:
 
 
 def assert_comes_back(graph: ir.Graph) -> None:
-    kernels = custom_kernels(graph)
+    kernels = live_objects(graph)
     for dialect in DIALECTS:
         plan = plan_graph(graph, dialect, _run, contextlib.nullcontext)[1]
         steps = [replace(s, group=None) if isinstance(s, RunKernel) else s for s in plan.steps]

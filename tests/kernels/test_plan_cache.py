@@ -221,6 +221,12 @@ def _with_custom(text: str) -> CompiledModel:
     return compiled(lambda x: F.custom("test.plan", x.device, [x], [x.type])[0])
 
 
+def _branching(add: float) -> CompiledModel:
+    return compiled(
+        lambda x: F.cond(x[0, 0] > 0, [x.type], lambda: x + add, lambda: x)[0], f32(2, 8)
+    )
+
+
 def _with_settings(**values: Any) -> CompiledModel:
     with maxmod.configure(**values):
         return compiled(softmax)
@@ -258,6 +264,7 @@ DIFFERENT: dict[str, tuple[Callable[[], CompiledModel], Callable[[], CompiledMod
     ),
     "store": (lambda: _stored(True), lambda: _stored(False)),
     "kernel of a user": (lambda: _with_custom("x + 1"), lambda: _with_custom("x + 2")),
+    "inner graph": (lambda: _branching(1.0), lambda: _branching(2.0)),
     "noopt": (lambda: _with_settings(), lambda: _with_settings(noopt=True)),
     "nofuse": (lambda: _with_settings(), lambda: _with_settings(nofuse=True)),
     "fuse_limit": (lambda: _with_settings(), lambda: _with_settings(fuse_limit=0)),
