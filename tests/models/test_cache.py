@@ -9,6 +9,7 @@ import pytest
 from models.folders import ASSETS, GPT2, LLAMA
 
 from maxmod import CPU, Device, DType, Tensor
+from maxmod.compiler.schedule import RunKernel, RunOp
 from maxmod.kv_cache import KVCache
 from maxmod.models import LanguageModel, load_model
 
@@ -136,6 +137,25 @@ def test_the_step_changes_the_cache_in_its_own_memory() -> None:
         assert rows.data is memory
         assert np.abs(memory[:, :, 0]).max() > 0
         assert np.abs(memory[:, :, 1:]).max() == 0
+
+
+@pytest.mark.parametrize("folder", ALL, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
+def test_a_step_multiplies_with_each_weight_once(folder: Path) -> None:
+    """And does so in kernels of its own: a step is limited by reading the weights."""
+    plan = _model(folder).step()._schedule
+    names = {slot: name for name, slot in plan.weights.items()}
+    readers: dict[str, list[str]] = {}
+    for step in plan.steps:
+        if isinstance(step, RunOp):
+            assert step.op.name != "matmul"
+        for slot in step.inputs:
+            if isinstance(step, RunOp) and step.is_view and slot in names:
+                names[step.outputs[0]] = names[slot]
+            elif isinstance(step, RunKernel) and slot in names:
+                readers.setdefault(names[slot], []).append(plan.kernels[step.kernel].name)
+    assert len(readers) > 10
+    for name, found in readers.items():
+        assert sum("matmul" in kernel for kernel in found) <= 1, (name, found)
 
 
 @pytest.mark.parametrize("eager", [False, True])

@@ -235,21 +235,22 @@ class AttentionFinder:
 
     def _may_join(self, node: ir.Node, inside: set[ir.Node], scores: ir.Value) -> bool:
         """True for an elementwise op that is no dearer than reading its result."""
-        free = self._is_free(node, scores) or self._is_scaling(node, inside)
+        shared = node.output in self.results
+        shared = shared or any(user not in inside for user in self.users[node.output])
+        free = self._is_free(node, scores, shared) or (not shared and self._is_scaling(node))
         return rules.is_cheap(node) and free
 
-    def _is_scaling(self, node: ir.Node, inside: set[ir.Node]) -> bool:
-        """True for an op on one value and numbers that nobody else needs."""
-        if node.output in self.results or any(u not in inside for u in self.users[node.output]):
-            return False
+    def _is_scaling(self, node: ir.Node) -> bool:
+        """True for an op on one value and numbers."""
         makers = (self.producer.get(value) for value in node.inputs)
         return sum(maker is None or maker.op.kind is not Kind.SOURCE for maker in makers) <= 1
 
-    def _is_free(self, node: ir.Node, scores: ir.Value) -> bool:
+    def _is_free(self, node: ir.Node, scores: ir.Value, shared: bool) -> bool:
         """True if a value is made cheaply of positions, numbers and small tensors, as masks are.
 
         Made in the kernel, it costs little more than reading it, and shows which blocks of scores
-        are masked.
+        are masked. What others need as well is left to the matrix product that it comes from, or
+        that product would be computed twice: bare for this kernel, and with the op for them.
         """
         pending, seen = [node], {node}
         while pending:
@@ -260,6 +261,8 @@ class AttentionFinder:
                 if inner is not None and rules.can_fuse(inner) and rules.is_cheap(inner):
                     seen.add(inner)
                     pending.append(inner)
+                elif shared and inner is not None and inner.op.kind is Kind.CONTRACT:
+                    return False
                 elif value.type.sizes[-2:] == scores.type.sizes[-2:]:
                     return False  # as large as what would be made of it
         return len(seen) <= MAX_FREE_NODES

@@ -112,6 +112,10 @@ class _Planner:
         if group is None or group.is_row or group.template is not None:
             return None
         private = all(u in group.nodes and u.op.kind is Kind.ELEMENTWISE for u in users)
+        # Another group may do an op of this one for itself, and then reads the bare product.
+        private = private and not any(
+            product.output in g.inputs for g in self.groups if g is not group
+        )
         return group if private and product.output not in self.results else None
 
     def _inlined_views(self, product: ir.Node) -> list[ir.Node]:

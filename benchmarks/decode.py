@@ -1,0 +1,260 @@
+"""GPT-2 small makes 128 tokens after a prompt of 16: batch 1, each token from the most likely.
+
+Weights are random and written as a Hugging Face folder first, so nothing is downloaded and every
+contender reads the same file. The model of a folder has the dtype that it is stored in.
+
+- A token needs every weight once, so the limit is reading them: a probe that sums as many bytes as
+  the weights of the first dtype have. GB/s are the bytes of all weights but the table of positions
+  for each token, and the part of the limit is what they are of the probe's.
+- A step is the time between two tokens as `maxmod.generate` and the `generate` of transformers give
+  them; the first token, which reads the prompt, is not among them. Shown are the median and the
+  best round. Contenders take turns.
+- First token: a new process imports maxmod, loads the folder and gives its first token, with
+  kernels that are in the cache already. Beside it is the time to read the file into new memory.
+
+    python benchmarks/decode.py [--dtypes float32,bfloat16] [--tokens 128] [--prompt 16] [--smoke]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import gpt2_prefill
+import harness
+import limits
+import load
+import numpy as np
+
+from maxmod import CPU, DType
+from maxmod.generate import generate
+from maxmod.models import LanguageModel, gpt2, load_model
+from maxmod.weights import save_state, transpose
+
+FIRST_TOKEN_RUNS = 3
+
+# Starts a generation; gives a mark for each token when it is there.
+Start = Callable[[], Iterator[Any]]
+
+
+# ---- the folders ---------------------------------------------------------------------------------
+
+
+def write_folder(folder: Path, config: gpt2.Config, dtype: DType) -> None:
+    """Writes random weights with names and layouts as transformers has them."""
+    _, weights = gpt2_prefill.make_model(config)
+    layers = ["h.*.c_attn.weight", "h.*.c_fc.weight", "h.*.c_proj.weight"]
+    state = transpose(
+        {f"transformer.{n}": w for n, w in weights.items()}, [f"*{n}" for n in layers]
+    )
+    save_state(dict(state.astype(dtype)), folder)
+    table = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **asdict(config)}
+    (folder / "config.json").write_text(json.dumps(table), "utf-8")
+
+
+def weight_nbytes(model: LanguageModel) -> int:
+    """Returns the bytes of the weights that a token needs; tied ones count once."""
+    table = model.module.wpe.weight  # type: ignore[attr-defined]
+    found = {id(t): t for _, t in model.module.parameters if t is not table}
+    return sum(int(t.type.nbytes) for t in found.values())
+
+
+# ---- contenders ----------------------------------------------------------------------------------
+
+
+def maxmod_start(model: LanguageModel, prompt: list[int], count: int) -> Start:
+    """Generates with maxmod; no token ends the text."""
+    return lambda: generate(model, prompt, max_new_tokens=count, stop=())
+
+
+def torch_start(folder: Path, prompt: list[int], count: int) -> Start:
+    """Generates with transformers."""
+    import torch
+    from transformers import GenerationConfig, GPT2LMHeadModel
+
+    torch.set_grad_enabled(False)
+    model = GPT2LMHeadModel.from_pretrained(folder, dtype="auto").eval()
+    tokens = torch.tensor([prompt])
+    options = GenerationConfig(
+        max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0
+    )
+
+    class Marks:
+        """Called with the prompt, then with each token."""
+
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def put(self, _: Any) -> None:
+            self.times.append(time.perf_counter())
+
+        def end(self) -> None:
+            pass
+
+    def start() -> Iterator[float]:
+        marks = Marks()
+        model.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            generation_config=options,
+            streamer=marks,
+        )
+        return iter(marks.times[1:])
+
+    return start
+
+
+def check_tokens(name: str, start: Start, folder: Path, prompt: list[int]) -> None:
+    """Ends the benchmark if transformers gives other tokens in float32."""
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    found = list(start())
+    model = GPT2LMHeadModel.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        logits = model(torch.tensor([prompt + found[:-1]])).logits[0, len(prompt) - 1 :].numpy()
+    chosen = logits[np.arange(len(found)), found]
+    if not np.all(chosen >= logits.max(axis=-1) - 1e-4 * np.abs(logits).max()):
+        raise SystemExit(f"{name}: a token is not the most likely one by transformers.")
+
+
+def step_s(start: Start) -> float:
+    """Returns the time of a step: the mean of one generation, without the first token."""
+    times = [mark if isinstance(mark, float) else time.perf_counter() for mark in start()]
+    return (times[-1] - times[0]) / (len(times) - 1)
+
+
+def measure(starts: dict[str, Start], limit: harness.Call | None, rounds: int) -> dict[str, Any]:
+    """Times the contenders in turns, and the limit before each of them."""
+    samples: dict[str, list[float]] = {name: [] for name in starts}
+    reads: list[float] = []
+    for turn in range(rounds + 1):
+        for name, start in starts.items():
+            time.sleep(harness.SETTLE_S)
+            if limit is not None:
+                before = time.perf_counter()
+                limit()
+                reads.append(time.perf_counter() - before)
+            time.sleep(harness.SETTLE_S)
+            found = step_s(start)
+            if turn:  # the first one compiles and fills caches
+                samples[name].append(found)
+    if limit is not None:
+        samples = {"limit": reads[len(starts) :], **samples}
+    return {
+        name: harness.Timing(float(np.median(found)), min(found), len(found))
+        for name, found in samples.items()
+    }
+
+
+# ---- the first token -----------------------------------------------------------------------------
+
+
+def print_first_token(folder: str, prompt: str) -> None:
+    """The work of a child process: prints the time at which it has the first token."""
+    model = load_model(folder, device=CPU())
+    next(generate(model, json.loads(prompt)))
+    print(json.dumps(time.time()))
+
+
+def first_token(folder: Path, prompt: list[int]) -> tuple[float, float]:
+    """Returns the seconds from the start of a process to its first token, and to read the file."""
+    arguments = ("--first-token-of", str(folder), json.dumps(prompt))
+    starts, reads = [], []
+    read = load.read_into_new(folder / "model.safetensors")
+    for _ in range(FIRST_TOKEN_RUNS + 1):  # the first run builds kernels
+        before = time.time()
+        starts.append(harness.child(Path(__file__), *arguments) - before)
+        before = time.perf_counter()
+        read()
+        reads.append(time.perf_counter() - before)
+    return float(np.median(starts[1:])), float(np.median(reads[1:]))
+
+
+# ---- all of it -----------------------------------------------------------------------------------
+
+
+def options() -> argparse.ArgumentParser:
+    """Returns the parser of this script."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("--dtypes", default="float32,bfloat16", help="comma-separated")
+    parser.add_argument("--tokens", type=int, default=128, help="new tokens")
+    parser.add_argument("--prompt", type=int, default=16, help="tokens of the prompt")
+    parser.add_argument("--folder", type=Path, help="where to write the weights")
+    return parser
+
+
+def run(args: argparse.Namespace, folder: Path, facts: dict[str, Any]) -> None:
+    """Measures and prints."""
+    config = gpt2_prefill.TINY if args.smoke else gpt2_prefill.SMALL
+    count = min(args.tokens, config.n_positions - args.prompt)
+    prompt = gpt2_prefill.make_tokens(config, args.prompt)[0].tolist()
+    dtypes = [DType[name] for name in args.dtypes.split(",")]
+    starts: dict[str, Start] = {}
+    nbytes: dict[str, int] = {}
+    for dtype in dtypes:
+        place = folder / dtype.name
+        write_folder(place, config, dtype)
+        model = load_model(place, device=CPU())
+        name = f"maxmod {dtype.name}"
+        starts[name], nbytes[name] = maxmod_start(model, prompt, count), weight_nbytes(model)
+        if "torch" in args.peers and harness.is_installed("transformers"):
+            peer = f"transformers {dtype.name}"
+            starts[peer], nbytes[peer] = torch_start(place, prompt, count), nbytes[name]
+            if dtype is DType.float32:
+                check_tokens(name, starts[name], place, prompt)
+    size = next(iter(nbytes.values()))
+    timings = measure(starts, limits.reading(size), args.rounds)
+    bound = timings.get("limit")
+    nbytes["limit"] = size
+    own = timings[next(iter(starts))]
+    rows = []
+    for name, timing in timings.items():
+        speed = nbytes[name] / timing.best_s / 1e9
+        peak = size / bound.best_s / 1e9 if bound else 0.0
+        rows.append(
+            (
+                name if name != "limit" else "limit: read once",
+                harness.duration(timing.median_s),
+                harness.duration(timing.best_s),
+                f"{1 / timing.median_s:.1f}",
+                f"{speed:.1f}",
+                f"{speed / peak:.0%}" if peak else "",
+                harness.ratio(own.median_s, timing.median_s),
+            )
+        )
+    title = f"{args.prompt} + {count} tokens"
+    header = ("median", "best", "tokens/s", "best GB/s", "of limit", f"x {next(iter(starts))}")
+    harness.print_table((title, *header), rows)
+    records = [harness.record(t, contender=n, nbytes=nbytes[n]) for n, t in timings.items()]
+    rows = []
+    for dtype in dtypes:
+        first_s, read_s = first_token(folder / dtype.name, prompt)
+        rows.append((dtype.name, *map(harness.duration, (first_s, read_s, first_s - read_s))))
+        records.append({"first_token": dtype.name, "median_s": first_s, "read_s": read_s})
+    harness.print_table(("new process", "first token", "reading the file", "rest"), rows)
+    harness.save(args, "decode", facts, records)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--first-token-of"]:
+        print_first_token(*sys.argv[2:])
+        return
+    args = harness.parse(options())
+    if args.smoke:
+        args.tokens, args.prompt = 8, 4
+    facts = harness.machine(args.peers)
+    harness.print_facts(facts)
+    with tempfile.TemporaryDirectory(prefix="maxmod-bench-", dir=args.folder) as folder:
+        run(args, Path(folder), facts)
+
+
+if __name__ == "__main__":
+    main()
