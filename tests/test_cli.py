@@ -273,7 +273,10 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_inspect(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, _ = _main(capsys, "inspect", str(adder_folder()))
-    assert (code, out) == (0, inspect_text(adder_folder()) + "\n")
+    assert code == 0
+    assert out.startswith(inspect_text(adder_folder()) + "\n")
+    assert "\narchitecture  gpt2, read by load_model\n" in out
+    assert out.count("memory that is free  cpu:0 ") == bool(maxmod.CPU().stats)
     assert "transformer.h.*.attn.c_attn.weight" in out
     _, out, _ = _main(capsys, "inspect", "--all", str(adder_folder()))
     assert "transformer.h.2.attn.c_attn.weight" in out

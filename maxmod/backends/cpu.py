@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from maxmod import config, log
-from maxmod.backends import host_compiler
+from maxmod.backends import host_compiler, host_limits
 from maxmod.backends.base import Backend, Kernel
 from maxmod.backends.host_memory import POOLED_NBYTES, HostPool
 from maxmod.device import DeviceKind
@@ -51,6 +51,9 @@ class CpuBackend(Backend):
 
     def architecture(self, index: int) -> str:
         return platform.machine()
+
+    def stats(self, index: int) -> dict[str, int]:
+        return host_limits.memory()
 
     def run(self, op: Op, arrays: Any, attrs: dict[str, Any], types: Any) -> list[Any]:
         # Domain errors give NaN or infinity without a warning, on every device.

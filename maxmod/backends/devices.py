@@ -72,7 +72,7 @@ class Device:
 
     @property
     def stats(self) -> dict[str, int]:
-        """Memory numbers in bytes; empty on the host."""
+        """Memory numbers in bytes, such as `free_memory`; empty if the system tells none."""
         return backends.get(self.ref).stats(self.id)
 
     @property

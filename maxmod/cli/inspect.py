@@ -1,13 +1,25 @@
-"""`maxmod inspect`: what is in a file or folder of weights."""
+"""`maxmod inspect`: what is in a file or folder of weights, and whether it fits here."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from maxmod import backends
+from maxmod.backends.devices import CPU, Accelerator, Device
+from maxmod.models.registry import describe
 from maxmod.weights import inspect_text
+from maxmod.weights.mapping import format_nbytes
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     print(inspect_text(options.path, fold=not options.all))
+    path = Path(options.path)
+    print(f"\narchitecture  {describe(path if path.is_dir() else path.parent)}")
+    devices: list[Device] = [CPU(), *map(Accelerator, range(backends.accelerator_count()))]
+    found = [(device, device.stats) for device in devices]
+    free = [f"{device.ref} {format_nbytes(s['free_memory'])}" for device, s in found if s]
+    if free:
+        print(f"memory that is free  {', '.join(free)}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from maxmod.models.encoder import TextEncoder, read_pooling
 from maxmod.models.language import LanguageModel
 from maxmod.models.vision import VisionModel
 from maxmod.nn import Module
-from maxmod.weights import Weights, open_checkpoint
+from maxmod.weights import Weights, expect_room, open_checkpoint
 
 
 def adder_folder() -> Path:
@@ -77,6 +78,8 @@ def load_model(
         ModelError: (a ValueError) If the folder, its config.json or its architecture is of no use.
         CheckpointError: (a ValueError) If its weights cannot be read.
         WeightsError: (a ValueError and KeyError) If they do not fit the configuration.
+        OutOfMemoryError: (a MemoryError) If they are larger than the free memory of the device;
+            they are not read then.
 
     Example:
         >>> from maxmod import CPU, Tensor
@@ -115,7 +118,7 @@ def load_encoder(
         dtype: As for `load_model`.
 
     Raises:
-        ModelError, CheckpointError, WeightsError: As for `load_model`.
+        ModelError, CheckpointError, WeightsError, OutOfMemoryError: As for `load_model`.
     """
     folder = Path(folder)
     table = _config_of("load_encoder", folder)
@@ -143,7 +146,7 @@ def load_vision_model(
         dtype: As for `load_model`.
 
     Raises:
-        ModelError, CheckpointError, WeightsError: As for `load_model`.
+        ModelError, CheckpointError, WeightsError, OutOfMemoryError: As for `load_model`.
     """
     folder = Path(folder)
     table = _config_of("load_vision_model", folder)
@@ -164,11 +167,29 @@ def _load(
         with lazy(), default_device(ref), default_dtype(dtype):
             module = architecture.module(config)
         weights = architecture.adapt(checkpoint).astype(dtype)
+        expect_room(weights, ref, action=f"{caller}: {folder}")
         try:
             module.load_state_dict(weights)
         except WeightsError as error:
             raise WeightsError(f"{caller}: {folder}: {error}") from None
     return config, module.to(ref), ref, dtype
+
+
+def describe(folder: str | os.PathLike[str]) -> str:
+    """Returns which known architecture a folder has, and which function loads it.
+
+    Returns:
+        Such as `llama, read by load_model`; why there is none if the folder is of no use.
+    """
+    try:
+        name = _config_of("describe", Path(folder)).get("model_type")
+    except ModelError:
+        return "unknown: there is no config.json of a model beside the weights"
+    for caller, known in KINDS.items():
+        if isinstance(name, str) and name in known:
+            return f"{name}, read by {caller}"
+    listed = ", ".join(model for known in KINDS.values() for model in known)
+    return f"unknown: model_type is {json.dumps(name)[:80]}; known are {listed}"
 
 
 def _max_tokens(folder: Path, positions: int) -> int:

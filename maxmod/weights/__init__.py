@@ -4,6 +4,7 @@
 """
 
 from maxmod.weights.checkpoint import Checkpoint, open_checkpoint
+from maxmod.weights.fit import expect_room
 from maxmod.weights.inspect import inspect_text
 from maxmod.weights.mapping import Weights
 from maxmod.weights.rename import (
@@ -27,6 +28,7 @@ __all__ = [
     "astype",
     "concat",
     "drop",
+    "expect_room",
     "inspect_text",
     "merge",
     "open_checkpoint",

@@ -60,7 +60,7 @@ def test_host() -> None:
     assert host == CPU(5) == Device.cpu() == DeviceRef.CPU().to_device()
     assert CPU(5).id == 0
     assert host.is_compatible
-    assert host.stats == {}
+    assert host.stats.get("free_memory", 0) <= host.stats.get("total_memory", 0)
     host.synchronize()
     with pytest.raises(ValueError, match="architecture_name: only accelerators have one"):
         _ = host.architecture_name

@@ -1,0 +1,42 @@
+"""How much memory of the host a process can still get, where the system tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_MEMORY = Path("/proc/meminfo")
+_GROUP = Path("/sys/fs/cgroup")  # of a container; version 2
+
+
+def memory() -> dict[str, int]:
+    """Returns `free_memory` and `total_memory` in bytes; nothing where they cannot be known.
+
+    Free is what can be had without swapping: caches of files do not count as used. In a container
+    its own limit counts, where it is lower.
+    """
+    table = _numbers(_MEMORY, unit=1024)
+    if not {"MemAvailable:", "MemTotal:"} <= table.keys():
+        return {}
+    free, total = table["MemAvailable:"], table["MemTotal:"]
+    limit = _number(_GROUP / "memory.max")
+    used = _number(_GROUP / "memory.current")
+    if limit is not None and used is not None:
+        cached = _numbers(_GROUP / "memory.stat").get("inactive_file", 0)
+        free, total = min(free, max(0, limit - used + cached)), min(total, limit)
+    return {"free_memory": free, "total_memory": total}
+
+
+def _numbers(path: Path, unit: int = 1) -> dict[str, int]:
+    """Reads lines of a name and a number."""
+    try:
+        lines = [line.split() for line in path.read_text("ascii").splitlines()]
+        return {line[0]: int(line[1]) * unit for line in lines if len(line) > 1}
+    except (OSError, ValueError):
+        return {}
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text("ascii"))
+    except (OSError, ValueError):  # "max" is no limit
+        return None

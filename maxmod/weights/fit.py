@@ -1,0 +1,54 @@
+"""`expect_room`: whether weights fit into the memory of a device, before anything is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from maxmod import backends
+from maxmod.defaults import resolve
+from maxmod.dtype import DType
+from maxmod.errors import OutOfMemoryError
+from maxmod.weights.mapping import Weights, format_nbytes
+
+
+def expect_room(weights: Weights, device: Any = None, *, action: str = "expect_room") -> None:
+    """Raises unless weights fit into the free memory of a device.
+
+    Nothing is read or allocated. `load_model` and its like ask this first; a system without such
+    a question would run out of memory in the middle of a load, or be made to end the process.
+
+    Args:
+        weights: What is to be loaded, such as an open checkpoint or `checkpoint.astype(dtype)`.
+        device: Where to; the default device if it is not given.
+        action: Who asks, for the message.
+
+    Raises:
+        OutOfMemoryError: (a MemoryError) With the bytes that are needed and available. Where the
+            system does not tell how much is free, never.
+
+    Example:
+        >>> from maxmod import CPU
+        >>> from maxmod.models import adder_folder
+        >>> from maxmod.weights import expect_room, open_checkpoint
+        >>> expect_room(open_checkpoint(adder_folder()), CPU())
+    """
+    _, ref = resolve(None, device)
+    stats = backends.get(ref).stats(ref.id)
+    if "free_memory" not in stats:
+        return
+    available = stats["free_memory"] + stats.get("pool_cached", 0)
+    needed = weights.nbytes()
+    if needed <= available:
+        return
+    half = weights.nbytes(DType.bfloat16)
+    if half <= available:
+        hint = f"As bfloat16 they need {format_nbytes(half)}: dtype=DType.bfloat16."
+    elif ref.is_gpu():
+        hint = "Load them on the host (device=CPU()), or free memory of the device."
+    else:
+        hint = "End other programs, or use a smaller model."
+    raise OutOfMemoryError(
+        f"{action}: the weights need {format_nbytes(needed)}, but only {format_nbytes(available)} "
+        f"of the {format_nbytes(stats['total_memory'])} of {ref} are free. Nothing was allocated. "
+        f"Hint: {hint}"
+    )
