@@ -12,6 +12,9 @@ contender reads the same file. The model of a folder has the dtype that it is st
 - First token: a new process imports maxmod, loads the folder and gives its first token, with
   kernels that are in the cache already. Beside it is the time to read the file into new memory.
 
+- transformers is slow enough to make a run take minutes, so it is compared with the first dtype
+  alone; `--peers numpy` leaves it out.
+
     python benchmarks/decode.py [--dtypes float32,bfloat16] [--tokens 128] [--prompt 16] [--smoke]
 """
 
@@ -22,6 +25,7 @@ import json
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -40,8 +44,8 @@ from maxmod.weights import save_state, transpose
 
 FIRST_TOKEN_RUNS = 3
 
-# Starts a generation; gives a mark for each token when it is there.
-Start = Callable[[], Iterator[Any]]
+# Starts a generation of some tokens; gives the time at which each of them is there.
+Start = Callable[[int], Iterator[float]]
 
 
 # ---- the folders ---------------------------------------------------------------------------------
@@ -69,12 +73,17 @@ def weight_nbytes(model: LanguageModel) -> int:
 # ---- contenders ----------------------------------------------------------------------------------
 
 
-def maxmod_start(model: LanguageModel, prompt: list[int], count: int) -> Start:
+def maxmod_start(model: LanguageModel, prompt: list[int]) -> Start:
     """Generates with maxmod; no token ends the text."""
-    return lambda: generate(model, prompt, max_new_tokens=count, stop=())
+
+    def start(count: int) -> Iterator[float]:
+        for _ in generate(model, prompt, max_new_tokens=count, stop=()):
+            yield time.perf_counter()
+
+    return start
 
 
-def torch_start(folder: Path, prompt: list[int], count: int) -> Start:
+def torch_start(folder: Path, prompt: list[int]) -> Start:
     """Generates with transformers."""
     import torch
     from transformers import GenerationConfig, GPT2LMHeadModel
@@ -82,9 +91,6 @@ def torch_start(folder: Path, prompt: list[int], count: int) -> Start:
     torch.set_grad_enabled(False)
     model = GPT2LMHeadModel.from_pretrained(folder, dtype="auto").eval()
     tokens = torch.tensor([prompt])
-    options = GenerationConfig(
-        max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0
-    )
 
     class Marks:
         """Called with the prompt, then with each token."""
@@ -98,56 +104,53 @@ def torch_start(folder: Path, prompt: list[int], count: int) -> Start:
         def end(self) -> None:
             pass
 
-    def start() -> Iterator[float]:
+    def start(count: int) -> Iterator[float]:
         marks = Marks()
-        model.generate(
-            tokens,
-            attention_mask=torch.ones_like(tokens),
-            generation_config=options,
-            streamer=marks,
+        options = GenerationConfig(
+            max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0
         )
+        mask = torch.ones_like(tokens)
+        model.generate(tokens, attention_mask=mask, generation_config=options, streamer=marks)
         return iter(marks.times[1:])
 
     return start
 
 
-def check_tokens(name: str, start: Start, folder: Path, prompt: list[int]) -> None:
-    """Ends the benchmark if transformers gives other tokens in float32."""
+def check_tokens(model: LanguageModel, folder: Path, prompt: list[int]) -> None:
+    """Ends the benchmark if transformers finds other tokens more likely; for float32."""
     import torch
     from transformers import GPT2LMHeadModel
 
-    found = list(start())
-    model = GPT2LMHeadModel.from_pretrained(folder).eval()
+    found = list(generate(model, prompt, max_new_tokens=16, stop=()))
+    peer = GPT2LMHeadModel.from_pretrained(folder).eval()
     with torch.inference_mode():
-        logits = model(torch.tensor([prompt + found[:-1]])).logits[0, len(prompt) - 1 :].numpy()
+        logits = peer(torch.tensor([prompt + found[:-1]])).logits[0, len(prompt) - 1 :].numpy()
     chosen = logits[np.arange(len(found)), found]
     if not np.all(chosen >= logits.max(axis=-1) - 1e-4 * np.abs(logits).max()):
-        raise SystemExit(f"{name}: a token is not the most likely one by transformers.")
+        raise SystemExit("maxmod: a token is not the most likely one by transformers.")
 
 
-def step_s(start: Start) -> float:
+def step_s(start: Start, count: int) -> float:
     """Returns the time of a step: the mean of one generation, without the first token."""
-    times = [mark if isinstance(mark, float) else time.perf_counter() for mark in start()]
+    times = list(start(count))
     return (times[-1] - times[0]) / (len(times) - 1)
 
 
-def measure(starts: dict[str, Start], limit: harness.Call | None, rounds: int) -> dict[str, Any]:
+def measure(
+    starts: dict[str, Start], limit: harness.Call | None, rounds: int, count: int
+) -> dict[str, harness.Timing]:
     """Times the contenders in turns, and the limit before each of them."""
-    samples: dict[str, list[float]] = {name: [] for name in starts}
-    reads: list[float] = []
-    for turn in range(rounds + 1):
+    samples: dict[str, list[float]] = {"limit": []} if limit else {}
+    for name, start in starts.items():
+        step_s(start, 3)  # compiles and fills caches
+        samples[name] = []
+    for _ in range(rounds):
         for name, start in starts.items():
             time.sleep(harness.SETTLE_S)
             if limit is not None:
-                before = time.perf_counter()
-                limit()
-                reads.append(time.perf_counter() - before)
-            time.sleep(harness.SETTLE_S)
-            found = step_s(start)
-            if turn:  # the first one compiles and fills caches
-                samples[name].append(found)
-    if limit is not None:
-        samples = {"limit": reads[len(starts) :], **samples}
+                limit()  # its processors wake up
+                samples["limit"].append(min(timeit.repeat(limit, number=1, repeat=3)))
+            samples[name].append(step_s(start, count))
     return {
         name: harness.Timing(float(np.median(found)), min(found), len(found))
         for name, found in samples.items()
@@ -188,6 +191,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=int, default=128, help="new tokens")
     parser.add_argument("--prompt", type=int, default=16, help="tokens of the prompt")
     parser.add_argument("--folder", type=Path, help="where to write the weights")
+    parser.set_defaults(rounds=3)
     return parser
 
 
@@ -204,14 +208,14 @@ def run(args: argparse.Namespace, folder: Path, facts: dict[str, Any]) -> None:
         write_folder(place, config, dtype)
         model = load_model(place, device=CPU())
         name = f"maxmod {dtype.name}"
-        starts[name], nbytes[name] = maxmod_start(model, prompt, count), weight_nbytes(model)
-        if "torch" in args.peers and harness.is_installed("transformers"):
-            peer = f"transformers {dtype.name}"
-            starts[peer], nbytes[peer] = torch_start(place, prompt, count), nbytes[name]
+        starts[name], nbytes[name] = maxmod_start(model, prompt), weight_nbytes(model)
+        if dtype is dtypes[0] and "torch" in args.peers and harness.is_installed("transformers"):
             if dtype is DType.float32:
-                check_tokens(name, starts[name], place, prompt)
+                check_tokens(model, place, prompt)
+            peer = f"transformers {dtype.name}"
+            starts[peer], nbytes[peer] = torch_start(place, prompt), nbytes[name]
     size = next(iter(nbytes.values()))
-    timings = measure(starts, limits.reading(size), args.rounds)
+    timings = measure(starts, limits.reading(size), args.rounds, count)
     bound = timings.get("limit")
     nbytes["limit"] = size
     own = timings[next(iter(starts))]

@@ -203,6 +203,10 @@ class FakeCupy:
     def __init__(self, cuda: FakeCuda) -> None:
         self.cuda = cuda
 
+    def get_default_memory_pool(self) -> Any:
+        """Like a pool that is empty."""
+        return SimpleNamespace(used_bytes=lambda: 0, free_bytes=lambda: 0)
+
     def asnumpy(self, array: FakeArray) -> np.ndarray[Any, Any]:
         """Copies to the host."""
         assert isinstance(array, FakeArray)
@@ -304,7 +308,11 @@ class FakeCuda:
         self.driver = SimpleNamespace(
             launchKernel=self._launch, ctxGetCurrent=lambda: 1, CUDADriverError=RuntimeError
         )
-        self.runtime = SimpleNamespace(getDevice=lambda: 0, runtimeGetVersion=lambda: 13050)
+        self.runtime = SimpleNamespace(
+            getDevice=lambda: 0,
+            runtimeGetVersion=lambda: 13050,
+            memGetInfo=lambda: (1 << 30, 1 << 31),
+        )
         self.get_current_stream = _current_stream
 
     def Module(self) -> FakeModule:  # noqa: N802  (the name of CuPy)

@@ -101,6 +101,13 @@ class Backend(abc.ABC):
         """Returns a page-locked NumPy array, or None where memory cannot be page-locked."""
         return None
 
+    def uploader(self, index: int) -> Any:
+        """Returns what fills arrays of device `index` in pieces, or None if there is no such thing.
+
+        It has the methods of `maxmod.backends.cuda_upload.Uploader`.
+        """
+        return None
+
     def stream(self, index: int, new: bool) -> Any:
         """Returns a new or the default stream of device `index`; None if work is done at once."""
         return None

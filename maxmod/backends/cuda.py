@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from maxmod import log
-from maxmod.backends import cuda_bits, cuda_launch, cuda_matmul, nvrtc
+from maxmod.backends import cuda_bits, cuda_launch, cuda_matmul, cuda_upload, nvrtc
 from maxmod.backends.base import Backend, Kernel
 from maxmod.device import DeviceKind
 from maxmod.dtype import DType, storage_dtype
@@ -161,6 +161,18 @@ class CudaBackend(Backend):
             return None
         memory = self.xp.cuda.alloc_pinned_memory(max(math.prod(shape) * dtype.itemsize, 1))
         return np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
+
+    def uploader(self, index: int) -> Any:
+        self.require(index)
+        with self.xp.cuda.Device(index):
+            return cuda_upload.Uploader(
+                self.xp, index, lambda nbytes: self.empty_pinned((nbytes,), np.dtype(np.uint8))
+            )
+
+    def contiguous(self, array: Any) -> Any:
+        made = super().contiguous(array)
+        narrow = cuda_bits.narrow_dtype(array)
+        return made if narrow is None else cuda_bits.marked(self.xp, made, narrow)
 
     def stream(self, index: int, new: bool) -> Any:
         with self.xp.cuda.Device(index):

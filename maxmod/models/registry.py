@@ -166,7 +166,7 @@ def _load(
         dtype = dtype or _stored_dtype(checkpoint)
         with lazy(), default_device(ref), default_dtype(dtype):
             module = architecture.module(config)
-        weights = architecture.adapt(checkpoint).astype(dtype)
+        weights = architecture.adapt(checkpoint.on(ref)).astype(dtype)
         expect_room(weights, ref, action=f"{caller}: {folder}")
         try:
             module.load_state_dict(weights)

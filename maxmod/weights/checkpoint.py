@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from maxmod.device import DeviceRef
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import CheckpointError
 from maxmod.tensor import Tensor
@@ -20,6 +21,7 @@ from maxmod.tensor_type import TensorType
 from maxmod.weights.header import Entry, fail, quote, read_header
 from maxmod.weights.index import Files, find_files
 from maxmod.weights.mapping import Weights, aligned_empty, static_sizes
+from maxmod.weights.on_device import OnDevice
 from maxmod.weights.parallel import in_parallel
 
 _MAX_READ = 1 << 30  # bytes; one read call of Linux returns at most 2 GB
@@ -55,10 +57,14 @@ class WeightFile:
         self._fd = -1
         self._map = None
 
-    def read(self, entry: Entry) -> Tensor:
-        """Reads one tensor."""
+    def expect_open(self) -> None:
+        """Raises `CheckpointError` if it was closed."""
         if self._fd < 0:
             raise CheckpointError(f"checkpoint: {self.path} is closed.")
+
+    def read(self, entry: Entry) -> Tensor:
+        """Reads one tensor."""
+        self.expect_open()
         dtype = storage_dtype(entry.type.dtype)
         if self._map is not None and entry.start % dtype.itemsize == 0 and entry.nbytes:
             raw = np.frombuffer(self._map, np.uint8, entry.nbytes, entry.start)
@@ -75,18 +81,24 @@ class WeightFile:
 
     def _read_into(self, entry: Entry, target: memoryview) -> None:
         def read(start: int, stop: int) -> None:
-            while start < stop:
-                end = min(stop, start + _MAX_READ)
-                count = self._read_some(target[start:end], entry.start + start)
-                if count == 0:
-                    raise fail(
-                        self.path,
-                        f"tensor {quote(entry.name)}: expected {entry.nbytes} bytes, got {start}",
-                        "The file was cut short after it was opened.",
-                    )
-                start += count
+            self.read_part(entry, target[start:stop], start)
 
         in_parallel(read, entry.nbytes, entry.nbytes)
+
+    def read_part(self, entry: Entry, target: memoryview, start: int) -> None:
+        """Fills memory with the bytes of a tensor that begin at `start`; on any thread."""
+        done = 0
+        while done < len(target):
+            part = target[done : done + _MAX_READ]
+            count = self._read_some(part, entry.start + start + done)
+            if count == 0:
+                raise fail(
+                    self.path,
+                    f"tensor {quote(entry.name)}: expected {entry.nbytes} bytes, got "
+                    f"{start + done}",
+                    "The file was cut short after it was opened.",
+                )
+            done += count
 
     def _read_some(self, target: memoryview, offset: int) -> int:
         if hasattr(os, "preadv"):
@@ -131,6 +143,28 @@ class Checkpoint(Weights):
     def source_key(self, name: str) -> tuple[Any, ...]:
         file, entry = self._plan[name]
         return (self._serial, file, entry.start, entry.nbytes, entry.name)
+
+    def on(self, device: Any) -> Weights:
+        """Returns a view whose tensors are read straight into the memory of a device.
+
+        What is made of it (`astype`, `transpose`, ...) is computed there, too, so that the host
+        never holds a tensor as a whole. It needs the checkpoint to be open.
+
+        Args:
+            device: Where to; the host gives the checkpoint itself.
+        """
+        ref = DeviceRef.from_device(device)
+        return self if ref.is_cpu() else OnDevice(self, self._plan, ref)
+
+    def file(self, number: int) -> WeightFile:
+        """Returns one of the open files.
+
+        Raises:
+            CheckpointError: If they are closed.
+        """
+        file = self._files[number]
+        file.expect_open()
+        return file
 
     def close(self) -> None:
         """Closes the files; tensors that were read stay valid."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from maxmod import backends
 from maxmod.dim import Sizes
 from maxmod.dtype import DType
 from maxmod.errors import WeightsError, did_you_mean
@@ -192,9 +193,14 @@ def aligned_empty(sizes: Sizes, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
 
 
 def compact(tensor: Tensor) -> Tensor:
-    """Returns the tensor in row-major memory of its own, so that no larger one is kept alive."""
+    """Returns the tensor in row-major memory of its own, so that no larger one is kept alive.
+
+    On an accelerator pieces of a tensor share its memory: together they are the whole of it.
+    """
     data = tensor.data
-    if not isinstance(data, np.ndarray) or (data.flags.c_contiguous and data.base is None):
+    if not tensor.type.device.is_cpu():
+        return Tensor.wrap(backends.get(tensor.type.device).contiguous(data), tensor.type)
+    if data.flags.c_contiguous and data.base is None:
         return tensor
     fresh = aligned_empty(data.shape, data.dtype)
     copy_array(fresh, data)

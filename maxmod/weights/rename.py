@@ -401,9 +401,8 @@ class _Join(Step):
 
     def apply(self, tensors: list[Tensor]) -> Tensor:
         type = self.type("tensor", [tensor.type for tensor in tensors])
-        arrays = [tensor.data for tensor in tensors]
-        if not all(isinstance(array, np.ndarray) for array in arrays):
+        if not all(tensor.type.device.is_cpu() for tensor in tensors):
             return call("concat", tensors, axis=self.axis)
         whole = aligned_empty(type.sizes, storage_dtype(type.dtype))
-        np.concatenate(arrays, axis=self.axis, out=whole)
+        np.concatenate([tensor.data for tensor in tensors], axis=self.axis, out=whole)
         return Tensor.wrap(whole, type)

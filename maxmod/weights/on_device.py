@@ -1,0 +1,67 @@
+"""`OnDevice`: the tensors of a checkpoint, read straight into the memory of an accelerator."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from maxmod import backends
+from maxmod.device import DeviceRef
+from maxmod.dtype import DType
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+from maxmod.weights.mapping import Weights
+
+
+class OnDevice(Weights):
+    """A view of a checkpoint whose tensors are on an accelerator; made by `Checkpoint.on`.
+
+    The bytes of a file go through small page-locked buffers, so that no tensor is on the host as a
+    whole; casts and transposes of the view are done by the accelerator.
+
+    Args:
+        checkpoint: The checkpoint.
+        plan: Names to numbers of files and entries.
+        device: The accelerator.
+    """
+
+    _plan: Mapping[str, Any]
+
+    def __init__(self, checkpoint: Any, plan: Mapping[str, Any], device: DeviceRef) -> None:
+        super().__init__(plan)
+        self._checkpoint = checkpoint
+        self._device = device
+        self._backend = backends.get(device)
+        self._uploader: Any = None
+
+    def _load(self, name: str) -> Tensor:
+        file, entry = self._plan[name]
+        if self._uploader is None:
+            self._uploader = self._backend.uploader(self._device.id)
+        # The bytes of booleans are looked at, which a host does best; they are few.
+        if self._uploader is None or entry.type.dtype is DType.bool:
+            return self._checkpoint[name].to(self._device)
+        type = self._type_of(name)
+        data = self._backend.empty(type)
+        if entry.nbytes:
+            source = self._checkpoint.file(file)
+            self._uploader.send(data, lambda into, at: source.read_part(entry, into, at))
+        return Tensor.wrap(data, type)
+
+    def _type_of(self, name: str) -> TensorType:
+        stored = self._plan[name][1].type
+        return TensorType.of(stored.dtype, stored.sizes, self._device)
+
+    def source_key(self, name: str) -> tuple[Any, ...]:
+        return self._checkpoint.source_key(name)
+
+    def close(self) -> None:
+        """Gives back the page-locked buffers; the checkpoint stays open."""
+        uploader, self._uploader = self._uploader, None
+        if uploader is not None:
+            uploader.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):  # __init__ may not have come that far
+            self.close()
