@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from maxmod import backends
-from maxmod.errors import LazyError
+from maxmod.dim import Dim
+from maxmod.errors import DimError, LazyError
 from maxmod.op import Kind, Op, interpreter, register_bottom
 from maxmod.operands import operands, plan
 from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
 
 
 class EagerInterpreter:
@@ -19,6 +21,8 @@ class EagerInterpreter:
     def apply(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
         tensors = operands(op, args)
         attrs, types = plan(op, tensors, attrs)
+        if op.kind is Kind.SOURCE:
+            _expect_known(op, attrs, types)
         results = backends.get(types[0]._device).run(op, [t.data for t in tensors], attrs, types)
         if len(results) == 1:
             made = Tensor.wrap(results[0], types[0])
@@ -26,6 +30,16 @@ class EagerInterpreter:
                 made.views(tensors[0])
             return made
         return [Tensor.wrap(data, type) for data, type in zip(results, types)]
+
+
+def _expect_known(op: Op, attrs: Mapping[str, Any], types: Sequence[TensorType]) -> None:
+    """Refuses names of sizes, which have a value in a graph only."""
+    for size in (*types[0].sizes, *attrs.values()):
+        if isinstance(size, Dim):
+            raise DimError(
+                f"{op.name}: the size {str(size)!r} is not known outside of a trace. Hint: names "
+                "of sizes belong into types; a tensor with data needs numbers."
+            )
 
 
 class LazyInterpreter:

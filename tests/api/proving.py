@@ -50,12 +50,19 @@ ROOTS = {
 }
 
 
+def named(root: str, names: str) -> list[str]:
+    """Returns `root.name` for each of several names."""
+    return [f"{root}.{name}" for name in names.split()]
+
+
 def proves(*names: str) -> Callable[[Case], Case]:
     """Registers a case and what it is about."""
 
     def register(case: Case) -> Case:
-        assert case.__qualname__ not in CASES, case.__qualname__
-        CASES[case.__qualname__] = (case, names)
+        name = case.__name__
+        known, before = CASES.get(name, (case, ()))
+        assert known is case, f"two cases are called {name}"
+        CASES[name] = (case, before + names)
         return case
 
     return register
@@ -90,6 +97,8 @@ def _codes(value: Any) -> set[CodeType]:
     value = inspect.unwrap(value) if callable(value) and not inspect.isclass(value) else value
     if isinstance(value, FunctionType):
         return {value.__code__}
+    if getattr(value, "_is_protocol", False):  # has no code: isinstance looks at names
+        return set()
     if inspect.isclass(value) and value.__module__.startswith("maxmod"):
         return set().union(*(_codes(member) for member in vars(value).values()))
     return set()

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from api.names import FUNCTIONS
 
 import maxmod
 from maxmod import compat, nn
@@ -38,7 +39,8 @@ def test_every_path_can_be_imported() -> None:
 LAYERS = {"Embedding", "Linear", "Module", "ModuleList", "Sequential", "module_dataclass"}
 LATER_LAYERS = LAYERS | {"GemmaRMSNorm", "RMSNorm", "RotaryEmbedding", "TransposedRotaryEmbedding"}
 LAST_LAYERS = LATER_LAYERS | {
-    *("Conv2d", "GroupNorm", "LayerNorm", "LoRA", "PinnedDeviceTensor", "TransparentModule"),
+    *("Conv2d", "GroupNorm", "HyperConnection", "LayerNorm", "LoRA", "PinnedDeviceTensor"),
+    "TransparentModule",
     *("as_subgraph", "lora_layers", "lora_parameters"),
 }
 NAMES = {
@@ -77,25 +79,7 @@ def test_names(path: str) -> None:
 
 def test_names_of_functional_are_those_of_every_version() -> None:
     """The single-device names of 25.7, 26.1 and 26.7."""
-    listed = (
-        "abs add allgather allreduce_sum argmax argmin argsort as_interleaved_complex atanh "
-        "avg_pool2d band_part broadcast_to buffer_store buffer_store_slice cast chunk concat "
-        "constant constant_external conv2d conv2d_transpose conv3d cos cumsum custom div equal erf "
-        "exp flatten floor fold functional gather gather_nd gelu greater greater_equal hann_window "
-        "irfft is_inf is_nan layer_norm log log1p logical_and logical_not logical_or logical_xor "
-        "logsoftmax masked_scatter matmul max max_pool2d mean min mod mul negate nonzero not_equal "
-        "outer pad permute pow range relu repeat_interleave reshape round rsqrt scatter scatter_nd "
-        "sigmoid silu sin slice_tensor softmax split sqrt squeeze stack sub sum tanh tile top_k "
-        "transfer_to transpose trunc unsqueeze where arange complex_mul inplace_custom "
-        "in_graph_context lazy acos bottom_k ceil clamp clip cond dequantize elementwise_max "
-        "elementwise_min ensure_context floor_div full full_like gaussian gaussian_like group_norm "
-        "non_maximum_suppression normal normal_like ones ones_like print prod qmatmul rebind "
-        "reduce_scatter resize resize_bicubic resize_linear resize_nearest rms_norm roi_align "
-        "scatter_add scatter_max scatter_min scatter_mul scatter_nd_add scatter_nd_max "
-        "scatter_nd_min scatter_nd_mul shape_to_tensor side_stream uniform uniform_like while_loop "
-        "zeros zeros_like distributed_broadcast"
-    )
-    wanted = listed.split()
+    wanted = FUNCTIONS.split()
     for path in ("max.functional", "max.experimental.functional", "max.graph.ops"):
         module = importlib.import_module(path)
         assert [name for name in wanted if not hasattr(module, name)] == []
