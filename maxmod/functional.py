@@ -107,6 +107,7 @@ from maxmod.ops.pool import (
     fold,
     max_pool2d,
 )
+from maxmod.ops.quantized import dequantize_weight, quantize_weight, quantized_linear
 from maxmod.ops.random import (
     gaussian,
     gaussian_like,
@@ -197,6 +198,7 @@ __all__ = [
     "cumsum",
     "custom",
     "dequantize",
+    "dequantize_weight",
     "distributed_broadcast",
     "div",
     "elementwise_max",
@@ -258,6 +260,8 @@ __all__ = [
     "print",
     "prod",
     "qmatmul",
+    "quantize_weight",
+    "quantized_linear",
     "range",
     "rebind",
     "reduce_scatter",

@@ -32,7 +32,7 @@ class Kind(enum.Enum):
     REDUCE = "reduce"  # one axis becomes 1 by combining its elements
     VIEW = "view"  # index arithmetic only: reshape, permute, slice, broadcast
     INDEX = "index"  # positions read from a tensor: gather, scatter
-    CONTRACT = "contract"  # matmul
+    CONTRACT = "contract"  # products: matmul, quantized_linear
     COMPOSITE = "composite"  # has a definition in other ops: softmax, layer_norm
     OPAQUE = "opaque"  # everything else
 
@@ -102,6 +102,11 @@ class Op:
     library: str | None
     upcasts: bool
     binds: str | None = None
+
+    @property
+    def is_product(self) -> bool:
+        """True for the product of two tensors, which the backend's `contract` computes."""
+        return self.kind is Kind.CONTRACT and self.library == "matmul"
 
     def __repr__(self) -> str:
         return f"Op({self.name})"

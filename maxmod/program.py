@@ -104,7 +104,7 @@ class Program:
         if isinstance(step, RunKernel):
             action = self._kernel_action(step)
             self._actions.append(self._checked(step, types, action) if self._check else action)
-        elif step.op.kind is Kind.CONTRACT:
+        elif step.op.is_product:
             self._actions.append(self._contract_action(step))
         else:
             self._bind_op(step, types)

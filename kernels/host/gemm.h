@@ -12,6 +12,7 @@
 // mm_columns, mm_depth, mm_left, mm_finish, mm_right (a pointer to an element), and MM_RIGHT_TYPE
 // and MM_RIGHT_VEC (how its elements are stored and loaded) and MM_RIGHT_BY_DEPTH: 1 if the
 // elements of a column of the right operand are neighbours in memory, 0 if those of a row are.
+// With MM_QUANTIZED, quantized.h stands in front and reads the right operand.
 
 // Up to this many rows, reading the right operand as it is beats packing it (measured with 768 x
 // 3072 on 2 cores of an AMD EPYC with AVX-512, November 2026: 0.23 and 0.29 ms for 8 rows, 0.45 and
@@ -21,14 +22,6 @@
 #endif
 #define MM_BLOCK_FLOATS (1 << 21) // of the packed left operand: 8 MB stay in a third-level cache
 #define MM_PARALLEL_TERMS 65536   // products below this are done before another thread has started
-
-// A vector of consecutive elements of the right operand; `count` of them exist.
-MM_INLINE mm_vec mm_right_part(const MM_RIGHT_TYPE *from, int64_t count)
-{
-    MM_RIGHT_TYPE some[MM_LANES] = {0};
-    memcpy(some, from, (size_t)count * sizeof *from);
-    return MM_RIGHT_VEC(some);
-}
 
 static void mm_finish_row(const mm_args g, int64_t row, int64_t n0, int64_t count, const float *sums)
 {
@@ -57,6 +50,16 @@ static void mm_pack_tile(const mm_args g, int64_t row, int rows, int64_t depth, 
                 to[k * rows + r] = mm_left(g, at, k);
         }
     }
+}
+
+#ifndef MM_QUANTIZED
+
+// A vector of consecutive elements of the right operand; `count` of them exist.
+MM_INLINE mm_vec mm_right_part(const MM_RIGHT_TYPE *from, int64_t count)
+{
+    MM_RIGHT_TYPE some[MM_LANES] = {0};
+    memcpy(some, from, (size_t)count * sizeof *from);
+    return MM_RIGHT_VEC(some);
 }
 
 // Element (k, n) of the panel goes to k * MM_WIDE + n; missing columns are 0.
@@ -94,6 +97,8 @@ static void mm_pack_panel(const mm_args g, int64_t n0, int64_t wide, int64_t dep
 #endif
 }
 
+#endif
+
 static __attribute__((noinline)) void mm_gemm_tile(
     int rows, int64_t depth, const float *left, const float *panel, float *out, const char *soon,
     int64_t soon_step)
@@ -112,11 +117,11 @@ static void mm_gemm_panel(
     _Alignas(64) float sums[MM_ROWS * MM_WIDE];
     const char *soon = (const char *)mm_right(g, 0, next);
     const char *const below = (const char *)mm_right(g, 1, next);
-    const int64_t step = MM_RIGHT_BY_DEPTH ? 64 : below - soon;
+    const int64_t step = MM_RIGHT_BY_DEPTH ? 16 * sizeof(MM_RIGHT_TYPE) : below - soon;
     for (int64_t r0 = first; r0 < end;) {
         const int rows = mm_tile_rows(end - r0);
         mm_gemm_tile(rows, depth, left + r0 * depth, panel, sums, soon, step);
-        soon += MM_RIGHT_BY_DEPTH ? depth * 64 : 64;
+        soon += MM_RIGHT_BY_DEPTH ? depth * step : 64;
         for (int r = 0; r < rows; r++)
             mm_finish_row(g, row0 + r0 + r, n0, wide, sums + r * MM_WIDE);
         r0 += rows;
@@ -171,7 +176,9 @@ static void mm_many_rows(const mm_args shared, int64_t rows, int64_t columns, in
 
 #define MM_FEW_GROUP 4 // rows that are multiplied with one load of the right operand
 
-#if MM_RIGHT_BY_DEPTH
+#ifdef MM_QUANTIZED
+// quantized.h has its own
+#elif MM_RIGHT_BY_DEPTH
 
 // sums[r * sums_row + c] for `rows` rows of `left` and `columns` columns of the right operand. Each
 // sum is made of `parts` sums of vectors: one row needs two of them to hide the latency of an

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from maxmod import ir
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
-from maxmod.op import Kind
 
 ALIGNMENT = 64  # bytes: one cache line, and the widest vector
 
@@ -49,7 +48,7 @@ def _mib(nbytes: int) -> str:
 
 def is_planned(step: RunOp | RunKernel) -> bool:
     """True for steps that write into memory that they are given."""
-    return isinstance(step, RunKernel) or step.op.kind is Kind.CONTRACT
+    return isinstance(step, RunKernel) or step.op.is_product
 
 
 def plan_memory(plan: Schedule, dims: Mapping[str, int], weight_nbytes: int) -> MemoryPlan:

@@ -19,4 +19,4 @@ def emit_template(group: FusionGroup) -> KernelSource:
     if isinstance(template, Attention):
         return emit_attention(group, template, "attention")
     names = [n.op.name for n in group.ordered if n.op.kind is Kind.ELEMENTWISE]
-    return emit_contraction(group, template, "_".join(["matmul", *names]))
+    return emit_contraction(group, template, "_".join([template.product.op.name, *names]))

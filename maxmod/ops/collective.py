@@ -104,7 +104,8 @@ def distributed_broadcast(x: Tensor, *args: Any, **options: Any) -> Tensor:
 
 _QUANTIZED = (
     "maxmod stores weights in the types of DType and does not read block formats such as GGUF's "
-    "Q4_0. Hint: convert the checkpoint to bfloat16 or float16 first."
+    "Q4_0. Hint: convert the checkpoint to bfloat16 or float16 first; F.quantize_weight makes "
+    "int8 or int4 of that."
 )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from maxmod import ir
 from maxmod.affine import (
     Index,
     Loop,
@@ -28,12 +29,27 @@ from maxmod.compiler.fusion.group import Contraction, FusionGroup
 from maxmod.dtype import DType, compute_dtype
 from maxmod.kernel import Dialect, KernelSource
 
-# How elements of the right operand become a vector of floats.
+# How consecutive elements become a vector of floats on the host.
 VECTOR_LOADS = {
     DType.float32: "mm_vec_load",
     DType.bfloat16: "mm_vec_load_bfloat16",
     DType.float16: "mm_vec_load_float16",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """What is known of a right operand that is quantised; see `maxmod.ops.quantized`.
+
+    Attributes:
+        scales: How scale k of a column is read.
+        per_byte: Codes of a byte; the right operand of the product is read byte by byte.
+        group: Codes that share a scale.
+    """
+
+    scales: Load
+    per_byte: int
+    group: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +61,10 @@ class LoweredContraction:
         n: The loop over columns.
         k: The loop over what is summed.
         left: An element of the left operand: instructions, and which of them.
-        right: How an element of the right operand is read.
+        right: How an element of the right operand is read; a byte of it, if it is quantised.
         finish: What is made of a sum.
         stores: (buffer, position, instruction of `finish`) of each result.
+        codes: More about a right operand that is quantised; None for any other.
     """
 
     loops: list[Loop]
@@ -57,6 +74,7 @@ class LoweredContraction:
     right: Load
     finish: ElementLowering
     stores: list[tuple[int, Index, int]]
+    codes: Codes | None = None
 
     @property
     def is_by_depth(self) -> bool:
@@ -70,7 +88,8 @@ class LoweredContraction:
         """Returns the names of the sizes that the text mentions."""
         sizes = [*self.left[0].sizes(), *self.finish.sizes()]
         sizes += [loop.extent for loop in (*self.loops, self.n, self.k)]
-        for index in (self.right.index, *(flat for _, flat, _ in self.stores)):
+        loads = [self.right] if self.codes is None else [self.right, self.codes.scales]
+        for index in (*(load.index for load in loads), *(flat for _, flat, _ in self.stores)):
             sizes += index_sizes(index)
         return symbol_names(sizes)
 
@@ -82,12 +101,9 @@ class LoweredContraction:
         text.count("mm_depth", (self.k.extent,))
         text.place()
         text.function("mm_left", ", int64_t k", *self.left)
-        text.plain(
-            f"const {storage_type(self.right.stored)} *",
-            "mm_right",
-            ", int64_t k, int64_t n",
-            f"g.b{self.right.buffer} + ({index_text(self.right.index)})",
-        )
+        _pointer(text, "mm_right" if self.codes is None else "mm_code_bytes", self.right)
+        if self.codes is not None:
+            _pointer(text, "mm_scales", self.codes.scales)
         stores = [
             (buffer, flat, made, value)
             for (buffer, flat, made), value in zip(self.stores, group.outputs, strict=True)
@@ -96,21 +112,33 @@ class LoweredContraction:
         return text
 
 
+def _pointer(text: Text, name: str, load: Load) -> None:
+    """Adds a function that returns where element k of column n is."""
+    text.plain(
+        f"const {storage_type(load.stored)} *",
+        name,
+        ", int64_t k, int64_t n",
+        f"g.b{load.buffer} + ({index_text(load.index)})",
+    )
+
+
 def lower_contraction(group: FusionGroup, contraction: Contraction) -> LoweredContraction:
     """Lowers every part of a contraction group.
 
     Raises:
         Unfusable: If a part cannot be expressed, or there is no kernel for it.
     """
-    out = contraction.product.output.type
-    left, right = (value.type for value in contraction.product.inputs)
+    product = contraction.product
+    out = product.output.type
+    left, right = (value.type for value in product.inputs[:2])
     if right.rank != 2 or left.rank == 0:
         raise Unfusable("the right operand is no matrix")
-    if compute_dtype(out.dtype) is not DType.float32 or right.dtype not in VECTOR_LOADS:
+    floats = product.inputs[-1].type.dtype  # scales, if the right operand is quantised
+    if compute_dtype(out.dtype) is not DType.float32 or floats not in VECTOR_LOADS:
         raise Unfusable("only sums in float32 are supported")
     loops = [Loop(f"x{axis}", size) for axis, size in enumerate(out.sizes[:-1])]
     start = [of_loop(loop) for loop in loops]
-    n, k = Loop("n", right.sizes[1]), Loop("k", right.sizes[0])
+    n, k = Loop("n", out.sizes[-1]), Loop("k", left.sizes[-1])
     for _ in range(MAX_SPLITS):
         try:
             return _lower(group, contraction, loops, start, n, k)
@@ -130,13 +158,11 @@ def _lower(
     k: Loop,
 ) -> LoweredContraction:
     product = contraction.product
-    left, right = product.inputs
+    left = product.inputs[0]
     column, depth = of_loop(n), of_loop(k)
     a = ElementLowering(group)
     number = a.value(left, (*broadcast_indices(list(start), left.type.sizes[:-1]), depth))
-    right_load = _plain_load(group, right, (depth, column))
-    if right_load.index.factor(k) not in (0, 1) and right_load.index.factor(n) not in (0, 1):
-        raise Unfusable("no axis of the right operand is contiguous")
+    right, codes = _right_operand(group, product, n, k)
     finish = ElementLowering(group, given=product.output)
     position = (*start, column)
     stores = []
@@ -148,15 +174,32 @@ def _lower(
         stores.append((len(group.inputs) + offset, flat, made))
     if finish.given_position != position:
         raise Unfusable("the product is read in another order")
-    return _merged(LoweredContraction(loops, n, k, (a, number), right_load, finish, stores))
+    return _merged(LoweredContraction(loops, n, k, (a, number), right, finish, stores, codes))
 
 
-def _plain_load(group: FusionGroup, value: object, position: tuple[Index, ...]) -> Load:
+def _right_operand(
+    group: FusionGroup, product: ir.Node, n: Loop, k: Loop
+) -> tuple[Load, Codes | None]:
+    column, depth = of_loop(n), of_loop(k)
+    if product.op.is_product:
+        load = _plain_load(group, product.inputs[1], (depth, column))
+        if load.index.factor(k) not in (0, 1) and load.index.factor(n) not in (0, 1):
+            raise Unfusable("no axis of the right operand is contiguous")
+        return load, None
+    weight, scales = (_plain_load(group, value, (column, depth)) for value in product.inputs[1:])
+    if weight.index.factor(k) != 1 or scales.index.factor(k) not in (0, 1):
+        raise Unfusable("rows of the quantised weight are not contiguous")
+    groups = int(product.inputs[2].type.sizes[1])
+    per_byte = 2 if weight.stored is DType.uint8 else 1
+    return weight, Codes(scales, per_byte, int(k.extent) // groups)
+
+
+def _plain_load(group: FusionGroup, value: ir.Value, position: tuple[Index, ...]) -> Load:
     """Returns the load that gives an element, if it is nothing but that."""
     lowering = ElementLowering(group)
-    number = lowering.value(value, position)  # type: ignore[arg-type]
+    number = lowering.value(value, position)
     what = lowering.instructions[number].what
-    if not isinstance(what, Load) or what.stored not in VECTOR_LOADS:
+    if not isinstance(what, Load) or what.stored is not value.type.dtype:
         raise Unfusable("the right operand is computed")
     return what
 
@@ -169,17 +212,22 @@ def _merged(lowered: LoweredContraction) -> LoweredContraction:
     a.rewrite(change)
     lowered.finish.rewrite(change)
     stores = [(buffer, change(flat), made) for buffer, flat, made in lowered.stores]
-    return LoweredContraction(
-        loops, lowered.n, lowered.k, (a, number), lowered.right, lowered.finish, stores
-    )
+    return replace(lowered, loops=loops, left=(a, number), stores=stores)
 
 
 def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) -> KernelSource:
     """Returns the host kernel of a contraction group."""
     lowered = lower_contraction(group, contraction)
     text = lowered.text(group, Dialect.HOST)
-    right = lowered.right
+    right, codes = lowered.right, lowered.codes
     text.define("MM_RIGHT_TYPE", storage_type(right.stored))
-    text.define("MM_RIGHT_VEC", VECTOR_LOADS[right.stored])
     text.define("MM_RIGHT_BY_DEPTH", int(lowered.is_by_depth))
-    return template_source(text, group, name, ("host/tile.h", "host/gemm.h"))
+    if codes is None:
+        text.define("MM_RIGHT_VEC", VECTOR_LOADS[right.stored])
+        return template_source(text, group, name, ("host/tile.h", "host/gemm.h"))
+    text.define("MM_QUANTIZED", 1)
+    text.define("MM_CODES_PER_BYTE", codes.per_byte)
+    text.define("MM_GROUP", codes.group)
+    text.define("MM_SCALE_TYPE", storage_type(codes.scales.stored))
+    text.define("MM_SCALE_VEC", VECTOR_LOADS[codes.scales.stored])
+    return template_source(text, group, name, ("host/tile.h", "host/quantized.h", "host/gemm.h"))

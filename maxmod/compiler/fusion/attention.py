@@ -49,7 +49,7 @@ class AttentionFinder:
         """Returns the groups."""
         groups: list[FusionGroup] = []
         for node in self.graph.nodes:
-            if node.op.kind is Kind.CONTRACT and min(v.type.rank for v in node.inputs) > 1:
+            if node.op.is_product and min(v.type.rank for v in node.inputs) > 1:
                 group = self._match(node)
                 if group is not None:
                     groups.append(group)
@@ -113,7 +113,7 @@ class AttentionFinder:
                 continue
             seen.add(node)
             sizes = node.outputs[0].type.sizes
-            if node.op.kind is Kind.CONTRACT:
+            if node.op.is_product:
                 if product(sizes) == count and sizes[-2:] == inner:
                     found.append(node)
             elif node.op.kind in (Kind.ELEMENTWISE, Kind.VIEW):

@@ -1,0 +1,309 @@
+// Quantised weights as the right operand of gemm.h: integer codes become floats while they are read.
+//
+// Text in front of this gives mm_code_bytes and mm_scales (pointers to byte or scale k of column n; those
+// of a column are neighbours), and
+//   MM_CODES_PER_BYTE  1: int8 codes, and one scale for each column;
+//                      2: codes of four bits, each plus 8, and one scale for each MM_GROUP of them.
+//                         Byte i of 16 holds code i of 32 in its low half and code i + 16 above it.
+//   MM_SCALE_TYPE and MM_SCALE_VEC  how scales are stored and loaded.
+
+#define MM_BLOCK 32   // codes of four bits that belong together
+#define MM_AHEAD 2048 // bytes that are fetched ahead; columns follow each other in memory
+// Measured for one row with 768 x 50257 on 2 cores of an AMD EPYC with AVX-512 (November 2026):
+// columns one after the other with a prefetch 34 GB/s, without 26, four of them at a time 18 to 20.
+
+// The byte that holds code k of column n.
+MM_INLINE const MM_RIGHT_TYPE *mm_right(const mm_args g, int64_t k, int64_t n)
+{
+    return mm_code_bytes(g, k / MM_CODES_PER_BYTE, n);
+}
+
+// ---- codes to floats ---------------------------------------------------------------------------
+
+typedef char mm_bytes __attribute__((vector_size(16)));
+
+// MM_LANES bytes as integers, with or without a sign. GCC before 15 makes scalar code of the general
+// way for four bytes from one, so its name for the instruction is used.
+MM_INLINE mm_mask mm_widen(const void *from, const int is_signed)
+{
+#if MM_LANES == 16 && defined(__AVX512F__) && !defined(__clang__)
+    mm_bytes bytes;
+    memcpy(&bytes, from, sizeof bytes);
+    return is_signed ? (mm_mask)__builtin_ia32_pmovsxbd512_mask(bytes, (mm_mask){0}, -1)
+                     : (mm_mask)__builtin_ia32_pmovzxbd512_mask(bytes, (mm_mask){0}, -1);
+#elif MM_LANES == 8 && defined(__AVX2__) && !defined(__clang__)
+    mm_bytes bytes = {0};
+    memcpy(&bytes, from, MM_LANES);
+    return is_signed ? (mm_mask)__builtin_ia32_pmovsxbd256(bytes)
+                     : (mm_mask)__builtin_ia32_pmovzxbd256(bytes);
+#else
+    typedef int8_t small __attribute__((vector_size(MM_LANES)));
+    typedef int16_t middle __attribute__((vector_size(2 * MM_LANES)));
+    small bytes;
+    memcpy(&bytes, from, sizeof bytes);
+    const middle wide = __builtin_convertvector(bytes, middle);
+    const mm_mask widest = __builtin_convertvector(wide, mm_mask);
+    return is_signed ? widest : widest & 255;
+#endif
+}
+
+#if MM_CODES_PER_BYTE == 1
+
+// What a scale becomes before codes are read: nothing, it is applied to the sums.
+typedef float mm_scale;
+#define mm_prepared(scale) 1.0f
+
+MM_INLINE mm_vec mm_weights(const int8_t *row, int64_t k, mm_scale scale)
+{
+    return __builtin_convertvector(mm_widen(row + k, 1), mm_vec);
+}
+
+MM_INLINE mm_vec mm_last_weights(const int8_t *row, int64_t k, int64_t count)
+{
+    int8_t some[16] = {0};
+    memcpy(some, row + k, (size_t)count);
+    return __builtin_convertvector(mm_widen(some, 1), mm_vec);
+}
+
+#else
+
+// With 16 lanes, a look-up in the products of the scale and each code: the instruction uses the low
+// four bits of a number and ignores the others.
+#if MM_LANES == 16
+typedef mm_vec mm_scale;
+
+MM_INLINE mm_scale mm_prepared(float scale)
+{
+    return (mm_vec){-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7} * scale;
+}
+#else
+typedef float mm_scale;
+#define mm_prepared(scale) (scale)
+#endif
+
+// Weights k to k + MM_LANES of a row.
+MM_INLINE mm_vec mm_weights(const uint8_t *row, int64_t k, mm_scale scale)
+{
+    const mm_mask pairs = mm_widen(row + k / MM_BLOCK * 16 + k % 16, 0);
+    const mm_mask codes = k & 16 ? pairs >> 4 : pairs;
+#if MM_LANES == 16
+#if defined(__clang__)
+    return __builtin_ia32_permvarsf512(scale, codes);
+#else
+    return __builtin_shuffle(scale, codes);
+#endif
+#else
+    return __builtin_convertvector((codes & 15) - 8, mm_vec) * scale;
+#endif
+}
+
+#define mm_last_weights(row, k, count) ((mm_vec){0}) // rows are multiples of every vector
+
+#endif
+
+MM_INLINE mm_vec mm_scales_part(const MM_SCALE_TYPE *from, int64_t count)
+{
+    MM_SCALE_TYPE some[MM_LANES] = {0};
+    memcpy(some, from, (size_t)count * sizeof *from);
+    return MM_SCALE_VEC(some);
+}
+
+// ---- many rows ---------------------------------------------------------------------------------
+
+// The scales of the group that holds k, of MM_LANES columns from n on of which `count` exist.
+MM_INLINE mm_vec mm_scales_at(const mm_args g, int64_t k, int64_t n, int64_t count)
+{
+    MM_SCALE_TYPE some[MM_LANES] = {0};
+    for (int64_t r = 0; r < count; r++)
+        some[r] = *mm_scales(g, k / MM_GROUP, n + r);
+    return MM_SCALE_VEC(some);
+}
+
+// Element (k, n) of the panel goes to k * MM_WIDE + n; missing columns are 0.
+static void mm_pack_panel(const mm_args g, int64_t n0, int64_t wide, int64_t depth, float *to)
+{
+    for (int64_t half = 0; half < MM_WIDE; half += MM_LANES) {
+        const int64_t n = n0 + half, count = mm_least(MM_LANES, wide > half ? wide - half : 0);
+        mm_vec scales = {0};
+        for (int64_t k = 0; k < depth; k += MM_LANES) {
+            const int64_t left = depth - k;
+            mm_vec v[MM_LANES];
+            if (k % MM_GROUP == 0)
+                scales = mm_scales_at(g, k, n, count);
+            if (left >= MM_LANES && count == MM_LANES) {
+                _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
+                    v[r] = mm_weights(mm_right(g, 0, n + r), k, mm_prepared(1.0f));
+            } else {
+                for (int r = 0; r < MM_LANES; r++)
+                    v[r] = r >= count         ? (mm_vec){0}
+                           : left >= MM_LANES ? mm_weights(mm_right(g, 0, n + r), k, mm_prepared(1.0f))
+                                              : mm_last_weights(mm_right(g, 0, n + r), k, left);
+            }
+            mm_transpose(v);
+            _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
+                mm_vec_store(to + (k + r) * MM_WIDE + half, v[r] * scales);
+        }
+    }
+}
+
+// ---- few rows ----------------------------------------------------------------------------------
+
+#define MM_UNIT (MM_GROUP % 64 ? 32 : 64) // codes of four bits that are read in one step
+
+// sum += `rows` rows of `left` times weights of some columns; the sums of a row take turns.
+MM_INLINE void mm_add(
+    const int rows, const int columns, const int turn, const mm_vec *b, const float *left,
+    int64_t left_row, mm_vec sum[4][2][4])
+{
+    _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
+    {
+        const mm_vec a = mm_vec_load(left + r * left_row);
+        _Pragma("GCC unroll 2") for (int c = 0; c < columns; c++)
+            sum[r][c][turn % (4 / rows)] += a * b[c];
+    }
+}
+
+#if MM_CODES_PER_BYTE == 1
+
+MM_INLINE void mm_add_columns(
+    const mm_args g, const int rows, const int columns, int64_t depth, int64_t n, const float *left,
+    int64_t left_row, mm_vec sum[4][2][4])
+{
+    const int8_t *const codes = mm_right(g, 0, n); // one column at a time
+    int64_t k = 0;
+    for (; k + 4 * MM_LANES <= depth; k += 4 * MM_LANES) {
+        __builtin_prefetch(codes + k + MM_AHEAD);
+        _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++)
+        {
+            const mm_vec b = mm_weights(codes + k, i * MM_LANES, 1);
+            mm_add(rows, 1, i, &b, left + k + i * MM_LANES, left_row, sum);
+        }
+    }
+    for (; k < depth; k += MM_LANES) {
+        const int64_t more = depth - k;
+        const mm_vec b =
+            more >= MM_LANES ? mm_weights(codes, k, 1) : mm_last_weights(codes, k, more);
+        mm_add(rows, 1, 0, &b, left + k, left_row, sum);
+    }
+}
+
+#else
+
+MM_INLINE void mm_add_columns(
+    const mm_args g, const int rows, const int columns, int64_t depth, int64_t n, const float *left,
+    int64_t left_row, mm_vec sum[4][2][4])
+{
+    const int64_t groups = depth / MM_GROUP;
+    const uint8_t *codes[2];
+    _Pragma("GCC unroll 2") for (int c = 0; c < columns; c++) codes[c] = mm_right(g, 0, n + c);
+    for (int64_t done = 0; done < groups;) {
+        // The last vector of scales overlaps the one before: a part of a vector is slow to load.
+        const int64_t first = groups < MM_LANES ? 0 : mm_least(done, groups - MM_LANES);
+        const int64_t end = mm_least(first + MM_LANES, groups);
+        float scales[2][MM_LANES];
+        _Pragma("GCC unroll 2") for (int c = 0; c < columns; c++)
+        {
+            const MM_SCALE_TYPE *const from = mm_scales(g, first, n + c);
+            mm_vec_store(
+                scales[c],
+                groups < MM_LANES ? mm_scales_part(from, groups) : MM_SCALE_VEC(from));
+        }
+        for (; done < end; done++) {
+            mm_scale scale[2];
+            _Pragma("GCC unroll 2") for (int c = 0; c < columns; c++)
+                scale[c] = mm_prepared(scales[c][done - first]);
+            for (int unit = 0; unit < MM_GROUP / MM_UNIT; unit++) {
+                _Pragma("GCC unroll 2") for (int c = 0; c < columns; c++)
+                    __builtin_prefetch(codes[c] + MM_AHEAD);
+                _Pragma("GCC unroll 16") for (int u = 0; u < MM_UNIT; u += MM_LANES)
+                {
+                    mm_vec b[2];
+                    _Pragma("GCC unroll 2") for (int c = 0; c < columns; c++)
+                        b[c] = mm_weights(codes[c], u, scale[c]);
+                    mm_add(rows, columns, u / MM_LANES, b, left + u, left_row, sum);
+                }
+                _Pragma("GCC unroll 2") for (int c = 0; c < columns; c++)
+                    codes[c] += MM_UNIT / 2;
+                left += MM_UNIT;
+            }
+        }
+    }
+}
+
+#endif
+
+// made[r][c] = the terms of row r and column n + c, for up to four columns: a sum for each lane.
+MM_INLINE void mm_column_terms(
+    const mm_args g, const int rows, const int columns, int64_t depth, int64_t n, const float *left,
+    int64_t left_row, const int to, mm_vec made[4][4])
+{
+    mm_vec sum[4][2][4];
+    _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
+        _Pragma("GCC unroll 2") for (int c = 0; c < columns; c++)
+            _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++)
+                sum[r][c][i] = (mm_vec){0};
+    mm_add_columns(g, rows, columns, depth, n, left, left_row, sum);
+    _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
+        _Pragma("GCC unroll 2") for (int c = 0; c < columns; c++)
+            made[r][to + c] = (sum[r][c][0] + sum[r][c][1]) + (sum[r][c][2] + sum[r][c][3]);
+}
+
+// Columns that are read together where there are four: with two codes a byte the loads of `left`
+// and the scales take as long as the codes, so that sharing them pays for one and two rows.
+#define MM_TOGETHER(rows) (MM_CODES_PER_BYTE == 2 && (rows) < 4 ? 2 : 1)
+
+// sums[r * sums_row + c] for `rows` rows and up to four columns.
+MM_INLINE void mm_four_columns(
+    const mm_args g, const int rows, int64_t columns, int64_t depth, int64_t n, const float *left,
+    int64_t left_row, float *sums, int64_t sums_row)
+{
+    mm_vec made[4][4];
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < 4; c++)
+            made[r][c] = (mm_vec){0};
+    if (columns == 4)
+        for (int c = 0; c < 4; c += MM_TOGETHER(rows))
+            mm_column_terms(
+                g, rows, MM_TOGETHER(rows), depth, n + c, left, left_row, c, made);
+    else
+        for (int c = 0; c < columns; c++)
+            mm_column_terms(g, rows, 1, depth, n + c, left, left_row, c, made);
+    for (int r = 0; r < rows; r++) {
+        float four[4];
+        mm_sums_of_lanes(made[r], four);
+        memcpy(sums + r * sums_row, four, (size_t)columns * sizeof(float));
+    }
+}
+
+static void mm_dots_of_rows(
+    const mm_args g, int64_t rows, int64_t depth, int64_t n, int64_t wide, const float *left,
+    int64_t left_row, float *sums, int64_t sums_row)
+{
+    for (int64_t c = 0; c < wide; c += 4) {
+        const int64_t columns = mm_least(4, wide - c);
+        for (int64_t r = 0; r < rows;) {
+            const float *const a = left + r * left_row;
+            float *const out = sums + r * sums_row + c;
+            const int height = rows - r >= 4 ? 4 : rows - r >= 2 ? 2 : 1;
+#define MM_CALL(R) mm_four_columns(g, R, columns, depth, n + c, a, left_row, out, sums_row)
+            if (height == 4)
+                MM_CALL(4);
+            else if (height == 2)
+                MM_CALL(2);
+            else
+                MM_CALL(1);
+#undef MM_CALL
+            r += height;
+        }
+    }
+#if MM_CODES_PER_BYTE == 1
+    for (int64_t c = 0; c < wide; c += MM_LANES) {
+        const int64_t count = mm_least(MM_LANES, wide - c);
+        float scales[MM_LANES];
+        mm_vec_store(scales, mm_scales_at(g, 0, n + c, count));
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t i = 0; i < count; i++)
+                sums[r * sums_row + c + i] *= scales[i];
+    }
+#endif
+}

@@ -1,0 +1,209 @@
+"""Quantised weights: how exact they are, what is refused, and the kernels of the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from compiler.graphs import compiled, f32
+from helpers import tensor
+from ops.samples_quantized import linear4, linear8, unpacked
+
+from maxmod import DType, Tensor, TensorType, configure
+from maxmod import functional as F
+from maxmod.device import CPU_REF
+from maxmod.errors import DTypeError
+
+FORMATS = [("int8", None), ("int4", 32), ("int4", 64), ("int4", 128)]
+
+
+def _weight(rows: int, depth: int, seed: int = 1) -> Any:
+    return np.random.default_rng((seed, rows, depth)).normal(size=(rows, depth)).astype(np.float32)
+
+
+# ---- rounding ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scheme", "group"), FORMATS)
+@pytest.mark.parametrize("size", [1e-42, 1e-7, 1e-3, 1.0, 3e4])
+def test_no_weight_is_further_than_half_a_scale(
+    scheme: str, group: int | None, size: float
+) -> None:
+    weight = (_weight(40, 256).astype(np.float64) * size).astype(np.float32)
+    weight[7], weight[8, 3] = 0, 0
+    codes, scales = F.quantize_weight(tensor(weight), scheme, group)
+    found = F.dequantize_weight(codes, scales, DType.float64).to_numpy()
+    scale = np.repeat(scales.to_numpy().astype(np.float64), group or 256, axis=1)
+    assert (np.abs(found - weight) <= scale * (0.5 + 1e-6)).all()
+    assert (found[7] == 0).all()
+    assert found[8, 3] == 0
+    if size == 1.0:
+        largest = np.abs(weight.reshape(-1, group or 256)).max(axis=1).reshape(scales.sizes)
+        largest = np.repeat(largest, group or 256, axis=1)
+        assert (scale <= largest / (7.5 if group else 127) * 1.001).all()
+
+
+def test_where_the_codes_of_a_byte_stand() -> None:
+    weight = np.arange(64, dtype=np.float32).reshape(1, 64) % 15 - 7
+    weight[0, ::32] = -7.5  # so that scales are 1
+    codes, scales = F.quantize_weight(tensor(weight), "int4", 32)
+    assert scales.to_numpy().tolist() == [[1, 1]]
+    weight[0, ::32] = -8
+    assert unpacked(codes.to_numpy()).tolist() == weight.tolist()
+
+
+def test_rows_are_done_in_parts() -> None:
+    """More than one part at a time, and a part that is not full."""
+    weight = _weight(700, 3200)
+    for scheme, group in FORMATS[:2]:
+        whole = F.quantize_weight(tensor(weight), scheme, group)
+        rows = [F.quantize_weight(tensor(weight[n : n + 1]), scheme, group) for n in (0, 400, 699)]
+        for one, parts in zip(whole, zip(*rows)):
+            for n, part in zip((0, 400, 699), parts):
+                np.testing.assert_array_equal(one.to_numpy()[n : n + 1], part.to_numpy())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_must_be_finite(bad: float) -> None:
+    weight = _weight(3, 64)
+    weight[2, 5] = bad
+    for scheme in ("int8", "int4"):
+        with pytest.raises(ValueError, match="expected finite values, got NaN or infinity"):
+            F.quantize_weight(tensor(weight), scheme)
+
+
+def test_what_is_refused() -> None:
+    weight = tensor(_weight(4, 96))
+    with pytest.raises(ValueError, match="scheme: expected 'int8' or 'int4', got 'int5'"):
+        F.quantize_weight(weight, "int5")
+    with pytest.raises(ValueError, match="int8 has one scale for each row, got 32"):
+        F.quantize_weight(weight, "int8", 32)
+    with pytest.raises(ValueError, match="expected a multiple of 32, got 48"):
+        F.quantize_weight(weight, "int4", 48)
+    with pytest.raises(ValueError, match=r"multiple of group_size=64, got float32\[4,96\].*Hint"):
+        F.quantize_weight(weight, "int4", 64)
+    with pytest.raises(ValueError, match=r"expected \[out, in\], got float32\[4\]"):
+        F.quantize_weight(tensor(np.ones(4, np.float32)))
+    with pytest.raises(ValueError, match="expected magnitudes below 491280"):
+        F.quantize_weight(tensor(np.full((1, 32), 5e5, np.float32)), "int4")
+    codes, scales = F.quantize_weight(weight, "int4")
+    x = tensor(np.ones((2, 95), np.float32))
+    with pytest.raises(ValueError, match=r"must have the 96 elements of a row of weight, got"):
+        F.quantized_linear(x, codes, scales)
+    with pytest.raises(ValueError, match=r"do not fit together.*expected \[out, in / group\]"):
+        F.dequantize_weight(codes, tensor(np.ones((4, 5), np.float16)))
+    with pytest.raises(ValueError, match=r"do not fit together.*expected \[out, 1\]"):
+        F.dequantize_weight(tensor(np.ones((4, 96), np.int8)), scales)
+    with pytest.raises(ValueError, match="expected matrices of codes and scales"):
+        F.dequantize_weight(tensor(np.ones(4, np.int8)), scales)
+    with pytest.raises(DTypeError, match="expected codes of int8, or of uint8"):
+        F.dequantize_weight(weight, scales)
+    with pytest.raises(DTypeError, match="expected codes of int8, or of uint8"):
+        F.quantized_linear(tensor(np.ones((2, 96), np.float32)), codes, codes)
+    with pytest.raises(DTypeError, match="dtype: expected a floating dtype"):
+        F.dequantize_weight(codes, scales, DType.int32)
+
+
+# ---- kernels -----------------------------------------------------------------------------------
+
+
+def _operands(scheme: str, group: int | None, rows: int, depth: int) -> tuple[Any, Any, Any]:
+    codes, scales = F.quantize_weight(tensor(_weight(rows, depth)), scheme, group)
+    oracle = linear4 if group else linear8
+    return (
+        codes,
+        scales,
+        lambda x: oracle(
+            x.astype(np.float64),
+            codes.to_numpy().astype(np.int64),
+            scales.to_numpy().astype(np.float64),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("scheme", "group", "columns", "depth"),
+    [
+        ("int8", None, 1, 1),
+        ("int8", None, 5, 7),
+        ("int8", None, 37, 100),
+        ("int8", None, 70, 257),
+        ("int4", 32, 1, 32),
+        ("int4", 32, 39, 32 * 37),
+        ("int4", 64, 70, 64 * 17),
+        ("int4", 96, 6, 192),
+        ("int4", 256, 33, 512),
+    ],
+)
+def test_kernel(scheme: str, group: int | None, columns: int, depth: int) -> None:
+    """Few and many rows, at sizes around those of vectors, panels and parts of scales."""
+    codes, scales, oracle = _operands(scheme, group, columns, depth)
+    model = compiled(F.quantized_linear, f32("b", depth), codes.type, scales.type)
+    assert [kernel.name for kernel in model.kernels] == ["quantized_linear"]
+    for rows in (1, 2, 3, 4, 7, 8, 9, 15, 50):
+        x = _weight(rows, depth, seed=3)
+        wanted = oracle(x)
+        found = model(Tensor(x), codes, scales).to_numpy()
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(("scheme", "group"), FORMATS[:2])
+@pytest.mark.parametrize("dtype", [DType.float32, DType.bfloat16, DType.float16])
+def test_what_follows_is_in_the_kernel(scheme: str, group: int | None, dtype: DType) -> None:
+    """Bias, activation and residual; the operand is read through a view."""
+    codes, scales, oracle = _operands(scheme, group, 40, 64)
+
+    def fn(x: Tensor, w: Tensor, s: Tensor, b: Tensor, r: Tensor) -> Tensor:
+        return F.relu(F.quantized_linear(x.permute([1, 0, 2]), w, s) + b) + r
+
+    types = [TensorType(dtype, sizes, CPU_REF) for sizes in (["s", "b", 64], [40], ["b", "s", 40])]
+    with configure(check=True):
+        model = compiled(fn, types[0], codes.type, scales.type, *types[1:])
+        assert [kernel.name for kernel in model.kernels] == ["quantized_linear_add_relu_add"]
+        for seq in (1, 9):
+            x, b, r = _weight(seq * 2, 64).reshape(seq, 2, 64), _weight(1, 40)[0], _weight(1, 40)
+            r = np.broadcast_to(r, (2, seq, 40)).copy()
+            given = [Tensor(a).cast(dtype) for a in (x, b, r)]
+            x, b, r = (t.cast(DType.float32).to_numpy().astype(np.float64) for t in given)
+            wanted = np.maximum(oracle(x.transpose(1, 0, 2)) + b, 0) + r
+            found = model(given[0], codes, scales, *given[1:]).cast(DType.float32).to_numpy()
+            tolerance = {DType.float32: 1e-5, DType.bfloat16: 2e-2, DType.float16: 3e-3}[dtype]
+            np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance * 10)
+
+
+def test_what_has_no_kernel_runs_as_an_op() -> None:
+    """Sums in float64, scales of a dtype without vectors, codes that are computed."""
+    codes, scales, oracle = _operands("int8", None, 5, 8)
+    x = _weight(3, 8).astype(np.float64)
+    wide = compiled(
+        F.quantized_linear, TensorType(DType.float64, ["b", 8], CPU_REF), codes.type, scales.type
+    )
+    assert not wide.kernels
+    np.testing.assert_allclose(wide(Tensor(x), codes, scales).to_numpy(), oracle(x), rtol=1e-12)
+    turned = compiled(
+        lambda a, w, s: F.quantized_linear(a, w.T, s),
+        f32("b", 8),
+        TensorType(DType.int8, [8, 5], CPU_REF),
+        scales.type,
+    )
+    weight = Tensor(np.ascontiguousarray(codes.to_numpy().T))
+    found = turned(Tensor(x.astype(np.float32)), weight, scales).to_numpy()
+    np.testing.assert_allclose(found, oracle(x), rtol=1e-5, atol=1e-5)
+
+
+def test_two_products_are_no_attention() -> None:
+    """A softmax between them is a row kernel of its own."""
+    codes, scales, oracle = _operands("int8", None, 8, 8)
+    model = compiled(
+        lambda x, w, s: F.quantized_linear(F.softmax(F.quantized_linear(x, w, s)), w, s),
+        f32("b", 8),
+        codes.type,
+        scales.type,
+    )
+    x = _weight(3, 8)
+    logits = oracle(x)
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    wanted = oracle(e / e.sum(axis=1, keepdims=True))
+    found = model(Tensor(x), codes, scales).to_numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
