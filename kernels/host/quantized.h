@@ -1,7 +1,7 @@
 // Quantised weights as the right operand of gemm.h: integer codes become floats while they are read.
 //
-// Text in front of this gives mm_code_bytes and mm_scales (pointers to byte or scale k of column n; those
-// of a column are neighbours), and
+// Text in front of this gives mm_code_bytes and mm_scales (pointers to byte or scale k of column n;
+// those of a column are neighbours), and
 //   MM_CODES_PER_BYTE  1: int8 codes, and one scale for each column;
 //                      2: codes of four bits, each plus 8, and one scale for each MM_GROUP of them.
 //                         Byte i of 16 holds code i of 32 in its low half and code i + 16 above it.

@@ -187,8 +187,9 @@ def _right_operand(
             raise Unfusable("no axis of the right operand is contiguous")
         return load, None
     weight, scales = (_plain_load(group, value, (column, depth)) for value in product.inputs[1:])
-    if weight.index.factor(k) != 1 or scales.index.factor(k) not in (0, 1):
-        raise Unfusable("rows of the quantised weight are not contiguous")
+    for load, value in zip((weight, scales), product.inputs[1:]):
+        if load.index.factor(k) != 1 and value.type.sizes[1] != 1:
+            raise Unfusable("rows of the quantised weight are not contiguous")
     groups = int(product.inputs[2].type.sizes[1])
     per_byte = 2 if weight.stored is DType.uint8 else 1
     return weight, Codes(scales, per_byte, int(k.extent) // groups)
