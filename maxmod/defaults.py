@@ -9,14 +9,16 @@ from typing import Any, TypeVar
 
 from maxmod import backends
 from maxmod.backends.devices import Device, device_of
-from maxmod.device import CPU_REF, DeviceRef
+from maxmod.device import CPU_REF, DeviceLike, DeviceRef
 from maxmod.dtype import DType
 
 _DEVICE: ContextVar[DeviceRef | None] = ContextVar("maxmod_default_device", default=None)
 _DTYPE: ContextVar[DType | None] = ContextVar("maxmod_default_dtype", default=None)
 
 
-def resolve(dtype: DType | None = None, device: Any = None) -> tuple[DType, DeviceRef]:
+def resolve(
+    dtype: DType | None = None, device: DeviceLike | None = None
+) -> tuple[DType, DeviceRef]:
     """Fills in what is not given; the device is returned as a `DeviceRef`."""
     if device is not None:
         ref = DeviceRef.from_device(device)
@@ -29,7 +31,7 @@ def resolve(dtype: DType | None = None, device: Any = None) -> tuple[DType, Devi
     return dtype, ref
 
 
-def defaults(dtype: DType | None = None, device: Any = None) -> tuple[DType, Device]:
+def defaults(dtype: DType | None = None, device: DeviceLike | None = None) -> tuple[DType, Device]:
     """Returns the dtype and device that a new tensor gets.
 
     Args:
@@ -56,7 +58,7 @@ def contextvar_context(var: ContextVar[T], value: T) -> Iterator[T]:
 
 
 @contextlib.contextmanager
-def default_device(device: Any) -> Iterator[Device]:
+def default_device(device: DeviceLike) -> Iterator[Device]:
     """Sets the default device for a block: ``with default_device(CPU()): ...``."""
     ref = DeviceRef.from_device(device)
     with contextvar_context(_DEVICE, ref):

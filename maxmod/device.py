@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Any, Protocol
 
 from maxmod.errors import DeviceError
 
@@ -89,6 +89,18 @@ class DeviceRef:
     def __reduce__(self) -> Any:
         return (DeviceRef, (self.device_type.value, self.id))
 
+
+class DeviceHandle(Protocol):
+    """Something with a reference to a device: `Device` is the only kind."""
+
+    @property
+    def ref(self) -> DeviceRef:
+        """The reference."""
+        ...
+
+
+# What stands for a device where one is asked for.
+DeviceLike = DeviceRef | DeviceHandle
 
 CPU_REF = DeviceRef.CPU()
 _make_device: Any = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from maxmod.device import DeviceLike
 from maxmod.dim import AlgebraicDim, Dim, Size, SymbolicDim, as_size
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, ShapeError, TraceError
@@ -17,7 +18,9 @@ from maxmod.tensor import Tensor
 from maxmod.tensor_type import BufferType, TensorType
 
 
-def constant(value: Any, dtype: DType | None = None, device: Any = None) -> TensorValue:
+def constant(
+    value: Any, dtype: DType | None = None, device: DeviceLike | None = None
+) -> TensorValue:
     """A constant of the current graph; see `functional.constant`.
 
     Raises:

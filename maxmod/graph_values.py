@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from maxmod import ir
-from maxmod.device import DeviceRef
+from maxmod.device import DeviceLike, DeviceRef
 from maxmod.dim import Dim, Shape, ShapeLike
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, NoGraphError, OperandError
@@ -166,7 +166,7 @@ class Weight:
     name: str
     type: TensorType
 
-    def __init__(self, name: str, dtype: DType, shape: ShapeLike, device: Any) -> None:
+    def __init__(self, name: str, dtype: DType, shape: ShapeLike, device: DeviceLike) -> None:
         self.name = name
         self.type = TensorType(dtype, shape, device)
 

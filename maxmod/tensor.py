@@ -24,8 +24,8 @@ from maxmod.defaults import (
     defaults_like,
     resolve,
 )
-from maxmod.device import CPU_REF, DeviceRef
-from maxmod.dim import Shape, Sizes, as_size, as_sizes
+from maxmod.device import CPU_REF, DeviceLike, DeviceRef
+from maxmod.dim import Shape, ShapeLike, Sizes, as_size, as_sizes
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError, SliceError, TraceError
 from maxmod.interop import Exchange, import_array
@@ -82,7 +82,7 @@ class Tensor(OneDevice, Exchange):
         data: Any = None,
         *,
         dtype: DType | None = None,
-        device: Any = None,
+        device: DeviceLike | None = None,
         storage: Any = None,
     ) -> None:
         if (data is None) == (storage is None):
@@ -186,13 +186,20 @@ class Tensor(OneDevice, Exchange):
         return cls.wrap(data, type)
 
     @classmethod
-    def constant(cls, value: Any, *, dtype: DType | None = None, device: Any = None) -> Tensor:
+    def constant(
+        cls, value: Any, *, dtype: DType | None = None, device: DeviceLike | None = None
+    ) -> Tensor:
         """Makes a tensor of a number, a nested sequence, or an array (which keeps its dtype)."""
         return call("constant", value=value, dtype=dtype, device=device)
 
     @classmethod
     def full(
-        cls, shape: Iterable[Any], value: Any, *, dtype: DType | None = None, device: Any = None
+        cls,
+        shape: ShapeLike,
+        value: Any,
+        *,
+        dtype: DType | None = None,
+        device: DeviceLike | None = None,
     ) -> Tensor:
         """Makes a tensor of `shape` filled with a number."""
         dtype, ref = resolve(dtype, device)
@@ -200,14 +207,14 @@ class Tensor(OneDevice, Exchange):
 
     @classmethod
     def zeros(
-        cls, shape: Iterable[Any], *, dtype: DType | None = None, device: Any = None
+        cls, shape: ShapeLike, *, dtype: DType | None = None, device: DeviceLike | None = None
     ) -> Tensor:
         """Makes a tensor of zeros."""
         return cls.full(shape, 0, dtype=dtype, device=device)
 
     @classmethod
     def ones(
-        cls, shape: Iterable[Any], *, dtype: DType | None = None, device: Any = None
+        cls, shape: ShapeLike, *, dtype: DType | None = None, device: DeviceLike | None = None
     ) -> Tensor:
         """Makes a tensor of ones."""
         return cls.full(shape, 1, dtype=dtype, device=device)
@@ -236,7 +243,7 @@ class Tensor(OneDevice, Exchange):
         out_dim: Any = None,
         *,
         dtype: DType | None = None,
-        device: Any = None,
+        device: DeviceLike | None = None,
     ) -> Tensor:
         """Makes `start, start + step, ...` below `stop`; one positional argument is the stop.
 
@@ -346,11 +353,12 @@ class Tensor(OneDevice, Exchange):
 
     @property
     def realize(self) -> Any:
-        """An awaitable that gives this tensor once its data exists."""
-        return _Realized(self)
+        """An awaitable that gives this tensor once its data exists: the tensor itself."""
+        return self
 
     def __await__(self) -> Generator[Any, None, Tensor]:
-        return _Realized(self).__await__()
+        return self.materialize()
+        yield  # makes this a generator; there is nothing to wait for
 
     def materialize(self) -> Tensor:
         """Makes the data if the tensor is lazy; returns the tensor itself."""
@@ -395,7 +403,7 @@ class Tensor(OneDevice, Exchange):
     def _exchanged(self) -> tuple[Any, TensorType]:
         return self.data, self._type
 
-    def to(self, device: Any) -> Tensor:
+    def to(self, device: DeviceLike) -> Tensor:
         """Returns the tensor on another device; on the same device, the tensor itself."""
         ref = DeviceRef.from_device(device)
         return self if ref == self._type._device else call("transfer_to", self, device=ref)
@@ -406,7 +414,7 @@ class Tensor(OneDevice, Exchange):
 
     # ---- methods named like ops --------------------------------------------------------------
 
-    def reshape(self, shape: Iterable[Any]) -> Tensor:
+    def reshape(self, shape: ShapeLike) -> Tensor:
         """Returns the same elements in another shape; one size may be -1."""
         return call("reshape", self, shape=shape)
 
@@ -418,7 +426,7 @@ class Tensor(OneDevice, Exchange):
         """Returns the tensor with two axes swapped."""
         return call("transpose", self, dim1, dim2)
 
-    def broadcast_to(self, shape: Iterable[Any]) -> Tensor:
+    def broadcast_to(self, shape: ShapeLike) -> Tensor:
         """Returns the tensor repeated along axes of size 1 and new leading axes."""
         return call("broadcast_to", self, shape=shape)
 
@@ -585,16 +593,3 @@ class Tensor(OneDevice, Exchange):
 
     def __repr__(self) -> str:
         return format_tensor(self._type, self._host() if self._data is not None else None)
-
-
-class _Realized:
-    """What `Tensor.realize` gives: awaiting it makes the data."""
-
-    __slots__ = ("tensor",)
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-    def __await__(self) -> Generator[Any, None, Tensor]:
-        return self.tensor.materialize()
-        yield  # makes this a generator; there is nothing to wait for

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from maxmod.device import DeviceRef
+from maxmod.device import DeviceLike, DeviceRef
 from maxmod.dim import Shape, ShapeLike, Size, Sizes, SymbolicDim, as_sizes, format_sizes, product
 from maxmod.dtype import DType
 
@@ -34,7 +34,7 @@ class TensorType(Type):
 
     __slots__ = ("_device", "_dtype", "_hash", "_sizes")
 
-    def __init__(self, dtype: DType, shape: ShapeLike, device: Any) -> None:
+    def __init__(self, dtype: DType, shape: ShapeLike, device: DeviceLike) -> None:
         if not isinstance(dtype, DType):
             raise TypeError(f"{type(self).__name__}: dtype: expected a DType, got {dtype!r}.")
         sizes = as_sizes(shape, f"{type(self).__name__}: shape")

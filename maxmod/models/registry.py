@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maxmod.defaults import default_device, default_dtype, resolve
-from maxmod.device import DeviceRef
+from maxmod.device import DeviceLike, DeviceRef
 from maxmod.dtype import DType
 from maxmod.eager import lazy
 from maxmod.errors import ModelError, WeightsError, did_you_mean
@@ -64,7 +64,7 @@ KINDS = {"load_model": ARCHITECTURES, "load_encoder": ENCODERS, "load_vision_mod
 
 
 def load_model(
-    folder: str | os.PathLike[str], *, device: Any = None, dtype: DType | None = None
+    folder: str | os.PathLike[str], *, device: DeviceLike | None = None, dtype: DType | None = None
 ) -> LanguageModel:
     """Loads a pretrained model.
 
@@ -107,7 +107,7 @@ def load_model(
 
 
 def load_encoder(
-    folder: str | os.PathLike[str], *, device: Any = None, dtype: DType | None = None
+    folder: str | os.PathLike[str], *, device: DeviceLike | None = None, dtype: DType | None = None
 ) -> TextEncoder:
     """Loads a pretrained encoder, which turns texts into vectors.
 
@@ -135,7 +135,7 @@ def load_encoder(
 
 
 def load_vision_model(
-    folder: str | os.PathLike[str], *, device: Any = None, dtype: DType | None = None
+    folder: str | os.PathLike[str], *, device: DeviceLike | None = None, dtype: DType | None = None
 ) -> VisionModel:
     """Loads a pretrained vision model, which classifies images or turns them into vectors.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from maxmod.device import DeviceLike
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.layouts import ConvInputLayout, FilterLayout
@@ -69,7 +70,7 @@ class Conv2d(Module[[Tensor], Tensor]):
         padding: int | tuple[int, int] | tuple[int, int, int, int] = 0,
         dilation: int | tuple[int, int] = 1,
         num_groups: int = 1,
-        device: Any = None,
+        device: DeviceLike | None = None,
         has_bias: bool = False,
         permute: bool = False,
         name: str | None = None,

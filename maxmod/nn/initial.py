@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from maxmod.device import DeviceLike
 from maxmod.dim import ShapeLike, as_sizes, product
 from maxmod.dtype import DType
 from maxmod.eager import EagerInterpreter, lazy
@@ -16,7 +17,7 @@ DRAWN_LATER = 1 << 16
 
 
 def initial_normal(
-    shape: ShapeLike, *, dtype: DType | None = None, device: object = None
+    shape: ShapeLike, *, dtype: DType | None = None, device: DeviceLike | None = None
 ) -> Tensor:
     """Draws a parameter from N(0, 1), in the default dtype on the default device.
 

@@ -10,11 +10,11 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Generic, ParamSpec, Self, TypeVar, dataclass_transform, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, dataclass_transform, overload
 
 from maxmod.backends.devices import CPU, Device, device_of
 from maxmod.compiled import CompiledModel, StagedGraph, compile_function, trace_function
-from maxmod.device import DeviceRef
+from maxmod.device import DeviceLike, DeviceRef
 from maxmod.errors import ForwardError, OperandError
 from maxmod.nn.loading import moved, values_of_lookup, values_of_mapping
 from maxmod.nn.pinned import own_annotations, pinned_attributes
@@ -30,8 +30,17 @@ from maxmod.nn.pretty import pretty_repr
 from maxmod.nn.summary import Summary, summarize
 from maxmod.tensor import Tensor
 
-P = ParamSpec("P")
-R = TypeVar("R")
+# `Module` without arguments is `Module[..., Any]`; Python knows such defaults from 3.13 on.
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec, TypeVar
+
+    P = ParamSpec("P", default=...)
+    R = TypeVar("R", default=Any)
+else:
+    from typing import ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 # Where `device` is kept; the name must not collide with an attribute of a user's module.
 _DEVICE = "_module_device"
@@ -129,7 +138,7 @@ class Module(Generic[P, R]):
         return CPU()
 
     @device.setter
-    def device(self, device: Device | DeviceRef | None) -> None:
+    def device(self, device: DeviceLike | None) -> None:
         vars(self)[_DEVICE] = None if device is None else DeviceRef.from_device(device)
 
     # ---- transforms --------------------------------------------------------------------------
@@ -161,7 +170,7 @@ class Module(Generic[P, R]):
                 vars(place.owner)[place.attribute] = new  # also if the class is frozen
         return copied
 
-    def to(self, device: Device | DeviceRef) -> Self:
+    def to(self, device: DeviceLike) -> Self:
         """Moves all parameters to a device, in place, and returns the module.
 
         Tensors that are there already are kept. A tensor without data (see `F.lazy`) is made there
@@ -194,7 +203,7 @@ class Module(Generic[P, R]):
 
     # ---- loading -----------------------------------------------------------------------------
 
-    def load_state(self, lookup: Callable[..., Any]) -> None:
+    def load_state(self, lookup: Callable[[str], Any] | Callable[[str, Tensor], Any]) -> None:
         """Replaces each parameter by what a function returns for its name.
 
         Shape, dtype and device are taken from the new value and not compared with the old one; use
@@ -395,7 +404,7 @@ def module_dataclass(
 
 
 @dataclass_transform()
-def module_dataclass(cls: C | None = None, /, *, repr: bool = False, **kwargs: Any) -> Any:
+def module_dataclass(cls: Any = None, /, *, repr: bool = False, **kwargs: Any) -> Any:
     """Makes a dataclass of a subclass of `Module`; its fields are attributes in order.
 
     Works bare and with arguments: ``@module_dataclass`` or ``@module_dataclass(eq=False)``.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from maxmod.defaults import resolve
-from maxmod.device import CPU_REF
-from maxmod.dim import Dim, Size, Sizes, as_size, as_sizes, is_static
+from maxmod.device import CPU_REF, DeviceLike
+from maxmod.dim import Dim, ShapeLike, Size, Sizes, as_size, as_sizes, is_static
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, LazyError, OperandError
 from maxmod.literal import is_scalar, literal_array, weak_scalar
@@ -47,14 +46,14 @@ def full_source(xp: Any, *, shape: Sizes, value: Any, dtype: DType, device: Any)
 
 
 def full(
-    shape: Iterable[Any], value: Any, *, dtype: DType | None = None, device: Any = None
+    shape: ShapeLike, value: Any, *, dtype: DType | None = None, device: DeviceLike | None = None
 ) -> Tensor:
     """A tensor of `shape` filled with a number; `[]` gives a scalar."""
     return Tensor.full(shape, value, dtype=dtype, device=device)
 
 
 @function
-def constant(value: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
+def constant(value: Any, dtype: DType | None = None, device: DeviceLike | None = None) -> Tensor:
     """A tensor of a number, a nested sequence of numbers, or an array.
 
     Args:
@@ -109,13 +108,17 @@ def ones_like(x: Any) -> Tensor:
 
 
 @function
-def zeros(shape: Iterable[Any], *, dtype: DType | None = None, device: Any = None) -> Tensor:
+def zeros(
+    shape: ShapeLike, *, dtype: DType | None = None, device: DeviceLike | None = None
+) -> Tensor:
     """A tensor of zeros."""
     return Tensor.zeros(shape, dtype=dtype, device=device)
 
 
 @function
-def ones(shape: Iterable[Any], *, dtype: DType | None = None, device: Any = None) -> Tensor:
+def ones(
+    shape: ShapeLike, *, dtype: DType | None = None, device: DeviceLike | None = None
+) -> Tensor:
     """A tensor of ones."""
     return Tensor.ones(shape, dtype=dtype, device=device)
 
@@ -142,7 +145,7 @@ def arange(
     out_dim: Any = None,
     *,
     dtype: DType | None = None,
-    device: Any = None,
+    device: DeviceLike | None = None,
 ) -> Tensor:
     """The numbers start, start + step, ... below stop (above, for a negative step).
 
@@ -251,7 +254,10 @@ def _count(start: Any, stop: Any, step: Any) -> Size:
 
 @function
 def hann_window(
-    window_length: int, device: Any = None, periodic: bool = True, dtype: DType | None = None
+    window_length: int,
+    device: DeviceLike | None = None,
+    periodic: bool = True,
+    dtype: DType | None = None,
 ) -> Tensor:
     """The Hann window 0.5 - 0.5 cos(2 pi k / n), k = 0, 1, ... window_length - 1.
 
@@ -283,7 +289,7 @@ def hann_window(
 
 
 @function
-def shape_to_tensor(shape: Iterable[Any]) -> Tensor:
+def shape_to_tensor(shape: ShapeLike) -> Tensor:
     """The sizes of a shape as an int64 tensor [rank] on the host."""
     sizes = as_sizes(shape, "shape_to_tensor: shape")
     if is_static(sizes):

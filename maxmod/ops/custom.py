@@ -10,7 +10,7 @@ import numpy as np
 from maxmod import backends
 from maxmod.buffer import Buffer
 from maxmod.custom import CustomKernel, lookup
-from maxmod.device import DeviceRef
+from maxmod.device import DeviceLike, DeviceRef
 from maxmod.dim import Sizes, format_sizes
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DeviceError, OperandError, ShapeError, TraceError
@@ -139,7 +139,9 @@ def _checked_parameters(name: str, parameters: Mapping[str, Any] | None) -> dict
     return dict(parameters or {})
 
 
-def _operands(name: str, device: Any, values: Sequence[Any]) -> tuple[list[Tensor], DeviceRef]:
+def _operands(
+    name: str, device: DeviceLike, values: Sequence[Any]
+) -> tuple[list[Tensor], DeviceRef]:
     ref = DeviceRef.from_device(device)
     for value in values:
         if isinstance(value, Buffer):
@@ -203,7 +205,7 @@ def _agree(inferred: Sequence[TensorType], types: Sequence[TensorType]) -> bool:
 @function
 def custom(
     name: str,
-    device: Any,
+    device: DeviceLike,
     values: Sequence[Tensor],
     out_types: Sequence[TensorType] | None,
     parameters: Mapping[str, Any] | None = None,
@@ -254,7 +256,7 @@ def _attributes(
 @function
 def inplace_custom(
     name: str,
-    device: Any,
+    device: DeviceLike,
     values: Sequence[Tensor],
     out_types: Sequence[TensorType] | None = None,
     parameters: Mapping[str, Any] | None = None,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from maxmod.defaults import resolve
-from maxmod.device import CPU_REF
-from maxmod.dim import Sizes, as_sizes
+from maxmod.device import CPU_REF, DeviceLike
+from maxmod.dim import ShapeLike, Sizes, as_sizes
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, OperandError, RandomError
 from maxmod.literal import is_scalar, rounded, weak_scalar
@@ -146,11 +146,11 @@ def _last_below(low: float, high: float, dtype: DType) -> float | None:
 
 @function
 def uniform(
-    shape: Iterable[Any] = (),
+    shape: ShapeLike = (),
     range: Any = (0, 1),
     *,
     dtype: DType | None = None,
-    device: Any = None,
+    device: DeviceLike | None = None,
 ) -> Tensor:
     """Independent numbers, uniform in the half-open interval [low, high).
 
@@ -231,12 +231,12 @@ def _normal(
 
 @function
 def normal(
-    shape: Iterable[Any] = (),
+    shape: ShapeLike = (),
     mean: float = 0.0,
     std: float = 1.0,
     *,
     dtype: DType | None = None,
-    device: Any = None,
+    device: DeviceLike | None = None,
 ) -> Tensor:
     """Independent numbers from the normal distribution with a mean and a standard deviation.
 
@@ -265,12 +265,12 @@ def normal(
 
 @function
 def gaussian(
-    shape: Iterable[Any] = (),
+    shape: ShapeLike = (),
     mean: float = 0.0,
     std: float = 1.0,
     *,
     dtype: DType | None = None,
-    device: Any = None,
+    device: DeviceLike | None = None,
 ) -> Tensor:
     """Another name of `normal`."""
     return normal(shape, mean, std, dtype=dtype, device=device)

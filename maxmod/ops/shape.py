@@ -7,7 +7,7 @@ from typing import Any
 
 from maxmod import backends, ir
 from maxmod.affine import Index, broadcast_indices, through_reshape
-from maxmod.device import DeviceRef
+from maxmod.device import DeviceLike, DeviceRef
 from maxmod.dim import (
     Size,
     Sizes,
@@ -466,7 +466,7 @@ def _transfer(xp: Any, x: Tensor, device: Any) -> Tensor:
     return backends.get(device).from_host(host, device.id)
 
 
-def transfer_to(x: Tensor, device: Any) -> Tensor:
+def transfer_to(x: Tensor, device: DeviceLike) -> Tensor:
     """Copies a tensor to a `Device` or `DeviceRef`; if it is there already, returns it as it is."""
     return strong("transfer_to", x).to(device)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.device import DeviceRef
+from maxmod.device import DeviceLike, DeviceRef
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import CheckpointError
 from maxmod.tensor import Tensor
@@ -144,7 +144,7 @@ class Checkpoint(Weights):
         file, entry = self._plan[name]
         return (self._serial, file, entry.start, entry.nbytes, entry.name)
 
-    def on(self, device: Any) -> Weights:
+    def on(self, device: DeviceLike) -> Weights:
         """Returns a view whose tensors are read straight into the memory of a device.
 
         What is made of it (`astype`, `transpose`, ...) is computed there, too, so that the host

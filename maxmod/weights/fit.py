@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from maxmod import backends
 from maxmod.defaults import resolve
+from maxmod.device import DeviceLike
 from maxmod.dtype import DType
 from maxmod.errors import OutOfMemoryError
 from maxmod.weights.mapping import Weights, format_nbytes
 
 
-def expect_room(weights: Weights, device: Any = None, *, action: str = "expect_room") -> None:
+def expect_room(
+    weights: Weights, device: DeviceLike | None = None, *, action: str = "expect_room"
+) -> None:
     """Raises unless weights fit into the free memory of a device.
 
     Nothing is read or allocated. `load_model` and its like ask this first; a system without such
