@@ -119,7 +119,7 @@ def devices() -> None:
     assert repr(host) == str(host) == "Device(type=cpu,id=0)"
     assert host.is_compatible
     assert list(host.devices) == [host]
-    assert dict(host.stats) == {}
+    assert all(isinstance(number, int) for number in dict(host.stats).values())
     assert host.can_access(CPU())
     host.synchronize()
     with pytest.raises(ValueError):
