@@ -50,7 +50,7 @@ def _names(face: str) -> list[str]:
     )
 
 
-def _read() -> dict[str, list[str]]:
+def read_names() -> dict[str, list[str]]:
     """Reads sections: a line with the face, then indented names."""
     found: dict[str, list[str]] = {}
     for line in GOLDEN.read_text("utf-8").splitlines():
@@ -66,7 +66,7 @@ def test_snapshot(update_golden: bool) -> None:
     if update_golden:
         lines = [text for face in FACES for text in (face, *(f"  {n}" for n in actual[face]), "")]
         GOLDEN.write_text("\n".join(lines), "utf-8")
-    assert actual == _read()
+    assert actual == read_names()
 
 
 def _public_objects() -> list[tuple[str, Any]]:

@@ -1,4 +1,5 @@
-"""What README.md says is true: its Python runs, its commands print what it shows.
+"""What README.md and the pages of `.docs` say is true: their Python runs, their commands print what
+they show.
 
 Each `python` block runs on its own, as a script would, in an empty folder. In a `console` block,
 lines after `$ maxmod ...` are the expected output; `...` stands for anything, and a command without
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import importlib
 import io
 import os
 import re
@@ -18,33 +20,39 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from test_public_names import read_names
 
 from maxmod.config import VARIABLES
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / ".docs" / "pages").glob("*.md"))]
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NOT_TESTED = re.compile(r"<!-- not tested: [^>]+ -->\s*\Z")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of README.md."""
+    """A fenced block of a page."""
 
+    page: Path
     language: str
     text: str
     line: int
     tested: bool
 
     def __str__(self) -> str:
-        return f"line {self.line}"
+        return f"{self.page.stem} line {self.line}"
 
 
-def _blocks() -> list[Block]:
-    source = README.read_text("utf-8")
+def _blocks(page: Path) -> list[Block]:
+    source = page.read_text("utf-8")
     return [
         Block(
+            page=page,
             language=match[1],
             text=match[2],
             line=source.count("\n", 0, match.start()) + 1,
@@ -55,7 +63,8 @@ def _blocks() -> list[Block]:
 
 
 def _tested(language: str) -> list[Block]:
-    return [block for block in _blocks() if block.language == language and block.tested]
+    blocks = [block for page in PAGES for block in _blocks(page)]
+    return [block for block in blocks if block.language == language and block.tested]
 
 
 @pytest.mark.parametrize("block", _tested("python"), ids=str)
@@ -63,8 +72,8 @@ def test_python(
     block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_accelerator: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # Padding puts the line of README.md into tracebacks.
-    code = compile("\n" * block.line + block.text, str(README), "exec")
+    # Padding puts the line of the page into tracebacks.
+    code = compile("\n" * block.line + block.text, str(block.page), "exec")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(code, {"__name__": "__main__"})
@@ -120,7 +129,7 @@ def _matches(expected: str, found: str) -> bool:
 def test_the_main_commands_are_tested() -> None:
     commands = [command for block in _tested("console") for command, _ in _commands(block)]
     assert any(command.startswith("maxmod generate") for command in commands)
-    assert _tested("python")
+    assert {block.page for block in _tested("python")} >= {README, ROOT / ".docs/pages/kernels.md"}
 
 
 def test_variables() -> None:
@@ -128,6 +137,29 @@ def test_variables() -> None:
     assert sorted(rows) == sorted(variable.env_name for variable in VARIABLES)
 
 
-def test_links_to_files_exist() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README.read_text("utf-8")):
-        assert (README.parent / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_to_files_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_reference_names_everything() -> None:
+    """Each public name has an entry: `::: path.name`, in a list of members, or a heading."""
+    text = "\n".join(page.read_text("utf-8") for page in (ROOT / ".docs/pages/reference").glob("*"))
+    entries = {path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)", text, re.MULTILINE)}
+    for listed in re.findall(r"members: \[([^\]]*)\]", text):
+        entries.update(name.strip() for name in listed.split(","))
+    entries.update(re.findall(r"^### (\w+)$", text, re.MULTILINE))
+    entries.update(re.findall(r"`driver\.(\w+)`", text))
+    faces = read_names()
+    entries.update(faces.pop("maxmod.errors"))  # shown as a whole
+    del faces["maxmod.dtype"]  # DType alone is meant for users
+    missing = []
+    for face, names in faces.items():
+        module = importlib.import_module(face)
+        missing += [
+            f"{face}.{name}"
+            for name in names
+            if name not in entries and not isinstance(getattr(module, name), ModuleType)
+        ]
+    assert not missing, "add `::: PATH` of these to a page in .docs/pages/reference"
