@@ -50,14 +50,24 @@ _PREAMBLE = """
 #endif
 typedef float vec __attribute__((vector_size(4 * WIDTH)));
 """
-_COPY_STREAMING = """
+# A task copies or reads the vectors from `first` to `end`.
+_TASK = """
+static void task(void *const *buffers, const int64_t *scalars, void *shared, char *room,
+                 int64_t first, int64_t end)
+{
+"""
+_ENTRY = """
 void probe(void *const *buffers, const int64_t *scalars)
 {
+    mm_parallel(task, buffers, scalars, NULL, scalars[0] / WIDTH, 4096, 0);
+}
+"""
+_COPY_STREAMING = (
+    _TASK
+    + """
     const float *x = buffers[0];
     float *y = buffers[1];
-    int64_t n = scalars[0];
-    #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < n / WIDTH; i++) {
+    for (int64_t i = first; i < end; i++) {
 #if defined(__AVX512F__)
         _mm512_stream_ps(y + i * WIDTH, _mm512_load_ps(x + i * WIDTH));
 #elif defined(__AVX__)
@@ -71,60 +81,65 @@ void probe(void *const *buffers, const int64_t *scalars)
 #endif
 }
 """
-_COPY_ORDINARY = """
-void probe(void *const *buffers, const int64_t *scalars)
-{
+    + _ENTRY
+)
+_COPY_ORDINARY = (
+    _TASK
+    + """
     const float *x = buffers[0];
     float *y = buffers[1];
-    int64_t n = scalars[0];
-    #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < n / WIDTH; i++)
+    for (int64_t i = first; i < end; i++)
         *(vec *)(y + i * WIDTH) = *(const vec *)(x + i * WIDTH);
 }
 """
-_READ = """
-void probe(void *const *buffers, const int64_t *scalars)
-{
+    + _ENTRY
+)
+_READ = (
+    _TASK
+    + """
     const uint32_t *x = buffers[0];
-    uint32_t *y = buffers[1];
-    int64_t n = scalars[0];
     uint32_t sum = 0;
-    #pragma omp parallel for simd schedule(static) reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++)
+    #pragma omp simd reduction(+ : sum)
+    for (int64_t i = first * WIDTH; i < end * WIDTH; i++)
         sum += x[i];
-    *y = sum;
+    __atomic_fetch_add((uint32_t *)buffers[1], sum, __ATOMIC_RELAXED);
 }
 """
+    + _ENTRY
+)
 # Twelve sums hide the latency of a multiply-add and leave room for the factor in 16 registers.
-_PEAK = """
-void probe(void *const *buffers, const int64_t *scalars)
-{
-    float *lanes = buffers[0], *y = buffers[1];
-    int64_t steps = scalars[0];
-    float total = 0, threads = 0;
-    #pragma omp parallel reduction(+ : total, threads)
-    {
-        vec sums[12], factor, result;
+_PEAK = (
+    _TASK
+    + """
+    float *y = buffers[1];
+    for (int64_t item = first; item < end; item++) {
+        vec sums[12], factor;
         for (int lane = 0; lane < WIDTH; lane++)
-            factor[lane] = y[lane];
+            factor[lane] = 0.5f;
         for (int k = 0; k < 12; k++)
             sums[k] = factor + (float)k;
-        for (int64_t i = 0; i < steps; i++) {
+        for (int64_t i = 0; i < scalars[0]; i++) {
             #pragma GCC unroll 12
             for (int k = 0; k < 12; k++)
                 sums[k] = sums[k] * factor + factor;
         }
-        result = sums[0];
         for (int k = 1; k < 12; k++)
-            result += sums[k];
+            sums[0] += sums[k];
+        float total = 0;
         for (int lane = 0; lane < WIDTH; lane++)
-            total += result[lane];
-        threads += 1;
+            total += sums[0][lane];
+        y[item] = total;
     }
-    lanes[0] = WIDTH * threads;
-    y[0] = total * 0 + 0.5f;
+}
+
+void probe(void *const *buffers, const int64_t *scalars)
+{
+    const int64_t items = mm_threads->count();
+    ((float *)buffers[0])[0] = (float)(WIDTH * items);
+    mm_parallel(task, buffers, scalars, NULL, items, 1, 0);
 }
 """
+)
 _PEAK_FLOPS = 2 * 12  # for each step and lane
 
 
@@ -184,8 +199,8 @@ def _buffers(nbytes: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 
 def _peak_probe(steps: int) -> tuple[Call | None, float]:
     """Returns the probe of arithmetic and its number of operations: all lanes of all threads."""
-    lanes, factor = np.zeros(1, np.float32), np.full(16, 0.5, np.float32)
-    call = _bind("peak", lanes, factor, steps)
+    lanes, sums = np.zeros(1, np.float32), np.zeros(256, np.float32)  # one sum for each thread
+    call = _bind("peak", lanes, sums, steps)
     if call is not None:
         call()
     return call, float(lanes[0]) * steps * _PEAK_FLOPS

@@ -92,6 +92,14 @@ VARIABLES = (
     Variable("check", bool, False, _FLAG, "1 compares every kernel with its ops run one by one"),
     Variable("sync", bool, False, _FLAG, "1 waits for the device after every step"),
     Variable("progress", bool, True, _FLAG, "0 switches progress bars off"),
+    Variable(
+        "threads",
+        int,
+        0,
+        "0 or more",
+        "threads of host kernels, read once; 0 takes OMP_NUM_THREADS or all processors",
+        limits=(0, 256),
+    ),
     Variable("cc", str, "", "a command or path", "the C compiler; else CC, cc, gcc or clang"),
     Variable("cache_dir", str, "", "a folder", "where built kernels are kept"),
     Variable("nocache", bool, False, _FLAG, "1 neither reads nor writes the kernel cache"),
@@ -121,6 +129,7 @@ class Config:
     check: bool = False
     sync: bool = False
     progress: bool = True
+    threads: int = 0
     cc: str = ""
     cache_dir: str = ""
     nocache: bool = False

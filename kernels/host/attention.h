@@ -239,7 +239,7 @@ static void mm_attend_few(
     }
 }
 
-static void mm_task(
+static void mm_task_of_head(
     const mm_args g, const mm_at at, int64_t first, int64_t count, int64_t keys, const mm_scratch s)
 {
     const bool few = count <= MM_FEW_QUERIES;
@@ -296,28 +296,41 @@ MM_INLINE int64_t mm_scratch_count(int64_t queries)
         2 * mm_round_up(queries, 16);
 }
 
+// Queries of a task: larger blocks pack keys less often; a few tasks for each thread keep all busy.
+static int64_t mm_query_block(int64_t batches, int64_t queries)
+{
+    int64_t block = mm_least(MM_QUERY_BLOCK, queries);
+    while (block > 4 * MM_ROWS &&
+           batches * ((queries + block - 1) / block) < 4 * mm_threads->count())
+        block = (block + 1) / 2;
+    return block;
+}
+
+static void mm_attention_task(
+    void *const *buffers, const int64_t *scalars, void *shared, char *room, int64_t first,
+    int64_t end)
+{
+    const mm_args g = mm_arguments(buffers, scalars);
+    const int64_t queries = mm_queries(g), keys = mm_keys(g), block = *(const int64_t *)shared;
+    const int64_t blocks = (queries + block - 1) / block;
+    const mm_scratch s = mm_new_scratch((float *)room, block);
+    for (int64_t task = first; task < end; task++) {
+        const int64_t start = (blocks - 1 - task % blocks) * block;
+        mm_task_of_head(
+            g, mm_place(g, task / blocks), start, mm_least(block, queries - start), keys, s);
+    }
+}
+
 void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
 {
-    const mm_args shared = mm_arguments(mm_buffers, mm_scalars);
-    const int64_t queries = mm_queries(shared), keys = mm_keys(shared);
-    const int64_t batches = mm_batches(shared);
+    const mm_args g = mm_arguments(mm_buffers, mm_scalars);
+    const int64_t queries = mm_queries(g), keys = mm_keys(g), batches = mm_batches(g);
     if (queries == 0 || batches == 0)
         return;
-    // Larger blocks pack keys less often; a few tasks for each thread keep all of them busy.
-    int64_t block = mm_least(MM_QUERY_BLOCK, queries);
-    while (block > 4 * MM_ROWS && batches * ((queries + block - 1) / block) < 4 * mm_threads())
-        block = (block + 1) / 2;
-    const int64_t blocks = (queries + block - 1) / block;
-    #pragma omp parallel if (batches * queries * keys > 16384)
-    {
-        const mm_args g = shared;
-        float *const memory = mm_new_floats(mm_scratch_count(block));
-        const mm_scratch s = mm_new_scratch(memory, block);
-        #pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < batches * blocks; task++) {
-            const int64_t first = (blocks - 1 - task % blocks) * block;
-            mm_task(g, mm_place(g, task / blocks), first, mm_least(block, queries - first), keys, s);
-        }
-        free(memory);
-    }
+    int64_t block = mm_query_block(batches, queries);
+    const int64_t tasks = batches * ((queries + block - 1) / block);
+    const bool alone = batches * queries * keys <= 16384;
+    mm_parallel(
+        mm_attention_task, mm_buffers, mm_scalars, &block, tasks, alone ? tasks : 1,
+        (size_t)mm_scratch_count(block) * sizeof(float));
 }

@@ -23,6 +23,32 @@
 #define MM_BLOCK_FLOATS (1 << 21) // of the packed left operand: 8 MB stay in a third-level cache
 #define MM_PARALLEL_TERMS 65536   // products below this are done before another thread has started
 
+// Operands are kept in units of the depth: an element, or a pair of bfloat16 in place of a float.
+#define MM_TERMS (MM_PAIRS ? 2 : 1)
+#if MM_PAIRS
+#define MM_RIGHT_UNITS(from) mm_vec_load((const float *)(from))
+#else
+#define MM_RIGHT_UNITS(from) MM_RIGHT_VEC(from)
+#endif
+
+MM_INLINE int64_t mm_units(int64_t depth)
+{
+    return (depth + MM_TERMS - 1) / MM_TERMS;
+}
+
+// Unit `u` of a row of the left operand.
+MM_INLINE float mm_left_unit(const mm_args g, const mm_at at, int64_t u, int64_t depth)
+{
+#if MM_PAIRS
+    const uint32_t low = mm_as_bits(mm_left(g, at, 2 * u)) >> 16; // exact: it is a bfloat16
+    const bool is_pair = 2 * u + 1 < depth;
+    const uint32_t high = is_pair ? mm_as_bits(mm_left(g, at, 2 * u + 1)) & 0xffff0000u : 0;
+    return mm_as_float(high | low);
+#else
+    return mm_left(g, at, u);
+#endif
+}
+
 static void mm_finish_row(const mm_args g, int64_t row, int64_t n0, int64_t count, const float *sums)
 {
     const mm_at at = mm_place(g, row);
@@ -39,15 +65,16 @@ static void mm_finish_row(const mm_args g, int64_t row, int64_t n0, int64_t coun
 
 // ---- many rows ---------------------------------------------------------------------------------
 
-// Element (row, k) of a tile of R rows goes to k * R + row.
+// Unit u of row r of a tile of R rows goes to u * R + r.
 static void mm_pack_tile(const mm_args g, int64_t row, int rows, int64_t depth, float *to)
 {
-    for (int64_t k0 = 0; k0 < depth; k0 += 64) {
-        const int64_t end = mm_least(k0 + 64, depth);
+    const int64_t units = mm_units(depth);
+    for (int64_t u0 = 0; u0 < units; u0 += 64) {
+        const int64_t end = mm_least(u0 + 64, units);
         for (int r = 0; r < rows; r++) {
             const mm_at at = mm_place(g, row + r);
-            for (int64_t k = k0; k < end; k++)
-                to[k * rows + r] = mm_left(g, at, k);
+            for (int64_t u = u0; u < end; u++)
+                to[u * rows + r] = mm_left_unit(g, at, u, depth);
         }
     }
 }
@@ -62,37 +89,52 @@ MM_INLINE mm_vec mm_right_part(const MM_RIGHT_TYPE *from, int64_t count)
     return MM_RIGHT_VEC(some);
 }
 
-// Element (k, n) of the panel goes to k * MM_WIDE + n; missing columns are 0.
+// The same for units along the depth.
+MM_INLINE mm_vec mm_right_units_part(const MM_RIGHT_TYPE *from, int64_t count)
+{
+    MM_RIGHT_TYPE some[MM_LANES * MM_TERMS] = {0};
+    memcpy(some, from, (size_t)mm_least(count, MM_LANES * MM_TERMS) * sizeof *from);
+    return MM_RIGHT_UNITS(some);
+}
+
+// Unit u of column n of the panel goes to u * MM_WIDE + n; missing columns are 0.
 static void mm_pack_panel(const mm_args g, int64_t n0, int64_t wide, int64_t depth, float *to)
 {
 #if MM_RIGHT_BY_DEPTH
     // One half after the other: where rows are a power of two apart, they share the same few places
     // of the first-level cache.
     for (int64_t half = 0; half < MM_WIDE; half += MM_LANES)
-        for (int64_t k = 0; k < depth; k += MM_LANES) {
-            const int64_t left = mm_least(MM_LANES, depth - k);
+        for (int64_t k = 0; k < depth; k += MM_LANES * MM_TERMS) {
+            const int64_t left = depth - k;
             mm_vec v[MM_LANES];
-            if (left == MM_LANES && half + MM_LANES <= wide) {
+            if (left >= MM_LANES * MM_TERMS && half + MM_LANES <= wide) {
                 _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
-                    v[r] = MM_RIGHT_VEC(mm_right(g, k, n0 + half + r));
+                    v[r] = MM_RIGHT_UNITS(mm_right(g, k, n0 + half + r));
             } else {
                 for (int r = 0; r < MM_LANES; r++)
-                    v[r] = half + r < wide ? mm_right_part(mm_right(g, k, n0 + half + r), left)
-                                           : (mm_vec){0};
+                    v[r] = half + r < wide
+                        ? mm_right_units_part(mm_right(g, k, n0 + half + r), left)
+                        : (mm_vec){0};
             }
             mm_transpose(v);
             _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
-                mm_vec_store(to + (k + r) * MM_WIDE + half, v[r]);
+                mm_vec_store(to + (k / MM_TERMS + r) * MM_WIDE + half, v[r]);
         }
 #else
-    for (int64_t k = 0; k < depth; k++)
+    for (int64_t k = 0; k < depth; k += MM_TERMS)
         for (int64_t half = 0; half < MM_WIDE; half += MM_LANES) {
-            mm_vec v = {0};
-            if (half + MM_LANES <= wide)
-                v = MM_RIGHT_VEC(mm_right(g, k, n0 + half));
-            else if (half < wide)
-                v = mm_right_part(mm_right(g, k, n0 + half), wide - half);
-            mm_vec_store(to + k * MM_WIDE + half, v);
+            mm_vec v[MM_TERMS];
+            for (int i = 0; i < MM_TERMS; i++) {
+                v[i] = (mm_vec){0};
+                if (k + i < depth && half + MM_LANES <= wide)
+                    v[i] = MM_RIGHT_VEC(mm_right(g, k + i, n0 + half));
+                else if (k + i < depth && half < wide)
+                    v[i] = mm_right_part(mm_right(g, k + i, n0 + half), wide - half);
+            }
+#if MM_PAIRS
+            v[0] = (mm_vec)((mm_words)v[0] >> 16 | (mm_words)v[1]);
+#endif
+            mm_vec_store(to + k / MM_TERMS * MM_WIDE + half, v[0]);
         }
 #endif
 }
@@ -100,10 +142,10 @@ static void mm_pack_panel(const mm_args g, int64_t n0, int64_t wide, int64_t dep
 #endif
 
 static __attribute__((noinline)) void mm_gemm_tile(
-    int rows, int64_t depth, const float *left, const float *panel, float *out, const char *soon,
+    int rows, int64_t units, const float *left, const float *panel, float *out, const char *soon,
     int64_t soon_step)
 {
-#define MM_CALL(R) mm_tile(R, depth, left, 1, R, panel, out, MM_WIDE, NULL, soon, soon_step)
+#define MM_CALL(R) mm_tile(R, units, left, 1, R, panel, out, MM_WIDE, NULL, soon, soon_step)
     MM_FOR_ROWS(rows, MM_CALL)
 #undef MM_CALL
 }
@@ -112,64 +154,93 @@ static __attribute__((noinline)) void mm_gemm_tile(
 // are brought into the cache: the memory is busy while the sums are formed, and the other way round.
 static void mm_gemm_panel(
     const mm_args g, int64_t row0, int64_t first, int64_t end, int64_t n0, int64_t wide,
-    int64_t depth, const float *left, const float *panel, int64_t next)
+    int64_t units, const float *left, const float *panel, int64_t next)
 {
     _Alignas(64) float sums[MM_ROWS * MM_WIDE];
     const char *soon = (const char *)mm_right(g, 0, next);
     const char *const below = (const char *)mm_right(g, 1, next);
-    const int64_t step = MM_RIGHT_BY_DEPTH ? 16 * sizeof(MM_RIGHT_TYPE) : below - soon;
+    const int64_t step = MM_RIGHT_BY_DEPTH ? 16 * MM_TERMS * sizeof(MM_RIGHT_TYPE) : below - soon;
     for (int64_t r0 = first; r0 < end;) {
         const int rows = mm_tile_rows(end - r0);
-        mm_gemm_tile(rows, depth, left + r0 * depth, panel, sums, soon, step);
-        soon += MM_RIGHT_BY_DEPTH ? depth * step : 64;
+        mm_gemm_tile(rows, units, left + r0 * units, panel, sums, soon, step);
+        soon += MM_RIGHT_BY_DEPTH ? units * step : 64;
         for (int r = 0; r < rows; r++)
             mm_finish_row(g, row0 + r0 + r, n0, wide, sums + r * MM_WIDE);
         r0 += rows;
     }
 }
 
-static void mm_many_rows(const mm_args shared, int64_t rows, int64_t columns, int64_t depth)
+typedef struct {
+    float *packed;            // tiles of the left operand
+    int64_t row0, count;      // the rows that are packed
+    int64_t part, parts;      // rows of a task, and tasks for one panel
+} mm_many;
+
+// Packs tiles of the left operand.
+static void mm_pack_task(
+    void *const *buffers, const int64_t *scalars, void *shared, char *room, int64_t first,
+    int64_t end)
+{
+    const mm_args g = mm_arguments(buffers, scalars);
+    const mm_many *const m = shared;
+    const int64_t depth = mm_depth(g), units = mm_units(depth);
+    const int64_t last = mm_least(end * MM_ROWS, m->count);
+    for (int64_t r = first * MM_ROWS; r < last;) {
+        const int height = mm_tile_rows(last - r);
+        mm_pack_tile(g, m->row0 + r, height, depth, m->packed + r * units);
+        r += height;
+    }
+    (void)room;
+}
+
+// Multiplies parts of the packed rows with panels.
+static void mm_panel_task(
+    void *const *buffers, const int64_t *scalars, void *shared, char *room, int64_t first,
+    int64_t end)
+{
+    const mm_args g = mm_arguments(buffers, scalars);
+    const mm_many *const m = shared;
+    const int64_t columns = mm_columns(g), depth = mm_depth(g);
+    const int64_t panels = (columns + MM_WIDE - 1) / MM_WIDE;
+    float *const panel = (float *)room;
+    int64_t held = -1;
+    for (int64_t task = first; task < end; task++) {
+        const int64_t number = task / m->parts, n0 = number * MM_WIDE;
+        const int64_t r0 = task % m->parts * m->part;
+        const int64_t wide = mm_least(MM_WIDE, columns - n0);
+        if (number != held)
+            mm_pack_panel(g, n0, wide, depth, panel);
+        held = number;
+        const int64_t next = (task + 1) / m->parts % panels * MM_WIDE;
+        mm_gemm_panel(
+            g, m->row0, r0, mm_least(r0 + m->part, m->count), n0, wide, mm_units(depth), m->packed,
+            panel, next);
+    }
+}
+
+static void mm_many_rows(
+    void *const *buffers, const int64_t *scalars, int64_t rows, int64_t columns, int64_t depth)
 {
     const int64_t panels = (columns + MM_WIDE - 1) / MM_WIDE;
     // Rows that are packed together, and the parts of them that are multiplied as one task.
-    int64_t block = MM_BLOCK_FLOATS / (depth + 1) / MM_ROWS * MM_ROWS;
+    const int64_t units = mm_units(depth);
+    int64_t block = MM_BLOCK_FLOATS / (units + 1) / MM_ROWS * MM_ROWS;
     block = mm_least(rows, block < 8 * MM_ROWS ? 8 * MM_ROWS : block);
-    const int64_t wanted = (4 * mm_threads() + panels - 1) / panels;
-    const int64_t part = mm_round_up((block + wanted - 1) / wanted, MM_ROWS);
-    float *const packed = mm_new_floats(block * depth);
-    int64_t taken = 0; // tasks that a thread has taken; each takes its next one in advance
-    #pragma omp parallel if (rows * columns * depth > MM_PARALLEL_TERMS)
-    {
-        const mm_args g = shared;
-        float *const panel = mm_new_floats(mm_round_up(depth, MM_LANES) * MM_WIDE);
-        for (int64_t row0 = 0; row0 < rows; row0 += block) {
-            const int64_t count = mm_least(block, rows - row0);
-            const int64_t parts = (count + part - 1) / part;
-            #pragma omp for schedule(static)
-            for (int64_t r0 = 0; r0 < count; r0 += MM_ROWS)
-                for (int64_t r = r0; r < mm_least(r0 + MM_ROWS, count);) {
-                    const int height = mm_tile_rows(mm_least(r0 + MM_ROWS, count) - r);
-                    mm_pack_tile(g, row0 + r, height, depth, packed + r * depth);
-                    r += height;
-                }
-            int64_t task = __atomic_fetch_add(&taken, 1, __ATOMIC_RELAXED);
-            while (task < panels * parts) {
-                const int64_t next = __atomic_fetch_add(&taken, 1, __ATOMIC_RELAXED);
-                const int64_t n0 = task / parts * MM_WIDE, first = task % parts * part;
-                const int64_t wide = mm_least(MM_WIDE, columns - n0);
-                mm_pack_panel(g, n0, wide, depth, panel);
-                mm_gemm_panel(
-                    g, row0, first, mm_least(first + part, count), n0, wide, depth, packed, panel,
-                    next / parts * MM_WIDE);
-                task = next;
-            }
-            #pragma omp barrier
-            #pragma omp single
-            taken = 0;
-        }
-        free(panel);
+    const int64_t wanted = (4 * mm_threads->count() + panels - 1) / panels;
+    const bool alone = rows * columns * depth <= MM_PARALLEL_TERMS;
+    mm_many m = {.packed = mm_new_floats(block * units)};
+    m.part = mm_round_up((block + wanted - 1) / wanted, MM_ROWS);
+    for (m.row0 = 0; m.row0 < rows; m.row0 += block) {
+        m.count = mm_least(block, rows - m.row0);
+        m.parts = (m.count + m.part - 1) / m.part;
+        const int64_t tiles = (m.count + MM_ROWS - 1) / MM_ROWS;
+        const int64_t tasks = panels * m.parts;
+        mm_parallel(mm_pack_task, buffers, scalars, &m, tiles, alone ? tiles : 1, 0);
+        mm_parallel(
+            mm_panel_task, buffers, scalars, &m, tasks, alone ? tasks : 1,
+            (size_t)mm_round_up(units, MM_LANES) * MM_WIDE * sizeof(float));
     }
-    free(packed);
+    free(m.packed);
 }
 
 // ---- few rows ----------------------------------------------------------------------------------
@@ -181,7 +252,7 @@ static void mm_many_rows(const mm_args shared, int64_t rows, int64_t columns, in
 #elif MM_RIGHT_BY_DEPTH
 
 // sums[r * sums_row + c] for `rows` rows of `left` and `columns` columns of the right operand. Each
-// sum is made of `parts` sums of vectors: one row needs two of them to hide the latency of an
+// sum is made of `parts` sums of vectors: one row needs several to hide the latency of an
 // addition, and reads a single stream, which the memory likes best.
 MM_INLINE void mm_dots(
     const mm_args g, const int rows, const int columns, const int parts, int64_t depth, int64_t n,
@@ -192,26 +263,30 @@ MM_INLINE void mm_dots(
     _Pragma("GCC unroll 4") for (int c = 0; c < columns; c++)
         right[c] = mm_right(g, 0, n + c);
     int64_t k = 0;
-    for (; k + parts * MM_LANES <= depth; k += parts * MM_LANES) {
+    const int64_t step = MM_LANES * MM_TERMS;
+    for (; k + parts * step <= depth; k += parts * step) {
         _Pragma("GCC unroll 4") for (int p = 0; p < parts; p++)
         {
             mm_vec b[4];
             _Pragma("GCC unroll 4") for (int c = 0; c < columns; c++)
-                b[c] = MM_RIGHT_VEC(right[c] + k + p * MM_LANES);
+                b[c] = MM_RIGHT_UNITS(right[c] + k + p * step);
             _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
             {
-                const mm_vec a = mm_vec_load(left + r * left_row + k + p * MM_LANES);
+                const mm_vec a = mm_vec_load(left + r * left_row + k / MM_TERMS + p * MM_LANES);
                 _Pragma("GCC unroll 4") for (int c = 0; c < columns; c++)
-                    sum[r][c + p] += a * b[c];
+                    sum[r][c + p] = mm_add_products(sum[r][c + p], a, b[c]);
             }
         }
     }
-    for (; k < depth; k += MM_LANES) {
+    for (; k < depth; k += step) {
         _Pragma("GCC unroll 4") for (int c = 0; c < columns; c++)
         {
-            const mm_vec b = mm_right_part(right[c] + k, mm_least(MM_LANES, depth - k));
+            const mm_vec b = mm_right_units_part(right[c] + k, depth - k);
             _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
-                sum[r][c] += mm_vec_load(left + r * left_row + k) * b;
+            {
+                const mm_vec a = mm_vec_load(left + r * left_row + k / MM_TERMS);
+                sum[r][c] = mm_add_products(sum[r][c], a, b);
+            }
         }
     }
     _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
@@ -236,7 +311,7 @@ static void mm_dots_of_rows(
             float *const out = sums + r * sums_row + c;
 #define MM_CALL(R, C, P) mm_dots(g, R, C, P, depth, n + c, a, left_row, out, sums_row)
             if (step == 1)
-                MM_CALL(1, 1, 2);
+                MM_CALL(1, 1, 4);
             else if (height == 4)
                 MM_CALL(4, 4, 1);
             else if (height == 2)
@@ -319,37 +394,61 @@ static void mm_dots_of_rows(
 
 #endif
 
-static void mm_few_rows(const mm_args shared, int64_t rows, int64_t columns, int64_t depth)
+typedef struct {
+    float *left;      // the rows, one after the other
+    int64_t left_row; // from one to the next
+    int64_t step;     // columns of a task
+} mm_few;
+
+static void mm_few_task(
+    void *const *buffers, const int64_t *scalars, void *shared, char *room, int64_t first,
+    int64_t end)
 {
+    const mm_args g = mm_arguments(buffers, scalars);
+    const mm_few *const f = shared;
+    const int64_t rows = mm_rows(g), columns = mm_columns(g), depth = mm_depth(g);
+    float *const sums = (float *)room;
+    for (int64_t n = first * f->step; n < mm_least(end * f->step, columns); n += f->step) {
+        const int64_t wide = mm_least(f->step, columns - n);
+        mm_dots_of_rows(g, rows, depth, n, wide, f->left, f->left_row, sums, f->step);
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t c = 0; c < wide; c += MM_WIDE)
+                mm_finish_row(g, r, n + c, mm_least(MM_WIDE, wide - c), sums + r * f->step + c);
+    }
+}
+
+static void mm_few_rows(
+    void *const *buffers, const int64_t *scalars, int64_t rows, int64_t columns, int64_t depth)
+{
+    const mm_args g = mm_arguments(buffers, scalars);
     // Rows a power of two apart would share the same few places of the first-level cache.
-    const int64_t left_row = mm_round_up(depth, MM_LANES) + MM_LANES;
-    float *const left = mm_new_floats(rows * left_row);
+    mm_few f = {.left_row = mm_round_up(depth, MM_LANES) + MM_LANES};
+    f.left = mm_new_floats(rows * f.left_row);
     for (int64_t r = 0; r < rows; r++) {
-        const mm_at at = mm_place(shared, r);
+        const mm_at at = mm_place(g, r);
+        float *const row = f.left + r * f.left_row;
+#if MM_RIGHT_BY_DEPTH
+        const int64_t units = mm_units(depth);
+        #pragma omp simd
+        for (int64_t u = 0; u < units; u++)
+            row[u] = mm_left_unit(g, at, u, depth);
+#else
+        const int64_t units = depth;
         #pragma omp simd
         for (int64_t k = 0; k < depth; k++)
-            left[r * left_row + k] = mm_left(shared, at, k);
-        for (int64_t k = depth; k < left_row; k++)
-            left[r * left_row + k] = 0;
+            row[k] = mm_left(g, at, k);
+#endif
+        memset(row + units, 0, (size_t)(f.left_row - units) * sizeof *row);
     }
-    // Columns of one task: few enough for all threads, and for sums in the first-level cache.
-    int64_t step = mm_round_up((columns + mm_threads() - 1) / mm_threads(), MM_WIDE);
-    step = mm_least(step, mm_round_up(4096 / rows, MM_WIDE));
-    #pragma omp parallel if (rows * columns * depth > MM_PARALLEL_TERMS)
-    {
-        const mm_args g = shared;
-        float *const sums = mm_new_floats(rows * step);
-        #pragma omp for schedule(static)
-        for (int64_t n = 0; n < columns; n += step) {
-            const int64_t wide = mm_least(step, columns - n);
-            mm_dots_of_rows(g, rows, depth, n, wide, left, left_row, sums, step);
-            for (int64_t r = 0; r < rows; r++)
-                for (int64_t c = 0; c < wide; c += MM_WIDE)
-                    mm_finish_row(g, r, n + c, mm_least(MM_WIDE, wide - c), sums + r * step + c);
-        }
-        free(sums);
-    }
-    free(left);
+    // Few enough for all threads to have several, and for sums in the first-level cache.
+    f.step = mm_round_up((columns + 8 * mm_threads->count() - 1) / (8 * mm_threads->count()), MM_WIDE);
+    f.step = mm_least(f.step, mm_round_up(4096 / rows, MM_WIDE));
+    const int64_t tasks = (columns + f.step - 1) / f.step;
+    const bool alone = rows * columns * depth <= MM_PARALLEL_TERMS;
+    mm_parallel(
+        mm_few_task, buffers, scalars, &f, tasks, alone ? tasks : 1,
+        (size_t)(rows * f.step) * sizeof(float));
+    free(f.left);
 }
 
 void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
@@ -359,7 +458,7 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
     if (rows == 0 || columns == 0)
         return;
     if (rows <= MM_FEW_ROWS)
-        mm_few_rows(g, rows, columns, depth);
+        mm_few_rows(mm_buffers, mm_scalars, rows, columns, depth);
     else
-        mm_many_rows(g, rows, columns, depth);
+        mm_many_rows(mm_buffers, mm_scalars, rows, columns, depth);
 }

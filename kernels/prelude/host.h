@@ -735,6 +735,39 @@ MM_INLINE int mm_is_outside(int64_t at, int64_t size)
     return (at < -size) | (at >= size);
 }
 
+// ---- threads -----------------------------------------------------------------------------------
+
+// Works on the items from `first` to `end`; `room` is memory that no other thread uses meanwhile.
+typedef void mm_task(
+    void *const *buffers, const int64_t *scalars, void *shared, char *room, int64_t first,
+    int64_t end);
+
+typedef struct {
+    void (*run)(
+        mm_task *task, void *const *buffers, const int64_t *scalars, void *shared, int64_t count,
+        int64_t step, size_t room);
+    int64_t (*count)(void);
+} mm_thread_functions;
+
+const mm_thread_functions *mm_threads; // of host/threads.c; set when a kernel is loaded
+
+// Runs a task for `count` items on all threads, in portions of `step` items or one share of them,
+// and returns when all is done.
+MM_INLINE void mm_parallel(
+    mm_task *task, void *const *buffers, const int64_t *scalars, void *shared, int64_t count,
+    int64_t step, size_t room)
+{
+    mm_threads->run(task, buffers, scalars, shared, count, step, room);
+}
+
+// The portion for items of so many elements: all of them where threads would cost more than they
+// save, else enough to be worth the handing out.
+MM_INLINE int64_t mm_portion(int64_t count, int64_t elements)
+{
+    const int64_t step = 16384 / (elements > 0 ? elements : 1);
+    return count * elements <= 32768 ? count : step > 1 ? step : 1;
+}
+
 // ---- random numbers ----------------------------------------------------------------------------
 
 // Word number `index` of numpy.random.Philox(key=seed).random_raw: Philox 4x64 with 10 rounds.

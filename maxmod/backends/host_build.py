@@ -41,7 +41,7 @@ _ALWAYS = (
 )
 # Alternatives, best first; the first that builds and loads is taken.
 _NATIVE = (("-march=native",), ("-mcpu=native",), ())
-_OPENMP = (("openmp", ("-fopenmp",)), ("serial", ("-fopenmp-simd",)), ("serial", ()))
+_SIMD = (("-fopenmp-simd",), ())  # for the loops that are marked so; no library comes with it
 # GCC 12 and older prefer 256-bit vectors everywhere. Processors with VNNI (Ice Lake, Zen 4 and
 # later) run 512-bit ones at full clock.
 _WIDE_VECTORS = ("-mprefer-vector-width=512",)
@@ -60,7 +60,7 @@ const int has_wide_vectors = 0;
 #endif
 void sample(float *x, long n)
 {
-    #pragma omp parallel for simd
+    #pragma omp simd
     for (long i = 0; i < n; i++)
         x[i] = __builtin_sqrtf(x[i]);
 }
@@ -71,17 +71,17 @@ class Refused(Exception):
     """The compiler gave an error; holds its log."""
 
 
-def probe(path: str, options: tuple[str, ...]) -> tuple[tuple[str, str, list[str]] | None, str]:
+def probe(path: str, options: tuple[str, ...]) -> tuple[tuple[str, list[str]] | None, str]:
     """Finds out which flags a compiler accepts.
 
     Returns:
-        (version, "openmp" or "serial", flags), or None with what is wrong.
+        (version, flags), or None with what is wrong.
     """
     problem = ""
     with _folder() as folder:
         for native in _NATIVE:
-            for openmp, threads in _OPENMP:
-                flags = [*options, *_ALWAYS, *native, *threads]
+            for simd in _SIMD:
+                flags = [*options, *_ALWAYS, *native, *simd]
                 try:
                     library = _load(_compile(path, flags, _SAMPLE, folder), folder, "sample")
                 except (Refused, OSError) as error:
@@ -90,7 +90,7 @@ def probe(path: str, options: tuple[str, ...]) -> tuple[tuple[str, str, list[str
                 if ctypes.c_int.in_dll(library, "has_wide_vectors").value:
                     flags += _WIDE_VECTORS
                 version = (ctypes.c_char * VERSION_NBYTES).in_dll(library, "version").value
-                return (version.decode("utf-8", "replace"), openmp, flags), ""
+                return (version.decode("utf-8", "replace"), flags), ""
     return None, problem
 
 
@@ -161,7 +161,7 @@ def _compile(path: str, flags: list[str], text: str, folder: str) -> bytes:
     handle, output = tempfile.mkstemp(suffix=".so", dir=folder)
     os.close(handle)
     # The text comes through a pipe, so that no file name gets into the library.
-    command = [path, *flags, "-x", "c", "-", "-o", output, "-lm"]
+    command = [path, *flags, "-x", "c", "-", "-o", output, "-lm", "-lpthread"]
     try:
         done = subprocess.run(
             command,

@@ -12,11 +12,18 @@ import functools
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from maxmod import config, kernel_cache, kernel_text
-from maxmod.backends.host_library import open_library
+from maxmod.backends.host_library import (
+    THREADS_FILE,
+    connect,
+    open_library,
+    start_threads,
+    thread_count,
+)
 from maxmod.errors import CompileError
 from maxmod.kernel import Dialect, KernelSource
 
@@ -31,14 +38,12 @@ class HostCompiler(NamedTuple):
         path: The program.
         version: Its kind and version.
         flags: Options for every kernel, warnings and libraries included.
-        openmp: Whether kernels run on several threads.
         identity: Everything about compiler and processor that decides the result.
     """
 
     path: str
     version: str
     flags: tuple[str, ...]
-    openmp: bool
     identity: str
 
 
@@ -51,9 +56,10 @@ class HostKernel:
         entry_pointer: Address of ``void entry(void *const *buffers, const int64_t *scalars)``.
         call: The bare foreign function of two addresses.
         cached: Whether it came from the cache.
+        library: Where it is.
     """
 
-    __slots__ = ("_library", "cached", "call", "entry_pointer", "key", "name")
+    __slots__ = ("cached", "call", "entry_pointer", "key", "library", "name")
 
     def __init__(
         self, name: str, key: str, library: ctypes.CDLL, entry: str, *, cached: bool
@@ -66,7 +72,7 @@ class HostKernel:
         self.call: Callable[[Any, Any], None] = function
         self.entry_pointer = ctypes.cast(function, ctypes.c_void_p).value or 0
         self.cached = cached
-        self._library = library
+        self.library = library
 
     def __call__(self, buffers: Any, scalars: Any) -> None:
         """Runs the kernel.
@@ -107,6 +113,24 @@ def build_all(sources: Sequence[KernelSource]) -> list[HostKernel]:
     compiler = find()
     if compiler is None:
         raise CompileError(unavailable_reason())
+    if not sources:
+        return []
+    if "functions" not in _threads:  # built beside the first kernels
+        *kernels, threads = _built(compiler, [*sources, _threads_source()])
+        with _THREADS_LOCK:
+            _threads.setdefault("library", threads.library)
+            if "functions" not in _threads:
+                count = thread_count(config.current().threads)
+                _threads["functions"] = start_threads(_threads["library"], count)
+    else:
+        kernels = _built(compiler, sources)
+    for kernel in kernels:
+        connect(kernel.library, _threads["functions"])
+    return kernels
+
+
+def _built(compiler: HostCompiler, sources: Sequence[KernelSource]) -> list[HostKernel]:
+    """Builds or loads kernels, without threads."""
     keys = [_key(compiler, source) for source in sources]
     kernels: dict[str, HostKernel] = {}
     missing: dict[str, KernelSource] = {}
@@ -129,6 +153,17 @@ def build_all(sources: Sequence[KernelSource]) -> list[HostKernel]:
 def build(source: KernelSource) -> HostKernel:
     """Builds and loads one kernel; see `build_all`."""
     return build_all([source])[0]
+
+
+# The library of threads, and the address of its functions: one for a process, whatever compiler
+# made it.
+_threads: dict[str, Any] = {}
+_THREADS_LOCK = threading.Lock()
+
+
+def _threads_source() -> KernelSource:
+    code = kernel_text.read(THREADS_FILE)
+    return KernelSource("threads", Dialect.HOST, code, "mm_set_threads", 0, 0)
 
 
 def _key(compiler: HostCompiler, source: KernelSource) -> str:
@@ -214,15 +249,15 @@ def _probe(path: str, options: tuple[str, ...]) -> tuple[HostCompiler | None, st
     key = kernel_cache.make_key(f"probe {PROBE_VERSION}", identity, "\0".join(options))
     entry = kernel_cache.load(key)
     if entry is not None:
-        version, openmp, *flags = entry.data.decode().split("\n")
+        version, *flags = entry.data.decode().split("\n")
     else:
         found, problem = importlib.import_module(_BUILD).probe(path, options)
         if found is None:
             return None, problem
-        version, openmp, flags = found
-        kernel_cache.store(key, "\n".join((version, openmp, *flags)).encode())
+        version, flags = found
+        kernel_cache.store(key, "\n".join((version, *flags)).encode())
     identity = f"{version}\n{identity}"
-    return HostCompiler(path, version, tuple(flags), openmp == "openmp", identity), ""
+    return HostCompiler(path, version, tuple(flags), identity), ""
 
 
 @functools.cache

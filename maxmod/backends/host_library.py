@@ -1,37 +1,59 @@
-"""Loading libraries of host kernels, and how their threads wait."""
+"""Loading libraries of host kernels, and giving them the threads that all of them share."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import os
+
+THREADS_FILE = "host/threads.c"
+_THREADS_ENTRY = "mm_set_threads"
+_FUNCTIONS = "mm_threads_of"  # what the library of threads offers
+_WANTED = "mm_threads"  # where a kernel looks for it
 
 
 def open_library(path: str) -> ctypes.CDLL:
-    """Loads a library of kernels."""
-    _load_openmp()
+    """Loads a library."""
     return ctypes.CDLL(path)
 
 
-# How long idle threads of OpenMP spin before they sleep. By default they spin for milliseconds and
-# take the cores away from the BLAS call that follows a kernel: GPT-2 small, 128 tokens, took 0.76 s
-# that way and 0.22 s with these settings (2 cores of an AMD EPYC, 2026-11-23). A user's own
-# settings win.
-_SPINNING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
-_USER_SPINNING = ("OMP_WAIT_POLICY", *_SPINNING)
+def start_threads(library: ctypes.CDLL, count: int) -> int:
+    """Tells the library of threads how many to use, and returns the address for `connect`."""
+    function = getattr(library, _THREADS_ENTRY)
+    function.argtypes = (ctypes.c_int64,)
+    function.restype = None
+    function(count)
+    return ctypes.addressof(ctypes.c_void_p.in_dll(library, _FUNCTIONS))
 
 
-@functools.cache
-def _load_openmp() -> None:
-    """Loads the OpenMP libraries, which read their settings once, when they are loaded."""
-    if any(name in os.environ for name in _USER_SPINNING):
-        return
-    os.environ.update(_SPINNING)
+def connect(library: ctypes.CDLL, threads: int) -> None:
+    """Makes a library of kernels use the threads at an address."""
+    with contextlib.suppress(ValueError):  # a library without kernels
+        ctypes.c_void_p.in_dll(library, _WANTED).value = threads
+
+
+def thread_count(wanted: int) -> int:
+    """Returns how many threads kernels use.
+
+    Args:
+        wanted: `MAXMOD_THREADS`; 0 for `OMP_NUM_THREADS`, or else every processor that the process
+            may use, within the limit of its control group.
+    """
+    if wanted > 0:
+        return wanted
+    text = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    affinity = getattr(os, "sched_getaffinity", None)
+    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(processors, _quota()))
+
+
+def _quota() -> int:
+    """Returns how many processors a container grants, rounded up; many if it does not say."""
     try:
-        for name in ("libgomp.so.1", "libomp.so.5"):
-            with contextlib.suppress(OSError):
-                ctypes.CDLL(name)
-    finally:
-        for name in _SPINNING:
-            del os.environ[name]
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        return -(-int(quota) // int(period))
+    except (OSError, ValueError):  # no such file, or `max`
+        return 1 << 16

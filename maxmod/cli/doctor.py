@@ -65,7 +65,7 @@ def _compiler() -> str:
     found = host_compiler.find()
     if found is None:
         return f"none: {host_compiler.unavailable_reason()}"
-    return f"{found.path}: {found.version}{'' if found.openmp else ', without OpenMP'}"
+    return f"{found.path}: {found.version}"
 
 
 def _cache() -> str:

@@ -320,6 +320,40 @@ def test_products_of_any_number_of_rows(transposed: bool, k: int, n: int) -> Non
         _close(model(Tensor(x), Tensor(w), Tensor(b)), wanted, 4e-7 * math.sqrt(k))
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("k", "n"), [(1, 3), (33, 65), (160, 31), (257, 16)])
+def test_products_of_bfloat16(transposed: bool, k: int, n: int) -> None:
+    """Where the processor can, pairs are multiplied at once; a last one may be half."""
+    sizes = (n, k) if transposed else (k, n)
+    kind = DType.bfloat16
+    model = compiled(
+        lambda x, w: x @ (w.T if transposed else w),
+        TensorType(kind, ["m", k], CPU_REF),
+        TensorType(kind, sizes, CPU_REF),
+    )
+    assert _names(model) == ["matmul"]
+    w = Tensor(_random(*sizes)).cast(kind)
+    wide = w.cast(DType.float64).to_numpy()
+    for m in (1, 2, 3, 6, 9, 14, 37):
+        x = Tensor(_random(m, k, seed=m)).cast(kind)
+        wanted = x.cast(DType.float64).to_numpy() @ (wide.T if transposed else wide)
+        found = model(x, w)
+        assert found.dtype is kind
+        _close(found.cast(DType.float32), wanted, float(DType.finfo(kind).eps))
+
+
+def test_nan_and_infinity_in_products_of_bfloat16() -> None:
+    kind = TensorType(DType.bfloat16, ["m", 64], CPU_REF)
+    model = compiled(lambda x, w: x @ w.T, kind, TensorType(DType.bfloat16, [40, 64], CPU_REF))
+    for m in (2, 20):
+        x, w = _random(m, 64), _random(40, 64, seed=1)
+        x[0, 3], x[1, 5], w[7, 9] = np.nan, np.inf, -np.inf
+        with np.errstate(all="ignore"):
+            wanted = np.isfinite(x.astype("d") @ w.astype("d").T)
+        found = model(Tensor(x).cast(DType.bfloat16), Tensor(w).cast(DType.bfloat16))
+        np.testing.assert_array_equal(np.isfinite(found.cast(DType.float32).to_numpy()), wanted)
+
+
 def test_more_rows_than_are_packed_at_once() -> None:
     model = compiled(lambda x, w: x @ w.T, f32("m", 16384), f32(40, 16384))
     x, w = _random(260, 16384), _random(40, 16384)

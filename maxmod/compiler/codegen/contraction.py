@@ -225,6 +225,7 @@ def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) ->
     text.define("MM_RIGHT_BY_DEPTH", int(lowered.is_by_depth))
     if codes is None:
         text.define("MM_RIGHT_VEC", VECTOR_LOADS[right.stored])
+        text.define("MM_BOTH_BFLOAT16", int(_is_both_bfloat16(lowered)))
         return template_source(text, group, name, ("host/tile.h", "host/gemm.h"))
     text.define("MM_QUANTIZED", 1)
     text.define("MM_CODES_PER_BYTE", codes.per_byte)
@@ -232,3 +233,11 @@ def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) ->
     text.define("MM_SCALE_TYPE", storage_type(codes.scales.stored))
     text.define("MM_SCALE_VEC", VECTOR_LOADS[codes.scales.stored])
     return template_source(text, group, name, ("host/tile.h", "host/quantized.h", "host/gemm.h"))
+
+
+def _is_both_bfloat16(lowered: LoweredContraction) -> bool:
+    """True if products of stored elements are all there is to add up."""
+    lowering, number = lowered.left
+    what = lowering.instructions[number].what
+    stored = {lowered.right.stored, what.stored if isinstance(what, Load) else None}
+    return stored == {DType.bfloat16}

@@ -1,6 +1,7 @@
-"""Host C: pointwise and row kernels with OpenMP, SIMD loops and streaming stores.
+"""Host C: pointwise and row kernels with threads, SIMD loops and streaming stores.
 
-A pointwise kernel runs over blocks of the innermost loop, a row kernel over rows. Either writes
+A pointwise kernel runs over blocks of the innermost loop, a row kernel over rows; a task does some
+of them, and the threads of `kernels/host/threads.c` share the tasks. Either kind writes
 into a scratch block that stays in the first-level cache and copies it out, with streaming stores
 where all outputs together are larger than the caches (measured: such stores save the read of each
 written line, 10.2 to 4.9 ms on a gelu chain of 4096 x 4096 floats, 2 cores of an AMD EPYC).
@@ -9,6 +10,7 @@ written line, 10.2 to 4.9 ms on a gelu chain of 4096 x 4096 floats, 2 cores of a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from maxmod.affine import ZERO, Index, Loop
 from maxmod.compiler.codegen.emit import (
@@ -29,29 +31,45 @@ from maxmod.dtype import DType
 from maxmod.kernel import Dialect, KernelSource
 
 BLOCK = 2048  # elements of one block: a few arrays of 8 KB stay in a 32 KB cache
-PARALLEL_ELEMENTS = 32768  # below, starting threads costs more than it saves
 STREAM_NBYTES = 16 << 20  # outputs above this leave the caches anyway
-STACK_ELEMENTS = 8192  # longer rows keep their scratch on the heap
+STACK_ELEMENTS = 8192  # longer rows have their scratch in the memory of the thread
 ENTRY = "mm_kernel"
 WRONG = "mm_wrong"  # not 0 if a position was out of range
+_ARGUMENTS = "void *const *mm_buffers, const int64_t *mm_scalars"
 
 
 def emit_host(lowered: Lowered, name: str) -> KernelSource:
     """Returns the C kernel of a lowered group."""
-    body = _row_kernel(lowered) if lowered.row is not None else _pointwise_kernel(lowered)
+    made = _row_kernel(lowered) if lowered.row is not None else _pointwise_kernel(lowered)
     symbols = symbols_of(lowered)
-    lines = [f"void {ENTRY}(void *const *mm_buffers, const int64_t *mm_scalars)", "{"]
+    sizes = [f"const int64_t s_{s} = mm_scalars[{n}];" for n, s in enumerate(symbols)]
+    buffers = []
     for number, dtype in enumerate(lowered.buffers):
         const = "const " if number < lowered.input_count else ""
         kind = f"{const}{storage_type(dtype)} *const restrict"
-        lines.append(f"    {kind} b{number} = mm_buffers[{number}];")
-    lines += [f"    const int64_t s_{s} = mm_scalars[{n}];" for n, s in enumerate(symbols)]
-    lines.append("    (void)mm_scalars;")
+        buffers.append(f"{kind} b{number} = mm_buffers[{number}];")
     has_flag = bool(lowered.positions)
+    task, reset = made.task, []
     if has_flag:
-        lines.append(f"    int64_t *const restrict mm_flag = mm_buffers[{len(lowered.buffers)}];")
-        body = [f"int {WRONG} = 0;", *body, f"*mm_flag = {WRONG};"]
-    lines += [*_indent(body, 1), "}"]
+        flag = f"mm_buffers[{len(lowered.buffers)}]"
+        report = [f"if ({WRONG})", f"    __atomic_store_n((int64_t *){flag}, 1, __ATOMIC_RELAXED);"]
+        task = [f"int {WRONG} = 0;", *task, *report]
+        reset = [f"*(int64_t *){flag} = 0;"]
+    lines = [
+        "static void mm_items(",
+        f"    {_ARGUMENTS}, void *mm_shared, char *mm_room,",
+        "    int64_t mm_begin, int64_t mm_end)",
+        "{",
+        *_indent([*buffers, *sizes, *made.sizes, *task], 1),
+        "}",
+        "",
+        f"void {ENTRY}({_ARGUMENTS})",
+        "{",
+        *_indent([*reset, *sizes, *made.sizes], 1),
+        "    mm_parallel(mm_items, mm_buffers, mm_scalars, NULL, mm_total,",
+        f"        mm_portion(mm_total, {made.elements}), {made.room});",
+        "}",
+    ]
     code = "\n".join(lines) + "\n"
     return KernelSource(
         name,
@@ -62,6 +80,23 @@ def emit_host(lowered: Lowered, name: str) -> KernelSource:
         len(symbols),
         has_flag=has_flag,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The text of a kernel.
+
+    Attributes:
+        sizes: Declares `mm_total`, the number of items, and what else both functions need.
+        task: Works on the items from `mm_begin` to `mm_end`.
+        elements: Elements of one item.
+        room: Bytes of memory that a thread needs, 64-byte aligned.
+    """
+
+    sizes: list[str]
+    task: list[str]
+    elements: str
+    room: str = "0"
 
 
 def _indent(lines: Sequence[str], depth: int) -> list[str]:
@@ -102,7 +137,7 @@ def _instructions(lowered: Lowered, numbers: Iterable[int]) -> list[str]:
 
 
 def _pragma(directive: str, clauses: Sequence[str] = (), *, checks: bool = False) -> str:
-    """Returns an OpenMP line; with `checks`, its threads or lanes join what they found wrong."""
+    """Returns an OpenMP line; with `checks`, its lanes join what they found wrong."""
     found = [f"reduction(| : {WRONG})"] if checks else []
     return " ".join(("#pragma omp", directive, *clauses, *found))
 
@@ -126,7 +161,7 @@ def _copy_out(store: Store, source: str, first: str, count: str) -> list[str]:
 # ---- pointwise -----------------------------------------------------------------------------------
 
 
-def _pointwise_kernel(lowered: Lowered) -> list[str]:
+def _pointwise_kernel(lowered: Lowered) -> _Parts:
     outer, inner = lowered.loops[:-1], (lowered.loops or [Loop("i0", 1)])[-1]
     extent = size_text(inner.extent)
     moving = lowered.varying(inner)
@@ -142,16 +177,14 @@ def _pointwise_kernel(lowered: Lowered) -> list[str]:
         start = Index(((Loop("mm_first", inner.extent), 1),))
         first = index_text(store.index.substituted({inner: start}))
         copies += _copy_out(store, out, f"({first})", "mm_count")
-    condition = f"if (mm_elements > {PARALLEL_ELEMENTS})"
-    checked = lowered.positions
-    return [
+    sizes = [
         f"const int64_t mm_extent = {extent};",
         f"const int64_t mm_blocks = (mm_extent + {BLOCK - 1}) / {BLOCK};",
         f"const int64_t mm_total = {_total(outer)} * mm_blocks;",
-        f"const int64_t mm_elements = {_total(outer)} * mm_extent;",
-        _stream_flag(lowered, "mm_elements"),
-        _pragma("parallel for", ["schedule(static)", condition], checks=bool(checked)),
-        "for (int64_t mm_work = 0; mm_work < mm_total; mm_work++) {",
+    ]
+    task = [
+        _stream_flag(lowered, f"{_total(outer)} * mm_extent"),
+        "for (int64_t mm_work = mm_begin; mm_work < mm_end; mm_work++) {",
         *_indent(
             [
                 f"const int64_t mm_first = mm_work % mm_blocks * {BLOCK};",
@@ -159,7 +192,7 @@ def _pointwise_kernel(lowered: Lowered) -> list[str]:
                 *_outer_indices(outer, "mm_work / mm_blocks"),
                 *scratch,
                 *_instructions(lowered, fixed),
-                _pragma("simd", checks=not moving.isdisjoint(checked)),
+                _pragma("simd", checks=not moving.isdisjoint(lowered.positions)),
                 "for (int64_t mm_k = 0; mm_k < mm_count; mm_k++) {",
                 *_indent(body, 1),
                 "}",
@@ -171,12 +204,13 @@ def _pointwise_kernel(lowered: Lowered) -> list[str]:
         "if (mm_stream)",
         "    mm_fence();",
     ]
+    return _Parts(sizes, task, f"mm_min_i64({BLOCK}, mm_extent)")
 
 
 # ---- rows ----------------------------------------------------------------------------------------
 
 
-def _row_kernel(lowered: Lowered) -> list[str]:
+def _row_kernel(lowered: Lowered) -> _Parts:
     assert lowered.row is not None
     plan = plan_rows(lowered)
     row = lowered.row
@@ -194,33 +228,29 @@ def _row_kernel(lowered: Lowered) -> list[str]:
         else:
             first = index_text(store.index.substituted({row: ZERO}))
             body += _copy_out(store, f"o{store.buffer}", f"({first})", "mm_extent")
-    allocate, free = _row_scratch(lowered, plan)
-    condition = f"if (mm_rows * mm_extent > {PARALLEL_ELEMENTS})"
-    return [
+    scratch, room = _row_scratch(lowered, plan)
+    sizes = [
         f"const int64_t mm_extent = {size_text(row.extent)};",
-        f"const int64_t mm_rows = {rows};",
-        _stream_flag(lowered, "mm_rows * mm_extent"),
-        _pragma("parallel", [condition], checks=bool(lowered.positions)),
-        "{",
-        *_indent(
-            [
-                *allocate,
-                "#pragma omp for schedule(static)",
-                "for (int64_t mm_row = 0; mm_row < mm_rows; mm_row++) {",
-                *_indent(body, 1),
-                "}",
-                *free,
-                "if (mm_stream)",
-                "    mm_fence();",
-            ],
-            1,
-        ),
-        "}",
+        f"const int64_t mm_total = {rows};",
     ]
+    task = [
+        _stream_flag(lowered, "mm_total * mm_extent"),
+        *scratch,
+        "for (int64_t mm_row = mm_begin; mm_row < mm_end; mm_row++) {",
+        *_indent(body, 1),
+        "}",
+        "if (mm_stream)",
+        "    mm_fence();",
+    ]
+    return _Parts(sizes, task, "mm_extent", room)
 
 
-def _row_scratch(lowered: Lowered, plan: RowPlan) -> tuple[list[str], list[str]]:
-    """Declares the arrays of one row: kept values, and outputs before they are copied out."""
+def _row_scratch(lowered: Lowered, plan: RowPlan) -> tuple[list[str], str]:
+    """Declares the arrays of one row: kept values, and outputs before they are copied out.
+
+    Returns:
+        The declarations, and how many bytes of the thread's memory they take.
+    """
     assert lowered.row is not None
     arrays = [(f"e{n}", compute_type(lowered.instructions[n].dtype)) for n in plan.scratch]
     arrays += [
@@ -231,13 +261,14 @@ def _row_scratch(lowered: Lowered, plan: RowPlan) -> tuple[list[str], list[str]]
     extent = lowered.row.extent
     if isinstance(extent, int) and extent <= STACK_ELEMENTS:
         size = (extent + 63) // 64 * 64
-        return [f"_Alignas(64) {kind} {name}[{size}];" for name, kind in arrays], []
-    allocate = [
-        f"{kind} *const {name} = aligned_alloc(64, ((size_t)mm_extent * sizeof({kind}) + 63) "
-        "/ 64 * 64 + 64);"
-        for name, kind in arrays
+        return [f"_Alignas(64) {kind} {name}[{size}];" for name, kind in arrays], "0"
+    # Eight bytes hold an element of any type.
+    room = "((size_t)mm_extent + 7) / 8 * 64"
+    lines = [
+        f"{kind} *const {name} = (void *)(mm_room + {number} * ({room}));"
+        for number, (name, kind) in enumerate(arrays)
     ]
-    return allocate, [f"free({name});" for name, _ in arrays]
+    return lines, f"{len(arrays)} * ({room})" if arrays else "0"
 
 
 def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:

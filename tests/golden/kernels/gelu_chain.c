@@ -1,18 +1,17 @@
 // map_mul_add_gelu_add
-void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
+static void mm_items(
+    void *const *mm_buffers, const int64_t *mm_scalars, void *mm_shared, char *mm_room,
+    int64_t mm_begin, int64_t mm_end)
 {
     const float *const restrict b0 = mm_buffers[0];
     const float *const restrict b1 = mm_buffers[1];
     const float *const restrict b2 = mm_buffers[2];
     float *const restrict b3 = mm_buffers[3];
-    (void)mm_scalars;
     const int64_t mm_extent = 768;
     const int64_t mm_blocks = (mm_extent + 2047) / 2048;
     const int64_t mm_total = (int64_t)512 * mm_blocks;
-    const int64_t mm_elements = (int64_t)512 * mm_extent;
-    const int mm_stream = (mm_elements) * 4 > 16777216;
-#pragma omp parallel for schedule(static) if (mm_elements > 32768)
-    for (int64_t mm_work = 0; mm_work < mm_total; mm_work++) {
+    const int mm_stream = ((int64_t)512 * mm_extent) * 4 > 16777216;
+    for (int64_t mm_work = mm_begin; mm_work < mm_end; mm_work++) {
         const int64_t mm_first = mm_work % mm_blocks * 2048;
         const int64_t mm_count = mm_min_i64(2048, mm_extent - mm_first);
         const int64_t i0 = mm_work / mm_blocks;
@@ -37,4 +36,13 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
     }
     if (mm_stream)
         mm_fence();
+}
+
+void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
+{
+    const int64_t mm_extent = 768;
+    const int64_t mm_blocks = (mm_extent + 2047) / 2048;
+    const int64_t mm_total = (int64_t)512 * mm_blocks;
+    mm_parallel(mm_items, mm_buffers, mm_scalars, NULL, mm_total,
+        mm_portion(mm_total, mm_min_i64(2048, mm_extent)), 0);
 }
