@@ -1,5 +1,7 @@
 // map_gather_mul
-void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
+static void mm_items(
+    void *const *mm_buffers, const int64_t *mm_scalars, void *mm_shared, char *mm_room,
+    int64_t mm_begin, int64_t mm_end)
 {
     const float *const restrict b0 = mm_buffers[0];
     const int32_t *const restrict b1 = mm_buffers[1];
@@ -7,16 +9,12 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
     const int64_t s_batch = mm_scalars[0];
     const int64_t s_seq = mm_scalars[1];
     const int64_t s_vocab = mm_scalars[2];
-    (void)mm_scalars;
-    int64_t *const restrict mm_flag = mm_buffers[3];
-    int mm_wrong = 0;
     const int64_t mm_extent = 768;
     const int64_t mm_blocks = (mm_extent + 2047) / 2048;
     const int64_t mm_total = (int64_t)(s_batch * s_seq) * mm_blocks;
-    const int64_t mm_elements = (int64_t)(s_batch * s_seq) * mm_extent;
-    const int mm_stream = (mm_elements) * 4 > 16777216;
-#pragma omp parallel for schedule(static) if (mm_elements > 32768) reduction(| : mm_wrong)
-    for (int64_t mm_work = 0; mm_work < mm_total; mm_work++) {
+    int mm_wrong = 0;
+    const int mm_stream = ((int64_t)(s_batch * s_seq) * mm_extent) * 4 > 16777216;
+    for (int64_t mm_work = mm_begin; mm_work < mm_end; mm_work++) {
         const int64_t mm_first = mm_work % mm_blocks * 2048;
         const int64_t mm_count = mm_min_i64(2048, mm_extent - mm_first);
         const int64_t i0 = mm_work / mm_blocks;
@@ -39,5 +37,19 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
     }
     if (mm_stream)
         mm_fence();
-    *mm_flag = mm_wrong;
+    if (mm_wrong)
+        __atomic_store_n((int64_t *)mm_buffers[3], 1, __ATOMIC_RELAXED);
+}
+
+void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
+{
+    *(int64_t *)mm_buffers[3] = 0;
+    const int64_t s_batch = mm_scalars[0];
+    const int64_t s_seq = mm_scalars[1];
+    const int64_t s_vocab = mm_scalars[2];
+    const int64_t mm_extent = 768;
+    const int64_t mm_blocks = (mm_extent + 2047) / 2048;
+    const int64_t mm_total = (int64_t)(s_batch * s_seq) * mm_blocks;
+    mm_parallel(mm_items, mm_buffers, mm_scalars, NULL, mm_total,
+        mm_portion(mm_total, mm_min_i64(2048, mm_extent)), 0);
 }
