@@ -49,6 +49,16 @@ MM_FLOAT_FUNCTION(cos, cosf(x), cos(x))
 MM_FLOAT_FUNCTION(tanh, tanhf(x), tanh(x))
 MM_FLOAT_FUNCTION(atanh, atanhf(x), atanh(x))
 MM_FLOAT_FUNCTION(acos, acosf(x > 1.0f ? 1.0f : x < -1.0f ? -1.0f : x), acos(x))
+MM_FLOAT_FUNCTION(tan, tanf(x), tan(x))
+MM_FLOAT_FUNCTION(asin, asinf(x), asin(x))
+MM_FLOAT_FUNCTION(atan, atanf(x), atan(x))
+MM_FLOAT_FUNCTION(sinh, sinhf(x), sinh(x))
+MM_FLOAT_FUNCTION(cosh, coshf(x), cosh(x))
+MM_FLOAT_FUNCTION(asinh, asinhf(x), asinh(x))
+MM_FLOAT_FUNCTION(acosh, acoshf(x), acosh(x))
+MM_FLOAT_FUNCTION(expm1, expm1f(x), expm1(x))
+MM_FLOAT_FUNCTION(log2, log2f(x), log2(x))
+MM_FLOAT_FUNCTION(log10, log10f(x), log10(x))
 MM_FLOAT_FUNCTION(erf, erff(x), erf(x))
 MM_FLOAT_FUNCTION(floor, floorf(x), floor(x))
 MM_FLOAT_FUNCTION(ceil, ceilf(x), ceil(x))
@@ -156,6 +166,9 @@ MM_INLINE bool mm_is_inf(T x)
         return false;
 }
 
+MM_INLINE bool mm_signbit(float x) { return copysignf(1.0f, x) < 0.0f; }
+MM_INLINE bool mm_signbit(double x) { return copysign(1.0, x) < 0.0; }
+
 // Operations of two numbers on their common type. C computes small integers as int: a result must
 // be stored in a variable of its type before it is used again.
 namespace mm_same_type {
@@ -230,6 +243,31 @@ MM_INLINE T pow(T x, T y)
 MM_INLINE float pow(float x, float y) { return powf(x, y); }
 MM_INLINE double pow(double x, double y) { return ::pow(x, y); }
 
+MM_INLINE float atan2(float x, float y) { return atan2f(x, y); }
+MM_INLINE double atan2(double x, double y) { return ::atan2(x, y); }
+MM_INLINE float hypot(float x, float y) { return hypotf(x, y); }
+MM_INLINE double hypot(double x, double y) { return ::hypot(x, y); }
+MM_INLINE float copysign(float x, float y) { return copysignf(x, y); }
+MM_INLINE double copysign(double x, double y) { return ::copysign(x, y); }
+MM_INLINE float nextafter(float x, float y) { return nextafterf(x, y); }
+MM_INLINE double nextafter(double x, double y) { return ::nextafter(x, y); }
+
+template <typename T>
+MM_INLINE T left_shift(T x, T y)
+{
+    typedef typename mm_wrapping<sizeof(T)>::type U;
+    const bool inside = static_cast<uint64_t>(y) < 8 * sizeof(T);
+    return inside ? static_cast<T>(static_cast<U>(x) << (y & (8 * sizeof(T) - 1))) : T(0);
+}
+
+template <typename T>
+MM_INLINE T right_shift(T x, T y)
+{
+    const bool inside = static_cast<uint64_t>(y) < 8 * sizeof(T);
+    const T rest = mm_is_negative(x) ? static_cast<T>(-1) : T(0);
+    return inside ? static_cast<T>(x >> (y & (8 * sizeof(T) - 1))) : rest;
+}
+
 } // namespace mm_same_type
 
 #define MM_BINARY_FUNCTION(NAME)                                                                   \
@@ -244,6 +282,12 @@ MM_BINARY_FUNCTION(min)
 MM_BINARY_FUNCTION(floor_div)
 MM_BINARY_FUNCTION(mod)
 MM_BINARY_FUNCTION(pow)
+MM_BINARY_FUNCTION(atan2)
+MM_BINARY_FUNCTION(hypot)
+MM_BINARY_FUNCTION(copysign)
+MM_BINARY_FUNCTION(nextafter)
+MM_BINARY_FUNCTION(left_shift)
+MM_BINARY_FUNCTION(right_shift)
 
 // ---- narrow floats -----------------------------------------------------------------------------
 

@@ -393,6 +393,21 @@ MM_INLINE double mm_pow_f64(double x, double y) { return pow(x, y); }
 MM_INLINE double mm_sigmoid_f64(double x) { return 1.0 / (1.0 + exp(-x)); }
 MM_INLINE double mm_gelu_quick_f64(double x) { return x / (1.0 + exp(-1.702 * x)); }
 
+// Functions of both types that are those of the C library; no loop with one becomes vector code.
+#define MM_LIBRARY_FUNCTION(NAME)                                                                  \
+    MM_INLINE float mm_##NAME##_f32(float x) { return NAME##f(x); }                                \
+    MM_INLINE double mm_##NAME##_f64(double x) { return NAME(x); }
+MM_LIBRARY_FUNCTION(tan)
+MM_LIBRARY_FUNCTION(asin)
+MM_LIBRARY_FUNCTION(atan)
+MM_LIBRARY_FUNCTION(sinh)
+MM_LIBRARY_FUNCTION(cosh)
+MM_LIBRARY_FUNCTION(asinh)
+MM_LIBRARY_FUNCTION(acosh)
+MM_LIBRARY_FUNCTION(expm1)
+MM_LIBRARY_FUNCTION(log2)
+MM_LIBRARY_FUNCTION(log10)
+
 MM_INLINE double mm_gelu_none_f64(double x)
 {
     return 0.5 * x * (1.0 + erf(x * 0x1.6a09e667f3bcdp-1));
@@ -404,6 +419,10 @@ MM_INLINE double mm_gelu_tanh_f64(double x)
 }
 
 #define MM_FLOAT_FUNCTIONS(T, S, F)                                                                \
+    MM_INLINE bool mm_signbit_##S(T x) { return __builtin_signbit(x) != 0; }                       \
+    MM_INLINE T mm_atan2_##S(T x, T y) { return atan2##F(x, y); }                                  \
+    MM_INLINE T mm_hypot_##S(T x, T y) { return hypot##F(x, y); }                                  \
+    MM_INLINE T mm_nextafter_##S(T x, T y) { return nextafter##F(x, y); }                          \
     MM_INLINE T mm_abs_##S(T x) { return __builtin_fabs##F(x); }                                   \
     MM_INLINE T mm_relu_##S(T x) { return x < 0 ? 0 : x; }                                         \
     MM_INLINE bool mm_is_nan_##S(T x) { return x != x; }                                           \
@@ -427,6 +446,7 @@ MM_INLINE double mm_gelu_tanh_f64(double x)
     }
 MM_FLOAT_FUNCTIONS(float, f32, f)
 MM_FLOAT_FUNCTIONS(double, f64, )
+MM_INLINE double mm_copysign_f64(double size, double sign) { return copysign(size, sign); }
 
 // ---- integers ----------------------------------------------------------------------------------
 
@@ -452,6 +472,16 @@ MM_FLOAT_FUNCTIONS(double, f64, )
         const T d = y == 0 || (IS_SIGNED && y == (T)-1) ? 1 : y;                                   \
         const T rest = x % d; /* 0 where d was replaced */                                         \
         return IS_SIGNED && rest != 0 && (rest < 0) != (d < 0) ? rest + d : rest;                  \
+    }                                                                                              \
+    MM_INLINE T mm_left_shift_##S(T x, T y)                                                        \
+    {                                                                                              \
+        const bool inside = (uint64_t)y < 8 * sizeof(T);                                           \
+        return inside ? (T)((U)x << (y & (8 * sizeof(T) - 1))) : 0;                                \
+    }                                                                                              \
+    MM_INLINE T mm_right_shift_##S(T x, T y)                                                       \
+    {                                                                                              \
+        const bool inside = (uint64_t)y < 8 * sizeof(T);                                           \
+        return inside ? x >> (y & (8 * sizeof(T) - 1)) : IS_SIGNED && x < 0 ? -1 : 0;              \
     }                                                                                              \
     MM_INLINE T mm_pow_##S(T x, T y)                                                               \
     {                                                                                              \
@@ -611,11 +641,8 @@ MM_INLINE float mm_round_to_odd(double x)
 // ---- selection by type -------------------------------------------------------------------------
 
 #define MM_FLOAT(NAME, x) _Generic((x), float: mm_##NAME##_f32, default: mm_##NAME##_f64)
-#define MM_NUMBER(NAME, x)                                                                         \
-    _Generic((x),                                                                                  \
-        float: mm_##NAME##_f32,                                                                    \
-        double: mm_##NAME##_f64,                                                                   \
-        bool: mm_##NAME##_u8,                                                                      \
+#define MM_INTEGERS(NAME)                                                                          \
+    bool: mm_##NAME##_u8,                                                                          \
         signed char: mm_##NAME##_i8,                                                               \
         short: mm_##NAME##_i16,                                                                    \
         int: mm_##NAME##_i32,                                                                      \
@@ -625,7 +652,10 @@ MM_INLINE float mm_round_to_odd(double x)
         unsigned short: mm_##NAME##_u16,                                                           \
         unsigned int: mm_##NAME##_u32,                                                             \
         unsigned long: mm_##NAME##_u64,                                                            \
-        unsigned long long: mm_##NAME##_u64)
+        unsigned long long: mm_##NAME##_u64
+#define MM_INTEGER(NAME, x) _Generic((x), MM_INTEGERS(NAME))
+#define MM_NUMBER(NAME, x)                                                                         \
+    _Generic((x), float: mm_##NAME##_f32, double: mm_##NAME##_f64, MM_INTEGERS(NAME))
 _Static_assert(sizeof(long) == 8, "long is taken for int64_t");
 
 #define mm_exp(x) MM_FLOAT(exp, x)(x)
@@ -638,6 +668,17 @@ _Static_assert(sizeof(long) == 8, "long is taken for int64_t");
 #define mm_tanh(x) MM_FLOAT(tanh, x)(x)
 #define mm_atanh(x) MM_FLOAT(atanh, x)(x)
 #define mm_acos(x) MM_FLOAT(acos, x)(x)
+#define mm_tan(x) MM_FLOAT(tan, x)(x)
+#define mm_asin(x) MM_FLOAT(asin, x)(x)
+#define mm_atan(x) MM_FLOAT(atan, x)(x)
+#define mm_sinh(x) MM_FLOAT(sinh, x)(x)
+#define mm_cosh(x) MM_FLOAT(cosh, x)(x)
+#define mm_asinh(x) MM_FLOAT(asinh, x)(x)
+#define mm_acosh(x) MM_FLOAT(acosh, x)(x)
+#define mm_expm1(x) MM_FLOAT(expm1, x)(x)
+#define mm_log2(x) MM_FLOAT(log2, x)(x)
+#define mm_log10(x) MM_FLOAT(log10, x)(x)
+#define mm_signbit(x) MM_FLOAT(signbit, x)(x)
 #define mm_erf(x) MM_FLOAT(erf, x)(x)
 #define mm_floor(x) MM_FLOAT(floor, x)(x)
 #define mm_ceil(x) MM_FLOAT(ceil, x)(x)
@@ -656,6 +697,12 @@ _Static_assert(sizeof(long) == 8, "long is taken for int64_t");
 #define mm_floor_div(x, y) MM_NUMBER(floor_div, (x) + (y))(x, y)
 #define mm_mod(x, y) MM_NUMBER(mod, (x) + (y))(x, y)
 #define mm_pow(x, y) MM_NUMBER(pow, (x) + (y))(x, y)
+#define mm_atan2(x, y) MM_FLOAT(atan2, (x) + (y))(x, y)
+#define mm_hypot(x, y) MM_FLOAT(hypot, (x) + (y))(x, y)
+#define mm_copysign(x, y) MM_FLOAT(copysign, (x) + (y))(x, y)
+#define mm_nextafter(x, y) MM_FLOAT(nextafter, (x) + (y))(x, y)
+#define mm_left_shift(x, y) MM_INTEGER(left_shift, (x) + (y))(x, y)
+#define mm_right_shift(x, y) MM_INTEGER(right_shift, (x) + (y))(x, y)
 
 // ---- memory ------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from maxmod.ops import (
     attention,
+    bitwise,
     bodies,
     collective,
     control,
@@ -25,11 +26,13 @@ from maxmod.ops import (
     scatter,
     shape,
     sort,
+    transcendental,
     update,
 )
 
 __all__ = [
     "attention",
+    "bitwise",
     "bodies",
     "collective",
     "control",
@@ -53,5 +56,6 @@ __all__ = [
     "scatter",
     "shape",
     "sort",
+    "transcendental",
     "update",
 ]

@@ -204,3 +204,9 @@ def cumsum(
         shifted[(*before, slice(1, None))] = total[(*before, slice(None, -1))]
         total = shifted
     return xp.flip(total, axis) if reverse else total
+
+
+@op(Kind.OPAQUE, same_for_axis(is_numeric), prepare=axis_in_rank, upcasts=True)
+def cumprod(xp: Any, x: Tensor, axis: int = -1) -> Tensor:
+    """Running product along an axis, in the dtype of x."""
+    return xp.cumprod(x, axis=axis, dtype=x.dtype)

@@ -15,7 +15,7 @@ from maxmod.operands import strong
 from maxmod.ops.context import active_trace
 from maxmod.ops.late import declare_size
 from maxmod.ops.shape import transfer_to
-from maxmod.rules import expect_int, normalize_axis
+from maxmod.rules import expect_int, expect_same_dtype, normalize_axis
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 
@@ -134,6 +134,35 @@ def top_k(xp: Any, input: Tensor, k: int, axis: int = -1) -> list[Tensor]:
 def bottom_k(xp: Any, input: Tensor, k: int, axis: int = -1) -> list[Tensor]:
     """The k smallest elements along an axis, smallest first, and their positions; see `top_k`."""
     return _chosen(xp, "bottom_k", input, k, axis, descending=False)
+
+
+def _right_side(op: Op, x: TensorType, values: TensorType, *, right: Any) -> dict[str, Any]:
+    return {"right": bool(right)}
+
+
+def _positions_of_values(op: Op, x: TensorType, values: TensorType, *, right: bool) -> TensorType:
+    if x.rank != 1:
+        raise ShapeError(f"{op.name}: expected a sorted vector, got {x.short()}.")
+    expect_same_dtype(op, x, values)
+    return TensorType.of(DType.int64, values.sizes, x.device)
+
+
+@op(Kind.OPAQUE, _positions_of_values, prepare=_right_side, upcasts=True)
+def searchsorted(xp: Any, x: Tensor, values: Tensor, right: bool = False) -> Tensor:
+    """Positions at which values can be put into a sorted vector, so that it stays sorted.
+
+    Args:
+        x: Tensor [n] of any dtype, sorted; NaN counts as the largest.
+        values: Tensor of the same dtype and any shape.
+        right: Take the last of the positions that fit, else the first.
+
+    Returns:
+        int64, the shape of `values`.
+
+    Raises:
+        ValueError: If the rank of x is not 1, or the dtypes differ.
+    """
+    return xp.searchsorted(x, values, side="right" if right else "left")
 
 
 # ---- boxes -------------------------------------------------------------------------------------

@@ -53,6 +53,16 @@ FUNCTIONS = {
     "tanh": Function(np.tanh, 2.7),
     "atanh": Function(np.arctanh, 2.2),
     "acos": Function(lambda x: np.arccos(np.clip(x, -1, 1)), 1.5),
+    "tan": Function(np.tan, 1.5, limit=1e30),
+    "asin": Function(np.arcsin, 1.5),
+    "atan": Function(np.arctan, 1.5),
+    "sinh": Function(np.sinh, 2.5),
+    "cosh": Function(np.cosh, 2.5),
+    "asinh": Function(np.arcsinh, 2.5),
+    "acosh": Function(np.arccosh, 2.5),
+    "expm1": Function(np.expm1, 1.5),
+    "log2": Function(np.log2, 1.5),
+    "log10": Function(np.log10, 2.0),
     "erf": Function(_erf, 1.5),
     "floor": Function(np.floor, 0),
     "ceil": Function(np.ceil, 0),
@@ -196,6 +206,28 @@ def test_two_operands(runner: Runner, dtype: str) -> None:
         np.testing.assert_array_equal(results[2], np.floor(x / y))
         np.testing.assert_array_equal(results[3], np.remainder(x, y))
         np.testing.assert_array_equal(np.signbit(results[3]), np.signbit(np.remainder(x, y)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_library_functions_of_two_operands(runner: Runner, dtype: str) -> None:
+    rng = np.random.default_rng(6)
+    tiny = np.finfo(dtype).smallest_subnormal
+    special = [0.0, 1, 2.5, 1e30, np.finfo(dtype).max, tiny, np.finfo(dtype).tiny, np.inf, np.nan]
+    points = np.array([*special, *np.negative(special)], dtype)
+    x = np.concatenate([np.repeat(points, points.size), rng.uniform(-9, 9, 5000)]).astype(dtype)
+    y = np.concatenate([np.tile(points, points.size), rng.uniform(-9, 9, 5000)]).astype(dtype)
+    names = ("copysign", "nextafter", "atan2", "hypot")
+    results = [np.empty_like(x) for _ in names]
+    sign = np.empty(x.size, np.bool_)
+    statements = [f"a{k + 2}[i] = mm_{name}(a0[i], a1[i]);" for k, name in enumerate(names)]
+    runner([*statements, "a6[i] = mm_signbit(a0[i]);"], [x, y, *results, sign])
+    np.testing.assert_array_equal(sign, np.signbit(x))
+    with np.errstate(all="ignore"):
+        for got, want in zip(results[:2], (np.copysign(x, y), np.nextafter(x, y)), strict=True):
+            np.testing.assert_array_equal(got, want)
+            np.testing.assert_array_equal(np.signbit(got[want == 0]), np.signbit(want[want == 0]))
+        for got, want in zip(results[2:], (np.arctan2(x, y), np.hypot(x, y)), strict=True):
+            np.testing.assert_allclose(got, want, rtol=4 * np.finfo(dtype).eps, atol=2 * tiny)
 
 
 def test_pow_float32(runner: Runner) -> None:

@@ -40,6 +40,8 @@ BINARY: dict[str, Callable[[int, int, int], int]] = {
     "pow": _power,
     "max": lambda x, y, _: max(x, y),
     "min": lambda x, y, _: min(x, y),
+    "left_shift": lambda x, y, _: x << y if 0 <= y < 64 else 0,
+    "right_shift": lambda x, y, _: x >> min(y if y >= 0 else 64, 64),
 }
 UNARY: dict[str, Callable[[int], int]] = {"abs": abs, "relu": lambda x: max(x, 0)}
 

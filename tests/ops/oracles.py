@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from helpers import ALL, BOOL, FLOATS, NUMERIC, SIGNED
+from helpers import ALL, BOOL, FLOATS, INTEGERS, NUMERIC, SIGNED, WIDE_FLOATS
 
 from maxmod.dtype import DType
 
@@ -36,6 +36,23 @@ def _pow(x: Any, y: Any) -> Any:
     return np.power(x, np.abs(y) if x.dtype.kind == "i" else y)
 
 
+def _left_shift(x: Any, y: Any) -> Any:
+    """In Python's integers; the low bits are what stays when the result is rounded to the dtype."""
+    return np.where(y < 0, 0, x << np.where(y < 0, 0, y).astype(x.dtype))
+
+
+def _right_shift(x: Any, y: Any) -> Any:
+    return x >> np.where(y < 0, 63, y).astype(x.dtype)
+
+
+def _nextafter(x: Any, y: Any) -> Any:
+    """In float32 if that holds the operands, which only samples of float32 are sure to be."""
+    pair = [x.astype(np.float32), y.astype(np.float32)]
+    if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(pair, (x, y))):
+        return np.nextafter(*pair).astype(np.float64)
+    return np.nextafter(x, y)
+
+
 @dataclass(frozen=True)
 class Oracle:
     """How to test one elementwise op.
@@ -58,14 +75,28 @@ class Oracle:
 ORACLES = {
     "abs": Oracle(np.abs, NUMERIC),
     "acos": Oracle(np.arccos),
+    "acosh": Oracle(np.arccosh),
     "add": Oracle(np.add, NUMERIC),
+    "asin": Oracle(np.arcsin),
+    "asinh": Oracle(np.arcsinh),
+    "atan": Oracle(np.arctan),
+    "atan2": Oracle(np.arctan2),
     "atanh": Oracle(np.arctanh),
+    "bitwise_and": Oracle(np.bitwise_and, INTEGERS),
+    "bitwise_invert": Oracle(np.invert, INTEGERS),
+    "bitwise_left_shift": Oracle(_left_shift, INTEGERS),
+    "bitwise_or": Oracle(np.bitwise_or, INTEGERS),
+    "bitwise_right_shift": Oracle(_right_shift, INTEGERS),
+    "bitwise_xor": Oracle(np.bitwise_xor, INTEGERS),
     "cast": Oracle(lambda x, dtype: x, ALL, tuple({"dtype": d} for d in ALL)),
     "ceil": Oracle(np.ceil),
+    "copysign": Oracle(np.copysign),
     "cos": Oracle(np.cos),
+    "cosh": Oracle(np.cosh),
     "equal": Oracle(np.equal, ALL),
     "erf": Oracle(_erf),
     "exp": Oracle(np.exp),
+    "expm1": Oracle(np.expm1),
     "floor": Oracle(np.floor),
     "floor_div": Oracle(_floor_div, NUMERIC),
     "gelu": Oracle(
@@ -73,10 +104,13 @@ ORACLES = {
     ),
     "greater": Oracle(np.greater, ALL),
     "greater_equal": Oracle(np.greater_equal, ALL),
+    "hypot": Oracle(np.hypot),
     "is_inf": Oracle(np.isinf, NUMERIC),
     "is_nan": Oracle(np.isnan, NUMERIC),
     "log": Oracle(np.log),
+    "log10": Oracle(np.log10),
     "log1p": Oracle(np.log1p),
+    "log2": Oracle(np.log2),
     "logical_and": Oracle(np.logical_and, BOOL),
     "logical_not": Oracle(np.logical_not, BOOL),
     "logical_or": Oracle(np.logical_or, BOOL),
@@ -86,6 +120,7 @@ ORACLES = {
     "mod": Oracle(np.mod, NUMERIC),
     "mul": Oracle(np.multiply, NUMERIC),
     "negate": Oracle(np.negative, (*FLOATS, *SIGNED)),
+    "nextafter": Oracle(_nextafter, WIDE_FLOATS),
     "not_equal": Oracle(np.not_equal, ALL),
     "pow": Oracle(_pow, NUMERIC),
     "relu": Oracle(lambda x: np.maximum(x, 0), NUMERIC),
@@ -93,10 +128,13 @@ ORACLES = {
     "rsqrt": Oracle(lambda x: 1 / np.sqrt(x)),
     "select": Oracle(np.where, ALL, first=DType.bool),
     "sigmoid": Oracle(_logistic),
+    "signbit": Oracle(np.signbit),
     "silu": Oracle(lambda x: x * _logistic(x)),
     "sin": Oracle(np.sin),
+    "sinh": Oracle(np.sinh),
     "sqrt": Oracle(np.sqrt),
     "sub": Oracle(np.subtract, NUMERIC),
+    "tan": Oracle(np.tan),
     "tanh": Oracle(np.tanh),
     "true_div": Oracle(np.divide),
     "trunc": Oracle(np.trunc),

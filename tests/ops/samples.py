@@ -114,6 +114,9 @@ _REDUCTIONS = {
     "reduce_mean": _axes(_mean, NUMERIC),
     "reduce_argmax": _axes(_reduction(np.argmax), ALL),
     "reduce_argmin": _axes(_reduction(np.argmin), ALL),
+    "cumprod": [
+        Sample(of_shapes((3, 5)), np.cumprod, {"axis": axis}, NUMERIC, 5) for axis in (0, -1)
+    ],
     "cumsum": [
         Sample(
             of_shapes((3, 5)),

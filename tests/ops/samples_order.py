@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from helpers import ALL, FLOATS, NUMERIC, narrow, numbers
+from helpers import ALL, FLOATS, NUMERIC, narrow, numbers, wide
 from ops.samples import Sample, of_shapes
 
 from maxmod.dtype import DType
@@ -185,6 +185,16 @@ def _number_kept(dtype: DType) -> dict[str, Any]:
     return {"out_dim": len(suppressed(*arrays))}
 
 
+def _sorted_and_values(rng: np.random.Generator, dtype: DType) -> list[Any]:
+    line = numbers(rng, dtype, (9,))
+    return [line[np.argsort(wide(line), kind="stable")], numbers(rng, dtype, (2, 5))]
+
+
+def _placed(x: Any, values: Any, right: bool) -> Any:
+    below = x <= values[..., None] if right else x < values[..., None]
+    return below.sum(axis=-1)
+
+
 SAMPLES = {
     **_scatters(),
     "argsort": [
@@ -201,6 +211,10 @@ SAMPLES = {
             dtypes=FLOATS,
             special=False,
         )
+    ],
+    "searchsorted": [
+        Sample(_sorted_and_values, _placed, {"right": right}, special=False)
+        for right in (False, True)
     ],
     "select_boxes": [Sample(_boxes, suppressed, _number_kept, FLOATS, special=False)],
 }

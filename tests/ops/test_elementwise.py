@@ -106,8 +106,9 @@ SPECIAL = [
 ]
 
 
-@pytest.mark.parametrize("dtype", [*WIDE_FLOATS, *HALVES], ids=lambda d: d.name)
-@pytest.mark.parametrize("name", [n for n, o in ORACLES.items() if DType.float32 in o.dtypes])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [case for case in _accepted() if case.values[1] in (*WIDE_FLOATS, *HALVES)]
+)
 def test_special_values(name: str, dtype: DType) -> None:
     """NaN, infinities, zeros of both signs, ties, numbers close to 0."""
     op, oracle = REGISTRY[name], ORACLES[name]
@@ -168,6 +169,22 @@ def test_integer_power_with_negative_exponent() -> None:
     base = Tensor([1, -1, -1, 2, 0, -3], dtype=DType.int32)
     result = base ** Tensor([-2, -2, -3, -1, -1, -1], dtype=DType.int32)
     assert result.to_numpy().tolist() == [1, 1, -1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", [DType.int8, DType.uint8, DType.int64, DType.uint64])
+def test_shifts_by_too_many_bits(dtype: DType) -> None:
+    bits = dtype.size_in_bits
+    counts = [0, 1, bits - 1, bits, 100, *([-1] if dtype.is_signed_integral() else [])]
+    x = [-3, 5] if dtype.is_signed_integral() else [5]
+    found = {
+        name: FUNCTIONS[name](tensor(np.array(x)[:, None], dtype), tensor(counts, dtype))
+        for name in ("bitwise_left_shift", "bitwise_right_shift")
+    }
+    left = [[a << n if 0 <= n < bits else 0 for n in counts] for a in x]
+    right = [[a >> (n if 0 <= n < bits else bits) for n in counts] for a in x]
+    wrapped = [[int(v) % 2**bits for v in row] for row in found["bitwise_left_shift"].to_numpy()]
+    assert wrapped == [[v % 2**bits for v in row] for row in left]
+    assert found["bitwise_right_shift"].to_numpy().tolist() == right
 
 
 def test_integer_division_by_zero_is_zero() -> None:
