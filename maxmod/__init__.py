@@ -27,6 +27,7 @@ from maxmod.tensor_type import BufferType, TensorType
 
 if TYPE_CHECKING:
     from maxmod import (
+        array_api,
         compat,
         driver,
         engine,
@@ -61,6 +62,7 @@ __all__ = [
     "Tensor",
     "TensorType",
     "accelerator_count",
+    "array_api",
     "compat",
     "configure",
     "custom",
@@ -83,6 +85,7 @@ __all__ = [
 # Parts that are imported when they are first named: they cost more than a few milliseconds, or are
 # not needed by most programs (PEP 562).
 _LAZY_MODULES = (
+    "array_api",
     "compat",
     "driver",
     "engine",

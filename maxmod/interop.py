@@ -185,6 +185,11 @@ def export_dlpack(data: Any, type: TensorType, **options: Any) -> Any:
         options.pop("stream", None)  # work on the host is done
         if options.get("copy") and not options.get("dl_device"):
             options["dl_device"] = (1, 0)
+        # Consumers before version 1 of DLPack cannot be told that memory must not be written.
+        if not data.flags.writeable and (options.get("max_version") or (0, 0)) < (1, 0):
+            if options.get("copy") is False:
+                raise BufferError("__dlpack__: this memory is read-only, but copy is False.")
+            data = data.copy()
     code = _CODES.get(type.dtype)
     if code is None:
         return data.__dlpack__(**options)

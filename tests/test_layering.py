@@ -70,6 +70,7 @@ LAYERS = {
     "models": 9,
     "generate": 9,
     "__init__": 10,
+    "array_api": 10,
     "driver": 10,
     "graph": 10,
     "compat": 10,

@@ -21,6 +21,8 @@ PACKAGE = Path(maxmod.__file__).parent
 GOLDEN = Path(__file__).parent / "golden" / "public_names.txt"
 FACES = (
     "maxmod",
+    "maxmod.array_api",
+    "maxmod.array_api.linalg",
     "maxmod.compat",
     "maxmod.driver",
     "maxmod.dtype",

@@ -210,3 +210,11 @@ def test_jax_and_back() -> None:
         theirs = jax.dlpack.from_dlpack(Tensor([1.0, -2.0], dtype=dtype))
         assert theirs.dtype.name == dtype.name
         assert theirs.tolist() == [1, -2]
+
+
+def test_read_only_memory_is_copied_for_consumers_that_would_write() -> None:
+    row = Tensor([1.0, 2.0], device=CPU_REF.to_device()).broadcast_to([3, 2])
+    assert row.__dlpack__() is not None
+    assert row.__dlpack__(max_version=(1, 0)) is not None
+    with pytest.raises(BufferError, match="read-only"):
+        row.__dlpack__(copy=False)
