@@ -347,12 +347,15 @@ def train(args: argparse.Namespace) -> Adder:
     return model
 
 
+def rounded(weights: torch.Tensor) -> torch.Tensor:
+    """Keeps 11 of the 24 significant bits: the rest is noise that packs badly into the wheel."""
+    bits = weights.detach().contiguous().view(torch.int32)
+    return ((bits + 0xFFF + (bits >> 13 & 1)) >> 13 << 13).view(torch.float32)
+
+
 def save(model: Adder, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"transformer.{name}": value.detach().contiguous()
-        for name, value in model.state_dict().items()
-    }
+    tensors = {f"transformer.{name}": rounded(value) for name, value in model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
     (folder / "vocab.json").write_text(json.dumps(VOCAB, indent=2) + "\n", encoding="utf-8")
