@@ -1,4 +1,4 @@
-"""GPT-2 small reads a prompt: 124 M parameters, 128 tokens, all logits, float32.
+"""GPT-2 small reads a prompt: 124 M parameters, 128 tokens, all logits.
 
 Weights are random, so nothing is downloaded; the model is declared without data (`F.lazy`) and
 gets them by `load_state_dict`. All contenders use the same weights and compute the logits of every
@@ -6,6 +6,9 @@ position. PyTorch is written with its fused functions (`linear`, `layer_norm`,
 `scaled_dot_product_attention` with `is_causal`), JAX as one `jit` with weights as [in, out]. The
 limit is the matrix products of the model alone, one after the other, through NumPy: 32 GFLOP, of
 which the vocabulary takes a third.
+
+With `--dtype bfloat16` weights and activations of maxmod and PyTorch are that; NumPy has no such
+products, and stays out. Logits are then compared within the rounding of 12 layers.
 
     python benchmarks/gpt2_prefill.py [--tokens 128] [--peers torch,torch.compile] [--smoke]
 """
@@ -23,13 +26,14 @@ import numpy as np
 import peers
 from harness import Call
 
-from maxmod import DeviceRef, DType, Tensor, TensorType
+from maxmod import DeviceRef, DType, Tensor, TensorType, default_dtype
 from maxmod import functional as F
 from maxmod.models import gpt2
 
 SMALL = gpt2.Config(vocab_size=50257, n_positions=1024, n_embd=768, n_layer=12, n_head=12)
 TINY = gpt2.Config(vocab_size=101, n_positions=32, n_embd=32, n_layer=2, n_head=2)
 WEIGHT_SCALE = 0.02  # as GPT-2 is initialised
+HALF_TOLERANCE = 0.05  # of the largest logit
 
 Weights = dict[str, np.ndarray[Any, Any]]
 
@@ -46,12 +50,12 @@ def make_weights(model: gpt2.GPT2) -> Weights:
     return weights
 
 
-def make_model(config: gpt2.Config) -> tuple[gpt2.GPT2, Weights]:
-    """Returns the model with random weights, and these."""
-    with F.lazy():
+def make_model(config: gpt2.Config, dtype: DType = DType.float32) -> tuple[gpt2.GPT2, Weights]:
+    """Returns the model with random weights, and these in float32."""
+    with F.lazy(), default_dtype(dtype):
         model = gpt2.GPT2(config)
     weights = make_weights(model)
-    model.load_state_dict(weights)
+    model.load_state_dict(weights, auto_cast=True)
     return model, weights
 
 
@@ -112,7 +116,12 @@ def numpy_call(config: gpt2.Config, w: Weights, tokens: np.ndarray[Any, Any]) ->
 
 
 def torch_call(
-    config: gpt2.Config, weights: Weights, tokens: np.ndarray[Any, Any], *, compiles: bool
+    config: gpt2.Config,
+    weights: Weights,
+    tokens: np.ndarray[Any, Any],
+    dtype: DType,
+    *,
+    compiles: bool,
 ) -> Call:
     """Returns the call of the model in PyTorch, or with torch.compile."""
     import torch
@@ -140,7 +149,8 @@ def torch_call(
             x = x + linear(nn.gelu(hidden, approximate="tanh"), name + ".mlp.c_proj")
         return nn.linear(norm(x, "ln_f"), w["wte.weight"])
 
-    tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
+    kind = getattr(torch, dtype.name)
+    tensors = {name: torch.from_numpy(array).to(kind) for name, array in weights.items()}
     prompt = torch.from_numpy(tokens)
     function = peers.torch_compiled(forward) if compiles else forward
     return lambda: function(tensors, prompt)
@@ -187,7 +197,7 @@ def jax_call(config: gpt2.Config, weights: Weights, tokens: np.ndarray[Any, Any]
 
 
 def peer_call(
-    peer: str, config: gpt2.Config, weights: Weights, tokens: np.ndarray[Any, Any]
+    peer: str, config: gpt2.Config, weights: Weights, tokens: np.ndarray[Any, Any], dtype: DType
 ) -> Call:
     """Returns the call of the model by one of `harness.PEERS`."""
     with warnings.catch_warnings():
@@ -196,7 +206,7 @@ def peer_call(
             return numpy_call(config, weights, tokens)
         if peer == "jax":
             return jax_call(config, weights, tokens)
-        return torch_call(config, weights, tokens, compiles=peer == "torch.compile")
+        return torch_call(config, weights, tokens, dtype, compiles=peer == "torch.compile")
 
 
 def products(weights: Weights, count: int) -> Call:
@@ -212,17 +222,28 @@ def products(weights: Weights, count: int) -> Call:
     return call
 
 
-def contenders(config: gpt2.Config, count: int, chosen: list[str]) -> dict[str, Call]:
+def check(name: str, result: Any, expected: np.ndarray[Any, Any]) -> None:
+    """Ends the benchmark if logits in bfloat16 are further off than its rounding explains."""
+    wide = result.cast(DType.float32).to_numpy() if isinstance(result, Tensor) else result.float()
+    error = float(np.abs(np.asarray(wide) - expected).max() / np.abs(expected).max())
+    if not error <= HALF_TOLERANCE:
+        raise SystemExit(f"{name}: differs from NumPy by {error:.3g}, more than {HALF_TOLERANCE}")
+
+
+def contenders(config: gpt2.Config, count: int, chosen: list[str], dtype: DType) -> dict[str, Call]:
     """Returns the calls by name, checked against NumPy; the limit comes first."""
-    model, weights = make_model(config)
+    model, weights = make_model(config, dtype)
     tokens = make_tokens(config, count)
     expected = numpy_call(config, weights, tokens)()
     call, kernels = maxmod_call(model, tokens)
     calls = {harness.maxmod_name(kernels): call}
     for peer in chosen:
-        calls[harness.PEERS[peer]] = peer_call(peer, config, weights, tokens)
+        if dtype is DType.float32 or peer.startswith("torch"):
+            calls[harness.PEERS[peer]] = peer_call(peer, config, weights, tokens, dtype)
     for name, made in calls.items():
-        harness.check(name, made(), expected)
+        (harness.check if dtype is DType.float32 else check)(name, made(), expected)
+    if dtype is not DType.float32:
+        return calls
     return {"limit: products in NumPy": products(weights, count)} | calls
 
 
@@ -230,6 +251,7 @@ def options() -> argparse.ArgumentParser:
     """Returns the parser of this script."""
     parser = harness.parser(__doc__)
     parser.add_argument("--tokens", type=int, default=128, help="length of the prompt")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     return parser
 
 
@@ -239,8 +261,9 @@ def main() -> None:
     harness.print_facts(facts)
     config = TINY if args.smoke else SMALL
     count = min(args.tokens, config.n_positions)
-    timings = harness.measure(contenders(config, count, args.peers), args.rounds)
-    harness.print_timings(f"GPT-2, {count} tokens", timings)
+    dtype = DType[args.dtype]
+    timings = harness.measure(contenders(config, count, args.peers, dtype), args.rounds)
+    harness.print_timings(f"GPT-2, {count} tokens, {args.dtype}", timings)
     rows = [harness.record(t, workload="gpt2", contender=c) for c, t in timings.items()]
     harness.save(args, "gpt2_prefill", facts, rows)
 

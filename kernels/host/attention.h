@@ -329,7 +329,7 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
         return;
     int64_t block = mm_query_block(batches, queries);
     const int64_t tasks = batches * ((queries + block - 1) / block);
-    const bool alone = batches * queries * keys <= 16384;
+    const bool alone = batches * queries * keys * (MM_DEPTH + MM_VALUES) <= 65536;
     mm_parallel(
         mm_attention_task, mm_buffers, mm_scalars, &block, tasks, alone ? tasks : 1,
         (size_t)mm_scratch_count(block) * sizeof(float));
