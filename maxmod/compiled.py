@@ -17,7 +17,7 @@ from maxmod import backends, config, ir, log, plan_cache, tree
 from maxmod.backends.base import Kernel
 from maxmod.buffer import Buffer
 from maxmod.compiler.dump import dump_text
-from maxmod.compiler.explain import explain, explain_steps
+from maxmod.compiler.explain import Explanation
 from maxmod.compiler.memory import MemoryPlan, plan_memory
 from maxmod.compiler.steps import RunKernel, Schedule
 from maxmod.device import DeviceRef
@@ -202,10 +202,11 @@ class CompiledModel:
     def _show(self, graph: ir.Graph, plan: Schedule) -> None:
         """Logs and writes what was planned, as far as it is asked for."""
         if self._dialect and (config.current().dump or log.wants(log.GRAPHS)):
-            dump_text(self.__name__, "explain", explain(graph, plan))
-            log.show(log.GRAPHS, "%s\n%s", self.__name__, explain_steps(graph, plan))
-            for source in plan.kernels:
-                log.show(log.SOURCES, "kernel %s\n%s", source.name, source.code)
+            explanation = Explanation(graph, plan)
+            dump_text(self.__name__, "explain", str(explanation))
+            log.show(log.GRAPHS, "%s\n%s", self.__name__, explanation.steps())
+            for number in range(len(plan.kernels)):
+                log.show(log.SOURCES, "%s", explanation.kernel(number))
 
     @property
     def graph(self) -> ir.Graph:
@@ -354,9 +355,23 @@ class CompiledModel:
         sizes = rebound_sizes(self.staged.graph, dims)
         return plan_memory(self._schedule, sizes, nbytes)
 
-    def explain(self) -> str:
-        """Returns what was compiled, as text: the graph, the kernels and why they were formed."""
-        return explain(*self._plan())
+    def explain(self, **dims: int) -> str:
+        """Returns what was compiled, as text: summary, graph, steps, memory plan and kernels.
+
+        Each step tells how many bytes it reads and writes and how much it computes; each kernel why
+        its ops were put together, or kept out of it.
+
+        Args:
+            **dims: The value of each symbolic size, for numbers in place of expressions.
+        """
+        return str(self.explanation(**dims))
+
+    def explanation(self, **dims: int) -> Explanation:
+        """Returns the parts of `explain`, to be shown one by one."""
+        names = set(ir.symbols(self.staged.graph))
+        memory = self.memory_plan(**dims) if names <= dims.keys() else None
+        sizes = rebound_sizes(self.staged.graph, dims) if memory is not None else dims
+        return Explanation(*self._plan(), sizes, memory)
 
     def __repr__(self) -> str:
         ins = ", ".join(type.short() for type in self.in_layouts)

@@ -256,7 +256,7 @@ def format_graph(graph: Graph, note: Callable[[Node], str] | None = None) -> str
         note: Gives the remark at the end of a node's line; the user's line by default.
     """
     names = value_names(graph)
-    note = note or (lambda n: f"{n.source.file}:{n.source.line}" if n.source else "")
+    note = note or place
 
     def typed(value: Value) -> str:
         return f"{names[value]}: {value.type.short()}"
@@ -265,12 +265,7 @@ def format_graph(graph: Graph, note: Callable[[Node], str] | None = None) -> str
     lines += [f"  weight {typed(value)}" for value in graph.weights.values()]
     lines += [f"  constant {typed(value)}" for value in graph.constants]
     for n in graph.nodes:
-        left = ", ".join(typed(value) for value in n.outputs)
-        operands = [names[value] for value in n.inputs]
-        attrs = [f"{key}={format_attr(value)}" for key, value in n.attrs]
-        text = f"  {left} = {n.op.name} {' '.join(operands + attrs)}".rstrip()
-        remark = note(n)
-        lines.append(f"{text:<72}  # {remark}" if remark else text)
+        lines.append(format_node(n, names, note(n)))
         for _, value in n.attrs:
             if isinstance(value, Graph):
                 lines += [f"    {line}" for line in format_graph(value, note).splitlines()]
@@ -278,6 +273,26 @@ def format_graph(graph: Graph, note: Callable[[Node], str] | None = None) -> str
         lines.append(f"  store {names[graph.inputs[position]]} = {names[value]}")
     lines.append(f"  return {', '.join(names[value] for value in graph.outputs)}")
     return "\n".join(lines)
+
+
+def format_node(n: Node, names: Mapping[Value, str], remark: str = "") -> str:
+    """Returns the line of a node.
+
+    Args:
+        n: The node.
+        names: The printed name of every value.
+        remark: Stands at the end of the line.
+    """
+    left = ", ".join(f"{names[value]}: {value.type.short()}" for value in n.outputs)
+    operands = [names[value] for value in n.inputs]
+    attrs = [f"{key}={format_attr(value)}" for key, value in n.attrs]
+    text = f"  {left} = {n.op.name} {' '.join(operands + attrs)}".rstrip()
+    return f"{text:<72}  # {remark}" if remark else text
+
+
+def place(n: Node) -> str:
+    """Returns the user's line of a node, `model.py:41`; empty if it is not known."""
+    return f"{n.source.file}:{n.source.line}" if n.source else ""
 
 
 def format_attr(value: Any) -> str:

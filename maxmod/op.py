@@ -186,16 +186,20 @@ def op(
 
 
 def _public(record: Op, fn: Callable[..., Any], signature: inspect.Signature) -> Any:
-    count = len(record.tensor_names)
-    plain = not record.attr_defaults and not record.variadic
+    count = -1 if record.variadic else len(record.tensor_names)
+    defaults = record.attr_defaults
+    needed = frozenset(name for name, value in defaults.items() if value is REQUIRED)
 
     def public(*args: Any, **kwargs: Any) -> Any:
-        if plain and not kwargs and len(args) == count:
-            return bind(record, args, {})
+        if len(args) == count:  # the common case, where the general way is ten times as slow
+            if not kwargs and not needed:
+                return bind(record, args, defaults.copy())
+            if kwargs.keys() <= defaults.keys() and kwargs.keys() >= needed:
+                return bind(record, args, {**defaults, **kwargs})
         bound = signature.bind(*args, **kwargs).arguments
         tensors = [bound.pop(name) for name in record.tensor_names]
         operands = tuple(tensors[0]) if record.variadic else tuple(tensors)
-        return bind(record, operands, {**record.attr_defaults, **bound})
+        return bind(record, operands, {**defaults, **bound})
 
     public.__name__ = public.__qualname__ = fn.__name__
     public.__doc__ = fn.__doc__

@@ -7,6 +7,7 @@ the graph; any other tensor from outside becomes a constant with the value that 
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -238,11 +239,19 @@ def _user_source() -> ir.Source | None:
     """Finds the innermost frame that belongs to user code or to a model file."""
     frame: Any = sys._getframe(2)
     while frame is not None:
-        file = frame.f_code.co_filename
-        if not file.startswith(_PACKAGE) or file.startswith(_SHOWN):
-            return ir.Source(os.path.basename(file), frame.f_lineno, frame.f_code.co_qualname)
+        code = frame.f_code
+        name = _shown_name(code.co_filename)
+        if name:
+            return ir.Source(name, frame.f_lineno, code.co_qualname)
         frame = frame.f_back
     return None
+
+
+@functools.cache
+def _shown_name(file: str) -> str:
+    """Returns the short name of a file of user code or of a model; empty for our own files."""
+    is_ours = file.startswith(_PACKAGE) and not file.startswith(_SHOWN)
+    return "" if is_ours else os.path.basename(file)
 
 
 def _add_source(error: MaxmodError, source: ir.Source | None) -> None:

@@ -25,7 +25,9 @@ CHAT = FOLDER.parents[1] / "llama" / "chat"
 CHATS = json.loads((CHAT / "golden.json").read_text("utf-8"))["chats"]
 ROOT = Path(maxmod.__file__).parents[1]
 TIMING = re.compile(
-    r"maxmod: load \d+\.\d{3} s, (compile \d+\.\d{3} s|eager), (\d+) tokens? in \d+\.\d{3} s "
+    r"maxmod: load \d+\.\d{3} s, "
+    r"(compile \d+\.\d{3} s \(\d+ kernels, (?:cached|\d+ built)\)|eager), "
+    r"(\d+) tokens? in \d+\.\d{3} s "
     r"\(\d+ tokens/s\), (cpu|gpu):0 float32\n"
 )
 
@@ -331,3 +333,48 @@ def test_cache(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         assert _main(capsys, "cache", "path")[1].startswith(str(tmp_path))
         assert "kernels removed from" in _main(capsys, "cache", "clear")[1]
         assert "kernels  0\n" in _main(capsys, "cache", "info")[1]
+
+
+def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a newcomer reads: a summary, steps with bytes, kernels with reasons, memory."""
+    code, out, err = _main(capsys, "explain", "--device", "cpu", "--length", "32")
+    assert (code, err) == (0, "")
+    head, *sections = out.split("\n== ")
+    assert head.startswith("decode(int64[1,1], 6 x float32[1,4,length,16]")
+    assert "launches of" in head and "with length=32" in head and "compiled in" in head
+    titles = [section.split()[0] for section in sections]
+    assert titles[0] == "steps" and titles[-1] == "memory"
+    assert "more, for other weights ..." in sections[0]
+    assert "gpt2.py:" in sections[0]
+    assert any("a row is read once" in section for section in sections)
+    assert "peak" in sections[-1] and "maxmod explain --source N" in sections[-1]
+    assert "#pragma omp" not in out
+
+
+def test_explain_other_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = _main(capsys, "explain", "--device", "cpu", "--source", "1")
+    assert code == 0
+    assert out.startswith("== kernel 1 ") and "#pragma omp" in out
+    code, _, err = _main(capsys, "explain", "--device", "cpu", "--source", "99")
+    assert (code, "there is no kernel 99: expected 0 to" in err) == (1, True)
+    code, out, _ = _main(capsys, "explain", "--device", "cpu", "--step", "prefill", "--seq", "9")
+    assert "with batch=1, seq=9, length=64" in out
+    code, out, _ = _main(capsys, "explain", "--device", "cpu", "--step", "forward", "--all")
+    assert "== graph" in out and "== summary" in out and "#pragma omp" in out
+    code, out, err = _main(capsys, "explain", "--batch", "0")
+    assert (code, err) == (1, "maxmod: error: explain: --batch: expected 1 or more.\n")
+
+
+def test_bench(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("bench", "--device", "cpu", "--rounds", "1", "--new-tokens", "3")
+    code, out, err = _main(capsys, *arguments)
+    assert (code, err) == (0, "")
+    for words in ("load", "compile", "first token", "tokens/s", "GB/s", "kernels, "):
+        assert words in out
+    code, out, _ = _main(capsys, *arguments, "--batch", "2", "--json")
+    found = json.loads(out)
+    assert found["batch"] == 2
+    assert found["new_tokens_per_s"] > 0
+    assert found["bytes_per_step"] > 4 * 64 * 64  # at least a weight
+    code, _, err = _main(capsys, *arguments, "--prompt-tokens", "99")
+    assert (code, "at most 16 tokens together" in err) == (1, True)

@@ -77,6 +77,14 @@ def _run(options: argparse.Namespace) -> int:
         from maxmod.cli import cache
 
         return cache.run(options)
+    if options.command == "explain":
+        from maxmod.cli import explain
+
+        return explain.run(options)
+    if options.command == "bench":
+        from maxmod.cli import bench
+
+        return bench.run(options)
     from maxmod.cli import doctor
 
     return doctor.run(options)
@@ -117,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_embed(commands)
     _add_classify(commands)
     _add_run(commands)
+    _add_explain(commands)
+    _add_bench(commands)
     inspect = commands.add_parser("inspect", help="show what is in a file or folder of weights")
     inspect.add_argument("path", metavar="PATH", help="a model folder or .safetensors file")
     inspect.add_argument("--all", action="store_true", help="list the tensors of each layer")
@@ -203,8 +213,55 @@ def _add_classify(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     _add_debug(classify)
 
 
+def _add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="show what a model is compiled to",
+        description="Compiles a step of a language model and shows what came out: the steps of a "
+        "call with their bytes, the kernels and why they were formed, the memory plan.",
+    )
+    add = explain.add_argument
+    add("--model", metavar="FOLDER", help="a Hugging Face folder (default: a model that adds)")
+    add(
+        "--step",
+        choices=["decode", "prefill", "forward"],
+        default="decode",
+        help="one new token, a prompt, or a forward without a cache (default: decode)",
+    )
+    add("--batch", metavar="N", type=int, default=1, help="sequences (default: 1)")
+    add("--seq", metavar="N", type=int, default=16, help="tokens of the prompt (default: 16)")
+    add("--length", metavar="N", type=int, default=64, help="rows of the cache (default: 64)")
+    add("--source", metavar="N", type=int, help="show the text of kernel N, and nothing else")
+    add("--graph", action="store_true", help="show the graph too")
+    add("--all", action="store_true", help="show everything, sources too")
+    _add_place(explain)
+    _add_debug(explain)
+
+
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="measure how fast a model runs here",
+        description="Times loading, compiling, the first token and the following ones, with random "
+        "tokens; the best of some rounds.",
+    )
+    add = bench.add_argument
+    add("--model", metavar="FOLDER", help="a Hugging Face folder (default: a model that adds)")
+    add("--prompt-tokens", metavar="N", type=int, default=8, help="default: 8")
+    add("--new-tokens", metavar="N", type=int, default=8, help="default: 8")
+    add("--batch", metavar="N", type=int, default=1, help="sequences (default: 1)")
+    add("--rounds", metavar="N", type=int, default=3, help="default: 3")
+    add("--json", action="store_true", help="print the numbers as JSON")
+    _add_place(bench)
+    _add_debug(bench)
+
+
 def _add_placement(parser: argparse.ArgumentParser) -> None:
+    _add_place(parser)
+    parser.add_argument("--eager", action="store_true", help="run the model op by op")
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--device", choices=["cpu", "gpu"], help="default: gpu if there is one")
     add("--dtype", choices=["float32", "bfloat16", "float16"], help="default: as stored")
-    add("--eager", action="store_true", help="run the model op by op, without compiling it")

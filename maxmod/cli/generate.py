@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 
 from maxmod.chat import open_chat_template
-from maxmod.cli.options import chosen_device, chosen_dtype
+from maxmod.cli.options import chosen_device, chosen_dtype, kernels_text
 from maxmod.errors import ArgumentError
 from maxmod.generate import generate
 from maxmod.models import LanguageModel, adder_folder, load_model
@@ -44,16 +44,16 @@ def run(options: argparse.Namespace) -> int:
         eager=options.eager,
     )
     loaded = time.perf_counter()
-    if not options.eager:
-        _ = model.step(seq=len(prompt)), model.step()
+    lengths = () if options.eager else dict.fromkeys((len(prompt), 1))
+    steps = [model.step(seq=length) for length in lengths]
     compiled = time.perf_counter()
     count = _stream(tokens, None if options.token_ids else TextStream(model.tokenizer), stops)
     time_s = time.perf_counter() - compiled
     rate = f"{count / time_s:.0f}" if time_s > 0 else "?"
     tokens_text = "1 token" if count == 1 else f"{count} tokens"
-    compile_text = "eager" if options.eager else f"compile {compiled - loaded:.3f} s"
+    how = f"compile {compiled - loaded:.3f} s ({kernels_text(steps)})" if steps else "eager"
     print(
-        f"maxmod: load {loaded - start:.3f} s, {compile_text}, {tokens_text} in {time_s:.3f} s "
+        f"maxmod: load {loaded - start:.3f} s, {how}, {tokens_text} in {time_s:.3f} s "
         f"({rate} tokens/s), {model.device} {model.dtype.name}",
         file=sys.stderr,
     )

@@ -36,14 +36,14 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         return (
-            f"weights {_mib(self.weight_nbytes)}, arena {_mib(self.arena_nbytes)} for "
-            f"{len(self.offsets)} intermediates, outputs {_mib(self.output_nbytes)}, peak "
-            f"{_mib(self.peak_nbytes)}"
+            f"weights {_size(self.weight_nbytes)}, arena {_size(self.arena_nbytes)} for "
+            f"{len(self.offsets)} intermediates, outputs {_size(self.output_nbytes)}, peak "
+            f"{_size(self.peak_nbytes)}"
         )
 
 
-def _mib(nbytes: int) -> str:
-    return f"{nbytes / 2**20:.2f} MiB"
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 2**20:.2f} MiB" if nbytes >= 2**17 else f"{nbytes / 2**10:.2f} KiB"
 
 
 def is_planned(step: RunOp | RunKernel) -> bool:

@@ -33,7 +33,7 @@ def _attentions(fn: Callable[..., Any], *types: TensorType) -> int:
 
 def _is_one_kernel(model: CompiledModel) -> bool:
     return [kernel.name for kernel in model.kernels] == ["attention"] and (
-        "call" not in model.explain().split("== steps")[1].split("== kernel")[0]
+        "call" not in model.explain().split("== steps")[1].split("== memory")[0]
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from models.folders import ASSETS, GPT2, LLAMA
 
 from maxmod import CPU, Device, DType, Tensor
-from maxmod.compiler.schedule import RunKernel, RunOp
+from maxmod.compiler.steps import RunKernel, RunOp
 from maxmod.kv_cache import KVCache
 from maxmod.models import LanguageModel, load_model
 

@@ -44,7 +44,8 @@ def fold_constants(graph: ir.Graph, run: ir.Run, *, keep_formulas: bool = False)
             kept.append(node)
             continue
         _evaluate(node, sources, data, run)
-    folded = {value for node in graph.nodes if node not in kept for value in node.outputs}
+    left = set(kept)
+    folded = {value for node in graph.nodes if node not in left for value in node.outputs}
     constants = {
         value: array for value, array in data.items() if value in graph.constants or value in folded
     }

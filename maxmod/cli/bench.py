@@ -1,0 +1,78 @@
+"""`maxmod bench`: how fast a model reads a prompt and writes tokens on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+
+import numpy as np
+
+from maxmod.cli.options import chosen_device, chosen_dtype, kernels_text
+from maxmod.errors import ArgumentError
+from maxmod.generate import generate_batch
+from maxmod.models import adder_folder, load_model
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
+    start = time.perf_counter()
+    model = load_model(
+        options.model or adder_folder(),
+        device=chosen_device(options.device),
+        dtype=chosen_dtype(options.dtype),
+    )
+    load_s = time.perf_counter() - start
+    count, new = options.prompt_tokens, options.new_tokens
+    if min(count, options.batch) < 1 or new < 2 or count + new > model.max_positions:
+        raise ArgumentError(
+            f"bench: expected a batch and a prompt of 1 or more, 2 or more new tokens, and at most "
+            f"{model.max_positions} tokens together, got {options.batch}, {count} and {new}."
+        )
+    start = time.perf_counter()
+    steps = [model.step(batch=options.batch, seq=seq) for seq in dict.fromkeys((count, 1))]
+    compile_s = time.perf_counter() - start
+    rng = np.random.default_rng(0)
+    prompts = rng.integers(0, model.vocab_size, (options.batch, count)).tolist()
+    first_s, token_s = [], []
+    for _ in range(options.rounds + 1):  # the first round binds programs and does not count
+        times = [time.perf_counter()]
+        for _ in generate_batch(model, prompts, max_new_tokens=new, stop=()):
+            times.append(time.perf_counter())
+        first_s.append(times[1] - times[0])
+        token_s.append(np.median([b - a for a, b in itertools.pairwise(times[1:])]))
+    prefill_s, decode_s = min(first_s[1:]), float(min(token_s[1:]))
+    reads = int(steps[-1].explanation(batch=options.batch, length=count + new).reads())
+    found = {
+        "model": str(model.folder),
+        "device": str(model.device),
+        "dtype": model.dtype.name,
+        "batch": options.batch,
+        "load_s": load_s,
+        "compile_s": compile_s,
+        "kernels": kernels_text(steps),
+        "first_call_s": first_s[0],
+        "prompt_tokens": count,
+        "first_token_s": prefill_s,
+        "prompt_tokens_per_s": options.batch * count / prefill_s,
+        "new_tokens": new,
+        "new_tokens_per_s": options.batch / decode_s,
+        "bytes_per_step": reads,
+        "read_gb_s": reads / decode_s / 1e9,
+    }
+    print(json.dumps(found) if options.json else _text(found))
+    return 0
+
+
+def _text(found: dict[str, object]) -> str:
+    return (
+        "{model}, {dtype} on {device}, batch {batch}\n"
+        "load          {load_s:9.3f} s\n"
+        "compile       {compile_s:9.3f} s     {kernels}\n"
+        "first call    {first_call_s:9.3f} s     with what is bound and allocated once\n"
+        "first token   {first_token_s:9.3f} s     {prompt_tokens} tokens read, "
+        "{prompt_tokens_per_s:.0f} tokens/s\n"
+        "then          {new_tokens_per_s:9.1f} tokens/s, median of {new_tokens}; a step reads "
+        "{megabytes:.1f} MB, {read_gb_s:.1f} GB/s"
+    ).format(**found, megabytes=float(str(found["bytes_per_step"])) / 1e6)

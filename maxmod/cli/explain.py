@@ -1,0 +1,67 @@
+"""`maxmod explain`: what a model is compiled to, in words, numbers and C."""
+
+from __future__ import annotations
+
+import argparse
+
+from maxmod.cli.options import chosen_device, chosen_dtype, kernels_text
+from maxmod.compiled import CompiledModel
+from maxmod.errors import ArgumentError
+from maxmod.models import LanguageModel, adder_folder, load_model
+
+_HINT = """\
+maxmod explain --source N shows the text of kernel N, --graph the whole graph, --all everything"""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
+    for name in ("batch", "seq", "length"):
+        if getattr(options, name) < 1:
+            raise ArgumentError(f"explain: --{name}: expected 1 or more.")
+    model = load_model(
+        options.model or adder_folder(),
+        device=chosen_device(options.device),
+        dtype=chosen_dtype(options.dtype),
+    )
+    compiled = _compiled(model, options)
+    sizes = {"batch": options.batch, "seq": options.seq}
+    sizes["length"] = max(options.length, options.seq)
+    found = compiled.explanation(**sizes)
+    if options.source is not None:
+        count = len(found.plan.kernels)
+        if not 0 <= options.source < count:
+            raise ArgumentError(
+                f"explain: --source: there is no kernel {options.source}: expected 0 to "
+                f"{count - 1}."
+                if count
+                else "explain: --source: there are no kernels: ops run one by one."
+            )
+        print(found.kernel(options.source))
+        return 0
+    print(found.summary())
+    print(_compiling(model, compiled))
+    if options.all:
+        print(f"\n{found}")
+        return 0
+    if options.graph:
+        print(f"\n== graph\n{found.graph}")
+    print(f"\n== steps\n{found.steps(fold=True)}")
+    for number in range(len(found.plan.kernels)):
+        print(f"\n{found.kernel(number, source=False)}")
+    print(f"\n== memory\n{found.memory_text()}\n\n{_HINT}")
+    return 0
+
+
+def _compiled(model: LanguageModel, options: argparse.Namespace) -> CompiledModel:
+    if options.step == "forward":
+        return model.module.compile(model.tokens_type)
+    return model.step(batch=options.batch, seq=1 if options.step == "decode" else options.seq)
+
+
+def _compiling(model: LanguageModel, compiled: CompiledModel) -> str:
+    """How long compiling took, and where kernels came from."""
+    stages = ", ".join(f"{stage} {time_s:.3f}" for stage, time_s in compiled.stats.times_s.items())
+    return (
+        f"compiled in {compiled.stats.compile_s:.3f} s for {model.device} {model.dtype.name} "
+        f"({kernels_text([compiled])}): {stages}"
+    )
