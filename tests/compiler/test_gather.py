@@ -14,7 +14,7 @@ import maxmod
 from maxmod import DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.compiled import CompiledModel
-from maxmod.compiler.schedule import RunKernel
+from maxmod.compiler.steps import RunKernel
 from maxmod.device import CPU_REF
 from maxmod.op import Kind
 

@@ -15,7 +15,7 @@ from helpers import assert_close, tensor, values, wide
 from maxmod import CPU, DType
 from maxmod import functional as F
 from maxmod.compiled import compile_function
-from maxmod.compiler.schedule import RunKernel
+from maxmod.compiler.steps import RunKernel
 from maxmod.device import CPU_REF
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Kind
