@@ -367,10 +367,13 @@ class CompiledModel:
         return str(self.explanation(**dims))
 
     def explanation(self, **dims: int) -> Explanation:
-        """Returns the parts of `explain`, to be shown one by one."""
-        names = set(ir.symbols(self.staged.graph))
-        memory = self.memory_plan(**dims) if names <= dims.keys() else None
-        sizes = rebound_sizes(self.staged.graph, dims) if memory is not None else dims
+        """Returns the parts of `explain`, to be shown one by one; other names have no effect."""
+        names = ir.symbols(self.staged.graph)
+        sizes = {name: dims[name] for name in names if name in dims}
+        memory = None
+        if len(sizes) == len(names):
+            memory = self.memory_plan(**sizes)
+            sizes = rebound_sizes(self.staged.graph, sizes)
         return Explanation(*self._plan(), sizes, memory)
 
     def __repr__(self) -> str:

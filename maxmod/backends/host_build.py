@@ -108,7 +108,8 @@ def build_libraries(compiler: Any, sources: Mapping[str, KernelSource]) -> dict[
         CompileError: For the first kernel that the compiler refuses, after all were tried.
     """
     results: dict[str, bytes | Exception] = {}
-    todo = iter(sources.items())
+    # Long ones first, so that no processor works on one at the end while the others wait.
+    todo = iter(sorted(sources.items(), key=lambda item: -len(item[1].code)))
     lock = threading.Lock()
 
     def work(folder: str) -> None:

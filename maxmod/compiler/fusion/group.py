@@ -57,8 +57,29 @@ class FusionGroup:
 
     @property
     def ordered(self) -> list[ir.Node]:
-        """The nodes in execution order."""
+        """The nodes in execution order.
+
+        Those of attention stand in an order that follows from what they compute alone: a mask that
+        is made once stands before the queries of some layers and after those of others, and all of
+        them shall share a kernel.
+        """
+        if isinstance(self.template, Attention):
+            return self._operands_first()
         return sorted(self.nodes, key=self.nodes.__getitem__)
+
+    def _operands_first(self) -> list[ir.Node]:
+        producer = {value: node for node in self.nodes for value in node.outputs}
+        found: dict[ir.Node, None] = {}
+        pending = [producer[value] for value in reversed(self.outputs)]
+        while pending:
+            node = pending[-1]
+            missing = [producer[v] for v in node.inputs if v in producer]
+            missing = [operand for operand in missing if operand not in found]
+            if missing:
+                pending += reversed(missing)
+            else:
+                found[pending.pop()] = None
+        return list(found)
 
     @property
     def inputs(self) -> list[ir.Value]:
