@@ -27,7 +27,7 @@ from maxmod.backends.host_library import (
 from maxmod.errors import CompileError
 from maxmod.kernel import Dialect, KernelSource
 
-PROBE_VERSION = 2  # raise it when the flags that are tried change
+PROBE_VERSION = 3  # raise it when the flags that are tried change
 _BUILD = "maxmod.backends.host_build"  # imports subprocess; needed only where something is missing
 
 
