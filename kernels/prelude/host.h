@@ -808,11 +808,15 @@ MM_INLINE void mm_parallel(
 }
 
 // The portion for items of so many elements: all of them where threads would cost more than they
-// save, else enough to be worth the handing out.
+// save, else several for each thread, but not so small that streams of memory break up.
 MM_INLINE int64_t mm_portion(int64_t count, int64_t elements)
 {
-    const int64_t step = 16384 / (elements > 0 ? elements : 1);
-    return count * elements <= 32768 ? count : step > 1 ? step : 1;
+    const int64_t all = count * elements;
+    if (all <= 32768)
+        return count;
+    int64_t wanted = all / (8 * mm_threads->count());
+    wanted = wanted > 65536 ? 65536 : wanted < 4096 ? 4096 : wanted;
+    return elements < wanted ? wanted / elements : 1;
 }
 
 // ---- random numbers ----------------------------------------------------------------------------
