@@ -20,7 +20,17 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.permute([0, 2, 1, 3]).reshape([batch, seq, heads * dim])
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+def soft_cap(x: Tensor, cap: float | None) -> Tensor:
+    """cap * tanh(x / cap), which lies between -cap and cap; x itself if cap is None.
+
+    Source: Gemma 2, arXiv 2408.00118.
+    """
+    return x if cap is None else F.tanh(x / cap) * cap
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, cap: float | None = None
+) -> Tensor:
     """softmax(scale * q @ k.T) @ v for each head, where the mask is true.
 
     Args:
@@ -30,6 +40,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
         mask: bool, broadcast to [batch, 1, seq, length]; each row has at least one true element.
             None is true everywhere.
         scale: Factor of the products.
+        cap: Bound of the scaled products; see `soft_cap`.
 
     Returns:
         The shape and dtype of q.
@@ -45,7 +56,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
         q = q.reshape([batch, groups, heads // groups, seq, dim])
         k, v = F.unsqueeze(k, 2), F.unsqueeze(v, 2)
         mask = None if mask is None else F.unsqueeze(mask, -3)
-    scores = q @ k.T * scale
+    scores = soft_cap(q @ k.T * scale, cap)
     if mask is not None:
         scores = F.where(mask, scores, -math.inf)
     return (F.softmax(scores) @ v).reshape([batch, heads, seq, dim])

@@ -15,7 +15,7 @@ from maxmod.device import DeviceLike, DeviceRef
 from maxmod.dtype import DType
 from maxmod.eager import lazy
 from maxmod.errors import ModelError, WeightsError, did_you_mean
-from maxmod.models import bert, gpt2, llama, vit
+from maxmod.models import bert, gemma, gpt2, llama, vit
 from maxmod.models.config import from_table, read_json
 from maxmod.models.encoder import TextEncoder, read_pooling
 from maxmod.models.language import LanguageModel
@@ -55,6 +55,10 @@ ARCHITECTURES = {
     **{
         name: Architecture(llama.Config, llama.Llama, llama.adapt_weights, defaults)
         for name, defaults in llama.DEFAULTS.items()
+    },
+    **{
+        name: Architecture(gemma.Config, gemma.Gemma, gemma.adapt_weights, defaults)
+        for name, defaults in gemma.DEFAULTS.items()
     },
 }
 ENCODERS = {"bert": Architecture(bert.Config, bert.Bert, bert.adapt_weights)}

@@ -1,4 +1,4 @@
-"""Write the golden folders of the Llama family under ``tests/assets/llama``.
+"""Write the golden folders of Llama and its relatives under ``tests/assets/llama``.
 
 Run by hand, once, with ``torch``, ``transformers``, ``tokenizers`` and
 ``numpy`` installed; the tests only read what it wrote:
@@ -244,6 +244,23 @@ def write_chat(seed: int) -> None:
     (folder / "golden.json").write_text(json.dumps(golden, indent=1) + "\n", "utf-8")
 
 
+def write_gemma() -> None:
+    tiny = {"head_dim": 8, "tie_word_embeddings": True, "num_hidden_layers": 3}
+    write_model("gemma", random_model(make_config("gemma", **tiny), 30), 209)
+    # Caps and windows so small that they matter.
+    tiny |= {"sliding_window": 5, "query_pre_attn_scalar": 6}
+    caps = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
+    write_model("gemma2", random_model(make_config("gemma2", **tiny, **caps), 31), 210)
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    scaled = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
+    local = {"rope_type": "default", "rope_theta": 20.0}
+    parameters = {"full_attention": scaled, "sliding_attention": local}
+    config = make_config("gemma3_text", **tiny, layer_types=kinds, rope_parameters=parameters)
+    folder = write_model("gemma3", random_model(config, 32), 211)
+    scaling = {"rope_type": "linear", "factor": 4.0}
+    in_old_form(folder, rope_theta=500.0, rope_local_base_freq=20.0, rope_scaling=scaling)
+
+
 def write_sampling(seed: int) -> None:
     """What the processors of transformers, in its order, make of some logits."""
     generator = torch.Generator().manual_seed(seed)
@@ -319,6 +336,7 @@ def main() -> None:
     write_model("qwen2", random_model(config, 26), 207)
     config = make_config("qwen3", head_dim=12, num_key_value_heads=1)
     write_model("qwen3", random_model(config, 27), 208)
+    write_gemma()
     write_chat(28)
     write_sampling(29)
 

@@ -1,7 +1,9 @@
-"""The Llama family against logits that transformers computed, and what its config.json may say."""
+"""Llama and its relatives against logits that transformers computed; what config.json may say."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ from models.folders import ASSETS, LLAMA, copy, golden
 
 from maxmod import CPU, Device, DType, Tensor
 from maxmod.errors import ModelError
-from maxmod.models import load_model
+from maxmod.models import gemma, load_model
+from maxmod.models.config import from_table
 from maxmod.models.rotary import Turns, rope_frequencies
 from maxmod.weights import merge, open_checkpoint, save_state
 
@@ -18,6 +21,9 @@ FOLDER = ASSETS / "llama"
 RELATIVE = 1e-4  # of the largest logit, in float32
 KINDS = {
     "chat",
+    "gemma",
+    "gemma2",
+    "gemma3",
     "linear_scaling",
     "llama2",
     "llama31_old_config",
@@ -125,6 +131,44 @@ def test_layer_types_decide_about_windows(tmp_path: Path) -> None:
     assert load_model(folder, device=CPU()).config.windows() == [None, None]
 
 
+# ---- Gemma ---------------------------------------------------------------------------------------
+
+
+def test_gemma3_in_the_newer_form(tmp_path: Path) -> None:
+    """Rotations for each kind of layer."""
+    parameters = {
+        "full_attention": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+    }
+    changes = {"rope_theta": ..., "rope_local_base_freq": ..., "rope_scaling": ...}
+    changes["rope_parameters"] = parameters
+    new = load_model(copy(FOLDER / "gemma3", tmp_path / "new", **changes), device=CPU())
+    old = load_model(FOLDER / "gemma3", device=CPU())
+    for kind, frequencies in old.config.frequencies().items():
+        np.testing.assert_array_equal(new.config.frequencies()[kind], frequencies)
+    np.testing.assert_array_equal(
+        old.config.frequencies()["full_attention"], 500.0 ** (-np.arange(0, 8, 2) / 8) / 4
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "full"), [("gemma", range(7)), ("gemma2", [1, 3, 5]), ("gemma3", [5])]
+)
+def test_which_layers_of_gemma_see_everything(name: str, full: Iterable[int]) -> None:
+    table = json.loads((FOLDER / name / "config.json").read_text("utf-8"))
+    table |= {"num_hidden_layers": 7, "layer_types": None}
+    fields = gemma.DEFAULTS[table["model_type"]] | table
+    kinds = from_table(gemma.Config, fields, "config.json").kinds()
+    assert [n for n, kind in enumerate(kinds) if kind == "full_attention"] == list(full)
+
+
+def test_gemma2_bounds_its_logits() -> None:
+    tokens, expected = golden(FOLDER / "gemma2")[2]
+    assert 2.5 < np.abs(expected).max() <= 3.0
+    model = load_model(FOLDER / "gemma2", device=CPU(), dtype=DType.float32)
+    assert np.abs(model.next_logits(tokens)).max() <= 3.0
+
+
 # ---- rotary embeddings ---------------------------------------------------------------------------
 
 
@@ -190,6 +234,17 @@ def test_llama3_scaling_keeps_fast_turns_and_slows_slow_ones() -> None:
         ("qwen2", {"layer_types": ["full_attention"]}, "layer_types: expected 2 times one of"),
         ("qwen2", {"layer_types": ["full_attention", "chunked"]}, "one of full_attention, slid"),
         ("qwen2", {"layer_types": [1, []]}, "layer_types: expected 2 times"),
+        (
+            "gemma",
+            {"hidden_act": "silu"},
+            "hidden_activation: expected 'gelu_pytorch_tanh', got 'si",
+        ),
+        ("gemma", {"num_key_value_heads": 3}, "num_attention_heads=4 is no multiple of"),
+        ("gemma2", {"attn_logit_softcapping": -1.0}, "sizes must be above 0"),
+        ("gemma2", {"use_bidirectional_attention": True}, "expected false, got true"),
+        ("gemma3", {"layer_types": ["full_attention"]}, "layer_types: expected 3 times one of"),
+        ("gemma3", {"rope_parameters": {"full_attention": 2}}, "full_attention: expected an obje"),
+        ("gemma3", {"rope_scaling": {"rope_type": "yarn"}}, "unknown rope_type: expected one of"),
     ],
 )
 def test_refused_configurations(tmp_path: Path, name: str, changes: dict, message: str) -> None:
