@@ -9,12 +9,27 @@ import numpy as np
 
 from maxmod.errors import ArgumentError
 from maxmod.kv_cache import KVCache
-from maxmod.models.language import LanguageModel
 
 Array = np.ndarray[Any, Any]
 
 # The cache has a multiple of so many rows, so that similar lengths run the same program.
 ROWS = 64
+
+
+class Decodable(Protocol):
+    """What decoders need of a model; a `LanguageModel` has it."""
+
+    def empty_cache(self, padding: Sequence[int], length: int) -> KVCache:
+        """Returns a cache; see `KVCache.empty`."""
+        ...
+
+    def next_logits(self, tokens: Any, *, eager: bool = False) -> Array:
+        """Returns the logits after each of some sequences of equal length."""
+        ...
+
+    def next_logits_cached(self, tokens: Array, cache: KVCache, *, eager: bool = False) -> Array:
+        """Puts tokens into a cache; returns the logits after the last one of each sequence."""
+        ...
 
 
 class Decoder(Protocol):
@@ -44,7 +59,7 @@ class RecomputingDecoder:
         eager: Run it op by op instead of compiled.
     """
 
-    def __init__(self, model: LanguageModel, *, eager: bool = False) -> None:
+    def __init__(self, model: Decodable, *, eager: bool = False) -> None:
         self._model = model
         self._eager = eager
         self._rows: list[list[int]] = []
@@ -70,7 +85,7 @@ class CachedDecoder:
         eager: Run the model op by op instead of compiled.
     """
 
-    def __init__(self, model: LanguageModel, *, length: int = 0, eager: bool = False) -> None:
+    def __init__(self, model: Decodable, *, length: int = 0, eager: bool = False) -> None:
         self._model = model
         self._length = length
         self._eager = eager

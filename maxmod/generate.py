@@ -4,26 +4,50 @@
 >>> from maxmod.models import adder_folder, load_model
 >>> "".join(generate_text(load_model(adder_folder()), "123+456="))
 '579'
+
+`LanguageModel.generate` and `LanguageModel.stream` are the short way to it.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from maxmod.chat import open_chat_template
-from maxmod.decoding import CachedDecoder, Decoder
+from maxmod.decoding import CachedDecoder, Decodable, Decoder
 from maxmod.errors import ArgumentError, MaxmodWarning, SliceError
-from maxmod.models.language import LanguageModel
 from maxmod.sampling import Sampler, Sampling
-from maxmod.text import StopStrings, TextStream
+from maxmod.text import StopStrings, TextStream, Tokenizer
 
 # Room for more new tokens than this is made when they come.
 FIRST_ROOM = 1024
 
 
-def generate(model: LanguageModel, tokens: Sequence[int], **options: Any) -> Iterator[int]:
+class Generator(Decodable, Protocol):
+    """What generation needs of a model; a `LanguageModel` has it.
+
+    Attributes:
+        folder: Has its chat template.
+        tokenizer: Text to tokens and back.
+        vocab_size: Number of tokens.
+        max_positions: The longest sequence.
+        stop: Tokens that end a text.
+    """
+
+    folder: Path
+    vocab_size: int
+    max_positions: int
+    stop: frozenset[int]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to tokens and back."""
+        ...
+
+
+def generate(model: Generator, tokens: Sequence[int], **options: Any) -> Iterator[int]:
     """Continues a sequence of tokens; gives each new token as soon as it is known.
 
     Args:
@@ -42,7 +66,7 @@ def generate(model: LanguageModel, tokens: Sequence[int], **options: Any) -> Ite
 
 
 def generate_batch(
-    model: LanguageModel,
+    model: Generator,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int | None = None,
@@ -97,7 +121,7 @@ def generate_batch(
 
 
 def _generate(
-    model: LanguageModel,
+    model: Generator,
     decoder: Decoder,
     options: Sampling,
     prompts: list[list[int]],
@@ -141,7 +165,7 @@ def _without(
 
 
 def generate_text(
-    model: LanguageModel,
+    model: Generator,
     prompt: str | Sequence[Mapping[str, Any]],
     *,
     stop_strings: Sequence[str] = (),
@@ -180,7 +204,7 @@ def _pieces(stream: TextStream, stops: StopStrings, tokens: Iterator[int]) -> It
         yield piece
 
 
-def _warn_of_room(model: LanguageModel) -> None:
+def _warn_of_room(model: Generator) -> None:
     warnings.warn(
         f"generate: stopped: the model has room for {model.max_positions} tokens, prompt included.",
         MaxmodWarning,
@@ -188,7 +212,7 @@ def _warn_of_room(model: LanguageModel) -> None:
     )
 
 
-def _check_prompt(model: LanguageModel, tokens: Sequence[int]) -> None:
+def _check_prompt(model: Generator, tokens: Sequence[int]) -> None:
     if not tokens:
         raise ArgumentError("generate: the prompt is empty: expected at least one token, got none.")
     for position, token in enumerate(tokens):

@@ -46,6 +46,21 @@ def test_greedy(model: LanguageModel, case: dict[str, object], eager: bool) -> N
     assert len(pieces) > 1
 
 
+def test_methods_of_a_model(model: LanguageModel) -> None:
+    """The same texts, whole and in pieces, of a text and of a chat."""
+    case = GOLDEN[0]
+    options = {"max_new_tokens": case["max_new_tokens"]}
+    assert model.generate(case["prompt"], **options) == case["text"]
+    pieces = list(model.stream(case["prompt"], **options))
+    assert "".join(pieces) == case["text"]
+    assert len(pieces) > 1
+    chat = load_model(CHAT, device=CPU(), dtype=DType.float32)
+    asked = next(case for case in CHATS if "answer" in case)
+    assert chat.generate(asked["messages"]) == asked["answer"]
+    with pytest.raises(TypeError, match="top_kk"):
+        model.generate("a", top_kk=3)
+
+
 def test_on_each_device(device: Device) -> None:
     model = load_model(FOLDER, device=device)
     tokens = list(generate(model, GOLDEN[0]["prompt_ids"], max_new_tokens=12))

@@ -62,6 +62,7 @@ LAYERS = {
     "engine": 9,
     "nn": 9,
     "weights": 9,
+    "json_files": 9,
     "text": 9,
     "kv_cache": 9,
     "chat": 9,

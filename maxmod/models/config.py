@@ -1,12 +1,10 @@
-"""Reading the JSON files of a model folder, and picking the fields that a model uses."""
+"""Picking the fields of config.json that a model uses, and refusing what it does not know."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from maxmod.errors import ModelError
@@ -43,37 +41,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "scale_emb": (None, 1),
     "use_qk_norm": (None, False),
 }
-
-MAX_BYTES = 64 << 20  # tokenizer.json of large vocabularies has 20 MB; more is no configuration
-
-
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a JSON object from a file.
-
-    Raises:
-        ModelError: If the file cannot be read or is no JSON object; the message has the path.
-    """
-    return _read(Path(path), dict, "a JSON object")
-
-
-def read_json_list(path: str | os.PathLike[str]) -> list[Any]:
-    """Reads a JSON array from a file; see `read_json`."""
-    return _read(Path(path), list, "a JSON array")
-
-
-def _read(path: Path, kind: type[T], expected: str) -> T:
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ModelError(f"{path}: expected at most {MAX_BYTES} bytes, got {size}.")
-        table = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path}: cannot read the file: {error.strerror or error}.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ModelError(f"{path}: expected JSON: {error}.") from None
-    if not isinstance(table, kind):
-        raise ModelError(f"{path}: expected {expected}, got {type(table).__name__}.")
-    return table
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:

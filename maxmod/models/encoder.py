@@ -15,7 +15,8 @@ from maxmod.compiled import CompiledModel
 from maxmod.device import DeviceRef
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ModelError
-from maxmod.models.config import from_table, read_json, read_json_list
+from maxmod.json_files import read_json, read_json_list
+from maxmod.models.config import from_table
 from maxmod.nn import Module
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from maxmod.compiled import CompiledModel
 from maxmod.device import DeviceRef
 from maxmod.dtype import DType
+from maxmod.generate import generate_text
 from maxmod.kv_cache import CachedContext, CacheShape, KVCache
 from maxmod.nn import Module
 from maxmod.tensor import Tensor
@@ -79,20 +80,55 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         self._steps: dict[tuple[bool, bool], CompiledModel] = {}
+        self._tokenizer: Tokenizer | None = None
 
     @property
     def tokens_type(self) -> TensorType:
         """The type to compile the module with: int64 ["batch", "seq"] on its device."""
         return TensorType(DType.int64, ["batch", "seq"], device=self.device)
 
-    @functools.cached_property
+    @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the folder.
 
         Raises:
             ModelError: If there is none, or it needs a package that is not installed.
         """
-        return open_tokenizer(self.folder)
+        if self._tokenizer is None:
+            self._tokenizer = open_tokenizer(self.folder)
+        return self._tokenizer
+
+    def stream(self, prompt: str | Sequence[Mapping[str, Any]], **options: Any) -> Iterator[str]:
+        """Continues a text, or answers a chat; gives each piece of text as soon as it is certain.
+
+        Args:
+            prompt: The text to continue; or the messages of a chat, such as
+                `[{"role": "user", "content": "Hello"}]`.
+            **options: As for `maxmod.generate.generate_text`: `max_new_tokens`, `temperature`,
+                `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`, `stop_strings`, ...
+
+        Returns:
+            An iterator of pieces, which never end inside of a character.
+
+        Example:
+            >>> from maxmod.models import adder_folder, load_model
+            >>> for piece in load_model(adder_folder()).stream("123+456="):
+            ...     print(piece)
+            5
+            7
+            9
+        """
+        return generate_text(self, prompt, **options)
+
+    def generate(self, prompt: str | Sequence[Mapping[str, Any]], **options: Any) -> str:
+        """Continues a text, or answers a chat, and returns all of the new text; see `stream`.
+
+        Example:
+            >>> from maxmod.models import adder_folder, load_model
+            >>> load_model(adder_folder()).generate("123+456=")
+            '579'
+        """
+        return "".join(self.stream(prompt, **options))
 
     @functools.cached_property
     def last_logits(self) -> CompiledModel:

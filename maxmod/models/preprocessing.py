@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from maxmod.errors import ArgumentError, ModelError
-from maxmod.models.config import from_table, read_json
+from maxmod.json_files import read_json
+from maxmod.models.config import from_table
 
 Array = np.ndarray[Any, Any]
 

@@ -15,8 +15,9 @@ from maxmod.device import DeviceLike, DeviceRef
 from maxmod.dtype import DType
 from maxmod.eager import lazy
 from maxmod.errors import ModelError, WeightsError, did_you_mean
+from maxmod.json_files import read_json
 from maxmod.models import bert, gemma, gpt2, llama, vit
-from maxmod.models.config import from_table, read_json
+from maxmod.models.config import from_table
 from maxmod.models.encoder import TextEncoder, read_pooling
 from maxmod.models.language import LanguageModel
 from maxmod.models.vision import VisionModel
@@ -76,7 +77,8 @@ def load_model(
         folder: A folder as `save_pretrained` of transformers writes it: config.json, weights as
             .safetensors files, and a tokenizer if text is to be generated. Nothing is downloaded.
         device: Where to put it; the default device if it is not given.
-        dtype: What to compute in; the dtype of the stored weights if it is not given.
+        dtype: What to compute in; the dtype of the stored weights if it is not given, or bfloat16
+            if they are floats of 8 bits.
 
     Raises:
         ModelError: (a ValueError) If the folder, its config.json or its architecture is of no use.
@@ -232,13 +234,17 @@ def _architecture_of(caller: str, folder: Path, table: Mapping[str, Any]) -> Arc
 
 
 def _stored_dtype(weights: Weights) -> DType:
-    """Returns the floating dtype in which most of the weights are stored."""
+    """Returns the floating dtype in which most of the weights are stored, of those to compute in.
+
+    Weights of 8 bits are stored so to be small, and computed with in bfloat16.
+    """
     nbytes: collections.Counter[DType] = collections.Counter()
     for name in weights:
         stored = weights.tensor_type(name)
         if stored.dtype.is_float():
             nbytes[stored.dtype] += int(stored.nbytes)
-    return nbytes.most_common(1)[0][0] if nbytes else DType.float32
+    stored = nbytes.most_common(1)[0][0] if nbytes else DType.float32
+    return stored if stored.size_in_bits > 8 else DType.bfloat16
 
 
 def _stop_tokens(folder: Path, table: Mapping[str, Any]) -> frozenset[int]:

@@ -71,7 +71,10 @@ def test_several_tokens_after_others() -> None:
 
 
 @pytest.mark.parametrize("eager", [False, True])
-@pytest.mark.parametrize("name", ["gpt2/tied", "llama/llama32", "llama/mistral", "llama/qwen3"])
+@pytest.mark.parametrize(
+    "name",
+    ["gpt2/tied", *(f"llama/{n}" for n in ("llama32", "mistral", "qwen3", "gemma2", "gemma3"))],
+)
 def test_sequences_of_other_lengths_beside_it(name: str, eager: bool) -> None:
     model = _model(ASSETS / name)
     lengths = [4, 9, 1]

@@ -6,13 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from maxmod import CPU, Device
+from maxmod import CPU, Device, DType
 from maxmod.device import DeviceRef
 from maxmod.errors import CheckpointError, MaxmodError, ModelError
+from maxmod.json_files import read_json
 from maxmod.models import adder_folder, load_model
-from maxmod.models.config import read_json
+from maxmod.weights import open_checkpoint, save_state
 
 
 @pytest.fixture
@@ -73,6 +75,19 @@ def test_unknown_architecture(folder: Path, model_type: object, shown: str) -> N
     message = f"unknown architecture: expected the model_type of config.json .*'gpt2'.*{shown}"
     with pytest.raises(ModelError, match=message):
         load_model(folder, device=CPU())
+
+
+def test_weights_of_8_bits(folder: Path) -> None:
+    """They are computed with in bfloat16, which holds each of them exactly."""
+    with open_checkpoint(folder) as checkpoint:
+        narrow = dict(checkpoint.astype(DType.float8_e4m3fn))
+    save_state(narrow, folder / "model.safetensors")
+    model = load_model(folder, device=CPU())
+    assert model.dtype is DType.bfloat16
+    found = model.module.wte.weight  # type: ignore[attr-defined]
+    expected = narrow["transformer.wte.weight"].cast(DType.float32)
+    np.testing.assert_array_equal(np.array(found.cast(DType.float32)), np.array(expected))
+    assert np.isfinite(model.next_logits([[1, 2, 10, 3]])).all()
 
 
 def test_missing_folder(tmp_path: Path) -> None:
