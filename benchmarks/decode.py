@@ -1,7 +1,8 @@
 """GPT-2 small makes 128 tokens after a prompt of 16: batch 1, each token from the most likely.
 
-Weights are random and written as a Hugging Face folder first, so nothing is downloaded and every
-contender reads the same file. The model of a folder has the dtype that it is stored in.
+Weights are random and written as Hugging Face folders first, so nothing is downloaded and every
+contender reads the same file. The model of a folder has the dtype that it is stored in; for int8
+and int4 the weights of a folder in bfloat16 are rounded while they are loaded.
 
 - A token needs every weight once, so the limit is reading them: a probe that sums as many bytes as
   the weights of the first dtype have. GB/s are the bytes of all weights but the table of positions
@@ -11,7 +12,6 @@ contender reads the same file. The model of a folder has the dtype that it is st
   best round. Contenders take turns.
 - First token: a new process imports maxmod, loads the folder and gives its first token, with
   kernels that are in the cache already. Beside it is the time to read the file into new memory.
-
 - transformers is slow enough to make a run take minutes, so it is compared with the first dtype
   alone; `--peers numpy` leaves it out.
 
@@ -63,11 +63,24 @@ def write_folder(folder: Path, config: gpt2.Config, dtype: DType) -> None:
     (folder / "config.json").write_text(json.dumps(table), "utf-8")
 
 
+def load_options(folder: Path, kind: str) -> tuple[Path, dict[str, Any]]:
+    """Returns the folder of a dtype and how to load it; int8 and int4 are made of bfloat16."""
+    if kind in ("int8", "int4"):
+        return folder / "bfloat16", {"quantize": kind}
+    return folder / kind, {}
+
+
 def weight_nbytes(model: LanguageModel) -> int:
-    """Returns the bytes of the weights that a token needs; tied ones count once."""
-    table = model.module.wpe.weight  # type: ignore[attr-defined]
-    found = {id(t): t for _, t in model.module.parameters if t is not table}
-    return sum(int(t.type.nbytes) for t in found.values())
+    """Returns the bytes of the weights that a token needs; tied ones count once.
+
+    Of the tables of positions and tokens one row is read, unless the latter is the head as well.
+    """
+    found = dict(model.module.parameters)
+    head = found.get("lm_head.weight")
+    tables = [t for name, t in found.items() if name in ("wpe.weight", "wte.weight")]
+    skipped = {id(table) for table in tables if table is not head}
+    used = {id(t): t for t in found.values() if id(t) not in skipped}
+    return sum(int(t.type.nbytes) for t in used.values())
 
 
 # ---- contenders ----------------------------------------------------------------------------------
@@ -160,18 +173,19 @@ def measure(
 # ---- the first token -----------------------------------------------------------------------------
 
 
-def print_first_token(folder: str, prompt: str) -> None:
+def print_first_token(folder: str, kind: str, prompt: str) -> None:
     """The work of a child process: prints the time at which it has the first token."""
-    model = load_model(folder, device=CPU())
+    place, options = load_options(Path(folder), kind)
+    model = load_model(place, device=CPU(), **options)
     next(generate(model, json.loads(prompt)))
     print(json.dumps(time.time()))
 
 
-def first_token(folder: Path, prompt: list[int]) -> tuple[float, float]:
+def first_token(folder: Path, kind: str, prompt: list[int]) -> tuple[float, float]:
     """Returns the seconds from the start of a process to its first token, and to read the file."""
-    arguments = ("--first-token-of", str(folder), json.dumps(prompt))
+    arguments = ("--first-token-of", str(folder), kind, json.dumps(prompt))
     starts, reads = [], []
-    read = load.read_into_new(folder / "model.safetensors")
+    read = load.read_into_new(load_options(folder, kind)[0] / "model.safetensors")
     for _ in range(FIRST_TOKEN_RUNS + 1):  # the first run builds kernels
         before = time.time()
         starts.append(harness.child(Path(__file__), *arguments) - before)
@@ -187,7 +201,7 @@ def first_token(folder: Path, prompt: list[int]) -> tuple[float, float]:
 def options() -> argparse.ArgumentParser:
     """Returns the parser of this script."""
     parser = harness.parser(__doc__)
-    parser.add_argument("--dtypes", default="float32,bfloat16", help="comma-separated")
+    parser.add_argument("--dtypes", default="float32,bfloat16", help="also int8, int4")
     parser.add_argument("--tokens", type=int, default=128, help="new tokens")
     parser.add_argument("--prompt", type=int, default=16, help="tokens of the prompt")
     parser.add_argument("--folder", type=Path, help="where to write the weights")
@@ -200,19 +214,20 @@ def run(args: argparse.Namespace, folder: Path, facts: dict[str, Any]) -> None:
     config = gpt2_prefill.TINY if args.smoke else gpt2_prefill.SMALL
     count = min(args.tokens, config.n_positions - args.prompt)
     prompt = gpt2_prefill.make_tokens(config, args.prompt)[0].tolist()
-    dtypes = [DType[name] for name in args.dtypes.split(",")]
+    kinds = args.dtypes.split(",")
     starts: dict[str, Start] = {}
     nbytes: dict[str, int] = {}
-    for dtype in dtypes:
-        place = folder / dtype.name
-        write_folder(place, config, dtype)
-        model = load_model(place, device=CPU())
-        name = f"maxmod {dtype.name}"
+    for kind in kinds:
+        place, options = load_options(folder, kind)
+        if not place.exists():
+            write_folder(place, config, DType[place.name])
+        model = load_model(place, device=CPU(), **options)
+        name = f"maxmod {kind}"
         starts[name], nbytes[name] = maxmod_start(model, prompt), weight_nbytes(model)
-        if dtype is dtypes[0] and "torch" in args.peers and harness.is_installed("transformers"):
-            if dtype is DType.float32:
+        if kind == kinds[0] and "torch" in args.peers and harness.is_installed("transformers"):
+            if kind == "float32":
                 check_tokens(model, place, prompt)
-            peer = f"transformers {dtype.name}"
+            peer = f"transformers {kind}"
             starts[peer], nbytes[peer] = torch_start(place, prompt), nbytes[name]
     size = next(iter(nbytes.values()))
     timings = measure(starts, limits.reading(size), args.rounds, count)
@@ -239,10 +254,10 @@ def run(args: argparse.Namespace, folder: Path, facts: dict[str, Any]) -> None:
     harness.print_table((title, *header), rows)
     records = [harness.record(t, contender=n, nbytes=nbytes[n]) for n, t in timings.items()]
     rows = []
-    for dtype in dtypes:
-        first_s, read_s = first_token(folder / dtype.name, prompt)
-        rows.append((dtype.name, *map(harness.duration, (first_s, read_s, first_s - read_s))))
-        records.append({"first_token": dtype.name, "median_s": first_s, "read_s": read_s})
+    for kind in kinds:
+        first_s, read_s = first_token(folder, kind, prompt)
+        rows.append((kind, *map(harness.duration, (first_s, read_s, first_s - read_s))))
+        records.append({"first_token": kind, "median_s": first_s, "read_s": read_s})
     harness.print_table(("new process", "first token", "reading the file", "rest"), rows)
     harness.save(args, "decode", facts, records)
 

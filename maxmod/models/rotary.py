@@ -116,13 +116,17 @@ class Turns:
     def __init__(self, positions: Tensor, frequencies: np.ndarray[Any, Any]) -> None:
         row = Tensor(frequencies).to(positions.device)
         angles = F.unsqueeze(F.unsqueeze(positions.cast(DType.float64), -1), -3) * row
-        cosine, sine = F.cos(angles).cast(DType.float32), F.sin(angles).cast(DType.float32)
-        self._cosine = F.concat([cosine, cosine], axis=-1)
-        self._sine = F.concat([-sine, sine], axis=-1)
+        # The elements of a pair stand above each other, [..., seq, 2, dim / 2], and the second
+        # order of them is a lookup, which becomes part of a kernel.
+        signs = F.arange(-1, 3, 2, dtype=DType.float32, device=row.device).reshape([2, 1])
+        self._cosine = F.unsqueeze(F.cos(angles).cast(DType.float32), -2)
+        self._sine = F.unsqueeze(F.sin(angles).cast(DType.float32), -2) * signs
+        self._swapped = 1 - F.arange(0, 2, dtype=DType.int64, device=row.device)
 
     def apply(self, x: Tensor) -> Tensor:
         """Turns x [batch, heads, seq, dim]: element k with element k + dim / 2."""
-        half = int(x.shape[-1]) // 2
-        other = F.concat([x[..., half:], x[..., :half]], axis=-1)
-        wide = x.cast(DType.float32) * self._cosine + other.cast(DType.float32) * self._sine
-        return wide.cast(x.dtype)
+        batch, heads, seq, dim = x.shape
+        pairs = x.reshape([batch, heads, seq, 2, dim // 2]).cast(DType.float32)
+        others = F.gather(pairs, self._swapped, axis=-2)
+        turned = pairs * self._cosine + others * self._sine
+        return turned.reshape([batch, heads, seq, dim]).cast(x.dtype)

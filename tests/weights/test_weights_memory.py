@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,9 @@ import numpy as np
 import pytest
 
 from maxmod import DType
-from maxmod.weights import save_state
+from maxmod import functional as F
+from maxmod.models import gpt2
+from maxmod.weights import save_state, transpose
 
 MB = 1_000_000
 COUNT, EACH = 12, 10 * MB
@@ -60,6 +64,46 @@ def test_peak_of_a_load(tmp_path: Path, kind: str) -> None:
     model = {"cast": COUNT * EACH // 2, "stream": 0}.get(kind, COUNT * EACH)
     fixed = 8 * MB  # the ops of the first cast, page tables, threads
     assert model * 0.95 < peak < model + EACH + fixed, (kind, peak)
+
+
+MODEL = """
+import sys
+from maxmod import CPU, DType
+from maxmod.models import load_model
+
+def status(key):
+    for line in open("/proc/self/status"):
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+
+open("/proc/self/clear_refs", "w").write("5")
+before = status("VmRSS:")
+model = load_model(sys.argv[1], device=CPU(), dtype=DType[sys.argv[2]])
+print(status("VmHWM:") - before)
+"""
+
+
+@pytest.mark.parametrize("dtype", [DType.float32, DType.bfloat16])
+def test_peak_of_loading_a_model(tmp_path: Path, dtype: DType) -> None:
+    """With weights that are transposed, tied, and cast."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("this system does not tell the peak memory of a process")
+    config = gpt2.Config(vocab_size=5000, n_positions=64, n_embd=512, n_layer=6, n_head=8)
+    with F.lazy():
+        module = gpt2.GPT2(config)
+    sizes = {name: t.sizes for name, t in module.parameters if name != "lm_head.weight"}
+    layers = [f"h.*.{name}.weight" for name in ("c_attn", "c_fc", "c_proj")]
+    state = {name: np.full(size, 0.5, np.float32) for name, size in sizes.items()}
+    save_state(transpose(state, layers), tmp_path)
+    table = {"model_type": "gpt2", **dataclasses.asdict(config)}
+    (tmp_path / "config.json").write_text(json.dumps(table), "utf-8")
+    arguments = [sys.executable, "-c", MODEL, str(tmp_path), dtype.name]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    peak = int(done.stdout)
+    nbytes = sum(array.nbytes for array in state.values()) * dtype.size_in_bytes // 4
+    largest = max(array.nbytes for array in state.values())
+    assert nbytes * 0.95 < peak < nbytes + largest + 8 * MB, peak
 
 
 def test_estimate_matches(tmp_path: Path) -> None:
