@@ -5,8 +5,9 @@ contender reads the same file. The model of a folder has the dtype that it is st
 and int4 the weights of a folder in bfloat16 are rounded while they are loaded.
 
 - A token needs every weight once, so the limit is reading them: a probe that sums as many bytes as
-  the weights of the first dtype have. GB/s are the bytes of all weights but the table of positions
-  for each token, and the part of the limit is what they are of the probe's.
+  the weights of the first dtype have, as often as there are tokens. GB/s are the bytes of all
+  weights but the table of positions for each token, and the part of the limit is what they are of
+  the probe's; both are medians, since neighbours on the machine take bandwidth from both.
 - A step is the time between two tokens as `maxmod.generate` and the `generate` of transformers give
   them; the first token, which reads the prompt, is not among them. Shown are the median and the
   best round. Contenders take turns.
@@ -162,7 +163,7 @@ def measure(
             time.sleep(harness.SETTLE_S)
             if limit is not None:
                 limit()  # its processors wake up
-                samples["limit"].append(min(timeit.repeat(limit, number=1, repeat=3)))
+                samples["limit"].append(timeit.timeit(limit, number=count) / count)
             samples[name].append(step_s(start, count))
     return {
         name: harness.Timing(float(np.median(found)), min(found), len(found))
@@ -236,8 +237,8 @@ def run(args: argparse.Namespace, folder: Path, facts: dict[str, Any]) -> None:
     own = timings[next(iter(starts))]
     rows = []
     for name, timing in timings.items():
-        speed = nbytes[name] / timing.best_s / 1e9
-        peak = size / bound.best_s / 1e9 if bound else 0.0
+        speed = nbytes[name] / timing.median_s / 1e9
+        peak = size / bound.median_s / 1e9 if bound else 0.0
         rows.append(
             (
                 name if name != "limit" else "limit: read once",
@@ -250,7 +251,7 @@ def run(args: argparse.Namespace, folder: Path, facts: dict[str, Any]) -> None:
             )
         )
     title = f"{args.prompt} + {count} tokens"
-    header = ("median", "best", "tokens/s", "best GB/s", "of limit", f"x {next(iter(starts))}")
+    header = ("median", "best", "tokens/s", "GB/s", "of limit", f"x {next(iter(starts))}")
     harness.print_table((title, *header), rows)
     records = [harness.record(t, contender=n, nbytes=nbytes[n]) for n, t in timings.items()]
     rows = []
