@@ -48,6 +48,7 @@ class _Planner:
         self.results = set(graph.results)
         self.group_of: dict[ir.Node, FusionGroup] = {}
         self.groups: list[FusionGroup] = []
+        self.spans: list[tuple[int, int]] = []  # first output and last node of each group
 
     def find_attention(self) -> None:
         """Forms the attention groups, and marks what only they read as done."""
@@ -70,6 +71,7 @@ class _Planner:
 
     def run(self) -> list[FusionGroup]:
         settings = config.current()
+        self.spans = [self._span(group) for group in self.groups]
         for node in reversed(self.graph.nodes):
             if len(self.groups) == settings.fuse_limit >= 0:
                 break
@@ -81,8 +83,13 @@ class _Planner:
             if not settings.nofuse:
                 self._grow(group)
             self.groups.append(group)
+            self.spans.append(self._span(group))
             self.group_of.update((member, group) for member in group.nodes)
         return self.groups
+
+    def _span(self, group: FusionGroup) -> tuple[int, int]:
+        first = min(self.order[self.producer[value]] for value in group.outputs)
+        return first, max(group.nodes.values())
 
     def with_products(self) -> list[FusionGroup]:
         """Returns the groups, with matrix products in groups of their own or before others."""
@@ -220,6 +227,11 @@ class _Planner:
             return False
         readers = [u for value in group.outputs for u in self.users.get(value, ())]
         pending = [node for node in readers if node not in group.nodes]
+        # Nodes are read by later ones; only a kernel that spans the end of this one leads back.
+        end = max(group.nodes.values())
+        spanned = any(first < end < last for first, last in self.spans)
+        if not spanned and all(self.order[node] > end for node in pending):
+            return False
         seen: set[ir.Node] = set()
         while pending:
             node = pending.pop()
