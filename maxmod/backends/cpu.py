@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import platform
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -93,8 +94,9 @@ class CpuBackend(Backend):
     def contract(self, lhs: Any, rhs: Any, out: Any) -> None:
         if lhs.ndim > 2 and rhs.ndim == 2 and lhs.flags.c_contiguous:
             # One product of many rows is faster than one product for each matrix of the batch.
-            lhs = lhs.reshape(-1, lhs.shape[-1])
-            out = out.reshape(-1, out.shape[-1])
+            rows = math.prod(lhs.shape[:-1])  # a -1 would be undecided beside a size 0
+            lhs = lhs.reshape(rows, lhs.shape[-1])
+            out = out.reshape(rows, out.shape[-1])
         if lhs.dtype == out.dtype and out.dtype in _BLAS_DTYPES:
             np.matmul(lhs, rhs, out=out)
         else:

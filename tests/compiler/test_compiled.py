@@ -95,6 +95,18 @@ class Box:
     label: str
 
 
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [((2, 3, 0), (0, 4)), ((0, 3, 4), (4, 5)), ((2, 3, 4), (4, 0)), ((2, 0, 4), (4, 5))],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_products_with_a_size_of_zero(left: Any, right: Any, dtype: Any) -> None:
+    x, y = ones(*left, dtype=dtype), ones(*right, dtype=dtype)
+    types = [TensorType(DType.from_numpy(dtype), shape, CPU_REF) for shape in (left, right)]
+    product = compile_function(F.matmul, types, name="product", parameters={})
+    np.testing.assert_array_equal(product(x, y).to_numpy(), x @ y)
+
+
 def test_nested_arguments_and_results_keep_their_structure() -> None:
     def fn(pair: Pair, cache: dict[str, Tensor], factor: int) -> Any:
         total = pair.first + pair.second[0]
