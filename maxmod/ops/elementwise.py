@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, OperandError
 from maxmod.op import Kind, Op, Operands, function, op
@@ -107,7 +109,7 @@ def pow(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     1 / lhs ** -rhs truncated: 1 and -1 keep their sign rule, everything else is 0.
     """
     if lhs.dtype.kind == "f":
-        return xp.power(lhs, rhs)
+        return _float_power(xp, lhs, rhs)
     if lhs.dtype.kind == "u":
         return xp.power(lhs, rhs)
     negative = rhs < 0
@@ -115,6 +117,15 @@ def pow(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     odd = (rhs & 1).astype(bool)
     unit = xp.where(lhs == 1, 1, xp.where(lhs == -1, xp.where(odd, -1, 1), 0))
     return xp.where(negative, unit, positive).astype(lhs.dtype)
+
+
+def _float_power(xp: Any, lhs: Any, rhs: Any) -> Any:
+    power = xp.power(lhs, rhs)
+    is_root = rhs == 0.5
+    if xp is not np or not is_root.any():
+        return power
+    # NumPy takes the square root where the exponent is one number: another value for -inf, -0.0.
+    return xp.where(is_root & (xp.isinf(lhs) | (lhs == 0)), xp.abs(lhs), power)
 
 
 @op(E, broadcasting(is_any), operands=PROMOTED, scalar="mm_max({0}, {1})")

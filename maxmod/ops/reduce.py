@@ -10,7 +10,7 @@ from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError
 from maxmod.op import Kind, call, function, op
 from maxmod.operands import strong
-from maxmod.ops.elementwise import abs, floor_div, negate, where
+from maxmod.ops.elementwise import add, floor_div, greater, logical_and, mul, not_equal, where
 from maxmod.rules import axis_in_rank, is_any, is_numeric, normalize_axis, reduced, same_for_axis
 from maxmod.tensor import Tensor
 
@@ -57,8 +57,10 @@ def _expand_mean(x: Tensor, *, axis: int) -> Tensor:
         return (total / count).cast(x.dtype)
     if x.dtype.is_unsigned_integral():
         return floor_div(total, count).cast(x.dtype)
-    quotient = floor_div(abs(total), count)
-    return where(total < 0, negate(quotient), quotient).cast(x.dtype)
+    # Rounded up where a negative total leaves a rest: the smallest integer has no size.
+    quotient = floor_div(total, count)
+    up = logical_and(greater(0, total), not_equal(mul(quotient, count), total))
+    return where(up, add(quotient, 1), quotient).cast(x.dtype)
 
 
 def _sum_dtype(dtype: DType) -> DType:
@@ -81,8 +83,9 @@ def _mean(xp: Any, x: Tensor, axis: int) -> Tensor:
         return xp.sum(x, axis=axis, keepdims=True, dtype=x.dtype) / x.dtype.type(x.shape[axis])
     wide = np.int64 if x.dtype.kind == "i" else np.uint64
     total = xp.sum(x, axis=axis, keepdims=True, dtype=wide)
-    quotient = xp.abs(total) // wide(x.shape[axis])
-    return xp.where(total < 0, -quotient, quotient).astype(x.dtype)
+    quotient = total // wide(x.shape[axis])
+    up = (total < 0) & (quotient * wide(x.shape[axis]) != total)
+    return (quotient + up.astype(wide)).astype(x.dtype)
 
 
 @op(

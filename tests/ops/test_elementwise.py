@@ -165,6 +165,15 @@ def test_integers_wrap(dtype: DType) -> None:
     )
 
 
+def test_square_root_as_a_power() -> None:
+    """As IEEE 754 has it; NumPy takes the square root where the exponent is one number."""
+    x = Tensor([-np.inf, -0.0, np.inf, 4.0, -1.0, np.nan])
+    for y in (0.5, Tensor([0.5]), Tensor([0.5] * 6)):
+        found = (x**y).to_numpy()
+        np.testing.assert_array_equal(found, [np.inf, 0.0, np.inf, 2.0, np.nan, np.nan])
+        assert not np.signbit(found[1])
+
+
 def test_integer_power_with_negative_exponent() -> None:
     base = Tensor([1, -1, -1, 2, 0, -3], dtype=DType.int32)
     result = base ** Tensor([-2, -2, -3, -1, -1, -1], dtype=DType.int32)

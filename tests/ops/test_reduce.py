@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import assert_close, numbers, tensor, wide
+from helpers import assert_close, interpreted, numbers, tensor, wide
 
 from maxmod import DType, Tensor
 from maxmod import functional as F
+from maxmod.compiled import compile_function
 from maxmod.errors import AxisError
 
 REDUCTIONS = [F.sum, F.mean, F.prod, F.max, F.min, F.argmax, F.argmin]
@@ -133,3 +134,16 @@ def test_cumsum_of_an_empty_axis_and_bad_axes():
     assert F.cumsum(Tensor.ones([2, 0]), exclusive=True).shape == [2, 0]
     with pytest.raises(AxisError, match="cumsum: Invalid axis=1"):
         F.cumsum(Tensor.ones([2]), axis=1)
+
+
+@pytest.mark.parametrize("values", [[-(2**63), 0], [-(2**63)], [-(2**63), 1, 1], [-7, 0]])
+def test_mean_of_the_smallest_integer(values):
+    """Its size has no positive number; the mean is still rounded toward zero."""
+    x = Tensor(values, dtype=DType.int64)
+    total = sum(values)
+    expected = -(-total // len(values))
+    assert F.mean(x).to_numpy().tolist() == [expected]
+    (found,) = interpreted(F.mean, [x.type], x)
+    assert found.to_numpy().tolist() == [expected]
+    model = compile_function(F.mean, [x.type], name="mean", parameters={})
+    assert model(x).to_numpy().tolist() == [expected]
