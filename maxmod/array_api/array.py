@@ -128,6 +128,9 @@ class Array(Operators):
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.tensor.__dlpack_device__()
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return self.tensor.__array__(dtype, copy)
+
     def _only(self, kind: str) -> Any:
         if self.ndim != 0:
             raise OperandError(f"{kind}(): expected an array without axes, got {self.ndim} axes.")

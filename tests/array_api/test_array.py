@@ -239,6 +239,13 @@ def test_dlpack() -> None:
         xp.from_dlpack([1, 2])
 
 
+def test_numpy_takes_arrays() -> None:
+    x = xp.asarray([[1, 2], [3, 4]])
+    assert np.asarray(x).dtype == np.int64
+    assert np.array(x, dtype=np.float32).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    np.testing.assert_array_equal(x, [[1, 2], [3, 4]])
+
+
 def test_to_device(emulated_accelerator: Any) -> None:
     x = xp.asarray([1, 2], device=CPU_REF)
     assert x.to_device(x.device) is x
