@@ -24,9 +24,9 @@ What differs from the standard, or goes beyond it:
   standard does not know is that of `Tensor`.
 
 Proof: 687 tests in tests/array_api call every function of the standard and compare it with
-array-api-strict: signatures, dtypes, promotion, broadcasting, special values, errors. All pass, none
-is skipped. The public suite, array-api-tests, is no package and has not been run; the README beside
-those tests says how to.
+array-api-strict: signatures, dtypes, promotion, broadcasting, special values, errors. All of them
+pass, none is skipped. The public suite, array-api-tests, is no package and has not been run; the
+README beside those tests says how to.
 """
 
 from __future__ import annotations
