@@ -97,10 +97,11 @@ class CpuBackend(Backend):
             rows = math.prod(lhs.shape[:-1])  # a -1 would be undecided beside a size 0
             lhs = lhs.reshape(rows, lhs.shape[-1])
             out = out.reshape(rows, out.shape[-1])
-        if lhs.dtype == out.dtype and out.dtype in _BLAS_DTYPES:
-            np.matmul(lhs, rhs, out=out)
-        else:
-            super().contract(lhs, rhs, out)
+        with np.errstate(all="ignore"):
+            if lhs.dtype == out.dtype and out.dtype in _BLAS_DTYPES:
+                np.matmul(lhs, rhs, out=out)
+            else:
+                super().contract(lhs, rhs, out)
 
 
 # Codes of the dtypes that are computed as they are, and the dtype object of each result.

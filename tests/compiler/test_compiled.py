@@ -107,6 +107,14 @@ def test_products_with_a_size_of_zero(left: Any, right: Any, dtype: Any) -> None
     np.testing.assert_array_equal(product(x, y).to_numpy(), x @ y)
 
 
+@pytest.mark.parametrize("dtype", [DType.float32, DType.float64, DType.float16])
+def test_products_of_infinities_give_no_warning(dtype: DType) -> None:
+    x = np.full((40, 40), np.inf, dtype.to_numpy())
+    types = [TensorType(dtype, (40, 40), CPU_REF)] * 2
+    product = compile_function(F.matmul, types, name="product", parameters={})
+    assert np.isnan(product(x, 0 * np.eye(40, dtype=x.dtype)).to_numpy()).all()
+
+
 def test_nested_arguments_and_results_keep_their_structure() -> None:
     def fn(pair: Pair, cache: dict[str, Tensor], factor: int) -> Any:
         total = pair.first + pair.second[0]

@@ -225,8 +225,14 @@ class _Planner:
         """True if a result of the group comes back to it through nodes outside."""
         if len(group.outputs) == 1 and not any(len(g.outputs) > 1 for g in self.groups):
             return False
-        readers = [u for value in group.outputs for u in self.users.get(value, ())]
-        pending = [node for node in readers if node not in group.nodes]
+        pending: list[ir.Node] = []
+        left = list(group.outputs)
+        while left:
+            for user in self.users.get(left.pop(), ()):
+                if user not in group.nodes:
+                    pending.append(user)
+                elif user.op.kind is Kind.VIEW and user.output not in group.outputs:
+                    left += user.outputs  # others may read a view that the group makes itself
         # Nodes are read by later ones; only a kernel that spans the end of this one leads back.
         end = max(group.nodes.values())
         spanned = any(first < end < last for first, last in self.spans)
