@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from maxmod import backends, config, ir, log, plan_cache, tree
+from maxmod.arena import Arena
 from maxmod.backends.base import Kernel
 from maxmod.buffer import Buffer
 from maxmod.compiler.dump import dump_text
@@ -28,7 +29,7 @@ from maxmod.ops.shape import rebound_sizes
 from maxmod.program import Program
 from maxmod.signature import Signature, argument_names
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.tensor_type import BufferType, TensorType
 from maxmod.trace import trace
 
 # Bound programs kept per compiled model: one for each set of sizes seen lately.
@@ -82,6 +83,8 @@ class Stats:
     Attributes:
         calls: Number of calls.
         programs: Number of bound programs, one for each set of sizes.
+        recordings: CUDA graphs that were made of steps.
+        replays: How often one was started.
         plan_cached: Whether passes and planning were skipped, because the graph was known.
         kernels_cached: Kernels that came from the cache.
         kernels_built: Kernels that a compiler was run for.
@@ -92,6 +95,8 @@ class Stats:
 
     calls: int = 0
     programs: int = 0
+    recordings: int = 0
+    replays: int = 0
     plan_cached: bool = False
     kernels_cached: int = 0
     kernels_built: int = 0
@@ -117,10 +122,10 @@ class CompiledModel:
     """An executable made from a traced function; called with the same arguments as the function.
 
     It keeps the weights that it was compiled with: changing the module later has no effect. Calls
-    are thread-safe; those with equal sizes wait for each other.
+    are thread-safe and wait for each other: they share the memory of their intermediates.
 
     Attributes:
-        stats: What compiling took, and numbers of calls and of bound programs.
+        stats: What compiling took, and numbers of calls, bound programs and CUDA graphs.
     """
 
     def __init__(
@@ -143,6 +148,9 @@ class CompiledModel:
         self._schedule, self._kernels = self._build()
         self._programs: OrderedDict[tuple[TensorType, ...], Program] = OrderedDict()
         self._lock = threading.Lock()
+        self._arena = Arena(self._backend, self._device.id)
+        inputs = zip(self._schedule.inputs, staged.signature.types, strict=True)
+        self._buffers = [slot for slot, type in inputs if isinstance(type, BufferType)]
         self._bind_weights({name: weights[name] for name in staged.graph.weights})
 
     def _build(self) -> tuple[Schedule, list[Kernel]]:
@@ -330,6 +338,7 @@ class CompiledModel:
                 return program
             plan = self._plan()[1] if config.current().check else self._schedule
             complete = partial(rebound_sizes, self.staged.graph)
+            block = self._arena.block
             program = Program(
                 plan,
                 complete(self.signature.bind(tensors)),
@@ -337,8 +346,13 @@ class CompiledModel:
                 self._device,
                 self._kernels,
                 self._fixed,
+                self._arena,
+                self._buffers,
+                self.stats,
                 complete,
             )
+            if self._arena.block is not block:  # the others are bound to the old one
+                self._programs.clear()
             self.stats.programs += 1
             self._programs[key] = program
             if len(self._programs) > PROGRAM_LIMIT:

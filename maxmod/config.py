@@ -91,6 +91,7 @@ VARIABLES = (
     Variable("verify", bool, False, _FLAG, "1 verifies the graph after every pass and each result"),
     Variable("check", bool, False, _FLAG, "1 compares every kernel with its ops run one by one"),
     Variable("sync", bool, False, _FLAG, "1 waits for the device after every step"),
+    Variable("cuda_graphs", bool, True, _FLAG, "0 starts every kernel of a GPU on its own"),
     Variable("progress", bool, True, _FLAG, "0 switches progress bars off"),
     Variable(
         "threads",
@@ -128,6 +129,7 @@ class Config:
     verify: bool = False
     check: bool = False
     sync: bool = False
+    cuda_graphs: bool = True
     progress: bool = True
     threads: int = 0
     cc: str = ""

@@ -7,16 +7,16 @@ and results and goes through a list of functions.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from maxmod import backends, config, ir, log
+from maxmod.arena import Arena
 from maxmod.backends.base import Backend, Kernel, Launch
 from maxmod.compiler.memory import MemoryPlan, is_planned, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
@@ -24,9 +24,8 @@ from maxmod.device import DeviceRef
 from maxmod.dim import evaluate
 from maxmod.errors import CompileError
 from maxmod.op import Kind
+from maxmod.replay import Action, Counts, Work, with_recordings
 from maxmod.tensor_type import TensorType
-
-Action = Callable[[list[Any]], None]
 
 # Programs kept for the rest of a schedule, one for each value of a size that is known late.
 CONTINUATION_LIMIT = 16
@@ -42,7 +41,9 @@ class Program:
         device: The device of the backend.
         kernels: The built kernels of the schedule.
         fixed: Arrays of the slots of weights and constants; None elsewhere.
-
+        arena: Memory for intermediates.
+        buffers: Slots of arguments that the caller owns and keeps.
+        counts: Counts what is recorded.
         complete: Returns the sizes with those that follow from them; raises if they contradict
             each other.
 
@@ -59,12 +60,19 @@ class Program:
         device: DeviceRef,
         kernels: Sequence[Kernel],
         fixed: Sequence[Any],
+        arena: Arena,
+        buffers: Collection[int],
+        counts: Counts,
         complete: Callable[[Mapping[str, int]], Mapping[str, int]] = dict,
     ) -> None:
         plan, self._rest = _cut(plan, dims)
         self._complete = complete
         self._fixed = fixed
         self._continuations: OrderedDict[int, Program] = OrderedDict()
+        # What is computed after a late size reads what was computed before it.
+        self._late_arena = Arena(backend, device.id) if self._rest is not None else arena
+        self._buffers = buffers
+        self._counts = counts
         self._backend = backend
         self._device = device
         self._kernels = kernels
@@ -79,50 +87,76 @@ class Program:
             for position, slot in enumerate(plan.outputs)
             if position in plan.borrowed or slot in plan.outputs[:position]
         ]
-        self._updates = plan.updates
-        self._lock = threading.Lock()
+        self._arena = arena
         weight_nbytes = sum(int(array.nbytes) for array in fixed if array is not None)
         self.memory: MemoryPlan = plan_memory(plan, dims, weight_nbytes)
         self._template = list(fixed)
         self._static = {slot for slot, array in enumerate(fixed) if array is not None}
         self._fresh: list[tuple[int, Callable[[], Any]]] = []
-        self._arena = backend.empty_bytes(self.memory.arena_nbytes, device.id)
-        self._sync = config.current().sync
-        self._check = config.current().check
-        self._actions: list[Action] = []
+        self._block = arena.reserve(self.memory.arena_nbytes)
+        settings = config.current()
+        self._sync = settings.sync
+        self._check = settings.check
+        self._works: list[Work] = []
         for step in plan.steps:
-            count = len(self._actions)
+            count = len(self._works)
             self._bind(step)
-            if log.wants(log.TIMES) and len(self._actions) > count:
+            if log.wants(log.TIMES) and len(self._works) > count:
                 name = plan.kernels[step.kernel].name if isinstance(step, RunKernel) else ""
-                self._actions[count] = self._timed(step, name, self._actions[count])
+                work = self._works[count]
+                work.run = self._timed(step, name, work.run)
+        updates = [self._update_work(update) for update in plan.updates]
+        self._late_updates: list[Action] = []
+        if self._copied:  # results that share memory with buffers are copied first
+            self._late_updates = [update.run for update in updates]
+        elif not late:
+            self._works += updates
+        is_plain = not (self._sync or self._check or late or log.wants(log.TIMES))
+        if is_plain and settings.cuda_graphs and backend.records:
+            self._actions = with_recordings(
+                self._works, buffers, plan.outputs, backend, device.id, counts
+            )
+        else:
+            self._actions = [work.run for work in self._works]
 
     def _bind(self, step: RunOp | RunKernel) -> None:
         types = [ir.bind_type(type, self._dims) for type in step.types]
         if is_planned(step):
             self._place(step, types)
         if isinstance(step, RunKernel):
-            action = self._kernel_action(step)
-            self._actions.append(self._checked(step, types, action) if self._check else action)
+            self._add_kernel(step, types)
         elif step.op.is_product:
-            self._actions.append(self._contract_action(step))
+            self._add_launch(step, self._contract_action(step))
         else:
             self._bind_op(step, types)
         if self._sync:
-            self._actions.append(lambda slots: self._backend.synchronize(self._device.id))
+            self._works.append(Work(lambda slots: self._backend.synchronize(self._device.id)))
+
+    def _add_launch(self, step: RunOp | RunKernel, action: Action, *, records: bool = True) -> None:
+        reads, writes = self._varying(step.inputs), self._varying(step.outputs)
+        self._works.append(Work(action, reads, writes, records=records))
+
+    def _varying(self, slots: Sequence[int]) -> tuple[int, ...]:
+        """Returns the slots whose arrays are not the same in every call."""
+        return tuple(slot for slot in slots if slot not in self._static)
 
     def _place(self, step: RunOp | RunKernel, types: Sequence[TensorType]) -> None:
         for slot, type in zip(step.outputs, types):
             if slot in self.memory.offsets:
                 offset = self.memory.offsets[slot]
-                self._template[slot] = self._backend.view_bytes(self._arena, offset, type)
+                self._template[slot] = self._backend.view_bytes(self._block, offset, type)
                 self._static.add(slot)
             else:
                 self._fresh.append((slot, self._backend.allocator(type)))
 
+    def _add_kernel(self, step: RunKernel, types: Sequence[TensorType]) -> None:
+        is_empty = any(evaluate(size, self._dims) == 0 for size in step.nonempty)
+        action = self._ops_action(step) if is_empty else self._kernel_action(step)
+        action = self._checked(step, types, action) if self._check else action
+        has_flag = self._sources[step.kernel].has_flag
+        self._add_launch(step, action, records=not (is_empty or has_flag))
+
     def _kernel_action(self, step: RunKernel) -> Action:
-        if any(evaluate(size, self._dims) == 0 for size in step.nonempty):
-            return self._ops_action(step)
         scalars = [self._dims[name] for name in step.symbols]
         has_flag = self._sources[step.kernel].has_flag
         count = len(step.inputs) + len(step.outputs)
@@ -189,7 +223,7 @@ class Program:
         op, inputs, outputs = step.op, step.inputs, step.outputs
         backend = backends.get(types[0].device)
         if step.in_place:
-            self._actions.append(self._store_action(step, attrs))
+            self._works.append(self._store_work(step, attrs))
             return
         constant = step.is_view or op.kind is Kind.SOURCE
         if constant and all(slot in self._static for slot in inputs):
@@ -209,9 +243,15 @@ class Program:
             for slot in frees:
                 slots[slot] = None
 
-        self._actions.append(run)
+        reads = self._varying(inputs)
+        if step.is_view and not frees:
+            self._works.append(
+                Work(run, reads, makes=outputs, launches=False, records=True, replay=run)
+            )
+        else:
+            self._works.append(Work(run, reads, makes=outputs))
 
-    def _store_action(self, step: RunOp, attrs: dict[str, Any]) -> Action:
+    def _store_work(self, step: RunOp, attrs: dict[str, Any]) -> Work:
         """Overwrites the first operand, which is a buffer of the caller."""
         assign = step.op.assign
         assert assign is not None
@@ -222,13 +262,34 @@ class Program:
             assign(slots[target], *(slots[slot] for slot in others), **attrs)
             slots[result] = slots[target]
 
-        return run
+        def replay(slots: list[Any]) -> None:
+            slots[result] = slots[target]
+
+        # Where the store goes is known, unless it is another operand that says so.
+        return Work(
+            run,
+            (target, *self._varying(others)),
+            (target,),
+            (result,),
+            records=len(others) == 1,
+            replay=replay,
+        )
+
+    def _update_work(self, update: tuple[int, int]) -> Work:
+        """Gives a buffer of the caller its new contents, unless they are there already."""
+        target, content = update
+
+        def run(slots: list[Any]) -> None:
+            if slots[content] is not slots[target]:
+                slots[target][...] = slots[content]
+
+        return Work(run, (target, *self._varying([content])), (target,), records=True)
 
     def _is_contiguous(self, array: Any) -> bool:
         return bool(array.flags.c_contiguous)
 
     def _in_arena(self, array: Any) -> bool:
-        return bool(self._backend.xp.may_share_memory(array, self._arena))
+        return bool(self._backend.xp.may_share_memory(array, self._block))
 
     def _is_copy_of_arena(self, arrays: Sequence[Any], results: Sequence[Any]) -> bool:
         """True if a view of an intermediate had to copy it: a reshape after a permute does."""
@@ -277,7 +338,7 @@ class Program:
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Runs the program on argument arrays and returns result arrays."""
-        with self._lock:
+        with self._arena:
             slots = list(self._template)
             for slot, array in zip(self._inputs, inputs):
                 slots[slot] = array
@@ -293,9 +354,8 @@ class Program:
         results = [slots[slot] for slot in self._outputs]
         for position in self._copied:  # what the caller has already
             results[position] = results[position].copy()
-        for target, content in self._updates:
-            if slots[content] is not slots[target]:
-                slots[target][...] = slots[content]
+        for update in self._late_updates:
+            update(slots)
         return results
 
     def _continue(self, slots: list[Any], rest: LateSize) -> list[Any]:
@@ -305,6 +365,7 @@ class Program:
         program = self._continuations.get(size)
         if program is None:
             dims = self._complete({**self._dims, rest.name: size})
+            block = self._late_arena.block
             program = Program(
                 rest.plan,
                 dims,
@@ -312,8 +373,13 @@ class Program:
                 self._device,
                 self._kernels,
                 self._fixed,
+                self._late_arena,
+                self._buffers,
+                self._counts,
                 self._complete,
             )
+            if self._late_arena.block is not block:
+                self._continuations.clear()
             self._continuations[size] = program
             if len(self._continuations) > CONTINUATION_LIMIT:
                 self._continuations.popitem(last=False)

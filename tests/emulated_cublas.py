@@ -85,13 +85,26 @@ def _gemm_batched(*args: int) -> None:
         _gemm(*head, first, a_kind, lda, second, b_kind, ldb, beta, third, c_kind, ldc, *end)
 
 
-def modules() -> dict[str, ModuleType]:
-    """Returns the modules that the backend imports."""
+def modules(captures: Callable[[], bool]) -> dict[str, ModuleType]:
+    """Returns the modules that the backend imports.
+
+    Args:
+        captures: True while the current stream captures; CuPy refuses to call cuBLAS then.
+    """
+
+    def guarded(function: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any) -> None:
+            if captures():
+                raise NotImplementedError("calling cuBLAS API during stream capture")
+            function(*args)
+
+        return call
+
     names = ["cupy_backends", "cupy_backends.cuda", "cupy_backends.cuda.libs"]
     found = {name: ModuleType(name) for name in [*names, f"{names[-1]}.cublas"]}
     cublas: Any = found[f"{names[-1]}.cublas"]
-    cublas.gemmEx = _gemm
-    cublas.gemmStridedBatchedEx = _gemm_batched
+    cublas.gemmEx = guarded(_gemm)
+    cublas.gemmStridedBatchedEx = guarded(_gemm_batched)
     parent: Any = found[names[-1]]
     parent.cublas = cublas
     return found

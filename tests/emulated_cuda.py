@@ -6,8 +6,8 @@ that the backend made. cuBLAS is replaced by loops over the raw memory (see `emu
 real CuPy refuses, 8-bit floats and NumPy arrays as operands, is refused here too.
 
 Work is done at once, but for streams that capture: launches, products, copies and stores are kept
-there with the arguments that they have at that moment, and done by each launch of the graph. All
-other functions of arrays are refused while a stream captures, which CuPy is more generous with.
+there with the arguments that they have at that moment, and done by each launch of the graph. Other
+functions of arrays are refused while a stream captures, which CuPy is more generous with.
 
     with emulated_cuda() as device:
         model.to(device).compile(...)
@@ -210,10 +210,12 @@ class FakeCupy:
     def asnumpy(self, array: FakeArray) -> np.ndarray[Any, Any]:
         """Copies to the host."""
         assert isinstance(array, FakeArray)
+        _refuse_capture("asnumpy")
         return np.array(array, copy=True).view(np.ndarray)
 
     def asarray(self, array: Any, dtype: Any = None) -> FakeArray:
         """Copies host arrays to the device."""
+        _refuse_capture("asarray")
         if isinstance(array, FakeArray):
             return _fake(np.asanyarray(array, dtype))
         return _fake(np.array(array, dtype, copy=True, order="C"))
@@ -227,9 +229,16 @@ class FakeCupy:
             for arg in (*args, *kwargs.values()):
                 if type(arg) is np.ndarray:
                     raise TypeError(f"Unsupported type {type(arg)}")
-            if name not in _FREE:
+            result = value(*args, **kwargs)
+            if name == "may_share_memory" or _current_stream().recorded is None:
+                return _fake(result)
+            if name not in _VIEWS:
                 _refuse_capture(name)
-            return _fake(value(*args, **kwargs))
+            if np.may_share_memory(result, args[0]):
+                return _fake(result)
+            copy = self.empty(result.shape, result.dtype)
+            _do(lambda: np.copyto(copy, value(*args, **kwargs)))
+            return copy
 
         return function
 
@@ -244,7 +253,8 @@ class FakeCupy:
         return _fake(np.frombuffer(block, array.dtype).reshape(array.shape))
 
 
-_FREE = ("may_share_memory",)  # functions that queue no work
+# Functions that may be called while a stream captures; most need no copy.
+_VIEWS = ("broadcast_to", "expand_dims", "flip", "reshape", "squeeze", "swapaxes", "transpose")
 
 
 class FakeModule:
@@ -332,6 +342,10 @@ class FakeCuda:
         finally:
             _THREAD.allocator = None
 
+    def streams(self) -> list[FakeStream]:
+        """Returns all streams."""
+        return [*_STREAMS.values()]
+
     def handle(self, code: cuda_shim.Code) -> int:
         """Returns the number of a kernel; equal text has one number."""
         number = self._known.setdefault(code, len(self._known) + 1)
@@ -410,7 +424,7 @@ def emulated_cuda() -> Iterator[tuple[Device, EmulatedCudaBackend]]:
         patch.setattr(nvrtc, "compile_cubin", _as_text)
         patch.setattr(nvrtc, "cached_cubin", lambda source, arch: None)
         patch.setattr(cublaslt, "load", lambda major: backend.cuda.products)
-        for name, module in modules().items():
+        for name, module in modules(lambda: _current_stream().recorded is not None).items():
             patch.setitem(sys.modules, name, module)
         try:
             yield Accelerator(), backend

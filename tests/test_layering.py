@@ -59,6 +59,8 @@ LAYERS = {
     "compiled": 8,
     "plan_cache": 8,
     "program": 8,
+    "arena": 8,
+    "replay": 8,
     "engine": 9,
     "nn": 9,
     "weights": 9,

@@ -121,6 +121,44 @@ class Backend(abc.ABC):
         """Makes later work on a stream wait for the work that is on another one now."""
         assert stream is None and other is None, "work of this backend is done at once"
 
+    def follow(self, last: Any, index: int) -> Any:
+        """Puts later work of this thread behind the work that was queued after the last call.
+
+        Args:
+            last: What the last call returned; None the first time.
+            index: The device.
+        """
+        return None
+
+    # ---- recorded work -------------------------------------------------------------------------
+
+    records = False  # whether `record` can succeed
+
+    def record(self, work: Callable[[], None], index: int) -> Callable[[], None] | None:
+        """Records what `work` queues on device `index`, without running it.
+
+        Memory that `work` allocates belongs to the recording.
+
+        Returns:
+            A function that queues all of it at once, on the same memory; None if something cannot
+            be recorded, which is logged.
+        """
+        return None
+
+    def addresses(self, arrays: Sequence[Any]) -> tuple[int, ...] | None:
+        """Returns where arrays are, or None if kernels could not use one as it lies there."""
+        return None
+
+    def copy_into(self, target: Any, source: Any) -> None:
+        """Overwrites a contiguous array with another of the same type."""
+        target[...] = source
+
+    def empty_like(self, array: Any) -> Any:
+        """Returns an uninitialised contiguous array of the type of another one."""
+        return self.xp.empty(array.shape, array.dtype)
+
+    # ---- kernels -------------------------------------------------------------------------------
+
     def dialect(self) -> Dialect | None:
         """The kernel language that can be built here, or None: ops are run one by one then."""
         return None

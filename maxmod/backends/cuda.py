@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from maxmod import log
-from maxmod.backends import cuda_bits, cuda_launch, cuda_matmul, cuda_upload, nvrtc
+from maxmod.backends import (
+    cuda_bits,
+    cuda_graph,
+    cuda_launch,
+    cuda_matmul,
+    cuda_upload,
+    nvrtc,
+)
 from maxmod.backends.base import Backend, Kernel
 from maxmod.device import DeviceKind
 from maxmod.dtype import DType, storage_dtype
@@ -95,6 +102,7 @@ class CudaBackend(Backend):
 
     kind = DeviceKind.GPU
     api = "cuda"
+    records = True
 
     def __init__(self) -> None:
         self._multipliers: dict[int, cuda_matmul.Multiplier] = {}
@@ -190,6 +198,33 @@ class CudaBackend(Backend):
     def wait(self, stream: Any, other: Any) -> None:
         stream.wait_event(other.record())
 
+    def follow(self, last: Any, index: int) -> Any:
+        with self.xp.cuda.Device(index):
+            current = self.xp.cuda.get_current_stream()
+            if last is not None and last.ptr != current.ptr:
+                self.wait(current, last)
+        return current
+
+    def record(self, work: Callable[[], None], index: int) -> Callable[[], None] | None:
+        return cuda_graph.record(self.xp, work, index)
+
+    def addresses(self, arrays: Sequence[Any]) -> tuple[int, ...] | None:
+        found = tuple([array.data.ptr for array in arrays])
+        if any(address % cuda_launch.ALIGNMENT for address in found):
+            return None
+        return found if all(array.flags.c_contiguous for array in arrays) else None
+
+    def copy_into(self, target: Any, source: Any) -> None:
+        if source.flags.c_contiguous:
+            target.data.copy_from_device_async(source.data, target.nbytes)
+        else:
+            target[...] = source
+
+    def empty_like(self, array: Any) -> Any:
+        made = super().empty_like(array)
+        narrow = cuda_bits.narrow_dtype(array)
+        return made if narrow is None else cuda_bits.marked(self.xp, made, narrow)
+
     def stats(self, index: int) -> dict[str, int]:
         with self.xp.cuda.Device(index):
             free, total = self.xp.cuda.runtime.memGetInfo()
@@ -237,7 +272,7 @@ class CudaBackend(Backend):
             narrow = narrow or any(cuda_bits.is_narrow(type.dtype) for type in types)
             if narrow and not cuda_bits.moves_bytes(op, attrs):
                 return self._run_on_host(op, arrays, attrs, types)
-            if op.kind is Kind.CONTRACT and all(array.ndim > 1 for array in arrays):
+            if op.is_product and all(array.ndim > 1 for array in arrays):
                 lhs, rhs = arrays
                 out = self.empty(types[0])
                 self.contract(lhs, rhs, out)

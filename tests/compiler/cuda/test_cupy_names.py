@@ -61,3 +61,18 @@ def test_arrays_have_classes(cupy: Any) -> None:
     text = cupy.ndarray.view.__doc__
     assert "type" in text
     assert cupy.dtype(np.uint8) == np.uint8
+
+
+def test_graphs_and_streams(cupy: Any) -> None:
+    cuda = cupy.cuda
+    for name in ("begin_capture", "end_capture", "wait_event", "record", "synchronize"):
+        assert callable(getattr(cuda.Stream, name))
+    assert cuda.Stream(null=True).ptr == 0  # the null stream; others need a device
+    assert "stream" in cuda.Graph.launch.__doc__
+    assert callable(cuda.MemoryPool.malloc)
+    assert callable(cuda.using_allocator)
+    assert callable(cuda.alloc)
+    assert callable(cupy.may_share_memory)
+    copy = cuda.MemoryPointer.copy_from_device_async.__doc__
+    assert "MemoryPointer src, size_t size" in copy
+    assert cuda.runtime.runtimeGetVersion() // 1000 in (12, 13)

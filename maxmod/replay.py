@@ -1,0 +1,248 @@
+"""Runs of steps that an accelerator records once and then starts with one call (a CUDA graph).
+
+A recording holds addresses, so everything in it must lie where it lay: weights, constants and
+intermediates do. Buffers of the caller and large arguments are part of the key under which a
+recording is kept: with others, the steps run as they are. All that is small, and every result, goes
+through memory of the recording: arguments are copied in before, results are copied out after.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from maxmod import log
+from maxmod.backends.base import Backend
+from maxmod.errors import GraphError
+
+Slots = list[Any]
+Action = Callable[[Slots], None]
+
+# Starting a recording and copying in and out cost as much as about so many launches from Python.
+LEAST_LAUNCHES = 4
+# A launch from Python takes about 3 us, in which a GPU copies this much (at 2 TB/s, a third of it
+# kept as a margin).
+COPIED_NBYTES = 1 << 20
+DIRECT_NBYTES = 1 << 20  # arguments above this are not copied but must lie where they lay
+KEPT = 4  # recordings for different addresses
+# A recording costs milliseconds: a new one only if those before were used so often each.
+PAYING = 8
+
+
+@dataclass(slots=True)
+class Work:
+    """A step that is ready to run.
+
+    Attributes:
+        run: Does it.
+        reads: Slots it reads that are not the same in every call.
+        writes: Such slots whose arrays it overwrites.
+        makes: Slots it sets.
+        launches: Whether it queues work for an accelerator.
+        records: Whether that can be recorded: no memory is given away, nothing waits.
+        replay: Sets `makes` anew, of what it reads first, if the work is part of a recording.
+    """
+
+    run: Action
+    reads: Sequence[int] = ()
+    writes: Sequence[int] = ()
+    makes: Sequence[int] = ()
+    launches: bool = True
+    records: bool = False
+    replay: Action | None = None
+
+
+class Counts(Protocol):
+    """Counts the recordings that were made, and how often one was started."""
+
+    recordings: int
+    replays: int
+
+
+def with_recordings(
+    works: Sequence[Work],
+    buffers: Collection[int],
+    wanted: Collection[int],
+    backend: Backend,
+    index: int,
+    counts: Counts,
+) -> list[Action]:
+    """Returns what to run, with a `Segment` for each run of works that can be recorded.
+
+    Args:
+        works: All of the steps.
+        buffers: Slots of arguments that the caller owns and keeps: they may be changed.
+        wanted: Slots that are read after all steps.
+        backend: Where they run.
+        index: The device.
+        counts: Counts recordings.
+    """
+    actions: list[Action] = []
+    start = 0
+    while start < len(works):
+        end = start
+        while end < len(works) and works[end].records:
+            end += 1
+        run = works[start:end]
+        if sum(work.launches for work in run) >= LEAST_LAUNCHES:
+            later = {slot for work in works[end:] for slot in work.reads}
+            outside = later.union(wanted)
+            actions.append(Segment(run, buffers, outside, backend, index, counts))
+            start = end
+        else:
+            actions += [work.run for work in works[start : end + 1]]
+            start = end + 1
+    return actions
+
+
+class Recording:
+    """Recorded steps with the memory that they work on.
+
+    Attributes:
+        start: Queues all of it.
+        copied_in: (slot, memory) of what is copied before.
+        copied_out: (slot, memory) of what is copied after.
+    """
+
+    def __init__(self) -> None:
+        self.start: Callable[[], None] | None = None
+        self.copied_in: list[tuple[int, Any]] = []
+        self.copied_out: list[tuple[int, Any]] = []
+
+
+class Segment:
+    """Steps that run as they are, or as a recording; see `with_recordings`."""
+
+    def __init__(
+        self,
+        works: Sequence[Work],
+        buffers: Collection[int],
+        wanted: Collection[int],
+        backend: Backend,
+        index: int,
+        counts: Counts,
+    ) -> None:
+        self._works = works
+        self._backend = backend
+        self._index = index
+        self._counts = counts
+        self._launches = sum(work.launches for work in works)
+        self._read, self._written = _from_outside(works)
+        used = self._read | self._written
+        self._buffers = sorted(used & set(buffers))
+        self._outer = sorted(used - set(buffers))
+        self._replayed = _needed(works, wanted)
+        self._recordings: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
+        self._last: tuple[int, ...] | None = None
+        self._direct: list[int] | None = None  # what the key is made of; known in the first call
+        self._made = self._used = 0
+        self._refused = False
+
+    def __call__(self, slots: Slots) -> None:
+        if not self._refused:
+            key = self._key(slots)
+            recording = self._recordings.get(key) if key is not None else None
+            if recording is None and key is not None and key == self._last and self._pays():
+                recording = self._record(slots, key)
+            self._last = key
+            if recording is not None:
+                self._replay(recording, slots)
+                return
+        for work in self._works:
+            work.run(slots)
+
+    def _key(self, slots: Slots) -> tuple[int, ...] | None:
+        """Returns the addresses that a recording depends on; None if it cannot be recorded."""
+        if self._direct is None:
+            self._direct = self._choose(slots)
+        return self._backend.addresses([slots[slot] for slot in self._direct])
+
+    def _choose(self, slots: Slots) -> list[int]:
+        """Returns the slots that are not copied; gives up if too much would be."""
+        only_read = [slot for slot in self._outer if slot not in self._written]
+        large = [slot for slot in only_read if slots[slot].nbytes > DIRECT_NBYTES]
+        copied = [slot for slot in self._outer if slot not in large]
+        nbytes = sum(slots[slot].nbytes for slot in copied)
+        self._refused = nbytes > self._launches * COPIED_NBYTES
+        if self._refused:
+            log.show(log.DEVICES, "no CUDA graph: %d bytes would have to be copied", nbytes)
+        return [*self._buffers, *large]
+
+    def _pays(self) -> bool:
+        return self._used >= PAYING * self._made
+
+    def _record(self, slots: Slots, key: tuple[int, ...]) -> Recording | None:
+        """Records the steps, on memory of the recording wherever the key does not name it."""
+        recording = Recording()
+        direct = frozenset(self._direct or ())
+
+        def work() -> None:
+            inner = list(slots)
+            for slot in self._outer:
+                if slot in direct:
+                    continue
+                inner[slot] = memory = self._backend.empty_like(slots[slot])
+                if slot in self._read:
+                    recording.copied_in.append((slot, memory))
+                if slot in self._written:
+                    recording.copied_out.append((slot, memory))
+            for step in self._works:
+                step.run(inner)
+            self._check_views(inner)
+
+        recording.start = self._backend.record(work, self._index)
+        if recording.start is None:
+            self._refused = True
+            return None
+        self._made += 1
+        self._counts.recordings += 1
+        self._recordings[key] = recording
+        if len(self._recordings) > KEPT:
+            self._recordings.popitem(last=False)
+        return recording
+
+    def _check_views(self, slots: Slots) -> None:
+        """Raises if what is made again for others is not the memory that the steps wrote into."""
+        for work in self._replayed:
+            for slot in work.makes:
+                if not self._backend.xp.may_share_memory(slots[slot], slots[work.reads[0]]):
+                    raise GraphError("a view has to be copied")
+
+    def _replay(self, recording: Recording, slots: Slots) -> None:
+        self._used += 1
+        self._counts.replays += 1
+        copy_into = self._backend.copy_into
+        for slot, memory in recording.copied_in:
+            copy_into(memory, slots[slot])
+        assert recording.start is not None
+        recording.start()
+        for work in self._replayed:
+            assert work.replay is not None
+            work.replay(slots)
+        for slot, memory in recording.copied_out:
+            copy_into(slots[slot], memory)
+
+
+def _from_outside(works: Sequence[Work]) -> tuple[frozenset[int], frozenset[int]]:
+    """Returns the slots that works read before they have contents from here, and those written."""
+    read: set[int] = set()
+    written: set[int] = set()
+    made: set[int] = set()
+    for work in works:
+        read.update(slot for slot in work.reads if slot not in written and slot not in made)
+        written.update(slot for slot in work.writes if slot not in made)
+        made.update(work.makes)
+    return frozenset(read), frozenset(written)
+
+
+def _needed(works: Sequence[Work], wanted: Collection[int]) -> list[Work]:
+    """Returns the works that set slots which others read, directly or through such works."""
+    needed = set(wanted)
+    found = []
+    for work in reversed(works):
+        if work.replay is not None and not needed.isdisjoint(work.makes):
+            found.append(work)
+            needed.update(work.reads)
+    return found[::-1]

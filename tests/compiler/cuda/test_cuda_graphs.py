@@ -1,0 +1,336 @@
+"""CUDA graphs on the emulated GPU: steps are recorded in the second call and replayed from then on.
+
+The emulation keeps launches, products and copies with the arguments that they had, and fills what
+the pool of a graph gives out with garbage, so that a replay on a wrong address gives wrong numbers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from emulated_cuda import EmulatedCudaBackend, FakeStream, emulated_cuda
+
+import maxmod
+from maxmod import CPU, BufferType, DType, Tensor, TensorType
+from maxmod import functional as F
+from maxmod.backends import cublaslt
+from maxmod.backends.devices import Device
+from maxmod.compiled import CompiledModel, compile_function
+from maxmod.generate import generate
+from maxmod.models import load_model
+from maxmod.nn import Linear, Sequential
+
+FIXTURES = Path(__file__).parents[2] / "assets" / "gpt2"
+WIDTH = 16
+LAYERS = 3
+
+
+@pytest.fixture
+def gpu() -> Iterator[tuple[Device, EmulatedCudaBackend]]:
+    with emulated_cuda() as found:
+        yield found
+
+
+def _gpu(array: Any, device: Device) -> Tensor:
+    return Tensor(np.asarray(array, np.float32), device=CPU()).to(device)
+
+
+def _host(tensor: Tensor) -> np.ndarray[Any, Any]:
+    return tensor.to(CPU()).to_numpy().astype(np.float64)
+
+
+def _weights(device: Device) -> list[Tensor]:
+    rng = np.random.default_rng(5)
+    return [_gpu(rng.standard_normal((WIDTH, WIDTH)) / 4, device) for _ in range(LAYERS)]
+
+
+def _network(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    for weight in weights:
+        x = F.tanh(x @ weight.T + 0.5)
+    return x
+
+
+def _network_oracle(x: Any, weights: Sequence[Tensor]) -> Any:
+    for weight in weights:
+        x = np.tanh(x @ _host(weight).T + 0.5)
+    return x
+
+
+def _compiled(device: Device) -> tuple[CompiledModel, list[Tensor]]:
+    weights = _weights(device)
+    kinds = [TensorType(DType.float32, ["n", WIDTH], device), *[w.type for w in weights]]
+    compiled = compile_function(
+        lambda x, *rest: _network(x, rest), kinds, name="network", parameters={}
+    )
+    return compiled, weights
+
+
+def _check(compiled: CompiledModel, weights: Sequence[Tensor], x: Any, device: Device) -> Tensor:
+    result = compiled(_gpu(x, device), *weights)
+    np.testing.assert_allclose(_host(result), _network_oracle(x, weights), rtol=1e-5, atol=1e-6)
+    return result
+
+
+def _numbers(compiled: CompiledModel) -> tuple[int, int]:
+    return compiled.stats.recordings, compiled.stats.replays
+
+
+def test_the_second_call_records(gpu: Any) -> None:
+    device, backend = gpu
+    compiled, weights = _compiled(device)
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(5):
+        x = rng.standard_normal((4, WIDTH))
+        found.append((x, _check(compiled, weights, x, device)))
+        assert _numbers(compiled) == (min(number, 1), number)
+    for x, result in found:  # results are nobody else's memory
+        np.testing.assert_allclose(_host(result), _network_oracle(x, weights), rtol=1e-5, atol=1e-6)
+    addresses = {result.data.ctypes.data for _, result in found}
+    assert len(addresses) == len(found)
+    assert backend.cuda.products.calls
+
+
+@pytest.mark.parametrize(("least", "counts"), [(0, (6, 5, 10)), (1 << 16, (3, 3, 13))])
+def test_sizes_share_the_arena_but_not_the_graph(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, least: int, counts: tuple[int, int, int]
+) -> None:
+    """Where rising sizes make the arena grow, graphs that hold the old one are forgotten."""
+    monkeypatch.setattr("maxmod.arena.LEAST_NBYTES", least)
+    device, _ = gpu
+    compiled, weights = _compiled(device)
+    rng = np.random.default_rng(1)
+    for rows in [2, 9, 2, 2, 9, 9, 40, 2, 2, 40, 40, 9, 9, 2, 40, 9]:
+        _check(compiled, weights, rng.standard_normal((rows, WIDTH)), device)
+    stats = compiled.stats
+    assert (stats.programs, stats.recordings, stats.replays) == counts
+
+
+def test_it_can_be_switched_off(gpu: Any) -> None:
+    device, _ = gpu
+    compiled, weights = _compiled(device)
+    for options in ({"cuda_graphs": False}, {"sync": True}, {"check": True}):
+        with maxmod.configure(**options):
+            compiled.load_state({})
+            for _ in range(3):
+                _check(compiled, weights, np.ones((3, WIDTH)), device)
+    assert _numbers(compiled) == (0, 0)
+
+
+def test_few_launches_are_not_recorded(gpu: Any) -> None:
+    device, _ = gpu
+    kind = TensorType(DType.float32, [8], device)
+    compiled = compile_function(lambda x: F.exp(x) + 1, [kind], name="f", parameters={})
+    for _ in range(3):
+        compiled(_gpu(np.zeros(8), device))
+    assert _numbers(compiled) == (0, 0)
+
+
+def test_new_weights(gpu: Any) -> None:
+    device, _ = gpu
+    with maxmod.default_device(device), maxmod.default_dtype(DType.float32):
+        model = Sequential(*[Linear(WIDTH, WIDTH) for _ in range(4)])
+    compiled = model.compile(TensorType(DType.float32, [2, WIDTH], device))
+    x = np.random.default_rng(0).standard_normal((2, WIDTH))
+    for scale in (1.0, 0.5):
+        state = {name: _gpu(scale * _host(weight), device) for name, weight in model.parameters}
+        compiled.load_state(state)
+        expected = x
+        for n in range(4):
+            expected = expected @ _host(state[f"{n}.weight"]).T + _host(state[f"{n}.bias"])
+        for _ in range(3):
+            np.testing.assert_allclose(_host(compiled(_gpu(x, device))), expected, rtol=1e-4)
+    assert _numbers(compiled) == (2, 4)
+
+
+# ---- buffers and arguments that must not move ----------------------------------------------------
+
+
+def _accumulate(device: Device, rows: int = 4) -> CompiledModel:
+    """Adds a small network's result to a buffer, and gives the buffer times 2."""
+    kinds = [
+        BufferType(DType.float32, [rows, WIDTH], device),
+        TensorType(DType.float32, [rows, WIDTH], device),
+        TensorType(DType.float32, [WIDTH, WIDTH], device),
+    ]
+
+    def step(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        F.buffer_store(total, total + _network(x, [weight] * LAYERS))
+        return total * 2
+
+    return compile_function(step, kinds, name="step", parameters={})
+
+
+def test_buffers_are_changed_where_they_are(gpu: Any) -> None:
+    """A recording is used for the buffers that it was made with; with others it runs as it is."""
+    device, _ = gpu
+    compiled = _accumulate(device)
+    weight = _weights(device)[0]
+    rng = np.random.default_rng(2)
+    totals = [np.zeros((4, WIDTH)), np.ones((4, WIDTH))]
+    buffers = [_gpu(total, device) for total in totals]
+    for which in [0, 0, 0, 1, 0, 1, 1, *[0] * 9, 1, 1, 1, 0, 1]:
+        x = rng.standard_normal((4, WIDTH))
+        totals[which] = totals[which] + _network_oracle(x, [weight] * LAYERS)
+        twice = compiled(buffers[which], _gpu(x, device), weight)
+        np.testing.assert_allclose(_host(twice), 2 * totals[which], rtol=1e-5, atol=1e-5)
+        for buffer, total in zip(buffers, totals):
+            np.testing.assert_allclose(_host(buffer), total, rtol=1e-5, atol=1e-5)
+    # The first buffer from its second call on; the other when that one had paid.
+    assert _numbers(compiled) == (2, 2 + 1 + 9 + 2 + 1 + 1)
+
+
+def test_a_buffer_that_kernels_cannot_use_as_it_lies(gpu: Any) -> None:
+    device, backend = gpu
+    compiled = _accumulate(device)
+    weight = _weights(device)[0]
+    block = backend.xp.asarray(np.zeros(4 * WIDTH + 1, np.float32))
+    kind = TensorType(DType.float32, [4, WIDTH], device)
+    buffer = Tensor.wrap(block[1:].reshape(4, WIDTH), kind)
+    x = np.ones((4, WIDTH))
+    for number in range(1, 4):
+        compiled(buffer, _gpu(x, device), weight)
+        expected = number * _network_oracle(x, [weight] * LAYERS)
+        np.testing.assert_allclose(_host(buffer), expected, rtol=1e-5, atol=1e-5)
+    assert _numbers(compiled) == (0, 0)
+
+
+def test_large_arguments_must_lie_where_they_lay(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, _ = gpu
+    monkeypatch.setattr("maxmod.replay.DIRECT_NBYTES", 100)
+    compiled, weights = _compiled(device)
+    rng = np.random.default_rng(3)
+    kept = [_gpu(rng.standard_normal((4, WIDTH)), device) for _ in range(2)]
+    for which in (0, 0, 1, 0, 0):
+        expected = _network_oracle(_host(kept[which]), weights)
+        result = compiled(kept[which], *weights)
+        np.testing.assert_allclose(_host(result), expected, rtol=1e-5, atol=1e-6)
+    assert _numbers(compiled) == (1, 3)
+
+
+def test_too_much_to_copy(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, _ = gpu
+    monkeypatch.setattr("maxmod.replay.COPIED_NBYTES", 10)
+    compiled, weights = _compiled(device)
+    for _ in range(3):
+        _check(compiled, weights, np.ones((3, WIDTH)), device)
+    assert _numbers(compiled) == (0, 0)
+
+
+# ---- steps that cannot be recorded ---------------------------------------------------------------
+
+
+def test_an_op_parts_the_steps(gpu: Any) -> None:
+    """Sorting is no kernel of ours; what comes before and after is recorded."""
+    device, _ = gpu
+    weights = _weights(device)
+
+    def fn(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        first = _network(x, weights)
+        ordered = F.argsort(first.reshape([-1]))
+        second = _network(first, weights)
+        view = second.permute([1, 0])
+        return (
+            _network(second * F.cast(ordered.reshape([4, WIDTH]), DType.float32), weights),
+            view,
+            first,
+        )
+
+    kind = TensorType(DType.float32, [4, WIDTH], device)
+    names = {f"w{n}": weight for n, weight in enumerate(weights)}
+    compiled = compile_function(fn, [kind], name="f", parameters=names)
+    rng = np.random.default_rng(4)
+    for number in range(4):
+        x = rng.standard_normal((4, WIDTH))
+        first = _network_oracle(x, weights)
+        second = _network_oracle(first, weights)
+        ordered = np.argsort(first.reshape(-1).astype(np.float32)).reshape(4, WIDTH)
+        expected = _network_oracle(second * ordered, weights), second.T, first
+        for found, wanted in zip(compiled(_gpu(x, device)), expected, strict=True):
+            np.testing.assert_allclose(_host(found), wanted, rtol=1e-4, atol=1e-5)
+        assert _numbers(compiled) == (2 * min(number, 1), 2 * number)
+
+
+def test_what_cannot_be_recorded_runs_as_it_is(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """CuPy's cuBLAS refuses to be recorded."""
+    device, backend = gpu
+    monkeypatch.setattr(cublaslt, "load", lambda major: None)
+    monkeypatch.setattr(backend, "_multipliers", {})
+    compiled, weights = _compiled(device)
+    with maxmod.configure(debug=1):
+        for _ in range(4):
+            _check(compiled, weights, np.ones((3, WIDTH)), device)
+    assert _numbers(compiled) == (0, 0)
+    assert caplog.text.count("no CUDA graph: NotImplementedError") == 1
+    assert not [stream for stream in backend.cuda.streams() if stream.recorded is not None]
+
+
+# ---- threads and streams -------------------------------------------------------------------------
+
+
+def test_threads(gpu: Any) -> None:
+    device, _ = gpu
+    compiled, weights = _compiled(device)
+    errors: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        try:
+            for _ in range(6):
+                _check(compiled, weights, rng.standard_normal((1 + seed % 2, WIDTH)), device)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert compiled.stats.calls == 24
+    assert compiled.stats.recordings >= 2
+
+
+def test_a_call_on_another_stream_waits_for_the_last_one(gpu: Any) -> None:
+    """They use the same arena, and the same memory of the graph."""
+    device, _ = gpu
+    compiled, weights = _compiled(device)
+    x = np.ones((2, WIDTH))
+    first, second = FakeStream(non_blocking=True), FakeStream(non_blocking=True)
+    for stream, expected in [(first, []), (first, []), (second, [first]), (first, [second])]:
+        stream.waits.clear()
+        with stream:
+            _check(compiled, weights, x, device)
+        assert stream.waits == expected
+    assert compiled.stats.replays == 3
+
+
+@pytest.mark.parametrize("name", ["tied", "bfloat16"])
+def test_gpt2(gpu: Any, name: str) -> None:
+    device, _ = gpu
+    model = load_model(FIXTURES / name, device=device, dtype=DType.float32)
+    compiled = model.module.compile(model.tokens_type)
+    with np.load(FIXTURES / name / "golden.npz") as data:
+        for number in (0, 0, 1, 1, 0, 1):
+            tokens = Tensor(data[f"input_ids_{number}"], device=CPU()).to(device)
+            logits = compiled(tokens).to(CPU()).to_numpy()
+            np.testing.assert_allclose(logits, data[f"logits_{number}"], rtol=0, atol=1e-4)
+    assert compiled.stats.replays >= 3
+
+
+def test_generation(gpu: Any) -> None:
+    """Tokens are those of the same model run op by op, with steps replayed from graphs."""
+    device, _ = gpu
+    model = load_model(FIXTURES / "tied", device=device, dtype=DType.float32)
+    prompts = [[1, 2, 3], [4, 5]]
+    for prompt in prompts:
+        expected = [*generate(model, prompt, max_new_tokens=8, stop=(), eager=True)]
+        assert [*generate(model, prompt, max_new_tokens=8, stop=())] == expected
+    assert model.step().stats.replays > 0
