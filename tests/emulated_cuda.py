@@ -133,7 +133,7 @@ class FakeStream:
         self.waits.append(event)
 
     def synchronize(self) -> None:
-        """Waits."""
+        """Waits; as an event, too."""
         assert self.recorded is None, "a stream that captures cannot be waited for"
 
 
@@ -172,6 +172,12 @@ def _do_on(stream: int, work: Callable[[], None]) -> None:
 
 def _do(work: Callable[[], None]) -> None:
     _do_on(_current_stream().ptr, work)
+
+
+def _copy_from_host(to: int, source: int, nbytes: int, kind: int, stream: int) -> None:
+    assert kind == 1
+    assert _STREAMS[stream].recorded is None, "a copy from the host while a stream captures"
+    ctypes.memmove(to, source, nbytes)
 
 
 def _refuse_capture(name: str) -> None:
@@ -321,6 +327,7 @@ class FakeCuda:
         self.runtime = SimpleNamespace(
             getDevice=lambda: 0,
             runtimeGetVersion=lambda: 13050,
+            memcpyAsync=_copy_from_host,
             memGetInfo=lambda: (1 << 30, 1 << 31),
         )
         self.get_current_stream = _current_stream
@@ -332,6 +339,10 @@ class FakeCuda:
     def alloc(self, nbytes: int) -> FakePointer:
         """Allocates from the pool in force."""
         return (getattr(_THREAD, "allocator", None) or FakePool().malloc)(nbytes)
+
+    def alloc_pinned_memory(self, nbytes: int) -> Any:
+        """Allocates host memory."""
+        return (ctypes.c_uint8 * nbytes)()
 
     @contextlib.contextmanager
     def using_allocator(self, allocator: Any) -> Iterator[None]:

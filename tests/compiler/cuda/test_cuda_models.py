@@ -94,7 +94,7 @@ def test_a_block(gpu: Any, dtype: DType, tolerance: float, order: int) -> None:
         assert (y.dtype, y.device, type(y.data)) == (dtype, device, FakeArray)
         expected = _block_oracle(_host(x), weights, 4)
         np.testing.assert_allclose(_host(y), expected, rtol=tolerance, atol=tolerance)
-    assert compiled.stats.programs == 3
+    assert compiled.stats.programs == 4  # the third needs a larger arena than the first
 
 
 def test_kernels_are_checked_against_their_graphs(gpu: Any) -> None:
