@@ -29,7 +29,7 @@ from maxmod.device import DeviceKind
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import OutOfMemoryError
 from maxmod.kernel import Dialect, KernelSource
-from maxmod.op import Kind, Op
+from maxmod.op import Op
 from maxmod.tensor_type import TensorType
 
 _INSTALL = (
