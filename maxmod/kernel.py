@@ -12,23 +12,19 @@ Calling convention:
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from maxmod.dim import Size, evaluate
+from maxmod.errors import CompileError
+from maxmod.kernel_text import Dialect, prelude
+
+_SUFFIX = {Dialect.HOST: "c", Dialect.CUDA: "cu"}
 
 # Dynamic shared memory of a block: every GPU gives 48 KB unasked, and reductions take a little.
 SHARED_NBYTES = 40 << 10
 WARP = 32  # threads that a GPU runs in step
-
-
-class Dialect(enum.Enum):
-    """A kernel language; its prelude is `kernels/prelude/<value>.h`."""
-
-    HOST = "host"
-    CUDA = "cuda"
 
 
 class Grid(NamedTuple):
@@ -101,6 +97,8 @@ class KernelSource:
         has_flag: True if one more buffer follows, of one int64: the kernel sets it to 0, or to
             something else if a position that it read was out of range. On the host only; what is
             written then is of no use.
+        elementwise: For a CUDA kernel that computes each element from those at the same position:
+            inputs, outputs and statements as `cupy.ElementwiseKernel` takes them; else empty.
     """
 
     name: str
@@ -113,3 +111,36 @@ class KernelSource:
     options: tuple[str, ...] = ()
     symbols: tuple[str, ...] = ()
     has_flag: bool = False
+    elementwise: tuple[str, ...] = ()
+
+    def full_text(self) -> str:
+        """Returns what a compiler gets: the prelude, then the code, with its own line numbers."""
+        return f'{prelude(self.dialect)}\n#line 1 "kernel.{_SUFFIX[self.dialect]}"\n{self.code}'
+
+    def to_cupy(self) -> Any:
+        """Returns the kernel as an object of CuPy, to be called, changed or timed without maxmod.
+
+        Returns:
+            A `cupy.ElementwiseKernel`, called with the inputs, where every result has at each
+            position what the inputs have there, and CuPy knows all dtypes:
+            ``y = compiled.kernels[0].to_cupy()(x)``. Else a `cupy.RawKernel` of `full_text()`,
+            called with a grid, the inputs, the results, and the sizes in `symbols` as int64:
+
+                grid = source.launch.grid({"n": n}, resident_threads=1 << 17)
+                args = (x, y, numpy.int64(n))
+                kernel((grid.blocks,), (grid.threads,), args, shared_mem=grid.shared_nbytes)
+
+        Raises:
+            CompileError: If it is a kernel of the host.
+            ImportError: If CuPy is not installed.
+        """
+        if self.dialect is not Dialect.CUDA:
+            raise CompileError(
+                f"to_cupy: {self.name} is a kernel of the host. Hint: compile for an Accelerator()."
+            )
+        import cupy
+
+        if self.elementwise:
+            kernel = cupy.ElementwiseKernel
+            return kernel(*self.elementwise, self.name, preamble=prelude(self.dialect))
+        return cupy.RawKernel(self.full_text(), self.entry, ("--std=c++17", *self.options))

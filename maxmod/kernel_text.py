@@ -6,14 +6,20 @@ when installed.
 
 from __future__ import annotations
 
+import enum
 import functools
 import os
 
 from maxmod.errors import CompileError
-from maxmod.kernel import Dialect, KernelSource
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
-_SUFFIX = {Dialect.HOST: "c", Dialect.CUDA: "cu"}
+
+
+class Dialect(enum.Enum):
+    """A kernel language; its prelude is `kernels/prelude/<value>.h`."""
+
+    HOST = "host"
+    CUDA = "cuda"
 
 
 @functools.cache
@@ -44,8 +50,3 @@ def read(name: str) -> str:
 def prelude(dialect: Dialect) -> str:
     """Returns the text in front of every kernel of a dialect: the `mm_` functions."""
     return read(f"prelude/{dialect.value}.h")
-
-
-def full_text(source: KernelSource) -> str:
-    """Returns what a compiler gets: the prelude, then the code, with its own line numbers."""
-    return f'{prelude(source.dialect)}\n#line 1 "kernel.{_SUFFIX[source.dialect]}"\n{source.code}'

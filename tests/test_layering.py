@@ -31,7 +31,7 @@ LAYERS = {
     "tensor_type": 2,
     "kernel": 2,
     "affine": 2,
-    "kernel_text": 3,
+    "kernel_text": 2,
     "op": 3,
     "rules": 3,
     "ir": 4,

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from maxmod import kernel_cache, kernel_text
+from maxmod import kernel_cache
 from maxmod.backends.host_library import open_library
 from maxmod.backends.refusal import refused
 from maxmod.kernel import KernelSource
@@ -141,7 +141,7 @@ def build_libraries(compiler: Any, sources: Mapping[str, KernelSource]) -> dict[
 
 
 def _build_one(compiler: Any, key: str, source: KernelSource, folder: str) -> bytes:
-    text = kernel_text.full_text(source)
+    text = source.full_text()
     start = time.perf_counter()
     data = _compile(compiler.path, [*compiler.flags, *source.options], text, folder)
     note = {

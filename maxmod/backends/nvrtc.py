@@ -65,7 +65,7 @@ def compile_cubin(source: KernelSource, arch: str) -> bytes:
     start = time.perf_counter()
     cubin, log = compile_text(source, arch)
     note = _note(source, arch, log, time.perf_counter() - start)
-    text = kernel_text.full_text(source)
+    text = source.full_text()
     kernel_cache.store(_key(source, arch), cubin, source=text, note=note)
     return cubin
 
@@ -105,7 +105,7 @@ def compile_text(source: KernelSource, arch: str) -> tuple[bytes, str]:
         raise CompileError(f"nvrtc: {source.name}: expected CUDA text, got {source.dialect}.")
     nvrtc = load().handle
     program = ctypes.c_void_p()
-    text = kernel_text.full_text(source).encode()
+    text = source.full_text().encode()
     name = b"kernel.cu"
     _check(nvrtc, nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, name, 0, None, None))
     try:

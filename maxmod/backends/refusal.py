@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maxmod import kernel_cache, kernel_text
+from maxmod import kernel_cache
 from maxmod.errors import CompileError
 from maxmod.kernel import KernelSource
 
@@ -19,7 +19,7 @@ def refused(tool: str, source: KernelSource, key: str, reason: str, log: str) ->
         reason: What happened, in a few words.
         log: What the compiler said; a long one is cut in the message.
     """
-    path = kernel_cache.keep_source(key, kernel_text.full_text(source))
+    path = kernel_cache.keep_source(key, source.full_text())
     lines = log.splitlines()
     shown = "\n".join(lines[:MAX_LOG_LINES])
     if len(lines) > MAX_LOG_LINES:

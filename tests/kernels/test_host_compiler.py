@@ -59,7 +59,7 @@ def test_build_and_cache(cache_folder: Path) -> None:
     assert note["name"] == "add"
     assert note["compiler"] == host_compiler.find().version
     text = (cache_folder / f"{first.key}.src").read_text()
-    assert text == kernel_text.full_text(source())
+    assert text == source().full_text()
 
 
 @needs_compiler
@@ -159,7 +159,7 @@ def test_refused_kernel(cache_folder: Path) -> None:
     assert "error" in str(error)
     assert error.source_path in str(error)
     assert Path(error.source_path).parent == cache_folder
-    assert Path(error.source_path).read_text() == kernel_text.full_text(bad)
+    assert Path(error.source_path).read_text() == bad.full_text()
     assert host_compiler.build(source(1)).cached  # the others were built and kept
 
 

@@ -9,7 +9,6 @@ import pytest
 from prelude_runner import ENTRY, cuda_source
 
 import maxmod
-from maxmod import kernel_text
 from maxmod.backends import nvrtc
 from maxmod.errors import CompileError
 from maxmod.kernel import Dialect, KernelSource
@@ -121,7 +120,7 @@ def test_compile_and_cache(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert facts["arch"] == "sm_90"
     assert facts["compiler"].startswith("NVRTC 1")
     assert facts["spill_nbytes"] == 0
-    assert note.with_suffix(".src").read_text() == kernel_text.full_text(source)
+    assert note.with_suffix(".src").read_text() == source.full_text()
 
     def fail(*args: object) -> None:
         raise AssertionError("compiled again")
@@ -139,7 +138,7 @@ def test_refused_kernel(cache_folder: Path) -> None:
         nvrtc.compile_cubin(bad, "sm_90")
     assert "kernel.cu(2): error" in caught.value.log
     assert Path(caught.value.source_path).parent == cache_folder
-    assert Path(caught.value.source_path).read_text() == kernel_text.full_text(bad)
+    assert Path(caught.value.source_path).read_text() == bad.full_text()
 
 
 @needs_nvrtc

@@ -27,9 +27,16 @@ from maxmod.compiler.codegen.cuda_text import (
     parameters,
     span_width,
 )
-from maxmod.compiler.codegen.emit import size_text, symbols_of
-from maxmod.compiler.codegen.lower import Lowered
-from maxmod.dim import as_dim, as_size, product
+from maxmod.compiler.codegen.emit import (
+    C_TYPES,
+    compute_type,
+    scalar_text,
+    size_text,
+    symbols_of,
+)
+from maxmod.compiler.codegen.lower import Apply, Load, Lowered
+from maxmod.dim import Dim, as_dim, as_size, product
+from maxmod.dtype import DType
 from maxmod.kernel import Dialect, KernelSource, Launch
 
 ENTRY = "mm_kernel"
@@ -57,6 +64,7 @@ def emit_cuda(lowered: Lowered, name: str) -> KernelSource:
         len(symbols),
         launch,
         symbols=symbols,
+        elementwise=_elementwise(lowered),
     )
 
 
@@ -81,6 +89,34 @@ def _pointwise(lowered: Lowered) -> tuple[list[str], list[str], Launch, str]:
         loop = _stride_loop(kind, "mm_thread", count, step)
         return [], [f"constexpr int V = {v};", *head, *loop], launch, str(THREADS)
     return *_both_widths(lowered, outer, kind, width, total, step, head), launch, str(THREADS)
+
+
+def _elementwise(lowered: Lowered) -> tuple[str, ...]:
+    """Returns the parts of a `cupy.ElementwiseKernel`; nothing if the kernel is more than that."""
+    dtypes = set(lowered.buffers)
+    if lowered.row is not None or not dtypes <= C_TYPES.keys() - {DType.bool}:
+        return ()  # CuPy has types of its own for halves
+    index = lowered.stores[0].index
+    lines = []
+    for number, instruction in enumerate(lowered.instructions):
+        what = instruction.what
+        if isinstance(what, Load) and what.index == index:
+            text = f"b{what.buffer}"
+        elif isinstance(what, Apply) and what.index is None and not _sizes_in(what):
+            text = scalar_text(lowered.instructions, number)
+        else:
+            return ()
+        lines.append(f"const {compute_type(instruction.dtype)} t{number} = {text};")
+    if any(store.index != index for store in lowered.stores):
+        return ()
+    lines += [f"b{store.buffer} = t{store.value};" for store in lowered.stores]
+    parameters = [f"{dtype.name} b{n}" for n, dtype in enumerate(lowered.buffers)]
+    inputs, outputs = parameters[: lowered.input_count], parameters[lowered.input_count :]
+    return ", ".join(inputs), ", ".join(outputs), "\n".join(lines)
+
+
+def _sizes_in(what: Apply) -> bool:
+    return any(isinstance(value, Dim) for _, value in what.attrs)
 
 
 def _stride_loop(kind: str, first: str, count: str, body: Sequence[str]) -> list[str]:

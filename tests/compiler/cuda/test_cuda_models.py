@@ -13,7 +13,7 @@ from emulated_cuda import EmulatedCudaBackend, FakeArray, emulated_cuda
 from helpers import wide
 
 import maxmod
-from maxmod import CPU, DType, Tensor, TensorType, kernel_text
+from maxmod import CPU, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.backends import nvrtc
 from maxmod.backends.devices import Device
@@ -251,6 +251,6 @@ def test_sources_can_be_pasted(gpu: Any) -> None:
         TensorType(DType.float32, [4], device)
     )
     (source,) = compiled.kernels
-    text = kernel_text.full_text(source)
+    text = source.full_text()
     assert "#include" not in text
     assert f'extern "C" __global__ void __launch_bounds__(256) {source.entry}(' in text

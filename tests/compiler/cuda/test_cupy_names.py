@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuda_function import sources_of
 
+from maxmod import TensorType
+from maxmod import functional as F
 from maxmod.backends.cuda_bits import marked
+from maxmod.device import CPU_REF
 from maxmod.dtype import DType
 
 pytestmark = pytest.mark.skipif(
@@ -76,3 +80,14 @@ def test_graphs_and_streams(cupy: Any) -> None:
     copy = cuda.MemoryPointer.copy_from_device_async.__doc__
     assert "MemoryPointer src, size_t size" in copy
     assert cuda.runtime.runtimeGetVersion() // 1000 in (12, 13)
+
+
+def test_kernels_become_objects_of_cupy(cupy: Any) -> None:
+    """Both kinds are compiled when they are first called, so that they can be made here."""
+    kind = TensorType(DType.float32, ["n", 4], CPU_REF)
+    (elementwise,) = sources_of(lambda x: F.exp(x) + 1, kind)
+    (row,) = sources_of(lambda x: F.softmax(x), kind)
+    made = elementwise.to_cupy()
+    assert isinstance(made, cupy.ElementwiseKernel)
+    assert (made.nin, made.nout) == (1, 1)
+    assert isinstance(row.to_cupy(), cupy.RawKernel)
