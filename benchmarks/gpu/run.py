@@ -2,8 +2,9 @@
 
     python benchmarks/gpu/run.py
 
-Runs `tests/gpu` on the real device and stops if anything fails; then runs `kernels.py`, which
-writes its numbers to `benchmarks/results`. Further arguments go to `kernels.py`.
+Runs `tests/gpu` on the real device and stops if anything fails; then runs `graphs.py` (CUDA graphs
+against plain launches, cuBLASLt) and `kernels.py`, which write their numbers to
+`benchmarks/results`. Further arguments go to `kernels.py`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def main() -> None:
-    """Runs both, in processes of their own."""
+    """Runs all, in processes of their own."""
     tests = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "--require=gpu"]
+    graphs = [sys.executable, "benchmarks/gpu/graphs.py"]
     timings = [sys.executable, "benchmarks/gpu/kernels.py", *sys.argv[1:]]
-    for command in (tests, timings):
+    for command in (tests, graphs, timings):
         done = subprocess.run(command, cwd=ROOT, check=False)
         if done.returncode:
             raise SystemExit(done.returncode)

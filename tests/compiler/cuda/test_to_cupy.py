@@ -70,10 +70,10 @@ def test_several_results_and_dtypes(cupy: Any) -> None:
         return total, F.cast(total * 2, DType.uint8)
 
     (source,) = sources_of(fn, _type(8, dtype=DType.int64), _type(8, dtype=DType.float64))
-    assert source.to_cupy()[1][:2] == ("int64 b0, float64 b1", "float64 b2, uint8 b3")
+    assert source.to_cupy()[1][:2] == ("int64 b0, float64 b1", "uint8 b2, float64 b3")
     x, y = np.arange(8), np.arange(8) / 2
     total, narrow = np.zeros(8), np.zeros(8, np.uint8)
-    _run(source, [x, y], [total, narrow])
+    _run(source, [x, y], [narrow, total])
     np.testing.assert_array_equal(total, x + y)
     np.testing.assert_array_equal(narrow, (2 * (x + y)).astype(np.uint8))
 
