@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from maxmod.compiler.fusion.group import FusionGroup
 
 SHOWN_INTERMEDIATES = 8  # the largest ones, in the memory plan
+FOLDED_LINES = 3  # fewer are shown as they are
 SHOWN_KERNELS = 3  # those with most bytes, in the summary
 _PREFIXES = ("", "k", "M", "G", "T")
 HEADER = ("step", "runs", "reads", "writes", "flops")
@@ -270,11 +271,12 @@ def _folded(lines: Sequence[str], keys: Sequence[Any]) -> list[str]:
         key=lambda found: (found[1] * found[2], -found[1]),
         default=(0, 0, 0),
     )
-    if not repeats:
+    if period * repeats < FOLDED_LINES:
         return [*lines]
     times = "once more" if repeats == 1 else f"{repeats} more times"
     end = start + period
-    note = f"... the last {period} lines {times}, for other weights ..."
+    what = "line" if period == 1 else f"{period} lines"
+    note = f"... the last {what} {times}, for other weights ..."
     return [*lines[:end], note, *lines[end + repeats * period :]]
 
 

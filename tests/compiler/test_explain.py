@@ -96,6 +96,8 @@ def test_folding() -> None:
     assert folded("xabababy") == "hxab.y"
     assert folded("xabcabcabcaby") == "hxabc.aby"
     assert folded("") == "h"
+    assert folded("xaab") == "hxaab"  # one line would be saved, and one added
+    assert folded("xaaaab") == "hxa.b"
 
 
 def test_numbers() -> None:
