@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         random,
         weights,
     )
-    from maxmod.nn import Module, module_dataclass
+    from maxmod.nn import Module, module_dataclass, quantize
 
 __version__ = "0.1.0"
 
@@ -78,6 +78,7 @@ __all__ = [
     "models",
     "module_dataclass",
     "nn",
+    "quantize",
     "random",
     "weights",
 ]
@@ -97,7 +98,7 @@ _LAZY_MODULES = (
     "random",
     "weights",
 )
-_LAZY_NAMES = {"Module": "maxmod.nn", "module_dataclass": "maxmod.nn"}
+_LAZY_NAMES = {"Module": "maxmod.nn", "module_dataclass": "maxmod.nn", "quantize": "maxmod.nn"}
 
 
 def __getattr__(name: str) -> Any:

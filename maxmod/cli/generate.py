@@ -28,6 +28,8 @@ def run(options: argparse.Namespace) -> int:
         options.model or adder_folder(),
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
+        quantize=options.quantize,
+        group_size=options.group_size,
     )
     prompt = _prompt_tokens(options, model)
     stops = StopStrings(options.stop)
@@ -52,9 +54,10 @@ def run(options: argparse.Namespace) -> int:
     rate = f"{count / time_s:.0f}" if time_s > 0 else "?"
     tokens_text = "1 token" if count == 1 else f"{count} tokens"
     how = f"compile {compiled - loaded:.3f} s ({kernels_text(steps)})" if steps else "eager"
+    weights_text = f", {options.quantize} weights" if options.quantize else ""
     print(
         f"maxmod: load {loaded - start:.3f} s, {how}, {tokens_text} in {time_s:.3f} s "
-        f"({rate} tokens/s), {model.device} {model.dtype.name}",
+        f"({rate} tokens/s), {model.device} {model.dtype.name}{weights_text}",
         file=sys.stderr,
     )
     return 0

@@ -158,6 +158,10 @@ class TextEncoder:
         """
         return open_tokenizer(self.folder)
 
+    def forget_compiled(self) -> None:
+        """Makes the next use compile again, with the layers and weights that are there then."""
+        vars(self).pop("compiled", None)
+
     @functools.cached_property
     def compiled(self) -> CompiledModel:
         """The compiled `Embed` of the module, for all sizes; made when it is first needed."""

@@ -82,6 +82,11 @@ class LanguageModel:
         self._steps: dict[tuple[bool, bool], CompiledModel] = {}
         self._tokenizer: Tokenizer | None = None
 
+    def forget_compiled(self) -> None:
+        """Makes the next use compile again, with the layers and weights that are there then."""
+        self._steps.clear()
+        vars(self).pop("last_logits", None)
+
     @property
     def tokens_type(self) -> TensorType:
         """The type to compile the module with: int64 ["batch", "seq"] on its device."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import collections
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from maxmod.defaults import default_device, default_dtype, resolve
 from maxmod.device import DeviceLike, DeviceRef
 from maxmod.dtype import DType
 from maxmod.eager import lazy
-from maxmod.errors import ModelError, WeightsError, did_you_mean
+from maxmod.errors import ArgumentError, ModelError, WeightsError, did_you_mean
 from maxmod.json_files import read_json
 from maxmod.models import bert, gemma, gpt2, llama, vit
 from maxmod.models.config import from_table
@@ -22,7 +22,10 @@ from maxmod.models.encoder import TextEncoder, read_pooling
 from maxmod.models.language import LanguageModel
 from maxmod.models.vision import VisionModel
 from maxmod.nn import Module
-from maxmod.weights import Weights, expect_room, open_checkpoint
+from maxmod.nn import quantize as quantize_layers
+from maxmod.nn.places import parameters_of
+from maxmod.nn.quantized import linear_layers
+from maxmod.weights import QuantizedWeights, Weights, expect_room, open_checkpoint
 
 
 def adder_folder() -> Path:
@@ -50,6 +53,14 @@ class Architecture:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Rounding(NamedTuple):
+    """How to quantise a model while it is loaded; see `maxmod.quantize`."""
+
+    scheme: str
+    group_size: int | None
+    skip: str | Iterable[str]
+
+
 # By the `model_type` of config.json.
 ARCHITECTURES = {
     "gpt2": Architecture(gpt2.Config, gpt2.GPT2, gpt2.adapt_weights),
@@ -69,7 +80,13 @@ KINDS = {"load_model": ARCHITECTURES, "load_encoder": ENCODERS, "load_vision_mod
 
 
 def load_model(
-    folder: str | os.PathLike[str], *, device: DeviceLike | None = None, dtype: DType | None = None
+    folder: str | os.PathLike[str],
+    *,
+    device: DeviceLike | None = None,
+    dtype: DType | None = None,
+    quantize: str | None = None,
+    group_size: int | None = None,
+    skip: str | Iterable[str] = (),
 ) -> LanguageModel:
     """Loads a pretrained model.
 
@@ -79,6 +96,11 @@ def load_model(
         device: Where to put it; the default device if it is not given.
         dtype: What to compute in; the dtype of the stored weights if it is not given, or bfloat16
             if they are floats of 8 bits.
+        quantize: `"int8"` or `"int4"` rounds the weights of linear layers while they are read, as
+            `maxmod.quantize` does afterwards; memory never holds more than the rounded model and
+            one tensor.
+        group_size: As for `maxmod.quantize`, like `skip`.
+        skip: Linear layers to leave as they are.
 
     Raises:
         ModelError: (a ValueError) If the folder, its config.json or its architecture is of no use.
@@ -98,7 +120,10 @@ def load_model(
     """
     folder = Path(folder)
     table = _config_of("load_model", folder)
-    config, module, ref, dtype = _load("load_model", folder, table, device, dtype)
+    rounding = None if quantize is None else Rounding(quantize, group_size, skip)
+    if rounding is None and (group_size is not None or skip):
+        raise ArgumentError("load_model: group_size and skip: expected quantize beside them.")
+    config, module, ref, dtype = _load("load_model", folder, table, device, dtype, rounding)
     return LanguageModel(
         folder=folder,
         module=module,
@@ -161,7 +186,12 @@ def load_vision_model(
 
 
 def _load(
-    caller: str, folder: Path, table: Mapping[str, Any], device: Any, dtype: DType | None
+    caller: str,
+    folder: Path,
+    table: Mapping[str, Any],
+    device: Any,
+    dtype: DType | None,
+    rounding: Rounding | None = None,
 ) -> tuple[Any, Module[..., Any], DeviceRef, DType]:
     """Returns configuration, module with weights, device and dtype."""
     architecture = _architecture_of(caller, folder, table)
@@ -172,13 +202,32 @@ def _load(
         dtype = dtype or _stored_dtype(checkpoint)
         with lazy(), default_device(ref), default_dtype(dtype):
             module = architecture.module(config)
-        weights = architecture.adapt(checkpoint.on(ref)).astype(dtype)
+        stored = architecture.adapt(checkpoint.on(ref))
+        weights = stored.astype(dtype)
+        if rounding is not None:
+            weights = _quantized(module, stored, weights, rounding)
         expect_room(weights, ref, action=f"{caller}: {folder}")
         try:
             module.load_state_dict(weights)
         except WeightsError as error:
             raise WeightsError(f"{caller}: {folder}: {error}") from None
     return config, module.to(ref), ref, dtype
+
+
+def _quantized(
+    module: Module[..., Any], stored: Weights, weights: Weights, rounding: Rounding
+) -> Weights:
+    """Quantises the layers of a module that has no data yet, and returns the weights for it."""
+    scheme, group_size, skip = rounding
+    tied = {name: p.names for p in parameters_of(module) for name in p.names}
+    sources = {}
+    for path, _, _, _ in linear_layers(module, skip):
+        own = f"{path}.weight"
+        found = [name for name in (own, *tied[own]) if name in stored]
+        if found:  # the load reports the others
+            sources[path] = found[0]
+    quantize_layers(module, scheme, group_size=group_size, skip=skip)
+    return QuantizedWeights(weights, stored, sources, scheme, group_size)
 
 
 def describe(folder: str | os.PathLike[str]) -> str:

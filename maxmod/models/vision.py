@@ -109,6 +109,11 @@ class VisionModel:
         sizes = ["batch", self.config.num_channels, *self.config.image]
         return TensorType(DType.float32, sizes, self.device)
 
+    def forget_compiled(self) -> None:
+        """Makes the next use compile again, with the layers and weights that are there then."""
+        for name in ("probabilities", "vectors"):
+            vars(self).pop(name, None)
+
     @functools.cached_property
     def probabilities(self) -> CompiledModel:
         """The compiled `Probabilities` for any number of images; made when it is first needed."""

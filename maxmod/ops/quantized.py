@@ -20,7 +20,7 @@ import numpy as np
 
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
-from maxmod.op import Kind, Op, op
+from maxmod.op import Kind, Op, lookup, op
 from maxmod.rules import expect_dtype, expect_int, expect_sizes_static, is_float
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
@@ -128,6 +128,15 @@ def quantize_weight(
         else:
             codes[part] = xp.clip(q, -127, 127).reshape(-1, depth)
     return [codes, scales]
+
+
+def quantized_types(
+    weight: TensorType, scheme: str, group_size: int | None
+) -> tuple[TensorType, TensorType]:
+    """Returns the types of codes and scales of a weight; see `quantize_weight`."""
+    record = lookup("quantize_weight")
+    attrs = _scheme(record, weight, scheme=scheme, group_size=group_size)
+    return _codes_and_scales(record, weight, **attrs)
 
 
 def _scales(xp: Any, groups: Any, top: float, dtype: Any) -> Any:

@@ -1,0 +1,70 @@
+"""`QuantizedWeights`: a view in which some weights are rounded while they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from maxmod.errors import MaxmodError
+from maxmod.ops.quantized import quantize_weight, quantized_types
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+from maxmod.weights.mapping import Weights
+
+
+class QuantizedWeights(Weights):
+    """Weights of a model whose linear layers are quantised, made from those of the model itself.
+
+    `layer.weight` gives the codes and `layer.scales` the scales. A weight is read once for both,
+    and not kept: of what is read, only scales wait for being asked for.
+
+    Args:
+        others: All tensors that are not rounded; what else is in it is ignored.
+        floats: The weights that are rounded, as they are stored.
+        sources: The name of each layer, and that of its weight in `floats`.
+        scheme: As for `F.quantize_weight`.
+        group_size: As for `F.quantize_weight`.
+    """
+
+    def __init__(
+        self,
+        others: Weights,
+        floats: Weights,
+        sources: Mapping[str, str],
+        scheme: str,
+        group_size: int | None,
+    ) -> None:
+        plan: dict[str, tuple[str, int | None]] = {name: (name, None) for name in others}
+        for layer, source in sources.items():
+            plan[f"{layer}.weight"] = (source, 0)
+            plan[f"{layer}.scales"] = (source, 1)
+        super().__init__(plan)
+        self._others = others
+        self._floats = floats
+        self._how = (scheme, group_size)
+        self._scales: dict[str, Tensor] = {}
+
+    def _load(self, name: str) -> Tensor:
+        source, part = self._plan[name]
+        if part is None:
+            return self._others[source]
+        if part == 1 and source in self._scales:
+            return self._scales.pop(source)
+        try:
+            made = quantize_weight(self._floats[source], *self._how)
+        except MaxmodError as error:
+            raise type(error)(f"quantize: {name}: {error}") from None
+        if part == 0:
+            self._scales[source] = made[1]
+        return made[part]
+
+    def _type_of(self, name: str) -> TensorType:
+        source, part = self._plan[name]
+        if part is None:
+            return self._others.tensor_type(source)
+        return quantized_types(self._floats.tensor_type(source), *self._how)[part]
+
+    def source_key(self, name: str) -> tuple[object, ...]:
+        source, part = self._plan[name]
+        if part is None:
+            return self._others.source_key(source)
+        return (*self._floats.source_key(source), f"quantized {part}")  # codes before scales
