@@ -22,7 +22,7 @@ from maxmod.compiler.explain import Explanation
 from maxmod.compiler.memory import MemoryPlan, plan_memory
 from maxmod.compiler.steps import RunKernel, Schedule
 from maxmod.device import DeviceRef
-from maxmod.errors import CompileError, WeightsError
+from maxmod.errors import ArgumentTypeError, CompileError, WeightsError
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Op
 from maxmod.ops.shape import rebound_sizes
@@ -299,7 +299,12 @@ class CompiledModel:
             self._weights = dict(weights)
             self._programs.clear()
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            raise ArgumentTypeError(
+                f"compiled call: got {', '.join(kwargs)} by name. Hint: arguments are given in the "
+                f"order of the types: {', '.join(self.signature.labels)}."
+            )
         outputs = self._execute(self.signature.tensors(args))
         if self.staged.out_tree.kind is None and self.staged.out_leaves[0] is TENSOR:
             return outputs[0]

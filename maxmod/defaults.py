@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from maxmod import backends
 from maxmod.backends.devices import Device, device_of
 from maxmod.device import CPU_REF, DeviceLike, DeviceRef
-from maxmod.dtype import DType
+from maxmod.dtype import DType, dtype_hint
 
 _DEVICE: ContextVar[DeviceRef | None] = ContextVar("maxmod_default_device", default=None)
 _DTYPE: ContextVar[DType | None] = ContextVar("maxmod_default_dtype", default=None)
@@ -27,7 +27,7 @@ def resolve(
     if dtype is None:
         dtype = _DTYPE.get() or (DType.float32 if ref.is_cpu() else DType.bfloat16)
     elif not isinstance(dtype, DType):
-        raise TypeError(f"dtype: expected a DType, got {dtype!r}. Hint: DType.from_numpy converts.")
+        raise TypeError(f"dtype: expected a DType, got {dtype!r}. {dtype_hint(dtype)}")
     return dtype, ref
 
 

@@ -58,7 +58,11 @@ class DeviceRef:
         ref = getattr(device, "ref", None)
         if isinstance(ref, DeviceRef):
             return ref
-        raise TypeError(f"device: expected a Device or DeviceRef, got {type(device).__name__}.")
+        shown = f"str {device!r}" if isinstance(device, str) else type(device).__name__
+        raise TypeError(
+            f"device: expected a Device or DeviceRef, got {shown}. Hint: CPU() is the host, "
+            "Accelerator() the first GPU."
+        )
 
     def is_cpu(self) -> bool:
         """True for the host."""

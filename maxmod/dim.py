@@ -56,6 +56,20 @@ class Dim:
             f"int(): {self} is symbolic; Int conversions only supported for static dims."
         )
 
+    def __index__(self) -> int:
+        raise TypeError(
+            f"a size is no index: {self!r} cannot be used as an integer. Hint: int(size) is the "
+            "number of a known size; a named one has none while tracing."
+        )
+
+    def _unordered(self, other: Any) -> bool:
+        raise TypeError(
+            f"{self} has no number to compare with {other}: sizes with names are not known while "
+            "tracing. Hint: give the size in the type, or compare with == where names may be equal."
+        )
+
+    __lt__ = __le__ = __gt__ = __ge__ = _unordered
+
     def __ne__(self, other: object) -> bool:
         return not self == other
 

@@ -301,5 +301,12 @@ def promote(dtypes: list[DType] | tuple[DType, ...]) -> DType:
     return target
 
 
+def dtype_hint(value: Any) -> str:
+    """Returns what to write in place of a value that is no DType."""
+    if isinstance(value, str) and value in DType.__members__:
+        return f"Hint: write DType.{value}."
+    return "Hint: DType.from_numpy converts the types of NumPy."
+
+
 def _message_name(dtype: DType) -> str:
     return _FACTS[dtype].short

@@ -14,6 +14,7 @@ from maxmod.errors import ArgumentError, OperandError
 from maxmod.graph_values import GraphTracer, TensorValue, Value, Weight, current_tracer
 from maxmod.op import interpreter
 from maxmod.operands import strong
+from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 
 
@@ -171,4 +172,5 @@ def _listed(result: Any) -> Sequence[Any]:
     """Lists what a function returned: nothing, one value, or several."""
     if result is None:
         return ()
-    return tuple(result) if isinstance(result, Iterable) else (result,)
+    several = isinstance(result, Iterable) and not isinstance(result, Tensor)
+    return tuple(result) if several else (result,)

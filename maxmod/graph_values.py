@@ -31,7 +31,7 @@ class Value(Tensor):
 
     # There are no items to go through: the sizes may be unknown. None, so that these are no
     # iterables for `isinstance` either.
-    __iter__ = None
+    __iter__ = None  # type: ignore[assignment]
     __contains__ = None
 
     def __init__(self, *args: Any) -> None:

@@ -77,7 +77,8 @@ def _collect(value: Any, leaves: list[Any]) -> tuple[int, ...]:
         leaves.append(value)
         return ()
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise OperandError(f"constant: expected a number, got {type(value).__name__}.")
+        hint = " Hint: F.stack joins tensors." if hasattr(value, "sizes") else ""
+        raise OperandError(f"constant: expected a number, got {type(value).__name__}.{hint}")
     shapes = [_collect(item, leaves) for item in value]
     if any(shape != shapes[0] for shape in shapes):
         raise ArgumentError(

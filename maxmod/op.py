@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import enum
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from maxmod.dim import Dim, as_size
-from maxmod.errors import did_you_mean
+from maxmod.errors import OperandError, did_you_mean
 from maxmod.tensor_type import TensorType
 
 P = ParamSpec("P")
@@ -196,8 +196,13 @@ def _public(record: Op, fn: Callable[..., Any], signature: inspect.Signature) ->
                 return bind(record, args, defaults.copy())
             if kwargs.keys() <= defaults.keys() and kwargs.keys() >= needed:
                 return bind(record, args, {**defaults, **kwargs})
-        bound = signature.bind(*args, **kwargs).arguments
+        try:
+            bound = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise OperandError(_misuse(record, signature, kwargs, error)) from None
         tensors = [bound.pop(name) for name in record.tensor_names]
+        if record.variadic and not isinstance(tensors[0], (list, tuple)):
+            tensors = [_listed(record, tensors[0])]
         operands = tuple(tensors[0]) if record.variadic else tuple(tensors)
         return bind(record, operands, {**defaults, **bound})
 
@@ -207,6 +212,26 @@ def _public(record: Op, fn: Callable[..., Any], signature: inspect.Signature) ->
     public.__signature__ = signature  # type: ignore[attr-defined]
     public.op = record  # type: ignore[attr-defined]
     return public
+
+
+def _misuse(
+    record: Op, signature: inspect.Signature, kwargs: dict[str, Any], error: TypeError
+) -> str:
+    """Returns what is wrong with the arguments of a call."""
+    known = list(signature.parameters)
+    unknown = [name for name in kwargs if name not in known]
+    near = did_you_mean(unknown[0], known) if unknown else ""
+    return f"{record.name}: {error}; it takes ({', '.join(known)}).{near}"
+
+
+def _listed(record: Op, values: Any) -> list[Any]:
+    """Lists the operands of an op that takes several; one tensor alone is a mistake."""
+    if hasattr(values, "sizes") or not isinstance(values, Iterable):
+        raise OperandError(
+            f"{record.name}: {record.tensor_names[0]}: expected a list of tensors, got "
+            f"{type(values).__name__}. Hint: F.{record.name}([x, y])."
+        )
+    return list(values)
 
 
 class Interpreter(Protocol):

@@ -17,7 +17,7 @@ from maxmod.buffer import Buffer
 from maxmod.device import DeviceRef
 from maxmod.dim import Dim, Shape
 from maxmod.dtype import DType, promote, storage_dtype
-from maxmod.errors import DeviceError, OperandError
+from maxmod.errors import DeviceError, DTypeError, OperandError
 from maxmod.interop import DLPackArray, import_array
 from maxmod.ir import infer_outputs
 from maxmod.literal import is_scalar, rounded, weak_array, weak_scalar
@@ -70,7 +70,13 @@ def promote_strong(op_name: str, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     if not tensors:
         return tensors
     same_device(op_name, tensors)
-    dtype = promote([t.dtype for t in tensors])
+    try:
+        dtype = promote([t.dtype for t in tensors])
+    except DTypeError as error:
+        types = ", ".join(t.type.short() for t in tensors)
+        raise DTypeError(
+            f"{op_name}: {types}: {error}. Hint: x.cast(dtype) is one; nothing is cast silently."
+        ) from None
     return [t if t.dtype is dtype else call("cast", t, dtype=dtype) for t in tensors]
 
 

@@ -8,7 +8,7 @@ call each to the op of the same name, so that all three are the same code.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,13 @@ from maxmod.device import CPU_REF, DeviceLike, DeviceRef
 from maxmod.dim import Shape, ShapeLike, Sizes, as_size, as_sizes
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError, SliceError, TraceError
+from maxmod.foreign import ForeignNames
 from maxmod.interop import Exchange, import_array
 from maxmod.literal import is_scalar, literal_array
 from maxmod.op import call
 from maxmod.placement import OneDevice
 from maxmod.printing import format_tensor
+from maxmod.scalar import OneElement
 from maxmod.tensor_type import TensorType
 
 __all__ = [
@@ -47,7 +49,7 @@ __all__ = [
 ]
 
 
-class Tensor(OneDevice, Exchange):
+class Tensor(OneElement, OneDevice, Exchange, ForeignNames):
     """A multi-dimensional array on a device.
 
     Args:
@@ -345,7 +347,8 @@ class Tensor(OneDevice, Exchange):
             raise TraceError(
                 "Can't realize symbolic tensors in graph compilation: the value of "
                 f"{self._type.short()} is not known while tracing. Hint: Python control flow, "
-                "item(), float(), bool() and printing need data; F.where selects by data."
+                "item(), float(), bool() and printing need data; F.where selects by data, F.cond "
+                "and F.while_loop branch and repeat."
             )
         assert self._thunk is not None
         self._data = self._thunk()
@@ -364,20 +367,6 @@ class Tensor(OneDevice, Exchange):
         """Makes the data if the tensor is lazy; returns the tensor itself."""
         _ = self.data
         return self
-
-    def item(self) -> Any:
-        """Returns the only element as a Python scalar.
-
-        Raises:
-            TypeError: If there is not exactly one element.
-        """
-        host = self._host()
-        if host.size != 1:
-            raise OperandError(f"item: expected one element, got {self._type.short()}.")
-        value = host.reshape(())
-        if self.dtype is DType.bool:
-            return bool(value)
-        return float(value) if self.dtype.is_float() else int(value)
 
     def _host(self) -> np.ndarray[Any, Any]:
         return backends.get(self._type._device).to_host(self.data)
@@ -576,11 +565,11 @@ class Tensor(OneDevice, Exchange):
     def __hash__(self) -> int:
         return id(self)
 
-    def __bool__(self) -> bool:
-        return bool(self.item())
-
     def __getitem__(self, index: Any) -> Tensor:
         return call("slice_tensor", self, index)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return call("rows", self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         call("buffer_store_slice", self, value, index)

@@ -7,7 +7,7 @@ from typing import Any
 
 from maxmod.device import DeviceLike, DeviceRef
 from maxmod.dim import Shape, ShapeLike, Size, Sizes, SymbolicDim, as_sizes, format_sizes, product
-from maxmod.dtype import DType
+from maxmod.dtype import DType, dtype_hint
 
 
 class Type:
@@ -36,7 +36,10 @@ class TensorType(Type):
 
     def __init__(self, dtype: DType, shape: ShapeLike, device: DeviceLike) -> None:
         if not isinstance(dtype, DType):
-            raise TypeError(f"{type(self).__name__}: dtype: expected a DType, got {dtype!r}.")
+            raise TypeError(
+                f"{type(self).__name__}: dtype: expected a DType, got {dtype!r}. "
+                f"{dtype_hint(dtype)}"
+            )
         sizes = as_sizes(shape, f"{type(self).__name__}: shape")
         for size in sizes:
             if isinstance(size, int) and size < 0:

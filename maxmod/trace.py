@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -201,7 +202,7 @@ def trace(
     with interpreter(tracer):
         made = arguments(tracer)
         inputs = [t._value for leaf in made for t in flatten(leaf) if isinstance(t, Tensor)]
-        results = fn(*made)
+        results = _located(fn, made)
         leaves = flatten(results)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         updates = tracer.updates(inputs)
@@ -221,6 +222,20 @@ def trace(
         updates=updates,
     )
     return Trace(graph, results)
+
+
+def _located(fn: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    """Calls the traced function; errors say in which line of the user they came up."""
+    try:
+        return fn(*arguments)
+    except MaxmodError as error:
+        source = None
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            name = _shown_name(frame.f_code.co_filename)
+            if name:
+                source = ir.Source(name, line, frame.f_code.co_qualname)
+        _add_source(error, source)
+        raise
 
 
 def current_tracer() -> Tracer | None:

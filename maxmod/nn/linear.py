@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from maxmod.dim import Dim, DimLike
+from maxmod.dim import Dim, DimLike, Sizes
+from maxmod.errors import ShapeError
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
 from maxmod.tensor import Tensor
+
+
+def _fits(have: Sizes, want: Sizes) -> bool:
+    """True unless the last sizes are known to differ; what is not known, the product tells."""
+    if have == want:
+        return True
+    return bool(have) and not (isinstance(have[0], int) and isinstance(want[0], int))
 
 
 class Linear(Module[[Tensor], Tensor]):
@@ -67,7 +75,13 @@ class Linear(Module[[Tensor], Tensor]):
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the map to the last axis of x."""
-        product = x @ self.weight.T
+        weight = self.weight
+        if isinstance(x, Tensor) and not _fits(x.sizes[-1:], weight.sizes[1:]):
+            raise ShapeError(
+                f"{self!r}: expected x [..., {self.in_dim}], got {x.type.short()}: the last axis "
+                "has another size."
+            )
+        product = x @ weight.T
         return product + self.bias if isinstance(self.bias, Tensor) else product
 
     def __rich_repr__(self) -> Iterable[Any]:

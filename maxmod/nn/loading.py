@@ -220,6 +220,8 @@ def _mismatch(name: str, loaded: TensorType, parameter: TensorType, auto_cast: b
             if auto_cast:
                 return ""
             hint = " Hint: auto_cast=True converts it."
+        elif loaded.dtype.is_float() and parameter.dtype.is_float():
+            hint = f" Hint: maxmod.weights.astype(state, {parameter.dtype}) converts what it reads."
     elif loaded.rank == 2 and loaded.sizes == parameter.sizes[::-1]:
         hint = " Hint: it is transposed; Linear stores its weight as [out, in]."
     return (

@@ -10,6 +10,7 @@ from typing import Any
 from maxmod.eager import EagerInterpreter, LazyInterpreter
 from maxmod.op import Interpreter, innermost
 from maxmod.operands import strong
+from maxmod.tensor import Tensor
 
 
 def active_trace() -> Interpreter | None:
@@ -50,7 +51,7 @@ def functional(fn: Callable[..., Any]) -> Callable[..., Any]:
         result = fn(*args, **kwargs)
         if result is None:
             return None
-        if isinstance(result, Iterable):
+        if isinstance(result, Iterable) and not isinstance(result, Tensor):
             return [strong(wrapper.__name__, item) for item in result]
         return strong(wrapper.__name__, result)
 

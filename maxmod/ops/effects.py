@@ -7,7 +7,7 @@ from typing import Any
 from maxmod.dim import format_sizes
 from maxmod.errors import DTypeError, OperandError, ShapeError
 from maxmod.op import function
-from maxmod.operands import same_device, strong
+from maxmod.operands import is_strong, same_device, strong
 from maxmod.ops.indexing import bounds_of, declared_rows, index_items, is_dynamic
 from maxmod.ops.shape import basic_slice, reshape
 from maxmod.ops.update import update_rows, update_slice
@@ -61,6 +61,11 @@ def buffer_store_slice(destination: Tensor, source: Tensor, indices: Any) -> Non
     if not isinstance(destination, Tensor):
         raise OperandError(
             f"buffer_store: destination: expected a Tensor, got {type(destination).__name__}."
+        )
+    if not is_strong(source):
+        raise OperandError(
+            f"buffer_store: source: expected a Tensor, got {type(source).__name__}. Hint: nothing "
+            "is broadcast; Tensor.full_like(x[index], number) has the shape of the slice."
         )
     source = strong("buffer_store", source)
     same_device("buffer_store", [destination, source])

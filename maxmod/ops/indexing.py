@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from maxmod.device import CPU_REF
 from maxmod.dim import Dim, Size, Sizes, as_size
 from maxmod.dtype import DType
-from maxmod.errors import OperandError, SliceError
+from maxmod.errors import OperandError, SliceError, TraceError
 from maxmod.op import function
 from maxmod.operands import strong
 from maxmod.ops.create import iota
@@ -52,6 +52,25 @@ def slice_tensor(x: Tensor, indices: Any) -> Tensor:
     if any(is_dynamic(item) for item in items):
         return _dynamic(x, items)
     return _static(x, items)
+
+
+@function
+def rows(x: Tensor) -> Iterator[Tensor]:
+    """Iterates over the first axis.
+
+    Raises:
+        ValueError: If x is a scalar.
+        TypeError: In a trace, if the number of rows is a name.
+    """
+    if x.rank == 0:
+        raise SliceError("iter: a scalar has no rows to go through.")
+    count = x.sizes[0]
+    if not isinstance(count, int):
+        raise TraceError(
+            f"iter: {x.type.short()} has a number of rows that is not known while tracing. Hint: "
+            "ops work on whole tensors; a loop needs a type with a known size."
+        )
+    return (slice_tensor(x, index) for index in range(count))
 
 
 class Bounds(NamedTuple):
@@ -106,7 +125,8 @@ def _static(x: Tensor, items: list[Any]) -> Tensor:
 
 def index_items(x: Tensor, indices: Any) -> list[Any]:
     """Returns one item for each of the first axes; `...` is replaced by whole slices."""
-    items = list(indices) if isinstance(indices, Iterable) else [indices]
+    several = isinstance(indices, Iterable) and not isinstance(indices, Tensor)
+    items = list(indices) if several else [indices]
     return _without_ellipsis(x, items)
 
 

@@ -1,0 +1,50 @@
+"""Tensors with one element as numbers of Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from maxmod.dtype import DType
+from maxmod.errors import OperandError
+
+if TYPE_CHECKING:
+    from maxmod.tensor_type import TensorType
+
+
+class OneElement:
+    """The part of `Tensor` that reads the only element."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        _type: TensorType
+
+        def _host(self) -> Any: ...
+
+    def item(self) -> Any:
+        """Returns the only element as a Python scalar.
+
+        Raises:
+            TypeError: If there is not exactly one element.
+        """
+        return self._only("item")
+
+    def _only(self, name: str, hint: str = "") -> Any:
+        host = self._host()
+        if host.size != 1:
+            raise OperandError(f"{name}: expected one element, got {self._type.short()}.{hint}")
+        value = host.reshape(())
+        if self._type.dtype is DType.bool:
+            return bool(value)
+        return float(value) if self._type.dtype.is_float() else int(value)
+
+    def __bool__(self) -> bool:
+        return bool(
+            self._only("bool", " Hint: an if needs one value, such as F.max(x, axis=None)[0] > 0.")
+        )
+
+    def __float__(self) -> float:
+        return float(self._only("float"))
+
+    def __int__(self) -> int:
+        return int(self._only("int"))

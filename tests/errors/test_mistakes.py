@@ -1,0 +1,157 @@
+"""What people get wrong, and whether the message helps: what, where, expected, got, hint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from maxmod import CPU, DType, Module, Tensor, TensorType
+from maxmod import functional as F
+from maxmod.nn import Embedding, Linear
+
+X = Tensor([[1.0, 2.0, 3.0]])
+ROWS = TensorType(DType.float32, ["n", 3], CPU())
+WEIGHTS = {"weight": np.zeros((2, 3), np.float32), "bias": np.zeros(2, np.float32)}
+
+
+class Calls(Module[[Tensor], Any]):
+    """A module that is one function."""
+
+    def __init__(self, fn: Callable[[Tensor], Any]) -> None:
+        self.fn = fn
+
+    def forward(self, x: Tensor) -> Any:
+        return self.fn(x)
+
+
+def traced(fn: Callable[[Tensor], Any]) -> Callable[[], Any]:
+    return lambda: Calls(fn).compile(ROWS)
+
+
+def loaded(**changed: Any) -> Callable[[], Any]:
+    return lambda: Linear(3, 2).load_state_dict({**WEIGHTS, **changed})
+
+
+MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "a layer of another size": (
+        lambda: Linear(4, 2)(X),
+        ValueError,
+        r"Linear\(in_dim=Dim\(4\), out_dim=Dim\(2\)\): expected x \[..., 4\], got float32\[1,3\]",
+    ),
+    "the same in a trace": (
+        traced(Linear(4, 2)),
+        ValueError,
+        r"got float32\[n,3\].*\n  at test_mistakes.py:\d+ in Calls.forward",
+    ),
+    "a scalar into a layer": (lambda: Linear(4, 2)(Tensor(1.0)), ValueError, "got float32"),
+    "integers into a layer": (
+        lambda: Linear(3, 2)(Tensor([1, 2, 3], dtype=DType.int64)),
+        ValueError,
+        r"matmul: int64\[3\], float32\[3,2\]: .*Hint: x.cast\(dtype\)",
+    ),
+    "two dtypes": (
+        lambda: X + Tensor([1], dtype=DType.int64),
+        ValueError,
+        r"add: float32\[1,3\], int64\[1\]: Failed to resolve valid dtype",
+    ),
+    "floats as tokens": (
+        lambda: Embedding(3, dim=2)(Tensor([1.0])),
+        ValueError,
+        r"expected integers, got float32\[1\]",
+    ),
+    "a token out of range": (
+        lambda: Embedding(3, dim=2)(Tensor([5], dtype=DType.int64)),
+        IndexError,
+        "position 5 out of range for an axis of size 3",
+    ),
+    "weights of another precision": (
+        loaded(weight=np.zeros((2, 3))),
+        ValueError,
+        r"dtype=float64\) not .* Hint: maxmod.weights.astype\(state, DType.float32\)",
+    ),
+    "a transposed weight": (loaded(weight=np.zeros((3, 2), np.float32)), ValueError, "transposed"),
+    "item in a trace": (
+        traced(lambda x: x * x.sum().item()),
+        TypeError,
+        r"the value of float32\[n,1\] is not known .* F.cond and .*\n  at test_mistakes.py:\d+ in ",
+    ),
+    "if in a trace": (traced(lambda x: x if x[0, 0] > 0 else -x), TypeError, "F.where selects"),
+    "float in a trace": (traced(lambda x: x * float(x[0, 0])), TypeError, "F.where selects"),
+    "a loop over rows": (
+        traced(lambda x: [row for row in x]),  # noqa: C416
+        TypeError,
+        r"iter: float32\[n,3\] has a number of rows that is not known while tracing",
+    ),
+    "a loop over a scalar": (lambda: list(Tensor(1.0)), ValueError, "a scalar has no rows"),
+    "a size as an index": (
+        lambda: range(X.shape[1]),  # type: ignore[arg-type]
+        TypeError,
+        r"a size is no index: Dim\(3\) .*Hint: int\(size\)",
+    ),
+    "a named size compared": (
+        traced(lambda x: x if x.shape[0] > 2 else -x),
+        TypeError,
+        "n has no number to compare with 2: sizes with names are not known",
+    ),
+    "a misspelt keyword": (
+        lambda: F.softmax(X, axes=1),  # type: ignore[call-arg]
+        TypeError,
+        r"softmax: got an unexpected keyword argument 'axes'; it takes \(value, axis\)\. Did you "
+        "mean 'axis'",
+    ),
+    "tensors that are not in a list": (
+        lambda: F.concat(X, X),  # type: ignore[arg-type]
+        TypeError,
+        r"concat: original_vals: expected a list of tensors, got Tensor. Hint: F.concat\(\[x, y\]",
+    ),
+    "a tensor of tensors": (lambda: Tensor([X, X]), TypeError, "Hint: F.stack joins tensors"),
+    "a device by name": (
+        lambda: X.to("cuda"),  # type: ignore[arg-type]
+        TypeError,
+        r"device: expected a Device or DeviceRef, got str 'cuda'. Hint: CPU\(\) is the host",
+    ),
+    "a dtype by name": (
+        lambda: Tensor.zeros([1], dtype="float32"),  # type: ignore[arg-type]
+        TypeError,
+        r"dtype: expected a DType, got 'float32'. Hint: write DType.float32.",
+    ),
+    "a type with a dtype by name": (
+        lambda: TensorType("f4", [1], CPU()),  # type: ignore[arg-type]
+        TypeError,
+        "TensorType: dtype: expected a DType, got 'f4'. Hint: DType.from_numpy",
+    ),
+    "an argument by name": (
+        lambda: Linear(3, 2).compile(ROWS)(x=X),
+        TypeError,
+        r"compiled call: got x by name. Hint: .* in the order of the types: argument 0 \(x\)",
+    ),
+    "a store of a number": (
+        lambda: X.__setitem__(0, 1.0),
+        TypeError,
+        "buffer_store: source: expected a Tensor, got float. Hint: nothing is broadcast",
+    ),
+    "the truth of many": (
+        lambda: bool(X > 1),
+        TypeError,
+        r"bool: expected one element, got bool\[1,3\]. Hint: an if needs one value",
+    ),
+    "the number of many": (lambda: float(X), TypeError, "float: expected one element"),
+    "a name of NumPy": (lambda: X.astype, AttributeError, r"Hint: x.cast\(DType.float32\)."),
+    "a name of PyTorch": (lambda: X.size, AttributeError, r"has no attribute 'size'. Hint: x.sha"),
+    "a function as a method": (lambda: X.exp, AttributeError, r"Hint: F.exp\(x\)."),
+    "a misspelt method": (lambda: X.summ, AttributeError, "has no attribute 'summ'$"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_message(name: str) -> None:
+    run, kind, text = MISTAKES[name]
+    with pytest.raises(kind, match=text):
+        run()
+
+
+def test_numbers_of_one_element() -> None:
+    assert (float(Tensor([2.5])), int(Tensor([[2.5]])), bool(Tensor(0.0))) == (2.5, 2, False)
