@@ -154,9 +154,10 @@ def test_the_reference_names_everything() -> None:
     faces = read_names()
     entries.update(faces.pop("maxmod.errors"))  # shown as a whole
     del faces["maxmod.dtype"]  # DType alone is meant for users
-    del faces["maxmod.array_api"]  # the standard describes them
     missing = []
     for face, names in faces.items():
+        if face.startswith("maxmod.array_api"):  # the standard describes them
+            continue
         module = importlib.import_module(face)
         missing += [
             f"{face}.{name}"
