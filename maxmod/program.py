@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -133,8 +134,20 @@ class Program:
             self._works.append(Work(lambda slots: self._backend.synchronize(self._device.id)))
 
     def _add_launch(self, step: RunOp | RunKernel, action: Action, *, records: bool = True) -> None:
-        reads, writes = self._varying(step.inputs), self._varying(step.outputs)
-        self._works.append(Work(action, reads, writes, records=records))
+        # Results that a kernel writes into a buffer of the caller, and the slots of the buffers.
+        places = zip(step.outputs, getattr(step, "targets", ()))
+        stored = {slot: target for slot, target in places if target >= 0}
+        outputs = [slot for slot in step.outputs if slot not in stored]
+        work = Work(
+            action,
+            self._varying([*step.inputs, *stored.values()]),
+            self._varying([*outputs, *stored.values()]),
+            tuple(stored),
+            records=records,
+        )
+        if stored:
+            work.replay = partial(_alias, stored)
+        self._works.append(work)
 
     def _varying(self, slots: Sequence[int]) -> tuple[int, ...]:
         """Returns the slots whose arrays are not the same in every call."""
@@ -234,7 +247,8 @@ class Program:
                     self._template[slot] = array
                     self._static.add(slot)
                 return
-        frees = [slot for slot in step.frees if slot not in self._static]
+        # A view gives no memory back: what it is a view of is still used through it.
+        frees = [] if step.is_view else [slot for slot in step.frees if slot not in self._static]
 
         def run(slots: list[Any]) -> None:
             results = backend.run(op, [slots[slot] for slot in inputs], attrs, types)
@@ -244,7 +258,7 @@ class Program:
                 slots[slot] = None
 
         reads = self._varying(inputs)
-        if step.is_view and not frees:
+        if step.is_view:
             self._works.append(
                 Work(run, reads, makes=outputs, launches=False, records=True, replay=run)
             )
@@ -262,9 +276,6 @@ class Program:
             assign(slots[target], *(slots[slot] for slot in others), **attrs)
             slots[result] = slots[target]
 
-        def replay(slots: list[Any]) -> None:
-            slots[result] = slots[target]
-
         # Where the store goes is known, unless it is another operand that says so.
         return Work(
             run,
@@ -272,7 +283,7 @@ class Program:
             (target,),
             (result,),
             records=len(others) == 1,
-            replay=replay,
+            replay=partial(_alias, {result: target}),
         )
 
     def _update_work(self, update: tuple[int, int]) -> Work:
@@ -386,6 +397,12 @@ class Program:
         return program._finish(
             [found if kept is None else kept for kept, found in zip(program._template, slots)]
         )
+
+
+def _alias(places: Mapping[int, int], slots: list[Any]) -> None:
+    """Gives results the arrays of the buffers that they were written into."""
+    for slot, target in places.items():
+        slots[slot] = slots[target]
 
 
 @dataclass(frozen=True, slots=True)

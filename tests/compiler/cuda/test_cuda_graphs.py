@@ -272,6 +272,27 @@ def test_what_cannot_be_recorded_runs_as_it_is(
     assert not [stream for stream in backend.cuda.streams() if stream.recorded is not None]
 
 
+def test_views_of_views_of_an_argument_are_recorded(gpu: Any) -> None:
+    """A stack of weights in one argument: slices and transposes give no memory back."""
+    device, _ = gpu
+    stack = np.stack([_host(weight) for weight in _weights(device)])
+    kinds = [
+        TensorType(DType.float32, ["n", WIDTH], device),
+        TensorType(DType.float32, stack.shape, device),
+    ]
+
+    def fn(x: Tensor, stack: Tensor) -> Tensor:
+        return _network(x, [stack[number] for number in range(LAYERS)])
+
+    compiled = compile_function(fn, kinds, name="f", parameters={})
+    x = np.random.default_rng(6).standard_normal((3, WIDTH))
+    expected = _network_oracle(x, _weights(device))
+    for number in range(3):
+        found = compiled(_gpu(x, device), _gpu(stack, device))
+        np.testing.assert_allclose(_host(found), expected, rtol=1e-5, atol=1e-6)
+        assert _numbers(compiled) == (min(number, 1), number)
+
+
 # ---- threads and streams -------------------------------------------------------------------------
 
 
