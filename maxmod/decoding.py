@@ -103,7 +103,7 @@ class CachedDecoder:
             raise ArgumentError("decoder: expected equally many tokens for each sequence.")
         self._used += count
         if self._used > int(self._cache.length):
-            self._cache = self._cache.lengthened(_rounded(2 * self._used))
+            self._cache.lengthen(_rounded(2 * self._used))
         tokens = np.zeros((len(rows), count), np.int64)
         for line, row in zip(tokens, rows):
             line[count - len(row) :] = row

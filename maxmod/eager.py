@@ -23,10 +23,13 @@ class EagerInterpreter:
         attrs, types = plan(op, tensors, attrs)
         if op.kind is Kind.SOURCE:
             _expect_known(op, attrs, types)
-        results = backends.get(types[0]._device).run(op, [t.data for t in tensors], attrs, types)
+        backend = backends.get(types[0]._device)
+        results = backend.run(op, [t.data for t in tensors], attrs, types)
         if len(results) == 1:
             made = Tensor.wrap(results[0], types[0])
-            if op.kind is Kind.VIEW and not op.variadic:
+            # Some of them copy, such as padding, and their operand must not be kept alive.
+            is_view = op.kind is Kind.VIEW and not op.variadic
+            if is_view and backend.xp.may_share_memory(results[0], tensors[0].data):
                 made.views(tensors[0])
             return made
         return [Tensor.wrap(data, type) for data, type in zip(results, types)]

@@ -89,15 +89,15 @@ class KVCache:
         """The number of rows."""
         return self.keys[0].shape[2]
 
-    def lengthened(self, length: int) -> KVCache:
-        """A copy with room for more rows."""
+    def lengthen(self, length: int) -> None:
+        """Makes room for more rows, one buffer after another, so that one of them is there twice.
+
+        Programs of a compiled step that were bound to the shorter buffers stay as they are.
+        """
         more = [0, 0, 0, 0, 0, length - int(self.length), 0, 0]
-        return KVCache(
-            keys=[F.pad(rows, more) for rows in self.keys],
-            values=[F.pad(rows, more) for rows in self.values],
-            used=self.used * 1,  # a copy
-            padding=self.padding,
-        )
+        for layer in range(len(self.keys)):
+            self.keys[layer] = F.pad(self.keys[layer], more)
+            self.values[layer] = F.pad(self.values[layer], more)
 
     def select(self, sequences: Sequence[int]) -> KVCache:
         """A copy with some of the sequences."""

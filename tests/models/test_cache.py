@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -175,8 +176,10 @@ def test_longer_caches_and_parts_of_a_batch() -> None:
     tokens = _tokens(model, 3, 8)
     cache = model.empty_cache([0, 2, 0], 6)
     model.next_logits_cached(tokens[:, :6], cache)
-    longer = cache.lengthened(9)
-    chosen = longer.select([2, 1])
+    before = weakref.ref(cache.keys[0])
+    cache.lengthen(9)
+    assert before() is None  # the shorter buffers are not kept
+    chosen = cache.select([2, 1])
     assert [int(size) for size in chosen.keys[0].shape] == [2, 2, 9, 6]
     found = model.next_logits_cached(tokens[[2, 1], 6:7], chosen)
     _close(found[0], _whole(model, tokens[2:, :7])[0, -1])
