@@ -1,7 +1,8 @@
 """CUDA C to machine code through NVRTC, called with ctypes: no CuPy, no driver and no GPU needed.
 
 The result is a cubin, not PTX: only the assembler finds wrong sizes and instructions, and a cubin
-loads on every driver of the same major version. A kernel that is in the cache does not load NVRTC.
+loads on every driver of the same major version. For a GPU that is newer than NVRTC it is PTX, which
+the driver compiles. A kernel that is in the cache does not load NVRTC.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from maxmod.backends import cuda_libraries
 from maxmod.backends.refusal import refused
 from maxmod.errors import CompileError
 from maxmod.kernel import Dialect, KernelSource
+from maxmod.log import logger
 
 _OPTIONS = ("--std=c++17", "--ptxas-options=-v")  # -v: registers and spills are in the log
 _HINT = (
@@ -109,15 +111,36 @@ def compile_text(source: KernelSource, arch: str) -> tuple[bytes, str]:
     name = b"kernel.cu"
     _check(nvrtc, nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, name, 0, None, None))
     try:
-        options = [f"--gpu-architecture={arch}", *_OPTIONS, *source.options]
+        target, result = _target(arch)
+        options = [f"--gpu-architecture={target}", *_OPTIONS, *source.options]
         table = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
         status = nvrtc.nvrtcCompileProgram(program, len(options), table)
         log = _blob(nvrtc, program, "ProgramLog").rstrip(b"\0").decode("utf-8", "replace").strip()
         if status:
             raise _refused(nvrtc, source, arch, status, log)
-        return _blob(nvrtc, program, "CUBIN"), log
+        return _blob(nvrtc, program, result), log
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+@functools.cache
+def _target(arch: str) -> tuple[str, str]:
+    """Returns what to compile for, and what the result is: "CUBIN" or "PTX"."""
+    nvrtc = load().handle
+    count = ctypes.c_int()
+    _check(nvrtc, nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(count)))
+    known = (ctypes.c_int * count.value)()
+    _check(nvrtc, nvrtc.nvrtcGetSupportedArchs(known))
+    number = int("".join(filter(str.isdigit, arch)))
+    if number <= max(known):
+        return arch, "CUBIN"
+    logger.warning(
+        "nvrtc: %s is newer than this NVRTC knows; kernels are compiled for compute_%d, and by the "
+        "driver. Hint: a newer 'cuda-toolkit[nvrtc]' makes better ones.",
+        arch,
+        max(known),
+    )
+    return f"compute_{max(known)}", "PTX"
 
 
 def usage(log: str) -> dict[str, Usage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,20 @@ def test_warnings_are_seen() -> None:
     source = cuda_source(["float"], ["int unused; a0[i] = 1;"])
     _, log = nvrtc.compile_text(source, "sm_90")
     assert "unused" in nvrtc.warnings_of(log)
+
+
+@needs_nvrtc
+def test_a_gpu_that_is_newer_than_nvrtc(caplog: pytest.LogCaptureFixture) -> None:
+    """The driver of such a GPU compiles the text of the newest architecture that NVRTC knows."""
+    nvrtc._target.cache_clear()
+    for _ in range(2):
+        text, _ = nvrtc.compile_text(SOURCES["bool"], "sm_990")
+        assert text.endswith(b"\0")
+        assert b".visible .entry" in text
+        assert re.search(rb"\.target sm_1\d\d\b", text)
+    assert caplog.text.count("sm_990 is newer than this NVRTC knows") == 1
+    assert nvrtc.compile_cubin(SOURCES["bool"], "sm_990") == text
+    assert nvrtc.compile_text(SOURCES["bool"], "sm_90a")[0].startswith(b"\x7fELF")
 
 
 @needs_nvrtc
