@@ -110,7 +110,13 @@ class Device:
 
 
 class CPU(Device):
-    """The host. The id is always 0."""
+    """The host. The id is always 0.
+
+    Example:
+        >>> from maxmod import CPU
+        >>> CPU(), CPU() == CPU(), list(CPU().devices)
+        (Device(type=cpu,id=0), True, [Device(type=cpu,id=0)])
+    """
 
     __slots__ = ()
 

@@ -357,6 +357,18 @@ class TransparentModule(Module[P, R]):
     A wrapper of this kind can be put around a layer of a model without a change of the names that
     its weights are loaded by: `wrapper.base.weight` is `base.weight`. `children` and `descendants`
     still tell the attribute's name.
+
+    Example:
+        >>> from maxmod import Module
+        >>> from maxmod.nn import Linear, TransparentModule
+        >>> class Wrapper(TransparentModule):
+        ...     def __init__(self, base: Linear) -> None:
+        ...         self.base = base
+        >>> class Outer(Module):
+        ...     def __init__(self) -> None:
+        ...         self.wrapped = Wrapper(Linear(2, 1))
+        >>> [name for name, _ in Outer().parameters]
+        ['base.weight', 'base.bias']
     """
 
     name_transparent = True

@@ -39,6 +39,12 @@ class LayerNorm(Module[[Tensor], Tensor]):
         ValueError: When called: if the last axis of x has another size, or eps is not positive.
 
     Source: J. L. Ba, J. R. Kiros and G. E. Hinton, Layer Normalization, arXiv 1607.06450.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod.nn import LayerNorm
+        >>> LayerNorm(4)(Tensor.ones([2, 4])).shape
+        [Dim(2), Dim(4)]
     """
 
     weight: Tensor | None
@@ -100,6 +106,12 @@ class RMSNorm(Module[[Tensor], Tensor]):
         ValueError: When called: if the last axis of x has another size.
 
     Source: B. Zhang and R. Sennrich, Root Mean Square Layer Normalization, arXiv 1910.07467.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod.nn import RMSNorm
+        >>> RMSNorm(4)(Tensor.ones([2, 4])).to_numpy().round(3).tolist()[0]
+        [1.0, 1.0, 1.0, 1.0]
     """
 
     weight: Tensor
@@ -154,6 +166,12 @@ class GroupNorm(Module[[Tensor], Tensor]):
             of channels or a rank below 2.
 
     Source: Y. Wu and K. He, Group Normalization, arXiv 1803.08494.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod.nn import GroupNorm
+        >>> GroupNorm(2, 4)(Tensor.ones([1, 4, 5])).shape
+        [Dim(1), Dim(4), Dim(5)]
     """
 
     weight: Tensor | None

@@ -317,6 +317,13 @@ def conv2d(
     Raises:
         ValueError: If ranks, channels, dtypes, devices or layouts do not fit, or no window does.
         TypeError: If an operand is no tensor, or an argument is no tuple of ints.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x, filters = Tensor.ones([1, 4, 4, 3]), Tensor.ones([3, 3, 3, 8])
+        >>> F.conv2d(x, filters, padding=(1, 1, 1, 1)).shape
+        [Dim(1), Dim(4), Dim(4), Dim(8)]
     """
     return _run(
         "conv2d",

@@ -86,7 +86,14 @@ def div(lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
 @op(E, broadcasting(is_numeric), operands=PROMOTED, scalar="mm_floor_div({0}, {1})")
 def floor_div(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
-    """Quotient rounded toward minus infinity; integers stay integers (x // 0 is 0)."""
+    """Quotient rounded toward minus infinity; integers stay integers (x // 0 is 0).
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> F.floor_div(Tensor([7, -7], dtype=DType.int32), 2).to_numpy().tolist()
+        [3, -4]
+    """
     if lhs.dtype.kind == "f":
         return xp.floor(xp.divide(lhs, rhs))
     return xp.floor_divide(lhs, rhs)
@@ -165,6 +172,12 @@ def clamp(x: TensorLike, lower_bound: TensorLike, upper_bound: TensorLike) -> Te
 
     Returns:
         The promoted dtype, the broadcast shape.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.clamp(Tensor([-2.0, 0.5, 9.0]), -1, 1).to_numpy().tolist()
+        [-1.0, 0.5, 1.0]
     """
     return maximum(minimum(x, upper_bound), lower_bound)
 
@@ -338,6 +351,12 @@ def gelu(xp: Any, x: Tensor, approximate: str = "none") -> Tensor:
         ValueError: For another approximation or a dtype that is no float.
 
     Source: D. Hendrycks and K. Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.gelu(Tensor([0.0, 100.0]), approximate="tanh").to_numpy().tolist()
+        [0.0, 100.0]
     """
     if approximate == "none":
         return 0.5 * x * (1 + _erf(xp, x * math.sqrt(0.5)))
@@ -475,6 +494,13 @@ def where(condition: Tensor, x: TensorLike, y: TensorLike) -> Tensor:
     Raises:
         ValueError: If the condition is not bool, or shapes or dtypes do not fit.
         TypeError: If x and y are both numbers, or the condition is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([-1.0, 2.0])
+        >>> F.where(x > 0, x, 0).to_numpy().tolist()
+        [0.0, 2.0]
     """
     condition = strong("where", condition)
     x, y = promote_operands("where", (x, y))

@@ -121,6 +121,12 @@ def tile(x: Tensor, repeats: Iterable[int]) -> Tensor:
 
     Raises:
         ValueError: If there is not one number for each axis, or one is below 1.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.tile(Tensor([[1.0, 2.0]]), [2, 1]).to_numpy().tolist()
+        [[1.0, 2.0], [1.0, 2.0]]
     """
     x = strong("tile", x)
     counts = [expect_int("tile", count, "repeats") for count in repeats]
@@ -149,6 +155,12 @@ def repeat_interleave(
     Raises:
         ValueError: If a number is not positive, the axis is out of range, `out_dim` is missing, or
             it is not the sum of `repeats`.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.repeat_interleave(Tensor([1.0, 2.0]), 2).to_numpy().tolist()
+        [1.0, 1.0, 2.0, 2.0]
     """
     x = strong("repeat_interleave", x)
     x, axis = (flatten(x), 0) if axis is None else (x, axis)

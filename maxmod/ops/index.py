@@ -64,6 +64,13 @@ def gather(xp: Any, input: Tensor, indices: Tensor, axis: int) -> Tensor:
         ValueError: If the indices are floats.
         IndexError: If the axis, or on the host a position, is out of range. A compiled function on
             a GPU reads the nearest element instead, since checking would mean waiting.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> F.gather(x, Tensor([1, 0], dtype=DType.int64), axis=0).to_numpy().tolist()
+        [[3.0, 4.0], [1.0, 2.0]]
     """
     _check_range(xp, indices, input.shape[axis], "gather")
     return xp.take(input, indices.astype(np.int64, copy=False), axis=axis)
@@ -154,6 +161,13 @@ def gather_nd(xp: Any, input: Tensor, indices: Tensor, batch_dims: int = 0) -> T
         ValueError: If indices are floats, name more axes than there are, or have an unknown last
             size; if batch_dims is out of range or the batch axes differ.
         IndexError: On the host, if a position is out of range.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> F.gather_nd(x, Tensor([[0, 1], [1, 0]], dtype=DType.int64)).to_numpy().tolist()
+        [2.0, 3.0]
     """
     rank = indices.ndim - 1
     picks = []
@@ -200,6 +214,12 @@ def nonzero(x: Tensor, out_dim: Any) -> Tensor:
 
     Raises:
         ValueError: If x is a scalar, or a given number is wrong.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.nonzero(Tensor([[0.0, 2.0], [3.0, 0.0]]), "found").to_numpy().tolist()
+        [[0, 1], [1, 0]]
     """
     x = strong("nonzero", x)
     if x.rank == 0:
@@ -235,6 +255,13 @@ def masked_scatter(input: Tensor, mask: Any, updates: Tensor, out_dim: Any) -> T
     Raises:
         ValueError: If dtypes differ, the mask is not bool or does not fit, or (outside a trace)
             numbers of elements disagree.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([1.0, 2.0, 3.0])
+        >>> F.masked_scatter(x, x > 1, Tensor([8.0, 9.0]), "n").to_numpy().tolist()
+        [1.0, 8.0, 9.0]
     """
     input, updates = strong("masked_scatter", input), strong("masked_scatter", updates)
     if not is_strong(mask):

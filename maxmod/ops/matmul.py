@@ -31,6 +31,13 @@ def matmul(xp: Any, lhs: Tensor, rhs: Tensor) -> Tensor:
     Raises:
         ValueError: If inner sizes differ, leading axes do not broadcast, or a rank is 0.
         TypeError: If an operand is not a tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x, y = Tensor([[1.0, 2.0]]), Tensor([[3.0], [4.0]])
+        >>> F.matmul(x, y).to_numpy().tolist()
+        [[11.0]]
     """
     return xp.matmul(lhs, rhs)
 
@@ -41,6 +48,12 @@ def outer(lhs: Any, rhs: Any) -> Tensor:
 
     Raises:
         ValueError: If an operand is not of rank 1.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.outer(Tensor([1.0, 2.0]), Tensor([3.0, 4.0])).to_numpy().tolist()
+        [[3.0, 4.0], [6.0, 8.0]]
     """
     lhs, rhs = promote_operands("outer", (lhs, rhs))
     if lhs.rank != 1 or rhs.rank != 1:

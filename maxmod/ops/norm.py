@@ -49,6 +49,12 @@ def softmax(xp: Any, value: Tensor, axis: int = -1) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float or the axis lies outside the rank.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.softmax(Tensor([0.0, 0.0])).to_numpy().tolist()
+        [0.5, 0.5]
     """
     if value.size == 0:
         return value
@@ -122,6 +128,13 @@ def layer_norm(xp: Any, input: Tensor, gamma: Tensor, beta: Tensor, epsilon: flo
         ValueError: If gamma or beta do not fit, or epsilon is not positive.
 
     Source: J. L. Ba, J. R. Kiros and G. E. Hinton, Layer Normalization, arXiv 1607.06450.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x, one, zero = Tensor([[1.0, 3.0]]), Tensor.ones([2]), Tensor.zeros([2])
+        >>> F.round(F.layer_norm(x, one, zero, epsilon=1e-5)).to_numpy().tolist()
+        [[-1.0, 1.0]]
     """
     centered = input - _mean(xp, input)
     scaled = centered * (1 / xp.sqrt(_mean(xp, centered * centered) + epsilon))
@@ -169,6 +182,13 @@ def rms_norm(
         The type of `input`.
 
     Source: B. Zhang and R. Sennrich, Root Mean Square Layer Normalization, arXiv 1910.07467.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x, one = Tensor([[3.0, 4.0, 0.0, 0.0]]), Tensor.ones([4])
+        >>> F.rms_norm(x, one, 1e-12).to_numpy().round(3).tolist()
+        [[1.2000000476837158, 1.600000023841858, 0.0, 0.0]]
     """
     wide = _widened(input)
     scaled = wide * (1 / xp.sqrt(_mean(xp, wide * wide) + epsilon))

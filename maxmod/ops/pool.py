@@ -147,6 +147,13 @@ def max_pool2d(
 
     Takes the arguments of `avg_pool2d` and any numeric dtype. A window of nothing but padding
     gives -inf, or the smallest integer.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = F.reshape(Tensor.arange(16), [1, 4, 4, 1])
+        >>> F.flatten(F.max_pool2d(x, (2, 2), stride=2)).to_numpy().tolist()
+        [5.0, 7.0, 13.0, 15.0]
     """
     attrs: dict[str, Any] = {
         "kernel_size": kernel_size,

@@ -38,6 +38,15 @@ def set_seed(seed: Any = 0) -> None:
     Raises:
         ValueError: If a tensor is not of shape [] or [1] or holds no integers.
         TypeError: For anything else.
+
+    Example:
+        >>> from maxmod import DType
+        >>> from maxmod import random
+        >>> random.set_seed(1)
+        >>> first = random.uniform([3])
+        >>> random.set_seed(1)
+        >>> bool((first == random.uniform([3])).cast(DType.int32).min() == 1)
+        True
     """
     global _seed
     number = _seed_number(seed)
@@ -251,6 +260,12 @@ def normal(
     Raises:
         ValueError: If mean or std is no number.
         RuntimeError: While tracing, if no seed was set in the traced function.
+
+    Example:
+        >>> from maxmod import random
+        >>> random.set_seed(1)
+        >>> random.normal([2, 3], mean=5.0).shape
+        [Dim(2), Dim(3)]
     """
     dtype, ref = resolve(dtype, device)
     return _normal(

@@ -125,13 +125,29 @@ def sum(x: Tensor, axis: int | None = -1) -> Tensor:
 
     Raises:
         ValueError: If the axis lies outside the rank.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> F.sum(x).to_numpy().tolist()  # the axis stays
+        [[3.0], [7.0]]
+        >>> F.sum(x, axis=None).to_numpy().tolist()
+        [10.0]
     """
     return _sum(*_flat("sum", x, axis))
 
 
 @function
 def mean(x: Tensor, axis: int | None = -1) -> Tensor:
-    """Mean along an axis; NaN for an empty one. Same arguments as `sum`."""
+    """Mean along an axis; NaN for an empty one. Same arguments as `sum`.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.mean(Tensor([[1.0, 2.0], [3.0, 5.0]])).to_numpy().tolist()
+        [[1.5], [4.0]]
+    """
     return _mean(*_flat("mean", x, axis))
 
 
@@ -143,7 +159,14 @@ def prod(x: Tensor, axis: int | None = -1) -> Tensor:
 
 @function
 def argmax(x: Tensor, axis: int | None = -1) -> Tensor:
-    """Position of the largest element along an axis, int64; the first of equals."""
+    """Position of the largest element along an axis, int64; the first of equals.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.argmax(Tensor([[1.0, 5.0, 2.0]])).to_numpy().tolist()
+        [[1]]
+    """
     return _argmax(*_flat("argmax", x, axis))
 
 
@@ -165,6 +188,15 @@ def max(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
 
     Raises:
         ValueError: If both y and an axis are given, or an empty axis is reduced.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([[1.0, 5.0], [4.0, 2.0]])
+        >>> F.max(x, axis=0).to_numpy().tolist()
+        [[4.0, 5.0]]
+        >>> F.max(x, 3).to_numpy().tolist()
+        [[3.0, 5.0], [4.0, 3.0]]
     """
     return _extreme("max", _max, "maximum", x, y, axis)
 
@@ -197,6 +229,12 @@ def cumsum(
 
     Returns:
         The shape and dtype of x.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.cumsum(Tensor([1.0, 2.0, 3.0]), exclusive=True).to_numpy().tolist()
+        [0.0, 1.0, 3.0]
     """
     source = xp.flip(x, axis) if reverse else x
     total = xp.cumsum(source, axis=axis, dtype=x.dtype)

@@ -197,6 +197,13 @@ def scatter(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: int 
     Raises:
         ValueError: If dtypes, ranks or shapes do not fit, or the axis lies outside the rank.
         IndexError: If, on the host, a position is out of range.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> x, rows = Tensor([1.0, 2.0, 3.0]), Tensor([2, 0], dtype=DType.int64)
+        >>> F.scatter(x, Tensor([8.0, 9.0]), rows).to_numpy().tolist()
+        [9.0, 2.0, 8.0]
     """
     flat = _flat_on_axis(xp, "scatter", input.shape, indices, axis)
     return _replace(xp, input, flat, updates)
@@ -204,7 +211,15 @@ def scatter(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: int 
 
 @op(Kind.INDEX, _scattered(is_numeric), prepare=_axis, upcasts=True)
 def scatter_add(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1) -> Tensor:
-    """Adds updates to elements along an axis; equal positions accumulate. See `scatter`."""
+    """Adds updates to elements along an axis; equal positions accumulate. See `scatter`.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> x, rows = Tensor([1.0, 2.0, 3.0]), Tensor([1, 1], dtype=DType.int64)
+        >>> F.scatter_add(x, Tensor([8.0, 9.0]), rows).to_numpy().tolist()
+        [1.0, 19.0, 3.0]
+    """
     flat = _flat_on_axis(xp, "scatter_add", input.shape, indices, axis)
     return _combine(xp, "add", input, flat, updates)
 
@@ -249,6 +264,13 @@ def scatter_nd(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> Tens
     Raises:
         ValueError: If dtypes or shapes do not fit, or k is not known or larger than the rank.
         IndexError: If, on the host, a position is out of range.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> x, rows = Tensor([[1.0], [2.0]]), Tensor([[1]], dtype=DType.int64)
+        >>> F.scatter_nd(x, Tensor([[9.0]]), rows).to_numpy().tolist()
+        [[1.0], [9.0]]
     """
     return _replace(xp, input, _flat_nd(xp, "scatter_nd", input.shape, indices), updates)
 

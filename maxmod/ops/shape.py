@@ -153,6 +153,12 @@ def permute(xp: Any, x: Tensor, dims: Iterable[int]) -> Tensor:
     Raises:
         ValueError: If the number of axes is wrong or one stands twice.
         IndexError: If an axis lies outside the rank.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.permute(Tensor.zeros([2, 3, 4]), [2, 0, 1]).shape
+        [Dim(4), Dim(2), Dim(3)]
     """
     return xp.transpose(x, dims)
 
@@ -292,6 +298,12 @@ def split(
         ValueError: If the sizes are negative or do not add up to the size of the axis.
         IndexError: If the axis lies outside the rank.
         TypeError: For one int and a symbolic axis.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> [part.shape for part in F.split(Tensor.zeros([2, 5]), [2, 3], axis=1)]
+        [[Dim(2), Dim(2)], [Dim(2), Dim(3)]]
     """
     x = strong("split", x)
     axis = normalize_axis("split", axis, x.rank)
@@ -382,6 +394,12 @@ def concat(xp: Any, original_vals: Sequence[Tensor], axis: int = 0) -> Tensor:
     Raises:
         ValueError: If there is no tensor, or ranks or sizes differ.
         IndexError: If the axis lies outside the rank.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.concat([Tensor([1.0]), Tensor([2.0, 3.0])]).to_numpy().tolist()
+        [1.0, 2.0, 3.0]
     """
     return xp.concatenate(original_vals, axis=axis)
 

@@ -54,6 +54,12 @@ def argsort(xp: Any, x: Tensor, ascending: bool = True) -> Tensor:
 
     Raises:
         ValueError: If the rank is not 1.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.argsort(Tensor([3.0, 1.0, 2.0])).to_numpy().tolist()
+        [1, 2, 0]
     """
     return _order(xp, x, descending=not ascending)
 
@@ -126,6 +132,13 @@ def top_k(xp: Any, input: Tensor, k: int, axis: int = -1) -> list[Tensor]:
 
     Raises:
         ValueError: If k is out of range, or the axis lies outside the rank.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> values, positions = F.top_k(Tensor([3.0, 1.0, 2.0]), 2)
+        >>> values.to_numpy().tolist(), positions.to_numpy().tolist()
+        ([3.0, 2.0], [0, 2])
     """
     return _chosen(xp, "top_k", input, k, axis, descending=True)
 

@@ -155,6 +155,9 @@ MISSING = [
     ("import max.pipelines.architectures", "Hint: maxmod.models"),
     ("from max.graph import ShardingStrategy", "Hint: tensors live on one device."),
     ("from max.graph.weights import load_weights", "open_checkpoint"),
+    ("from max.experimental.functional import call_on_mesh", "Hint: tensors live on one device."),
+    ("from max.tensor import realization_context", "Hint: tensors run eagerly"),
+    ("import max.tree", "Hint: compiled functions take"),
     ("from max.dtype import Lineer", "The nearest is max.nn.Linear."),
     ("from max.dtype import zzzzzzzz", "It has DType, "),
 ]

@@ -91,6 +91,13 @@ class RotaryEmbedding(Module[..., Tensor]):
     Raises:
         ValueError: When called: if x has another rank or last axis, or the sequence goes beyond the
             last position.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod.nn import RotaryEmbedding, rope
+        >>> rotary = RotaryEmbedding(rope.positional_embedding(8, 10000.0, 32))
+        >>> rotary(Tensor.ones([1, 5, 2, 8]), start_pos=3).shape
+        [Dim(1), Dim(5), Dim(2), Dim(8)]
     """
 
     weight: Tensor
