@@ -13,17 +13,19 @@ LEAST_NBYTES = 1 << 16  # below this, growing is not worth binding programs anew
 class Arena:
     """One block of memory, used by one call at a time.
 
-        with arena:
+        with arena.lock:
+            arena.follow()
             ...  # whatever works in `block`
 
-    A call waits for the one before it: on the host by a lock; on an accelerator, where work is only
-    queued, by queueing it behind the work of the last call if that is on another stream.
+    A call waits for the one before it: on the host by the lock; on an accelerator, where work is
+    only queued, by queueing it behind the work of the last call if that is on another stream.
 
     Args:
         backend: Where it is.
         index: The device.
 
     Attributes:
+        lock: Held by the call that uses the block.
         block: The memory; a larger one takes its place when it is needed. Programs that are bound
             to a smaller one keep it alive, and must be forgotten soon.
     """
@@ -31,8 +33,8 @@ class Arena:
     def __init__(self, backend: Backend, index: int) -> None:
         self._backend = backend
         self._index = index
-        self._lock = threading.Lock()
         self._stream: Any = None
+        self.lock = threading.Lock()
         self.block: Any = backend.empty_bytes(0, index)
 
     def reserve(self, nbytes: int) -> Any:
@@ -42,13 +44,6 @@ class Arena:
             self.block = self._backend.empty_bytes(max(nbytes, LEAST_NBYTES), self._index)
         return self.block
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        try:
-            self._stream = self._backend.follow(self._stream, self._index)
-        except BaseException:
-            self._lock.release()
-            raise
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
+    def follow(self) -> None:
+        """Puts what this thread queues next behind the work of the last call."""
+        self._stream = self._backend.follow(self._stream, self._index)

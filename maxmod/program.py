@@ -89,6 +89,8 @@ class Program:
             if position in plan.borrowed or slot in plan.outputs[:position]
         ]
         self._arena = arena
+        self._lock = arena.lock
+        self._is_queued = backend.records
         weight_nbytes = sum(int(array.nbytes) for array in fixed if array is not None)
         self.memory: MemoryPlan = plan_memory(plan, dims, weight_nbytes)
         self._template = list(fixed)
@@ -349,7 +351,9 @@ class Program:
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Runs the program on argument arrays and returns result arrays."""
-        with self._arena:
+        with self._lock:
+            if self._is_queued:
+                self._arena.follow()
             slots = list(self._template)
             for slot, array in zip(self._inputs, inputs):
                 slots[slot] = array
