@@ -16,7 +16,7 @@ and int4 the weights of a folder in bfloat16 are rounded while they are loaded.
 - transformers is slow enough to make a run take minutes, so it is compared with the first dtype
   alone; `--peers numpy` leaves it out.
 
-    python benchmarks/decode.py [--dtypes float32,bfloat16] [--tokens 128] [--prompt 16] [--smoke]
+    python benchmarks/decode.py [--dtypes float32,int4] [--tokens 128] [--prompt 16] [--smoke]
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def first_token(folder: Path, kind: str, prompt: list[int]) -> tuple[float, floa
 def options() -> argparse.ArgumentParser:
     """Returns the parser of this script."""
     parser = harness.parser(__doc__)
-    parser.add_argument("--dtypes", default="float32,bfloat16", help="also int8, int4")
+    parser.add_argument("--dtypes", default="float32,bfloat16,int8", help="also int4")
     parser.add_argument("--tokens", type=int, default=128, help="new tokens")
     parser.add_argument("--prompt", type=int, default=16, help="tokens of the prompt")
     parser.add_argument("--folder", type=Path, help="where to write the weights")

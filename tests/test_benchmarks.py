@@ -23,7 +23,7 @@ SCRIPTS = {
     "import_time": (["numpy", "maxmod", "after NumPy"], 3),
     "compile_time": (["cold", "warm", "first result", "trace", "lookup", "build"], 2),
     "call_overhead": (["x + 1, 8 floats", "Linear 10-20-5", "maxmod, eager", "x NumPy"], 5),
-    "decode": (["limit: read once", "maxmod float32", "maxmod bfloat16", "first token"], 4),
+    "decode": (["limit: read once", "maxmod float32", "maxmod int8", "first token"], 7),
     "load": (["limit: read once", "maxmod, mmap", "safetensors"], 6),
 }
 
