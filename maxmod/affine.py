@@ -236,14 +236,19 @@ def _divmod(index: Index, divisor: Size) -> tuple[Index, Index]:
 
 
 def is_below(index: Index, bound: Size) -> bool:
-    """True if an index whose factors are positive is certainly smaller than the bound."""
+    """True if an index is certainly smaller than the bound."""
+    if any(isinstance(factor, int) and factor < 0 for _, factor in index.terms):
+        return False
+    room = room_above(index, bound)
+    return isinstance(room, int) and room > 0
+
+
+def room_above(index: Index, bound: Size) -> Size:
+    """Returns how far the bound is above the highest value of an index with positive factors."""
     highest: Any = index.const
-    for loop, factor in index.terms:
-        if isinstance(factor, int) and factor < 0:
-            return False
-        highest = highest + (loop.extent - 1) * as_dim(factor)
-    gap = as_size(as_dim(bound) - highest)
-    return isinstance(gap, int) and gap > 0
+    for variable, factor in index.terms:
+        highest = highest + (variable.extent - 1) * as_dim(factor)
+    return as_size(as_dim(bound) - highest)
 
 
 def split_loop(loop: Loop, inner: Size) -> tuple[Loop, Loop, Index]:

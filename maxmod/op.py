@@ -65,9 +65,10 @@ class Op:
         view: For VIEW, `view(indices, x_type, out_type, **attrs)`: the position in the operand
             of the element at `indices` (see `maxmod.affine`); None if data must move.
         position: For INDEX, `position(indices, read, *types, **attrs)`: where the element at
-            `indices` of the result stands in the first operand. `read(number, indices, size)` gives
-            an element of another operand, as a position on an axis of that size; negative ones
-            count from the end. None if a kernel cannot follow it.
+            `indices` of the result stands in the first operand; with `assign`, where the element at
+            `indices` of the second operand goes. `read(number, indices, size)` gives an element of
+            an operand, as a position on an axis of that size; negative ones count from the end, but
+            for `assign`. None if a kernel cannot follow it.
         combine: For REDUCE, the elementwise op that joins two partial results.
         identity: For REDUCE, the value of an empty reduction, None if there is none.
         expand: For COMPOSITE, `expand(*tensors, **attrs)`: its definition in other ops.

@@ -19,7 +19,7 @@ import numpy as np
 from maxmod import backends, config, ir, log
 from maxmod.arena import Arena
 from maxmod.backends.base import Backend, Kernel, Launch
-from maxmod.compiler.memory import MemoryPlan, is_planned, plan_memory
+from maxmod.compiler.memory import MemoryPlan, is_planned, placed, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
 from maxmod.device import DeviceRef
 from maxmod.dim import evaluate
@@ -125,7 +125,7 @@ class Program:
     def _bind(self, step: RunOp | RunKernel) -> None:
         types = [ir.bind_type(type, self._dims) for type in step.types]
         if is_planned(step):
-            self._place(step, types)
+            self._place(step)
         if isinstance(step, RunKernel):
             self._add_kernel(step, types)
         elif step.op.is_product:
@@ -155,8 +155,9 @@ class Program:
         """Returns the slots whose arrays are not the same in every call."""
         return tuple(slot for slot in slots if slot not in self._static)
 
-    def _place(self, step: RunOp | RunKernel, types: Sequence[TensorType]) -> None:
-        for slot, type in zip(step.outputs, types):
+    def _place(self, step: RunOp | RunKernel) -> None:
+        for slot, unbound in placed(step):
+            type = ir.bind_type(unbound, self._dims)
             if slot in self.memory.offsets:
                 offset = self.memory.offsets[slot]
                 self._template[slot] = self._backend.view_bytes(self._block, offset, type)
@@ -165,7 +166,7 @@ class Program:
                 self._fresh.append((slot, self._backend.allocator(type)))
 
     def _add_kernel(self, step: RunKernel, types: Sequence[TensorType]) -> None:
-        is_empty = any(evaluate(size, self._dims) == 0 for size in step.nonempty)
+        is_empty = any(evaluate(size, self._dims) < 1 for size in step.nonempty)
         action = self._ops_action(step) if is_empty else self._kernel_action(step)
         action = self._checked(step, types, action) if self._check else action
         has_flag = self._sources[step.kernel].has_flag
@@ -176,8 +177,12 @@ class Program:
         has_flag = self._sources[step.kernel].has_flag
         count = len(step.inputs) + len(step.outputs)
         launch = self._kernels[step.kernel].bind(count + has_flag, scalars)
-        dynamic = []
+        dynamic, stored = [], []
+        overwritten = dict(zip(step.outputs, step.targets))
         for position, slot in enumerate((*step.inputs, *step.outputs)):
+            if overwritten.get(slot, -1) >= 0:
+                stored.append((position, slot, overwritten[slot]))
+                continue
             array = self._template[slot] if slot in self._static else None
             if array is not None and (self._is_contiguous(array) or not self._in_arena(array)):
                 launch.keep(position, self._backend.contiguous(array))
@@ -190,7 +195,23 @@ class Program:
                 fill(position, slots[slot])
             launch()
 
-        return self._flagged(step, launch, count, run) if has_flag else run
+        action = self._in_place(run, fill, stored) if stored else run
+        return self._flagged(step, launch, count, action) if has_flag else action
+
+    def _in_place(
+        self, action: Action, fill: Callable[[int, Any], Any], stored: list[tuple[int, int, int]]
+    ) -> Action:
+        """Gives a kernel the buffers that it overwrites: (position, slot of the result, buffer)."""
+
+        def run(slots: list[Any]) -> None:
+            used = [fill(position, slots[target]) for position, _, target in stored]
+            action(slots)
+            for array, (_, slot, target) in zip(used, stored):
+                slots[slot] = slots[target]
+                if array is not slots[target]:  # the kernel got a copy
+                    slots[target][...] = array
+
+        return run
 
     def _flagged(self, step: RunKernel, launch: Launch, count: int, action: Action) -> Action:
         """Runs the ops of a kernel that met a position out of range: one of them refuses it."""
@@ -207,17 +228,20 @@ class Program:
 
     def _ops_action(self, step: RunKernel) -> Action:
         """Runs the ops of a kernel one by one."""
+        arguments = [slot for slot in (*step.inputs, *step.targets) if slot >= 0]
         calls = []
         for call in step.ops:
             types = [ir.bind_type(type, self._dims) for type in call.types]
             calls.append((call, ir.bind_attrs(call.attrs, self._dims), types))
 
         def run(slots: list[Any]) -> None:
-            found = {slot: slots[slot] for slot in step.inputs}
+            found = {slot: slots[slot] for slot in arguments}
             for call, attrs, types in calls:
                 arrays = [found[slot] for slot in call.inputs]
                 found.update(zip(call.outputs, self._backend.run(call.op, arrays, attrs, types)))
-            for slot in step.outputs:
+            for slot, target in zip(step.outputs, step.targets):
+                if target >= 0:
+                    slots[slot] = slots[target]
                 slots[slot][...] = found[slot]
 
         return run
@@ -337,7 +361,7 @@ class Program:
         graph = step.group.as_graph("group")
 
         def run(slots: list[Any]) -> None:
-            arrays = [slots[slot] for slot in step.inputs]
+            arrays = [slots[slot] for slot in (*step.inputs, *step.targets) if slot >= 0]
             expected = ir.interpret(graph, self._backend.run, arrays, {}, self._dims)
             action(slots)
             for slot, type, want in zip(step.outputs, types, expected):

@@ -147,7 +147,10 @@ class TensorType(Type):
 
 
 class BufferType(TensorType):
-    """The type of a tensor that the callee may change in place."""
+    """The type of a tensor that the callee may change in place.
+
+    No other argument of the call may share its memory.
+    """
 
     __slots__ = ()
 

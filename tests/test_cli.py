@@ -331,8 +331,8 @@ def test_cache(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         assert code == 0
         assert out.splitlines()[0].endswith("(writable)")
         assert _main(capsys, "cache", "path")[1].startswith(str(tmp_path))
-        assert "entries removed from" in _main(capsys, "cache", "clear")[1]
-        assert "entries  0 (" in _main(capsys, "cache", "info")[1]
+        assert "kernels removed from" in _main(capsys, "cache", "clear")[1]
+        assert "kernels  0\n" in _main(capsys, "cache", "info")[1]
 
 
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,8 +27,8 @@ class Launch(Protocol):
         """Sets a buffer that stays the same, and keeps it alive."""
         ...
 
-    def fill(self, position: int, array: Any) -> None:
-        """Sets a buffer for the next call; it must be contiguous, or is copied."""
+    def fill(self, position: int, array: Any) -> Any:
+        """Sets a buffer for the next call, and returns it; one that is not contiguous is copied."""
         ...
 
     def __call__(self) -> None:

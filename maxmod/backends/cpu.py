@@ -148,10 +148,11 @@ class _HostLaunch:
         self._kept[position] = array
         self._table[position] = address(array)
 
-    def fill(self, position: int, array: np.ndarray[Any, Any]) -> None:
+    def fill(self, position: int, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if not array.flags.c_contiguous:
             array = self._kept[position] = np.ascontiguousarray(array)
         self._table[position] = address(array)
+        return array
 
     def __call__(self) -> None:
         self._call(self._buffers, self._integers)

@@ -122,13 +122,18 @@ class CudaLaunch:
         if self._kept[position] is not array:  # what it holds may change from call to call
             self._copied.append((self._kept[position], array))
 
-    def fill(self, position: int, array: Any) -> None:
-        """Sets a buffer for the next call; one that is not contiguous or not aligned is copied."""
+    def fill(self, position: int, array: Any) -> Any:
+        """Sets a buffer for the next call; one that is not contiguous or not aligned is copied.
+
+        Returns:
+            The array itself, or the copy.
+        """
         if not array.flags.c_contiguous or array.data.ptr % ALIGNMENT:
             # The copy may go when the launch is queued: the pool gives its memory to later work
             # of the same stream only.
             array = self._kept[position] = self._kernel.cupy.array(array, order="C", copy=True)
         self._values[position] = array.data.ptr
+        return array
 
     def __call__(self) -> None:
         """Launches on the current stream."""

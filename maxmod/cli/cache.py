@@ -12,11 +12,11 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "path":
         print(kernel_cache.path())
     elif options.action == "clear":
-        print(f"{kernel_cache.clear()} entries removed from {kernel_cache.path()}")
+        print(f"{kernel_cache.clear()} kernels removed from {kernel_cache.path()}")
     else:
         found = kernel_cache.info()
         state = "writable" if found.writable else "read only" if found.usable else "not used"
         print(f"folder   {found.path} ({state})")
-        print(f"entries  {found.entries} (kernels, and plans of whole graphs)")
+        print(f"kernels  {found.entries}")
         print(f"size     {found.nbytes / 1e6:.1f} MB of at most {found.max_bytes / 1e6:.0f} MB")
     return 0

@@ -149,15 +149,17 @@ class Explanation:
         writes = sum_nbytes(step.types)
         if isinstance(step, RunKernel):
             assert step.group is not None
+            buffers = ", ".join(names[slot] for slot in step.targets if slot >= 0)
+            in_place = f", stored in {buffers}" if buffers else ""
             name = self.plan.kernels[step.kernel].name
             places = dict.fromkeys(filter(None, map(ir.place, step.group.ordered)))
             return _Row(
                 f"kernel {step.kernel}",
                 name,
                 sum_nbytes(_read_types(step.group)),
-                writes,
+                sum_nbytes(_written_types(step.group)),
                 _total(map(_flops_of, step.group.ordered)),
-                f"{made} = {name}({read})",
+                f"{made} = {name}({read}){in_place}",
                 ", ".join(places),
             )
         node = self._nodes[step.outputs[0]]
@@ -317,11 +319,20 @@ def _flops_of(node: ir.Node) -> Size:
 def _read_types(group: FusionGroup) -> list[TensorType]:
     """Returns the types of what a kernel reads; of a table that is what is looked up."""
     found = []
-    for value in group.inputs:
+    for value in group.reads:
         users = [node for node in group.nodes if value in node.inputs]
         is_table = all(n.op.kind is Kind.INDEX and n.inputs[0] is value for n in users)
         found += [node.output.type for node in users] if is_table else [value.type]
     return found
+
+
+def _written_types(group: FusionGroup) -> list[TensorType]:
+    """Returns the types of what a kernel writes; of a buffer that is the part that changes."""
+    types = {value: value.type for value in group.outputs}
+    for node in group.nodes:
+        if node.op.assign is not None:
+            types[node.output] = node.inputs[1].type
+    return list(types.values())
 
 
 def sum_nbytes(types: Iterable[TensorType]) -> Size:

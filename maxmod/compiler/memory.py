@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from maxmod import ir
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
+from maxmod.tensor_type import TensorType
 
 ALIGNMENT = 64  # bytes: one cache line, and the widest vector
 
@@ -51,6 +52,14 @@ def is_planned(step: RunOp | RunKernel) -> bool:
     return isinstance(step, RunKernel) or step.op.is_product
 
 
+def placed(step: RunOp | RunKernel) -> Iterator[tuple[int, TensorType]]:
+    """Yields slot and type of the results that need memory of their own."""
+    targets = step.targets if isinstance(step, RunKernel) else (-1,) * len(step.outputs)
+    for slot, target, type in zip(step.outputs, targets, step.types, strict=True):
+        if target < 0:
+            yield slot, type
+
+
 def plan_memory(plan: Schedule, dims: Mapping[str, int], weight_nbytes: int) -> MemoryPlan:
     """Places every planned intermediate at the lowest offset that is free while it lives.
 
@@ -70,7 +79,7 @@ def plan_memory(plan: Schedule, dims: Mapping[str, int], weight_nbytes: int) -> 
         live = [entry for entry in live if entry[2] >= index]
         if not is_planned(step):
             continue
-        for slot, type in zip(step.outputs, step.types):
+        for slot, type in placed(step):
             nbytes = ir.bind_type(type, dims).nbytes
             assert isinstance(nbytes, int)
             if slot not in end:

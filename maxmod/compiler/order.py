@@ -12,20 +12,25 @@ from maxmod.op import Kind
 Item = FusionGroup | ir.Node
 
 
-def order_items(graph: ir.Graph, groups: list[FusionGroup]) -> tuple[list[Item], set[ir.Node]]:
+def order_items(
+    graph: ir.Graph, groups: list[FusionGroup]
+) -> tuple[list[Item], set[ir.Node]] | None:
     """Returns groups and remaining nodes so that operands come first, and the in-place nodes.
 
     A store may overwrite a buffer argument if everything that reads the old contents can come
-    before it. Where that would be a circle, all stores make copies instead.
+    before it. Where that would be a circle, all stores make copies instead; if kernels store in
+    place, which cannot make copies, there is no order then, and None is returned.
     """
     items = _items(graph, groups)
-    stores = _stores(graph)
+    stores = find_stores(graph)
     before = _operands(items, _late_names(graph))
     with_stores = _after_readers(graph, items, before, stores)
     if with_stores is not None:
         ordered = _sorted(graph, items, with_stores)
         if ordered is not None:
             return ordered, stores
+    if any(group.targets for group in groups):
+        return None
     ordered = _sorted(graph, items, before)
     assert ordered is not None, "the fusion groups wait for each other"
     return ordered, set()
@@ -76,7 +81,7 @@ def _operands(items: list[Item], late: dict[str, ir.Node]) -> list[set[int]]:
     return before
 
 
-def _stores(graph: ir.Graph) -> set[ir.Node]:
+def find_stores(graph: ir.Graph) -> set[ir.Node]:
     """Returns the nodes that change a buffer argument, or the result of such a node."""
     buffers = {graph.inputs[position] for position, _ in graph.updates}
     stores = set()
@@ -91,7 +96,8 @@ def _after_readers(
     graph: ir.Graph, items: list[Item], before: list[set[int]], stores: set[ir.Node]
 ) -> list[set[int]] | None:
     """Adds to each store the items that read what it overwrites; None if a result does."""
-    if not stores:
+    targets = [_overwritten(item, stores) for item in items]
+    if not any(targets):
         return None
     readers: dict[ir.Value, list[int]] = {}
     for number, item in enumerate(items):
@@ -99,22 +105,29 @@ def _after_readers(
             readers.setdefault(value, []).append(number)
     result = [set(numbers) for numbers in before]
     outputs = set(graph.outputs)
-    for number, item in enumerate(items):
-        if isinstance(item, FusionGroup) or item not in stores:
-            continue
-        pending = [item.inputs[0]]
+    for number, overwritten in enumerate(targets):
+        pending = list(overwritten)
         while pending:
             value = pending.pop()
             if value in outputs:
                 return None
             for reader in readers.get(value, ()):
-                if reader == number:
+                if reader == number:  # knows what it does, if it does not read a view
+                    if isinstance(items[number], FusionGroup) and value not in overwritten:
+                        return None
                     continue
                 result[number].add(reader)
                 view = items[reader]
                 if isinstance(view, ir.Node) and view.op.kind is Kind.VIEW:
                     pending += view.outputs
     return result
+
+
+def _overwritten(item: Item, stores: set[ir.Node]) -> list[ir.Value]:
+    """Returns the buffers that an item overwrites."""
+    if isinstance(item, FusionGroup):
+        return list(item.targets.values())
+    return [item.inputs[0]] if item in stores else []
 
 
 def _sorted(graph: ir.Graph, items: list[Item], before: list[set[int]]) -> list[Item] | None:

@@ -13,7 +13,7 @@ from maxmod.compiler.codegen.host import emit_host
 from maxmod.compiler.codegen.lower import lower
 from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.compiler.fusion.plan import plan_groups
-from maxmod.compiler.order import order_items, owners
+from maxmod.compiler.order import Item, order_items, owners
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule, Step
 from maxmod.compiler.templates import emit_template
 from maxmod.dim import Size
@@ -31,7 +31,7 @@ def schedule(graph: ir.Graph, dialect: Dialect | None) -> Schedule:
         graph: An optimised graph.
         dialect: The kernel language, or None to run every node as an op.
     """
-    groups = [] if dialect is None else plan_groups(graph, templates=dialect in TEMPLATES)
+    items, in_place = _planned(graph, dialect)
     slots: dict[ir.Value, int] = {}
     for value in (*graph.inputs, *graph.weights.values(), *graph.constants):
         slots[value] = len(slots)
@@ -40,7 +40,6 @@ def schedule(graph: ir.Graph, dialect: Dialect | None) -> Schedule:
         for value in node.outputs:
             slots[value] = len(slots)
     kernels = _Kernels(dialect)
-    items, in_place = order_items(graph, groups)
     steps: list[Step] = []
     for item in items:
         if isinstance(item, FusionGroup):
@@ -48,7 +47,7 @@ def schedule(graph: ir.Graph, dialect: Dialect | None) -> Schedule:
         else:
             steps.append(_op_step(item, slots, item in in_place))
     outputs = tuple(slots[value] for value in graph.outputs)
-    owner = owners((step.outputs[0], step.inputs[0]) for step in steps if _is_view(step))
+    owner = owners(pair for step in steps for pair in _shared(step))
     borrowed = (n for n, slot in enumerate(outputs) if owner.get(slot, slot) < kept)
     return Schedule(
         slot_count=len(slots),
@@ -64,8 +63,24 @@ def schedule(graph: ir.Graph, dialect: Dialect | None) -> Schedule:
     )
 
 
-def _is_view(step: Step) -> bool:
-    return isinstance(step, RunOp) and step.is_view
+def _planned(graph: ir.Graph, dialect: Dialect | None) -> tuple[list[Item], set[ir.Node]]:
+    """Returns what runs, in order, and the nodes that store in place."""
+    templates = dialect in TEMPLATES
+    for in_place in (True, False):
+        groups: list[FusionGroup] = []
+        if dialect is not None:
+            groups = plan_groups(graph, templates=templates, in_place=in_place)
+        ordered = order_items(graph, groups)
+        if ordered is not None:
+            return ordered
+    raise AssertionError("without kernels that store in place there is an order")
+
+
+def _shared(step: Step) -> list[tuple[int, int]]:
+    """Returns pairs of an output and the slot whose memory it shares."""
+    if isinstance(step, RunKernel):
+        return [(slot, target) for slot, target in zip(step.outputs, step.targets) if target >= 0]
+    return [(step.outputs[0], step.inputs[0])] if step.is_view else []
 
 
 class _Emitted(NamedTuple):
@@ -100,8 +115,8 @@ class _Kernels:
             return _Emitted(self._number(source), source.symbols)
         lowered = lower(group)
         source = EMITTERS[self.dialect](lowered, _kernel_name(group))
-        axes = {extent for extent in lowered.axes if not isinstance(extent, int)}
-        return _Emitted(self._number(source), tuple(symbols_of(lowered)), tuple(axes))
+        nonempty = tuple(dict.fromkeys(lowered.nonempty))
+        return _Emitted(self._number(source), tuple(symbols_of(lowered)), nonempty)
 
     def _number(self, source: KernelSource) -> int:
         number = self._by_text.get(source.code)
@@ -120,12 +135,13 @@ def _kernel_name(group: FusionGroup) -> str:
 
 def _kernel_step(group: FusionGroup, slots: Mapping[ir.Value, int], kernels: _Kernels) -> RunKernel:
     emitted = kernels.emitted(group)
-    is_partial = emitted.nonempty or kernels.sources[emitted.number].has_flag
+    is_partial = bool(emitted.nonempty) or kernels.sources[emitted.number].has_flag
     return RunKernel(
         emitted.number,
         emitted.symbols,
-        tuple(slots[value] for value in group.inputs),
+        tuple(slots[value] for value in group.reads),
         tuple(slots[value] for value in group.outputs),
+        tuple(slots[group.targets[v]] if v in group.targets else -1 for v in group.outputs),
         tuple(value.type for value in group.outputs),
         emitted.nonempty,
         tuple(_op_step(node, slots, False) for node in group.ordered) if is_partial else (),
@@ -153,7 +169,8 @@ def _with_frees(
     """
     last_use: dict[int, int] = {}
     for index, step in enumerate(steps):
-        for slot in (*step.inputs, *step.outputs):
+        overwritten = [slot for _, slot in _shared(step)]
+        for slot in (*step.inputs, *step.outputs, *overwritten):
             last_use[slot] = last_use[owner.get(slot, slot)] = index
     pinned = results | {owner[slot] for slot in results if slot in owner}
     frees: dict[int, list[int]] = {}

@@ -52,6 +52,7 @@ class RunKernel:
         symbols: Names of the sizes that are its integer arguments.
         inputs: Slots that it reads.
         outputs: Slots that it writes.
+        targets: For each output the slot of the buffer that it overwrites in place, -1 for none.
         types: Types of the results.
         nonempty: Sizes above 0; where one is not, `ops` run instead.
         ops: The ops that it computes, where it may have to be replaced by them; else empty.
@@ -63,6 +64,7 @@ class RunKernel:
     symbols: tuple[str, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    targets: tuple[int, ...]
     types: tuple[TensorType, ...]
     nonempty: tuple[Size, ...] = ()
     ops: tuple[RunOp, ...] = ()

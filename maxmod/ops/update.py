@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from maxmod.dim import Sizes, format_sizes
+from maxmod.affine import Index
+from maxmod.dim import Sizes, as_dim, as_size, format_sizes
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, ShapeError, SliceError
 from maxmod.op import Kind, Op, op
@@ -26,6 +27,19 @@ def _updated(op: Op, x: TensorType, source: TensorType, **bounds: Sizes) -> Tens
     return x
 
 
+def _slice_position(
+    places: list[Index],
+    read: Any,
+    x: TensorType,
+    source: TensorType,
+    *,
+    starts: Sizes,
+    stops: Sizes,
+    steps: Sizes,
+) -> list[Index]:
+    return [at.scaled(step) + Index((), start) for at, start, step in zip(places, starts, steps)]
+
+
 def _assign(x: Any, source: Any, starts: Sizes, stops: Sizes, steps: Sizes) -> None:
     for size, start, stop in zip(x.shape, starts, stops, strict=True):
         if not 0 <= start <= stop <= size:
@@ -33,7 +47,7 @@ def _assign(x: Any, source: Any, starts: Sizes, stops: Sizes, steps: Sizes) -> N
     x[tuple(slice(*bounds) for bounds in zip(starts, stops, steps, strict=True))] = source
 
 
-@op(Kind.INDEX, _updated, assign=_assign)
+@op(Kind.INDEX, _updated, assign=_assign, position=_slice_position)
 def update_slice(
     xp: Any, x: Tensor, source: Tensor, starts: Sizes, stops: Sizes, steps: Sizes
 ) -> Tensor:
@@ -79,6 +93,20 @@ def _updated_rows(
     return x
 
 
+def _row_position(
+    places: list[Index],
+    read: Any,
+    x: TensorType,
+    source: TensorType,
+    position: TensorType,
+    *,
+    axis: int,
+) -> list[Index]:
+    room = as_size(as_dim(x.sizes[axis]) - source.sizes[axis] + 1)
+    places[axis] = places[axis] + read(2, (), room)
+    return places
+
+
 def _assign_rows(x: Any, source: Any, position: Any, axis: int) -> None:
     start = int(position)  # waits for a GPU, if the position is there
     stop, size = start + source.shape[axis], x.shape[axis]
@@ -87,7 +115,7 @@ def _assign_rows(x: Any, source: Any, position: Any, axis: int) -> None:
     x[(slice(None),) * axis + (slice(start, stop),)] = source
 
 
-@op(Kind.INDEX, _updated_rows, prepare=_row_axis, assign=_assign_rows)
+@op(Kind.INDEX, _updated_rows, prepare=_row_axis, assign=_assign_rows, position=_row_position)
 def update_rows(xp: Any, x: Tensor, source: Tensor, position: Tensor, axis: int = 0) -> Tensor:
     """A copy of x in which neighbouring rows are replaced, at a position that is data.
 
@@ -102,7 +130,8 @@ def update_rows(xp: Any, x: Tensor, source: Tensor, position: Tensor, axis: int 
 
     Raises:
         ValueError: If dtypes or shapes do not fit.
-        IndexError: If the rows are out of range.
+        IndexError: If the rows are out of range. A compiled function on a GPU that stores them into
+            a buffer leaves it as it is instead, since checking would mean waiting.
     """
     result = x.copy()
     _assign_rows(result, source, position, axis)

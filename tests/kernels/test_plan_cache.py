@@ -13,24 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from compiler.graphs import f32
-from emulated_cuda import emulated_cuda
 from fuzz.random_programs import Program, programs
 from helpers import values, wide
 from hypothesis import given, settings
 
 import maxmod
-from maxmod import (
-    BufferType,
-    DType,
-    Module,
-    Tensor,
-    TensorType,
-    config,
-    custom,
-    ir,
-    kernel_cache,
-    log,
-)
+from maxmod import BufferType, DType, Module, Tensor, TensorType, custom, ir, kernel_cache, log
 from maxmod import functional as F
 from maxmod.backends.devices import CPU
 from maxmod.compiled import CompiledModel, compile_function
@@ -192,20 +180,6 @@ def test_without_a_kernel_compiler() -> None:
         assert warm.kernels == ()
         x = numbers(3, 8)
         np.testing.assert_allclose(warm(x).to_numpy(), softmax(x).to_numpy(), rtol=1e-6)
-
-
-def test_cuda() -> None:
-    """The same graph for another dialect is another entry."""
-    assert not is_hit(softmax)
-    with emulated_cuda() as (device, _):
-        type = TensorType(DType.float32, ["n", 8], device)
-        cold, warm = compiled(softmax, type), compiled(softmax, type)
-        assert (cold.stats.plan_cached, warm.stats.plan_cached) == (False, True)
-        assert warm.kernels == cold.kernels != ()
-        x = numbers(3, 8)
-        found = warm(x.to(device)).to(CPU()).to_numpy()
-        np.testing.assert_allclose(found, softmax(x).to_numpy(), rtol=1e-6)
-    assert is_hit(softmax)
 
 
 def test_missing_kernels_are_built_without_planning(plans: Path) -> None:
@@ -382,14 +356,6 @@ def test_switches_that_need_the_compiler(switch: dict[str, Any]) -> None:
     with maxmod.configure(**switch):
         assert not is_hit(softmax)
     assert is_hit(softmax)
-
-
-def test_every_variable_is_in_the_key_or_changes_nothing() -> None:
-    """A new variable must be put where it belongs."""
-    in_key = {"noopt", "nofuse", "fuse_limit"}
-    needs_compiler = {"compile", "verify", "dump", "debug", "nocache"}
-    no_effect = {"check", "sync", "progress", "threads", "cc", "cache_dir", "cache_max_bytes"}
-    assert in_key | needs_compiler | no_effect == {v.name for v in config.VARIABLES}
 
 
 def test_dump_shows_every_pass(tmp_path: Path) -> None:

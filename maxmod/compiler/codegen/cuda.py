@@ -30,6 +30,7 @@ from maxmod.compiler.codegen.cuda_text import (
 from maxmod.compiler.codegen.emit import (
     C_TYPES,
     compute_type,
+    guard_lines,
     scalar_text,
     size_text,
     symbols_of,
@@ -47,6 +48,7 @@ def emit_cuda(lowered: Lowered, name: str) -> KernelSource:
     """Returns the CUDA kernel of a lowered group."""
     make = _pointwise if lowered.row is None else row_kernel
     helpers, body, launch, bounds = make(lowered)
+    body = [*guard_lines(lowered, "return;"), *body]
     head = f'extern "C" __global__ void __launch_bounds__({bounds}) {ENTRY}'
     lines = [*helpers, *function(head, parameters(lowered), body)]
     code = "\n".join(lines) + "\n"
@@ -96,11 +98,13 @@ def _elementwise(lowered: Lowered) -> tuple[str, ...]:
     dtypes = set(lowered.buffers)
     if lowered.row is not None or not dtypes <= C_TYPES.keys() - {DType.bool}:
         return ()  # CuPy has types of its own for halves
+    if lowered.room:  # a part of a buffer is overwritten
+        return ()
     index = lowered.stores[0].index
     lines = []
     for number, instruction in enumerate(lowered.instructions):
         what = instruction.what
-        if isinstance(what, Load) and what.index == index:
+        if isinstance(what, Load) and what.index == index and what.buffer < lowered.input_count:
             text = f"b{what.buffer}"
         elif isinstance(what, Apply) and what.index is None and not _sizes_in(what):
             text = scalar_text(lowered.instructions, number)

@@ -34,7 +34,7 @@ from maxmod.compiler.codegen.lower import (
     Apply,
     Load,
     Lowering,
-    operands,
+    needed,
     split_loops,
 )
 from maxmod.compiler.fusion.group import FusionGroup
@@ -85,14 +85,7 @@ class ElementLowering(Lowering):
 
     def needed(self, number: int) -> list[int]:
         """Returns an instruction and everything that it is computed from, in order."""
-        found: set[int] = set()
-        pending = [number]
-        while pending:
-            current = pending.pop()
-            if current not in found:
-                found.add(current)
-                pending += operands(self.instructions[current].what)
-        return sorted(found)
+        return needed(self.instructions, [number])
 
     def loads(self, numbers: Iterable[int]) -> list[Load]:
         """Returns the loads among instructions."""

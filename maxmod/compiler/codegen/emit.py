@@ -15,6 +15,7 @@ from maxmod.compiler.codegen.lower import (
     Lowered,
     Position,
     Reduction,
+    needed,
 )
 from maxmod.dim import Dim, Size, as_dim
 from maxmod.dtype import DType
@@ -127,7 +128,8 @@ def scalar_text(instructions: Sequence[Instruction], number: int) -> str:
     if isinstance(what, Load):
         return loaded(what.stored, f"b{what.buffer}[{index_text(what.index)}]")
     if isinstance(what, Position):
-        return f"mm_position({_integer(instructions, what)}, {size_text(what.extent)})"
+        text = _integer(instructions, what)
+        return text if what.is_store else f"mm_position({text}, {size_text(what.extent)})"
     assert isinstance(what, Apply) and what.op.scalar is not None
     attrs: Mapping[str, Any] = {
         name: _attr_text(value, instruction.dtype) for name, value in what.attrs
@@ -140,6 +142,9 @@ def outside_text(instructions: Sequence[Instruction], number: int) -> str:
     """Returns the condition under which the integer behind a position is out of range."""
     what = instructions[number].what
     assert isinstance(what, Position)
+    if what.is_store:
+        text = _integer(instructions, what)
+        return f"{text} < 0 || {text} >= {size_text(what.extent)}"
     return f"mm_is_outside({_integer(instructions, what)}, {size_text(what.extent)})"
 
 
@@ -161,6 +166,24 @@ def _attr_text(value: Any, dtype: DType) -> str:
     if isinstance(value, (bool, int, float)):
         return literal(value, dtype)
     return ""
+
+
+def guard_lines(lowered: Lowered, leave: str) -> list[str]:
+    """Returns the statements that end a kernel whose place to store is out of range.
+
+    Args:
+        lowered: The kernel.
+        leave: The statement that ends it.
+    """
+    lines: list[str] = []
+    for number in lowered.store_positions:
+        *before, _ = needed(lowered.instructions, [number])
+        lines.append("{")
+        for n in before:
+            kind = compute_type(lowered.instructions[n].dtype)
+            lines.append(f"    const {kind} t{n} = {scalar_text(lowered.instructions, n)};")
+        lines += [f"    if ({outside_text(lowered.instructions, number)})", f"        {leave}", "}"]
+    return lines
 
 
 def combined(what: Reduction, left: str, right: str) -> str:

@@ -16,6 +16,7 @@ from maxmod.affine import ZERO, Index, Loop
 from maxmod.compiler.codegen.emit import (
     combined,
     compute_type,
+    guard_lines,
     index_text,
     outside_text,
     scalar_text,
@@ -25,7 +26,7 @@ from maxmod.compiler.codegen.emit import (
     stored,
     symbols_of,
 )
-from maxmod.compiler.codegen.lower import Lowered, Position, Reduction, Store
+from maxmod.compiler.codegen.lower import Load, Lowered, Position, Reduction, Store, needed
 from maxmod.compiler.codegen.rows import Phase, RowPlan, plan_rows
 from maxmod.dtype import DType
 from maxmod.kernel import Dialect, KernelSource
@@ -49,12 +50,15 @@ def emit_host(lowered: Lowered, name: str) -> KernelSource:
         kind = f"{const}{storage_type(dtype)} *const restrict"
         buffers.append(f"{kind} b{number} = mm_buffers[{number}];")
     has_flag = bool(lowered.positions)
-    task, reset = made.task, []
-    if has_flag:
-        flag = f"mm_buffers[{len(lowered.buffers)}]"
-        report = [f"if ({WRONG})", f"    __atomic_store_n((int64_t *){flag}, 1, __ATOMIC_RELAXED);"]
+    task, first = made.task, []
+    flag = f"(int64_t *)mm_buffers[{len(lowered.buffers)}]"
+    if _checked(lowered):
+        report = [f"if ({WRONG})", f"    __atomic_store_n({flag}, 1, __ATOMIC_RELAXED);"]
         task = [f"int {WRONG} = 0;", *task, *report]
-        reset = [f"*(int64_t *){flag} = 0;"]
+    if lowered.store_positions:
+        first = [f"*{flag} = 1;", *_guards(lowered, buffers)]
+    if has_flag:
+        first.append(f"*{flag} = 0;")
     lines = [
         "static void mm_items(",
         f"    {_ARGUMENTS}, void *mm_shared, char *mm_room,",
@@ -65,7 +69,7 @@ def emit_host(lowered: Lowered, name: str) -> KernelSource:
         "",
         f"void {ENTRY}({_ARGUMENTS})",
         "{",
-        *_indent([*reset, *sizes, *made.sizes], 1),
+        *_indent([*sizes, *first, *made.sizes], 1),
         "    mm_parallel(mm_items, mm_buffers, mm_scalars, NULL, mm_total,",
         f"        mm_portion(mm_total, {made.elements}), {made.room});",
         "}",
@@ -97,6 +101,19 @@ class _Parts:
     task: list[str]
     elements: str
     room: str = "0"
+
+
+def _guards(lowered: Lowered, buffers: Sequence[str]) -> list[str]:
+    """Returns the text that ends a kernel which would store out of range, with what it reads."""
+    needed_here = needed(lowered.instructions, lowered.store_positions)
+    whats = [lowered.instructions[number].what for number in needed_here]
+    read = sorted({what.buffer for what in whats if isinstance(what, Load)})
+    return [*(buffers[number] for number in read), *guard_lines(lowered, "return;")]
+
+
+def _checked(lowered: Lowered) -> set[int]:
+    """Returns the positions that are checked where they are made."""
+    return set(lowered.positions).difference(lowered.store_positions)
 
 
 def _indent(lines: Sequence[str], depth: int) -> list[str]:
@@ -131,7 +148,7 @@ def _instructions(lowered: Lowered, numbers: Iterable[int]) -> list[str]:
         instruction = lowered.instructions[number]
         kind = compute_type(instruction.dtype)
         lines.append(f"const {kind} t{number} = {scalar_text(lowered.instructions, number)};")
-        if isinstance(instruction.what, Position):
+        if isinstance(instruction.what, Position) and not instruction.what.is_store:
             lines.append(f"{WRONG} |= {outside_text(lowered.instructions, number)};")
     return lines
 
@@ -145,6 +162,12 @@ def _pragma(directive: str, clauses: Sequence[str] = (), *, checks: bool = False
 def _stream_flag(lowered: Lowered, elements: str) -> str:
     nbytes = sum(store.stored.size_in_bytes for store in lowered.stores)
     return f"const int mm_stream = ({elements}) * {nbytes} > {STREAM_NBYTES};"
+
+
+def _store_one(store: Store) -> str:
+    """Returns the statement that writes one element where it belongs."""
+    value = stored(store.stored, f"t{store.value}")
+    return f"b{store.buffer}[{index_text(store.index)}] = {value};"
 
 
 def _copy_out(store: Store, source: str, first: str, count: str) -> list[str]:
@@ -171,6 +194,9 @@ def _pointwise_kernel(lowered: Lowered) -> _Parts:
     scratch = []
     copies: list[str] = []
     for store in lowered.stores:
+        if store.index.factor(inner) not in (0, 1):  # 0: there is one element
+            body.append(_store_one(store))
+            continue
         out = f"o{store.buffer}"
         scratch.append(f"_Alignas(64) {storage_type(store.stored)} {out}[{BLOCK}];")
         body.append(f"{out}[mm_k] = {stored(store.stored, f't{store.value}')};")
@@ -192,7 +218,7 @@ def _pointwise_kernel(lowered: Lowered) -> _Parts:
                 *_outer_indices(outer, "mm_work / mm_blocks"),
                 *scratch,
                 *_instructions(lowered, fixed),
-                _pragma("simd", checks=not moving.isdisjoint(lowered.positions)),
+                _pragma("simd", checks=not moving.isdisjoint(_checked(lowered))),
                 "for (int64_t mm_k = 0; mm_k < mm_count; mm_k++) {",
                 *_indent(body, 1),
                 "}",
@@ -223,9 +249,8 @@ def _row_kernel(lowered: Lowered) -> _Parts:
     body += _instructions(lowered, plan.after)
     for store in lowered.stores:
         if store.index.factor(row) == 0:
-            value = stored(store.stored, f"t{store.value}")
-            body.append(f"b{store.buffer}[{index_text(store.index)}] = {value};")
-        else:
+            body.append(_store_one(store))
+        elif store.index.factor(row) == 1:
             first = index_text(store.index.substituted({row: ZERO}))
             body += _copy_out(store, f"o{store.buffer}", f"({first})", "mm_extent")
     scratch, room = _row_scratch(lowered, plan)
@@ -256,7 +281,7 @@ def _row_scratch(lowered: Lowered, plan: RowPlan) -> tuple[list[str], str]:
     arrays += [
         (f"o{store.buffer}", storage_type(store.stored))
         for store in lowered.stores
-        if store.index.factor(lowered.row) != 0
+        if store.index.factor(lowered.row) == 1
     ]
     extent = lowered.row.extent
     if isinstance(extent, int) and extent <= STACK_ELEMENTS:
@@ -298,12 +323,14 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
         instruction = lowered.instructions[number]
         assert isinstance(instruction.what, Reduction)
         body += _accumulate(instruction.what, instruction.dtype, number)
-    checked = set(lowered.positions).intersection(phase.body).difference(kept)
+    checked = _checked(lowered).intersection(phase.body).difference(kept)
     if phase.writes_outputs:
         for store in lowered.stores:
-            if store.index.factor(lowered.row) != 0:
+            if store.index.factor(lowered.row) == 1:
                 value = stored(store.stored, f"t{store.value}")
                 body.append(f"o{store.buffer}[{lowered.row.name}] = {value};")
+            elif store.index.factor(lowered.row) != 0:
+                body.append(_store_one(store))
     lines += [
         _pragma("simd", clauses, checks=bool(checked)),
         f"for (int64_t {lowered.row.name} = 0; {lowered.row.name} < mm_extent; "

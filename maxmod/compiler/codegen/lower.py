@@ -9,7 +9,7 @@ that it read. What does not depend on the row loop of a row group is computed on
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,10 +25,11 @@ from maxmod.affine import (
     is_below,
     merge_loops,
     of_loop,
+    room_above,
     split_loop,
 )
 from maxmod.compiler.fusion.group import FusionGroup
-from maxmod.dim import Size
+from maxmod.dim import Size, as_size
 from maxmod.dtype import DType, compute_dtype
 from maxmod.op import Kind, Op
 
@@ -56,11 +57,13 @@ class Apply:
 class Position:
     """Makes a position on an axis of `extent` elements of the integer `arg`.
 
-    Negative integers count from the end. The result is in range whatever the integer is.
+    Negative integers count from the end, unless it is where something is stored: a kernel does
+    nothing if such a position is out of range.
     """
 
     arg: int
     extent: Size
+    is_store: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,18 @@ class Instruction:
     level: int
 
 
+def needed(instructions: Sequence[Instruction], numbers: Iterable[int]) -> list[int]:
+    """Returns instructions and everything that they are computed from, in order."""
+    found: set[int] = set()
+    pending = list(numbers)
+    while pending:
+        number = pending.pop()
+        if number not in found:
+            found.add(number)
+            pending += operands(instructions[number].what)
+    return sorted(found)
+
+
 @dataclass(slots=True)
 class Store:
     """Writes an instruction to a buffer at a flat position."""
@@ -121,6 +136,9 @@ class Lowered:
         stores: The outputs.
         buffers: Stored dtype of each buffer: the inputs of the group, then its outputs.
         input_count: How many buffers are inputs.
+        room: For stores in place, how far each axis goes on; above 0 if the store is in range.
+
+    A buffer that is overwritten in place counts as an output only, also where it is read.
     """
 
     loops: list[Loop]
@@ -129,7 +147,7 @@ class Lowered:
     stores: list[Store]
     buffers: list[DType]
     input_count: int
-    values: dict[Any, int] = field(default_factory=dict)
+    room: list[Size] = field(default_factory=list)
 
     def varying(self, loop: Loop) -> set[int]:
         """Returns the instructions that differ along a loop."""
@@ -148,10 +166,19 @@ class Lowered:
         return [n for n, i in enumerate(self.instructions) if isinstance(i.what, Position)]
 
     @property
-    def axes(self) -> list[Size]:
-        """The sizes of the axes that positions point into: an empty one has no position."""
+    def nonempty(self) -> list[Size]:
+        """Sizes, known later, that must be above 0: axes that are read at such positions (an empty
+        one has none), and what is left of an axis after what is stored there.
+        """
         whats = (instruction.what for instruction in self.instructions)
-        return [what.extent for what in whats if isinstance(what, Position)]
+        read = [w.extent for w in whats if isinstance(w, Position) and not w.is_store]
+        return [size for size in (*read, *self.room) if not isinstance(size, int)]
+
+    @property
+    def store_positions(self) -> list[int]:
+        """The positions, equal for all elements, that must be in range for anything to happen."""
+        whats = enumerate(instruction.what for instruction in self.instructions)
+        return [n for n, what in whats if isinstance(what, Position) and what.is_store]
 
 
 MAX_SPLITS = 16
@@ -205,6 +232,28 @@ def _merge(lowered: Lowered) -> Lowered:
     return lowered
 
 
+def _check_in_place(lowered: Lowered) -> None:
+    """Refuses kernels that would read what they have overwritten, or cannot check where to store.
+
+    Raises:
+        Unfusable: If it is so.
+    """
+    written = {store.buffer: store.index for store in lowered.stores}
+    for instruction in lowered.instructions:
+        what = instruction.what
+        if not isinstance(what, Load) or what.buffer not in written:
+            continue
+        # Threads may do a row twice; an element is read and written by one thread.
+        if lowered.row is not None or what.index != written[what.buffer]:
+            raise Unfusable("it reads the buffer that it overwrites")
+    loops = [*lowered.loops, *([lowered.row] if lowered.row else [])]
+    varying = set().union(*map(lowered.varying, loops))
+    for number in needed(lowered.instructions, lowered.store_positions):
+        is_reduction = isinstance(lowered.instructions[number].what, Reduction)
+        if number in varying or is_reduction:
+            raise Unfusable("it stores at positions that the kernel finds out late")
+
+
 class Lowering:
     """State of one attempt to lower a group with given loops."""
 
@@ -217,23 +266,46 @@ class Lowering:
         self.outer = tuple(start)
         self.position = (*start, of_loop(row)) if row is not None else tuple(start)
         self.producers = {value: node for node in group.nodes for value in node.outputs}
-        self.inputs = {value: number for number, value in enumerate(group.inputs)}
+        self.inputs = {value: number for number, value in enumerate(group.reads)}
         self.instructions: list[Instruction] = []
         self.memo: dict[tuple[ir.Value, tuple[Index, ...]], int] = {}
-        self.positions: dict[tuple[int, Size], int] = {}
+        self.positions: dict[Position, int] = {}
+        self.room: list[Size] = []
 
     def run(self) -> Lowered:
         outputs = self.group.outputs
+        count = len(self.inputs)
+        for number, value in enumerate(outputs, count):
+            if value in self.group.targets:  # read through the pointer through which it is written
+                self.inputs[self.group.targets[value]] = number
         stores = []
-        for number, value in enumerate(outputs):
-            position = self._output_position(value)
-            scalar = self.value(value, position)
-            flat = flat_index(position, value.type.sizes)
-            stores.append(Store(len(self.inputs) + number, flat, scalar, value.type.dtype))
-        buffers = [value.type.dtype for value in (*self.inputs, *outputs)]
-        return Lowered(
-            list(self.loops), self.row, self.instructions, stores, buffers, len(self.inputs)
+        for number, value in enumerate(outputs, count):
+            scalar, flat = self._stored(value)
+            stores.append(Store(number, flat, scalar, value.type.dtype))
+        buffers = [value.type.dtype for value in (*self.group.reads, *outputs)]
+        lowered = Lowered(
+            list(self.loops), self.row, self.instructions, stores, buffers, count, self.room
         )
+        _check_in_place(lowered)
+        return lowered
+
+    def _stored(self, value: ir.Value) -> tuple[int, Index]:
+        """Returns the instruction that gives an output, and where it goes."""
+        node = self.producers[value]
+        if node.op.assign is None or value not in self.group.targets:
+            position = self._output_position(value)
+            return self.value(value, position), flat_index(position, value.type.sizes)
+        assert node.op.position is not None
+        source = node.inputs[1]
+        position = self._output_position(source)
+        read = functools.partial(self._read, node)
+        types = [x.type for x in node.inputs]
+        target = node.op.position(list(position), read, *types, **node.kwargs)
+        for index, size in zip(target, value.type.sizes, strict=True):
+            self.room += [room_above(index, size), as_size(index.const + 1)]
+        if any(isinstance(size, int) and size < 1 for size in self.room):
+            raise Unfusable("it stores out of range")
+        return self.value(source, position), flat_index(target, value.type.sizes)
 
     def _output_position(self, value: ir.Value) -> tuple[Index, ...]:
         sizes = value.type.sizes
@@ -292,14 +364,15 @@ class Lowering:
 
     def _read(self, node: ir.Node, number: int, position: Sequence[Index], size: Size) -> Index:
         """Returns an element of an operand as a position on an axis."""
+        is_store = node.op.assign is not None
         index = self._counted(node.inputs[number], tuple(position))
         if index is not None and is_below(index, size):
             return index
         arg = self.value(node.inputs[number], tuple(position))
-        found = self.positions.get((arg, size))
+        what = Position(arg, size, is_store)
+        found = self.positions.get(what)
         if found is None:
-            found = self.append(Position(arg, size), DType.int64)
-            self.positions[arg, size] = found
+            found = self.positions[what] = self.append(what, DType.int64)
         return Index(((Indirect(found, size), 1),))
 
     def _counted(self, value: ir.Value, position: tuple[Index, ...]) -> Index | None:

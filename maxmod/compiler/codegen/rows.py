@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maxmod.compiler.codegen.lower import Apply, Lowered, Reduction, operands
+from maxmod.compiler.codegen.lower import Apply, Lowered, Reduction, Store, operands
 from maxmod.op import Kind
 
 
@@ -53,9 +54,9 @@ def plan_rows(lowered: Lowered, keep: Keep = Keep.COSTLY) -> RowPlan:
         ([_argument(lowered, r) for r in at], at)
         for at in ([r for r in reductions if lowered.instructions[r].level == n] for n in levels)
     ]
-    row_stores = [s.value for s in lowered.stores if lowered.row and s.index.factor(lowered.row)]
+    row_stores = [s for s in lowered.stores if lowered.row and s.index.factor(lowered.row)]
     if row_stores:
-        targets.append((row_stores, []))
+        targets.append((_stored(row_stores), []))
     scratch = _kept(lowered, [wanted for wanted, _ in targets], keep)
     done: set[int] = set(reductions)
     kept: set[int] = set()
@@ -66,8 +67,13 @@ def plan_rows(lowered: Lowered, keep: Keep = Keep.COSTLY) -> RowPlan:
         phases.append(Phase(tuple(before), tuple(body), tuple(completes), keeps, not completes))
         done.update(before)
         kept.update(keeps)
-    _, after = _needed(lowered, [store.value for store in lowered.stores], done, kept)
+    _, after = _needed(lowered, _stored(lowered.stores), done, kept)
     return RowPlan(tuple(phases), tuple(after), tuple(sorted(scratch)))
+
+
+def _stored(stores: Sequence[Store]) -> list[int]:
+    """Returns the instructions that stores need: values and places."""
+    return [number for store in stores for number in (store.value, *store.index.data)]
 
 
 def _reductions(lowered: Lowered) -> list[int]:

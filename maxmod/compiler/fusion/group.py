@@ -44,6 +44,7 @@ class FusionGroup:
             the last axis.
         outputs: Values that the kernel writes.
         is_row: True if the group reduces the last axis of `domain`.
+        targets: For outputs that overwrite a buffer in place, that buffer.
         reasons: Why nodes joined, or were kept out; shown by `explain`.
         template: What a hand-written kernel computes of it; None if all of it is generated.
     """
@@ -52,6 +53,7 @@ class FusionGroup:
     domain: Sizes
     outputs: list[ir.Value]
     is_row: bool = False
+    targets: dict[ir.Value, ir.Value] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
     template: Attention | Contraction | None = None
 
@@ -90,6 +92,12 @@ class FusionGroup:
             found.update((value, None) for value in node.inputs if value not in made)
         return list(found)
 
+    @property
+    def reads(self) -> list[ir.Value]:
+        """The inputs that the kernel gets to read; a buffer that it overwrites is not one."""
+        overwritten = set(self.targets.values())
+        return [value for value in self.inputs if value not in overwritten]
+
     def key(self) -> tuple[object, ...]:
         """Returns what decides the kernel: groups with equal keys have equal text."""
         numbers: dict[ir.Value, int] = {}
@@ -102,8 +110,11 @@ class FusionGroup:
             parts.append((node.op, operands, repr(node.attrs), node.output.type))
             numbers[node.output] = len(numbers)
         parts.append(tuple(numbers[value] for value in self.outputs))
+        # A buffer that is not read is no input, and has no number.
+        parts.append(tuple((numbers[y], numbers.get(x)) for y, x in self.targets.items()))
         return tuple(parts)
 
     def as_graph(self, name: str) -> ir.Graph:
         """Returns the group as a graph of its own, which `ir.interpret` can run."""
-        return ir.Graph(name, tuple(self.inputs), {}, {}, tuple(self.ordered), tuple(self.outputs))
+        inputs = (*self.reads, *self.targets.values())
+        return ir.Graph(name, inputs, {}, {}, tuple(self.ordered), tuple(self.outputs))

@@ -15,6 +15,7 @@ from maxmod.compiler.fusion import rules
 from maxmod.compiler.fusion.attention import AttentionFinder
 from maxmod.compiler.fusion.contraction import contraction_group
 from maxmod.compiler.fusion.group import FusionGroup
+from maxmod.compiler.order import find_stores
 from maxmod.op import Kind
 
 # A kernel with more arguments than this is slow to call, and rarely what anyone wants.
@@ -23,25 +24,34 @@ MAX_BUFFERS = 24
 _MOVES = (Kind.VIEW, Kind.REDUCE, Kind.INDEX)
 
 
-def plan_groups(graph: ir.Graph, *, templates: bool = False) -> list[FusionGroup]:
+def plan_groups(
+    graph: ir.Graph, *, templates: bool = False, in_place: bool = False
+) -> list[FusionGroup]:
     """Returns the fusion groups of a graph, in no particular order; other nodes run on their own.
 
     Args:
         graph: The graph, with composite ops expanded.
         templates: True if there are hand-written kernels for attention and matrix products.
+        in_place: True if kernels may write into the memory of buffer arguments; `order_items` says
+            whether there is an order then.
     """
-    planner = _Planner(graph)
+    planner = _Planner(graph, find_stores(graph) if in_place else set())
     if templates:
         planner.find_attention()
-    groups = planner.run()
-    return planner.with_products() if templates else groups
+    planner.run()
+    if templates:
+        planner.add_products()
+    if in_place:
+        planner.place_updates()
+    return planner.groups
 
 
 class _Planner:
     """State of planning one graph."""
 
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, stores: set[ir.Node]) -> None:
         self.graph = graph
+        self.stores = stores
         self.order = {node: number for number, node in enumerate(graph.nodes)}
         self.producer = {value: node for node in graph.nodes for value in node.outputs}
         self.users = ir.users(graph)
@@ -69,7 +79,8 @@ class _Planner:
             else:
                 wanted.update(node.inputs)
 
-    def run(self) -> list[FusionGroup]:
+    def run(self) -> None:
+        """Forms the groups that are generated as a whole."""
         settings = config.current()
         self.spans = [self._span(group) for group in self.groups]
         for node in reversed(self.graph.nodes):
@@ -78,21 +89,34 @@ class _Planner:
             if node in self.group_of or not self._is_root(node):
                 continue
             group = rules.start(node, self.order[node])
-            if not self._lowers(group):
+            if not self._lowers(group) or self._reads_overwritten(group):
                 continue
             if not settings.nofuse:
                 self._grow(group)
             self.groups.append(group)
             self.spans.append(self._span(group))
             self.group_of.update((member, group) for member in group.nodes)
-        return self.groups
 
     def _span(self, group: FusionGroup) -> tuple[int, int]:
         first = min(self.order[self.producer[value]] for value in group.outputs)
         return first, max(group.nodes.values())
 
-    def with_products(self) -> list[FusionGroup]:
-        """Returns the groups, with matrix products in groups of their own or before others."""
+    def place_updates(self) -> None:
+        """Lets groups write into the buffers that hold their results in the end."""
+        overwritten = {self._memory(node.inputs[0]) for node in self.stores}
+        maker = {value: group for group in self.groups for value in group.outputs}
+        for position, value in self.graph.updates:
+            buffer, group = self.graph.inputs[position], maker.get(value)
+            if group is None or group.template is not None or buffer in overwritten:
+                continue
+            if value in group.targets or buffer in group.targets.values():
+                continue
+            group.targets[value] = buffer
+            if self._reads_overwritten(group) or not self._lowers(group):
+                del group.targets[value]
+
+    def add_products(self) -> None:
+        """Puts matrix products into groups of their own, or before others."""
         settings = config.current()
         for node in reversed(self.graph.nodes):
             if len(self.groups) == settings.fuse_limit >= 0:
@@ -110,13 +134,12 @@ class _Planner:
                 self.group_of.update((member, group) for member in epilogue.nodes)
             self.groups.append(group)
             self.group_of[node] = group
-        return self.groups
 
     def _epilogue(self, product: ir.Node) -> FusionGroup | None:
         """Returns the elementwise group that alone reads a product, if there is one."""
         users = self.users.get(product.output, ())
         group = self.group_of.get(users[0]) if users else None
-        if group is None or group.is_row or group.template is not None:
+        if group is None or group.is_row or group.template is not None or group.targets:
             return None
         private = all(u in group.nodes and u.op.kind is Kind.ELEMENTWISE for u in users)
         # Another group may do an op of this one for itself, and then reads the bare product.
@@ -142,6 +165,8 @@ class _Planner:
         """True for nodes whose value must be computed by a kernel of its own."""
         if not rules.can_fuse(node):
             return False
+        if node.op.assign is not None:
+            return node in self.stores
         if node.op.kind is Kind.VIEW:  # others alias memory; a result must own its elements
             return node.output in self.results and not rules.is_alias(node)
         return node.op.kind is not Kind.SOURCE
@@ -167,7 +192,7 @@ class _Planner:
             node.op.kind not in (Kind.VIEW, Kind.SOURCE) or node.output in other.outputs
         ):
             return False
-        if not rules.can_fuse(node):
+        if not rules.can_fuse(node) or node.op.assign is not None:
             return False
         private = self._is_private(group, node)
         inlined = node.op.kind in (Kind.VIEW, Kind.SOURCE)  # costs nothing to do again
@@ -208,11 +233,28 @@ class _Planner:
         elif node.op.kind in _MOVES and not self._lowers(group):
             # Other producers are computed at the positions where they were loaded before.
             reason = "its elements are read at positions that cannot be followed"
+        elif self._reads_overwritten(group):
+            reason = "it reads the memory that the kernel overwrites"
         elif self._has_cycle(group):
             reason = "the kernel would wait for its own result"
         if reason is not None:
             group.nodes, group.domain, group.outputs, group.is_row = saved
         return reason
+
+    def _reads_overwritten(self, group: FusionGroup) -> bool:
+        """True if an input of a group has the memory of a buffer that the group overwrites."""
+        if not group.targets:
+            return False
+        overwritten = set(map(self._memory, group.targets.values()))
+        return any(self._memory(value) in overwritten for value in group.reads)
+
+    def _memory(self, value: ir.Value) -> ir.Value:
+        """Returns the value whose memory a value shares, if it is a view or stored in place."""
+        node = self.producer.get(value)
+        while node is not None and (node.op.kind is Kind.VIEW or node in self.stores):
+            value = node.inputs[0]
+            node = self.producer.get(value)
+        return value
 
     def _lowers(self, group: FusionGroup) -> bool:
         try:

@@ -54,6 +54,9 @@ def start(node: ir.Node, order: int) -> FusionGroup:
     """Returns the group that a node alone makes."""
     if node.op.kind is Kind.REDUCE:
         return FusionGroup({node: order}, node.inputs[0].type.sizes, [node.output], is_row=True)
+    if node.op.assign is not None:
+        targets = {node.output: node.inputs[0]}
+        return FusionGroup({node: order}, node.inputs[1].type.sizes, [node.output], targets=targets)
     return FusionGroup({node: order}, node.output.type.sizes, [node.output])
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from compiler.gathers import GATHERS
+from compiler.stores import STORES
 from cuda_function import sources_of
 from cuda_programs import ROWS, VIEWS, op_cases, op_program, row_types, view_types
 from helpers import HALVES
@@ -50,6 +51,9 @@ def _sources() -> list[KernelSource]:
     for gather in GATHERS.values():
         for table, positions in ((DType.float32, DType.int64), (DType.bfloat16, DType.int32)):
             found += sources_of(gather.fn, *gather.types(table, positions))
+    for store in STORES.values():
+        for dtype in (DType.float32, DType.bfloat16):
+            found += sources_of(store.fn, *store.types(dtype))
     for fn, _, shapes in VIEWS.values():
         for dtype in (DType.float32, DType.bfloat16):
             found += sources_of(fn, *view_types(shapes, dtype))

@@ -43,10 +43,10 @@ static void mm_items(
 
 void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
 {
-    *(int64_t *)mm_buffers[3] = 0;
     const int64_t s_batch = mm_scalars[0];
     const int64_t s_seq = mm_scalars[1];
     const int64_t s_vocab = mm_scalars[2];
+    *(int64_t *)mm_buffers[3] = 0;
     const int64_t mm_extent = 768;
     const int64_t mm_blocks = (mm_extent + 2047) / 2048;
     const int64_t mm_total = (int64_t)(s_batch * s_seq) * mm_blocks;

@@ -54,8 +54,8 @@ static void mm_items(
 
 void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
 {
-    *(int64_t *)mm_buffers[4] = 0;
     const int64_t s_seq = mm_scalars[0];
+    *(int64_t *)mm_buffers[4] = 0;
     const int64_t mm_extent = 768;
     const int64_t mm_total = (int64_t)s_seq;
     mm_parallel(mm_items, mm_buffers, mm_scalars, NULL, mm_total,
