@@ -137,8 +137,8 @@ class Program:
 
     def _add_launch(self, step: RunOp | RunKernel, action: Action, *, records: bool = True) -> None:
         # Results that a kernel writes into a buffer of the caller, and the slots of the buffers.
-        places = zip(step.outputs, getattr(step, "targets", ()))
-        stored = {slot: target for slot, target in places if target >= 0}
+        targets = step.targets if isinstance(step, RunKernel) else ()
+        stored = {slot: target for slot, target in zip(step.outputs, targets) if target >= 0}
         outputs = [slot for slot in step.outputs if slot not in stored]
         work = Work(
             action,

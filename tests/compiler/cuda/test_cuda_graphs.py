@@ -24,6 +24,7 @@ from maxmod.compiled import CompiledModel, compile_function
 from maxmod.generate import generate
 from maxmod.models import load_model
 from maxmod.nn import Linear, Sequential
+from maxmod.replay import Segment
 
 FIXTURES = Path(__file__).parents[2] / "assets" / "gpt2"
 WIDTH = 16
@@ -346,12 +347,16 @@ def test_gpt2(gpu: Any, name: str) -> None:
     assert compiled.stats.replays >= 3
 
 
-def test_generation(gpu: Any) -> None:
-    """Tokens are those of the same model run op by op, with steps replayed from graphs."""
+@pytest.mark.parametrize("folder", ["gpt2/tied", "llama/chat"])
+def test_a_decoding_step_is_one_graph(gpu: Any, folder: str) -> None:
+    """The position in the cache is read by kernels. Tokens are those of the model op by op."""
     device, _ = gpu
-    model = load_model(FIXTURES / "tied", device=device, dtype=DType.float32)
-    prompts = [[1, 2, 3], [4, 5]]
-    for prompt in prompts:
-        expected = [*generate(model, prompt, max_new_tokens=8, stop=(), eager=True)]
-        assert [*generate(model, prompt, max_new_tokens=8, stop=())] == expected
-    assert model.step().stats.replays > 0
+    model = load_model(FIXTURES.parent / folder, device=device, dtype=DType.float32)
+    for prompt in ([1, 2, 3], [4, 5]):
+        expected = [*generate(model, prompt, max_new_tokens=10, stop=(), eager=True)]
+        assert [*generate(model, prompt, max_new_tokens=10, stop=())] == expected
+    step = model.step()
+    (program,) = step._programs.values()
+    assert [type(action) for action in program._actions] == [Segment]
+    # Each text has a cache of its own; the first call for a cache runs as it is.
+    assert (step.stats.recordings, step.stats.replays) == (2, step.stats.calls - 2)
