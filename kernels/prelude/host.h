@@ -419,7 +419,6 @@ MM_INLINE double mm_gelu_tanh_f64(double x)
 }
 
 #define MM_FLOAT_FUNCTIONS(T, S, F)                                                                \
-    MM_INLINE bool mm_signbit_##S(T x) { return __builtin_signbit(x) != 0; }                       \
     MM_INLINE T mm_atan2_##S(T x, T y) { return atan2##F(x, y); }                                  \
     MM_INLINE T mm_hypot_##S(T x, T y) { return hypot##F(x, y); }                                  \
     MM_INLINE T mm_nextafter_##S(T x, T y) { return nextafter##F(x, y); }                          \
@@ -447,6 +446,9 @@ MM_INLINE double mm_gelu_tanh_f64(double x)
 MM_FLOAT_FUNCTIONS(float, f32, f)
 MM_FLOAT_FUNCTIONS(double, f64, )
 MM_INLINE double mm_copysign_f64(double size, double sign) { return copysign(size, sign); }
+// GCC 12 cannot make vector code of __builtin_signbit for AVX-512.
+MM_INLINE bool mm_signbit_f32(float x) { return mm_as_bits(x) >> 31 != 0; }
+MM_INLINE bool mm_signbit_f64(double x) { return mm_as_bits64(x) >> 63 != 0; }
 
 // ---- integers ----------------------------------------------------------------------------------
 
