@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from helpers import HALVES, WIDE_FLOATS, narrow, numbers, wide
 from ops.oracles import ORACLES
 
 from maxmod import functional as F
@@ -153,3 +154,49 @@ def op_program(
     if count == 2:
         return lambda x, y: function(x, y, **attrs), types
     return lambda x, y, z: function(x, y, z, **attrs), types
+
+
+SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 1e-7, 42]
+
+
+def op_operands(name: str, number: int, dtype: DType, size: int) -> list[np.ndarray[Any, Any]]:
+    """Returns random operands of an op, with special values in front."""
+    op, oracle = lookup(name), ORACLES[name]
+    rng = np.random.default_rng(7)
+    arrays = []
+    for position in range(len(op.tensor_names)):
+        kind = oracle.first if position == 0 and oracle.first is not None else dtype
+        arrays.append(numbers(rng, kind, [size], *op.domain))
+    if name == "pow" and dtype.is_integral():
+        arrays[1] = np.abs(arrays[1]) % 4
+    target = oracle.attrs[number].get("dtype", dtype)
+    is_exact = target.is_float() and target.size_in_bits >= 32
+    if name == "cast" and dtype.is_float():
+        arrays[0] = np.abs(arrays[0])  # a negative float as unsigned is unspecified
+    if dtype in (*WIDE_FLOATS, *HALVES) and (name != "cast" or is_exact):
+        line = narrow(SPECIAL, dtype)
+        if name == "select":
+            arrays[1][: len(line)] = line
+        else:
+            for position, array in enumerate(arrays):
+                array[: len(line) ** 2] = (
+                    np.repeat(line, len(line)) if position else np.tile(line, len(line))
+                )
+    return arrays
+
+
+def op_expected(name: str, number: int, dtype: DType, arrays: list[Any]) -> Any:
+    """Returns what the oracle gives, in its wide type."""
+    oracle = ORACLES[name]
+    attrs = oracle.attrs[number]
+    wides = [wide(array) for array in arrays]
+    if name == "cast":
+        if attrs["dtype"] is DType.bool:
+            return wides[0] != 0
+        if not attrs["dtype"].is_float() and dtype.is_float():
+            return np.trunc(wides[0]).astype(np.int64)
+        return wides[0]
+    if name == "acos" and dtype is not DType.float64:
+        return np.arccos(np.clip(wides[0], -1, 1))
+    with np.errstate(all="ignore"):
+        return oracle.fn(*wides, **attrs)
