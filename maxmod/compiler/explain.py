@@ -319,8 +319,10 @@ def _flops_of(node: ir.Node) -> Size:
 def _read_types(group: FusionGroup) -> list[TensorType]:
     """Returns the types of what a kernel reads; of a table that is what is looked up."""
     found = []
-    for value in group.reads:
-        users = [node for node in group.nodes if value in node.inputs]
+    for value in group.inputs:
+        # That an op stores into a value is no reason to read it.
+        readers = {n: n.inputs[1:] if n.op.assign is not None else n.inputs for n in group.nodes}
+        users = [node for node, inputs in readers.items() if value in inputs]
         is_table = all(n.op.kind is Kind.INDEX and n.inputs[0] is value for n in users)
         found += [node.output.type for node in users] if is_table else [value.type]
     return found

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from compiler.graphs import f32, traced
 
-from maxmod import DType, Tensor, TensorType
+from maxmod import BufferType, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.compiler.passes.eliminate_dead import eliminate_dead
 from maxmod.compiler.passes.expand_composites import expand_composites
@@ -34,6 +34,14 @@ def _causal(scores: Tensor) -> Tensor:
     return F.softmax(F.where(mask, scores * 0.125, float("-inf")))
 
 
+def _rope_into_cache(keys: Tensor, x: Tensor, cosine: Tensor, sine: Tensor, used: Tensor) -> None:
+    """Keys of one token are turned, and stored in row `used` of the cache."""
+    pairs = x.reshape([1, 1, 8, 2, 32]).permute([0, 2, 1, 3, 4])
+    others = F.gather(pairs, 1 - F.arange(0, 2, dtype=DType.int64, device=CPU_REF), axis=-2)
+    turned = (pairs * cosine + others * sine).reshape([1, 8, 1, 64])
+    F.buffer_store_slice(keys, turned, [slice(None), slice(None), (slice(used, None), 1)])
+
+
 CASES: dict[str, tuple[Callable[..., Any], tuple[TensorType, ...]]] = {
     "gelu_chain": (lambda x, r: F.gelu(x * 1.5 + W) + r, (f32(512, 768), f32(512, 768))),
     "residual_norm": (
@@ -49,6 +57,16 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[TensorType, ...]]] = {
     "embedding_norm": (
         lambda tokens, table: F.rms_norm(F.gather(table, tokens, axis=0), W, 1e-6),
         (TensorType(DType.int64, [1, "seq"], CPU_REF), f32(32000, 768)),
+    ),
+    "rope_cache": (
+        _rope_into_cache,
+        (
+            BufferType(DType.float32, [1, 8, "length", 64], CPU_REF),
+            f32(1, 1, 512),
+            f32(1, 32),
+            f32(2, 32),
+            TensorType(DType.int64, [], CPU_REF),
+        ),
     ),
     "heads": (
         lambda x: (x * 2.0).reshape([4, 16, 12, 64]).permute([0, 2, 1, 3]) + 1.0,
