@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from fuzz.random_programs import Program, programs
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import maxmod
-from maxmod import ir
+from maxmod import BufferType, DType, Tensor, TensorType, ir
 from maxmod.compiled import _run as run_op
 from maxmod.compiled import compile_function, trace_function
+from maxmod.device import CPU_REF
+from maxmod.op import FUNCTIONS
 
 # Chains of ten float32 ops on numbers near 1; bfloat16 steps round to 1 part in 256, and a value
 # on the edge between two of them may fall to either side.
@@ -60,4 +63,35 @@ def test_compiled_programs_equal_eager_execution(program: Program, names: bool) 
             return
         found = compiled(*args)
     for one, other in zip(found, expected, strict=True):
+        assert_same(one.to_numpy(), other.to_numpy(), program)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(program=programs(max_steps=6), row=st.integers(0, 2), twice=st.booleans())
+def test_results_are_stored_into_buffers(program: Program, row: int, twice: bool) -> None:
+    """What a program computes goes into a row of a buffer, which is read before and after."""
+
+    def fn(buffer: Tensor, position: Tensor, *args: Tensor) -> list[Tensor]:
+        before = FUNCTIONS["sum"](buffer, axis=0)
+        (*_, value) = program(*args)
+        new = value.reshape([1, -1])
+        pair = (slice(position, None), 1)
+        FUNCTIONS["buffer_store_slice"](buffer, new, [pair])
+        if twice:
+            FUNCTIONS["buffer_store"](buffer, buffer * 0.5)
+        return [before, value * 2.0, FUNCTIONS["sum"](buffer, axis=0)]
+
+    args = program.arguments()
+    count = program(*args)[-1].num_elements()
+    start = np.linspace(-1, 1, 3 * count, dtype=np.float32).reshape(3, count)
+    position = Tensor(row, dtype=DType.int64)
+    types = [
+        BufferType(DType.float32, [3, count], CPU_REF),
+        TensorType(DType.int64, [], CPU_REF),
+        *program.types(names=False),
+    ]
+    compiled = compile_function(fn, types, name="p", parameters={})
+    found_buffer, buffer = Tensor(start.copy()), Tensor(start.copy())
+    found = [*compiled(found_buffer, position, *args), found_buffer]
+    for one, other in zip(found, [*fn(buffer, position, *args), buffer], strict=True):
         assert_same(one.to_numpy(), other.to_numpy(), program)
