@@ -245,6 +245,10 @@ class CudaBackend(Backend):
         return [*cuda_launch.build_all(self.xp, sources, index)]
 
     def contract(self, lhs: Any, rhs: Any, out: Any) -> None:
+        if rhs.ndim == 1:
+            rhs, out = rhs[:, None], out[..., None]
+        if lhs.ndim == 1:
+            lhs, out = lhs[None], out[..., None, :]
         with self.xp.cuda.Device(out.device.id), _memory_errors(self, out.device.id):
             if cuda_bits.narrow_dtype(out) is not None:
                 wide = [self.to_host(array).astype(np.float32) for array in (lhs, rhs)]

@@ -222,6 +222,18 @@ def test_empty_products(backend: EmulatedCudaBackend) -> None:
         assert out.tolist() == np.zeros((m, n)).tolist()
 
 
+@pytest.mark.parametrize(
+    "shapes", [((5, 7), (7,)), ((7,), (7, 3)), ((7,), (7,)), ((2, 5, 7), (7,))]
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int32])
+def test_vectors(backend: EmulatedCudaBackend, shapes: Any, dtype: Any) -> None:
+    lhs, rhs = (_random(shape, dtype) for shape in shapes)
+    expected = np.asarray(lhs @ rhs)
+    out = backend.from_host(np.zeros(expected.shape, dtype), 0)
+    backend.contract(backend.from_host(lhs, 0), backend.from_host(rhs, 0), out)
+    np.testing.assert_array_equal(backend.to_host(out), expected)
+
+
 def test_integers_are_multiplied_by_cupy(backend: EmulatedCudaBackend) -> None:
     x = backend.xp.asarray(np.arange(6, dtype=np.int32).reshape(2, 3))
     out = backend.xp.empty((2, 2), np.int32)
