@@ -58,6 +58,16 @@ def test_answer() -> None:
     assert timing[2] == "3"
 
 
+def test_quantized(capsys: pytest.CaptureFixture[str]) -> None:
+    for options in (["int8"], ["int4", "--group-size", "64"]):
+        assert main(["generate", "123+456=", "--eager", "--quantize", *options]) == 0
+        done = capsys.readouterr()
+        assert done.out == "579\n"
+        assert done.err.endswith(f" float32, {options[0]} weights\n")
+    assert main(["generate", "1+1=", "--group-size", "64"]) != 0
+    assert "expected quantize beside them" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["prompt"])
 def test_folder_with_tokenizer(case: dict[str, object]) -> None:
     count = str(case["max_new_tokens"])

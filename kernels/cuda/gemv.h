@@ -89,7 +89,7 @@ MM_INLINE void mm_add_chunk(
     const mm_args g, int part, int64_t k0, int count, int64_t n, int64_t last,
     const mm_left_type *staged, float (&sums)[M][MM_WARP_COLUMNS])
 {
-    constexpr int AHEAD = (M == 1 ? 16 : M <= 4 ? 8 : 4) / MM_WARP_COLUMNS; // reads before a use
+    constexpr int AHEAD = MM_MOST_AHEAD / (M == 1 ? 1 : M <= 4 ? 2 : 4) / MM_WARP_COLUMNS;
     constexpr int STEP = MM_STEP * MM_TEAM;
     int k = part * MM_STEP + threadIdx.x % 32 * MM_RIGHT_WIDTH;
     for (; k < count; k += AHEAD * STEP) {
@@ -172,7 +172,7 @@ MM_INLINE void mm_add_rows(
     const mm_args g, int64_t k0, int count, int64_t n, const mm_left_type *staged,
     float (&sums)[M][MM_RIGHT_WIDTH])
 {
-    constexpr int AHEAD = M <= 4 ? 8 : 4;        // reads before the first is used
+    constexpr int AHEAD = MM_MOST_AHEAD / (M <= 4 ? 2 : 4);
     constexpr int DOWN = MM_THREADS / MM_ACROSS; // rows that a block reads at once
     for (int k = threadIdx.x / MM_ACROSS; k < count; k += AHEAD * DOWN) {
         mm_part read[AHEAD];
@@ -249,7 +249,7 @@ MM_INLINE void mm_few_rows(const mm_args g, int rows, mm_left_type *staged, floa
 
 MM_INLINE void mm_run(const mm_args g)
 {
-    extern __shared__ __align__(32) unsigned char mm_shared[];
+    extern __shared__ __align__(128) unsigned char mm_shared[];
     mm_left_type *const staged = reinterpret_cast<mm_left_type *>(mm_shared);
     float *const partial = reinterpret_cast<float *>(mm_shared + MM_STAGED_NBYTES); // of each warp
     const int rows = (int)mm_rows(g);

@@ -108,7 +108,10 @@ class LoweredContraction:
             (buffer, flat, made, value)
             for (buffer, flat, made), value in zip(self.stores, group.outputs, strict=True)
         ]
-        text.store("mm_finish", ", int64_t n, float given", self.finish, stores)
+        # On a GPU, kernels/cuda/quantized.h comes between.
+        is_between = self.codes is not None and dialect is Dialect.CUDA
+        name = "mm_finish_sum" if is_between else "mm_finish"
+        text.store(name, ", int64_t n, float given", self.finish, stores)
         return text
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from maxmod.compiler.codegen.contraction import LoweredContraction, lower_contraction
+from maxmod.compiler.codegen.contraction import Codes, LoweredContraction, lower_contraction
 from maxmod.compiler.codegen.cuda_text import VECTOR_NBYTES, multiple_of
 from maxmod.compiler.codegen.element import Text, template_source
 from maxmod.compiler.codegen.emit import loaded, storage_type, stored
 from maxmod.compiler.fusion.group import Contraction, FusionGroup
 from maxmod.dim import Size, product
 from maxmod.dtype import DType
-from maxmod.kernel import Dialect, KernelSource, Launch
+from maxmod.kernel import WARP, Dialect, KernelSource, Launch
 
 # Up to so many rows, one multiplication after another keeps up with the memory: with 8 rows of half
 # floats a Hopper processor issues 54 instructions in the 55 cycles in which as many weights arrive
@@ -21,6 +21,7 @@ WARPS = 8
 CROWDING = 4  # 128 registers a thread leave room for 512 of the 2048 threads of a processor
 FULL = 256  # blocks: two for each of the 132 processors of an H100, nearly
 STAGED_NBYTES = 24 << 10  # of the left operand, in shared memory
+ALIGNMENT = 128  # of the shared memory: 32 floats are read from it together
 SEGMENT_NBYTES = 64  # less at a time wastes what the memory sends
 
 
@@ -32,10 +33,19 @@ def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> Kernel
     left, right = contraction.product.inputs[0].type.dtype, lowered.right.stored
     _converter(text, "mm_left", left)
     _converter(text, "mm_right", right)
-    width = _width(lowered)
+    width, right_file = _width(lowered), "cuda/right.h"
+    if lowered.codes is not None:
+        right_file = "cuda/quantized.h"
+        _write_codes(text, lowered.codes, width)
+        width *= lowered.codes.per_byte
     is_by_depth = lowered.is_by_depth
     warp_columns, team = _by_depth_shape(lowered.n.extent, rows)
+    if lowered.codes is not None:
+        warp_columns = 1  # the floats of two columns would not fit the registers
     most = rows if isinstance(rows, int) else MOST_ROWS
+    padded = 1 if most == 1 else 4 if most <= 4 else 8
+    # At least one step of a warp, for each row.
+    staged_nbytes = max(STAGED_NBYTES, padded * WARP * width * left.size_in_bytes)
     across = _lanes_across(lowered.n.extent, width, right.size_in_bytes)
     for constant, value in (
         ("MM_RIGHT_WIDTH", width),
@@ -45,17 +55,26 @@ def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> Kernel
         ("MM_ACROSS", across),
         ("MM_FEWEST_ROWS", rows if isinstance(rows, int) else 1),
         ("MM_MOST_ROWS", most),
-        ("MM_STAGED_NBYTES", STAGED_NBYTES),
+        ("MM_STAGED_NBYTES", staged_nbytes),
     ):
         text.define(constant, value)
     text.lines.append("")
     columns = WARPS // team * warp_columns if is_by_depth else across * width
     # In the end, each warp leaves the sums of its columns for one, four or eight rows.
     sums = WARPS * (warp_columns if is_by_depth else columns)
-    shared = STAGED_NBYTES + 4 * sums * (1 if most == 1 else 4 if most <= 4 else 8)
+    shared = staged_nbytes + 4 * sums * padded
+    shared += -shared % ALIGNMENT
     launch = Launch(lowered.n.extent, columns, THREADS, shared, crowding=CROWDING)
-    files = ("cuda/memory.h", "cuda/right.h", "cuda/gemv.h")
+    files = ("cuda/memory.h", right_file, "cuda/gemv.h")
     return template_source(text, group, name, files, launch)
+
+
+def _write_codes(text: Text, codes: Codes, nbytes: int) -> None:
+    """Adds what `kernels/cuda/quantized.h` needs; an access is of so many bytes."""
+    _converter(text, "mm_scale", codes.scales.stored)
+    text.define("MM_CODE_NBYTES", nbytes)
+    text.define("MM_CODES_PER_BYTE", codes.per_byte)
+    text.define("MM_GROUP", codes.group)
 
 
 def _converter(text: Text, name: str, dtype: DType) -> None:

@@ -1,0 +1,53 @@
+// Quantised weights as the right operand of gemv.h, in place of right.h: codes become floats while
+// they are read.
+//
+// Text in front of this gives mm_args, mm_code_bytes and mm_scales (pointers to byte or scale k of
+// column n; those of a column are neighbours), mm_right_type, mm_scale_load, mm_finish_sum, and
+//   MM_CODE_NBYTES     bytes of one access, aligned to their number;
+//   MM_CODES_PER_BYTE  1: int8 codes, and one scale for each column, applied to the sums;
+//                      2: codes of four bits, each plus 8, and one scale for each MM_GROUP of them.
+//                         Byte i of 16 holds code i of 32 in its low half and code i + 16 above it;
+//   MM_RIGHT_WIDTH     codes of one access.
+
+typedef mm_vector<mm_right_type, MM_CODE_NBYTES> mm_part;
+constexpr int MM_MOST_AHEAD = 8; // reads before the first is used: the floats take the registers
+
+// The byte that holds code k of column n.
+MM_INLINE const mm_right_type *mm_right(const mm_args g, int64_t k, int64_t n)
+{
+    return mm_code_bytes(g, k / MM_CODES_PER_BYTE, n);
+}
+
+MM_INLINE mm_part mm_right_read(const mm_args g, int64_t k, int64_t n)
+{
+    return mm_read_once(reinterpret_cast<const mm_part *>(mm_right(g, k, n)));
+}
+
+// code - offset, for codes of up to 23 bits: they are put behind the exponent of 2^23. Conversions
+// of integers run at a quarter of the speed of additions.
+MM_INLINE float mm_code_float(uint32_t code, float offset)
+{
+    return __uint_as_float(0x4b000000u | code) - (8388608.0f + offset);
+}
+
+MM_INLINE void mm_right_floats(
+    const mm_args g, const mm_part &part, int64_t k, int64_t n, float (&to)[MM_RIGHT_WIDTH])
+{
+    const float scale = MM_CODES_PER_BYTE == 1 ? 1 : mm_scale_load(*mm_scales(g, k / MM_GROUP, n));
+#pragma unroll
+    for (int i = 0; i < MM_CODE_NBYTES; i++) {
+        const uint32_t byte = static_cast<uint8_t>(part.v[i]);
+        if (MM_CODES_PER_BYTE == 1) {
+            to[i] = mm_code_float(byte ^ 128, 128);
+        } else {
+            to[i] = mm_code_float(byte & 15, 8) * scale;
+            to[(i + MM_CODE_NBYTES) % MM_RIGHT_WIDTH] = mm_code_float(byte >> 4, 8) * scale;
+        }
+    }
+}
+
+MM_INLINE void mm_finish(const mm_args g, const mm_at at, int64_t n, float sum)
+{
+    const float scale = MM_CODES_PER_BYTE == 1 ? mm_scale_load(*mm_scales(g, 0, n)) : 1;
+    mm_finish_sum(g, at, n, sum * scale);
+}

@@ -1,0 +1,124 @@
+"""Products with quantised weights: the CUDA text on the host, and compiled by NVRTC."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import cuda_shim
+import numpy as np
+import pytest
+from compiler.graphs import traced
+from helpers import tensor
+from ops.samples_quantized import linear4, linear8
+
+from maxmod import DType, TensorType, kernel_text
+from maxmod import functional as F
+from maxmod.backends import nvrtc
+from maxmod.compiler.codegen.cuda_contraction import emit_gemv
+from maxmod.compiler.fusion.group import Contraction
+from maxmod.compiler.fusion.plan import plan_groups
+from maxmod.device import CPU_REF
+from maxmod.dtype import storage_dtype
+from maxmod.kernel import Dialect, KernelSource
+from maxmod.ops.quantized import quantized_types
+
+RESIDENT_THREADS = 4096  # of a small GPU, so that blocks go over several columns
+TOLERANCE = {DType.float32: 4e-6, DType.bfloat16: 5e-3}
+
+
+@dataclass(frozen=True)
+class Case:
+    """relu(x @ w.T + b) of x [m, k] and w [n, k], in groups if it is int4."""
+
+    dtype: DType
+    group: int | None
+    n: int
+    k: int
+    rows: int | str = "m"
+
+    @property
+    def types(self) -> list[TensorType]:
+        """Of x, codes, scales and b."""
+        weight = TensorType(DType.float32, [self.n, self.k], CPU_REF)
+        codes, scales = quantized_types(weight, "int4" if self.group else "int8", self.group)
+        x = TensorType(self.dtype, [self.rows, self.k], CPU_REF)
+        return [x, codes, scales, TensorType(self.dtype, [self.n], CPU_REF)]
+
+
+CASES = [
+    Case(DType.bfloat16, None, 33, 48),
+    Case(DType.bfloat16, None, 9, 6200),
+    Case(DType.float32, None, 5, 7),
+    Case(DType.float32, None, 4100, 64, 1),
+    Case(DType.bfloat16, 32, 33, 96),
+    Case(DType.bfloat16, 64, 9, 6208),
+    Case(DType.float32, 32, 5, 2048),
+    Case(DType.float32, 128, 4100, 128, 1),
+]
+
+
+def _source(case: Case) -> tuple[KernelSource, list[str]]:
+    """The kernel, and the types of its inputs in order."""
+
+    def fn(x: Any, w: Any, s: Any, b: Any) -> Any:
+        return F.relu(F.quantized_linear(x, w, s) + b)
+
+    groups = plan_groups(traced(fn, *case.types), templates=True)
+    (group,) = [group for group in groups if isinstance(group.template, Contraction)]
+    assert isinstance(group.template, Contraction)
+    source = emit_gemv(group, group.template, "quantized_linear_add_relu")
+    return source, [str(value.type) for value in group.inputs]
+
+
+@functools.cache
+def _kernels() -> dict[Case, cuda_shim.Kernel]:
+    codes = [cuda_shim.Code(_source(case)[0].code, "mm_kernel") for case in CASES]
+    module = cuda_shim.Module(codes, kernel_text.prelude(Dialect.CUDA))
+    return dict(zip(CASES, module.kernels, strict=True))
+
+
+@pytest.mark.parametrize("order", [0, 17])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_products(case: Case, order: int) -> None:
+    """In step, and with each warp as far as it can go."""
+    rng = np.random.default_rng(case.n)
+    weight = rng.standard_normal((case.n, case.k)).astype(np.float32)
+    scheme = "int4" if case.group else "int8"
+    made = [t.to_numpy() for t in F.quantize_weight(tensor(weight), scheme, case.group)]
+    bias = rng.standard_normal(case.n).astype(storage_dtype(case.dtype))
+    source, names = _source(case)
+    for rows in (1, 2, 5, 8) if case.rows == "m" else (case.rows,):
+        assert isinstance(rows, int)
+        x = rng.standard_normal((rows, case.k)).astype(storage_dtype(case.dtype))
+        by_type = dict(zip(map(str, case.types), [x, *made, bias], strict=True))
+        out = np.full((rows, case.n), np.nan, storage_dtype(case.dtype))
+        grid = source.launch.grid({"m": rows}, RESIDENT_THREADS)
+        scalars = [np.int64(rows)] if source.symbols else []
+        arrays = [*(by_type[name] for name in names), out, *scalars]
+        shape = (grid.blocks,), (grid.threads,)
+        _kernels()[case](*shape, arrays, grid.shared_nbytes, order=order)
+        oracle = linear4 if case.group else linear8
+        sums = oracle(x.astype(np.float64), made[0].astype(np.int64), made[1].astype(np.float64))
+        wanted = np.maximum(sums + bias.astype(np.float64), 0)
+        tolerance = TOLERANCE[case.dtype] * max(1.0, np.abs(wanted).max())
+        np.testing.assert_allclose(out.astype(np.float64), wanted, rtol=0, atol=tolerance)
+
+
+@pytest.mark.skipif(
+    not nvrtc.is_available(), reason="needs NVRTC: pip install 'cuda-toolkit[nvrtc]'"
+)
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
+def test_no_spills(arch: str) -> None:
+    """With matrices of an 8B model and of GPT-2."""
+    for case in [
+        *(Case(DType.bfloat16, group, 28672, 4096) for group in (None, 128)),
+        *(Case(DType.bfloat16, group, 1024, 4096) for group in (None, 32)),
+        *(Case(DType.float32, group, 2304, 768) for group in (None, 32)),
+    ]:
+        _, log = nvrtc.compile_text(_source(case)[0], arch)
+        assert nvrtc.warnings_of(log) == ""
+        used = nvrtc.usage(log)["mm_kernel"]
+        assert used.spill_nbytes == 0, case
+        assert used.registers <= 128  # two blocks of 256 threads on a processor
