@@ -289,7 +289,7 @@ class CompiledModel:
             fixed[slot] = data
         for name, slot in self._schedule.weights.items():
             fixed[slot] = weights[name].data
-        for step in self._schedule.steps:
+        for step in self._schedule.all_steps:
             if isinstance(step, RunKernel):  # kernels read row-major arrays: copied once, here
                 for slot in step.inputs:
                     if fixed[slot] is not None:

@@ -99,6 +99,10 @@ class KernelSource:
             written then is of no use.
         elementwise: For a CUDA kernel that computes each element from those at the same position:
             inputs, outputs and statements as `cupy.ElementwiseKernel` takes them; else empty.
+        scratch_floats: If not 0, one more buffer follows, of at least so many floats that are
+            undefined before and after.
+        counters: If not 0, one more buffer follows, of at least so many int32 that are 0 before and
+            after.
     """
 
     name: str
@@ -111,6 +115,8 @@ class KernelSource:
     options: tuple[str, ...] = ()
     symbols: tuple[str, ...] = ()
     has_flag: bool = False
+    scratch_floats: Size = 0
+    counters: Size = 0
     elementwise: tuple[str, ...] = ()
 
     def full_text(self) -> str:

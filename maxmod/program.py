@@ -20,7 +20,7 @@ from maxmod import backends, config, ir, log
 from maxmod.arena import Arena
 from maxmod.backends.base import Backend, Kernel, Launch
 from maxmod.compiler.memory import MemoryPlan, is_planned, placed, plan_memory
-from maxmod.compiler.steps import RunKernel, RunOp, Schedule
+from maxmod.compiler.steps import RunKernel, RunOp, Schedule, Step
 from maxmod.device import DeviceRef
 from maxmod.dim import evaluate
 from maxmod.errors import CompileError
@@ -101,7 +101,9 @@ class Program:
         self._sync = settings.sync
         self._check = settings.check
         self._works: list[Work] = []
-        for step in plan.steps:
+        steps = plan.bound_steps(dims)
+        self._counters = self._new_counters(steps)
+        for step in steps:
             count = len(self._works)
             self._bind(step)
             if log.wants(log.TIMES) and len(self._works) > count:
@@ -175,8 +177,11 @@ class Program:
     def _kernel_action(self, step: RunKernel) -> Action:
         scalars = [self._dims[name] for name in step.symbols]
         has_flag = self._sources[step.kernel].has_flag
+        has_counters = self._sources[step.kernel].counters != 0
         count = len(step.inputs) + len(step.outputs)
-        launch = self._kernels[step.kernel].bind(count + has_flag, scalars)
+        launch = self._kernels[step.kernel].bind(count + has_flag + has_counters, scalars)
+        if has_counters:
+            launch.keep(count, self._counters)
         dynamic, stored = [], []
         overwritten = dict(zip(step.outputs, step.targets))
         for position, slot in enumerate((*step.inputs, *step.outputs)):
@@ -212,6 +217,16 @@ class Program:
                     slots[target][...] = array
 
         return run
+
+    def _new_counters(self, steps: Sequence[Step]) -> Any:
+        """Returns zeros for the kernels that count; all of them leave zeros behind."""
+        kernels = {step.kernel for step in steps if isinstance(step, RunKernel)}
+        counts = [evaluate(self._sources[kernel].counters, self._dims) for kernel in kernels]
+        if max(counts, default=0) == 0:
+            return None
+        found = self._backend.empty_bytes(4 * max(counts), self._device.id)
+        found[...] = 0
+        return found
 
     def _flagged(self, step: RunKernel, launch: Launch, count: int, action: Action) -> Action:
         """Runs the ops of a kernel that met a position out of range: one of them refuses it."""

@@ -6,13 +6,18 @@ template <typename T>
 MM_INLINE T mm_read_once(const T *from)
 {
 #ifndef CUDA_SHIM
+    union {
+        uint32_t word[4];
+        T value;
+    } both;
     if constexpr (sizeof(T) == 16 && alignof(T) == 16) {
-        union {
-            uint32_t word[4];
-            T value;
-        } both;
         asm("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
             : "=r"(both.word[0]), "=r"(both.word[1]), "=r"(both.word[2]), "=r"(both.word[3])
+            : "l"(from));
+        return both.value;
+    } else if constexpr (sizeof(T) == 8 && alignof(T) == 8) {
+        asm("ld.global.nc.L1::no_allocate.L2::256B.v2.u32 {%0, %1}, [%2];"
+            : "=r"(both.word[0]), "=r"(both.word[1])
             : "l"(from));
         return both.value;
     }

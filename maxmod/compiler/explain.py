@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from maxmod import ir
 from maxmod.compiler.memory import MemoryPlan
-from maxmod.compiler.steps import RunKernel, Schedule, Step
+from maxmod.compiler.steps import Choice, RunKernel, Schedule, Step
 from maxmod.dim import Size, as_size, evaluate, product
 from maxmod.op import Kind
 from maxmod.tensor_type import TensorType
@@ -57,6 +57,9 @@ class Explanation:
         self._names = list(self._values.values())  # slots count the values of a graph in order
         first = len(graph.inputs) + len(graph.weights) + len(graph.constants)
         self._nodes = dict(enumerate((n for n in graph.nodes for _ in n.outputs), first))
+        # What runs with these sizes; where they are not known, what runs for many rows.
+        known = all(name in dims for name in ir.symbols(graph))
+        self._steps = plan.bound_steps(dims) if known else plan.steps_for_many
 
     def __str__(self) -> str:
         sections = {
@@ -73,7 +76,7 @@ class Explanation:
     def summary(self) -> str:
         """The first thing to read: how many steps and kernels, how much they read and compute."""
         graph, plan = self.graph, self.plan
-        kinds = Counter(map(_kind, plan.steps))
+        kinds = Counter(map(_kind, self._steps))
         launches = kinds.pop("kernel", 0)
         rest = [f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in kinds.items()]
         rows = self._rows()
@@ -97,7 +100,7 @@ class Explanation:
 
     def _rows(self) -> list[_Row]:
         """The steps that move bytes."""
-        return [row for step in self.plan.steps if (row := self._row(step)).what != "view"]
+        return [row for step in self._steps if (row := self._row(step)).what != "view"]
 
     def _heaviest(self, rows: Sequence[_Row]) -> Iterator[str]:
         """Which kernels move most bytes, which is mostly where the time goes."""
@@ -123,8 +126,7 @@ class Explanation:
         rows: list[tuple[str, ...]] = [HEADER]
         texts = ["result = what runs (what it reads)"]
         keys: list[Any] = [None]
-        for number, step in enumerate(self.plan.steps):
-            row = self._row(step)
+        for number, row in self._numbered_rows():
             if row.what == "view" and keys[-1] == "view":
                 first = rows[-1][0].split("-")[0]
                 rows[-1] = (f"{first}-{number}", *rows[-1][1:])
@@ -142,14 +144,29 @@ class Explanation:
         ]
         return "\n".join(_folded(lines, keys) if fold else lines)
 
+    def _numbered_rows(self) -> Iterator[tuple[int, _Row]]:
+        """The steps with their numbers; both ways of a choice have one number."""
+        for number, step in enumerate(self.plan.steps):
+            if not isinstance(step, Choice):
+                yield number, self._row(step)
+                continue
+            for way, sign in ((step.few, "<="), (step.many, ">")):
+                for one in way:
+                    row = self._row(one)
+                    condition = f"if {step.rows} {sign} {step.limit}"
+                    remark = ": ".join(filter(None, (condition, row.remark)))
+                    yield number, replace(row, remark=remark)
+
+    def _name(self, slot: int) -> str:
+        return self._names[slot] if slot < len(self._names) else "scratch"
+
     def _row(self, step: Step) -> _Row:
-        names = self._names
-        made = ", ".join(names[slot] for slot in step.outputs)
-        read = ", ".join(names[slot] for slot in step.inputs)
+        made = ", ".join(map(self._name, step.outputs))
+        read = ", ".join(map(self._name, step.inputs))
         writes = sum_nbytes(step.types)
         if isinstance(step, RunKernel):
             assert step.group is not None
-            buffers = ", ".join(names[slot] for slot in step.targets if slot >= 0)
+            buffers = ", ".join(self._name(slot) for slot in step.targets if slot >= 0)
             in_place = f", stored in {buffers}" if buffers else ""
             name = self.plan.kernels[step.kernel].name
             places = dict.fromkeys(filter(None, map(ir.place, step.group.ordered)))
@@ -180,7 +197,8 @@ class Explanation:
         kernel = self.plan.kernels[number]
         uses = [
             (at, step)
-            for at, step in enumerate(self.plan.steps)
+            for at, top in enumerate(self.plan.steps)
+            for step in (top.steps if isinstance(top, Choice) else (top,))
             if isinstance(step, RunKernel) and step.kernel == number
         ]
         at, step = uses[0]
@@ -199,9 +217,9 @@ class Explanation:
             missing = ", ".join(f"{name}=..." for name in ir.symbols(self.graph))
             return f"known when the sizes are: explain({missing})"
         offsets = self.memory.offsets
-        died = {slot: at for at, step in enumerate(self.plan.steps) for slot in step.frees}
+        died = {slot: at for at, step in enumerate(self._steps) for slot in step.frees}
         found = []  # (bytes, offset, step that makes it, slot)
-        for number, step in enumerate(self.plan.steps):
+        for number, step in enumerate(self._steps):
             for slot, type in zip(step.outputs, step.types):
                 if slot in offsets:
                     found.append((evaluate(type.nbytes, self.dims), offsets[slot], number, slot))
@@ -211,7 +229,7 @@ class Explanation:
             lines.append("the largest intermediates, by their place in the arena:")
         for nbytes, offset, born, slot in sorted(largest, key=lambda entry: entry[1:]):
             steps = f"made in step {born}, read until step {died[slot]}"
-            lines.append(f"{offset:>12} {self._bytes(nbytes):>10}  {self._names[slot]}, {steps}")
+            lines.append(f"{offset:>12} {self._bytes(nbytes):>10}  {self._name(slot)}, {steps}")
         return "\n".join(lines)
 
     # ---- numbers ---------------------------------------------------------------------------------

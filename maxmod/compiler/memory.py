@@ -68,14 +68,15 @@ def plan_memory(plan: Schedule, dims: Mapping[str, int], weight_nbytes: int) -> 
         dims: The value of each symbol.
         weight_nbytes: Bytes of weights and constants, for the totals.
     """
+    steps = plan.bound_steps(dims)
     end: dict[int, int] = {}
-    for index, step in enumerate(plan.steps):
+    for index, step in enumerate(steps):
         end.update((slot, index) for slot in step.frees)
     offsets: dict[int, int] = {}
     fresh: list[int] = []
     live: list[tuple[int, int, int]] = []  # (offset, size, last step)
     arena = output_nbytes = 0
-    for index, step in enumerate(plan.steps):
+    for index, step in enumerate(steps):
         live = [entry for entry in live if entry[2] >= index]
         if not is_planned(step):
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,14 +14,15 @@ from maxmod.compiler.codegen.lower import lower
 from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.compiler.order import Item, order_items, owners
-from maxmod.compiler.steps import RunKernel, RunOp, Schedule, Step
+from maxmod.compiler.steps import Choice, RunKernel, RunOp, Schedule, Step
 from maxmod.compiler.templates import emit_template
 from maxmod.dim import Size
+from maxmod.dtype import DType
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Kind
+from maxmod.tensor_type import TensorType
 
 EMITTERS = {Dialect.HOST: emit_host, Dialect.CUDA: emit_cuda}
-TEMPLATES = (Dialect.HOST,)  # languages with hand-written kernels for whole groups
 
 
 def schedule(graph: ir.Graph, dialect: Dialect | None) -> Schedule:
@@ -39,18 +40,14 @@ def schedule(graph: ir.Graph, dialect: Dialect | None) -> Schedule:
     for node in graph.nodes:
         for value in node.outputs:
             slots[value] = len(slots)
-    kernels = _Kernels(dialect)
-    steps: list[Step] = []
-    for item in items:
-        if isinstance(item, FusionGroup):
-            steps.append(_kernel_step(item, slots, kernels))
-        else:
-            steps.append(_op_step(item, slots, item in in_place))
+    maker = _StepMaker(slots, dialect)
+    steps = maker.steps(items, in_place)
     outputs = tuple(slots[value] for value in graph.outputs)
-    owner = owners(pair for step in steps for pair in _shared(step))
+    flat = [s for step in steps for s in (step.steps if isinstance(step, Choice) else (step,))]
+    owner = owners(pair for step in flat for pair in _shared(step))
     borrowed = (n for n, slot in enumerate(outputs) if owner.get(slot, slot) < kept)
     return Schedule(
-        slot_count=len(slots),
+        slot_count=maker.slot_count,
         inputs=tuple(slots[value] for value in graph.inputs),
         weights={name: slots[value] for name, value in graph.weights.items()},
         constants={slots[value]: data for value, data in graph.constants.items()},
@@ -59,17 +56,16 @@ def schedule(graph: ir.Graph, dialect: Dialect | None) -> Schedule:
         borrowed=frozenset(borrowed),
         updates=tuple((slots[graph.inputs[n]], slots[value]) for n, value in graph.updates),
         steps=tuple(_with_frees(steps, kept, {slots[v] for v in graph.results}, owner)),
-        kernels=tuple(kernels.sources),
+        kernels=tuple(maker.kernels.sources),
     )
 
 
 def _planned(graph: ir.Graph, dialect: Dialect | None) -> tuple[list[Item], set[ir.Node]]:
     """Returns what runs, in order, and the nodes that store in place."""
-    templates = dialect in TEMPLATES
     for in_place in (True, False):
         groups: list[FusionGroup] = []
         if dialect is not None:
-            groups = plan_groups(graph, templates=templates, in_place=in_place)
+            groups = plan_groups(graph, templates=dialect, in_place=in_place)
         ordered = order_items(graph, groups)
         if ordered is not None:
             return ordered
@@ -83,12 +79,100 @@ def _shared(step: Step) -> list[tuple[int, int]]:
     return [(step.outputs[0], step.inputs[0])] if step.is_view else []
 
 
-class _Emitted(NamedTuple):
+class _StepMaker:
+    """Makes the steps of a graph, and of parts of it.
+
+    Args:
+        slots: The slot of each value; kernels that need scratch memory get more of them.
+        dialect: The kernel language.
+    """
+
+    def __init__(self, slots: Mapping[ir.Value, int], dialect: Dialect | None) -> None:
+        self._slots = slots
+        self.slot_count = len(slots)
+        self.kernels = _Kernels(dialect)
+
+    def steps(self, items: Sequence[Item], in_place: set[ir.Node]) -> list[Step | Choice]:
+        """Returns the steps of groups and nodes that are in order."""
+        return [
+            self._group_step(item)
+            if isinstance(item, FusionGroup)
+            else self._op_step(item, item in in_place)
+            for item in items
+        ]
+
+    def _group_step(self, group: FusionGroup) -> Step | Choice:
+        emitted = self.kernels.emitted(group)
+        if emitted.many is None:
+            return self._kernel_step(group, emitted.few)
+        few: list[Step | Choice] = [self._kernel_step(group, emitted.few)]
+        many: list[Step | Choice]
+        if isinstance(emitted.many, _Called):
+            many = [self._kernel_step(group, emitted.many)]
+        else:
+            graph = group.as_graph("group")
+            ordered = order_items(graph, plan_groups(graph))
+            assert ordered is not None, "nothing is stored in place"
+            many = self.steps(*ordered)
+        # Parts of a choice are plain: what has no template has no choice.
+        ways = [tuple(step for step in way if not isinstance(step, Choice)) for way in (few, many)]
+        return Choice(emitted.rows, emitted.limit, *ways)
+
+    def _kernel_step(self, group: FusionGroup, called: _Called) -> RunKernel:
+        source = self.kernels.sources[called.number]
+        outputs = [self._slots[value] for value in group.outputs]
+        targets = [
+            self._slots[group.targets[v]] if v in group.targets else -1 for v in group.outputs
+        ]
+        types = [value.type for value in group.outputs]
+        if source.scratch_floats != 0:
+            outputs.append(self.slot_count)
+            targets.append(-1)
+            self.slot_count += 1
+            device = group.outputs[0].type.device
+            types.append(TensorType.of(DType.float32, (source.scratch_floats,), device))
+        is_partial = bool(called.nonempty) or source.has_flag
+        return RunKernel(
+            called.number,
+            called.symbols,
+            tuple(self._slots[value] for value in group.reads),
+            tuple(outputs),
+            tuple(targets),
+            tuple(types),
+            called.nonempty,
+            tuple(self._op_step(node, False) for node in group.ordered) if is_partial else (),
+            group=group,
+        )
+
+    def _op_step(self, node: ir.Node, in_place: bool) -> RunOp:
+        return RunOp(
+            node.op,
+            tuple(self._slots[value] for value in node.inputs),
+            node.kwargs,
+            tuple(value.type for value in node.outputs),
+            tuple(self._slots[value] for value in node.outputs),
+            in_place=in_place,
+        )
+
+
+class _Called(NamedTuple):
     """A kernel: its number, the sizes that are its arguments, and those that must not be 0."""
 
     number: int
     symbols: tuple[str, ...]
     nonempty: tuple[Size, ...] = ()
+
+
+class _Emitted(NamedTuple):
+    """What computes a group: a kernel; or `few` up to `limit` rows and else `many`.
+
+    `many` is a kernel, True for steps without templates, or None if there is nothing to choose.
+    """
+
+    few: _Called
+    many: _Called | bool | None = None
+    rows: Size = 0
+    limit: int = 0
 
 
 class _Kernels:
@@ -101,7 +185,7 @@ class _Kernels:
         self._by_text: dict[str, int] = {}
 
     def emitted(self, group: FusionGroup) -> _Emitted:
-        """Returns the kernel of a group and how it is called."""
+        """Returns what computes a group and how it is called."""
         key = group.key()
         found = self._by_group.get(key)
         if found is None:
@@ -111,12 +195,23 @@ class _Kernels:
     def _emit(self, group: FusionGroup) -> _Emitted:
         assert self.dialect is not None
         if group.template is not None:
-            source = emit_template(group)
-            return _Emitted(self._number(source), source.symbols)
+            return self._emit_template(group)
         lowered = lower(group)
         source = EMITTERS[self.dialect](lowered, _kernel_name(group))
         nonempty = tuple(dict.fromkeys(lowered.nonempty))
-        return _Emitted(self._number(source), tuple(symbols_of(lowered)), nonempty)
+        called = _Called(self._number(source), tuple(symbols_of(lowered)), nonempty)
+        return _Emitted(called)
+
+    def _emit_template(self, group: FusionGroup) -> _Emitted:
+        assert self.dialect is not None
+        found = emit_template(group, self.dialect)
+        few = _Called(self._number(found.few), found.few.symbols)
+        if isinstance(found.rows, int):
+            return _Emitted(few)
+        many: _Called | bool = True
+        if found.many is not None:
+            many = _Called(self._number(found.many), found.many.symbols)
+        return _Emitted(few, many, found.rows, found.limit)
 
     def _number(self, source: KernelSource) -> int:
         number = self._by_text.get(source.code)
@@ -133,51 +228,45 @@ def _kernel_name(group: FusionGroup) -> str:
     return "_".join(["row" if group.is_row else "map", *short])
 
 
-def _kernel_step(group: FusionGroup, slots: Mapping[ir.Value, int], kernels: _Kernels) -> RunKernel:
-    emitted = kernels.emitted(group)
-    is_partial = bool(emitted.nonempty) or kernels.sources[emitted.number].has_flag
-    return RunKernel(
-        emitted.number,
-        emitted.symbols,
-        tuple(slots[value] for value in group.reads),
-        tuple(slots[value] for value in group.outputs),
-        tuple(slots[group.targets[v]] if v in group.targets else -1 for v in group.outputs),
-        tuple(value.type for value in group.outputs),
-        emitted.nonempty,
-        tuple(_op_step(node, slots, False) for node in group.ordered) if is_partial else (),
-        group=group,
-    )
-
-
-def _op_step(node: ir.Node, slots: Mapping[ir.Value, int], in_place: bool) -> RunOp:
-    return RunOp(
-        node.op,
-        tuple(slots[value] for value in node.inputs),
-        node.kwargs,
-        tuple(value.type for value in node.outputs),
-        tuple(slots[value] for value in node.outputs),
-        in_place=in_place,
-    )
-
-
 def _with_frees(
-    steps: list[Step], kept: int, results: set[int], owner: Mapping[int, int]
-) -> list[Step]:
+    steps: list[Step | Choice], kept: int, results: set[int], owner: Mapping[int, int]
+) -> list[Step | Choice]:
     """Adds to each step the slots that it reads or writes last.
 
     A view keeps the memory of its operand in use for as long as the view itself is used.
     """
-    last_use: dict[int, int] = {}
-    for index, step in enumerate(steps):
-        overwritten = [slot for _, slot in _shared(step)]
-        for slot in (*step.inputs, *step.outputs, *overwritten):
-            last_use[slot] = last_use[owner.get(slot, slot)] = index
+    last_use = _last_uses(steps, owner)
     pinned = results | {owner[slot] for slot in results if slot in owner}
     frees: dict[int, list[int]] = {}
     for slot, index in last_use.items():
         if slot >= kept and slot not in pinned:
             frees.setdefault(index, []).append(slot)
     return [
-        replace(step, frees=tuple(frees[index])) if index in frees else step
+        _freeing(step, frees[index], owner) if index in frees else step
         for index, step in enumerate(steps)
     ]
+
+
+def _last_uses(steps: Sequence[Step | Choice], owner: Mapping[int, int]) -> dict[int, int]:
+    """Returns the position of the last step that uses each slot."""
+    last_use: dict[int, int] = {}
+    for index, step in enumerate(steps):
+        parts = step.steps if isinstance(step, Choice) else (step,)
+        overwritten = [slot for part in parts for _, slot in _shared(part)]
+        for slot in (*step.inputs, *step.outputs, *overwritten):
+            last_use[slot] = last_use[owner.get(slot, slot)] = index
+    return last_use
+
+
+def _freeing(step: Step | Choice, slots: list[int], owner: Mapping[int, int]) -> Step | Choice:
+    """Returns a step that frees slots; in a choice, each way frees them as soon as it can."""
+    if not isinstance(step, Choice):
+        return replace(step, frees=tuple(slots))
+    ways = []
+    for way in (step.few, step.many):
+        last_use = _last_uses(way, owner)
+        frees: dict[int, list[int]] = {}
+        for slot in slots:
+            frees.setdefault(last_use.get(slot, len(way) - 1), []).append(slot)
+        ways.append(tuple(replace(s, frees=tuple(frees.get(n, ()))) for n, s in enumerate(way)))
+    return replace(step, few=ways[0], many=ways[1])

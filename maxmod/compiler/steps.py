@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from maxmod.dim import Size
+from maxmod.dim import Size, evaluate
 from maxmod.kernel import KernelSource
 from maxmod.op import Kind, Op
 from maxmod.tensor_type import TensorType
@@ -76,6 +76,38 @@ Step = RunOp | RunKernel
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """One computation in two ways; its number of rows decides when a program is bound.
+
+    Attributes:
+        rows: The number.
+        limit: Up to so many rows, `few` runs, else `many`.
+        few: Steps for few rows.
+        many: Steps for many rows.
+    """
+
+    rows: Size
+    limit: int
+    few: tuple[Step, ...]
+    many: tuple[Step, ...]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of both ways."""
+        return (*self.few, *self.many)
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Slots that a step of either way reads."""
+        return tuple(slot for step in self.steps for slot in step.inputs)
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Slots that a step of either way writes."""
+        return tuple(slot for step in self.steps for slot in step.outputs)
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """Steps in order.
 
@@ -100,5 +132,31 @@ class Schedule:
     output_types: tuple[TensorType, ...]
     borrowed: frozenset[int]
     updates: tuple[tuple[int, int], ...]
-    steps: tuple[Step, ...]
+    steps: tuple[Step | Choice, ...]
     kernels: tuple[KernelSource, ...]
+
+    @property
+    def all_steps(self) -> tuple[Step, ...]:
+        """Every step, both ways of a choice included."""
+        parts = (s.steps if isinstance(s, Choice) else (s,) for s in self.steps)
+        return tuple(step for part in parts for step in part)
+
+    @property
+    def steps_for_many(self) -> tuple[Step, ...]:
+        """The steps, with those for many rows in place of each choice."""
+        parts = (s.many if isinstance(s, Choice) else (s,) for s in self.steps)
+        return tuple(step for part in parts for step in part)
+
+    def bound_steps(self, dims: Mapping[str, int]) -> tuple[Step, ...]:
+        """Returns the steps for known sizes.
+
+        Args:
+            dims: The value of each symbol.
+        """
+        steps: list[Step] = []
+        for step in self.steps:
+            if isinstance(step, Choice):
+                steps += step.few if evaluate(step.rows, dims) <= step.limit else step.many
+            else:
+                steps.append(step)
+        return tuple(steps)

@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from maxmod.compiler.codegen.attention import emit_attention
 from maxmod.compiler.codegen.contraction import emit_contraction
-from maxmod.compiler.fusion.group import Attention, FusionGroup
-from maxmod.kernel import KernelSource
+from maxmod.compiler.codegen.cuda_attention import FEW_ROWS, emit_few, query_rows
+from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS, emit_gemv
+from maxmod.compiler.fusion.group import Attention, Contraction, FusionGroup
+from maxmod.dim import Size, product
+from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Kind
 
 
-def emit_template(group: FusionGroup) -> KernelSource:
-    """Returns the host kernel of a group that has a template.
+class Template(NamedTuple):
+    """The kernels of a group.
 
-    Its `symbols` are the names of its integer arguments.
+    Attributes:
+        few: The kernel, or the one for up to `limit` rows.
+        rows: The number of rows, where there is a choice that depends on it.
+        limit: Up to which number `few` is right.
+        many: The kernel for more rows; None if the ops of the group are better on their own.
+    """
+
+    few: KernelSource
+    rows: Size = 0
+    limit: int = 0
+    many: KernelSource | None = None
+
+
+def emit_template(group: FusionGroup, dialect: Dialect) -> Template:
+    """Returns the kernels of a group that has a template.
+
+    Their `symbols` are the names of their integer arguments.
     """
     template = group.template
     assert template is not None
     if isinstance(template, Attention):
-        return emit_attention(group, template, "attention")
+        if dialect is Dialect.HOST:
+            return Template(emit_attention(group, template, "attention"))
+        return _attention(group, template)
     names = [n.op.name for n in group.ordered if n.op.kind is Kind.ELEMENTWISE]
-    return emit_contraction(group, template, "_".join([template.product.op.name, *names]))
+    name = "_".join([template.product.op.name, *names])
+    if dialect is Dialect.HOST:
+        return Template(emit_contraction(group, template, name))
+    return _contraction(group, template, name)
+
+
+def _contraction(group: FusionGroup, template: Contraction, name: str) -> Template:
+    rows = product(template.product.output.type.sizes[:-1])
+    return Template(emit_gemv(group, template, name), rows, MOST_ROWS)
+
+
+def _attention(group: FusionGroup, template: Attention) -> Template:
+    rows = query_rows(group, template)
+    return Template(emit_few(group, template, "attention"), rows, FEW_ROWS)

@@ -19,6 +19,7 @@ from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.compiler.passes.expand_composites import expand_composites
 from maxmod.compiler.passes.merge_common import merge_common
 from maxmod.device import CPU_REF
+from maxmod.kernel import Dialect
 
 
 def _random(*shape: int, seed: int = 4) -> Any:
@@ -27,7 +28,7 @@ def _random(*shape: int, seed: int = 4) -> Any:
 
 def _attentions(fn: Callable[..., Any], *types: TensorType) -> int:
     graph = merge_common(expand_composites(traced(fn, *types)))
-    groups = plan_groups(graph, templates=True)
+    groups = plan_groups(graph, templates=Dialect.HOST)
     return sum(isinstance(group.template, Attention) for group in groups)
 
 

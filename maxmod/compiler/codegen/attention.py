@@ -1,4 +1,4 @@
-"""Attention kernels: the generated part, which stands in front of `kernels/host/attention.h`."""
+"""Attention: its parts, and the text before `kernels/host/attention.h`."""
 
 from __future__ import annotations
 
@@ -26,22 +26,71 @@ MAX_WIDTH = 512
 
 
 @dataclass(frozen=True, slots=True)
-class _Lowered:
-    """Everything that the text needs, in terms of loops over batch axes, i, j, d and e."""
+class LoweredAttention:
+    """Everything that the text needs, in terms of loops over batch axes, i, j, d and e.
+
+    Attributes:
+        loops: Loops over batch axes and heads.
+        i: The loop over queries.
+        j: The loop over keys.
+        d: The loop over a query or key.
+        e: The loop over a value.
+        q: An element of a query: instructions, and which of them.
+        k: An element of a key.
+        v: An element of a value.
+        logit: What is made of a score.
+        out: Where an element of the result goes.
+    """
 
     loops: list[Loop]
     i: Loop
     j: Loop
-    depth: int
-    width: int
+    d: Loop
+    e: Loop
     q: tuple[ElementLowering, int]
     k: tuple[ElementLowering, int]
     v: tuple[ElementLowering, int]
     logit: tuple[ElementLowering, int]
     out: Index
 
+    @property
+    def depth(self) -> int:
+        """The length of a key."""
+        assert isinstance(self.d.extent, int)
+        return self.d.extent
 
-def lower_attention(group: FusionGroup, attention: Attention) -> _Lowered:
+    @property
+    def width(self) -> int:
+        """The length of a value."""
+        assert isinstance(self.e.extent, int)
+        return self.e.extent
+
+    def symbols(self) -> list[str]:
+        """Returns the names of the sizes that the text mentions."""
+        parts = (self.q, self.k, self.v, self.logit)
+        sizes = [size for lowering, _ in parts for size in lowering.sizes()]
+        sizes += [loop.extent for loop in (*self.loops, self.i, self.j)]
+        return symbol_names([*sizes, *index_sizes(self.out)])
+
+    def write(self, text: Text, group: FusionGroup, attention: Attention) -> None:
+        """Adds the functions that both dialects need."""
+        text.count("mm_queries", (self.i.extent,))
+        text.count("mm_keys", (self.j.extent,))
+        text.function("mm_q", ", int64_t i, int64_t d", *self.q)
+        text.function("mm_k", ", int64_t j, int64_t d", *self.k)
+        text.function("mm_v", ", int64_t j, int64_t e", *self.v)
+        text.function("mm_score", ", int64_t i, int64_t j, float given", *self.logit)
+        limits = ", int64_t i0, int64_t i1, int64_t j0, int64_t j1"
+        test = mask_test(*self.logit, self.i, self.j)
+        text.raw("bool", "mm_is_masked", limits, text.with_pointers(test))
+        # Conversions on the way to the result are what storing does.
+        result = ElementLowering(group, given=attention.mixed.output)
+        made = result.value(attention.mixed.output, ())
+        store = (len(group.inputs), self.out, made, group.outputs[0])
+        text.store("mm_out", ", int64_t i, int64_t e, float given", result, [store])
+
+
+def lower_attention(group: FusionGroup, attention: Attention) -> LoweredAttention:
     """Lowers every part of an attention group.
 
     Raises:
@@ -69,7 +118,7 @@ def _lower(
     start: Sequence[Index],
     i: Loop,
     j: Loop,
-) -> _Lowered:
+) -> LoweredAttention:
     rows, columns = of_loop(i), of_loop(j)
     queries, keys = attention.scores.inputs
     values = attention.mixed.inputs[1]
@@ -91,12 +140,12 @@ def _lower(
     out = position_through_views(
         group, attention.mixed.output, group.outputs[0], (*start, rows, of_loop(e))
     )
-    return _Lowered(
+    return LoweredAttention(
         loops,
         i,
         j,
-        depth,
-        width,
+        d,
+        e,
         _operand(group, queries, batch, (rows, of_loop(d))),
         _operand(group, keys, batch, (of_loop(d), columns)),
         _operand(group, values, start, (columns, of_loop(e))),
@@ -116,32 +165,14 @@ def _operand(
 def emit_attention(group: FusionGroup, attention: Attention, name: str) -> KernelSource:
     """Returns the host kernel of an attention group."""
     lowered = lower_attention(group, attention)
-    parts = (lowered.q, lowered.k, lowered.v, lowered.logit)
-    sizes = [size for lowering, _ in parts for size in lowering.sizes()]
-    sizes += [loop.extent for loop in (*lowered.loops, lowered.i, lowered.j)]
-    symbols = symbol_names([*sizes, *index_sizes(lowered.out)])
-    text = Text(group, lowered.loops, symbols)
+    text = Text(group, lowered.loops, lowered.symbols())
     text.define("MM_DEPTH", lowered.depth)
     text.define("MM_VALUES", lowered.width)
     text.define("MM_KEYS_INNER", int(_is_inner(*lowered.k, lowered.j)))
     text.lines.append("")
     text.count("mm_batches", (loop.extent for loop in lowered.loops))
-    text.count("mm_queries", (lowered.i.extent,))
-    text.count("mm_keys", (lowered.j.extent,))
     text.place()
-    text.function("mm_q", ", int64_t i, int64_t d", *lowered.q)
-    text.function("mm_k", ", int64_t j, int64_t d", *lowered.k)
-    text.function("mm_v", ", int64_t j, int64_t e", *lowered.v)
-    text.function("mm_score", ", int64_t i, int64_t j, float given", *lowered.logit)
-    limits = ", int64_t i0, int64_t i1, int64_t j0, int64_t j1"
-    test = mask_test(*lowered.logit, lowered.i, lowered.j)
-    pointers = text.pointers(lowered.logit[0], lowered.logit[0].needed(lowered.logit[1]))
-    text.raw("bool", "mm_is_masked", limits, [*pointers, *test])
-    # Conversions on the way to the result are what storing does.
-    result = ElementLowering(group, given=attention.mixed.output)
-    made = result.value(attention.mixed.output, ())
-    store = (len(group.inputs), lowered.out, made, group.outputs[0])
-    text.store("mm_out", ", int64_t i, int64_t e, float given", result, [store])
+    lowered.write(text, group, attention)
     return template_source(text, group, name, ("host/tile.h", "host/attention.h"))
 
 

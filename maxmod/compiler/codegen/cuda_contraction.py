@@ -5,10 +5,8 @@ from __future__ import annotations
 from maxmod.compiler.codegen.contraction import Codes, LoweredContraction, lower_contraction
 from maxmod.compiler.codegen.cuda_text import VECTOR_NBYTES, multiple_of
 from maxmod.compiler.codegen.element import Text, template_source
-from maxmod.compiler.codegen.emit import loaded, storage_type, stored
 from maxmod.compiler.fusion.group import Contraction, FusionGroup
 from maxmod.dim import Size, product
-from maxmod.dtype import DType
 from maxmod.kernel import WARP, Dialect, KernelSource, Launch
 
 # Up to so many rows, one multiplication after another keeps up with the memory: with 8 rows of half
@@ -31,8 +29,8 @@ def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> Kernel
     text = lowered.text(group, Dialect.CUDA)
     rows = product(loop.extent for loop in lowered.loops)
     left, right = contraction.product.inputs[0].type.dtype, lowered.right.stored
-    _converter(text, "mm_left", left)
-    _converter(text, "mm_right", right)
+    text.converters("mm_left", left)
+    text.converters("mm_right", right)
     width, right_file = _width(lowered), "cuda/right.h"
     if lowered.codes is not None:
         right_file = "cuda/quantized.h"
@@ -71,25 +69,10 @@ def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> Kernel
 
 def _write_codes(text: Text, codes: Codes, nbytes: int) -> None:
     """Adds what `kernels/cuda/quantized.h` needs; an access is of so many bytes."""
-    _converter(text, "mm_scale", codes.scales.stored)
+    text.converters("mm_scale", codes.scales.stored)
     text.define("MM_CODE_NBYTES", nbytes)
     text.define("MM_CODES_PER_BYTE", codes.per_byte)
     text.define("MM_GROUP", codes.group)
-
-
-def _converter(text: Text, name: str, dtype: DType) -> None:
-    """Adds the type of a stored element, and functions from it to float and back."""
-    kind = storage_type(dtype)
-    text.lines += [f"typedef {kind} {name}_type;", ""]
-    read, written = loaded(dtype, "x"), stored(dtype, "x")
-    text.lines += [f"MM_INLINE float {name}_load({kind} x)", "{", f"    return {read};", "}", ""]
-    text.lines += [
-        f"MM_INLINE {kind} {name}_store(float x)",
-        "{",
-        f"    return {written};",
-        "}",
-        "",
-    ]
 
 
 def _width(lowered: LoweredContraction) -> int:

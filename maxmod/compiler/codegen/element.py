@@ -24,6 +24,7 @@ from maxmod.compiler.codegen.cuda_text import function
 from maxmod.compiler.codegen.emit import (
     compute_type,
     index_text,
+    loaded,
     scalar_text,
     size_text,
     storage_type,
@@ -39,6 +40,7 @@ from maxmod.compiler.codegen.lower import (
 )
 from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.dim import Dim, Size, product
+from maxmod.dtype import DType
 from maxmod.kernel import Dialect, KernelSource, Launch
 from maxmod.op import lookup
 
@@ -179,6 +181,7 @@ class Text:
         loops: Loops over batch axes and the like; the kernel counts them with one number.
         symbols: Names of the sizes that are arguments.
         dialect: The language.
+        scratch: Element types of buffers behind those of the group.
     """
 
     def __init__(
@@ -187,14 +190,20 @@ class Text:
         loops: Sequence[Loop],
         symbols: Sequence[str],
         dialect: Dialect = Dialect.HOST,
+        scratch: Sequence[str] = (),
     ) -> None:
         self.loops = list(loops)
         self.symbols = list(symbols)
         self.dialect = dialect
         values = (*group.inputs, *group.outputs)
-        self._types = [storage_type(value.type.dtype) for value in values]
-        self._input_count = len(values) - len(group.outputs)
+        self._types = [*(storage_type(value.type.dtype) for value in values), *scratch]
+        self._input_count = len(group.inputs)
         self.lines = [*self._argument_types(), ""]
+
+    @property
+    def buffer_count(self) -> int:
+        """How many buffers the kernel takes."""
+        return len(self._types)
 
     def define(self, name: str, value: int | str) -> None:
         """Adds a constant; a macro on the host, where `#if` asks for it."""
@@ -208,15 +217,30 @@ class Text:
         shown = " * ".join(f"(int64_t){size_text(size)}" for size in sizes) or "1"
         self.plain("int64_t ", name, "", shown)
 
-    def place(self, name: str = "mm_place") -> None:
-        """Adds the function that turns a number into the loop variables."""
+    def place(self, *counters: tuple[str, Sequence[Loop]]) -> None:
+        """Adds the function that turns numbers into the loop variables.
+
+        Args:
+            *counters: For each number its name, and the loops that it counts, the last one running
+                fastest; without any, there is one for all loops.
+        """
+        counters = counters or (("number", self.loops),)
         lines = ["mm_at at;"]
-        for loop in reversed(self.loops[1:]):
-            extent = size_text(loop.extent)
-            lines += [f"at.{loop.name} = number % {extent};", f"number /= {extent};"]
-        last = self.loops[0].name if self.loops else "none"
-        lines += [f"at.{last} = number;", "return at;"]
-        self._function(f"mm_at {name}(const mm_args g, int64_t number)", lines)
+        for name, loops in counters:
+            for loop in reversed(loops[1:]):
+                extent = size_text(loop.extent)
+                lines += [f"at.{loop.name} = {name} % {extent};", f"{name} /= {extent};"]
+            lines += [f"at.{loops[0].name} = {name};"] if loops else []
+        lines += [] if self.loops else ["at.none = 0;"]
+        parameters = "".join(f", int64_t {name}" for name, _ in counters)
+        self._function(f"mm_at mm_place(const mm_args g{parameters})", [*lines, "return at;"])
+
+    def converters(self, name: str, dtype: DType) -> None:
+        """Adds the type of a stored element, and functions from it to float and back."""
+        kind = storage_type(dtype)
+        self.lines += [f"typedef {kind} {name}_type;", ""]
+        self._function(f"float {name}_load({kind} x)", [f"return {loaded(dtype, 'x')};"])
+        self._function(f"{kind} {name}_store(float x)", [f"return {stored(dtype, 'x')};"])
 
     def function(
         self, name: str, parameters: str, lowering: ElementLowering, number: int, kind: str = ""
@@ -257,12 +281,14 @@ class Text:
     def body(self, lowering: ElementLowering, numbers: Sequence[int]) -> list[str]:
         """Returns the statements that compute instructions."""
         needed = sorted({n for number in numbers for n in lowering.needed(number)})
-        return [*self.pointers(lowering, needed), *map(lowering.text, needed)]
+        return self.with_pointers([*map(lowering.text, needed)])
 
-    def pointers(self, lowering: ElementLowering, numbers: Iterable[int]) -> list[str]:
-        """Returns the declarations of the buffers that instructions read."""
-        buffers = sorted({load.buffer for load in lowering.loads(numbers)})
-        return [f"const {self._types[b]} *const __restrict__ b{b} = g.b{b};" for b in buffers]
+    def with_pointers(self, lines: Sequence[str]) -> list[str]:
+        """Returns statements behind the declarations of the buffers that they read."""
+        used = _words(lines)
+        buffers = [number for number in range(self._input_count) if f"b{number}" in used]
+        kinds = self._types
+        return [*(f"const {kinds[b]} *const __restrict__ b{b} = g.b{b};" for b in buffers), *lines]
 
     def raw(self, kind: str, name: str, parameters: str, lines: Sequence[str]) -> None:
         """Adds a function of any lines; they can use the loop variables and sizes."""
@@ -359,14 +385,13 @@ def template_source(
     parts = ["\n".join(text.lines), *map(kernel_text.read, files)]
     if text.dialect is Dialect.CUDA:
         parts.append("\n".join([*text.entry(), ""]))
-    buffers = len(group.inputs) + len(group.outputs)
     symbols = tuple(text.symbols)
     return KernelSource(
         name,
         text.dialect,
         "\n".join(parts),
         "mm_kernel",
-        buffers,
+        text.buffer_count,
         len(symbols),
         launch or Launch(),
         symbols=symbols,

@@ -10,6 +10,7 @@ in a corner. What cannot be judged so counts as not masked.
 from __future__ import annotations
 
 import math
+import re
 from typing import NamedTuple
 
 from maxmod.affine import Loop
@@ -131,7 +132,9 @@ class _Test:
         name = f"corner{len(self.lines)}"
         kind = compute_type(self.lowering.instructions[number].dtype)
         statements = [self.lowering.text(n) for n in self.lowering.needed(number)]
-        body = " ".join((f"const int64_t i = {i}, j = {j};", *statements, f"{name} = t{number};"))
+        used = set(re.findall(r"\w+", " ".join(statements)))
+        ends = [f"const int64_t {n} = {x};" for n, x in (("i", i), ("j", j)) if n in used]
+        body = " ".join((*ends, *statements, f"{name} = t{number};"))
         self.lines += [f"{kind} {name};", f"{{ {body} }}"]
         return name
 

@@ -29,6 +29,7 @@ class AttentionFinder:
         order: Position of each node.
         producer: Node that makes each value.
         users: Nodes that read each value.
+        leaves_epilogues: True if ops on the result of a matrix product are to stay with it.
     """
 
     def __init__(
@@ -37,8 +38,11 @@ class AttentionFinder:
         order: Mapping[ir.Node, int],
         producer: Mapping[ir.Value, ir.Node],
         users: Mapping[ir.Value, list[ir.Node]],
+        *,
+        leaves_epilogues: bool = False,
     ) -> None:
         self.graph = graph
+        self.leaves_epilogues = leaves_epilogues
         self.order = order
         self.producer = producer
         self.users = users
@@ -252,6 +256,7 @@ class AttentionFinder:
         are masked. What others need as well is left to the matrix product that it comes from, or
         that product would be computed twice: bare for this kernel, and with the op for them.
         """
+        leaves = shared or self.leaves_epilogues
         pending, seen = [node], {node}
         while pending:
             for value in pending.pop().inputs:
@@ -261,7 +266,7 @@ class AttentionFinder:
                 if inner is not None and rules.can_fuse(inner) and rules.is_cheap(inner):
                     seen.add(inner)
                     pending.append(inner)
-                elif shared and inner is not None and inner.op.kind is Kind.CONTRACT:
+                elif inner is not None and inner.op.kind is Kind.CONTRACT and leaves:
                     return False
                 elif value.type.sizes[-2:] == scores.type.sizes[-2:]:
                     return False  # as large as what would be made of it

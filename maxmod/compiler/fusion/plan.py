@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from maxmod import config, ir
 from maxmod.affine import Unfusable
+from maxmod.compiler.codegen.cuda_attention import FEW_ROWS, query_rows
+from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS
 from maxmod.compiler.codegen.lower import lower
 from maxmod.compiler.fusion import rules
 from maxmod.compiler.fusion.attention import AttentionFinder
 from maxmod.compiler.fusion.contraction import contraction_group
-from maxmod.compiler.fusion.group import FusionGroup
+from maxmod.compiler.fusion.group import Attention, FusionGroup
 from maxmod.compiler.order import find_stores
+from maxmod.dim import product as sizes_product
+from maxmod.kernel import Dialect
 from maxmod.op import Kind
 
 # A kernel with more arguments than this is slow to call, and rarely what anyone wants.
@@ -25,17 +29,18 @@ _MOVES = (Kind.VIEW, Kind.REDUCE, Kind.INDEX)
 
 
 def plan_groups(
-    graph: ir.Graph, *, templates: bool = False, in_place: bool = False
+    graph: ir.Graph, *, templates: Dialect | None = None, in_place: bool = False
 ) -> list[FusionGroup]:
     """Returns the fusion groups of a graph, in no particular order; other nodes run on their own.
 
     Args:
         graph: The graph, with composite ops expanded.
-        templates: True if there are hand-written kernels for attention and matrix products.
+        templates: The language whose hand-written kernels for attention and matrix products may be
+            used; None for no such kernels.
         in_place: True if kernels may write into the memory of buffer arguments; `order_items` says
             whether there is an order then.
     """
-    planner = _Planner(graph, find_stores(graph) if in_place else set())
+    planner = _Planner(graph, templates, find_stores(graph) if in_place else set())
     if templates:
         planner.find_attention()
     planner.run()
@@ -49,8 +54,9 @@ def plan_groups(
 class _Planner:
     """State of planning one graph."""
 
-    def __init__(self, graph: ir.Graph, stores: set[ir.Node]) -> None:
+    def __init__(self, graph: ir.Graph, templates: Dialect | None, stores: set[ir.Node]) -> None:
         self.graph = graph
+        self.dialect = templates
         self.stores = stores
         self.order = {node: number for number, node in enumerate(graph.nodes)}
         self.producer = {value: node for node in graph.nodes for value in node.outputs}
@@ -65,7 +71,14 @@ class _Planner:
         settings = config.current()
         if settings.nofuse:
             return
-        self.groups = AttentionFinder(self.graph, self.order, self.producer, self.users).run()
+        finder = AttentionFinder(
+            self.graph,
+            self.order,
+            self.producer,
+            self.users,
+            leaves_epilogues=self.dialect is Dialect.CUDA,
+        )
+        self.groups = [group for group in finder.run() if not self._has_many_queries(group)]
         if settings.fuse_limit >= 0:
             del self.groups[settings.fuse_limit :]
         made = {value for group in self.groups for value in group.outputs}
@@ -78,6 +91,13 @@ class _Planner:
                 self.group_of[node] = holder[node]
             else:
                 wanted.update(node.inputs)
+
+    def _has_many_queries(self, group: FusionGroup) -> bool:
+        """True for attention that is known to have more queries than our kernel is for."""
+        if self.dialect is not Dialect.CUDA or not isinstance(group.template, Attention):
+            return False
+        rows = query_rows(group, group.template)
+        return isinstance(rows, int) and rows > FEW_ROWS
 
     def run(self) -> None:
         """Forms the groups that are generated as a whole."""
@@ -123,7 +143,7 @@ class _Planner:
                 break
             if node.op.kind is not Kind.CONTRACT or node in self.group_of:
                 continue
-            if not rules.is_computed_here(node):
+            if not rules.is_computed_here(node) or self._is_for_library(node):
                 continue
             epilogue = None if settings.nofuse else self._epilogue(node)
             group = contraction_group(node, epilogue, self.order, self._inlined_views(node))
@@ -134,6 +154,13 @@ class _Planner:
                 self.group_of.update((member, group) for member in epilogue.nodes)
             self.groups.append(group)
             self.group_of[node] = group
+
+    def _is_for_library(self, product: ir.Node) -> bool:
+        """True if a product is known to have too many rows for our own kernel, or has none."""
+        if self.dialect is not Dialect.CUDA:
+            return False
+        rows = sizes_product(product.output.type.sizes[:-1])
+        return not product.op.is_product or (isinstance(rows, int) and rows > MOST_ROWS)
 
     def _epilogue(self, product: ir.Node) -> FusionGroup | None:
         """Returns the elementwise group that alone reads a product, if there is one."""

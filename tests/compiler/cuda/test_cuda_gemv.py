@@ -7,22 +7,17 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import cuda_shim
 import numpy as np
 import pytest
-from compiler.graphs import traced
+from cuda_template import CudaTemplate, build
 
-from maxmod import DType, TensorType, kernel_text
+from maxmod import DType, TensorType
 from maxmod import functional as F
 from maxmod.backends import nvrtc
 from maxmod.compiler.codegen.cuda_contraction import emit_gemv
-from maxmod.compiler.fusion.group import Contraction, FusionGroup
-from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.device import CPU_REF
 from maxmod.dtype import storage_dtype
-from maxmod.kernel import Dialect, KernelSource
 
-RESIDENT_THREADS = 4096  # of a small GPU, so that blocks go over several columns
 TOLERANCE = {DType.float32: 2e-6, DType.bfloat16: 5e-3, DType.float16: 8e-4}
 
 
@@ -56,39 +51,22 @@ CASES = [
 ]
 
 
-def _group(case: Case) -> FusionGroup:
+def _template(case: Case) -> CudaTemplate:
     def fn(x: Any, w: Any, b: Any) -> Any:
         return F.gelu(x @ (w.T if case.transposed else w) + b)
 
-    groups = plan_groups(traced(fn, *case.types), templates=True)
-    (group,) = [group for group in groups if group.template is not None]
-    return group
-
-
-def _source(case: Case) -> KernelSource:
-    group = _group(case)
-    assert isinstance(group.template, Contraction)
-    return emit_gemv(group, group.template, "matmul_add_gelu")
+    return CudaTemplate(fn, case.types, emit_gemv)
 
 
 @functools.cache
-def _kernels() -> dict[Case, cuda_shim.Kernel]:
-    codes = [cuda_shim.Code(_source(case).code, "mm_kernel") for case in CASES]
-    module = cuda_shim.Module(codes, kernel_text.prelude(Dialect.CUDA))
-    return dict(zip(CASES, module.kernels, strict=True))
+def _templates() -> dict[Case, CudaTemplate]:
+    made = {case: _template(case) for case in CASES}
+    build(list(made.values()))
+    return made
 
 
 def _run(case: Case, arrays: list[Any], order: int) -> Any:
-    source, group = _source(case), _group(case)
-    rows = len(arrays[0])
-    grid = source.launch.grid({"m": rows}, RESIDENT_THREADS)
-    by_shape = {str(t.shape): array for t, array in zip(case.types, arrays, strict=True)}
-    out = np.full((rows, case.n), np.nan, storage_dtype(case.dtype))
-    inputs = [by_shape[str(value.type.shape)] for value in group.inputs]
-    scalars = [np.int64(rows)] if source.symbols else []
-    shape = (grid.blocks,), (grid.threads,)
-    _kernels()[case](*shape, [*inputs, out, *scalars], grid.shared_nbytes, order=order)
-    return out
+    return _templates()[case](*arrays, order=order)
 
 
 def _wanted(arrays: list[Any], transposed: bool) -> Any:
@@ -152,7 +130,7 @@ def test_no_spills(arch: str) -> None:
         *(Case(DType.bfloat16, False, n, k) for n, k in shapes[::2]),
         *(Case(DType.float32, transposed, 28672, 4096) for transposed in (True, False)),
     ]:
-        _, log = nvrtc.compile_text(_source(case), arch)
+        _, log = nvrtc.compile_text(_template(case).source, arch)
         assert nvrtc.warnings_of(log) == ""
         used = nvrtc.usage(log)["mm_kernel"]
         assert used.spill_nbytes == 0, case

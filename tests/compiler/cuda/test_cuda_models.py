@@ -123,6 +123,25 @@ def test_gpt2(gpu: Any, name: str) -> None:
     assert backend.cuda.launches
 
 
+@pytest.mark.parametrize("name", ["gpt2/tied", "llama/llama32", "llama/mistral"])
+def test_decoding_with_a_cache(gpu: Any, name: str) -> None:
+    """A prompt of many rows, then one token at a time: the kernels for few rows."""
+    device, _ = gpu
+    folder = FIXTURES.parent / name
+    model = load_model(folder, device=device, dtype=DType.float32)
+    length = min(model.max_positions, 24)
+    tokens = np.random.default_rng(3).integers(0, model.vocab_size, (2, length))
+    module = load_model(folder, device=CPU(), dtype=DType.float32).module
+    whole = np.array(module(Tensor(tokens, dtype=DType.int64)))
+    cache = model.empty_cache([0, 0], length)
+    prompt = length - 4
+    steps = [tokens[:, :prompt], *(tokens[:, i : i + 1] for i in range(prompt, length))]
+    for count, step in enumerate(steps, prompt):
+        found = model.next_logits_cached(step, cache)
+        atol = 3e-5 * np.abs(whole).max()
+        np.testing.assert_allclose(found, whole[:, count - 1], rtol=0, atol=atol)
+
+
 def test_threads_share_a_compiled_model(gpu: Any) -> None:
     device, _ = gpu
     program = F.functional(lambda x: F.softmax(x * 2))

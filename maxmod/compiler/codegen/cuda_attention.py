@@ -1,0 +1,182 @@
+"""CUDA C: attention, the generated part of `kernels/cuda/attention_few.h` and `..._many.h`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from maxmod.affine import Index, Loop
+from maxmod.compiler.codegen.attention import LoweredAttention, lower_attention
+from maxmod.compiler.codegen.cuda_text import VECTOR_NBYTES, multiple_of
+from maxmod.compiler.codegen.element import ElementLowering, Text, template_source
+from maxmod.compiler.codegen.emit import index_text, storage_type
+from maxmod.compiler.codegen.lower import Apply, Load
+from maxmod.compiler.fusion.group import Attention, FusionGroup
+from maxmod.dim import Size, as_dim, as_size, product
+from maxmod.dtype import DType
+from maxmod.kernel import WARP, Dialect, KernelSource, Launch
+
+# Up to so many queries with the same keys, reading the keys is what takes the time.
+FEW_ROWS = 16
+
+FEW_THREADS = 128
+FEW_CROWDING = 5  # 168 registers a thread leave room for 384 of the 2048 threads of a processor
+MANY_THREADS = 128
+MANY_CROWDING = 5
+CHUNK = 128  # elements of a key that are staged together
+WANTED_TASKS = 264  # more parts of the keys than that are never made, see the kernel
+MAX_ROWS = 8  # of a task
+MAX_SUMS = 32  # that a lane keeps, in registers
+
+
+def shared_rows(lowered: LoweredAttention) -> tuple[list[Loop], list[Loop]]:
+    """Returns the loops that keys and values depend on, and those whose queries share them."""
+    operands = (lowered.k[0], lowered.v[0])
+    indices = [index for operand in operands for index in operand.indices()]
+    members = [
+        loop
+        for loop in lowered.loops
+        if isinstance(loop.extent, int) and all(index.factor(loop) == 0 for index in indices)
+    ]
+    return [loop for loop in lowered.loops if loop not in members], members
+
+
+def query_rows(group: FusionGroup, attention: Attention) -> Size:
+    """Returns how many queries look at the same keys."""
+    lowered = lower_attention(group, attention)
+    _, members = shared_rows(lowered)
+    return as_size(as_dim(product(loop.extent for loop in members)) * as_dim(lowered.i.extent))
+
+
+def emit_few(group: FusionGroup, attention: Attention, name: str) -> KernelSource:
+    """Returns the CUDA kernel of an attention group for up to `FEW_ROWS` queries with one key."""
+    lowered = lower_attention(group, attention)
+    outer, members = shared_rows(lowered)
+    sharing = math.prod(int(loop.extent) for loop in members)
+    rows = as_size(as_dim(lowered.i.extent) * sharing)
+    key, value = _stored(*lowered.k, lowered.d), _stored(*lowered.v, lowered.e)
+    longest = max(lowered.depth, lowered.width)
+    width = _width(lowered, key, value)
+    wanted = min(_power_above(rows if isinstance(rows, int) else sharing), MAX_ROWS)
+    lanes = _lanes(longest, width)
+    while lanes < WARP and width > 1 and wanted * width > MAX_SUMS:
+        width //= 2
+        lanes = _lanes(longest, width)
+    pieces = -(-longest // (lanes * width))
+    together = min(wanted, _power_below(MAX_SUMS // (pieces * width)))
+    text = Text(group, lowered.loops, lowered.symbols(), Dialect.CUDA, ("float", "uint32_t"))
+    text.count("mm_batches", (loop.extent for loop in outer))
+    text.place(("batch", outer), ("member", members))
+    lowered.write(text, group, attention)
+    _pointer(text, "mm_key", "j", key)
+    _pointer(text, "mm_value", "j", value)
+    scratch = text.buffer_count - 2
+    text.plain("float *", "mm_partial", "", f"g.b{scratch}")
+    text.plain("uint32_t *", "mm_arrived", "", f"g.b{scratch + 1}")
+    for constant, number in (
+        ("MM_DEPTH", lowered.depth),
+        ("MM_VALUES", lowered.width),
+        ("MM_MEMBERS", sharing),
+        ("MM_ROWS", together),
+        ("MM_LANES", lanes),
+        ("MM_PIECES", pieces),
+        ("MM_WIDTH", width),
+        ("MM_AHEAD", 4),
+        ("MM_KEY_IS_STORED", int(key is not None)),
+        ("MM_VALUE_IS_STORED", int(value is not None)),
+    ):
+        text.define(constant, number)
+    text.lines.append("")
+    most_rows = rows if isinstance(rows, int) else FEW_ROWS
+    tasks = as_size(as_dim(product(loop.extent for loop in outer)) * -(-most_rows // together))
+    teams = FEW_THREADS // lanes
+    shared = 4 * teams * together * (lowered.width + 2) + 16
+    room = as_size(as_dim(tasks) + WANTED_TASKS)
+    launch = Launch(room, 1, FEW_THREADS, shared, crowding=FEW_CROWDING)
+    files = ("cuda/memory.h", "cuda/pieces.h", "cuda/attention_few.h")
+    source = template_source(text, group, name, files, launch)
+    floats = as_size(as_dim(room) * (together * (lowered.width + 2)))
+    return replace(source, scratch_floats=floats, counters=tasks)
+
+
+def emit_many(group: FusionGroup, attention: Attention, name: str) -> KernelSource:
+    """Returns the CUDA kernel of an attention group for any number of queries."""
+    lowered = lower_attention(group, attention)
+    text = Text(group, lowered.loops, lowered.symbols(), Dialect.CUDA)
+    heads = product(loop.extent for loop in lowered.loops)
+    text.count("mm_batches", (loop.extent for loop in lowered.loops))
+    text.place()
+    lowered.write(text, group, attention)
+    longest = max(lowered.depth, lowered.width)
+    warp_rows = 8 if longest <= CHUNK else 4 if longest <= 2 * CHUNK else 2
+    text.define("MM_DEPTH", lowered.depth)
+    text.define("MM_VALUES", lowered.width)
+    text.define("MM_WARP_ROWS", warp_rows)
+    text.lines.append("")
+    rows = warp_rows * MANY_THREADS // WARP
+    pitch = -(-lowered.depth // 4) * 4
+    shared = 4 * (rows * (pitch + WARP) + CHUNK * (WARP + 1))
+    tasks = as_size(as_dim(heads) * as_dim(lowered.i.extent))
+    launch = Launch(tasks, rows // 2, MANY_THREADS, shared, crowding=MANY_CROWDING)
+    files = ("cuda/memory.h", "cuda/attention_many.h")
+    return template_source(text, group, name, files, launch)
+
+
+def _stored(lowering: ElementLowering, number: int, inner: Loop) -> tuple[Load, Loop] | None:
+    """Returns the load that gives an element as it is stored, if neighbours are neighbours."""
+    what = lowering.instructions[number].what
+    while isinstance(what, Apply) and what.op.name == "cast":
+        target = dict(what.attrs)["dtype"]
+        inside = lowering.instructions[what.args[0]].what
+        is_same = isinstance(inside, Load) and inside.stored is target
+        if not (target is DType.float32 or is_same):
+            return None
+        what = inside
+    if isinstance(what, Load) and not what.index.data and what.index.factor(inner) in (0, 1):
+        known = what.stored in (DType.float32, DType.float16, DType.bfloat16)
+        return (what, inner) if known else None
+    return None
+
+
+def _width(lowered: LoweredAttention, *operands: tuple[Load, Loop] | None) -> int:
+    """Returns how many elements of a key or value a lane takes at once.
+
+    At least eight lanes share a key, so that they can share the work on its scores.
+    """
+    loads = [operand for operand in operands if operand is not None]
+    itemsize = max((load.stored.size_in_bytes for load, _ in loads), default=4)
+    sizes: list[Size] = [lowered.depth, lowered.width]
+    for load, inner in loads:
+        sizes += [load.index.const, *(f for loop, f in load.index.terms if loop != inner)]
+    width = VECTOR_NBYTES // itemsize
+    while width > 1 and not all(multiple_of(size, width) == "true" for size in sizes):
+        width //= 2
+    while width > 1 and max(lowered.depth, lowered.width) < 8 * width:
+        width //= 2
+    return width
+
+
+def _lanes(longest: int, width: int) -> int:
+    """Returns how many lanes share a key."""
+    return min(max(_power_above(-(-longest // width)), 8), WARP)
+
+
+def _power_above(count: int) -> int:
+    return 1 << max(count - 1, 0).bit_length()
+
+
+def _power_below(count: int) -> int:
+    return 1 << (max(count, 1).bit_length() - 1)
+
+
+def _pointer(text: Text, name: str, row: str, operand: tuple[Load, Loop] | None) -> None:
+    """Adds the type of a key or value, and a pointer to an element of it."""
+    dtype = DType.float32 if operand is None else operand[0].stored
+    text.converters(name, dtype)
+    kind = storage_type(dtype)
+    place = "nullptr"
+    if operand is not None:
+        index: Index = operand[0].index
+        place = f"g.b{operand[0].buffer} + ({index_text(index)})"
+    inner = "d" if operand is None else operand[1].name
+    text.raw(f"const {kind} *", name, f", int64_t {row}, int64_t {inner}", [f"return {place};"])

@@ -1,0 +1,163 @@
+"""Attention kernels: the CUDA text on the host, and compiled by NVRTC."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_template import CudaTemplate, build
+from ops.samples_attention import attention
+
+from maxmod import DType, TensorType
+from maxmod import functional as F
+from maxmod.backends import nvrtc
+from maxmod.compiler.codegen.cuda_attention import emit_few
+from maxmod.device import CPU_REF
+from maxmod.dtype import storage_dtype
+
+TOLERANCE = {DType.float32: 3e-6, DType.bfloat16: 1.6e-2, DType.float16: 2e-3}
+MISSING = not nvrtc.is_available()
+
+
+@dataclass(frozen=True)
+class Case:
+    """Heads of queries and of keys, their size and that of values, and the mask."""
+
+    dtype: DType
+    heads: int
+    shared: int
+    depth: int
+    width: int
+    mask: str = ""
+
+    @property
+    def types(self) -> list[TensorType]:
+        """Of queries, keys, values, and of the mask or position that is an argument."""
+        shapes = [
+            ["b", self.heads, "s", self.depth],
+            ["b", self.shared, "t", self.depth],
+            ["b", self.shared, "t", self.width],
+        ]
+        types = [TensorType(self.dtype, shape, CPU_REF) for shape in shapes]
+        if self.mask == "padding":
+            types.append(TensorType(DType.bool, ["b", 1, 1, "t"], CPU_REF))
+        if self.mask == "position":
+            types.append(TensorType(DType.int64, [1], CPU_REF))
+        return types
+
+
+def _function(case: Case) -> Callable[..., Any]:
+    def plain(q: Any, k: Any, v: Any) -> Any:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=case.mask == "causal")
+
+    def masked(q: Any, k: Any, v: Any, mask: Any) -> Any:
+        return F.scaled_dot_product_attention(q, k, v, mask)
+
+    def positioned(q: Any, k: Any, v: Any, start: Any) -> Any:
+        steps = F.arange(0, q.shape[-2], dtype=DType.int64, device=q.device)
+        row = F.unsqueeze(steps, 1) + start
+        column = F.arange(0, k.shape[-2], dtype=DType.int64, device=q.device)
+        seen = F.logical_and(row >= column, column > row - 200)
+        return F.scaled_dot_product_attention(q, k, v, seen)
+
+    return {"padding": masked, "position": positioned}.get(case.mask, plain)
+
+
+def _arrays(case: Case, batch: int, queries: int, keys: int) -> list[Any]:
+    dims: dict[Any, int] = {"b": batch, "s": queries, "t": keys}
+    rng = np.random.default_rng((batch, queries, keys))
+    arrays: list[Any] = []
+    for type in case.types:
+        shape = [size if isinstance(size, int) else dims[str(size)] for size in type.sizes]
+        arrays.append(rng.standard_normal(shape).astype(storage_dtype(case.dtype)))
+    if case.mask == "padding":
+        arrays[3] = rng.integers(0, 2, arrays[3].shape).astype(bool)
+        arrays[3][..., -1] = True
+    if case.mask == "position":
+        arrays[3] = np.array([keys // 2], np.int64)
+    return arrays
+
+
+def _wanted(case: Case, arrays: list[Any]) -> Any:
+    q, k, v = (array.astype(np.float64) for array in arrays[:3])
+    k, v = (np.repeat(x, case.heads // case.shared, 1) for x in (k, v))
+    mask = arrays[3] if case.mask == "padding" else None
+    if case.mask == "position":
+        i, j = np.ogrid[: q.shape[2], : k.shape[2]]
+        i = i + arrays[3][0]
+        mask = (i >= j) & (j > i - 200)
+    return attention(q, k, v, mask, is_causal=case.mask == "causal")
+
+
+def _check(kernel: CudaTemplate, case: Case, sizes: tuple[int, int, int], order: int) -> None:
+    arrays = _arrays(case, *sizes)
+    found = kernel(*arrays, order=order).astype(np.float64)
+    np.testing.assert_allclose(found, _wanted(case, arrays), rtol=0, atol=TOLERANCE[case.dtype])
+
+
+# ---- few queries -------------------------------------------------------------------------------
+
+# Grouped queries, heads that fill no power of two of lanes, several pieces for a lane, one element.
+FEW = [
+    Case(DType.bfloat16, 8, 2, 128, 128, "position"),
+    Case(DType.bfloat16, 8, 1, 80, 80),
+    Case(DType.bfloat16, 16, 2, 256, 256),
+    Case(DType.bfloat16, 3, 3, 64, 64, "padding"),
+    Case(DType.float32, 4, 1, 128, 128, "causal"),
+    Case(DType.float32, 3, 3, 16, 32, "causal"),
+    Case(DType.float32, 2, 1, 7, 5),
+    Case(DType.float16, 12, 12, 64, 64, "position"),
+    Case(DType.float32, 2, 2, 300, 300),
+]
+
+
+@functools.cache
+def _few() -> dict[Case, CudaTemplate]:
+    made = {case: CudaTemplate(_function(case), case.types, emit_few) for case in FEW}
+    build(list(made.values()))
+    return made
+
+
+@pytest.mark.parametrize("order", [0, 2, 3, 23])
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_few_queries(case: Case, order: int) -> None:
+    """One part and several, the last of which is not full."""
+    for sizes in ((2, 1, 1), (1, 1, 700), (1, 3, 37), (2, 2, 300)):
+        _check(_few()[case], case, sizes, order)
+
+
+def test_masked_and_special_scores() -> None:
+    """A query that sees nothing, infinities and NaN give what softmax gives."""
+    case = FEW[3]
+    arrays = _arrays(case, 2, 2, 300)
+    arrays[3][1] = False
+    arrays[0][0, 0, 1] = np.nan
+    arrays[0][0, 1, 0, 3] = np.inf
+    with np.errstate(all="ignore"):
+        wanted = _wanted(case, arrays)
+    assert np.isnan(wanted[1]).all()
+    found = _few()[case](*arrays).astype(np.float64)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE[case.dtype])
+
+
+def test_the_order_of_blocks_changes_nothing() -> None:
+    """The last block to finish adds the parts up in their order."""
+    case = FEW[4]
+    arrays = _arrays(case, 1, 1, 900)
+    first, last = (_few()[case](*arrays, order=order) for order in (0, 3))
+    np.testing.assert_array_equal(first, last)
+
+
+@pytest.mark.skipif(MISSING, reason="needs NVRTC: pip install 'cuda-toolkit[nvrtc]'")
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
+def test_few_without_spills(arch: str) -> None:
+    for case in FEW:
+        _, log = nvrtc.compile_text(_few()[case].source, arch)
+        assert nvrtc.warnings_of(log) == ""
+        used = nvrtc.usage(log)["mm_kernel"]
+        assert used.spill_nbytes == 0, case
+        assert used.registers <= 168  # three blocks of 128 threads on a processor
