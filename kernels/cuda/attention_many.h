@@ -87,7 +87,7 @@ MM_INLINE void mm_products(
         mm_stage_keys(g, block.at, first, count, d0, memory.staged);
         __syncthreads();
         const int end = min(MM_CHUNK, MM_Q_PITCH - d0);
-#pragma unroll 2
+#pragma unroll 1
         for (int d = 0; d < end; d += 4) {
             float k[4];
 #pragma unroll

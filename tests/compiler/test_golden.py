@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from compiler.graphs import f32, traced
 
-from maxmod import BufferType, DType, Tensor, TensorType
+from maxmod import BufferType, DType, Tensor, TensorType, kernel_text
 from maxmod import functional as F
 from maxmod.compiler.passes.eliminate_dead import eliminate_dead
 from maxmod.compiler.passes.expand_composites import expand_composites
@@ -85,5 +85,29 @@ def test_sources(name: str, dialect: Dialect, request: pytest.FixtureRequest) ->
     path = FOLDER / f"{name}.{'c' if dialect is Dialect.HOST else 'cu'}"
     if request.config.getoption("--update-golden"):
         path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text("utf-8"), "run with --update-golden if the change is wanted"
+
+
+HALVES = TensorType(DType.bfloat16, ["batch", 4096], CPU_REF)
+WEIGHT = TensorType(DType.bfloat16, [4096, 4096], CPU_REF)
+QUERIES = TensorType(DType.bfloat16, ["batch", 32, 1, 128], CPU_REF)
+CACHE = TensorType(DType.bfloat16, ["batch", 8, "length", 128], CPU_REF)
+GENERATED: dict[str, tuple[Callable[..., Any], tuple[TensorType, ...]]] = {
+    "few_rows": (lambda x, w, r: r + F.gelu(x @ w.T), (HALVES, WEIGHT, HALVES)),
+    "few_queries": (F.scaled_dot_product_attention, (QUERIES, CACHE, CACHE)),
+}
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_text_before_hand_written_cuda(name: str, request: pytest.FixtureRequest) -> None:
+    """Only what is generated: of the rest, the names of the files."""
+    fn, types = GENERATED[name]
+    graph = eliminate_dead(merge_common(expand_composites(traced(fn, *types))))
+    text = schedule(graph, Dialect.CUDA).kernels[0].code
+    for file in Path(kernel_text.folder(), "cuda").iterdir():
+        text = text.replace(file.read_text("utf-8"), f"// kernels/cuda/{file.name}\n")
+    path = FOLDER / f"{name}.cu"
+    if request.config.getoption("--update-golden"):
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text("utf-8"), "run with --update-golden if the change is wanted"

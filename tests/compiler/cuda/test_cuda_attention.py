@@ -15,7 +15,7 @@ from ops.samples_attention import attention
 from maxmod import DType, TensorType
 from maxmod import functional as F
 from maxmod.backends import nvrtc
-from maxmod.compiler.codegen.cuda_attention import emit_few
+from maxmod.compiler.codegen.cuda_attention import emit_few, emit_many
 from maxmod.device import CPU_REF
 from maxmod.dtype import storage_dtype
 
@@ -161,3 +161,40 @@ def test_few_without_spills(arch: str) -> None:
         used = nvrtc.usage(log)["mm_kernel"]
         assert used.spill_nbytes == 0, case
         assert used.registers <= 168  # three blocks of 128 threads on a processor
+
+
+# ---- many queries ------------------------------------------------------------------------------
+
+MANY = [
+    Case(DType.bfloat16, 4, 2, 128, 128, "position"),
+    Case(DType.float32, 2, 2, 64, 64, "causal"),
+    Case(DType.float32, 2, 1, 16, 32, "padding"),
+    Case(DType.float32, 2, 1, 7, 5),
+    Case(DType.float32, 1, 1, 300, 200),
+]
+
+
+@functools.cache
+def _many() -> dict[Case, CudaTemplate]:
+    made = {case: CudaTemplate(_function(case), case.types, emit_many) for case in MANY}
+    build(list(made.values()))
+    return made
+
+
+@pytest.mark.parametrize("order", [0, 3])
+@pytest.mark.parametrize("case", MANY, ids=str)
+def test_many_queries(case: Case, order: int) -> None:
+    """Blocks that are not full, of queries, keys and elements."""
+    for sizes in ((1, 1, 1), (1, 33, 70), (2, 65, 65)):
+        _check(_many()[case], case, sizes, order)
+
+
+@pytest.mark.skipif(MISSING, reason="needs NVRTC: pip install 'cuda-toolkit[nvrtc]'")
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
+def test_many_without_spills(arch: str) -> None:
+    for case in MANY:
+        _, log = nvrtc.compile_text(_many()[case].source, arch)
+        assert nvrtc.warnings_of(log) == ""
+        used = nvrtc.usage(log)["mm_kernel"]
+        assert used.spill_nbytes == 0, case
+        assert used.registers <= 168
