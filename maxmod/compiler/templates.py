@@ -6,7 +6,13 @@ from typing import NamedTuple
 
 from maxmod.compiler.codegen.attention import emit_attention
 from maxmod.compiler.codegen.contraction import emit_contraction
-from maxmod.compiler.codegen.cuda_attention import FEW_ROWS, emit_few, query_rows
+from maxmod.compiler.codegen.cuda_attention import (
+    FEW_ROWS,
+    emit_few,
+    emit_many,
+    has_kernel_for_many,
+    query_rows,
+)
 from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS, emit_gemv
 from maxmod.compiler.fusion.group import Attention, Contraction, FusionGroup
 from maxmod.dim import Size, product
@@ -54,5 +60,9 @@ def _contraction(group: FusionGroup, template: Contraction, name: str) -> Templa
 
 
 def _attention(group: FusionGroup, template: Attention) -> Template:
+    name = "attention"
     rows = query_rows(group, template)
-    return Template(emit_few(group, template, "attention"), rows, FEW_ROWS)
+    many = emit_many(group, template, name) if has_kernel_for_many(template) else None
+    if many is not None and isinstance(rows, int) and rows > FEW_ROWS:
+        return Template(many)
+    return Template(emit_few(group, template, name), rows, FEW_ROWS, many)

@@ -48,6 +48,15 @@ def query_rows(group: FusionGroup, attention: Attention) -> Size:
     return as_size(as_dim(product(loop.extent for loop in members)) * as_dim(lowered.i.extent))
 
 
+def has_kernel_for_many(attention: Attention) -> bool:
+    """True if our own kernel is right for many queries, too.
+
+    It has no tensor cores: products of half types are left to the matrix library, which has. In
+    float32 both multiply alike, and ours needs no memory for the scores and skips masked blocks.
+    """
+    return all(v.type.dtype is DType.float32 for v in attention.scores.inputs)
+
+
 def emit_few(group: FusionGroup, attention: Attention, name: str) -> KernelSource:
     """Returns the CUDA kernel of an attention group for up to `FEW_ROWS` queries with one key."""
     lowered = lower_attention(group, attention)

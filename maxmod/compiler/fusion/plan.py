@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from maxmod import config, ir
 from maxmod.affine import Unfusable
-from maxmod.compiler.codegen.cuda_attention import FEW_ROWS, query_rows
+from maxmod.compiler.codegen.cuda_attention import FEW_ROWS, has_kernel_for_many, query_rows
 from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS
 from maxmod.compiler.codegen.lower import lower
 from maxmod.compiler.fusion import rules
@@ -95,6 +95,8 @@ class _Planner:
     def _has_many_queries(self, group: FusionGroup) -> bool:
         """True for attention that is known to have more queries than our kernel is for."""
         if self.dialect is not Dialect.CUDA or not isinstance(group.template, Attention):
+            return False
+        if has_kernel_for_many(group.template):
             return False
         rows = query_rows(group, group.template)
         return isinstance(rows, int) and rows > FEW_ROWS
