@@ -197,7 +197,11 @@ def jax_call(config: gpt2.Config, weights: Weights, tokens: np.ndarray[Any, Any]
 
 
 def peer_call(
-    peer: str, config: gpt2.Config, weights: Weights, tokens: np.ndarray[Any, Any], dtype: DType
+    peer: str,
+    config: gpt2.Config,
+    weights: Weights,
+    tokens: np.ndarray[Any, Any],
+    dtype: DType = DType.float32,
 ) -> Call:
     """Returns the call of the model by one of `harness.PEERS`."""
     with warnings.catch_warnings():
