@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from maxmod import backends
+from maxmod.backends.base import Backend
 from maxmod.dim import Dim
 from maxmod.errors import DimError, LazyError
 from maxmod.op import Kind, Op, interpreter, register_bottom
@@ -14,25 +15,34 @@ from maxmod.operands import operands, plan
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 
+_VIEW = Kind.VIEW  # looking up a member of an enumeration takes as long as a call
+
 
 class EagerInterpreter:
     """Runs each op at once on the backend of its operands."""
 
     def apply(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
         tensors = operands(op, args)
-        attrs, types = plan(op, tensors, attrs)
-        if op.kind is Kind.SOURCE:
-            _expect_known(op, attrs, types)
-        backend = backends.get(types[0]._device)
-        results = backend.run(op, [t.data for t in tensors], attrs, types)
+        attrs, types, runners = plan(op, tensors, attrs)
+        if not runners:
+            if op.kind is Kind.SOURCE:
+                _expect_known(op, attrs, types)
+            operand_types = [t._type for t in tensors]
+            runners.append(_backend(types).runner(op, operand_types, attrs, types))
+        results = runners[0]([t._data if t._data is not None else t.data for t in tensors])
         if len(results) == 1:
             made = Tensor.wrap(results[0], types[0])
-            # Some of them copy, such as padding, and their operand must not be kept alive.
-            is_view = op.kind is Kind.VIEW and not op.variadic
-            if is_view and backend.xp.may_share_memory(results[0], tensors[0].data):
-                made.views(tensors[0])
+            if op.kind is _VIEW and not op.variadic:
+                # Some of them copy, such as padding, and their operand must not be kept alive.
+                xp = _backend(types).xp
+                if xp.may_share_memory(results[0], tensors[0].data):
+                    made.views(tensors[0])
             return made
         return [Tensor.wrap(data, type) for data, type in zip(results, types)]
+
+
+def _backend(types: Sequence[TensorType]) -> Backend:
+    return backends.get(types[0].device)
 
 
 def _expect_known(op: Op, attrs: Mapping[str, Any], types: Sequence[TensorType]) -> None:
@@ -53,7 +63,7 @@ class LazyInterpreter:
 
     def apply(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
         tensors = operands(op, args)
-        attrs, types = plan(op, tensors, attrs)
+        attrs, types, _ = plan(op, tensors, attrs)
         call = _Postponed(self, op, tensors, attrs, types)
         made = [Tensor.deferred(_Output(call, i), type) for i, type in enumerate(types)]
         return made[0] if len(made) == 1 else made
@@ -84,9 +94,8 @@ class _Postponed:
                 "F.lazy() block first."
             )
         if self.results is None:
-            backend = backends.get(self.types[0]._device)
             arrays = [tensor.data for tensor in self.tensors]
-            self.results = backend.run(self.op, arrays, self.attrs, self.types)
+            self.results = _backend(self.types).run(self.op, arrays, self.attrs, self.types)
             self.tensors = ()
         return self.results
 

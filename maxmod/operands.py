@@ -7,8 +7,8 @@ call is run, traced or postponed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,27 +33,31 @@ def operands(op: Op, args: Sequence[Any]) -> Sequence[Tensor]:
         TypeError: For values that the op does not take.
         ValueError: If dtypes cannot be promoted, or devices differ.
     """
-    if op.operands is Operands.STRONG:
+    policy = op.operands
+    if policy is _PROMOTED:
+        return promote_operands(op.name, args)
+    if policy is _STRONG:
         return [a if type(a) is Tensor else strong(op.name, a) for a in args]
-    if op.operands is Operands.STRONG_PROMOTED:
-        return promote_strong(op.name, [strong(op.name, a) for a in args])
-    return promote_operands(op.name, args)
+    return promote_strong(op.name, [strong(op.name, a) for a in args])
 
 
-_NUMBERS = (float, int)
+# Looking up a member of an enumeration takes as long as a call.
+_PROMOTED, _STRONG = Operands.PROMOTED, Operands.STRONG
 
 
 def promote_operands(op_name: str, args: Sequence[Any]) -> Sequence[Tensor]:
     """Brings tensors and weak values to one dtype and device; at least one must be a tensor."""
-    first, second = args[0], args[-1]
+    first = args[0]
     if type(first) is Tensor and len(args) == 2:
+        second = args[1]
         like = first._type
         if type(second) is Tensor:
             other = second._type
-            if like._dtype is other._dtype and like._device == other._device:
+            if other is like or (like._dtype is other._dtype and like._device == other._device):
                 return args
-        elif type(second) in _NUMBERS:
-            return first, weak(op_name, second, first)
+        elif type(second) is int or (type(second) is float and second != 0.0):
+            found = _SCALARS.get((second.__class__, second, like._dtype, like._device))
+            return first, weak(op_name, second, first) if found is None else found
     found = [as_strong(a) for a in args if is_strong(a)]
     if not found:
         raise OperandError(
@@ -152,8 +156,21 @@ def _scalar(value: Any, dtype: DType, device: DeviceRef) -> Tensor:
     return tensor
 
 
-Plan = tuple[dict[str, Any], tuple[TensorType, ...]]
-_PLANS: dict[tuple[Any, ...], Plan] = {}
+class Plan(NamedTuple):
+    """What is known of a call before it runs.
+
+    Attributes:
+        attrs: Canonical static arguments.
+        types: Types of the results.
+        runners: Holds what runs the call on its device, once it was run there.
+    """
+
+    attrs: dict[str, Any]
+    types: tuple[TensorType, ...]
+    runners: list[Callable[[Sequence[Any]], list[Any]]]
+
+
+_PLANS: dict[tuple[Any, ...], Plan] = backends.device_cache()
 
 
 def plan(op: Op, tensors: Sequence[Tensor], attrs: dict[str, Any]) -> Plan:
@@ -182,7 +199,7 @@ def plan(op: Op, tensors: Sequence[Tensor], attrs: dict[str, Any]) -> Plan:
     same_device(op.name, tensors)
     types = [t._type for t in tensors]
     canonical = op.prepare(op, *types, **attrs) if op.prepare is not None else attrs
-    made = (canonical, infer_outputs(op, types, canonical))
+    made = Plan(canonical, infer_outputs(op, types, canonical), [])
     if len(_PLANS) > 4096:
         _PLANS.clear()
     _PLANS[key] = made

@@ -113,7 +113,7 @@ class Tracer:
         source = _user_source()
         try:
             tensors = operands(op, args)
-            attrs, types = plan(op, tensors, attrs)
+            attrs, types, _ = plan(op, tensors, attrs)
         except MaxmodError as error:
             _add_source(error, source)
             raise

@@ -234,6 +234,16 @@ class Backend(abc.ABC):
         results = result if isinstance(result, (list, tuple)) else (result,)
         return [self._fit(op, r, t) for r, t in zip(results, types, strict=True)]
 
+    def runner(
+        self,
+        op: Op,
+        operands: Sequence[TensorType],
+        attrs: dict[str, Any],
+        types: Sequence[TensorType],
+    ) -> Callable[[Sequence[Any]], list[Any]]:
+        """Returns `run` as a function of the arrays, for operands of these types."""
+        return lambda arrays: self.run(op, arrays, attrs, types)
+
     def _fit(self, op: Op, array: Any, type: TensorType) -> Any:
         """Rounds to the stored dtype, and turns NumPy scalars back into arrays."""
         dtype = storage_dtype(type.dtype)

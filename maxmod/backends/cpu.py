@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import ctypes
 import functools
 import math
@@ -16,9 +17,9 @@ from maxmod.backends import host_compiler, host_limits
 from maxmod.backends.base import Backend, Kernel
 from maxmod.backends.host_memory import POOLED_NBYTES, HostPool
 from maxmod.device import DeviceKind
-from maxmod.dtype import DType, storage_dtype
+from maxmod.dtype import storage_dtype
 from maxmod.kernel import Dialect, KernelSource
-from maxmod.op import Op
+from maxmod.op import Kind, Op
 from maxmod.tensor_type import TensorType
 
 
@@ -59,16 +60,27 @@ class CpuBackend(Backend):
     def run(self, op: Op, arrays: Any, attrs: dict[str, Any], types: Any) -> list[Any]:
         # Domain errors give NaN or infinity without a warning, on every device.
         with np.errstate(all="ignore"):
-            if len(types) == 1 and not (op.variadic or op.library or config.current().verify):
-                for array in arrays:
-                    if array.dtype.char not in _WIDE_CHARS:
-                        break
-                else:  # the common case, without a look at anything that is not needed
-                    result = op.eager(np, *arrays, **attrs)
-                    if type(result) is np.ndarray and result.dtype is _STORAGE[types[0]._dtype]:
-                        return [result]
-                    return [np.asarray(result, dtype=_STORAGE[types[0]._dtype])]
             return super().run(op, arrays, attrs, types)
+
+    def runner(
+        self, op: Op, operands: Any, attrs: dict[str, Any], types: Any
+    ) -> Callable[[Sequence[Any]], list[Any]]:
+        general = super().runner(op, operands, attrs, types)
+        is_wide = all(storage_dtype(type.dtype).char in _WIDE_CHARS for type in operands)
+        is_special = op.variadic or op.library or op.kind is Kind.OPAQUE
+        if len(types) != 1 or is_special or not is_wide:
+            return general
+        body, dtype = op.eager, storage_dtype(types[0].dtype)
+
+        def run(arrays: Sequence[Any]) -> list[Any]:  # the common case, with nothing to decide
+            if config.current().verify:
+                return general(arrays)
+            result = _quietly(body, np, *arrays, **attrs)
+            if type(result) is np.ndarray and result.dtype is dtype:
+                return [result]
+            return [np.asarray(result, dtype=dtype)]
+
+        return run
 
     # ---- kernels -------------------------------------------------------------------------------
 
@@ -104,10 +116,26 @@ class CpuBackend(Backend):
                 super().contract(lhs, rhs, out)
 
 
-# Codes of the dtypes that are computed as they are, and the dtype object of each result.
+# Codes of the dtypes that are computed as they are.
 _WIDE_CHARS = frozenset("?bBhHiIlLqQfd")
-_STORAGE = {dtype: storage_dtype(dtype) for dtype in DType}
 _BLAS_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+# Contexts in which NumPy warns of no floating-point error. Running in one costs a tenth of a
+# `with np.errstate`. A call takes one out and puts it back: it can be entered once at a time.
+_QUIET: list[contextvars.Context] = []
+
+
+def _quietly(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls a function that reads no context variable, without warnings of NumPy."""
+    try:
+        context = _QUIET.pop()
+    except IndexError:
+        context = contextvars.Context()
+        context.run(np.seterr, all="ignore")
+    result = context.run(fn, *args, **kwargs)
+    _QUIET.append(context)
+    return result
 
 
 @functools.cache

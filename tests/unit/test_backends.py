@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -131,3 +132,22 @@ def test_an_unused_pinned_request_is_none(no_accelerator: None) -> None:
 def test_a_device_beyond_the_last_is_refused(emulated_accelerator: Device, use: Any) -> None:
     with pytest.raises(ValueError, match=r"Accelerator\(2\): there is no such device"):
         use(DeviceRef.GPU(2))
+
+
+def test_domain_errors_of_eager_ops_are_silent_and_leave_no_trace() -> None:
+    zeros = Tensor(np.zeros(3, np.float32))
+    with np.errstate(all="raise"):
+        assert np.isnan((zeros / zeros).to_numpy()).all()
+        with pytest.raises(FloatingPointError):  # the caller's setting is in force again
+            np.ones(1) / np.zeros(1)
+
+
+def test_a_custom_op_sees_the_context_of_its_caller() -> None:
+    scale: ContextVar[float] = ContextVar("scale", default=1.0)
+    maxmod.custom.register("test.scaled", numpy=lambda x: x * np.float32(scale.get()))
+    token = scale.set(3.0)
+    try:
+        x = Tensor(np.ones(2, np.float32))
+        assert maxmod.functional.custom("test.scaled", CPU(), [x], [x.type])[0].to_numpy()[0] == 3
+    finally:
+        scale.reset(token)
