@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from maxmod import config, log
-from maxmod.backends import host_compiler, host_limits
+from maxmod.backends import host_compiler, host_limits, host_quantize
 from maxmod.backends.base import Backend, Kernel
 from maxmod.backends.host_memory import POOLED_NBYTES, HostPool
 from maxmod.device import DeviceKind
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import Dialect, KernelSource
-from maxmod.op import Kind, Op
+from maxmod.op import Kind, Op, lookup
 from maxmod.tensor_type import TensorType
 
 
@@ -81,6 +81,11 @@ class CpuBackend(Backend):
             return [np.asarray(result, dtype=dtype)]
 
         return run
+
+    def quantize_weight(self, xp: Any, weight: Any, scheme: str, group_size: int | None) -> Any:
+        """What the op of this name does; its own body has the last word on what it refuses."""
+        made = host_quantize.codes_and_scales(weight, group_size)
+        return made or lookup("quantize_weight").eager(xp, weight, scheme, group_size)
 
     # ---- kernels -------------------------------------------------------------------------------
 

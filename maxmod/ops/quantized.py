@@ -83,7 +83,7 @@ def _codes_and_scales(
     )
 
 
-@op(Kind.OPAQUE, _codes_and_scales, prepare=_scheme, upcasts=True)
+@op(Kind.OPAQUE, _codes_and_scales, prepare=_scheme, library="quantize_weight")
 def quantize_weight(
     xp: Any, weight: Tensor, scheme: str = "int8", group_size: int | None = None
 ) -> list[Tensor]:

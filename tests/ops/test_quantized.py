@@ -12,6 +12,7 @@ from ops.samples_quantized import linear4, linear8, unpacked
 
 from maxmod import DType, Tensor, TensorType, configure
 from maxmod import functional as F
+from maxmod.backends import host_quantize
 from maxmod.device import CPU_REF
 from maxmod.errors import DTypeError
 
@@ -57,20 +58,41 @@ def test_rows_are_done_in_parts() -> None:
     """More than one part at a time, and a part that is not full."""
     weight = _weight(700, 3200)
     for scheme, group in FORMATS[:2]:
-        whole = F.quantize_weight(tensor(weight), scheme, group)
-        rows = [F.quantize_weight(tensor(weight[n : n + 1]), scheme, group) for n in (0, 400, 699)]
+        with configure(compile=False):  # by NumPy
+            whole = F.quantize_weight(tensor(weight), scheme, group)
+            rows = [F.quantize_weight(tensor(weight[[n]]), scheme, group) for n in (0, 400, 699)]
         for one, parts in zip(whole, zip(*rows)):
             for n, part in zip((0, 400, 699), parts):
                 np.testing.assert_array_equal(one.to_numpy()[n : n + 1], part.to_numpy())
 
 
+@pytest.mark.parametrize("dtype", [DType.float32, DType.bfloat16, DType.float16, DType.float64])
+def test_large_weights_are_rounded_by_a_kernel(dtype: DType) -> None:
+    """It gives the bits that NumPy gives, also of tiny, halfway and zero weights."""
+    weight = _weight(432, 384).astype(np.float64)
+    weight *= np.array([1, 1e-7, 1e-3, 100, 1e-38, 1e-42, 1e-45, 0.3])[np.arange(432) % 8, None]
+    weight[9] = np.linspace(-127, 127, 384)
+    weight[10] = np.where(weight[10] < 0, 127, 63.5)
+    weight[11], weight[12, :32] = 0, -0.0
+    given = Tensor(weight).cast(dtype)
+    for scheme, group in (*FORMATS, ("int4", 384)):
+        has_kernel = host_quantize.codes_and_scales(given.data, group) is not None
+        assert has_kernel == (dtype is not DType.float64)
+        found = F.quantize_weight(given, scheme, group)
+        with configure(compile=False):
+            wanted = F.quantize_weight(given, scheme, group)
+        for one, other in zip(found, wanted, strict=True):
+            assert one.type == other.type
+            assert one.to_numpy().tobytes() == other.to_numpy().tobytes()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_weights_must_be_finite(bad: float) -> None:
-    weight = _weight(3, 64)
-    weight[2, 5] = bad
-    for scheme in ("int8", "int4"):
-        with pytest.raises(ValueError, match="expected finite values, got NaN or infinity"):
-            F.quantize_weight(tensor(weight), scheme)
+    for weight in (_weight(3, 64), _weight(600, 256)):  # by NumPy, and by a kernel
+        weight[-1, 5] = bad
+        for scheme in ("int8", "int4"):
+            with pytest.raises(ValueError, match="expected finite values, got NaN or infinity"):
+                F.quantize_weight(tensor(weight), scheme)
 
 
 def test_what_is_refused() -> None:
@@ -85,8 +107,9 @@ def test_what_is_refused() -> None:
         F.quantize_weight(weight, "int4", 64)
     with pytest.raises(ValueError, match=r"expected \[out, in\], got float32\[4\]"):
         F.quantize_weight(tensor(np.ones(4, np.float32)))
-    with pytest.raises(ValueError, match="expected magnitudes below 491280"):
-        F.quantize_weight(tensor(np.full((1, 32), 5e5, np.float32)), "int4")
+    for rows in (1, 5000):
+        with pytest.raises(ValueError, match="expected magnitudes below 491280"):
+            F.quantize_weight(tensor(np.full((rows, 32), 5e5, np.float32)), "int4")
     codes, scales = F.quantize_weight(weight, "int4")
     x = tensor(np.ones((2, 95), np.float32))
     with pytest.raises(ValueError, match=r"must have the 96 elements of a row of weight, got"):
