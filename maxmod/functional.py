@@ -7,6 +7,21 @@ Names that MAX lacks or spells otherwise stand beside its own (`range` and `aran
 from __future__ import annotations
 
 from maxmod.eager import lazy
+from maxmod.ops.activation import gelu, relu, sigmoid, silu
+from maxmod.ops.arithmetic import (
+    abs,
+    add,
+    clamp,
+    div,
+    elementwise_max,
+    elementwise_min,
+    floor_div,
+    mod,
+    mul,
+    negate,
+    pow,
+    sub,
+)
 from maxmod.ops.attention import scaled_dot_product_attention
 from maxmod.ops.collective import (
     allgather,
@@ -15,6 +30,17 @@ from maxmod.ops.collective import (
     distributed_broadcast,
     qmatmul,
     reduce_scatter,
+)
+from maxmod.ops.comparison import (
+    equal,
+    greater,
+    greater_equal,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    not_equal,
+    where,
 )
 from maxmod.ops.context import ensure_context, functional, in_graph_context
 from maxmod.ops.control import (
@@ -50,49 +76,24 @@ from maxmod.ops.effects import (
     buffer_store_slice,
 )
 from maxmod.ops.elementwise import (
-    abs,
     acos,
-    add,
     atanh,
     cast,
     ceil,
-    clamp,
     cos,
-    div,
-    elementwise_max,
-    elementwise_min,
-    equal,
     erf,
     exp,
     floor,
-    floor_div,
-    gelu,
-    greater,
-    greater_equal,
     is_inf,
     is_nan,
     log,
     log1p,
-    logical_and,
-    logical_not,
-    logical_or,
-    logical_xor,
-    mod,
-    mul,
-    negate,
-    not_equal,
-    pow,
-    relu,
     round,
     rsqrt,
-    sigmoid,
-    silu,
     sin,
     sqrt,
-    sub,
     tanh,
     trunc,
-    where,
 )
 from maxmod.ops.extend import pad, repeat_interleave, tile
 from maxmod.ops.fft import (

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 from maxmod.dim import Size, as_size, product
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError, TraceError
+from maxmod.ops.arithmetic import sub
+from maxmod.ops.comparison import where
 from maxmod.ops.context import active_trace
 from maxmod.ops.create import iota
-from maxmod.ops.elementwise import cast, sub, where
+from maxmod.ops.elementwise import cast
 from maxmod.ops.index import gather, gather_nd, masked_scatter, nonzero
 from maxmod.ops.scatter import scatter_nd
 from maxmod.ops.shape import basic_slice, broadcast_to, concat, reshape, unsqueeze

@@ -6,7 +6,9 @@ from maxmod import random
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.nn.module import Module
-from maxmod.ops.elementwise import cast, mul, rsqrt, sigmoid
+from maxmod.ops.activation import sigmoid
+from maxmod.ops.arithmetic import mul
+from maxmod.ops.elementwise import cast, rsqrt
 from maxmod.ops.norm import softmax
 from maxmod.ops.reduce import mean, sum
 from maxmod.ops.shape import reshape, slice_axis, squeeze, unsqueeze

@@ -1,10 +1,13 @@
 """Every op of maxmod, one file for each family; importing this package fills the registry."""
 
 from maxmod.ops import (
+    activation,
+    arithmetic,
     attention,
     bitwise,
     bodies,
     collective,
+    comparison,
     control,
     conv,
     create,
@@ -31,10 +34,13 @@ from maxmod.ops import (
 )
 
 __all__ = [
+    "activation",
+    "arithmetic",
     "attention",
     "bitwise",
     "bodies",
     "collective",
+    "comparison",
     "control",
     "conv",
     "create",

@@ -12,8 +12,10 @@ from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
 from maxmod.op import Kind, Op, Operands, function, op
 from maxmod.operands import promote_strong, strong
+from maxmod.ops.arithmetic import add, mul
+from maxmod.ops.comparison import greater_equal, where
 from maxmod.ops.create import iota
-from maxmod.ops.elementwise import add, cast, greater_equal, mul, where
+from maxmod.ops.elementwise import cast
 from maxmod.ops.matmul import matmul
 from maxmod.ops.norm import softmax
 from maxmod.ops.shape import permute, reshape, unsqueeze

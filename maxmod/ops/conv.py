@@ -17,7 +17,8 @@ from maxmod.errors import ArgumentError, ShapeError
 from maxmod.layouts import ConvInputLayout, FilterLayout
 from maxmod.op import Kind, Op, function, op
 from maxmod.operands import promote_strong, strong
-from maxmod.ops.elementwise import add, cast
+from maxmod.ops.arithmetic import add
+from maxmod.ops.elementwise import cast
 from maxmod.ops.shape import permute
 from maxmod.ops.window import numbers, pad_spatial, taps, window_count, windows
 from maxmod.rules import expect_dtype, expect_int, expect_same_dtype, is_numeric

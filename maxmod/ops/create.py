@@ -14,7 +14,8 @@ from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, LazyError, OperandError
 from maxmod.literal import is_scalar, literal_array, weak_scalar
 from maxmod.op import Kind, Op, function, op
-from maxmod.ops.elementwise import add, ceil, cos, div, floor_div, maximum, mul, negate, sub
+from maxmod.ops.arithmetic import add, div, floor_div, maximum, mul, negate, sub
+from maxmod.ops.elementwise import ceil, cos
 from maxmod.ops.late import declare_size
 from maxmod.ops.shape import rebind, stack
 from maxmod.rules import created, expect_int

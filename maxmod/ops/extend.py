@@ -13,8 +13,8 @@ from maxmod.errors import ArgumentError, PaddingError, ShapeError
 from maxmod.literal import is_scalar, weak_scalar
 from maxmod.op import Kind, Op, function, op
 from maxmod.operands import strong
+from maxmod.ops.arithmetic import abs, maximum, minimum, mod, sub
 from maxmod.ops.create import iota
-from maxmod.ops.elementwise import abs, maximum, minimum, mod, sub
 from maxmod.ops.index import gather
 from maxmod.ops.late import declare_size
 from maxmod.ops.shape import broadcast_to, flatten, reshape

@@ -12,9 +12,11 @@ from maxmod.dtype import DType
 from maxmod.errors import AxisError, DTypeError, ShapeError, SliceError
 from maxmod.op import Kind, Op, function, op
 from maxmod.operands import is_strong, strong, weak
+from maxmod.ops.arithmetic import add, maximum, minimum, mul, sub
+from maxmod.ops.comparison import where
 from maxmod.ops.context import active_trace
 from maxmod.ops.create import iota
-from maxmod.ops.elementwise import add, cast, maximum, minimum, mul, sub, where
+from maxmod.ops.elementwise import cast
 from maxmod.ops.late import declare_size
 from maxmod.ops.reduce import cumsum, sum
 from maxmod.ops.shape import broadcast_to, flatten, rebind, reshape, slice_axis

@@ -13,8 +13,9 @@ from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError, TraceError
 from maxmod.op import function
 from maxmod.operands import strong
+from maxmod.ops.arithmetic import add, floor_div, maximum, mul, sub
+from maxmod.ops.comparison import where
 from maxmod.ops.create import iota
-from maxmod.ops.elementwise import add, floor_div, maximum, mul, sub, where
 from maxmod.ops.index import gather
 from maxmod.ops.late import declare_size
 from maxmod.ops.shape import basic_slice, rebind, reshape

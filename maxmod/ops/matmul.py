@@ -9,8 +9,9 @@ from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.op import Kind, Operands, function, op
 from maxmod.operands import promote_operands, strong
+from maxmod.ops.arithmetic import add, mul, sub
+from maxmod.ops.comparison import greater_equal, logical_and, where
 from maxmod.ops.create import iota
-from maxmod.ops.elementwise import add, greater_equal, logical_and, mul, sub, where
 from maxmod.ops.shape import broadcast_to, unsqueeze
 from maxmod.rules import contracted, expect_int
 from maxmod.tensor import Tensor

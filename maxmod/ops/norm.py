@@ -11,7 +11,8 @@ from maxmod.dtype import compute_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
 from maxmod.op import Kind, Op, Operands, function, op
 from maxmod.operands import strong
-from maxmod.ops.elementwise import add, cast, exp, log, mul, rsqrt, sub
+from maxmod.ops.arithmetic import add, mul, sub
+from maxmod.ops.elementwise import cast, exp, log, rsqrt
 from maxmod.ops.reduce import max, mean, sum
 from maxmod.ops.shape import reshape
 from maxmod.rules import (

@@ -1,0 +1,79 @@
+"""Elementwise activation functions of neural networks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from maxmod.errors import ArgumentError
+from maxmod.op import Kind, Op, op
+from maxmod.ops.elementwise import erf_of
+from maxmod.rules import elementwise, is_float, is_numeric
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+
+E = Kind.ELEMENTWISE
+
+
+@op(E, elementwise(is_numeric), scalar="mm_relu({0})")
+def relu(xp: Any, x: Tensor) -> Tensor:
+    """max(x, 0), elementwise; NaN stays NaN."""
+    return xp.maximum(x, xp.zeros((), dtype=x.dtype))
+
+
+@op(E, elementwise(is_float), scalar="mm_sigmoid({0})")
+def sigmoid(xp: Any, x: Tensor) -> Tensor:
+    """Logistic function 1 / (1 + exp(-x)), elementwise."""
+    return _sigmoid(xp, x)
+
+
+@op(E, elementwise(is_float), scalar="({0} * mm_sigmoid({0}))")
+def silu(xp: Any, x: Tensor) -> Tensor:
+    """x * sigmoid(x), elementwise (also called swish)."""
+    return xp.multiply(x, _sigmoid(xp, x))
+
+
+def _sigmoid(xp: Any, x: Any) -> Any:
+    # exp of a negative number only, so that nothing overflows.
+    small = xp.exp(-xp.abs(x))
+    return xp.where(x >= 0, 1 / (1 + small), small / (1 + small))
+
+
+_APPROXIMATIONS = ("none", "tanh", "quick")
+
+
+def _known_approximation(op: Op, x: TensorType, *, approximate: Any) -> dict[str, Any]:
+    if approximate not in _APPROXIMATIONS:
+        raise ArgumentError(
+            f"gelu: Invalid approximation method: {approximate!r}: expected one of "
+            f"{', '.join(_APPROXIMATIONS)}."
+        )
+    return {"approximate": approximate}
+
+
+@op(E, elementwise(is_float), prepare=_known_approximation, scalar="mm_gelu_{approximate}({0})")
+def gelu(xp: Any, x: Tensor, approximate: str = "none") -> Tensor:
+    """Gaussian error linear unit, elementwise.
+
+    Args:
+        x: Tensor of a float dtype.
+        approximate: `"none"`: x/2 (1 + erf(x/sqrt 2)); `"tanh"`: x/2 (1 + tanh(sqrt(2/pi) (x +
+            0.044715 x^3))); `"quick"`: x sigmoid(1.702 x).
+
+    Raises:
+        ValueError: For another approximation or a dtype that is no float.
+
+    Source: D. Hendrycks and K. Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.gelu(Tensor([0.0, 100.0]), approximate="tanh").to_numpy().tolist()
+        [0.0, 100.0]
+    """
+    if approximate == "none":
+        return 0.5 * x * (1 + erf_of(xp, x * math.sqrt(0.5)))
+    if approximate == "tanh":
+        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+        return 0.5 * x * (1 + xp.tanh(inner))
+    return x * _sigmoid(xp, 1.702 * x)

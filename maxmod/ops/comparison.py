@@ -1,0 +1,115 @@
+"""Elementwise comparison, logic of bool tensors, and choice by a condition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from maxmod.dtype import DType
+from maxmod.errors import DTypeError
+from maxmod.op import Kind, Op, Operands, function, op
+from maxmod.operands import promote_operands, strong
+from maxmod.rules import broadcast_type, expect_same_dtype, is_bool, predicate
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import TensorType
+
+TensorLike = Any
+E = Kind.ELEMENTWISE
+PROMOTED = Operands.PROMOTED
+
+
+def _comparison(op: Op, lhs: TensorType, rhs: TensorType) -> TensorType:
+    expect_same_dtype(op, lhs, rhs)
+    return broadcast_type(op, DType.bool, lhs, rhs)
+
+
+@op(E, _comparison, operands=PROMOTED, scalar="({0} == {1})")
+def equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+    """lhs == rhs, elementwise with broadcasting; bool. NaN equals nothing."""
+    return xp.equal(lhs, rhs)
+
+
+@op(E, _comparison, operands=PROMOTED, scalar="({0} != {1})")
+def not_equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+    """lhs != rhs, elementwise with broadcasting; bool. NaN differs from everything."""
+    return xp.not_equal(lhs, rhs)
+
+
+@op(E, _comparison, operands=PROMOTED, scalar="({0} > {1})")
+def greater(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+    """lhs > rhs, elementwise with broadcasting; bool."""
+    return xp.greater(lhs, rhs)
+
+
+@op(E, _comparison, operands=PROMOTED, scalar="({0} >= {1})")
+def greater_equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+    """lhs >= rhs, elementwise with broadcasting; bool."""
+    return xp.greater_equal(lhs, rhs)
+
+
+@op(E, predicate(is_bool), operands=PROMOTED, scalar="({0} && {1})")
+def logical_and(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+    """lhs and rhs, elementwise with broadcasting; bool operands only."""
+    return xp.logical_and(lhs, rhs)
+
+
+@op(E, predicate(is_bool), operands=PROMOTED, scalar="({0} || {1})")
+def logical_or(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+    """lhs or rhs, elementwise with broadcasting; bool operands only."""
+    return xp.logical_or(lhs, rhs)
+
+
+@op(E, predicate(is_bool), operands=PROMOTED, scalar="({0} != {1})")
+def logical_xor(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+    """Exactly one of lhs and rhs, elementwise with broadcasting; bool operands only."""
+    return xp.logical_xor(lhs, rhs)
+
+
+@op(E, predicate(is_bool), scalar="(!{0})")
+def logical_not(xp: Any, x: Tensor) -> Tensor:
+    """not x, elementwise; bool only."""
+    return xp.logical_not(x)
+
+
+def _selected(op: Op, condition: TensorType, x: TensorType, y: TensorType) -> TensorType:
+    if condition.dtype is not DType.bool:
+        raise DTypeError(
+            f"where: condition has an unsupported dtype: expected bool, got {condition.short()}. "
+            "Hint: compare it first, for example x != 0."
+        )
+    if x.dtype is not y.dtype:
+        raise DTypeError(f"where: x and y must have the same dtype: {x.short()}, {y.short()}.")
+    return broadcast_type(op, x.dtype, condition, x, y)
+
+
+@op(E, _selected, scalar="({0} ? {1} : {2})", name="select")
+def _select(xp: Any, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """x where the condition is true, else y; x and y of one dtype."""
+    return xp.where(condition, x, y)
+
+
+@function
+def where(condition: Tensor, x: TensorLike, y: TensorLike) -> Tensor:
+    """Elements of x where the condition is true, else of y; all three broadcast.
+
+    Args:
+        condition: bool tensor.
+        x: Tensor or number.
+        y: Tensor or number; at least one of x and y is a tensor.
+
+    Returns:
+        The promoted dtype of x and y, the broadcast shape of all three.
+
+    Raises:
+        ValueError: If the condition is not bool, or shapes or dtypes do not fit.
+        TypeError: If x and y are both numbers, or the condition is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([-1.0, 2.0])
+        >>> F.where(x > 0, x, 0).to_numpy().tolist()
+        [0.0, 2.0]
+    """
+    condition = strong("where", condition)
+    x, y = promote_operands("where", (x, y))
+    return _select(condition, x, y)
