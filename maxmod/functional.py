@@ -103,6 +103,7 @@ from maxmod.ops.index import gather, gather_nd, masked_scatter, nonzero
 from maxmod.ops.indexing import slice_tensor
 from maxmod.ops.matmul import band_part, matmul, outer
 from maxmod.ops.norm import group_norm, layer_norm, logsoftmax, rms_norm, softmax
+from maxmod.ops.pieces import as_interleaved_complex, chunk, complex_mul, concat, split, stack
 from maxmod.ops.pool import (
     avg_pool2d,
     fold,
@@ -138,18 +139,12 @@ from maxmod.ops.scatter import (
     scatter_nd_mul,
 )
 from maxmod.ops.shape import (
-    as_interleaved_complex,
     broadcast_to,
-    chunk,
-    complex_mul,
-    concat,
     flatten,
     permute,
     rebind,
     reshape,
-    split,
     squeeze,
-    stack,
     transfer_to,
     transpose,
     unsqueeze,

@@ -17,19 +17,73 @@ E = Kind.ELEMENTWISE
 
 @op(E, elementwise(is_numeric), scalar="mm_relu({0})")
 def relu(xp: Any, x: Tensor) -> Tensor:
-    """max(x, 0), elementwise; NaN stays NaN."""
+    """max(x, 0), elementwise; NaN stays NaN.
+
+    Args:
+        x: Tensor, numeric dtype.
+
+    Returns:
+        The type of x.
+
+    Raises:
+        ValueError: If the dtype is bool.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.relu(Tensor([-1.5, 0.0, 2.0])).to_numpy().tolist()
+        [0.0, 0.0, 2.0]
+    """
     return xp.maximum(x, xp.zeros((), dtype=x.dtype))
 
 
 @op(E, elementwise(is_float), scalar="mm_sigmoid({0})")
 def sigmoid(xp: Any, x: Tensor) -> Tensor:
-    """Logistic function 1 / (1 + exp(-x)), elementwise."""
+    """Logistic function, 1 / (1 + exp(-x)), elementwise, without overflow.
+
+    Args:
+        x: Tensor of a float dtype; narrow floats are computed in float32 and rounded once.
+
+    Returns:
+        The type of x, between 0 and 1.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.sigmoid(Tensor([0.0, 2.0, -1000.0]))
+        Tensor([   0.5 0.8808      0], dtype=DType.float32, device=Device(type=cpu,id=0))
+    """
     return _sigmoid(xp, x)
 
 
 @op(E, elementwise(is_float), scalar="({0} * mm_sigmoid({0}))")
 def silu(xp: Any, x: Tensor) -> Tensor:
-    """x * sigmoid(x), elementwise (also called swish)."""
+    """x * sigmoid(x), elementwise (also called swish).
+
+    Args:
+        x: Tensor of a float dtype; narrow floats are computed in float32 and rounded once.
+
+    Returns:
+        The type of x.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Source: S. Elfwing, E. Uchibe and K. Doya, Sigmoid-weighted linear units for neural network
+    function approximation in reinforcement learning, arXiv 1702.03118.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.silu(Tensor([0.0, 2.0, -1000.0]))
+        Tensor([    0 1.762    -0], dtype=DType.float32, device=Device(type=cpu,id=0))
+    """
     return xp.multiply(x, _sigmoid(xp, x))
 
 
@@ -56,20 +110,27 @@ def gelu(xp: Any, x: Tensor, approximate: str = "none") -> Tensor:
     """Gaussian error linear unit, elementwise.
 
     Args:
-        x: Tensor of a float dtype.
+        x: Tensor of a float dtype; narrow floats are computed in float32 and rounded once.
         approximate: `"none"`: x/2 (1 + erf(x/sqrt 2)); `"tanh"`: x/2 (1 + tanh(sqrt(2/pi) (x +
             0.044715 x^3))); `"quick"`: x sigmoid(1.702 x).
 
+    Returns:
+        The type of x.
+
     Raises:
         ValueError: For another approximation or a dtype that is no float.
+        TypeError: If x is no tensor.
 
     Source: D. Hendrycks and K. Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
 
     Example:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
-        >>> F.gelu(Tensor([0.0, 100.0]), approximate="tanh").to_numpy().tolist()
-        [0.0, 100.0]
+        >>> x = Tensor([0.0, 2.0, -1.0])
+        >>> F.gelu(x)
+        Tensor([      0   1.954 -0.1587], dtype=DType.float32, device=Device(type=cpu,id=0))
+        >>> F.gelu(x, approximate="quick")
+        Tensor([      0   1.936 -0.1542], dtype=DType.float32, device=Device(type=cpu,id=0))
     """
     if approximate == "none":
         return 0.5 * x * (1 + erf_of(xp, x * math.sqrt(0.5)))

@@ -9,7 +9,7 @@ from maxmod.errors import ArgumentError
 from maxmod.op import function
 from maxmod.operands import strong
 from maxmod.ops.arithmetic import add
-from maxmod.ops.shape import concat
+from maxmod.ops.pieces import concat
 from maxmod.rules import normalize_axis
 from maxmod.tensor import Tensor
 

@@ -24,49 +24,197 @@ def _comparison(op: Op, lhs: TensorType, rhs: TensorType) -> TensorType:
 
 @op(E, _comparison, operands=PROMOTED, scalar="({0} == {1})")
 def equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
-    """lhs == rhs, elementwise with broadcasting; bool. NaN equals nothing."""
+    """lhs == rhs, elementwise with broadcasting.
+
+    Args:
+        lhs: Tensor or number, any dtype.
+        rhs: Tensor or number, any dtype; one of the two must be a tensor.
+
+    Returns:
+        bool, the broadcast shape. NaN equals nothing, not even itself.
+
+    Raises:
+        ValueError: If dtypes cannot be promoted, or shapes or devices differ.
+        TypeError: If neither is a tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([1.0, float("nan")])
+        >>> F.equal(x, x).to_numpy().tolist()
+        [True, False]
+    """
     return xp.equal(lhs, rhs)
 
 
 @op(E, _comparison, operands=PROMOTED, scalar="({0} != {1})")
 def not_equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
-    """lhs != rhs, elementwise with broadcasting; bool. NaN differs from everything."""
+    """lhs != rhs, elementwise with broadcasting.
+
+    Args:
+        lhs: Tensor or number, any dtype.
+        rhs: Tensor or number, any dtype; one of the two must be a tensor.
+
+    Returns:
+        bool, the broadcast shape. NaN differs from everything.
+
+    Raises:
+        ValueError: If dtypes cannot be promoted, or shapes or devices differ.
+        TypeError: If neither is a tensor.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> F.not_equal(Tensor([1, 2, 0], dtype=DType.int64), 0).to_numpy().tolist()
+        [True, True, False]
+    """
     return xp.not_equal(lhs, rhs)
 
 
 @op(E, _comparison, operands=PROMOTED, scalar="({0} > {1})")
 def greater(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
-    """lhs > rhs, elementwise with broadcasting; bool."""
+    """lhs > rhs, elementwise with broadcasting.
+
+    Args:
+        lhs: Tensor or number, any dtype.
+        rhs: Tensor or number, any dtype; one of the two must be a tensor.
+
+    Returns:
+        bool, the broadcast shape; False where either is NaN. For less, swap the two.
+
+    Raises:
+        ValueError: If dtypes cannot be promoted, or shapes or devices differ.
+        TypeError: If neither is a tensor.
+
+    Example:
+        >>> from maxmod import DType
+        >>> from maxmod import functional as F
+        >>> position = F.arange(3, dtype=DType.int64)
+        >>> F.greater(F.unsqueeze(position, 1), position).to_numpy().tolist()
+        [[False, False, False], [True, False, False], [True, True, False]]
+    """
     return xp.greater(lhs, rhs)
 
 
 @op(E, _comparison, operands=PROMOTED, scalar="({0} >= {1})")
 def greater_equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
-    """lhs >= rhs, elementwise with broadcasting; bool."""
+    """lhs >= rhs, elementwise with broadcasting.
+
+    Args:
+        lhs: Tensor or number, any dtype.
+        rhs: Tensor or number, any dtype; one of the two must be a tensor.
+
+    Returns:
+        bool, the broadcast shape; False where either is NaN. For less or equal, swap the two.
+
+    Raises:
+        ValueError: If dtypes cannot be promoted, or shapes or devices differ.
+        TypeError: If neither is a tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.greater_equal(2, Tensor([1.0, 2.0, float("nan")])).to_numpy().tolist()
+        [True, True, False]
+    """
     return xp.greater_equal(lhs, rhs)
 
 
 @op(E, predicate(is_bool), operands=PROMOTED, scalar="({0} && {1})")
 def logical_and(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
-    """lhs and rhs, elementwise with broadcasting; bool operands only."""
+    """lhs and rhs, elementwise with broadcasting; the operator is `&`.
+
+    Args:
+        lhs: bool tensor, or a Python bool.
+        rhs: bool tensor, or a Python bool; one of the two must be a tensor.
+
+    Returns:
+        bool, the broadcast shape.
+
+    Raises:
+        ValueError: If a tensor is not bool, or shapes or devices differ.
+        TypeError: If neither is a tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([-1.0, 0.5, 3.0])
+        >>> F.logical_and(x > 0, x < 1).to_numpy().tolist()
+        [False, True, False]
+    """
     return xp.logical_and(lhs, rhs)
 
 
 @op(E, predicate(is_bool), operands=PROMOTED, scalar="({0} || {1})")
 def logical_or(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
-    """lhs or rhs, elementwise with broadcasting; bool operands only."""
+    """lhs or rhs, elementwise with broadcasting; the operator is `|`.
+
+    Args:
+        lhs: bool tensor, or a Python bool.
+        rhs: bool tensor, or a Python bool; one of the two must be a tensor.
+
+    Returns:
+        bool, the broadcast shape.
+
+    Raises:
+        ValueError: If a tensor is not bool, or shapes or devices differ.
+        TypeError: If neither is a tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([-1.0, 0.5, 3.0])
+        >>> F.logical_or(x < 0, x > 1).to_numpy().tolist()
+        [True, False, True]
+    """
     return xp.logical_or(lhs, rhs)
 
 
 @op(E, predicate(is_bool), operands=PROMOTED, scalar="({0} != {1})")
 def logical_xor(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
-    """Exactly one of lhs and rhs, elementwise with broadcasting; bool operands only."""
+    """Exactly one of lhs and rhs, elementwise with broadcasting; the operator is `^`.
+
+    Args:
+        lhs: bool tensor, or a Python bool.
+        rhs: bool tensor, or a Python bool; one of the two must be a tensor.
+
+    Returns:
+        bool, the broadcast shape.
+
+    Raises:
+        ValueError: If a tensor is not bool, or shapes or devices differ.
+        TypeError: If neither is a tensor.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> flags = Tensor([True, False], dtype=DType.bool)
+        >>> F.logical_xor(flags, True).to_numpy().tolist()
+        [False, True]
+    """
     return xp.logical_xor(lhs, rhs)
 
 
 @op(E, predicate(is_bool), scalar="(!{0})")
 def logical_not(xp: Any, x: Tensor) -> Tensor:
-    """not x, elementwise; bool only."""
+    """not x, elementwise; the operator is `~`.
+
+    Args:
+        x: bool tensor.
+
+    Returns:
+        The type of x.
+
+    Raises:
+        ValueError: If the dtype is not bool: compare first (`x == 0`); bits are not flipped.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.logical_not(Tensor([1.0, -1.0]) > 0).to_numpy().tolist()
+        [False, True]
+    """
     return xp.logical_not(x)
 
 
@@ -104,11 +252,14 @@ def where(condition: Tensor, x: TensorLike, y: TensorLike) -> Tensor:
         TypeError: If x and y are both numbers, or the condition is no tensor.
 
     Example:
-        >>> from maxmod import Tensor
+        >>> from maxmod import DType, Tensor
         >>> from maxmod import functional as F
         >>> x = Tensor([-1.0, 2.0])
         >>> F.where(x > 0, x, 0).to_numpy().tolist()
         [0.0, 2.0]
+        >>> rows = Tensor([[True], [False]], dtype=DType.bool)
+        >>> F.where(rows, x, -x).to_numpy().tolist()
+        [[-1.0, 2.0], [1.0, -2.0]]
     """
     condition = strong("where", condition)
     x, y = promote_operands("where", (x, y))

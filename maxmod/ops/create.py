@@ -17,7 +17,8 @@ from maxmod.op import Kind, Op, function, op
 from maxmod.ops.arithmetic import add, div, floor_div, maximum, mul, negate, sub
 from maxmod.ops.elementwise import ceil, cos
 from maxmod.ops.late import declare_size
-from maxmod.ops.shape import rebind, stack
+from maxmod.ops.pieces import stack
+from maxmod.ops.shape import rebind
 from maxmod.rules import created, expect_int
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType

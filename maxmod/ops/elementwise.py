@@ -21,103 +21,399 @@ E = Kind.ELEMENTWISE
 
 @op(E, elementwise(is_float), scalar="mm_exp({0})")
 def exp(xp: Any, x: Tensor) -> Tensor:
-    """Exponential e ** x, elementwise."""
+    """Exponential, e ** x, elementwise; infinity where the dtype cannot hold it.
+
+    Args:
+        x: Tensor of a float dtype.
+
+    Returns:
+        The type of x.
+
+    Raises:
+        ValueError: If the dtype is no float: cast first, there is no automatic conversion.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.exp(Tensor([0.0, 1.0, -1e9, 100.0]))
+        Tensor([    1 2.718     0   inf], dtype=DType.float32, device=Device(type=cpu,id=0))
+    """
     return xp.exp(x)
 
 
 @op(E, elementwise(is_float), scalar="mm_log({0})", domain=(1e-3, 1e3))
 def log(xp: Any, x: Tensor) -> Tensor:
-    """Natural logarithm, elementwise; -inf at 0, NaN below."""
+    """Natural logarithm, elementwise; -inf at 0, NaN below.
+
+    Args:
+        x: Tensor of a float dtype.
+
+    Returns:
+        The type of x.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.log(Tensor([1.0, 10.0, 0.0, -1.0]))
+        Tensor([    0 2.303  -inf   nan], dtype=DType.float32, device=Device(type=cpu,id=0))
+    """
     return xp.log(x)
 
 
 @op(E, elementwise(is_float), scalar="mm_log1p({0})", domain=(-0.9, 1e3))
 def log1p(xp: Any, x: Tensor) -> Tensor:
-    """log(1 + x), elementwise, exact near 0."""
+    """log(1 + x), elementwise, exact near 0; -inf at -1, NaN below.
+
+    Args:
+        x: Tensor of a float dtype.
+
+    Returns:
+        The type of x.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([1e-9])
+        >>> F.log1p(x).item() > 0, F.log(1 + x).item()
+        (True, 0.0)
+    """
     return xp.log1p(x)
 
 
 @op(E, elementwise(is_float), scalar="mm_sqrt({0})", domain=(0.0, 1e3))
 def sqrt(xp: Any, x: Tensor) -> Tensor:
-    """Square root, elementwise; NaN below 0."""
+    """Square root, elementwise; NaN below 0.
+
+    Args:
+        x: Tensor of a float dtype.
+
+    Returns:
+        The type of x.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.sqrt(Tensor([4.0, 0.0, -1.0])).to_numpy().tolist()
+        [2.0, 0.0, nan]
+    """
     return xp.sqrt(x)
 
 
 @op(E, elementwise(is_float), scalar="mm_rsqrt({0})", domain=(1e-3, 1e3))
 def rsqrt(xp: Any, x: Tensor) -> Tensor:
-    """Reciprocal square root 1 / sqrt(x), elementwise."""
+    """Reciprocal square root, 1 / sqrt(x), elementwise; infinity at 0, NaN below.
+
+    Args:
+        x: Tensor of a float dtype.
+
+    Returns:
+        The type of x.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.rsqrt(Tensor([4.0, 0.0])).to_numpy().tolist()
+        [0.5, inf]
+    """
     return xp.divide(1, xp.sqrt(x))
 
 
 @op(E, elementwise(is_float), scalar="mm_sin({0})")
 def sin(xp: Any, x: Tensor) -> Tensor:
-    """Sine of x in radians, elementwise."""
+    """Sine, elementwise.
+
+    Args:
+        x: Tensor of a float dtype, in radians.
+
+    Returns:
+        The type of x.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> import math
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.sin(Tensor([0.0, 0.5, math.pi / 2]))
+        Tensor([     0 0.4794      1], dtype=DType.float32, device=Device(type=cpu,id=0))
+    """
     return xp.sin(x)
 
 
 @op(E, elementwise(is_float), scalar="mm_cos({0})")
 def cos(xp: Any, x: Tensor) -> Tensor:
-    """Cosine of x in radians, elementwise."""
+    """Cosine, elementwise.
+
+    Args:
+        x: Tensor of a float dtype, in radians.
+
+    Returns:
+        The type of x.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> import math
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.cos(Tensor([0.0, 0.5, math.pi]))
+        Tensor([     1 0.8776     -1], dtype=DType.float32, device=Device(type=cpu,id=0))
+    """
     return xp.cos(x)
 
 
 @op(E, elementwise(is_float), scalar="mm_tanh({0})")
 def tanh(xp: Any, x: Tensor) -> Tensor:
-    """Hyperbolic tangent, elementwise."""
+    """Hyperbolic tangent, elementwise.
+
+    Args:
+        x: Tensor of a float dtype.
+
+    Returns:
+        The type of x, between -1 and 1.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.tanh(Tensor([0.0, 0.5, -100.0]))
+        Tensor([     0 0.4621     -1], dtype=DType.float32, device=Device(type=cpu,id=0))
+    """
     return xp.tanh(x)
 
 
 @op(E, elementwise(is_float), scalar="mm_atanh({0})", domain=(-0.99, 0.99))
 def atanh(xp: Any, x: Tensor) -> Tensor:
-    """Inverse hyperbolic tangent, elementwise; NaN outside [-1, 1]."""
+    """Inverse hyperbolic tangent, elementwise; an infinity at -1 and 1, NaN beyond.
+
+    Args:
+        x: Tensor of a float dtype.
+
+    Returns:
+        The type of x.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.atanh(Tensor([0.0, 0.5, -1.0, 2.0]))
+        Tensor([     0 0.5493   -inf    nan], dtype=DType.float32, device=Device(type=cpu,id=0))
+    """
     return xp.arctanh(x)
 
 
 @op(E, elementwise(is_float), scalar="mm_acos({0})", domain=(-0.99, 0.99))
 def acos(xp: Any, x: Tensor) -> Tensor:
-    """Arc cosine in radians, elementwise. Narrower types than float64 are clamped to [-1, 1]."""
+    """Arc cosine in radians, elementwise.
+
+    Args:
+        x: Tensor of a float dtype. Values of narrower types than float64 are clamped to [-1, 1], so
+            that a cosine that rounding put outside does not become NaN (as in MAX).
+
+    Returns:
+        The type of x, between 0 and pi.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.acos(Tensor([1.0, 0.0, -1.1]))
+        Tensor([    0 1.571 3.142], dtype=DType.float32, device=Device(type=cpu,id=0))
+    """
     return xp.arccos(x if x.dtype.itemsize == 8 else xp.clip(x, -1, 1))
 
 
 @op(E, elementwise(is_float), scalar="mmerf_of({0})")
 def erf(xp: Any, x: Tensor) -> Tensor:
-    """Error function 2/sqrt(pi) * integral of exp(-t^2) from 0 to x, elementwise."""
+    """Error function, 2 / sqrt(pi) * integral of exp(-t^2) from 0 to x, elementwise.
+
+    Args:
+        x: Tensor of a float dtype.
+
+    Returns:
+        The type of x, between -1 and 1.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Source: W. J. Cody, Rational Chebyshev approximations for the error function, Math. Comp. 23
+    (1969) 631-637.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.erf(Tensor([0.0, 0.5, -10.0]))
+        Tensor([     0 0.5205     -1], dtype=DType.float32, device=Device(type=cpu,id=0))
+    """
     return erf_of(xp, x)
 
 
 @op(E, elementwise(is_float), scalar="mm_floor({0})")
 def floor(xp: Any, x: Tensor) -> Tensor:
-    """Largest whole number not above x, elementwise; the dtype stays a float."""
+    """Largest whole number not above x, elementwise.
+
+    Args:
+        x: Tensor of a float dtype.
+
+    Returns:
+        The type of x: still a float.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.floor(Tensor([1.7, -1.2])).to_numpy().tolist()
+        [1.0, -2.0]
+    """
     return xp.floor(x)
 
 
 @op(E, elementwise(is_float), scalar="mm_ceil({0})")
 def ceil(xp: Any, x: Tensor) -> Tensor:
-    """Smallest whole number not below x, elementwise; the dtype stays a float."""
+    """Smallest whole number not below x, elementwise.
+
+    Args:
+        x: Tensor of a float dtype.
+
+    Returns:
+        The type of x: still a float.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.ceil(Tensor([1.2, -1.7])).to_numpy().tolist()
+        [2.0, -1.0]
+    """
     return xp.ceil(x)
 
 
 @op(E, elementwise(is_float), scalar="mm_trunc({0})")
 def trunc(xp: Any, x: Tensor) -> Tensor:
-    """Whole part of x, rounded toward zero, elementwise; the dtype stays a float."""
+    """Whole part of x, rounded toward zero, elementwise.
+
+    Args:
+        x: Tensor of a float dtype.
+
+    Returns:
+        The type of x: still a float.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.trunc(Tensor([1.7, -1.7])).to_numpy().tolist()
+        [1.0, -1.0]
+    """
     return xp.trunc(x)
 
 
 @op(E, elementwise(is_float), scalar="mm_round({0})")
 def round(xp: Any, x: Tensor) -> Tensor:
-    """Nearest whole number, ties to even, elementwise; the dtype stays a float."""
+    """Nearest whole number, ties to the even one, elementwise.
+
+    Args:
+        x: Tensor of a float dtype.
+
+    Returns:
+        The type of x: still a float.
+
+    Raises:
+        ValueError: If the dtype is no float.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.round(Tensor([0.5, 1.5, 2.5, -1.7])).to_numpy().tolist()
+        [0.0, 2.0, 2.0, -2.0]
+    """
     return xp.rint(x)
 
 
 @op(E, predicate(is_numeric), scalar="mm_is_nan({0})")
 def is_nan(xp: Any, x: Tensor) -> Tensor:
-    """True where x is NaN, elementwise; always False for integers."""
+    """True where x is NaN, elementwise.
+
+    Args:
+        x: Tensor, numeric dtype.
+
+    Returns:
+        bool, the shape of x; always False for integers.
+
+    Raises:
+        ValueError: If the dtype is bool.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.is_nan(Tensor([float("nan"), 1.0, float("inf")])).to_numpy().tolist()
+        [True, False, False]
+    """
     return xp.isnan(x)
 
 
 @op(E, predicate(is_numeric), scalar="mm_is_inf({0})")
 def is_inf(xp: Any, x: Tensor) -> Tensor:
-    """True where x is an infinity of either sign, elementwise; always False for integers."""
+    """True where x is an infinity of either sign, elementwise.
+
+    Args:
+        x: Tensor, numeric dtype.
+
+    Returns:
+        bool, the shape of x; always False for integers.
+
+    Raises:
+        ValueError: If the dtype is bool.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.is_inf(Tensor([float("-inf"), 1.0, float("nan")])).to_numpy().tolist()
+        [True, False, False]
+    """
     return xp.isinf(x)
 
 
@@ -179,10 +475,10 @@ def _cast(xp: Any, x: Tensor, dtype: DType) -> Tensor:
 
 
 def cast(x: Tensor, dtype: DType) -> Tensor:
-    """Conversion to another dtype, elementwise; never an error.
+    """Conversion to another dtype, elementwise; no number is an error.
 
     Floats become integers by truncation toward zero (out of range is unspecified), integers wrap,
-    anything becomes bool by `!= 0`, floats are rounded to nearest even.
+    anything becomes bool by `!= 0`, floats are rounded to the nearest, ties to even.
 
     Args:
         x: Tensor of any dtype.
@@ -191,11 +487,18 @@ def cast(x: Tensor, dtype: DType) -> Tensor:
     Returns:
         The shape of x; x itself if it has the dtype already.
 
+    Raises:
+        TypeError: If x is no tensor, or `dtype` no DType.
+
     Example:
         >>> from maxmod import DType, Tensor
         >>> from maxmod import functional as F
         >>> F.cast(Tensor([1.9, -1.9]), DType.int32).to_numpy().tolist()
         [1, -1]
+        >>> F.cast(Tensor([300, -1], dtype=DType.int32), DType.uint8).to_numpy().tolist()
+        [44, 255]
+        >>> F.cast(Tensor([1.0, 1.01]), DType.bfloat16)
+        Tensor([    1 1.008], dtype=DType.bfloat16, device=Device(type=cpu,id=0))
     """
     x = strong("cast", x)
     return x if dtype is x.dtype else _cast(x, dtype=dtype)

@@ -45,16 +45,24 @@ def matmul(xp: Any, lhs: Tensor, rhs: Tensor) -> Tensor:
 
 @function
 def outer(lhs: Any, rhs: Any) -> Tensor:
-    """Product of every element of lhs with every element of rhs: [m] and [n] give [m, n].
+    """Product of every element of one vector with every element of another.
+
+    Args:
+        lhs: Tensor [m], numeric dtype, or an array.
+        rhs: Tensor [n], or an array; one of the two must be a tensor.
+
+    Returns:
+        [m, n] in the promoted dtype.
 
     Raises:
-        ValueError: If an operand is not of rank 1.
+        ValueError: If an operand is not of rank 1, or dtypes cannot be promoted.
+        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
-        >>> F.outer(Tensor([1.0, 2.0]), Tensor([3.0, 4.0])).to_numpy().tolist()
-        [[3.0, 4.0], [6.0, 8.0]]
+        >>> F.outer(Tensor([1.0, 2.0]), Tensor([3.0, 4.0, 5.0])).to_numpy().tolist()
+        [[3.0, 4.0, 5.0], [6.0, 8.0, 10.0]]
     """
     lhs, rhs = promote_operands("outer", (lhs, rhs))
     if lhs.rank != 1 or rhs.rank != 1:

@@ -73,7 +73,26 @@ def _expand_logsoftmax(x: Tensor, *, axis: int) -> Tensor:
 
 @op(C, same_for_axis(is_float), prepare=axis_in_rank, expand=_expand_logsoftmax)
 def logsoftmax(xp: Any, value: Tensor, axis: int = -1) -> Tensor:
-    """log(softmax(x)) along an axis, without the rounding of the quotient; see `softmax`."""
+    """log(softmax(x)) along an axis, without the rounding of the quotient.
+
+    Args:
+        value: Tensor of a float dtype.
+        axis: The axis.
+
+    Returns:
+        The type of `value`; small probabilities do not become -inf, as `log(softmax(x))` would.
+
+    Raises:
+        ValueError: If the dtype is no float or the axis lies outside the rank.
+        TypeError: If `value` is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.logsoftmax(Tensor([[0.0, 0.0], [0.0, 1000.0]]))
+        Tensor([-0.6931 -0.6931
+           -1000       0], dtype=DType.float32, device=Device(type=cpu,id=0))
+    """
     if value.size == 0:
         return value
     shifted = value - xp.max(value, axis=axis, keepdims=True)
@@ -223,6 +242,14 @@ def group_norm(
             fit, the dtype is no float or epsilon is not positive.
 
     Source: Y. Wu and K. He, Group Normalization, arXiv 1803.08494.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([[1.0, 3.0, 10.0, 30.0]])  # 4 channels, no further axes
+        >>> y = F.group_norm(x, Tensor.ones([4]), Tensor.zeros([4]), num_groups=2, epsilon=1e-5)
+        >>> F.round(y).to_numpy().tolist()
+        [[-1.0, 1.0, -1.0, 1.0]]
     """
     input = strong("group_norm", input)
     scales = [strong("group_norm", gamma), strong("group_norm", beta)]

@@ -119,13 +119,16 @@ def sum(x: Tensor, axis: int | None = -1) -> Tensor:
 
     Args:
         x: Numeric tensor.
-        axis: The axis; None flattens first and gives the shape [1].
+        axis: The axis, counted from the end if it is negative; None flattens first and gives the
+            shape [1].
 
     Returns:
-        The dtype of x (integers are not widened), size 1 on `axis`; 0 for an empty axis.
+        The dtype of x (integers are not widened, they wrap), size 1 on `axis`; 0 for an empty axis.
+        Narrow floats are summed in float32 and rounded once.
 
     Raises:
-        ValueError: If the axis lies outside the rank.
+        ValueError: If the axis lies outside the rank, or the dtype is bool.
+        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -135,45 +138,110 @@ def sum(x: Tensor, axis: int | None = -1) -> Tensor:
         [[3.0], [7.0]]
         >>> F.sum(x, axis=None).to_numpy().tolist()
         [10.0]
+        >>> F.squeeze(F.sum(x, axis=0), 0).to_numpy().tolist()
+        [4.0, 6.0]
     """
     return _sum(*_flat("sum", x, axis))
 
 
 @function
 def mean(x: Tensor, axis: int | None = -1) -> Tensor:
-    """Mean along an axis; NaN for an empty one. Same arguments as `sum`.
+    """Mean along an axis.
+
+    Args:
+        x: Numeric tensor.
+        axis: The axis; None flattens first and gives the shape [1].
+
+    Returns:
+        The dtype of x, size 1 on `axis`. Integers are summed in 64 bits and divided toward zero,
+        narrow floats in float32. An empty axis gives NaN, 0 for integers.
+
+    Raises:
+        ValueError: If the axis lies outside the rank, or the dtype is bool.
+        TypeError: If x is no tensor.
 
     Example:
-        >>> from maxmod import Tensor
+        >>> from maxmod import DType, Tensor
         >>> from maxmod import functional as F
         >>> F.mean(Tensor([[1.0, 2.0], [3.0, 5.0]])).to_numpy().tolist()
         [[1.5], [4.0]]
+        >>> F.mean(Tensor([100, 101], dtype=DType.int8)).to_numpy().tolist()
+        [100]
     """
     return _mean(*_flat("mean", x, axis))
 
 
 @function
 def prod(x: Tensor, axis: int | None = -1) -> Tensor:
-    """Product along an axis; 1 for an empty one. Same arguments as `sum`."""
+    """Product along an axis.
+
+    Args:
+        x: Numeric tensor.
+        axis: The axis; None flattens first and gives the shape [1].
+
+    Returns:
+        The dtype of x (integers wrap), size 1 on `axis`; 1 for an empty axis.
+
+    Raises:
+        ValueError: If the axis lies outside the rank, or the dtype is bool.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.prod(Tensor([[1.0, 2.0], [3.0, 4.0]])).to_numpy().tolist()
+        [[2.0], [12.0]]
+    """
     return _prod(*_flat("prod", x, axis))
 
 
 @function
 def argmax(x: Tensor, axis: int | None = -1) -> Tensor:
-    """Position of the largest element along an axis, int64; the first of equals.
+    """Position of the largest element along an axis.
+
+    Args:
+        x: Tensor of any dtype; NaN counts as the largest.
+        axis: The axis; None flattens first and gives the shape [1].
+
+    Returns:
+        int64, size 1 on `axis`; the first of equals.
+
+    Raises:
+        ValueError: If the axis is empty or lies outside the rank.
+        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
-        >>> F.argmax(Tensor([[1.0, 5.0, 2.0]])).to_numpy().tolist()
+        >>> F.argmax(Tensor([[1.0, 5.0, 5.0]])).to_numpy().tolist()
         [[1]]
+        >>> F.argmax(Tensor([[1.0, 5.0], [7.0, 0.0]]), axis=None).to_numpy().tolist()
+        [2]
     """
     return _argmax(*_flat("argmax", x, axis))
 
 
 @function
 def argmin(x: Tensor, axis: int | None = -1) -> Tensor:
-    """Position of the smallest element along an axis, int64; the first of equals."""
+    """Position of the smallest element along an axis.
+
+    Args:
+        x: Tensor of any dtype; NaN counts as the smallest.
+        axis: The axis; None flattens first and gives the shape [1].
+
+    Returns:
+        int64, size 1 on `axis`; the first of equals.
+
+    Raises:
+        ValueError: If the axis is empty or lies outside the rank.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.argmin(Tensor([[4.0, 1.0], [3.0, 2.0]]), axis=0).to_numpy().tolist()
+        [[1, 0]]
+    """
     return _argmin(*_flat("argmin", x, axis))
 
 
@@ -187,8 +255,18 @@ def max(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
     `max(x)` and `max(x, axis=0)` reduce; `max(x, y)` is elementwise with broadcasting, so that
     `max(x, 0)` is a relu. NaN wins in both.
 
+    Args:
+        x: Tensor of any dtype; beside y also a number.
+        y: Tensor or number; without it, x is reduced.
+        axis: The axis to reduce, -1 if not given; None flattens first and gives the shape [1].
+
+    Returns:
+        The dtype of x and size 1 on `axis`; with y the promoted dtype and the broadcast shape.
+
     Raises:
-        ValueError: If both y and an axis are given, or an empty axis is reduced.
+        ValueError: If both y and an axis are given, the axis is empty or lies outside the rank, or
+            the two cannot be promoted or broadcast.
+        TypeError: If x is no tensor (nor y).
 
     Example:
         >>> from maxmod import Tensor
@@ -204,7 +282,30 @@ def max(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
 
 @function
 def min(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT) -> Tensor:
-    """Smallest element along an axis, or the smaller of two tensors; see `max`."""
+    """Smallest element along an axis, or the smaller of two tensors; see `max`.
+
+    Args:
+        x: Tensor of any dtype; beside y also a number.
+        y: Tensor or number; without it, x is reduced.
+        axis: The axis to reduce, -1 if not given; None flattens first and gives the shape [1].
+
+    Returns:
+        The dtype of x and size 1 on `axis`; with y the promoted dtype and the broadcast shape.
+
+    Raises:
+        ValueError: If both y and an axis are given, the axis is empty or lies outside the rank, or
+            the two cannot be promoted or broadcast.
+        TypeError: If x is no tensor (nor y).
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([[1.0, 5.0], [4.0, 2.0]])
+        >>> F.min(x).to_numpy().tolist()
+        [[1.0], [2.0]]
+        >>> F.min(x, 3).to_numpy().tolist()
+        [[1.0, 3.0], [3.0, 2.0]]
+    """
     return _extreme("min", _min, "minimum", x, y, axis)
 
 
@@ -230,6 +331,10 @@ def cumsum(
 
     Returns:
         The shape and dtype of x.
+
+    Raises:
+        ValueError: If the axis lies outside the rank, or the dtype is bool.
+        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor

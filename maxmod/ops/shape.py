@@ -1,8 +1,8 @@
-"""Ops that rearrange elements: reshape, permute, broadcast, slice, concat, and what follows."""
+"""Ops that rearrange elements: reshape, permute, broadcast, slice; transfers and assertions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from maxmod import backends, ir
@@ -18,11 +18,11 @@ from maxmod.dim import (
     format_sizes,
     product,
 )
-from maxmod.errors import ArgumentError, OperandError, ShapeError
-from maxmod.op import Kind, Op, Operands, function, op
+from maxmod.errors import ArgumentError, ShapeError
+from maxmod.op import Kind, Op, function, op
 from maxmod.operands import strong
 from maxmod.ops.late import declare_size
-from maxmod.rules import expect_int, normalize_axis, same_count
+from maxmod.rules import normalize_axis, same_count
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 
@@ -66,21 +66,48 @@ def reshape(xp: Any, x: Tensor, shape: Iterable[Any]) -> Tensor:
 
     Args:
         x: Tensor of any dtype.
-        shape: Sizes; at most one is -1 and is worked out.
+        shape: Sizes; at most one is -1 and is worked out. While tracing also names of sizes and
+            terms of them, such as `x.shape[0] * 4`.
+
+    Returns:
+        The dtype of x, the shape `shape`.
 
     Raises:
-        ValueError: If the number of elements differs, or -1 stands twice or beside a 0.
+        ValueError: If the number of elements differs, or is not known to agree; if -1 stands twice
+            or beside a 0.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.reshape(Tensor.zeros([2, 6]), [4, -1]).shape
+        [Dim(4), Dim(3)]
     """
     return xp.reshape(x, shape)
 
 
 @function
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """Merges the axes from `start_dim` to `end_dim`, both included; a scalar becomes [1].
+    """Merges neighbouring axes into one.
+
+    Args:
+        x: Tensor of any dtype.
+        start_dim: The first axis to merge.
+        end_dim: The last one, included.
+
+    Returns:
+        The dtype of x; the axes are one, of the product of their sizes. A scalar becomes [1].
 
     Raises:
         IndexError: If an axis lies outside the rank.
         ValueError: If the start lies after the end.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.flatten(Tensor.zeros([2, 3, 4]), start_dim=1).shape
+        [Dim(2), Dim(12)]
     """
     x = strong("flatten", x)
     if x.rank == 0:
@@ -97,9 +124,23 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 def squeeze(x: Tensor, axis: int) -> Tensor:
     """Drops an axis of size 1.
 
+    Args:
+        x: Tensor of any dtype.
+        axis: The axis.
+
+    Returns:
+        The dtype of x, one axis less.
+
     Raises:
         IndexError: If the axis lies outside the rank.
         ValueError: If its size is not 1.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.squeeze(F.sum(Tensor([[1.0, 2.0], [3.0, 4.0]])), -1).to_numpy().tolist()
+        [3.0, 7.0]
     """
     x = strong("squeeze", x)
     axis = normalize_axis("squeeze", axis, x.rank)
@@ -112,10 +153,24 @@ def squeeze(x: Tensor, axis: int) -> Tensor:
 
 @function
 def unsqueeze(x: Tensor, axis: int) -> Tensor:
-    """Adds an axis of size 1 at position `axis` of the result.
+    """Adds an axis of size 1.
+
+    Args:
+        x: Tensor of any dtype.
+        axis: Its position in the result, -(rank + 1) to rank.
+
+    Returns:
+        The dtype of x, one axis more.
 
     Raises:
-        ValueError: If `axis` lies outside `-(rank + 1) .. rank`.
+        IndexError: If the axis is out of range (also a ValueError).
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.unsqueeze(Tensor([1.0, 2.0]), -1).shape
+        [Dim(2), Dim(1)]
     """
     x = strong("unsqueeze", x)
     axis = normalize_axis("unsqueeze", axis, x.rank + 1)
@@ -150,9 +205,17 @@ def _permute_view(indices: Any, x: TensorType, out: TensorType, *, dims: Any) ->
 def permute(xp: Any, x: Tensor, dims: Iterable[int]) -> Tensor:
     """Reorders the axes: axis i of the result is axis dims[i] of x.
 
+    Args:
+        x: Tensor of any dtype.
+        dims: Every axis of x once, in the new order.
+
+    Returns:
+        The dtype of x, its sizes in the new order.
+
     Raises:
         ValueError: If the number of axes is wrong or one stands twice.
         IndexError: If an axis lies outside the rank.
+        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -165,10 +228,25 @@ def permute(xp: Any, x: Tensor, dims: Iterable[int]) -> Tensor:
 
 @function
 def transpose(x: Tensor, axis_1: int, axis_2: int) -> Tensor:
-    """Swaps two axes; a scalar is returned unchanged.
+    """Swaps two axes.
+
+    Args:
+        x: Tensor of any dtype.
+        axis_1: One axis.
+        axis_2: The other.
+
+    Returns:
+        The dtype of x, two sizes swapped. A scalar is returned unchanged for the axes 0 and -1.
 
     Raises:
         IndexError: If an axis lies outside the rank.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.transpose(Tensor.zeros([2, 3, 4]), 1, -1).shape
+        [Dim(2), Dim(4), Dim(3)]
     """
     x = strong("transpose", x)
     rank = max(x.rank, 1)
@@ -222,8 +300,19 @@ def broadcast_to(x: Tensor, shape: Iterable[Any], out_dims: Any = None) -> Tenso
         shape: Sizes of the result.
         out_dims: The sizes as they are known while tracing, where `shape` is a tensor.
 
+    Returns:
+        The dtype of x, the shape `shape`.
+
     Raises:
-        ValueError: If a size is neither 1 nor equal to the target.
+        ValueError: If a size is neither 1 nor equal to the target, or `shape` is a tensor and
+            `out_dims` is missing.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.broadcast_to(Tensor([[1.0], [2.0]]), [2, 3]).to_numpy().tolist()
+        [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
     """
     if isinstance(shape, Tensor):
         if out_dims is None:
@@ -278,194 +367,6 @@ def slice_axis(x: Tensor, axis: int, start: Size, stop: Size) -> Tensor:
     return basic_slice(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.rank)
 
 
-@function
-def split(
-    x: Tensor, split_size_or_sections: Any = None, axis: int = 0, *, split_sizes: Any = None
-) -> list[Tensor]:
-    """Cuts a tensor into pieces along an axis.
-
-    Args:
-        x: Tensor of any dtype.
-        split_size_or_sections: Sizes of the pieces; or one int, the size of each piece but the
-            last, which may be smaller.
-        axis: The axis.
-        split_sizes: Another name of `split_size_or_sections`.
-
-    Returns:
-        The pieces.
-
-    Raises:
-        ValueError: If the sizes are negative or do not add up to the size of the axis.
-        IndexError: If the axis lies outside the rank.
-        TypeError: For one int and a symbolic axis.
-
-    Example:
-        >>> from maxmod import Tensor
-        >>> from maxmod import functional as F
-        >>> [part.shape for part in F.split(Tensor.zeros([2, 5]), [2, 3], axis=1)]
-        [[Dim(2), Dim(2)], [Dim(2), Dim(3)]]
-    """
-    x = strong("split", x)
-    axis = normalize_axis("split", axis, x.rank)
-    total = x.sizes[axis]
-    wanted = split_size_or_sections if split_sizes is None else split_sizes
-    if isinstance(wanted, Iterable):
-        sizes = [expect_int("split", size, "sizes") for size in wanted]
-    else:
-        sizes = _even_pieces("split", total, expect_int("split", wanted, "size"))
-    if not sizes:
-        return []
-    if any(size < 0 for size in sizes) or sum(sizes) != total:
-        raise ShapeError(
-            f"split: sizes must not be negative and add up to the axis: expected {total} on axis "
-            f"{axis} of {x.type.short()}, got {sizes}."
-        )
-    pieces = []
-    start = 0
-    for size in sizes:
-        pieces.append(slice_axis(x, axis, start, start + size))
-        start += size
-    return pieces
-
-
-def _even_pieces(name: str, total: Size, size: int) -> list[int]:
-    if not isinstance(total, int):
-        raise OperandError(
-            f"{name}: the axis is symbolic ({total}). Hint: give the sizes as a list."
-        )
-    if size <= 0:
-        raise ArgumentError(f"{name}: expected a positive size, got {size}.")
-    whole, rest = divmod(total, size)
-    return [size] * whole + ([rest] if rest else [])
-
-
-@function
-def chunk(x: Tensor, chunks: int, axis: int = 0) -> list[Tensor]:
-    """Cuts a tensor into equal pieces along an axis.
-
-    Raises:
-        ValueError: If the axis cannot be divided evenly, or x is a scalar.
-        IndexError: If the axis lies outside the rank (also a ValueError).
-        TypeError: If the axis is symbolic.
-    """
-    x = strong("chunk", x)
-    axis = normalize_axis("chunk", axis, x.rank)
-    chunks = expect_int("chunk", chunks, "chunks")
-    total = x.sizes[axis]
-    if not isinstance(total, int):
-        raise OperandError(f"chunk: axis {axis} of {x.type.short()} is symbolic.")
-    if chunks <= 0 or total % chunks:
-        raise ShapeError(f"chunk: {total} elements on axis {axis} cannot be cut into {chunks}.")
-    return split(x, [total // chunks] * chunks, axis)
-
-
-# ---- joining -----------------------------------------------------------------------------------
-
-
-def _concat_axis(op: Op, *types: TensorType, axis: Any) -> dict[str, Any]:
-    if not types:
-        raise ArgumentError("concat: expected at least one tensor, got none.")
-    return {"axis": normalize_axis("concat", axis, types[0].rank)}
-
-
-def _concatenated(op: Op, *types: TensorType, axis: int) -> TensorType:
-    first = types[0]
-    total: Any = 0
-    for t in types:
-        others = (*t.sizes[:axis], *t.sizes[axis + 1 :])
-        if t.rank != first.rank or others != (*first.sizes[:axis], *first.sizes[axis + 1 :]):
-            raise ShapeError(
-                f"concat: tensors must have equal sizes outside axis {axis}: "
-                f"{', '.join(t.short() for t in types)}."
-            )
-        total = total + t.sizes[axis]
-    sizes = (*first.sizes[:axis], as_size(total), *first.sizes[axis + 1 :])
-    return first.with_sizes(sizes)
-
-
-@op(V, _concatenated, operands=Operands.STRONG_PROMOTED, prepare=_concat_axis)
-def concat(xp: Any, original_vals: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Joins tensors along an axis.
-
-    Args:
-        original_vals: At least one tensor; equal sizes on the other axes, dtypes are promoted.
-        axis: The axis.
-
-    Raises:
-        ValueError: If there is no tensor, or ranks or sizes differ.
-        IndexError: If the axis lies outside the rank.
-
-    Example:
-        >>> from maxmod import Tensor
-        >>> from maxmod import functional as F
-        >>> F.concat([Tensor([1.0]), Tensor([2.0, 3.0])]).to_numpy().tolist()
-        [1.0, 2.0, 3.0]
-    """
-    return xp.concatenate(original_vals, axis=axis)
-
-
-@function
-def stack(values: Sequence[Tensor], axis: int = 0, device: Any = None) -> Tensor:
-    """Joins tensors of one type along a new axis.
-
-    Raises:
-        ValueError: If there is no tensor, or shapes or dtypes differ.
-        IndexError: If the axis lies outside `-(rank + 1) .. rank`.
-    """
-    tensors = [strong("stack", value) for value in values]
-    if not tensors:
-        raise ArgumentError("stack: expected at least one tensor, got none.")
-    if any(t.type != tensors[0].type for t in tensors):
-        raise ShapeError(
-            f"stack: tensors must have one shape and dtype: "
-            f"{', '.join(t.type.short() for t in tensors)}."
-        )
-    axis = normalize_axis("stack", axis, tensors[0].rank + 1)
-    return concat([unsqueeze(t, axis) for t in tensors], axis)
-
-
-@function
-def as_interleaved_complex(x: Tensor) -> Tensor:
-    """Pairs (x[2k], x[2k + 1]) of the last axis as (re, im) on a new last axis of size 2.
-
-    Raises:
-        TypeError: If the last size is not known.
-        ValueError: If it is odd, or x is a scalar.
-    """
-    x = strong("as_interleaved_complex", x)
-    last = x.sizes[normalize_axis("as_interleaved_complex", -1, x.rank)]
-    if not isinstance(last, int):
-        raise OperandError(
-            f"as_interleaved_complex: the last axis of {x.type.short()} is symbolic."
-        )
-    if last % 2:
-        raise ShapeError(f"as_interleaved_complex: the last axis of {x.type.short()} is odd.")
-    return reshape(x, (*x.sizes[:-1], last // 2, 2))
-
-
-@function
-def complex_mul(lhs: Tensor, rhs: Tensor) -> Tensor:
-    """Product of complex numbers given as (re, im) on the last axis; other axes broadcast.
-
-    Args:
-        lhs: Tensor [..., 2], numeric dtype.
-        rhs: Tensor [..., 2], numeric dtype.
-
-    Returns:
-        Tensor [..., 2] in the promoted dtype.
-
-    Raises:
-        ValueError: If a last axis does not have the size 2.
-    """
-    operands = [strong("complex_mul", lhs), strong("complex_mul", rhs)]
-    for x in operands:
-        if x.sizes[-1:] != (2,):
-            raise ShapeError(f"complex_mul: expected [..., 2], got {x.type.short()}.")
-    a, b = (slice_axis(operands[0], -1, i, i + 1) for i in range(2))
-    c, d = (slice_axis(operands[1], -1, i, i + 1) for i in range(2))
-    return concat([a * c - b * d, a * d + b * c], axis=-1)
-
-
 # ---- devices and assertions --------------------------------------------------------------------
 
 
@@ -485,7 +386,26 @@ def _transfer(xp: Any, x: Tensor, device: Any) -> Tensor:
 
 
 def transfer_to(x: Tensor, device: DeviceLike) -> Tensor:
-    """Copies a tensor to a `Device` or `DeviceRef`; if it is there already, returns it as it is."""
+    """Copies a tensor to a device.
+
+    Args:
+        x: Tensor of any dtype.
+        device: A `Device` or `DeviceRef`.
+
+    Returns:
+        The tensor on that device; x itself if it is there already.
+
+    Raises:
+        RuntimeError: If there is no such device.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import CPU, Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([1.0])
+        >>> F.transfer_to(x, CPU()) is x
+        True
+    """
     return strong("transfer_to", x).to(device)
 
 
@@ -518,11 +438,25 @@ def rebind(xp: Any, x: Tensor, shape: Iterable[Any], message: str = "") -> Tenso
 
     Args:
         x: Tensor of any dtype.
-        shape: The sizes that it must have.
+        shape: Sizes, as many as x has axes.
         message: Added to the error.
 
+    Returns:
+        x with the given names and sizes; known sizes of x stay.
+
     Raises:
-        ValueError: If the rank or a known size differs, or a symbolic one at run time.
+        ValueError: If the rank or a known size differs; when the graph runs, if a size does.
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import CPU, DType, Module, Tensor, TensorType
+        >>> from maxmod import functional as F
+        >>> class Total(Module):
+        ...     def forward(self, x, y):  # [m] and [n], which x + y would refuse
+        ...         return x + F.rebind(y, x.shape, "x and y need one length")
+        >>> m, n = (TensorType(DType.float32, [name], CPU()) for name in ("m", "n"))
+        >>> Total().compile(m, n)(Tensor([1.0, 2.0]), Tensor([3.0, 4.0])).to_numpy().tolist()
+        [4.0, 6.0]
     """
     # Outside a graph a name has no size and stands for any.
     if any(isinstance(want, int) and have != want for have, want in zip(x.shape, shape)):
