@@ -221,7 +221,7 @@ def _quantized(
     scheme, group_size, skip = rounding
     tied = {name: p.names for p in parameters_of(module) for name in p.names}
     sources = {}
-    for path, _, _, _ in linear_layers(module, skip):
+    for path, _, _ in linear_layers(module, skip):
         own = f"{path}.weight"
         found = [name for name in (own, *tied[own]) if name in stored]
         if found:  # the load reports the others

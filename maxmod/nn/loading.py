@@ -20,7 +20,7 @@ from maxmod.dim import format_sizes
 from maxmod.dtype import DType, can_hold
 from maxmod.eager import lazy
 from maxmod.errors import ArgumentError, DTypeError, OperandError, WeightsError, did_you_mean
-from maxmod.nn.places import Parameter
+from maxmod.nn.places import Parameter, warn
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 
@@ -155,6 +155,7 @@ def values_of_mapping(
         name: parameter for parameter in parameters for name in parameter.names if name in here
     }
     report.missing = [p for p in parameters if here.isdisjoint(p.names)]
+    report.missing, left = _without_tables(report.missing, owners.values())
     type_of = getattr(state, "tensor_type", None)
     if type_of is not None:
         for name, parameter in owners.items():
@@ -164,7 +165,37 @@ def values_of_mapping(
     values = _read_all(report, owners, state, auto_cast)
     if not report.is_clean():
         raise report.error(unused)
+    _warn_of_tables(action, left)
+    values.update((id(parameter), parameter.tensor) for parameter in left)
     return [values[id(parameter)] for parameter in parameters]
+
+
+def _without_tables(
+    missing: Sequence[Parameter], found: Iterable[Parameter]
+) -> tuple[list[Parameter], list[Parameter]]:
+    """Separates missing tensors in containers of which no tensor was found: caches and tables.
+
+    MAX 25.7 did not search containers, so scripts written for it keep such things there.
+    """
+    filled = {place.container for parameter in found for place in parameter.places}
+    left = [
+        parameter
+        for parameter in missing
+        if all(place.keys and place.container not in filled for place in parameter.places)
+    ]
+    ids = set(map(id, left))
+    return [parameter for parameter in missing if id(parameter) not in ids], left
+
+
+def _warn_of_tables(action: str, left: Sequence[Parameter]) -> None:
+    if left:
+        names = [parameter.names[0] for parameter in left]
+        shown = ", ".join(names[:LISTED_NAMES])
+        more = f" and {len(names) - LISTED_NAMES} more" if len(names) > LISTED_NAMES else ""
+        warn(
+            f"{action}: tensors in containers of which the weights have none are left as they are: "
+            f"{shown}{more}."
+        )
 
 
 def _read_all(
@@ -253,7 +284,7 @@ def values_of_lookup(
     ask = _asking(lookup)
     report = _Report(action)
     cause: KeyError | None = None
-    values = []
+    values: dict[int, Tensor] = {}
     for parameter in parameters:
         first: Tensor | None = None
         is_kept = False
@@ -272,14 +303,18 @@ def values_of_lookup(
             elif not has_same_bytes(first, value):
                 report.add(_untied(parameter.tensor.type, parameter.names[0], name))
         if first is not None:
-            values.append(first)
+            values[id(parameter)] = first
         elif is_kept:
-            values.append(parameter.tensor)
+            values[id(parameter)] = parameter.tensor
         else:
             report.missing.append(parameter)
+    found = [parameter for parameter in parameters if id(parameter) in values]
+    report.missing, left = _without_tables(report.missing, found)
     if not report.is_clean():
         raise report.error(()) from cause
-    return values
+    _warn_of_tables(action, left)
+    values.update((id(parameter), parameter.tensor) for parameter in left)
+    return [values[id(parameter)] for parameter in parameters]
 
 
 def _asking(lookup: Callable[..., Any]) -> Callable[[str, Tensor], Any]:

@@ -12,6 +12,7 @@ from maxmod.dtype import DType
 from maxmod.errors import OperandError, ShapeError
 from maxmod.nn.linear import Linear
 from maxmod.nn.module import Module, TransparentModule
+from maxmod.nn.places import descendants_of
 from maxmod.op import call
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
@@ -150,7 +151,7 @@ def _adapter_of_rows(x: Tensor, batch: _Batch) -> Tensor:
 
 def lora_layers(model: Module[..., Any]) -> Iterator[tuple[str, LoRA]]:
     """Iterates over (qualified name, layer) of the `LoRA` layers of a model."""
-    for name, module in model.descendants:
+    for name, _, module in descendants_of(model, searched=True):
         if isinstance(module, LoRA):
             yield name, module
 

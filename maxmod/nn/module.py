@@ -19,11 +19,15 @@ from maxmod.errors import ForwardError, OperandError
 from maxmod.nn.loading import moved, values_of_lookup, values_of_mapping
 from maxmod.nn.pinned import own_annotations, pinned_attributes
 from maxmod.nn.places import (
+    Owner,
+    Place,
     by_name,
+    contained,
     descendants_of,
-    named_tensors,
     parameters_of,
+    places_of,
     replace_all,
+    tensors_in,
     warn_of_containers,
 )
 from maxmod.nn.pretty import pretty_repr
@@ -46,7 +50,7 @@ else:
 _DEVICE = "_module_device"
 
 
-class Module(Generic[P, R]):
+class Module(Owner, Generic[P, R]):
     """Base class of models and their parts.
 
     A subclass sets tensors and modules as attributes, usually in `__init__` (there is no need to
@@ -56,8 +60,9 @@ class Module(Generic[P, R]):
     - A qualified name joins attribute names with dots: `encoder.layers.0.weight`.
     - Parameters are listed with the module's own first, then those of each child, in the order in
       which the attributes were first set.
-    - A list, tuple or dict of modules or tensors is not searched: use `ModuleList`. Loading, moving
-      and compiling warn about it.
+    - Tensors and modules in a list, tuple or dict that an attribute holds are parameters too, named
+      by their keys: `blocks.0.weight`. But they are neither local parameters nor children, and a
+      `ModuleList` shows them in the repr. Whatever else can hold them is not searched.
     - One tensor under several names is a tied parameter and stays one tensor through loading,
       moving, mapping and compiling.
 
@@ -121,8 +126,8 @@ class Module(Generic[P, R]):
         Raises:
             ValueError: If a module contains itself.
         """
-        for name, owner, attribute in named_tensors(self):
-            yield name, getattr(owner, attribute)
+        for place in places_of(self):
+            yield place.name, place.tensor
 
     @property
     def device(self) -> Device:
@@ -167,7 +172,7 @@ class Module(Generic[P, R]):
         for parameter in parameters_of(copied):
             new = f(parameter.names[0], parameter.tensor)
             for place in parameter.places:
-                vars(place.owner)[place.attribute] = new  # also if the class is frozen
+                place.write(new, force=True)
         return copied
 
     def to(self, device: DeviceLike) -> Self:
@@ -175,30 +180,33 @@ class Module(Generic[P, R]):
 
         Tensors that are there already are kept. A tensor without data (see `F.lazy`) is made there
         when it is needed. Attributes that the class annotates as `PinnedDeviceTensor` stay where
-        they are. Calls `to` of each child, so that a child can do more.
+        they are. Calls `to` of each child and of modules in containers, which can do more.
 
         Raises:
             TypeError: If `device` is neither a `Device` nor a `DeviceRef`.
         """
         ref = DeviceRef.from_device(device)
         if _MOVING.get() is None:
-            warn_of_containers(self, "to", (Module, Tensor))
+            warn_of_containers(self, "to")
         pinned = pinned_attributes(type(self))
-        with _one_move(self) as shared:
-            for name, tensor in list(self.local_parameters):
-                if name in pinned:
+        with _one_move(self) as move:
+            for name, attribute, keys, tensor, _ in tensors_in(self):
+                if attribute in pinned:
                     continue
-                new = shared.get(id(tensor))
+                new = move.copies.get(id(tensor))
                 if new is None:
                     new = moved(tensor, ref)
-                if id(tensor) in shared:
-                    shared[id(tensor)] = new
+                if id(tensor) in move.copies:
+                    move.copies[id(tensor)] = new
                 if new is not tensor:
-                    setattr(self, name, new)
+                    Place(self, attribute, name, keys).write(new)
             # Written to the dictionary, so that a frozen module that stays where it is can do this.
             vars(self)[_DEVICE] = ref
             for _, child in list(self.children):
                 child.to(device)
+            for held in contained(self):
+                if isinstance(held.item, Module) and id(held.item) not in move.around:
+                    held.item.to(device)
         return self
 
     # ---- loading -----------------------------------------------------------------------------
@@ -218,7 +226,7 @@ class Module(Generic[P, R]):
             WeightsError: (a KeyError and ValueError) Listing every name for which `lookup` raised
                 `KeyError`. Other exceptions of `lookup` are passed on.
         """
-        warn_of_containers(self, "load_state", (Module, Tensor))
+        warn_of_containers(self, "load_state")
         tied = parameters_of(self)
         replace_all(tied, values_of_lookup(tied, lookup, action="load_state"))
 
@@ -228,7 +236,9 @@ class Module(Generic[P, R]):
         """Replaces all parameters by the values of a mapping, or none of them.
 
         Values are moved to the device of the parameter that they replace. Of a tied parameter, one
-        name is enough; if there are more, their values must be equal.
+        name is enough; if there are more, their values must be equal. Tensors in a list, tuple or
+        dict may be caches or tables: if the mapping has none of one container, they are left as
+        they are, with a warning. Modules in containers must have their values.
 
         Args:
             state: Qualified names to tensors or arrays that speak DLPack; a checkpoint is one.
@@ -239,7 +249,7 @@ class Module(Generic[P, R]):
             WeightsError: (a KeyError and ValueError) Listing every missing, unused and mismatched
                 name.
         """
-        warn_of_containers(self, "load_state_dict", (Module, Tensor))
+        warn_of_containers(self, "load_state_dict")
         tied = parameters_of(self)
         values = values_of_mapping(
             tied, state, action="load_state_dict", strict=strict, auto_cast=auto_cast
@@ -288,7 +298,7 @@ class Module(Generic[P, R]):
             WeightsError: (a KeyError and ValueError) If `weights` do not fit the parameters.
         """
         _refuse_extensions(custom_extensions)
-        warn_of_containers(self, "compile", (Module, Tensor))
+        warn_of_containers(self, "compile")
         tied = parameters_of(self)
         values: dict[str, Tensor] | None = None
         if weights is not None:
@@ -374,21 +384,36 @@ class TransparentModule(Module[P, R]):
     name_transparent = True
 
 
-# While a tree of modules is moved: the ids of tied tensors, with their copies once there are some.
-_MOVING: ContextVar[dict[int, Tensor | None] | None] = ContextVar("maxmod_moving", default=None)
+@dataclasses.dataclass(slots=True)
+class _Move:
+    """What is known while a tree of modules is moved.
+
+    Attributes:
+        copies: The ids of tied tensors, with their copies once there are some.
+        around: The ids of the modules that are being moved.
+    """
+
+    copies: dict[int, Tensor | None]
+    around: set[int]
+
+
+_MOVING: ContextVar[_Move | None] = ContextVar("maxmod_moving", default=None)
 
 
 @contextmanager
-def _one_move(module: Module[..., Any]) -> Iterator[dict[int, Tensor | None]]:
-    """Gives the tied tensors of the outermost module that is being moved."""
-    outer = _MOVING.get()
-    if outer is not None:
-        yield outer
+def _one_move(module: Module[..., Any]) -> Iterator[_Move]:
+    """Gives what is known of the move that a module is part of; the outermost one begins it."""
+    move = _MOVING.get()
+    if move is not None:
+        move.around.add(id(module))
+        yield move
+        move.around.discard(id(module))
         return
     tied = [p.tensor for p in parameters_of(module) if len(p.places) > 1]
-    token = _MOVING.set({id(tensor): None for tensor in tied})  # `tied` keeps the ids valid
+    move = _Move({id(tensor): None for tensor in tied}, {id(module)})  # `tied` keeps the ids valid
+    token = _MOVING.set(move)
     try:
-        yield _MOVING.get() or {}
+        yield move
     finally:
         _MOVING.reset(token)
         del tied

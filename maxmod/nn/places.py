@@ -1,38 +1,189 @@
-"""Where the parameters of a module are: for each tensor, every attribute that holds it."""
+"""Where the parameters of a module are: for each tensor, every place that holds it.
+
+A place is an attribute, or an entry of a plain container that an attribute holds: of a list, tuple,
+named tuple or dict, nested to any depth.
+"""
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from maxmod.errors import ArgumentError, MaxmodWarning
 from maxmod.tensor import Tensor
 
 _PACKAGE = str(Path(__file__).parents[1])
-_NESTING = 4  # depth to which plain containers are looked into for the warning
+_NESTING = 4  # depth to which other containers are looked into for the warning
+_DICTS = (dict, collections.defaultdict, collections.OrderedDict)
+_OPAQUE = (list, tuple, dict, set, frozenset, collections.deque)
 
 
-class Owner(Protocol):
-    """What is needed of a module here."""
+class Owner:
+    """What is needed of a module here; `Module` is the only subclass."""
 
     @property
-    def local_parameters(self) -> Any: ...
+    def local_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """Iterates over (attribute name, tensor)."""
+        raise NotImplementedError
 
     @property
-    def children(self) -> Any: ...
+    def children(self) -> Iterable[tuple[str, Any]]:
+        """Iterates over (attribute name, module)."""
+        raise NotImplementedError
+
+
+class Held(NamedTuple):
+    """What an attribute holds, or what a container in it does.
+
+    Attributes:
+        name: The attribute's name; for an entry, keys follow it with dots.
+        attribute: The attribute.
+        keys: The way to an entry, from the outermost container on; empty for the attribute itself.
+        item: A tensor or module.
+        around: What stands in the name before the last key.
+    """
+
+    name: str
+    attribute: str
+    keys: tuple[Any, ...]
+    item: Any
+    around: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """An attribute that holds a parameter, and its qualified name."""
+    """An attribute, or an entry of a container in it, that holds a parameter.
+
+    Attributes:
+        owner: The module.
+        attribute: Its attribute.
+        name: The qualified name of the parameter.
+        keys: As of `Held`.
+    """
 
     owner: Owner
     attribute: str
     name: str
+    keys: tuple[Any, ...] = ()
+
+    @property
+    def container(self) -> tuple[int, str]:
+        """Which attribute of which module."""
+        return id(self.owner), self.attribute
+
+    @property
+    def tensor(self) -> Tensor:
+        """What is there now."""
+        value = getattr(self.owner, self.attribute)
+        for key in self.keys:
+            value = value[key]
+        return value
+
+    def write(self, new: Any, *, force: bool = False) -> None:
+        """Puts another object there; lists and dicts are changed, tuples are made anew.
+
+        Args:
+            new: The object.
+            force: Do so even if the class is frozen.
+        """
+        if self.keys:
+            before = getattr(self.owner, self.attribute)
+            new = _with_entry(before, self.keys, new)
+            if new is before:
+                return
+        if force:
+            vars(self.owner)[self.attribute] = new
+        else:
+            setattr(self.owner, self.attribute, new)
+
+
+def _with_entry(container: Any, keys: tuple[Any, ...], new: Any) -> Any:
+    """Returns a container with another entry: itself, unless it is a tuple."""
+    key, *inner = keys
+    if inner:
+        new = _with_entry(container[key], tuple(inner), new)
+    if not isinstance(container, tuple):
+        container[key] = new
+        return container
+    items = (*container[:key], new, *container[key + 1 :])
+    return container._make(items) if _is_named(container) else items  # type: ignore[attr-defined]
+
+
+def _is_named(value: tuple[Any, ...]) -> bool:
+    return hasattr(value, "_fields")
+
+
+def entries_of(container: Any) -> Sequence[tuple[Any, str, Any]]:
+    """Lists (key, name, entry) of what may be or hold a tensor or module; of others nothing."""
+    kind = type(container)
+    if kind in _DICTS:
+        wanted = [key for key, item in container.items() if isinstance(item, _WANTED)]
+        if kind is not collections.OrderedDict:
+            # Keys that cannot be compared stay in the order of the dict.
+            with contextlib.suppress(TypeError):
+                wanted = sorted(wanted)
+        return [(key, str(key), container[key]) for key in wanted]
+    if kind is list or kind is tuple:
+        found = enumerate(container)
+        return [(i, str(i), item) for i, item in found if isinstance(item, _WANTED)]
+    if isinstance(container, tuple) and _is_named(container):
+        names = container._fields  # type: ignore[attr-defined]
+        return [(i, name, item) for i, (name, item) in enumerate(zip(names, container))]
+    return ()
+
+
+_WANTED = (Tensor, Owner, list, tuple, dict)
+
+
+def _search(found: Held, around: tuple[Any, ...]) -> Iterator[Held]:
+    """Yields the tensors and modules in a container; one in itself is not searched again."""
+    container = found.item
+    around = (*around, container)
+    for key, name, item in entries_of(container):
+        prefix = f"{found.name}."
+        inner = Held(prefix + name, found.attribute, (*found.keys, key), item, prefix)
+        if isinstance(item, (Tensor, Owner)):
+            yield inner
+        elif not any(item is other for other in around):
+            yield from _search(inner, around)
+
+
+def contained(owner: Owner) -> list[Held]:
+    """Lists the tensors and modules in plain containers that the attributes of a module hold."""
+    return [
+        held
+        for attribute, value in vars(owner).items()
+        if not isinstance(value, (Tensor, Owner))
+        for held in _search(Held(attribute, attribute, (), value), ())
+    ]
+
+
+def tensors_in(owner: Owner) -> list[Held]:
+    """Lists a module's own tensors, also those in containers, in the order of the attributes."""
+    return _in_order(owner, owner.local_parameters, Tensor)
+
+
+def modules_in(owner: Owner) -> list[Held]:
+    """Lists a module's children, and the modules in containers, in the order of the attributes.
+
+    What is no attribute, as the items of a `ModuleList`, comes first.
+    """
+    return _in_order(owner, owner.children, Owner)
+
+
+def _in_order(owner: Owner, direct: Iterable[tuple[str, Any]], kind: type) -> list[Held]:
+    found = [Held(name, name, (), item) for name, item in direct]
+    inside = [held for held in contained(owner) if isinstance(held.item, kind)]
+    if not inside:
+        return found
+    position = {name: number for number, name in enumerate(vars(owner))}
+    return sorted([*found, *inside], key=lambda held: position.get(held.attribute, -1))
 
 
 @dataclass(slots=True, eq=False)
@@ -49,45 +200,57 @@ class Parameter:
     @property
     def tensor(self) -> Tensor:
         """The tensor that is there now."""
-        place = self.places[0]
-        return getattr(place.owner, place.attribute)
+        return self.places[0].tensor
 
     def replace(self, tensor: Tensor) -> None:
         """Writes another tensor to every place."""
         for place in self.places:
-            setattr(place.owner, place.attribute, tensor)
+            place.write(tensor)
 
 
 def descendants_of(
-    module: Any, prefix: str = "", above: tuple[Any, ...] = ()
+    module: Owner, prefix: str = "", above: tuple[Owner, ...] = (), *, searched: bool = False
 ) -> Iterator[tuple[str, str, Any]]:
     """Yields (qualified name, what stands before names inside it, module) for each descendant.
 
     Names inside a module start with its own, unless its `name_transparent` is true.
 
+    Args:
+        module: The outermost module.
+        prefix: What stands before all names.
+        above: The modules around it.
+        searched: Also descend into modules in plain containers; one that refers so to a module
+            around it does not contain it.
+
     Raises:
         ValueError: If a module contains itself.
     """
     above = (*above, module)
-    for name, child in module.children:
+    if searched:
+        below = modules_in(module)
+    else:
+        below = [Held(name, name, (), child) for name, child in module.children]
+    for name, _, keys, child, around in below:
         path = prefix + name
         if any(child is other for other in above):
+            if keys:
+                continue
             raise ArgumentError(
                 f"Module: a module must not contain itself: {path!r} is the "
                 f"{type(child).__name__} that it is part of."
             )
-        inside = prefix if getattr(child, "name_transparent", False) else f"{path}."
+        inside = prefix + around if getattr(child, "name_transparent", False) else f"{path}."
         yield path, inside, child
-        yield from descendants_of(child, inside, above)
+        yield from descendants_of(child, inside, above, searched=searched)
 
 
-def named_tensors(module: Owner) -> Iterator[tuple[str, Owner, str]]:
-    """Yields (qualified name, owner, attribute) of each parameter, the module's own first."""
-    for attribute, _ in module.local_parameters:
-        yield attribute, module, attribute
-    for _, prefix, owner in descendants_of(module):
-        for attribute, _ in owner.local_parameters:
-            yield prefix + attribute, owner, attribute
+def places_of(module: Owner) -> Iterator[Place]:
+    """Yields the places of all parameters, the module's own first."""
+    for name, attribute, keys, *_ in tensors_in(module):
+        yield Place(module, attribute, name, keys)
+    for _, prefix, owner in descendants_of(module, searched=True):
+        for name, attribute, keys, *_ in tensors_in(owner):
+            yield Place(owner, attribute, prefix + name, keys)
 
 
 def parameters_of(module: Owner) -> list[Parameter]:
@@ -98,15 +261,14 @@ def parameters_of(module: Owner) -> list[Parameter]:
     """
     found: dict[int, Parameter] = {}
     names: set[str] = set()
-    for name, owner, attribute in named_tensors(module):
-        if name in names:
+    for place in places_of(module):
+        if place.name in names:
             raise ArgumentError(
-                f"Module: two parameters have the qualified name {name!r}. Hint: names of "
+                f"Module: two parameters have the qualified name {place.name!r}. Hint: names of "
                 "attributes must not contain dots, nor be equal in modules with transparent names."
             )
-        names.add(name)
-        key = id(getattr(owner, attribute))
-        found.setdefault(key, Parameter()).places.append(Place(owner, attribute, name))
+        names.add(place.name)
+        found.setdefault(id(place.tensor), Parameter()).places.append(place)
     return list(found.values())
 
 
@@ -128,38 +290,43 @@ def replace_all(parameters: Sequence[Parameter], values: Sequence[Tensor]) -> No
         raise
 
 
-def warn_of_containers(module: Owner, action: str, kinds: tuple[type, ...]) -> None:
-    """Warns once of plain containers that hold modules or tensors, which are not searched.
+def warn_of_containers(module: Owner, action: str) -> None:
+    """Warns once of containers with modules or tensors that are not searched: sets, subclasses.
 
     Args:
         module: The outermost module.
         action: Name of the method, for the message.
-        kinds: The classes of modules and tensors.
     """
     hidden = []
-    owners = [("", module), *((f"{path}.", owner) for path, _, owner in descendants_of(module))]
+    owners = [("", module)]
+    owners += [(f"{path}.", o) for path, _, o in descendants_of(module, searched=True)]
     for prefix, owner in owners:
         for attribute, value in vars(owner).items():
-            if not isinstance(value, kinds) and _holds(value, kinds, _NESTING):
+            if not isinstance(value, (Tensor, Owner)) and _hides(value, _NESTING):
                 hidden.append(f"{prefix}{attribute} ({type(value).__name__})")
     if hidden:
-        warnings.warn(
-            f"{action}: modules or tensors in a plain list, tuple or dict are no parameters and "
-            f"are left as they are: {', '.join(hidden)}. Hint: nn.ModuleList holds modules; "
-            "tensors can be attributes of their own.",
-            MaxmodWarning,
-            stacklevel=_user_level(),
+        warn(
+            f"{action}: modules or tensors in a set, or in a list, tuple or dict of a class of "
+            f"its own, are no parameters and are left as they are: {', '.join(hidden)}. Hint: "
+            "nn.ModuleList, a list or a dict holds modules."
         )
 
 
-def _holds(value: Any, kinds: tuple[type, ...], depth: int) -> bool:
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, (list, tuple)):
-        return False
-    return any(
-        isinstance(item, kinds) or (depth > 1 and _holds(item, kinds, depth - 1)) for item in value
-    )
+def _hides(value: Any, depth: int, *, opaque: bool = False) -> bool:
+    """True if a container that is not searched holds a tensor or module."""
+    if not isinstance(value, _OPAQUE):
+        return opaque and isinstance(value, (Tensor, Owner))
+    if isinstance(value, Owner):  # a ModuleList is a list
+        return opaque
+    is_named = isinstance(value, tuple) and _is_named(value)
+    opaque = opaque or not (type(value) in (*_DICTS, list, tuple) or is_named)
+    items = value.values() if isinstance(value, dict) else value
+    return depth > 0 and any(_hides(item, depth - 1, opaque=opaque) for item in items)
+
+
+def warn(message: str) -> None:
+    """Shows a warning at the line of the user."""
+    warnings.warn(message, MaxmodWarning, stacklevel=_user_level())
 
 
 def _user_level() -> int:

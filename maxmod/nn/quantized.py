@@ -11,7 +11,7 @@ from maxmod.eager import lazy
 from maxmod.errors import ArgumentError, MaxmodError, OperandError, did_you_mean
 from maxmod.nn.linear import Linear
 from maxmod.nn.module import Module
-from maxmod.nn.places import Owner
+from maxmod.nn.places import Owner, Place, descendants_of, modules_in
 from maxmod.ops.quantized import quantize_weight, quantized_linear
 from maxmod.tensor import Tensor
 
@@ -150,7 +150,7 @@ def quantize(
     layers = linear_layers(module, skip)
     made: dict[int, QuantizedLinear] = {}
     tied: dict[int, QuantizedLinear] = {}
-    for path, _, _, linear in layers:
+    for path, _, linear in layers:
         if id(linear) in made:
             continue
         same = tied.get(id(linear.weight))
@@ -162,15 +162,15 @@ def quantize(
         if same is not None:
             layer.weight, layer.scales = same.weight, same.scales
         made[id(linear)] = tied[id(linear.weight)] = layer
-    for path, _, _, linear in layers:
+    for path, _, linear in layers:
         if linear.weight.real:
             try:
                 made[id(linear)].weight.materialize()
                 made[id(linear)].scales.materialize()
             except MaxmodError as error:
                 raise type(error)(f"quantize: {path}.weight: {error}") from None
-    for _, owner, attribute, linear in layers:
-        _set_child(owner, attribute, made[id(linear)])
+    for _, place, linear in layers:
+        _replace(place, made[id(linear)])
     if not isinstance(model, Module):
         model.forget_compiled()
     return model
@@ -178,16 +178,17 @@ def quantize(
 
 def linear_layers(
     module: Module[..., Any], skip: str | Iterable[str] = ()
-) -> list[tuple[str, Owner, str, Linear]]:
-    """Returns (qualified name, owner, attribute, layer) of what `quantize` replaces.
+) -> list[tuple[str, Place, Linear]]:
+    """Returns (qualified name, place, layer) of what `quantize` replaces.
 
     Raises:
         ValueError: If there is none, or a name of `skip` matches none.
     """
     if not isinstance(module, Module):
         raise OperandError(f"quantize: expected a module, got {type(module).__name__}.")
+    list(descendants_of(module, searched=True))  # refuses a module that contains itself
     found = list(_linears(module, ""))
-    names = [path for path, _, _, _ in found]
+    names = [path for path, _, _ in found]
     skipped: set[str] = set()
     for pattern in (skip,) if isinstance(skip, str) else skip:
         matches = fnmatch.filter(names, pattern)
@@ -206,18 +207,20 @@ def linear_layers(
     return chosen
 
 
-def _linears(owner: Module[..., Any], prefix: str) -> Iterator[tuple[str, Owner, str, Linear]]:
-    _ = list(owner.descendants)  # refuses a module that contains itself
-    for attribute, child in list(owner.children):
-        path = prefix + attribute
+def _linears(
+    owner: Owner, prefix: str, above: tuple[Owner, ...] = ()
+) -> Iterator[tuple[str, Place, Linear]]:
+    above = (*above, owner)
+    for name, attribute, keys, child, _ in modules_in(owner):
+        path = prefix + name
         if type(child) is Linear:  # a subclass may use its weight in other ways
-            yield path, owner, attribute, child
-        else:
-            yield from _linears(child, f"{path}.")
+            yield path, Place(owner, attribute, path, keys), child
+        elif not any(child is other for other in above):
+            yield from _linears(child, f"{path}.", above)
 
 
-def _set_child(owner: Any, attribute: str, child: Module[..., Any]) -> None:
-    if isinstance(owner, list) and attribute.isdecimal():
-        owner[int(attribute)] = child
+def _replace(place: Place, child: Module[..., Any]) -> None:
+    if isinstance(place.owner, list) and place.attribute.isdecimal():
+        place.owner[int(place.attribute)] = child
     else:
-        vars(owner)[attribute] = child  # also if the class is frozen
+        place.write(child, force=True)

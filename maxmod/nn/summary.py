@@ -9,7 +9,7 @@ from typing import Any
 
 from maxmod import tree
 from maxmod.compiled import trace_function
-from maxmod.nn.places import by_name, parameters_of
+from maxmod.nn.places import Owner, by_name, descendants_of, entries_of, parameters_of
 from maxmod.tensor import Tensor
 
 _BLANKS = 2  # between columns, and for each level of the tree
@@ -18,7 +18,7 @@ _PREFIXES = ("B", "kB", "MB", "GB", "TB")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One module of a summary.
+    """One module of a summary, or a plain container that holds some.
 
     Attributes:
         depth: 0 for the outermost module.
@@ -106,6 +106,7 @@ class _Tree:
     tensors: str
     ids: dict[int, Tensor]  # parameters at and below it
     children: tuple[_Tree, ...]
+    is_module: bool  # rather than a plain container
 
     @property
     def shape(self) -> Any:
@@ -121,7 +122,8 @@ def summarize(module: Any, input_types: Sequence[Any]) -> Summary:
     outputs: dict[int, str] = {}
     if input_types:
         module = copy.deepcopy(module)
-        for part in [module, *(descendant for _, descendant in module.descendants)]:
+        below = descendants_of(module, searched=True)
+        for part in {id(part): part for part in (module, *(part for _, _, part in below))}.values():
             part.__class__ = _recording(type(part), outputs)
         parameters = by_name(parameters_of(module))
         trace_function(module, input_types, name=type(module).__qualname__, parameters=parameters)
@@ -145,19 +147,31 @@ def _recording(cls: type, outputs: dict[int, str]) -> type:
     return type(cls)(cls.__name__, (cls,), names)
 
 
-def _tree(name: str, module: Any, outputs: dict[int, str]) -> _Tree:
-    own = list(module.local_parameters)
-    children = tuple(_tree(child_name, child, outputs) for child_name, child in module.children)
-    ids = {id(tensor): tensor for _, tensor in own}
+def _tree(name: str, module: Any, outputs: dict[int, str], around: tuple[int, ...] = ()) -> _Tree:
+    """Makes the tree of a module, or of a plain container."""
+    around = (*around, id(module))
+    if isinstance(module, Owner):
+        tensors = list(module.local_parameters)
+        position = {name: number for number, name in enumerate(vars(module))}
+        parts = [*module.children, *(e for e in vars(module).items() if entries_of(e[1]))]
+        parts.sort(key=lambda part: position.get(part[0], -1))
+    else:
+        entries = [(key, entry) for _, key, entry in entries_of(module)]
+        tensors = [(key, entry) for key, entry in entries if isinstance(entry, Tensor)]
+        parts = [(key, entry) for key, entry in entries if not isinstance(entry, Tensor)]
+    below = [_tree(key, part, outputs, around) for key, part in parts if id(part) not in around]
+    children = tuple(child for child in below if child.is_module or child.ids)
+    ids = {id(tensor): tensor for _, tensor in tensors}
     for child in children:
         ids.update(child.ids)
     return _Tree(
         name,
         type(module).__name__,
         outputs.get(id(module), ""),
-        ", ".join(f"{key} {tensor.type.short()}" for key, tensor in own),
+        ", ".join(f"{key} {tensor.type.short()}" for key, tensor in tensors),
         ids,
         children,
+        isinstance(module, Owner),
     )
 
 

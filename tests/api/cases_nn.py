@@ -87,7 +87,9 @@ def queries() -> None:
         list(loop.parameters)
     held = Module()
     held.layers = [Linear(1, 1)]  # type: ignore[attr-defined]
-    assert names(held) == []
+    held.tables = {"b": X, "a": X}  # type: ignore[attr-defined]
+    assert names(held) == ["tables.a", "tables.b", "layers.0.weight", "layers.0.bias"]
+    assert list(held.children) == list(held.descendants) == list(held.local_parameters) == []
 
 
 @proves(*named("Module", "apply_to_local_parameters apply_to_parameters map_parameters to device"))

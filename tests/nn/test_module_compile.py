@@ -161,15 +161,17 @@ def test_tensors_that_are_no_parameters_become_constants():
 
     class Shift(Module):
         def __init__(self):
-            self.table = (Tensor.full([2], 5.0),)
+            self.tables = {Tensor.full([2], 5.0)}
 
         def forward(self, x):
-            return x + outside + self.table[0]
+            (table,) = self.tables
+            return x + outside + table
 
-    with pytest.warns(MaxmodWarning, match=r"compile: .* table \(tuple\)") as caught:
+    with pytest.warns(MaxmodWarning, match=r"compile: .* tables \(set\)") as caught:
         compiled = Shift().compile(rows(2))
     assert len(caught) == 1
     assert caught[0].filename == __file__
+    assert not compiled.weights
     assert compiled(Tensor.ones([1, 2])).to_numpy().tolist() == [[16, 16]]
 
 

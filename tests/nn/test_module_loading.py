@@ -220,10 +220,10 @@ class TestLoadStateDict:
         assert not any(tensor.real for tensor in declared.values())
         np.testing.assert_array_equal(m.weight.to_numpy(), 1)
 
-    def test_plain_containers_are_warned_of(self):
+    def test_containers_that_are_not_searched_are_warned_of(self):
         m = Linear(1, 1)
-        m.blocks = (Linear(1, 1),)
-        with pytest.warns(MaxmodWarning, match=r"load_state_dict: .* blocks \(tuple\)"):
+        m.blocks = {Linear(1, 1)}
+        with pytest.warns(MaxmodWarning, match=r"load_state_dict: .* blocks \(set\)"):
             m.load_state_dict(state_of(m))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-
 import pytest
 
 from maxmod import DeviceRef, Tensor
@@ -145,22 +143,6 @@ class TestWhatCounts:
                 return Tensor.ones([1])
 
         assert list(Shared().parameters) == list(Shared().descendants) == []
-
-    @pytest.mark.parametrize(
-        "container",
-        [
-            [Leaf()],
-            (Leaf(), Leaf()),
-            {"a": Leaf()},
-            collections.OrderedDict(a=Tensor.ones([1])),
-            [Tensor.ones([1])],
-        ],
-        ids=lambda c: type(c).__name__,
-    )
-    def test_plain_containers_are_not_searched(self, container):
-        m = Module()
-        m.items = container
-        assert list(m.parameters) == list(m.descendants) == []
 
     def test_module_list_is_searched(self):
         m = Module()

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from maxmod import CPU, DeviceRef, DType, MaxmodWarning, Tensor, module_dataclass
+from maxmod import CPU, DeviceRef, DType, Tensor, module_dataclass
 from maxmod.eager import lazy
 from maxmod.nn import Linear, Module, ModuleList, PinnedDeviceTensor, Sequential
 
@@ -194,16 +194,6 @@ class TestTo:
         assert m.to(CPU()) is m
         with pytest.raises(dataclasses.FrozenInstanceError):
             m.to(emulated_accelerator)
-
-    def test_plain_containers_are_left_alone_with_a_warning(self):
-        m = Sequential(Linear(1, 1))
-        m[0].blocks = [Linear(1, 1)]
-        m.tables = {"rope": (Tensor.ones([1]),)}
-        message = r"to: .*: tables \(dict\), 0\.blocks \(list\)\. Hint: nn\.ModuleList"
-        with pytest.warns(MaxmodWarning, match=message) as caught:
-            m.to(CPU())
-        assert len(caught) == 1
-        assert caught[0].filename == __file__
 
     def test_pinned_tensors_stay(self, emulated_accelerator):
         class Scaled(Module):
