@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from maxmod import ir
 from maxmod.compiler.fusion.group import FusionGroup
@@ -21,19 +22,41 @@ def order_items(
     before it. Where that would be a circle, all stores make copies instead; if kernels store in
     place, which cannot make copies, there is no order then, and None is returned.
     """
-    items = _items(graph, groups)
-    stores = find_stores(graph)
-    before = _operands(items, _late_names(graph))
-    with_stores = _after_readers(graph, items, before, stores)
-    if with_stores is not None:
-        ordered = _sorted(graph, items, with_stores)
+    waits = Waits.of(graph, groups)
+    if waits.with_stores is not None:
+        ordered = _sorted(graph, waits.items, waits.with_stores)
         if ordered is not None:
-            return ordered, stores
+            return ordered, waits.stores
     if any(group.targets for group in groups):
         return None
-    ordered = _sorted(graph, items, before)
+    ordered = _sorted(graph, waits.items, waits.before)
     assert ordered is not None, "the fusion groups wait for each other"
     return ordered, set()
+
+
+class Waits(NamedTuple):
+    """What waits for what.
+
+    Attributes:
+        items: Groups and remaining nodes.
+        before: For each item, the numbers of those that make its operands.
+        stores: The nodes that change a buffer argument.
+        with_stores: `before`, with those that read what a store overwrites; None if nothing is
+            stored, or not everything that reads it can come before.
+    """
+
+    items: list[Item]
+    before: list[set[int]]
+    stores: set[ir.Node]
+    with_stores: list[set[int]] | None
+
+    @staticmethod
+    def of(graph: ir.Graph, groups: list[FusionGroup]) -> Waits:
+        """Finds out for a graph and its groups."""
+        items = _items(graph, groups)
+        before = _operands(items, _late_names(graph))
+        stores = find_stores(graph)
+        return Waits(items, before, stores, _after_readers(graph, items, before, stores))
 
 
 def _items(graph: ir.Graph, groups: list[FusionGroup]) -> list[Item]:

@@ -17,6 +17,7 @@ from maxmod.compiler.fusion import rules
 from maxmod.compiler.fusion.attention import AttentionFinder
 from maxmod.compiler.fusion.contraction import contraction_group
 from maxmod.compiler.fusion.group import Attention, FusionGroup
+from maxmod.compiler.fusion.siblings import join_siblings
 from maxmod.compiler.order import find_stores
 from maxmod.dim import product as sizes_product
 from maxmod.kernel import Dialect
@@ -48,6 +49,9 @@ def plan_groups(
         planner.add_products()
     if in_place:
         planner.place_updates()
+    settings = config.current()
+    if not settings.nofuse and settings.fuse_limit < 0:
+        join_siblings(graph, planner.groups, MAX_BUFFERS)
     return planner.groups
 
 
