@@ -464,8 +464,7 @@ def compile_function(
 ) -> CompiledModel:
     """Traces and compiles a function or module; see `trace_function`.
 
-    Args:
-        weights: Data of the weights, if other than that of `parameters`.
+    `weights` holds the data of the weights, if it is other than that of `parameters`.
     """
     stats = Stats()
     with stats.timed("trace"):

@@ -120,8 +120,19 @@ def lazy() -> Iterator[None]:
     Tensors made inside have a type but no data until it is first needed, after the block; weights
     that are replaced by `load_state_dict` or `compile(weights=...)` are never made at all.
 
+    Returns:
+        A context manager.
+
     Raises:
         TypeError: If data is needed inside the block.
+
+    Example:
+        >>> from maxmod import nn
+        >>> from maxmod import functional as F
+        >>> with F.lazy():
+        ...     layer = nn.Linear(50_000, 50_000)  # 10 GB, not allocated
+        >>> layer.weight.shape, layer.weight.real
+        ([Dim(50000), Dim(50000)], False)
     """
     recorder = LazyInterpreter()
     try:

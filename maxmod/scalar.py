@@ -24,8 +24,16 @@ class OneElement:
     def item(self) -> Any:
         """Returns the only element as a Python scalar.
 
+        Returns:
+            A bool, int or float.
+
         Raises:
-            TypeError: If there is not exactly one element.
+            TypeError: If there is not exactly one element, or while tracing.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor([[1.0, 2.0]]).sum().item()
+            3.0
         """
         return self._only("item")
 

@@ -8,7 +8,7 @@ call each to the op of the same name, so that all three are the same code.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from maxmod import backends
 from maxmod.backends.devices import Device, device_of
 from maxmod.buffer import Buffer, driver_tensor_type
+from maxmod.constructors import Constructors
 from maxmod.defaults import (
     contextvar_context,
     default_device,
@@ -24,14 +25,16 @@ from maxmod.defaults import (
     defaults_like,
     resolve,
 )
-from maxmod.device import CPU_REF, DeviceLike, DeviceRef
-from maxmod.dim import Shape, ShapeLike, Sizes, as_size, as_sizes
+from maxmod.device import DeviceLike
+from maxmod.dim import Shape, Sizes
 from maxmod.dtype import DType, storage_dtype
-from maxmod.errors import ArgumentError, OperandError, SliceError, TraceError
+from maxmod.errors import ArgumentError, OperandError, TraceError
 from maxmod.foreign import ForeignNames
 from maxmod.interop import Exchange, import_array
 from maxmod.literal import is_scalar, literal_array
 from maxmod.op import call
+from maxmod.op_methods import OpMethods
+from maxmod.operators import Operators
 from maxmod.placement import OneDevice
 from maxmod.printing import format_tensor
 from maxmod.scalar import OneElement
@@ -49,13 +52,19 @@ __all__ = [
 ]
 
 
-class Tensor(OneElement, OneDevice, Exchange, ForeignNames):
+class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange, ForeignNames):
     """A multi-dimensional array on a device.
 
+    Operators work elementwise with broadcasting, `@` is the matrix product, `x[...]` takes ints,
+    slices, None and `...`. Nothing is cast silently: a Python number takes the dtype of the tensor
+    if it fits, two dtypes have a common one only if it holds both exactly.
+
     Args:
-        data: A number, a nested sequence of numbers, or any array that speaks DLPack.
-        dtype: Element type of a literal; an array keeps its own, which must be equal if given.
-        device: Where to put it.
+        data: A number, a nested sequence of numbers, or any array that speaks DLPack (NumPy,
+            PyTorch, CuPy, JAX), whose memory is shared where possible.
+        dtype: Element type of a literal, the default dtype (float32 on the host) if not given; an
+            array keeps its own, which must be equal if given.
+        device: Where to put it; literals go to the default device.
         storage: A `driver.Buffer` to wrap, instead of `data`.
 
     Raises:
@@ -64,9 +73,19 @@ class Tensor(OneElement, OneDevice, Exchange, ForeignNames):
             rectangular or does not fit the dtype.
 
     Example:
+        >>> import numpy as np
         >>> from maxmod import Tensor
-        >>> (Tensor([[1.0, 2.0], [3.0, 4.0]]) * 2).to_numpy().tolist()
-        [[2.0, 4.0], [6.0, 8.0]]
+        >>> x = Tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> x
+        Tensor([1 2
+         3 4], dtype=DType.float32, device=Device(type=cpu,id=0))
+        >>> x * 2 + Tensor([10.0, 20.0])
+        Tensor([12 24
+         16 28], dtype=DType.float32, device=Device(type=cpu,id=0))
+        >>> (x @ x)[0].to_numpy().tolist()
+        [7.0, 10.0]
+        >>> Tensor(np.arange(3)).dtype
+        int64
     """
 
     __slots__ = ("__weakref__", "_alias", "_data", "_literal", "_thunk", "_type", "_value")
@@ -175,98 +194,31 @@ class Tensor(OneElement, OneDevice, Exchange, ForeignNames):
     def from_dlpack(cls, array: Any) -> Tensor:
         """Makes a tensor of any array that speaks DLPack, sharing memory where possible.
 
-        A `Tensor` is returned unchanged. Read-only NumPy arrays are copied. NumPy arrays of the
-        `ml_dtypes` types are accepted although NumPy cannot export them.
+        Args:
+            array: An array of NumPy, PyTorch, CuPy, JAX or another library. Read-only NumPy arrays
+                are copied. NumPy arrays of the `ml_dtypes` types are accepted although NumPy cannot
+                export them.
+
+        Returns:
+            Tensor of the dtype, shape and device of the array; a `Tensor` is returned unchanged.
 
         Raises:
             ValueError: If a NumPy array is not C-contiguous.
             TypeError: If the object does not speak DLPack.
+
+        Example:
+            >>> import numpy as np
+            >>> from maxmod import Tensor
+            >>> array = np.zeros(2, np.float32)
+            >>> x = Tensor.from_dlpack(array)
+            >>> array[0] = 7  # the memory is shared
+            >>> x.to_numpy().tolist()
+            [7.0, 0.0]
         """
         if isinstance(array, Tensor):
             return array
         data, type = import_array(array)
         return cls.wrap(data, type)
-
-    @classmethod
-    def constant(
-        cls, value: Any, *, dtype: DType | None = None, device: DeviceLike | None = None
-    ) -> Tensor:
-        """Makes a tensor of a number, a nested sequence, or an array (which keeps its dtype)."""
-        return call("constant", value=value, dtype=dtype, device=device)
-
-    @classmethod
-    def full(
-        cls,
-        shape: ShapeLike,
-        value: Any,
-        *,
-        dtype: DType | None = None,
-        device: DeviceLike | None = None,
-    ) -> Tensor:
-        """Makes a tensor of `shape` filled with a number."""
-        dtype, ref = resolve(dtype, device)
-        return call("full", shape=as_sizes(shape), value=value, dtype=dtype, device=ref)
-
-    @classmethod
-    def zeros(
-        cls, shape: ShapeLike, *, dtype: DType | None = None, device: DeviceLike | None = None
-    ) -> Tensor:
-        """Makes a tensor of zeros."""
-        return cls.full(shape, 0, dtype=dtype, device=device)
-
-    @classmethod
-    def ones(
-        cls, shape: ShapeLike, *, dtype: DType | None = None, device: DeviceLike | None = None
-    ) -> Tensor:
-        """Makes a tensor of ones."""
-        return cls.full(shape, 1, dtype=dtype, device=device)
-
-    @classmethod
-    def full_like(cls, like: Tensor | TensorType, value: Any) -> Tensor:
-        """Makes a filled tensor with the shape, dtype and device of a tensor or type."""
-        return cls.full(like.shape, value, dtype=like.dtype, device=like.device)
-
-    @classmethod
-    def zeros_like(cls, like: Tensor | TensorType) -> Tensor:
-        """Makes zeros with the shape, dtype and device of a tensor or type."""
-        return cls.full_like(like, 0)
-
-    @classmethod
-    def ones_like(cls, like: Tensor | TensorType) -> Tensor:
-        """Makes ones with the shape, dtype and device of a tensor or type."""
-        return cls.full_like(like, 1)
-
-    @classmethod
-    def arange(
-        cls,
-        start: Any = 0,
-        stop: Any = None,
-        step: Any = 1,
-        out_dim: Any = None,
-        *,
-        dtype: DType | None = None,
-        device: DeviceLike | None = None,
-    ) -> Tensor:
-        """Makes `start, start + step, ...` below `stop`; one positional argument is the stop.
-
-        The dtype is the default dtype (a float), not an integer, unless it is given.
-        """
-        if stop is None:
-            start, stop = 0, start
-        return call("arange", start, stop, step, out_dim, dtype=dtype, device=device)
-
-    @classmethod
-    def range_like(cls, type: Tensor | TensorType) -> Tensor:
-        """Makes `0..n-1` along the last axis, broadcast to the whole shape."""
-        if type.rank == 0:
-            raise SliceError("range_like: expected at least one axis, got rank 0.")
-        row = cls.arange(0, type.shape[-1], dtype=type.dtype, device=type.device)
-        return row.broadcast_to(type.shape)
-
-    @classmethod
-    def from_dim(cls, dim: Any) -> Tensor:
-        """Makes an int64 scalar on the host of a size; symbolic sizes only while tracing."""
-        return call("full", shape=(), value=as_size(dim), dtype=DType.int64, device=CPU_REF)
 
     # ---- properties ------------------------------------------------------------------------
 
@@ -282,7 +234,14 @@ class Tensor(OneElement, OneDevice, Exchange, ForeignNames):
 
     @property
     def shape(self) -> Shape:
-        """The shape, a list of `Dim`; `x.shape == [2, 3]` compares it with ints."""
+        """The shape, a list of `Dim`; `x.shape == [2, 3]` compares it with ints.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> x = Tensor.zeros([2, 3])
+            >>> x.shape, x.shape == [2, 3], int(x.shape[-1])
+            ([Dim(2), Dim(3)], True, 3)
+        """
         return self._type.shape
 
     @property
@@ -297,12 +256,18 @@ class Tensor(OneElement, OneDevice, Exchange, ForeignNames):
 
     @property
     def device(self) -> Device:
-        """Where the data lives."""
+        """Where the data lives.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor([1.0]).device
+            Device(type=cpu,id=0)
+        """
         return device_of(self._type._device)
 
     @property
     def real(self) -> bool:
-        """True once the data exists."""
+        """True once the data exists: not for tensors that are lazy, or values of a graph."""
         return self._data is not None
 
     @property
@@ -323,18 +288,43 @@ class Tensor(OneElement, OneDevice, Exchange, ForeignNames):
 
     @property
     def driver_tensor(self) -> Any:
-        """The data as a `driver.Buffer`; `TypeError` if the tensor is not realized."""
+        """The data as a `driver.Buffer`.
+
+        Raises:
+            TypeError: If the tensor is not realized.
+        """
         if self._data is None:
             raise OperandError("driver_tensor: the tensor is not realized.")
         return self.storage
 
     @property
     def T(self) -> Tensor:  # noqa: N802
-        """The tensor with its last two axes swapped; rank 0 is returned unchanged."""
+        """The tensor with its last two axes swapped; rank 0 is returned unchanged.
+
+        Raises:
+            IndexError: If the rank is 1.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor.zeros([5, 2, 3]).T.shape
+            [Dim(5), Dim(3), Dim(2)]
+        """
         return call("transpose", self, -2, -1) if self.rank != 0 else self
 
     def num_elements(self) -> int:
-        """The number of elements; `TypeError` if a size is symbolic."""
+        """The number of elements; 1 for a scalar.
+
+        Returns:
+            An int.
+
+        Raises:
+            TypeError: If a size is symbolic.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor.zeros([2, 3]).num_elements()
+            6
+        """
         count = 1
         for size in self._type._sizes:
             count *= int(size)
@@ -356,7 +346,16 @@ class Tensor(OneElement, OneDevice, Exchange, ForeignNames):
 
     @property
     def realize(self) -> Any:
-        """An awaitable that gives this tensor once its data exists: the tensor itself."""
+        """An awaitable that gives this tensor once its data exists: the tensor itself.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> import asyncio
+            >>> async def main():
+            ...     return await (Tensor([1.0]) + 1).realize
+            >>> asyncio.run(main()).item()
+            2.0
+        """
         return self
 
     def __await__(self) -> Generator[Any, None, Tensor]:
@@ -364,7 +363,22 @@ class Tensor(OneElement, OneDevice, Exchange, ForeignNames):
         yield  # makes this a generator; there is nothing to wait for
 
     def materialize(self) -> Tensor:
-        """Makes the data if the tensor is lazy; returns the tensor itself."""
+        """Makes the data if the tensor is lazy.
+
+        Returns:
+            The tensor itself.
+
+        Raises:
+            TypeError: While tracing, where there is no data, and in a `lazy` block.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> from maxmod import functional as F
+            >>> with F.lazy():
+            ...     x = Tensor.ones([2])
+            >>> x.real, x.materialize().real
+            (False, True)
+        """
         _ = self.data
         return self
 
@@ -374,8 +388,17 @@ class Tensor(OneElement, OneDevice, Exchange, ForeignNames):
     def to_numpy(self) -> np.ndarray[Any, Any]:
         """Returns the data on the host as a NumPy array, shared if it is there already.
 
+        Returns:
+            NumPy array of the same dtype and shape.
+
         Raises:
             ValueError: For bfloat16 and the narrow floats, which NumPy does not know; cast first.
+            TypeError: While tracing.
+
+        Example:
+            >>> from maxmod import DType, Tensor
+            >>> Tensor([1.0, 2.0], dtype=DType.bfloat16).cast(DType.float32).to_numpy().tolist()
+            [1.0, 2.0]
         """
         if storage_dtype(self.dtype).kind == "V":
             raise ArgumentError(
@@ -391,188 +414,6 @@ class Tensor(OneElement, OneDevice, Exchange, ForeignNames):
 
     def _exchanged(self) -> tuple[Any, TensorType]:
         return self.data, self._type
-
-    def to(self, device: DeviceLike) -> Tensor:
-        """Returns the tensor on another device; on the same device, the tensor itself."""
-        ref = DeviceRef.from_device(device)
-        return self if ref == self._type._device else call("transfer_to", self, device=ref)
-
-    def cast(self, dtype: DType) -> Tensor:
-        """Returns the tensor with another dtype; with the same dtype, the tensor itself."""
-        return self if dtype is self.dtype else call("cast", self, dtype=dtype)
-
-    # ---- methods named like ops --------------------------------------------------------------
-
-    def reshape(self, shape: ShapeLike) -> Tensor:
-        """Returns the same elements in another shape; one size may be -1."""
-        return call("reshape", self, shape=shape)
-
-    def permute(self, dims: Iterable[int]) -> Tensor:
-        """Returns the tensor with its axes in another order."""
-        return call("permute", self, dims=dims)
-
-    def transpose(self, dim1: int, dim2: int) -> Tensor:
-        """Returns the tensor with two axes swapped."""
-        return call("transpose", self, dim1, dim2)
-
-    def broadcast_to(self, shape: ShapeLike) -> Tensor:
-        """Returns the tensor repeated along axes of size 1 and new leading axes."""
-        return call("broadcast_to", self, shape=shape)
-
-    def squeeze(self, axis: int) -> Tensor:
-        """Returns the tensor without an axis of size 1."""
-        return call("squeeze", self, axis)
-
-    def unsqueeze(self, axis: int) -> Tensor:
-        """Returns the tensor with a new axis of size 1."""
-        return call("unsqueeze", self, axis)
-
-    def split(self, split_size_or_sections: Any, axis: int = 0) -> list[Tensor]:
-        """Returns the pieces along an axis."""
-        return call("split", self, split_size_or_sections, axis)
-
-    def sum(self, axis: int | None = -1) -> Tensor:
-        """Returns the sum along an axis, which stays with size 1."""
-        return call("sum", self, axis)
-
-    def mean(self, axis: int | None = -1) -> Tensor:
-        """Returns the mean along an axis, which stays with size 1."""
-        return call("mean", self, axis)
-
-    def prod(self, axis: int | None = -1) -> Tensor:
-        """Returns the product along an axis, which stays with size 1."""
-        return call("prod", self, axis)
-
-    def max(self, axis: int | None = -1) -> Tensor:
-        """Returns the largest element along an axis, which stays with size 1."""
-        return call("max", self, axis=axis)
-
-    def min(self, axis: int | None = -1) -> Tensor:
-        """Returns the smallest element along an axis, which stays with size 1."""
-        return call("min", self, axis=axis)
-
-    def argmax(self, axis: int | None = -1) -> Tensor:
-        """Returns the position of the largest element along an axis, which stays with size 1."""
-        return call("argmax", self, axis)
-
-    def clip(self, *, min: Any = None, max: Any = None) -> Tensor:
-        """Returns the elements bounded from below, then from above."""
-        result = self if min is None else call("maximum", self, min)
-        return result if max is None else call("minimum", result, max)
-
-    # ---- operators -------------------------------------------------------------------------
-
-    def __add__(self, other: Any) -> Tensor:
-        return call("add", self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return call("add", other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return call("sub", self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return call("sub", other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return call("mul", self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return call("mul", other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return call("div", self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return call("div", other, self)
-
-    def __floordiv__(self, other: Any) -> Tensor:
-        return call("floor_div", self, other)
-
-    def __rfloordiv__(self, other: Any) -> Tensor:
-        return call("floor_div", other, self)
-
-    def __mod__(self, other: Any) -> Tensor:
-        return call("mod", self, other)
-
-    def __rmod__(self, other: Any) -> Tensor:
-        return call("mod", other, self)
-
-    def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
-        return self // other, self % other
-
-    def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]:
-        return other // self, other % self
-
-    def __pow__(self, other: Any) -> Tensor:
-        return call("pow", self, other)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return call("pow", other, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return call("matmul", self, other)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return call("matmul", other, self)
-
-    def __neg__(self) -> Tensor:
-        return call("negate", self)
-
-    def __abs__(self) -> Tensor:
-        return call("abs", self)
-
-    def __and__(self, other: Any) -> Tensor:
-        return call("logical_and", self, other)
-
-    def __rand__(self, other: Any) -> Tensor:
-        return call("logical_and", other, self)
-
-    def __or__(self, other: Any) -> Tensor:
-        return call("logical_or", self, other)
-
-    def __ror__(self, other: Any) -> Tensor:
-        return call("logical_or", other, self)
-
-    def __xor__(self, other: Any) -> Tensor:
-        return call("logical_xor", self, other)
-
-    def __rxor__(self, other: Any) -> Tensor:
-        return call("logical_xor", other, self)
-
-    def __invert__(self) -> Tensor:
-        return call("logical_not", self)
-
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return call("equal", self, other)
-
-    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return call("not_equal", self, other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return call("greater", self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return call("greater_equal", self, other)
-
-    def __lt__(self, other: Any) -> Tensor:
-        # As in the API we follow: the negation of >=, so NaN compares true.
-        return call("logical_not", call("greater_equal", self, other))
-
-    def __le__(self, other: Any) -> Tensor:
-        return call("logical_not", call("greater", self, other))
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __getitem__(self, index: Any) -> Tensor:
-        return call("slice_tensor", self, index)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return call("rows", self)
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        call("buffer_store_slice", self, value, index)
 
     def __copy__(self) -> Tensor:
         return self if self._data is None else Tensor.wrap(self._data, self._type)

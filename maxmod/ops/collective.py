@@ -43,6 +43,14 @@ def allreduce_sum(
 
     Raises:
         ValueError: If the lengths differ, or shapes or dtypes do not fit.
+        TypeError: If an input is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> parts = [Tensor([1.0, 2.0]), Tensor([10.0, 20.0])]
+        >>> [total.to_numpy().tolist() for total in F.allreduce_sum(parts)]
+        [[11.0, 22.0], [11.0, 22.0]]
     """
     if isinstance(inputs, Tensor):
         return inputs
@@ -76,6 +84,14 @@ def allgather(
 
     Raises:
         ValueError: If the lengths differ, sizes do not fit, or the axis lies outside the rank.
+        TypeError: If an input is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> parts = [Tensor([1.0, 2.0]), Tensor([3.0])]
+        >>> [whole.to_numpy().tolist() for whole in F.allgather(parts)]
+        [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]
     """
     if isinstance(inputs, Tensor):
         return inputs
@@ -90,13 +106,51 @@ def allgather(
 
 @function
 def reduce_scatter(x: Tensor, *args: Any, **options: Any) -> Tensor:
-    """Returns the tensor: on one device the sum over devices, cut into one piece, is itself."""
+    """The sum over devices, of which each keeps its piece; on one device, the tensor itself.
+
+    Args:
+        x: Tensor of any dtype.
+        *args: Accepted for compatibility.
+        **options: Accepted for compatibility.
+
+    Returns:
+        x.
+
+    Raises:
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([1.0])
+        >>> F.reduce_scatter(x) is x
+        True
+    """
     return strong("reduce_scatter", x)
 
 
 @function
 def distributed_broadcast(x: Tensor, *args: Any, **options: Any) -> Tensor:
-    """Returns the tensor: on one device every device has it already."""
+    """The tensor on every device; on one device, the tensor itself.
+
+    Args:
+        x: Tensor of any dtype.
+        *args: Accepted for compatibility.
+        **options: Accepted for compatibility.
+
+    Returns:
+        x.
+
+    Raises:
+        TypeError: If x is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([1.0])
+        >>> F.distributed_broadcast(x) is x
+        True
+    """
     return strong("distributed_broadcast", x)
 
 
@@ -111,11 +165,51 @@ _QUANTIZED = (
 
 @function
 def dequantize(encoding: Any, quantized: Tensor) -> Tensor:
-    """Raises NotImplementedError: block formats are not read; see the message."""
+    """Stands for the weights in block formats of GGUF, which are not read.
+
+    Args:
+        encoding: The block format.
+        quantized: Bytes.
+
+    Returns:
+        Nothing: it always raises.
+
+    Raises:
+        NotImplementedError: Always. `quantize_weight` and `dequantize_weight` are what there is.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.dequantize("Q4_0", Tensor([0.0]))
+        Traceback (most recent call last):
+            ...
+        NotImplementedError: dequantize: maxmod stores weights in the types of DType ...
+    """
     raise NotImplementedError(f"dequantize: {_QUANTIZED}")
 
 
 @function
 def qmatmul(encoding: Any, config: Any, lhs: Tensor, *rhs: Tensor) -> Tensor:
-    """Raises NotImplementedError: block formats are not read; see the message."""
+    """Stands for the product with weights in block formats of GGUF, which are not read.
+
+    Args:
+        encoding: The block format.
+        config: Its parameters.
+        lhs: Tensor.
+        *rhs: Bytes.
+
+    Returns:
+        Nothing: it always raises.
+
+    Raises:
+        NotImplementedError: Always. `quantized_linear` is what there is.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.qmatmul("Q4_0", None, Tensor([0.0]), Tensor([0.0]))
+        Traceback (most recent call last):
+            ...
+        NotImplementedError: qmatmul: maxmod stores weights in the types of DType ...
+    """
     raise NotImplementedError(f"qmatmul: {_QUANTIZED}")

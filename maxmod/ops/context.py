@@ -20,18 +20,52 @@ def active_trace() -> Interpreter | None:
 
 
 def in_graph_context() -> bool:
-    """True while a function is being traced to a graph in this context."""
+    """Tells whether ops are being recorded to a graph in this context, not run.
+
+    Returns:
+        True in a function that is being traced or compiled, and in a `with Graph(...)` block.
+
+    Example:
+        >>> from maxmod import CPU, DType, Module, TensorType
+        >>> from maxmod import functional as F
+        >>> F.in_graph_context()
+        False
+        >>> class Asks(Module):
+        ...     def forward(self, x):
+        ...         print(F.in_graph_context())
+        ...         return x
+        >>> _ = Asks().trace(TensorType(DType.float32, [2], CPU()))
+        True
+    """
     return active_trace() is not None
 
 
 @contextlib.contextmanager
 def ensure_context() -> Iterator[None]:
-    """A block in which ops can be called; they can everywhere, so nothing is done."""
+    """A block in which ops can be called; they can everywhere, so nothing is done.
+
+    Returns:
+        A context manager.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> with F.ensure_context():
+        ...     print(F.sum(Tensor([1.0, 2.0])).item())
+        3.0
+    """
     yield
 
 
 def functional(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a function of ops return tensors: one, a list of them for several, or None.
+    """Makes a function of ops return tensors: a decorator.
+
+    Args:
+        fn: A function of tensors, or of the values of a graph.
+
+    Returns:
+        The function, with its name and docstring, which returns a tensor, a list of them where `fn`
+        returns several, or None. What is no tensor but stands for one (a Dim, a Shape) becomes one.
 
     Raises:
         TypeError: When the function is called and returns something else.
@@ -40,10 +74,10 @@ def functional(fn: Callable[..., Any]) -> Callable[..., Any]:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
         >>> @F.functional
-        ... def double(x):
-        ...     return x + x
-        >>> double(Tensor([1.0, 2.0])).to_numpy().tolist()
-        [2.0, 4.0]
+        ... def extent(x):
+        ...     return x.shape[0], F.max(x) - F.min(x)
+        >>> [result.to_numpy().tolist() for result in extent(Tensor([1.0, 4.0, 2.0]))]
+        [3, [3.0]]
     """
 
     @functools.wraps(fn)

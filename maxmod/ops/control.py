@@ -232,7 +232,15 @@ def side_stream(
         A list of what the function returned.
 
     Raises:
-        ValueError: If the results do not have the types.
+        ValueError: If the results do not have the types, or the number of the stream is below 1.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([1.0, 2.0])
+        >>> (y,) = F.side_stream(x, lambda x: x * 2, result_types=[x.type])
+        >>> y.to_numpy().tolist()
+        [2.0, 4.0]
     """
     if stream_id < 1:
         raise ArgumentError(f"side_stream: stream_id: expected at least 1, got {stream_id}.")
@@ -252,8 +260,17 @@ def print(value: Any, name: str = "value") -> None:
         value: Tensor, or a text.
         name: What to call it.
 
+    Returns:
+        None.
+
     Raises:
         TypeError: If the value is neither.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.print(Tensor([1.0, 2.5]), "scores")
+        Tensor scores= Tensor([  1 2.5], dtype=DType.float32, device=Device(type=cpu,id=0))
     """
     if isinstance(value, str):
         builtins.print(value)

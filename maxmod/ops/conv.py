@@ -369,6 +369,17 @@ def conv3d(
 
     Returns:
         Tensor [N, D', H', W', F] ([N, F, D', H', W']) in the promoted dtype.
+
+    Raises:
+        ValueError: If ranks, channels, dtypes, devices or layouts do not fit, or no window does.
+        TypeError: If an operand is no tensor, or an argument is no tuple of ints.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x, filters = Tensor.ones([1, 5, 8, 8, 3]), Tensor.ones([3, 3, 3, 3, 6])
+        >>> F.conv3d(x, filters, stride=(1, 2, 2), padding=(0, 0, 1, 1, 1, 1)).shape
+        [Dim(1), Dim(3), Dim(4), Dim(4), Dim(6)]
     """
     return _run(
         "conv3d",
@@ -419,6 +430,13 @@ def conv2d_transpose(
         ValueError: If ranks, channels, dtypes, devices or layouts do not fit, an output padding
             is not smaller than the stride, or more is cut off than there is.
         TypeError: If an operand is no tensor, or an argument is no tuple of ints.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x, filters = Tensor.ones([1, 4, 4, 8]), Tensor.ones([2, 2, 3, 8])
+        >>> F.conv2d_transpose(x, filters, stride=(2, 2)).shape  # twice the size
+        [Dim(1), Dim(8), Dim(8), Dim(3)]
     """
     return _run(
         "conv2d_transpose",

@@ -50,7 +50,27 @@ def full_source(xp: Any, *, shape: Sizes, value: Any, dtype: DType, device: Any)
 def full(
     shape: ShapeLike, value: Any, *, dtype: DType | None = None, device: DeviceLike | None = None
 ) -> Tensor:
-    """A tensor of `shape` filled with a number; `[]` gives a scalar."""
+    """A tensor filled with one number.
+
+    Args:
+        shape: Sizes; `[]` gives a scalar.
+        value: A number that the dtype holds.
+        dtype: Element type; the default dtype if it is not given.
+        device: Where to put it; the default device if it is not given.
+
+    Returns:
+        Tensor of the shape `shape`.
+
+    Raises:
+        ValueError: If the dtype does not hold the number.
+        TypeError: If `value` is no number, or `shape` a single int.
+
+    Example:
+        >>> from maxmod import DType
+        >>> from maxmod import functional as F
+        >>> F.full([2, 2], 7, dtype=DType.int32).to_numpy().tolist()
+        [[7, 7], [7, 7]]
+    """
     return Tensor.full(shape, value, dtype=dtype, device=device)
 
 
@@ -62,10 +82,23 @@ def constant(value: Any, dtype: DType | None = None, device: DeviceLike | None =
         value: A number or rectangular nested sequence takes `dtype` (default: the default dtype);
             an array keeps its own.
         dtype: Element type.
-        device: Where to put it.
+        device: Where to put it; the default device if it is not given.
+
+    Returns:
+        Tensor with the shape of the nesting or of the array.
 
     Raises:
         ValueError: If a literal is not rectangular or does not fit, or an array has another dtype.
+        TypeError: If a leaf is no number.
+
+    Example:
+        >>> import numpy as np
+        >>> from maxmod import functional as F
+        >>> F.constant([[1, 2], [3, 4]])  # literals take the default dtype
+        Tensor([1 2
+         3 4], dtype=DType.float32, device=Device(type=cpu,id=0))
+        >>> F.constant(np.array([1, 2])).dtype
+        int64
     """
     if is_scalar(value) and not isinstance(value, np.generic):
         dtype, ref = resolve(dtype, device)
@@ -79,8 +112,22 @@ def constant(value: Any, dtype: DType | None = None, device: DeviceLike | None =
 def constant_external(name: str, type: TensorType) -> Tensor:
     """A tensor of a type whose data is given when a graph is loaded.
 
+    Args:
+        name: The name under which the data will be looked up.
+        type: Dtype, shape and device.
+
+    Returns:
+        Tensor of that type, without data.
+
     Raises:
         TypeError: When its data is asked for: there is none here. Also if `type` is no TensorType.
+
+    Example:
+        >>> from maxmod import CPU, DType, TensorType
+        >>> from maxmod import functional as F
+        >>> weight = F.constant_external("w", TensorType(DType.float32, [2, 3], CPU()))
+        >>> weight.shape, weight.real
+        ([Dim(2), Dim(3)], False)
     """
     if not isinstance(type, TensorType):
         raise OperandError(f"constant_external: type: expected a TensorType, got {type!r}.")
@@ -93,19 +140,69 @@ def constant_external(name: str, type: TensorType) -> Tensor:
 
 @function
 def full_like(x: Any, value: Any) -> Tensor:
-    """A tensor filled with a number, with the shape, dtype and device of a tensor or type."""
+    """A tensor filled with a number, like another one.
+
+    Args:
+        x: Tensor or TensorType, whose shape, dtype and device are taken.
+        value: A number that the dtype holds.
+
+    Returns:
+        Tensor of the type of x.
+
+    Raises:
+        ValueError: If the dtype does not hold the number.
+        TypeError: If x is neither a tensor nor a type.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.full_like(Tensor([1.0, 2.0]), -1).to_numpy().tolist()
+        [-1.0, -1.0]
+    """
     return Tensor.full_like(x, value)
 
 
 @function
 def zeros_like(x: Any) -> Tensor:
-    """Zeros with the shape, dtype and device of a tensor or type."""
+    """Zeros with the shape, dtype and device of a tensor or type.
+
+    Args:
+        x: Tensor or TensorType.
+
+    Returns:
+        Tensor of the type of x.
+
+    Raises:
+        TypeError: If x is neither a tensor nor a type.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> F.zeros_like(Tensor([[1, 2]], dtype=DType.int8)).type
+        TensorType(dtype=int8, shape=[Dim(1), Dim(2)], device=cpu:0)
+    """
     return Tensor.zeros_like(x)
 
 
 @function
 def ones_like(x: Any) -> Tensor:
-    """Ones with the shape, dtype and device of a tensor or type."""
+    """Ones with the shape, dtype and device of a tensor or type.
+
+    Args:
+        x: Tensor or TensorType.
+
+    Returns:
+        Tensor of the type of x.
+
+    Raises:
+        TypeError: If x is neither a tensor nor a type.
+
+    Example:
+        >>> from maxmod import CPU, DType, TensorType
+        >>> from maxmod import functional as F
+        >>> F.ones_like(TensorType(DType.float32, [2], CPU())).to_numpy().tolist()
+        [1.0, 1.0]
+    """
     return Tensor.ones_like(x)
 
 
@@ -113,7 +210,25 @@ def ones_like(x: Any) -> Tensor:
 def zeros(
     shape: ShapeLike, *, dtype: DType | None = None, device: DeviceLike | None = None
 ) -> Tensor:
-    """A tensor of zeros."""
+    """A tensor of zeros.
+
+    Args:
+        shape: Sizes; `[]` gives a scalar.
+        dtype: Element type; the default dtype if it is not given.
+        device: Where to put it; the default device if it is not given.
+
+    Returns:
+        Tensor of the shape `shape`.
+
+    Raises:
+        TypeError: If `shape` is a single int.
+
+    Example:
+        >>> from maxmod import DType
+        >>> from maxmod import functional as F
+        >>> F.zeros([2, 3], dtype=DType.int32).type
+        TensorType(dtype=int32, shape=[Dim(2), Dim(3)], device=cpu:0)
+    """
     return Tensor.zeros(shape, dtype=dtype, device=device)
 
 
@@ -121,7 +236,25 @@ def zeros(
 def ones(
     shape: ShapeLike, *, dtype: DType | None = None, device: DeviceLike | None = None
 ) -> Tensor:
-    """A tensor of ones."""
+    """A tensor of ones.
+
+    Args:
+        shape: Sizes; `[]` gives a scalar.
+        dtype: Element type; the default dtype if it is not given.
+        device: Where to put it; the default device if it is not given.
+
+    Returns:
+        Tensor of the shape `shape`.
+
+    Raises:
+        TypeError: If `shape` is a single int.
+
+    Example:
+        >>> from maxmod import DType
+        >>> from maxmod import functional as F
+        >>> F.ones([2], dtype=DType.bool).to_numpy().tolist()
+        [True, True]
+    """
     return Tensor.ones(shape, dtype=dtype, device=device)
 
 
@@ -265,9 +398,12 @@ def hann_window(
 
     Args:
         window_length: Number of elements; 1 gives [1].
-        device: Where to put it.
+        device: Where to put it; the default device if it is not given.
         periodic: n is the length (one period of a longer signal), else the length - 1.
         dtype: A float type; the default dtype if it is not given.
+
+    Returns:
+        Tensor [window_length], computed in float64 and rounded once.
 
     Raises:
         TypeError: If the length is no int.
@@ -275,6 +411,13 @@ def hann_window(
             exactly, or the dtype is no float.
 
     Source: F. J. Harris, On the use of windows for harmonic analysis, Proc. IEEE 66 (1978).
+
+    Example:
+        >>> from maxmod import functional as F
+        >>> F.hann_window(4).to_numpy().tolist()
+        [0.0, 0.5, 1.0, 0.5]
+        >>> F.hann_window(5, periodic=False).to_numpy().tolist()
+        [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     length = expect_int("hann_window", window_length, "window_length")
     dtype, ref = resolve(dtype, device)
@@ -292,7 +435,23 @@ def hann_window(
 
 @function
 def shape_to_tensor(shape: ShapeLike) -> Tensor:
-    """The sizes of a shape as an int64 tensor [rank] on the host."""
+    """The sizes of a shape as a tensor; of a traced tensor, those of each call.
+
+    Args:
+        shape: A Shape or a sequence of sizes.
+
+    Returns:
+        int64 [rank], on the host.
+
+    Raises:
+        TypeError: If `shape` is no sequence of sizes.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.shape_to_tensor(Tensor.zeros([2, 3]).shape).to_numpy().tolist()
+        [2, 3]
+    """
     sizes = as_sizes(shape, "shape_to_tensor: shape")
     if is_static(sizes):
         return Tensor(list(sizes), dtype=DType.int64, device=CPU_REF)

@@ -228,6 +228,19 @@ def custom(
         ValueError: If there is no such kernel or no version of it for the device, operands are
             elsewhere, or results do not have the types.
         TypeError: If an operand is no tensor, or a parameter is of another kind.
+
+    Example:
+        >>> import numpy as np
+        >>> from maxmod import CPU, Tensor
+        >>> from maxmod import functional as F
+        >>> from maxmod.custom import register
+        >>> def shifted(x, by):
+        ...     return np.roll(x, by)
+        >>> _ = register("doc_roll", numpy=shifted, infer=lambda x, by: x)
+        >>> x = Tensor([1.0, 2.0, 3.0])
+        >>> (y,) = F.custom("doc_roll", CPU(), [x], None, parameters={"by": 1})
+        >>> y.to_numpy().tolist()
+        [3.0, 1.0, 2.0]
     """
     kernel = lookup(name)
     given = _checked_parameters("custom", parameters)
@@ -276,7 +289,21 @@ def inplace_custom(
         A list of the results, empty if there are none.
 
     Raises:
-        ValueError, TypeError: As `custom`; also while tracing, where only stores change tensors.
+        ValueError: As `custom`.
+        TypeError: As `custom`; also while tracing, where only stores change tensors.
+
+    Example:
+        >>> from maxmod import CPU, Tensor
+        >>> from maxmod import functional as F
+        >>> from maxmod.custom import register
+        >>> def sort_in_place(x):
+        ...     x.sort()
+        >>> _ = register("doc_sort", numpy=sort_in_place)
+        >>> x = Tensor([3.0, 1.0, 2.0])
+        >>> F.inplace_custom("doc_sort", CPU(), [x])
+        []
+        >>> x.to_numpy().tolist()
+        [1.0, 2.0, 3.0]
     """
     kernel = lookup(name)
     given = _checked_parameters("inplace_custom", parameters)

@@ -26,9 +26,24 @@ def buffer_store(destination: Tensor, source: Tensor) -> None:
         destination: The tensor to change.
         source: Tensor of the same shape, dtype and device.
 
+    Returns:
+        None.
+
     Raises:
         ValueError: If the types differ.
         TypeError: If an argument is no tensor, or cannot be changed.
+
+    Example:
+        >>> from maxmod import CPU, BufferType, DType, Module, Tensor
+        >>> from maxmod import functional as F
+        >>> class Counter(Module):
+        ...     def forward(self, count):
+        ...         F.buffer_store(count, count + 1)
+        ...         return count * 10
+        >>> count = Tensor([0.0])
+        >>> step = Counter().compile(BufferType(DType.float32, [1], CPU()))
+        >>> step(count).item(), step(count).item(), count.item()
+        (10.0, 20.0, 2.0)
     """
     buffer_store_slice(destination, source, (...,))
 
@@ -45,18 +60,25 @@ def buffer_store_slice(destination: Tensor, source: Tensor, indices: Any) -> Non
             on the device of the destination; the others are whole axes then. A compiled function
             stores at another position in each call that way.
 
+    Returns:
+        None.
+
     Raises:
         ValueError: If the shape, dtype or device differs.
         IndexError: If a bound is out of range.
         TypeError: If an argument is no tensor, cannot be changed, or an item is None or a tensor.
 
     Example:
-        >>> from maxmod import Tensor
+        >>> from maxmod import DType, Tensor
         >>> from maxmod import functional as F
         >>> x = Tensor([[1.0, 2.0], [3.0, 4.0]])
         >>> F.buffer_store_slice(x, Tensor([7.0, 8.0]), [0])
         >>> x.to_numpy().tolist()
         [[7.0, 8.0], [3.0, 4.0]]
+        >>> row = Tensor(1, dtype=DType.int64)
+        >>> F.buffer_store_slice(x, Tensor([[5.0, 6.0]]), [(slice(row, None), 1)])
+        >>> x.to_numpy().tolist()
+        [[7.0, 8.0], [5.0, 6.0]]
     """
     if not isinstance(destination, Tensor):
         raise OperandError(

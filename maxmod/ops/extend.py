@@ -152,15 +152,22 @@ def repeat_interleave(
         axis: The axis; None flattens first.
         out_dim: The size of the result on the axis; needed if `repeats` is a tensor.
 
+    Returns:
+        The dtype of x; the size of the axis times `repeats`, or `out_dim`.
+
     Raises:
         ValueError: If a number is not positive, the axis is out of range, `out_dim` is missing, or
             it is not the sum of `repeats`.
+        TypeError: If x is no tensor.
 
     Example:
-        >>> from maxmod import Tensor
+        >>> from maxmod import DType, Tensor
         >>> from maxmod import functional as F
         >>> F.repeat_interleave(Tensor([1.0, 2.0]), 2).to_numpy().tolist()
         [1.0, 1.0, 2.0, 2.0]
+        >>> counts = Tensor([1, 3], dtype=DType.int64)
+        >>> F.repeat_interleave(Tensor([1.0, 2.0]), counts, axis=0, out_dim=4).to_numpy().tolist()
+        [1.0, 2.0, 2.0, 2.0]
     """
     x = strong("repeat_interleave", x)
     x, axis = (flatten(x), 0) if axis is None else (x, axis)

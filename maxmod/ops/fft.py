@@ -78,6 +78,14 @@ def irfft(
     Raises:
         ValueError: If the dtype is not float32, an argument is out of range, or the size of the
             axis is not known.
+        TypeError: If the operand is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> spectrum = Tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 0.0]])  # one turn, (re, im)
+        >>> F.round(F.irfft(spectrum, axis=0, input_is_complex=True)).to_numpy().tolist()
+        [1.0, 0.0, -1.0, 0.0]
     """
     spectrum = input_tensor
     if input_is_complex:

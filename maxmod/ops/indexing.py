@@ -26,7 +26,7 @@ _INTEGERS = (int, np.integer, Dim)
 
 @function
 def slice_tensor(x: Tensor, indices: Any) -> Tensor:
-    """Elements of a tensor by ints, slices, None and `...`, one item for each axis.
+    """Elements of a tensor by ints, slices, None and `...`: `x[indices]`.
 
     Unlike NumPy, bounds must lie in `-size .. size`, starts before stops, and steps above 0; a list
     is a tuple of items, not a list of positions (`F.gather` takes those).
@@ -38,15 +38,25 @@ def slice_tensor(x: Tensor, indices: Any) -> Tensor:
             axes that are not named. A pair `(slice, size)` declares the size of a slice whose
             bounds may be tensors.
 
+    Returns:
+        The dtype of x; one axis for each slice and None, and the axes that are not named.
+
     Raises:
         ValueError: If a bound is out of range (also an IndexError), there are too many items, or a
             tensor is no int64 scalar on the host.
         TypeError: For items of other types.
 
     Example:
-        >>> from maxmod import Tensor
-        >>> Tensor([[1, 2, 3], [4, 5, 6]])[1, :-1].to_numpy().tolist()
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([[1, 2, 3], [4, 5, 6]])
+        >>> x[1, :-1].to_numpy().tolist()
         [4.0, 5.0]
+        >>> F.slice_tensor(x, [slice(None), None, 0]).to_numpy().tolist()
+        [[1.0], [4.0]]
+        >>> start = Tensor(1, dtype=DType.int64)
+        >>> x[..., (slice(start, None), 2)].to_numpy().tolist()
+        [[2.0, 3.0], [5.0, 6.0]]
     """
     x = strong("index", x)
     items = index_items(x, indices)

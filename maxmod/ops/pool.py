@@ -111,12 +111,25 @@ def avg_pool2d(
             holds nothing else gives NaN.
 
     Returns:
-        Tensor [N, H', W', C].
+        Tensor [N, H', W', C] in the dtype of `input`.
 
     Raises:
         ValueError: If the rank is not 4, the dtype is no float, a number is out of range, or no
             window fits.
         TypeError: If a number is no int.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = F.reshape(Tensor.arange(16), [1, 4, 4, 1])
+        >>> F.flatten(F.avg_pool2d(x, 2, stride=2)).to_numpy().tolist()
+        [2.5, 4.5, 10.5, 12.5]
+        >>> row = F.reshape(Tensor([6.0, 6.0, 6.0]), [1, 1, 3, 1])
+        >>> F.flatten(F.avg_pool2d(row, (1, 3), padding=(0, 1))).to_numpy().tolist()
+        [4.0, 6.0, 4.0]
+        >>> y = F.avg_pool2d(row, (1, 3), padding=(0, 1), count_boundary=False)
+        >>> F.flatten(y).to_numpy().tolist()
+        [6.0, 6.0, 6.0]
     """
     attrs: dict[str, Any] = {
         "kernel_size": kernel_size,
@@ -145,8 +158,22 @@ def max_pool2d(
 ) -> Tensor:
     """Largest element of each window of an image; padding never wins, NaN does.
 
-    Takes the arguments of `avg_pool2d` and any numeric dtype. A window of nothing but padding
-    gives -inf, or the smallest integer.
+    Args:
+        input: Tensor [N, H, W, C], numeric dtype.
+        kernel_size: Size of the window: an int, or one for H and one for W, as all that follow.
+        stride: Distance between windows; 1, not the size of the window.
+        dilation: Distance between the elements of a window.
+        padding: Elements added before and after.
+        ceil_mode: Count a last window that reaches beyond the padding.
+
+    Returns:
+        Tensor [N, H', W', C] in the dtype of `input`. A window of nothing but padding gives -inf,
+        or the smallest integer.
+
+    Raises:
+        ValueError: If the rank is not 4, the dtype is bool, a number is out of range, or no window
+            fits.
+        TypeError: If a number is no int.
 
     Example:
         >>> from maxmod import Tensor
@@ -230,7 +257,7 @@ def fold(
     dilation: Pair = 1,
     padding: Pair = 0,
 ) -> Tensor:
-    """Puts windows back into an image; where they overlap, they are summed.
+    """Puts windows back into an image; where they overlap, they are summed (`fold` of PyTorch).
 
     Args:
         input: Numeric tensor [N, C * KH * KW, L]: the windows in row-major order on the last
@@ -242,12 +269,19 @@ def fold(
         padding: What the windows reach beyond the image, before and after.
 
     Returns:
-        Tensor [N, C, H, W].
+        Tensor [N, C, H, W] in the dtype of `input`.
 
     Raises:
         ValueError: If the rank is not 3, axis 1 cannot be divided by KH * KW, or L is not the
             number of windows.
         TypeError: If a number is no int.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> windows = Tensor.ones([1, 4, 4])  # 2 x 2 windows of 2 x 2 elements, one channel
+        >>> F.fold(windows, (3, 3), (2, 2)).to_numpy()[0, 0].tolist()
+        [[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]
     """
     attrs: dict[str, Any] = {
         "output_size": output_size,

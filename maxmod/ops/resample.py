@@ -177,11 +177,24 @@ def resize_linear(
         antialias: Where an axis shrinks, weigh all elements that a new one covers.
 
     Returns:
-        Tensor of the shape `size`. Beyond an edge its element is repeated.
+        Tensor of the shape `size` and the dtype of `input`. Beyond an edge its element is repeated.
 
     Raises:
         ValueError: If the rank, the mode or the dtype is wrong, or an axis without elements is
             to have some.
+        TypeError: If `input` is no tensor.
+
+    Source: Resize of ONNX, whose names for the modes are half_pixel, align_corners, asymmetric and
+    pytorch_half_pixel.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> x = Tensor([0.0, 4.0])
+        >>> F.resize_linear(x, [4]).to_numpy().tolist()
+        [0.0, 1.0, 3.0, 4.0]
+        >>> F.resize_linear(x, [5], coordinate_transform_mode=1).to_numpy().tolist()
+        [0.0, 1.0, 2.0, 3.0, 4.0]
     """
     return _resample(
         xp,
@@ -210,10 +223,17 @@ def resize_nearest(
             halves up; 2: down; 3: up.
 
     Returns:
-        Tensor of the shape `size`.
+        Tensor of the shape `size` and the dtype of `input`.
 
     Raises:
         ValueError: If the rank or a mode is wrong, or an axis without elements is to have some.
+        TypeError: If `input` is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> F.resize_nearest(Tensor([[1.0, 2.0]]), [2, 4]).to_numpy().tolist()
+        [[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0]]
     """
     result = input
     for axis, (have, want) in enumerate(zip(input.shape, size, strict=True)):
@@ -234,10 +254,23 @@ def resize_bicubic(xp: Any, input: Tensor, size: Sequence[Any]) -> Tensor:
         size: The shape of the result, all axes.
 
     Returns:
-        Tensor of the shape `size`. Beyond an edge its element is repeated.
+        Tensor of the shape `size` and the dtype of `input`. Beyond an edge its element is repeated;
+        near steps values overshoot.
 
     Raises:
         ValueError: If the rank or the dtype is wrong, or an axis without elements is to have some.
+        TypeError: If `input` is no tensor.
+
+    Source: R. G. Keys, Cubic convolution interpolation for digital image processing, IEEE Trans.
+    Acoustics, Speech, and Signal Processing 29 (1981).
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> step = F.reshape(Tensor([0.0, 0.0, 1.0, 1.0]), [1, 1, 1, 4])
+        >>> F.flatten(F.resize_bicubic(step, [1, 1, 1, 8]))
+        Tensor([       0 -0.03516  -0.1055   0.2266   0.7734    1.105    1.035        1],
+        dtype=DType.float32, device=Device(type=cpu,id=0))
     """
     return _resample(xp, "resize_bicubic", input, size, _cubic_table)
 
@@ -256,10 +289,19 @@ def resize(
         interpolation: How values between elements are found.
 
     Returns:
-        Tensor of the shape `shape`.
+        Tensor of the shape `shape` and the dtype of `input`.
 
     Raises:
         ValueError: If the rank is not 4, `shape` has not 4 sizes, or the mode is unknown.
+        TypeError: If `input` is no tensor.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> from maxmod.graph import InterpolationMode
+        >>> image = Tensor.ones([1, 3, 480, 640])
+        >>> F.resize(image, [1, 3, 224, 224], InterpolationMode.BICUBIC).shape
+        [Dim(1), Dim(3), Dim(224), Dim(224)]
     """
     input = strong("resize", input)
     sizes = as_sizes(shape, "resize: shape")
@@ -337,8 +379,17 @@ def roi_align(
 
     Raises:
         ValueError: If ranks, dtypes or the mode are wrong.
+        TypeError: If an operand is no tensor.
 
     Source: K. He, G. Gkioxari, P. Dollár and R. Girshick, Mask R-CNN, arXiv 1703.06870.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> image = F.reshape(Tensor.arange(16), [1, 4, 4, 1])
+        >>> region = Tensor([[0.0, 0.0, 0.0, 4.0, 4.0]])  # all of image 0
+        >>> F.flatten(F.roi_align(image, region, 2, 2, aligned=True)).to_numpy().tolist()
+        [2.5, 4.5, 10.5, 12.5]
     """
     counts = (output_height, output_width)
     result = xp.zeros((rois.shape[0], *counts, input.shape[3]), dtype=input.dtype)

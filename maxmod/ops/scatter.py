@@ -211,13 +211,27 @@ def scatter(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: int 
 
 @op(Kind.INDEX, _scattered(is_numeric), prepare=_axis, upcasts=True)
 def scatter_add(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1) -> Tensor:
-    """Adds updates to elements along an axis; equal positions accumulate. See `scatter`.
+    """Adds updates to elements along an axis; see `scatter`.
+
+    Args:
+        input: Tensor of a numeric dtype, at least one axis.
+        updates: Tensor with the dtype of `input`.
+        indices: int32 or int64 tensor with the shape of `updates`; negative positions count from
+            the end. Off the axis it may be smaller than `input`, not larger.
+        axis: The axis that the indices point into.
+
+    Returns:
+        The type of `input`. Updates of one position add up, in a fixed order.
+
+    Raises:
+        ValueError: If dtypes, ranks or shapes do not fit, or the axis lies outside the rank.
+        IndexError: If, on the host, a position is out of range.
 
     Example:
         >>> from maxmod import DType, Tensor
         >>> from maxmod import functional as F
-        >>> x, rows = Tensor([1.0, 2.0, 3.0]), Tensor([1, 1], dtype=DType.int64)
-        >>> F.scatter_add(x, Tensor([8.0, 9.0]), rows).to_numpy().tolist()
+        >>> x, places = Tensor([1.0, 2.0, 3.0]), Tensor([1, 1], dtype=DType.int64)
+        >>> F.scatter_add(x, Tensor([8.0, 9.0]), places).to_numpy().tolist()
         [1.0, 19.0, 3.0]
     """
     flat = _flat_on_axis(xp, "scatter_add", input.shape, indices, axis)
@@ -226,21 +240,87 @@ def scatter_add(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: 
 
 @op(Kind.INDEX, _scattered(is_any), prepare=_axis, upcasts=True)
 def scatter_max(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1) -> Tensor:
-    """Keeps the larger of element and updates along an axis; NaN wins. See `scatter`."""
+    """Keeps the larger of elements and updates along an axis; see `scatter`.
+
+    Args:
+        input: Tensor of any dtype, at least one axis.
+        updates: Tensor with the dtype of `input`.
+        indices: int32 or int64 tensor with the shape of `updates`; negative positions count from
+            the end. Off the axis it may be smaller than `input`, not larger.
+        axis: The axis that the indices point into.
+
+    Returns:
+        The type of `input`. The largest of all updates of one position counts; NaN wins.
+
+    Raises:
+        ValueError: If dtypes, ranks or shapes do not fit, or the axis lies outside the rank.
+        IndexError: If, on the host, a position is out of range.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> x, places = Tensor([[1.0, 5.0]]), Tensor([[0, 0]], dtype=DType.int64)
+        >>> F.scatter_max(x, Tensor([[3.0, 2.0]]), places).to_numpy().tolist()
+        [[3.0, 5.0]]
+    """
     flat = _flat_on_axis(xp, "scatter_max", input.shape, indices, axis)
     return _combine(xp, "maximum", input, flat, updates)
 
 
 @op(Kind.INDEX, _scattered(is_any), prepare=_axis, upcasts=True)
 def scatter_min(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1) -> Tensor:
-    """Keeps the smaller of element and updates along an axis; NaN wins. See `scatter`."""
+    """Keeps the smaller of elements and updates along an axis; see `scatter`.
+
+    Args:
+        input: Tensor of any dtype, at least one axis.
+        updates: Tensor with the dtype of `input`.
+        indices: int32 or int64 tensor with the shape of `updates`; negative positions count from
+            the end. Off the axis it may be smaller than `input`, not larger.
+        axis: The axis that the indices point into.
+
+    Returns:
+        The type of `input`. The smallest of all updates of one position counts; NaN wins.
+
+    Raises:
+        ValueError: If dtypes, ranks or shapes do not fit, or the axis lies outside the rank.
+        IndexError: If, on the host, a position is out of range.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> x, places = Tensor([[1.0, 5.0]]), Tensor([[1, 1]], dtype=DType.int64)
+        >>> F.scatter_min(x, Tensor([[3.0, 2.0]]), places).to_numpy().tolist()
+        [[1.0, 2.0]]
+    """
     flat = _flat_on_axis(xp, "scatter_min", input.shape, indices, axis)
     return _combine(xp, "minimum", input, flat, updates)
 
 
 @op(Kind.INDEX, _scattered(is_numeric), prepare=_axis, upcasts=True)
 def scatter_mul(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1) -> Tensor:
-    """Multiplies elements along an axis by updates; equal positions accumulate. See `scatter`."""
+    """Multiplies elements along an axis by updates; see `scatter`.
+
+    Args:
+        input: Tensor of a numeric dtype, at least one axis.
+        updates: Tensor with the dtype of `input`.
+        indices: int32 or int64 tensor with the shape of `updates`; negative positions count from
+            the end. Off the axis it may be smaller than `input`, not larger.
+        axis: The axis that the indices point into.
+
+    Returns:
+        The type of `input`. Updates of one position are multiplied, in a fixed order.
+
+    Raises:
+        ValueError: If dtypes, ranks or shapes do not fit, or the axis lies outside the rank.
+        IndexError: If, on the host, a position is out of range.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> x, rows = Tensor([[1.0, 2.0], [3.0, 4.0]]), Tensor([[-1, 0]], dtype=DType.int64)
+        >>> F.scatter_mul(x, Tensor([[10.0, 10.0]]), rows, axis=0).to_numpy().tolist()
+        [[1.0, 20.0], [30.0, 4.0]]
+    """
     flat = _flat_on_axis(xp, "scatter_mul", input.shape, indices, axis)
     return _combine(xp, "multiply", input, flat, updates)
 
@@ -277,27 +357,111 @@ def scatter_nd(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> Tens
 
 @op(Kind.INDEX, _scattered_nd(is_numeric), upcasts=True)
 def scatter_nd_add(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> Tensor:
-    """Adds updates to slices; equal positions accumulate. See `scatter_nd`."""
+    """Adds updates to slices; see `scatter_nd`.
+
+    Args:
+        input: Tensor of a numeric dtype.
+        updates: Tensor [*Q, *input.shape[k:]] with the dtype of `input`.
+        indices: int32 or int64 tensor [*Q, k]; each row names an element of the first k axes of
+            `input`, negative positions count from the end.
+
+    Returns:
+        The type of `input`. Updates of one position add up, in a fixed order.
+
+    Raises:
+        ValueError: If dtypes or shapes do not fit, or k is not known or larger than the rank.
+        IndexError: If, on the host, a position is out of range.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> x, rows = Tensor.zeros([3, 2]), Tensor([[1], [1]], dtype=DType.int64)
+        >>> F.scatter_nd_add(x, Tensor([[1.0, 2.0], [3.0, 4.0]]), rows).to_numpy().tolist()
+        [[0.0, 0.0], [4.0, 6.0], [0.0, 0.0]]
+    """
     flat = _flat_nd(xp, "scatter_nd_add", input.shape, indices)
     return _combine(xp, "add", input, flat, updates)
 
 
 @op(Kind.INDEX, _scattered_nd(is_any), upcasts=True)
 def scatter_nd_max(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> Tensor:
-    """Keeps the larger of slices and updates; NaN wins. See `scatter_nd`."""
+    """Keeps the larger of slices and updates, elementwise; see `scatter_nd`.
+
+    Args:
+        input: Tensor of any dtype.
+        updates: Tensor [*Q, *input.shape[k:]] with the dtype of `input`.
+        indices: int32 or int64 tensor [*Q, k]; each row names an element of the first k axes of
+            `input`, negative positions count from the end.
+
+    Returns:
+        The type of `input`. The largest of all updates of one position counts; NaN wins.
+
+    Raises:
+        ValueError: If dtypes or shapes do not fit, or k is not known or larger than the rank.
+        IndexError: If, on the host, a position is out of range.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> x, places = Tensor([[1.0, 5.0]]), Tensor([[0, 0], [0, 1]], dtype=DType.int64)
+        >>> F.scatter_nd_max(x, Tensor([3.0, 3.0]), places).to_numpy().tolist()
+        [[3.0, 5.0]]
+    """
     flat = _flat_nd(xp, "scatter_nd_max", input.shape, indices)
     return _combine(xp, "maximum", input, flat, updates)
 
 
 @op(Kind.INDEX, _scattered_nd(is_any), upcasts=True)
 def scatter_nd_min(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> Tensor:
-    """Keeps the smaller of slices and updates; NaN wins. See `scatter_nd`."""
+    """Keeps the smaller of slices and updates, elementwise; see `scatter_nd`.
+
+    Args:
+        input: Tensor of any dtype.
+        updates: Tensor [*Q, *input.shape[k:]] with the dtype of `input`.
+        indices: int32 or int64 tensor [*Q, k]; each row names an element of the first k axes of
+            `input`, negative positions count from the end.
+
+    Returns:
+        The type of `input`. The smallest of all updates of one position counts; NaN wins.
+
+    Raises:
+        ValueError: If dtypes or shapes do not fit, or k is not known or larger than the rank.
+        IndexError: If, on the host, a position is out of range.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> x, places = Tensor([[1.0, 5.0]]), Tensor([[0, 0], [0, 1]], dtype=DType.int64)
+        >>> F.scatter_nd_min(x, Tensor([3.0, 3.0]), places).to_numpy().tolist()
+        [[1.0, 3.0]]
+    """
     flat = _flat_nd(xp, "scatter_nd_min", input.shape, indices)
     return _combine(xp, "minimum", input, flat, updates)
 
 
 @op(Kind.INDEX, _scattered_nd(is_numeric), upcasts=True)
 def scatter_nd_mul(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> Tensor:
-    """Multiplies slices by updates; equal positions accumulate. See `scatter_nd`."""
+    """Multiplies slices by updates; see `scatter_nd`.
+
+    Args:
+        input: Tensor of a numeric dtype.
+        updates: Tensor [*Q, *input.shape[k:]] with the dtype of `input`.
+        indices: int32 or int64 tensor [*Q, k]; each row names an element of the first k axes of
+            `input`, negative positions count from the end.
+
+    Returns:
+        The type of `input`. Updates of one position are multiplied, in a fixed order.
+
+    Raises:
+        ValueError: If dtypes or shapes do not fit, or k is not known or larger than the rank.
+        IndexError: If, on the host, a position is out of range.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> x, rows = Tensor([[1.0, 2.0], [3.0, 4.0]]), Tensor([[-1]], dtype=DType.int64)
+        >>> F.scatter_nd_mul(x, Tensor([[10.0, 100.0]]), rows).to_numpy().tolist()
+        [[1.0, 2.0], [30.0, 400.0]]
+    """
     flat = _flat_nd(xp, "scatter_nd_mul", input.shape, indices)
     return _combine(xp, "multiply", input, flat, updates)

@@ -145,7 +145,28 @@ def top_k(xp: Any, input: Tensor, k: int, axis: int = -1) -> list[Tensor]:
 
 @op(Kind.OPAQUE, _values_and_positions, prepare=_count_on_axis, upcasts=True)
 def bottom_k(xp: Any, input: Tensor, k: int, axis: int = -1) -> list[Tensor]:
-    """The k smallest elements along an axis, smallest first, and their positions; see `top_k`."""
+    """The k smallest elements along an axis, smallest first, and their positions.
+
+    Args:
+        input: Tensor of any dtype.
+        k: How many; 0 to the size of the axis.
+        axis: The axis.
+
+    Returns:
+        A list of the values and their int64 positions; the axis has the size k. The first of
+        equals comes first, NaN counts as the largest.
+
+    Raises:
+        ValueError: If k is out of range, or the axis lies outside the rank.
+        TypeError: If `input` is no tensor, or k no int.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod import functional as F
+        >>> values, positions = F.bottom_k(Tensor([3.0, float("nan"), 1.0, 2.0]), 2)
+        >>> values.to_numpy().tolist(), positions.to_numpy().tolist()
+        ([1.0, 2.0], [2, 3])
+    """
     return _chosen(xp, "bottom_k", input, k, axis, descending=False)
 
 
@@ -293,7 +314,7 @@ def non_maximum_suppression(
 
     Boxes with a score above `score_threshold` are taken in the order of their scores; each one
     drops those whose intersection over union with it is above `iou_threshold`. Works on the host,
-    wherever the operands live.
+    wherever the operands live. Follows NonMaxSuppression of ONNX.
 
     Args:
         boxes: Tensor [batch, n, 4] of a float dtype: two opposite corners (y1, x1, y2, x2).
@@ -309,6 +330,16 @@ def non_maximum_suppression(
     Raises:
         ValueError: If shapes or dtypes do not fit, or a given number is wrong.
         TypeError: If an operand is not a tensor.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod import functional as F
+        >>> boxes = Tensor([[[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.9], [5.0, 5.0, 6.0, 6.0]]])
+        >>> scores = Tensor([[[0.8, 0.9, 0.4]]])
+        >>> most = Tensor(10, dtype=DType.int64)
+        >>> kept = F.non_maximum_suppression(boxes, scores, most, Tensor(0.5), Tensor(0.3))
+        >>> kept.to_numpy().tolist()  # box 0 overlaps box 1, which has a better score
+        [[0, 0, 1], [0, 0, 2]]
     """
     limits = (max_output_boxes_per_class, iou_threshold, score_threshold)
     given = [strong(_NMS, value) for value in (boxes, scores, *limits)]

@@ -1,4 +1,4 @@
-"""Every example in a docstring runs and prints what it says."""
+"""Docstrings: examples run and print what they say, sections say all that a function takes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 import maxmod
+from maxmod import functional
 
 MODULES = sorted(
     info.name
@@ -42,3 +46,66 @@ def test_examples(name: str, no_accelerator: None) -> None:
 def test_there_are_examples() -> None:
     for name in ("maxmod.tensor", "maxmod.buffer"):
         assert _examples(name)
+
+
+# ---- sections ----------------------------------------------------------------------------------
+
+# Functions of maxmod.functional that lack a section, with the reason.
+INCOMPLETE: dict[str, str] = {}
+
+
+def _parameters(value: Callable[..., Any]) -> list[str]:
+    found = list(inspect.signature(value).parameters.values())
+    if "." in value.__qualname__ and found and found[0].name in ("self", "cls"):
+        found = found[1:]
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    return [stars.get(parameter.kind, "") + parameter.name for parameter in found]
+
+
+def _documented(doc: str) -> list[str] | None:
+    """Returns the names in the section of arguments, None if there is none."""
+    section = re.search(r"^Args:\n((?:    .*\n|\n)+)", doc + "\n", re.MULTILINE)
+    return re.findall(r"^    (\*{0,2}\w+):", section[1], re.MULTILINE) if section else None
+
+
+def _public_functions() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yields the functions and methods of the public modules and their classes."""
+    for name in ("maxmod", *MODULES):
+        module = importlib.import_module(name)
+        for key, value in vars(module).items():
+            if key.startswith("_") or getattr(value, "__module__", None) != name:
+                continue
+            if inspect.isfunction(value):
+                yield f"{name}.{key}", value
+            elif inspect.isclass(value):
+                for inner, member in vars(value).items():
+                    member = getattr(member, "__func__", member)
+                    if inspect.isfunction(member) and not inner.startswith("_"):
+                        yield f"{name}.{key}.{inner}", member
+
+
+def test_functional_has_all_sections() -> None:
+    missing = []
+    for name in functional.__all__:
+        value = getattr(functional, name)
+        doc = inspect.getdoc(value) or ""
+        if _parameters(value) and _documented(doc) is None:
+            missing.append(f"{name}: Args")
+        if not re.search(r"^Returns:\n", doc, re.MULTILINE):
+            missing.append(f"{name}: Returns")
+        if not re.search(r"^Example:\n(?:.*\n)*? +>>> ", doc, re.MULTILINE):
+            missing.append(f"{name}: Example")
+    wrong = [entry for entry in missing if entry.split(":")[0] not in INCOMPLETE]
+    assert not wrong, "\n".join(wrong)
+    assert INCOMPLETE.keys() <= {entry.split(":")[0] for entry in missing}, (
+        "strike off what is done"
+    )
+
+
+def test_arguments_are_those_of_the_signature() -> None:
+    wrong = []
+    for name, value in _public_functions():
+        documented = _documented(inspect.getdoc(value) or "")
+        if documented is not None and documented != _parameters(value):
+            wrong.append(f"{name}: {documented}, takes {_parameters(value)}")
+    assert not wrong, "\n".join(wrong)

@@ -25,6 +25,9 @@ def test_fills():
         assert F.full_like(like, 7).type == x.type
         assert F.zeros_like(like).to_numpy().tolist() == [[0, 0]]
         assert F.ones_like(like).dtype is DType.int16
+    for fn in (F.zeros_like, F.ones_like, Tensor.range_like):
+        with pytest.raises(TypeError, match="expected a Tensor or a TensorType, got ndarray"):
+            fn(np.zeros(3))
     with pytest.raises(TypeError, match="iterable of sizes"):
         F.zeros(3)
     with pytest.raises(TypeError, match="must not be negative"):

@@ -1,0 +1,342 @@
+"""Methods of tensors that are named like ops: one call each to the op."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+from maxmod.device import DeviceLike, DeviceRef
+from maxmod.dim import ShapeLike
+from maxmod.dtype import DType
+from maxmod.op import call
+
+if TYPE_CHECKING:
+    from maxmod.tensor_type import TensorType
+
+
+class OpMethods:
+    """The part of `Tensor` that calls ops of the same names."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        _type: TensorType
+
+    def to(self, device: DeviceLike) -> Self:
+        """Returns the tensor on another device.
+
+        Args:
+            device: A `Device` or `DeviceRef`.
+
+        Returns:
+            A copy there; the tensor itself if it is there already.
+
+        Raises:
+            RuntimeError: If the device cannot be used.
+
+        Example:
+            >>> from maxmod import CPU, Tensor
+            >>> x = Tensor([1.0])
+            >>> x.to(CPU()) is x
+            True
+        """
+        ref = DeviceRef.from_device(device)
+        return self if ref == self._type._device else call("transfer_to", self, device=ref)
+
+    def cast(self, dtype: DType) -> Self:
+        """Returns the tensor with another dtype; see `functional.cast`.
+
+        Args:
+            dtype: The dtype of the result.
+
+        Returns:
+            The converted elements; the tensor itself if it has the dtype.
+
+        Raises:
+            TypeError: If `dtype` is no DType.
+
+        Example:
+            >>> from maxmod import DType, Tensor
+            >>> Tensor([1.9, -1.9]).cast(DType.int32).to_numpy().tolist()
+            [1, -1]
+        """
+        return self if dtype is self._type.dtype else call("cast", self, dtype=dtype)
+
+    def reshape(self, shape: ShapeLike) -> Self:
+        """Returns the same elements in row-major order, in another shape.
+
+        Args:
+            shape: Sizes, as one sequence; at most one is -1 and is worked out.
+
+        Returns:
+            The dtype of the tensor, the shape `shape`.
+
+        Raises:
+            ValueError: If the number of elements differs.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor.arange(6).reshape([2, -1]).to_numpy().tolist()
+            [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+        """
+        return call("reshape", self, shape=shape)
+
+    def permute(self, dims: Iterable[int]) -> Self:
+        """Returns the tensor with its axes in another order.
+
+        Args:
+            dims: Every axis once, as one sequence: axis i of the result is axis `dims[i]`.
+
+        Returns:
+            The dtype of the tensor, its sizes in the new order.
+
+        Raises:
+            ValueError: If the number of axes is wrong or one stands twice.
+            IndexError: If an axis lies outside the rank.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor.zeros([2, 3, 4]).permute([2, 0, 1]).shape
+            [Dim(4), Dim(2), Dim(3)]
+        """
+        return call("permute", self, dims=dims)
+
+    def transpose(self, dim1: int, dim2: int) -> Self:
+        """Returns the tensor with two axes swapped.
+
+        Args:
+            dim1: One axis.
+            dim2: The other.
+
+        Returns:
+            The dtype of the tensor, two sizes swapped.
+
+        Raises:
+            IndexError: If an axis lies outside the rank.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor.zeros([2, 3, 4]).transpose(0, -1).shape
+            [Dim(4), Dim(3), Dim(2)]
+        """
+        return call("transpose", self, dim1, dim2)
+
+    def broadcast_to(self, shape: ShapeLike) -> Self:
+        """Returns the tensor repeated along axes of size 1 and new leading axes.
+
+        Args:
+            shape: Sizes of the result.
+
+        Returns:
+            The dtype of the tensor, the shape `shape`.
+
+        Raises:
+            ValueError: If a size is neither 1 nor equal to the target.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor([[1.0], [2.0]]).broadcast_to([2, 3]).to_numpy().tolist()
+            [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
+        """
+        return call("broadcast_to", self, shape=shape)
+
+    def squeeze(self, axis: int) -> Self:
+        """Returns the tensor without an axis of size 1.
+
+        Args:
+            axis: The axis.
+
+        Returns:
+            The dtype of the tensor, one axis less.
+
+        Raises:
+            ValueError: If the size is not 1.
+            IndexError: If the axis lies outside the rank.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor([[1.0, 2.0]]).sum().squeeze(-1).to_numpy().tolist()
+            [3.0]
+        """
+        return call("squeeze", self, axis)
+
+    def unsqueeze(self, axis: int) -> Self:
+        """Returns the tensor with a new axis of size 1.
+
+        Args:
+            axis: Its position in the result, -(rank + 1) to rank.
+
+        Returns:
+            The dtype of the tensor, one axis more.
+
+        Raises:
+            IndexError: If the axis is out of range.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor([1.0, 2.0]).unsqueeze(0).shape
+            [Dim(1), Dim(2)]
+        """
+        return call("unsqueeze", self, axis)
+
+    def split(self, split_size_or_sections: Any, axis: int = 0) -> list[Self]:
+        """Returns the pieces along an axis.
+
+        Args:
+            split_size_or_sections: Sizes of the pieces; or one int, the size of each piece but the
+                last, which may be smaller.
+            axis: The axis.
+
+        Returns:
+            A list of tensors.
+
+        Raises:
+            ValueError: If the sizes do not add up to the size of the axis.
+            IndexError: If the axis lies outside the rank.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> [piece.to_numpy().tolist() for piece in Tensor.arange(5).split(2)]
+            [[0.0, 1.0], [2.0, 3.0], [4.0]]
+        """
+        return call("split", self, split_size_or_sections, axis)
+
+    def sum(self, axis: int | None = -1) -> Self:
+        """Returns the sum along an axis, which stays with size 1.
+
+        Args:
+            axis: The axis; None flattens first and gives the shape [1].
+
+        Returns:
+            The dtype of the tensor (integers wrap), size 1 on `axis`.
+
+        Raises:
+            ValueError: If the axis lies outside the rank, or the dtype is bool.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor([[1.0, 2.0], [3.0, 4.0]]).sum(axis=0).to_numpy().tolist()
+            [[4.0, 6.0]]
+        """
+        return call("sum", self, axis)
+
+    def mean(self, axis: int | None = -1) -> Self:
+        """Returns the mean along an axis, which stays with size 1.
+
+        Args:
+            axis: The axis; None flattens first and gives the shape [1].
+
+        Returns:
+            The dtype of the tensor, size 1 on `axis`; integers are divided toward zero.
+
+        Raises:
+            ValueError: If the axis lies outside the rank, or the dtype is bool.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor([[1.0, 2.0], [3.0, 4.0]]).mean().to_numpy().tolist()
+            [[1.5], [3.5]]
+        """
+        return call("mean", self, axis)
+
+    def prod(self, axis: int | None = -1) -> Self:
+        """Returns the product along an axis, which stays with size 1.
+
+        Args:
+            axis: The axis; None flattens first and gives the shape [1].
+
+        Returns:
+            The dtype of the tensor (integers wrap), size 1 on `axis`.
+
+        Raises:
+            ValueError: If the axis lies outside the rank, or the dtype is bool.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor([[1.0, 2.0], [3.0, 4.0]]).prod(axis=None).item()
+            24.0
+        """
+        return call("prod", self, axis)
+
+    def max(self, axis: int | None = -1) -> Self:
+        """Returns the largest element along an axis, which stays with size 1.
+
+        Args:
+            axis: The axis; None flattens first and gives the shape [1].
+
+        Returns:
+            The dtype of the tensor, size 1 on `axis`; NaN if there is one.
+
+        Raises:
+            ValueError: If the axis is empty or lies outside the rank.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor([[1.0, 5.0], [4.0, 2.0]]).max(axis=0).to_numpy().tolist()
+            [[4.0, 5.0]]
+        """
+        return call("max", self, axis=axis)
+
+    def min(self, axis: int | None = -1) -> Self:
+        """Returns the smallest element along an axis, which stays with size 1.
+
+        Args:
+            axis: The axis; None flattens first and gives the shape [1].
+
+        Returns:
+            The dtype of the tensor, size 1 on `axis`; NaN if there is one.
+
+        Raises:
+            ValueError: If the axis is empty or lies outside the rank.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor([[1.0, 5.0], [4.0, 2.0]]).min().to_numpy().tolist()
+            [[1.0], [2.0]]
+        """
+        return call("min", self, axis=axis)
+
+    def argmax(self, axis: int | None = -1) -> Self:
+        """Returns the position of the largest element along an axis, which stays with size 1.
+
+        Args:
+            axis: The axis; None flattens first and gives the shape [1].
+
+        Returns:
+            int64, size 1 on `axis`; the first of equals.
+
+        Raises:
+            ValueError: If the axis is empty or lies outside the rank.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor([[1.0, 5.0], [4.0, 2.0]]).argmax().to_numpy().tolist()
+            [[1], [0]]
+        """
+        return call("argmax", self, axis)
+
+    def clip(self, *, min: Any = None, max: Any = None) -> Self:
+        """Returns the elements bounded from below, then from above.
+
+        The upper bound wins where it lies below the lower one (in `functional.clamp` the lower one
+        wins).
+
+        Args:
+            min: Tensor or number; None for no bound.
+            max: Tensor or number; None for no bound.
+
+        Returns:
+            The promoted dtype, the broadcast shape; NaN stays NaN.
+
+        Raises:
+            ValueError: If dtypes or shapes do not fit.
+
+        Example:
+            >>> from maxmod import Tensor
+            >>> Tensor([-2.0, 0.5, 9.0]).clip(min=0).to_numpy().tolist()
+            [0.0, 0.5, 9.0]
+            >>> Tensor([-2.0, 0.5, 9.0]).clip(min=0, max=1).to_numpy().tolist()
+            [0.0, 0.5, 1.0]
+        """
+        result = self if min is None else call("maximum", self, min)
+        return result if max is None else call("minimum", result, max)
