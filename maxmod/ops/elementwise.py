@@ -253,7 +253,7 @@ def acos(xp: Any, x: Tensor) -> Tensor:
     return xp.arccos(x if x.dtype.itemsize == 8 else xp.clip(x, -1, 1))
 
 
-@op(E, elementwise(is_float), scalar="mmerf_of({0})")
+@op(E, elementwise(is_float), scalar="mm_erf({0})")
 def erf(xp: Any, x: Tensor) -> Tensor:
     """Error function, 2 / sqrt(pi) * integral of exp(-t^2) from 0 to x, elementwise.
 
