@@ -69,6 +69,10 @@ def _run(options: argparse.Namespace) -> int:
         from maxmod.cli import inspect
 
         return inspect.run(options)
+    if options.command == "quantize":
+        from maxmod.cli import quantize
+
+        return quantize.run(options)
     if options.command == "run":
         from maxmod.cli import run
 
@@ -127,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_explain(commands)
     _add_bench(commands)
+    _add_quantized_folder(commands)
     inspect = commands.add_parser("inspect", help="show what is in a file or folder of weights")
     inspect.add_argument("path", metavar="PATH", help="a model folder or .safetensors file")
     inspect.add_argument("--all", action="store_true", help="list the tensors of each layer")
@@ -168,8 +173,7 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add("--model", metavar="FOLDER", help="a Hugging Face folder (default: a model that adds)")
     add("--max-new-tokens", metavar="N", type=int, default=100, help="default: 100")
     _add_placement(generate)
-    add("--quantize", choices=["int8", "int4"], help="round weights to 8 or 4 bits while loading")
-    add("--group-size", metavar="N", type=int, help="weights that share a scale; for int4")
+    _add_quantize(generate)
     add("--temperature", metavar="T", type=float, default=0.0, help="0: the most likely token")
     add("--top-k", metavar="K", type=int, default=0, help="draw from the K most likely tokens only")
     add("--top-p", metavar="P", type=float, default=1.0, help="from the most likely, P in total")
@@ -198,6 +202,7 @@ def _add_embed(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     embed.add_argument("--model", metavar="FOLDER", required=True, help="a folder of a BERT")
     embed.add_argument("--truncate", action="store_true", help="cut texts that are too long")
     _add_placement(embed)
+    _add_quantize(embed)
     _add_debug(embed)
 
 
@@ -212,7 +217,25 @@ def _add_classify(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     classify.add_argument("--model", metavar="FOLDER", required=True, help="a folder of a ViT")
     classify.add_argument("--top", metavar="N", type=int, default=5, help="labels (default: 5)")
     _add_placement(classify)
+    _add_quantize(classify)
     _add_debug(classify)
+
+
+def _add_quantized_folder(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    quantize = commands.add_parser(
+        "quantize",
+        help="write a model with weights of 8 or 4 bits",
+        description="Rounds the weights of the linear layers of a model and writes a new folder, "
+        "which the other commands and load_model take like any other.",
+    )
+    add = quantize.add_argument
+    add("folder", metavar="FOLDER", help="the model: a Hugging Face folder")
+    add("out", metavar="OUT", help="the new folder; it appears when it is complete")
+    add("--weights", choices=["int8", "int4"], default="int8", help="default: int8")
+    _add_group_size(quantize)
+    add("--skip", metavar="NAME", action="append", default=[], help="a layer to leave; repeatable")
+    _add_dtype(quantize)
+    _add_debug(quantize)
 
 
 def _add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -263,7 +286,23 @@ def _add_placement(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--eager", action="store_true", help="run the model op by op")
 
 
+def _add_quantize(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--quantize", choices=["int8", "int4"], help="round weights to 8 or 4 bits while loading"
+    )
+    _add_group_size(parser)
+
+
+def _add_group_size(parser: argparse.ArgumentParser) -> None:
+    text = "weights that share a scale; for int4 (default: 32)"
+    parser.add_argument("--group-size", metavar="N", type=int, help=text)
+
+
 def _add_place(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--device", choices=["cpu", "gpu"], help="default: gpu if there is one")
-    add("--dtype", choices=["float32", "bfloat16", "float16"], help="default: as stored")
+    parser.add_argument("--device", choices=["cpu", "gpu"], help="default: gpu if there is one")
+    _add_dtype(parser)
+
+
+def _add_dtype(parser: argparse.ArgumentParser) -> None:
+    choices = ["float32", "bfloat16", "float16"]
+    parser.add_argument("--dtype", choices=choices, help="default: as stored")

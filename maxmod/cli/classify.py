@@ -14,7 +14,11 @@ def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     start = time.perf_counter()
     model = load_vision_model(
-        options.model, device=chosen_device(options.device), dtype=chosen_dtype(options.dtype)
+        options.model,
+        device=chosen_device(options.device),
+        dtype=chosen_dtype(options.dtype),
+        quantize=options.quantize,
+        group_size=options.group_size,
     )
     loaded = time.perf_counter()
     found = model.classify(options.images, top=options.top, eager=options.eager)

@@ -15,7 +15,11 @@ def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     start = time.perf_counter()
     model = load_encoder(
-        options.model, device=chosen_device(options.device), dtype=chosen_dtype(options.dtype)
+        options.model,
+        device=chosen_device(options.device),
+        dtype=chosen_dtype(options.dtype),
+        quantize=options.quantize,
+        group_size=options.group_size,
     )
     loaded = time.perf_counter()
     vectors = model.embed(options.texts, truncate=options.truncate, eager=options.eager)

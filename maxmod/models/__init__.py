@@ -6,6 +6,7 @@
 from maxmod.models.encoder import TextEncoder
 from maxmod.models.language import LanguageModel
 from maxmod.models.registry import adder_folder, load_encoder, load_model, load_vision_model
+from maxmod.models.rounding import save_quantized
 from maxmod.models.vision import VisionModel
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "load_encoder",
     "load_model",
     "load_vision_model",
+    "save_quantized",
 ]

@@ -35,6 +35,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "partial_rotary_factor": (None, 1),
     "pruned_heads": (None, {}),
     "qk_layernorm": (None, False),
+    "quantization": (None,),  # as MLX writes it
     "quantization_config": (None,),
     "residual_multiplier": (None, 1),
     "scale_depth": (None,),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import collections
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from maxmod.defaults import default_device, default_dtype, resolve
 from maxmod.device import DeviceLike, DeviceRef
@@ -20,12 +20,11 @@ from maxmod.models import bert, gemma, gpt2, llama, vit
 from maxmod.models.config import from_table
 from maxmod.models.encoder import TextEncoder, read_pooling
 from maxmod.models.language import LanguageModel
+from maxmod.models.rounding import FIELD, Rounding, as_stored, is_marked, rounded
 from maxmod.models.vision import VisionModel
 from maxmod.nn import Module
-from maxmod.nn import quantize as quantize_layers
-from maxmod.nn.places import parameters_of
-from maxmod.nn.quantized import linear_layers
-from maxmod.weights import QuantizedWeights, Weights, expect_room, open_checkpoint
+from maxmod.weights import Weights, expect_room, open_checkpoint
+from maxmod.weights.quantized import stored_layers
 
 
 def adder_folder() -> Path:
@@ -51,14 +50,6 @@ class Architecture:
     module: Callable[[Any], Module[..., Any]]
     adapt: Callable[[Mapping[str, Any]], Weights]
     defaults: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Rounding(NamedTuple):
-    """How to quantise a model while it is loaded; see `maxmod.quantize`."""
-
-    scheme: str
-    group_size: int | None
-    skip: str | Iterable[str]
 
 
 # By the `model_type` of config.json.
@@ -92,7 +83,8 @@ def load_model(
 
     Args:
         folder: A folder as `save_pretrained` of transformers writes it: config.json, weights as
-            .safetensors files, and a tokenizer if text is to be generated. Nothing is downloaded.
+            .safetensors files, and a tokenizer if text is to be generated; or as `save_quantized`
+            does. Nothing is downloaded.
         device: Where to put it; the default device if it is not given.
         dtype: What to compute in; the dtype of the stored weights if it is not given, or bfloat16
             if they are floats of 8 bits.
@@ -120,9 +112,7 @@ def load_model(
     """
     folder = Path(folder)
     table = _config_of("load_model", folder)
-    rounding = None if quantize is None else Rounding(quantize, group_size, skip)
-    if rounding is None and (group_size is not None or skip):
-        raise ArgumentError("load_model: group_size and skip: expected quantize beside them.")
+    rounding = Rounding.of("load_model", quantize, group_size, skip)
     config, module, ref, dtype = _load("load_model", folder, table, device, dtype, rounding)
     return LanguageModel(
         folder=folder,
@@ -138,7 +128,13 @@ def load_model(
 
 
 def load_encoder(
-    folder: str | os.PathLike[str], *, device: DeviceLike | None = None, dtype: DType | None = None
+    folder: str | os.PathLike[str],
+    *,
+    device: DeviceLike | None = None,
+    dtype: DType | None = None,
+    quantize: str | None = None,
+    group_size: int | None = None,
+    skip: str | Iterable[str] = (),
 ) -> TextEncoder:
     """Loads a pretrained encoder, which turns texts into vectors.
 
@@ -147,13 +143,17 @@ def load_encoder(
             read as well: modules.json says how the vectors of the tokens of a text become one.
         device: As for `load_model`.
         dtype: As for `load_model`.
+        quantize: As for `load_model`, like `group_size` and `skip`.
+        group_size: As for `maxmod.quantize`.
+        skip: Linear layers to leave as they are.
 
     Raises:
         ModelError, CheckpointError, WeightsError, OutOfMemoryError: As for `load_model`.
     """
     folder = Path(folder)
     table = _config_of("load_encoder", folder)
-    config, module, ref, dtype = _load("load_encoder", folder, table, device, dtype)
+    rounding = Rounding.of("load_encoder", quantize, group_size, skip)
+    config, module, ref, dtype = _load("load_encoder", folder, table, device, dtype, rounding)
     return TextEncoder(
         folder=folder,
         module=module,
@@ -166,7 +166,13 @@ def load_encoder(
 
 
 def load_vision_model(
-    folder: str | os.PathLike[str], *, device: DeviceLike | None = None, dtype: DType | None = None
+    folder: str | os.PathLike[str],
+    *,
+    device: DeviceLike | None = None,
+    dtype: DType | None = None,
+    quantize: str | None = None,
+    group_size: int | None = None,
+    skip: str | Iterable[str] = (),
 ) -> VisionModel:
     """Loads a pretrained vision model, which classifies images or turns them into vectors.
 
@@ -175,14 +181,31 @@ def load_vision_model(
             read. Its config.json says whether the model has a classifier.
         device: As for `load_model`.
         dtype: As for `load_model`.
+        quantize: As for `load_model`, like `group_size` and `skip`.
+        group_size: As for `maxmod.quantize`.
+        skip: Linear layers to leave as they are.
 
     Raises:
         ModelError, CheckpointError, WeightsError, OutOfMemoryError: As for `load_model`.
     """
     folder = Path(folder)
     table = _config_of("load_vision_model", folder)
-    config, module, ref, dtype = _load("load_vision_model", folder, table, device, dtype)
+    rounding = Rounding.of("load_vision_model", quantize, group_size, skip)
+    config, module, ref, dtype = _load("load_vision_model", folder, table, device, dtype, rounding)
     return VisionModel(folder, module, config, ref, dtype)
+
+
+def loader_of(folder: str | os.PathLike[str]) -> Callable[..., Any]:
+    """Returns the function that loads a folder: `load_model` or one of the others.
+
+    Raises:
+        ModelError: If there is none for it; the message lists the known architectures.
+    """
+    name = _config_of("load", Path(folder)).get("model_type")
+    for loader in (load_model, load_encoder, load_vision_model):
+        if isinstance(name, str) and name in KINDS[loader.__name__]:
+            return loader
+    raise ModelError(f"load: {folder}: architecture {describe(folder)}.")
 
 
 def _load(
@@ -191,43 +214,40 @@ def _load(
     table: Mapping[str, Any],
     device: Any,
     dtype: DType | None,
-    rounding: Rounding | None = None,
+    rounding: Rounding | None,
 ) -> tuple[Any, Module[..., Any], DeviceRef, DType]:
     """Returns configuration, module with weights, device and dtype."""
     architecture = _architecture_of(caller, folder, table)
-    fields = {**architecture.defaults, **table}
-    config = from_table(architecture.config, fields, str(folder / "config.json"))
+    where = folder / "config.json"
+    has_mark = is_marked(table, where)
+    fields = {**architecture.defaults, **table, FIELD: None}
+    config = from_table(architecture.config, fields, str(where))
     _, ref = resolve(None, device)
     with open_checkpoint(folder) as checkpoint:
-        dtype = dtype or _stored_dtype(checkpoint)
+        layers = stored_layers(checkpoint)
+        if has_mark and not layers:
+            raise ModelError(f"{where}: {FIELD!r}: no layer of the folder is stored as codes.")
+        if layers and rounding is not None:
+            raise ArgumentError(
+                f"{caller}: {folder}: quantize: the weights of this folder are quantised already."
+            )
+        dtype = dtype or _stored_dtype(checkpoint, {f"{name}.scales" for name in layers})
         with lazy(), default_device(ref), default_dtype(dtype):
             module = architecture.module(config)
-        stored = architecture.adapt(checkpoint.on(ref))
-        weights = stored.astype(dtype)
-        if rounding is not None:
-            weights = _quantized(module, stored, weights, rounding)
-        expect_room(weights, ref, action=f"{caller}: {folder}")
+        stored = checkpoint.on(ref)
         try:
+            if layers:
+                weights = as_stored(module, stored, dtype, layers)
+            else:
+                stored = architecture.adapt(stored)
+                weights = stored.astype(dtype)
+            if rounding is not None:
+                weights = rounded(module, stored, weights, rounding)
+            expect_room(weights, ref, action=f"{caller}: {folder}")
             module.load_state_dict(weights)
         except WeightsError as error:
             raise WeightsError(f"{caller}: {folder}: {error}") from None
     return config, module.to(ref), ref, dtype
-
-
-def _quantized(
-    module: Module[..., Any], stored: Weights, weights: Weights, rounding: Rounding
-) -> Weights:
-    """Quantises the layers of a module that has no data yet, and returns the weights for it."""
-    scheme, group_size, skip = rounding
-    tied = {name: p.names for p in parameters_of(module) for name in p.names}
-    sources = {}
-    for path, _, _ in linear_layers(module, skip):
-        own = f"{path}.weight"
-        found = [name for name in (own, *tied[own]) if name in stored]
-        if found:  # the load reports the others
-            sources[path] = found[0]
-    quantize_layers(module, scheme, group_size=group_size, skip=skip)
-    return QuantizedWeights(weights, stored, sources, scheme, group_size)
 
 
 def describe(folder: str | os.PathLike[str]) -> str:
@@ -237,11 +257,16 @@ def describe(folder: str | os.PathLike[str]) -> str:
         Such as `llama, read by load_model`; why there is none if the folder is of no use.
     """
     try:
-        name = _config_of("describe", Path(folder)).get("model_type")
+        table = _config_of("describe", Path(folder))
     except ModelError:
         return "unknown: there is no config.json of a model beside the weights"
+    name = table.get("model_type")
     for caller, known in KINDS.items():
         if isinstance(name, str) and name in known:
+            try:
+                is_marked(table, Path("config.json"))
+            except ModelError as error:
+                return f"{name}, which {caller} cannot read: {error}"
             return f"{name}, read by {caller}"
     listed = ", ".join(model for known in KINDS.values() for model in known)
     return f"unknown: model_type is {json.dumps(name)[:80]}; known are {listed}"
@@ -282,15 +307,16 @@ def _architecture_of(caller: str, folder: Path, table: Mapping[str, Any]) -> Arc
     )
 
 
-def _stored_dtype(weights: Weights) -> DType:
+def _stored_dtype(weights: Weights, scales: Container[str]) -> DType:
     """Returns the floating dtype in which most of the weights are stored, of those to compute in.
 
-    Weights of 8 bits are stored so to be small, and computed with in bfloat16.
+    Weights of 8 bits are stored so to be small, and computed with in bfloat16. Scales of quantised
+    weights do not count.
     """
     nbytes: collections.Counter[DType] = collections.Counter()
     for name in weights:
         stored = weights.tensor_type(name)
-        if stored.dtype.is_float():
+        if stored.dtype.is_float() and name not in scales:
             nbytes[stored.dtype] += int(stored.nbytes)
     stored = nbytes.most_common(1)[0][0] if nbytes else DType.float32
     return stored if stored.size_in_bits > 8 else DType.bfloat16

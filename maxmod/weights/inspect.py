@@ -9,6 +9,7 @@ import re
 from maxmod.dtype import DType
 from maxmod.weights.checkpoint import Checkpoint, open_checkpoint
 from maxmod.weights.mapping import format_nbytes
+from maxmod.weights.quantized import stored_layers
 
 _ESTIMATED = (DType.float32, DType.bfloat16, DType.int8)
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # a part of a dotted name
@@ -91,6 +92,13 @@ def _dtype_table(checkpoint: Checkpoint) -> list[str]:
 
 def _memory_lines(checkpoint: Checkpoint) -> list[str]:
     """The memory of the weights alone, if every floating tensor had one dtype."""
+    layers = collections.Counter(stored_layers(checkpoint).values())
+    if layers:
+        counts = [f"{count} of {kind}" for kind, count in layers.most_common()]
+        return [
+            f"quantised layers  {'; '.join(counts)}",
+            f"memory of the weights  {format_nbytes(checkpoint.nbytes())}",
+        ]
     sizes = ", ".join(f"{d!r} {format_nbytes(checkpoint.nbytes(d))}" for d in _ESTIMATED)
     return [f"memory of the weights when loaded as  {sizes}"]
 

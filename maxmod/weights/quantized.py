@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
+from maxmod.dtype import DType
 from maxmod.errors import MaxmodError
 from maxmod.ops.quantized import quantize_weight, quantized_types
 from maxmod.tensor import Tensor
@@ -68,3 +70,32 @@ class QuantizedWeights(Weights):
         if part is None:
             return self._others.source_key(source)
         return (*self._floats.source_key(source), f"quantized {part}")  # codes before scales
+
+
+class Stored(NamedTuple):
+    """How the weight of a layer is stored: see `F.quantize_weight`."""
+
+    scheme: str
+    group_size: int | None
+
+    def __str__(self) -> str:
+        groups = "" if self.group_size is None else f", groups of {self.group_size}"
+        return f"{self.scheme}{groups}"
+
+
+def stored_layers(weights: Weights) -> dict[str, Stored]:
+    """Returns the layers whose `weight` is stored as codes, with `scales` beside it.
+
+    Nothing is read, and whether codes and scales fit together is not checked.
+    """
+    found: dict[str, Stored] = {}
+    for name in weights:
+        layer = name.removesuffix(".weight")
+        if layer == name or f"{layer}.scales" not in weights:
+            continue
+        codes, scales = weights.tensor_type(name), weights.tensor_type(f"{layer}.scales")
+        if codes.dtype is DType.int8:
+            found[layer] = Stored("int8", None)
+        elif codes.dtype is DType.uint8 and codes.rank == scales.rank == 2:
+            found[layer] = Stored("int4", 2 * int(codes.sizes[1]) // max(1, int(scales.sizes[1])))
+    return found

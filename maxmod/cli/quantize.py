@@ -1,0 +1,39 @@
+"""`maxmod quantize`: a folder with weights rounded to 8 or 4 bits, made of one with floats."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from maxmod.backends.devices import CPU
+from maxmod.cli.options import chosen_dtype
+from maxmod.models import save_quantized
+from maxmod.models.registry import loader_of
+from maxmod.weights import open_checkpoint
+from maxmod.weights.mapping import format_nbytes
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
+    start = time.perf_counter()
+    load = loader_of(options.folder)
+    model = load(
+        options.folder,
+        device=CPU(),
+        dtype=chosen_dtype(options.dtype),
+        quantize=options.weights,
+        group_size=options.group_size,
+        skip=options.skip,
+    )
+    made = save_quantized(model, options.out)
+    sizes = []
+    for folder in (options.folder, made):
+        with open_checkpoint(folder) as checkpoint:
+            sizes.append(format_nbytes(checkpoint.nbytes()))
+    print(
+        f"maxmod: {made}: {sizes[1]} of weights, made of {sizes[0]} in "
+        f"{time.perf_counter() - start:.3f} s",
+        file=sys.stderr,
+    )
+    return 0

@@ -1,0 +1,223 @@
+"""Models with weights of 8 and 4 bits: rounded while they are loaded, or loaded as they were saved.
+
+A folder of rounded weights is one as `save_quantized` writes it: its tensors have the names and
+layouts of the module, a rounded layer has `weight` and `scales` (see `F.quantize_weight`), and
+config.json says `"quantization_config": {"quant_method": "maxmod", ...}`. What each layer has is
+told by its tensors, so that what `save_state` made of the parameters of a module loads as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from maxmod.dtype import DType
+from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError
+from maxmod.json_files import MAX_BYTES, read_json
+from maxmod.nn import Module, QuantizedLinear
+from maxmod.nn import quantize as quantize_layers
+from maxmod.nn.places import descendants_of, parameters_of
+from maxmod.nn.quantized import linear_layers
+from maxmod.weights import QuantizedWeights, Weights, save_state
+from maxmod.weights.mapping import Recipe, View
+from maxmod.weights.quantized import Stored
+
+METHOD = "maxmod"
+FIELD = "quantization_config"
+# What `save_quantized` copies beside config.json: tokenizers, templates and the like.
+_COPIED = (".json", ".txt", ".model", ".jinja", ".md")
+
+
+class Rounding(NamedTuple):
+    """How to round a model while it is loaded; see `maxmod.quantize`."""
+
+    scheme: str
+    group_size: int | None
+    skip: str | Iterable[str]
+
+    @classmethod
+    def of(
+        cls, caller: str, quantize: str | None, group_size: int | None, skip: str | Iterable[str]
+    ) -> Rounding | None:
+        """Returns what the arguments of a function ask for; None for nothing."""
+        if quantize is not None:
+            return cls(quantize, group_size, skip)
+        if group_size is not None or skip:
+            raise ArgumentError(f"{caller}: group_size and skip: expected quantize beside them.")
+        return None
+
+
+def is_marked(table: Mapping[str, Any], where: Path) -> bool:
+    """Returns whether config.json says that weights are stored rounded, by `save_quantized`.
+
+    Raises:
+        ModelError: If something else rounded them; the message names it.
+    """
+    given = table.get(FIELD)
+    if given is None:
+        return False
+    method = given.get("quant_method") if isinstance(given, dict) else None
+    if method == METHOD:
+        return True
+    by = f"by {json.dumps(method)[:80]}" if method is not None else "in a way that is not named"
+    raise ModelError(
+        f"{where}: {FIELD!r}: weights that were quantised {by} are not supported: expected null or "
+        f'{{"quant_method": "{METHOD}"}}, got {json.dumps(given)[:80]}. Hint: load the folder of '
+        "the original floats with quantize='int8' or 'int4'."
+    )
+
+
+def rounded(
+    module: Module[..., Any], stored: Weights, weights: Weights, rounding: Rounding
+) -> Weights:
+    """Quantises the layers of a module that has no data yet, and returns the weights for it.
+
+    Args:
+        module: The module.
+        stored: Its weights as they are stored.
+        weights: The same in the dtype of the module.
+        rounding: What to do.
+    """
+    scheme, group_size, skip = rounding
+    tied = {name: p.names for p in parameters_of(module) for name in p.names}
+    sources = {}
+    for path, _, _ in linear_layers(module, skip):
+        own = f"{path}.weight"
+        found = [name for name in (own, *tied[own]) if name in stored]
+        if found:  # the load reports the others
+            sources[path] = found[0]
+    quantize_layers(module, scheme, group_size=group_size, skip=skip)
+    return QuantizedWeights(weights, stored, sources, scheme, group_size)
+
+
+def as_stored(
+    module: Module[..., Any], stored: Weights, dtype: DType, layers: Mapping[str, Stored]
+) -> Weights:
+    """Quantises the layers of a module that has no data yet as they are stored.
+
+    Args:
+        module: The module.
+        stored: Its weights.
+        dtype: What floats are cast to; scales stay as they are.
+        layers: What is known of the layers that are stored as codes.
+
+    Returns:
+        The weights for the module.
+    """
+    names = [path for path, _, _ in linear_layers(module)]
+    kinds: dict[Stored, set[str]] = {}
+    for name in names:
+        if name in layers:
+            kinds.setdefault(layers[name], set()).add(name)
+    for kind, members in kinds.items():
+        left = [path for path, _, _ in linear_layers(module) if path not in members]
+        try:
+            quantize_layers(module, kind.scheme, group_size=kind.group_size, skip=left)
+        except MaxmodError as error:
+            raise WeightsError(str(error)) from None
+    floats = stored.astype(dtype)
+    scales = {f"{name}.scales" for name in layers}
+    return View({n: Recipe((stored if n in scales else floats, n)) for n in stored})
+
+
+class Pretrained(Protocol):
+    """What `load_model` and its like return."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def module(self) -> Module[..., Any]: ...
+
+
+def save_quantized(
+    model: Pretrained, folder: str | os.PathLike[str], *, max_shard_bytes: int | None = None
+) -> Path:
+    """Saves a model with rounded weights as a folder that `load_model` and its like take.
+
+    The folder appears when it is complete, or not at all. Other files of the folder that the model
+    came from, such as its tokenizer, are copied.
+
+    Args:
+        model: What `load_model`, `load_encoder` or `load_vision_model` gave, rounded while it was
+            loaded or by `maxmod.quantize`.
+        folder: A folder that does not exist, or is empty.
+        max_shard_bytes: As for `maxmod.weights.save_state`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ArgumentError: (a ValueError) If there is something in the folder, or no layer of the model
+            is rounded.
+        OSError: If the disk is full or cannot be written to; there is no folder then.
+
+    Example:
+        >>> import tempfile
+        >>> from maxmod.models import adder_folder, load_model, save_quantized
+        >>> model = load_model(adder_folder(), quantize="int8")
+        >>> folder = save_quantized(model, tempfile.mkdtemp() + "/adder-int8")
+        >>> load_model(folder).generate("123+456=")
+        '579'
+    """
+    target = Path(folder)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ArgumentError(
+            f"save_quantized: {target}: expected a folder that does not exist or is empty."
+        )
+    config = read_json(model.folder / "config.json") | {FIELD: _description(model.module)}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+        made = Path(temporary) / "model"
+        save_state(model.module.parameters, made, max_shard_bytes=max_shard_bytes)
+        for path in _companions(model.folder):
+            _write(made / path, (model.folder / path).read_bytes())
+        _write(made / "config.json", json.dumps(config, indent=2).encode() + b"\n")
+        if target.exists():
+            target.rmdir()
+        made.rename(target)
+    return target
+
+
+def _description(module: Module[..., Any]) -> dict[str, Any]:
+    """What config.json says about the weights, for people: how most of the layers are stored."""
+    found = Counter(
+        (layer.scheme, layer.group_size)
+        for _, _, layer in descendants_of(module)
+        if isinstance(layer, QuantizedLinear)
+    )
+    if not found:
+        raise ArgumentError(
+            "save_quantized: no layer of the model is quantised. Hint: maxmod.quantize(model, "
+            "'int8') rounds its weights."
+        )
+    (scheme, group_size), _ = found.most_common(1)[0]
+    return {"quant_method": METHOD, "bits": int(scheme[3:]), "group_size": group_size}
+
+
+def _companions(folder: Path) -> list[Path]:
+    """Returns the small files that belong to a model, in its folder and one below."""
+    found = [*folder.iterdir(), *folder.glob("*/*")]
+    return [
+        path.relative_to(folder)
+        for path in sorted(found)
+        if path.suffix in _COPIED
+        and path != folder / "config.json"
+        and not path.name.endswith(".index.json")
+        and path.is_file()
+        and path.stat().st_size <= MAX_BYTES
+    ]
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Writes a file of its own and flushes it to the disk."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

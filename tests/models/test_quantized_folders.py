@@ -1,0 +1,262 @@
+"""Folders of rounded weights: what is saved loads as the same model, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from models.folders import ASSETS, copy
+
+import maxmod
+from maxmod import CPU, DType, Tensor
+from maxmod.cli import main
+from maxmod.errors import ArgumentError, ModelError, WeightsError
+from maxmod.models import (
+    adder_folder,
+    load_encoder,
+    load_model,
+    load_vision_model,
+    rounding,
+    save_quantized,
+)
+from maxmod.models.registry import describe
+from maxmod.nn import Linear, QuantizedLinear
+from maxmod.weights import inspect_text, open_checkpoint, save_state
+
+TIED = ASSETS / "gpt2" / "tied"
+SENTENCES = ASSETS / "bert" / "sentences"
+CLASSIFIER = ASSETS / "vit" / "classifier"
+FLOAT32 = DType.float32
+
+
+def _assert_same(one: Any, two: Any) -> None:
+    assert type(one.module) is type(two.module)
+    for (name, left), (other, right) in zip(
+        one.module.parameters, two.module.parameters, strict=True
+    ):
+        assert (name, left.type) == (other, right.type)
+        assert left.data.tobytes() == right.data.tobytes(), name
+
+
+def _vectors(model: Any) -> Any:
+    return model.embed(["a cat", "the dog sees a bridge"], eager=True)
+
+
+def _logits(model: Any) -> Any:
+    return model.next_logits([[1, 2, 3], [4, 5, 6]], eager=True)
+
+
+def _probabilities(model: Any) -> Any:
+    with np.load(CLASSIFIER / "golden.npz") as data:
+        found = model.classify([data["image_0"]], eager=True)
+    return np.array([probability for _, probability in found[0]])
+
+
+# folder, how it is loaded, what to quantise, what it gives
+CASES = [
+    (TIED, load_model, {"quantize": "int8"}, _logits),
+    (TIED, load_model, {"quantize": "int4", "skip": ["h.0.*", "lm_head"]}, _logits),
+    (adder_folder(), load_model, {"quantize": "int4", "group_size": 64}, _logits),
+    (ASSETS / "llama" / "qwen3", load_model, {"quantize": "int8", "dtype": None}, _logits),
+    (ASSETS / "llama" / "gemma3", load_model, {"quantize": "int8"}, _logits),
+    (SENTENCES, load_encoder, {"quantize": "int8"}, _vectors),
+    (CLASSIFIER, load_vision_model, {"quantize": "int8", "skip": "classifier"}, _probabilities),
+]
+
+
+@pytest.mark.parametrize(("folder", "load", "options", "results"), CASES)
+def test_what_is_saved_loads(
+    folder: Path,
+    load: Callable[..., Any],
+    options: dict[str, Any],
+    results: Callable[[Any], Any],
+    tmp_path: Path,
+) -> None:
+    model = load(folder, device=CPU(), **{"dtype": FLOAT32, **options})
+    made = save_quantized(model, tmp_path / "new" / "model")
+    again = load(made, device=CPU())
+    assert again.dtype is model.dtype
+    _assert_same(model, again)
+    np.testing.assert_array_equal(results(model), results(again))
+    table = json.loads((made / "config.json").read_text("utf-8"))
+    bits = {"int8": 8, "int4": 4}[options["quantize"]]
+    group = options.get("group_size", 32) if bits == 4 else None
+    assert table.pop("quantization_config") == {
+        "quant_method": "maxmod",
+        "bits": bits,
+        "group_size": group,
+    }
+    assert table == json.loads((folder / "config.json").read_text("utf-8"))
+    assert list((tmp_path / "new").iterdir()) == [made]
+
+
+def test_two_schemes_and_shards(tmp_path: Path) -> None:
+    """Each layer is what its tensors say; saved again, it is the same."""
+    model = load_model(TIED, device=CPU(), quantize="int4", skip="lm_head")
+    maxmod.quantize(model, "int8")
+    made = save_quantized(model, tmp_path / "one", max_shard_bytes=10_000)
+    assert len(list(made.glob("*.safetensors"))) > 1
+    again = load_model(save_quantized(load_model(made, device=CPU()), tmp_path / "two"))
+    head, layer = again.module.lm_head, again.module.h[0].mlp.c_fc  # type: ignore[attr-defined]
+    assert (head.scheme, layer.scheme, layer.group_size) == ("int8", "int4", 32)
+    _assert_same(model, again)
+    text = inspect_text(made)
+    assert "quantised layers  8 of int4, groups of 32; 1 of int8\n" in text
+    assert describe(made) == "gpt2, read by load_model"
+
+
+def test_other_dtypes_do_not_touch_scales(tmp_path: Path) -> None:
+    model = load_model(TIED, device=CPU(), dtype=FLOAT32, quantize="int8")
+    again = load_model(save_quantized(model, tmp_path / "m"), device=CPU(), dtype=DType.bfloat16)
+    found, wanted = again.module.lm_head, model.module.lm_head  # type: ignore[attr-defined]
+    assert found.scales.dtype is FLOAT32
+    np.testing.assert_array_equal(found.scales.to_numpy(), wanted.scales.to_numpy())
+    assert again.module.wte.weight.dtype is DType.bfloat16  # type: ignore[attr-defined]
+
+
+def test_what_save_state_wrote_loads_without_a_mark(tmp_path: Path) -> None:
+    model = load_model(TIED, device=CPU(), quantize="int8")
+    save_state(model.module.parameters, tmp_path)
+    shutil.copy(TIED / "config.json", tmp_path)
+    again = load_model(tmp_path, device=CPU())
+    _assert_same(model, again)
+    assert isinstance(again.module.lm_head, QuantizedLinear)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("load", "folder", "results"),
+    [(load_encoder, SENTENCES, _vectors), (load_vision_model, CLASSIFIER, _probabilities)],
+)
+def test_encoders_and_vision_models_are_rounded_while_loading(
+    load: Callable[..., Any], folder: Path, results: Callable[[Any], Any]
+) -> None:
+    floats = load(folder, device=CPU(), dtype=FLOAT32)
+    one = load(folder, device=CPU(), dtype=FLOAT32, quantize="int8")
+    wanted = results(floats)
+    two = maxmod.quantize(load(folder, device=CPU(), dtype=FLOAT32), "int8")
+    _assert_same(one, two)
+    found = results(one)
+    assert (found != wanted).any()
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=0.02 * np.abs(wanted).max())
+    with pytest.raises(ArgumentError, match=rf"{load.__name__}: group_size and skip: expected qua"):
+        load(folder, device=CPU(), skip="x")
+    with pytest.raises(ArgumentError, match=r"'q_prj' matches no linear layer"):
+        load(folder, device=CPU(), quantize="int8", skip=["q_prj"])
+
+
+# ---- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        *(({"quant_method": name, "bits": 4}, f'by "{name}"') for name in ("gptq", "awq", "fp8")),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, 'by "bitsandbytes"'),
+        ({"bits": 4}, "in a way that is not named"),
+        ([], "in a way that is not named"),
+    ],
+)
+def test_other_methods_are_named(tmp_path: Path, given: Any, shown: str) -> None:
+    folder = copy(TIED, tmp_path / "model", quantization_config=given)
+    message = (
+        rf"config.json: 'quantization_config': weights that were quantised {shown} are not "
+        r"supported: expected null or .*\"maxmod\".*Hint: load the folder of the original floats"
+    )
+    with pytest.raises(ModelError, match=message):
+        load_model(folder, device=CPU())
+    assert describe(folder).startswith("gpt2, which load_model cannot read: config.json: 'quantiz")
+
+
+def test_folders_of_mlx(tmp_path: Path) -> None:
+    folder = copy(TIED, tmp_path / "model", quantization={"group_size": 64, "bits": 4})
+    with pytest.raises(ModelError, match="'quantization': models with this field are not support"):
+        load_model(folder, device=CPU())
+
+
+def test_codes_that_do_not_fit(tmp_path: Path) -> None:
+    model = load_model(TIED, device=CPU(), quantize="int4")
+    made = save_quantized(model, tmp_path / "model")
+    with pytest.raises(ArgumentError, match=r"model: quantize: the weights .* quantised already"):
+        load_model(made, device=CPU(), quantize="int8")
+    with open_checkpoint(made) as checkpoint:
+        state = dict(checkpoint)
+    name = "h.0.mlp.c_fc.scales"
+    scales = state[name].to_numpy()
+    for bad, message in (
+        (scales[:-1], rf"'{name}': Loaded tensor .*not assignable"),
+        (scales.repeat(2, 1), r"load_model: .*quantize: h.0.mlp.c_fc.weight: .*multiple of 32"),
+        (scales[:, :0], rf"'{name}': Loaded tensor .*not assignable"),
+        (scales.astype(np.float32), rf"'{name}': Loaded tensor .*float32"),
+    ):
+        save_state(state | {name: Tensor(np.ascontiguousarray(bad))}, made)
+        with pytest.raises(WeightsError, match=message):
+            load_model(made, device=CPU())
+    save_state({k: v for k, v in state.items() if k != name}, made)
+    with pytest.raises(WeightsError, match=r"h.0.mlp.c_fc.weight'.*dtype=uint8|not assignable"):
+        load_model(made, device=CPU())
+    save_state({k: v for k, v in state.items() if not k.endswith("scales")}, made)
+    with pytest.raises(ModelError, match="no layer of the folder is stored as codes"):
+        load_model(made, device=CPU())
+
+
+def test_what_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(TIED, device=CPU())
+    with pytest.raises(ArgumentError, match=r"no layer of the model is quantised. Hint: maxmod.qu"):
+        save_quantized(model, tmp_path / "model")
+    maxmod.quantize(model, "int8", skip="lm_head")
+    assert type(model.module.lm_head) is Linear  # type: ignore[attr-defined]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "note.txt").write_text("mine")
+    for target in (tmp_path / "full", tmp_path / "full" / "note.txt"):
+        with pytest.raises(ArgumentError, match="that does not exist or is empty"):
+            save_quantized(model, target)
+    (tmp_path / "empty").mkdir()
+    assert save_quantized(model, tmp_path / "empty") == tmp_path / "empty"
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(rounding, "_write", full)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(OSError, match="the disk is full"):
+        save_quantized(model, tmp_path / "model")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+# ---- commands ------------------------------------------------------------------------------------
+
+
+def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = str(tmp_path / "adder")
+    options = ("--weights", "int4", "--group-size", "64", "--skip", "lm_head")
+    assert main(["quantize", str(adder_folder()), made, *options]) == 0
+    assert "of weights, made of" in capsys.readouterr().err
+    assert main(["generate", "123+456=", "--model", made, "--eager"]) == 0
+    assert capsys.readouterr().out == "579\n"
+    assert main(["inspect", made]) == 0
+    assert "quantised layers  12 of int4, groups of 64" in capsys.readouterr().out
+    assert main(["quantize", str(adder_folder()), made]) == 1
+    assert "expected a folder that does not exist or is empty" in capsys.readouterr().err
+    assert main(["quantize", str(tmp_path), str(tmp_path / "other")]) == 1
+    assert "config.json: cannot read the file" in capsys.readouterr().err
+
+
+def test_options_of_embed_and_classify(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    common = ["--device", "cpu", "--dtype", "float32", "--eager", "--quantize", "int8"]
+    assert main(["embed", "--model", str(SENTENCES), *common, "a cat"]) == 0
+    model = load_encoder(SENTENCES, device=CPU(), dtype=FLOAT32, quantize="int8")
+    found = np.array(json.loads(capsys.readouterr().out))
+    np.testing.assert_allclose(found, model.embed(["a cat"], eager=True)[0], rtol=0, atol=1e-7)
+    assert main(["quantize", str(CLASSIFIER), str(tmp_path / "vit"), "--dtype", "float32"]) == 0
+    photo = str(CLASSIFIER / "photo.png")
+    outputs = []
+    for options in ([str(CLASSIFIER), *common], [str(tmp_path / "vit"), *common[:5]]):
+        capsys.readouterr()
+        assert main(["classify", photo, "--model", *options]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] != ""
