@@ -126,7 +126,18 @@ class LanguageModel:
         return generate_text(self, prompt, **options)
 
     def generate(self, prompt: str | Sequence[Mapping[str, Any]], **options: Any) -> str:
-        """Continues a text, or answers a chat, and returns all of the new text; see `stream`.
+        """Continues a text, or answers a chat, and returns all of the new text.
+
+        Args:
+            prompt: The text to continue, or the messages of a chat; see `stream`.
+            **options: As for `stream`.
+
+        Returns:
+            The new text.
+
+        Raises:
+            ValueError: If the prompt has no tokens or is longer than the model takes.
+            ModelError: If the folder has no tokenizer, or no template for a chat.
 
         Example:
             >>> from maxmod.models import adder_folder, load_model
@@ -159,7 +170,15 @@ class LanguageModel:
     # ---- with a cache --------------------------------------------------------------------------
 
     def empty_cache(self, padding: Sequence[int], length: int) -> KVCache:
-        """Returns a cache for `next_logits_cached`; see `KVCache.empty`."""
+        """Returns a cache for `next_logits_cached`; see `KVCache.empty`.
+
+        Args:
+            padding: For each sequence, how many positions in front of its tokens do not count.
+            length: Number of tokens that there is room for.
+
+        Returns:
+            The cache, on the device and in the dtype of the model.
+        """
         return KVCache.empty(self.cache_shape, padding, length, self.dtype, self.device)
 
     def step(self, *, batch: int = 1, seq: int = 1) -> CompiledModel:
@@ -167,6 +186,13 @@ class LanguageModel:
 
         There are at most four, each made when it is first needed: one sequence or several, a prompt
         or one token. Everything else, such as the length of the cache, is known when they run.
+
+        Args:
+            batch: Number of sequences.
+            seq: Number of new tokens of each.
+
+        Returns:
+            The compiled model; it takes tokens and a cache.
         """
         key = (batch == 1, seq == 1)
         if key not in self._steps:

@@ -31,6 +31,14 @@ def adder_folder() -> Path:
     """Returns the folder of the model that comes with the package.
 
     It is a small GPT-2 that adds two numbers of up to three digits: `123+456=` gives `579`.
+
+    Returns:
+        A path, for `load_model` and `open_checkpoint`.
+
+    Example:
+        >>> from maxmod.models import adder_folder, load_model
+        >>> load_model(adder_folder()).generate("999+1=")
+        '1000'
     """
     return Path(__file__).parent / "adder"
 
@@ -94,6 +102,9 @@ def load_model(
         group_size: As for `maxmod.quantize`, like `skip`.
         skip: Linear layers to leave as they are.
 
+    Returns:
+        The model; `model.module` is the module, with the weights.
+
     Raises:
         ModelError: (a ValueError) If the folder, its config.json or its architecture is of no use.
         CheckpointError: (a ValueError) If its weights cannot be read.
@@ -102,9 +113,11 @@ def load_model(
             they are not read then.
 
     Example:
-        >>> from maxmod import CPU, Tensor
+        >>> from maxmod import CPU, DType, Tensor
         >>> from maxmod.models import adder_folder, load_model
         >>> model = load_model(adder_folder(), device=CPU())
+        >>> model.generate("1+2=")
+        '3'
         >>> compiled = model.module.compile(model.tokens_type)
         >>> tokens = Tensor([model.tokenizer.encode("1+2=")], dtype=DType.int64, device=CPU())
         >>> compiled(tokens).shape
@@ -147,8 +160,14 @@ def load_encoder(
         group_size: As for `maxmod.quantize`.
         skip: Linear layers to leave as they are.
 
+    Returns:
+        The encoder: `load_encoder(folder).embed(["a text", "another"])`.
+
     Raises:
-        ModelError, CheckpointError, WeightsError, OutOfMemoryError: As for `load_model`.
+        ModelError: As for `load_model`, like the errors below.
+        CheckpointError: If its weights cannot be read.
+        WeightsError: If they do not fit the configuration.
+        OutOfMemoryError: If they are larger than the free memory of the device.
     """
     folder = Path(folder)
     table = _config_of("load_encoder", folder)
@@ -185,8 +204,14 @@ def load_vision_model(
         group_size: As for `maxmod.quantize`.
         skip: Linear layers to leave as they are.
 
+    Returns:
+        The model: `load_vision_model(folder).classify(["photo.jpg"])`.
+
     Raises:
-        ModelError, CheckpointError, WeightsError, OutOfMemoryError: As for `load_model`.
+        ModelError: As for `load_model`, like the errors below.
+        CheckpointError: If its weights cannot be read.
+        WeightsError: If they do not fit the configuration.
+        OutOfMemoryError: If they are larger than the free memory of the device.
     """
     folder = Path(folder)
     table = _config_of("load_vision_model", folder)

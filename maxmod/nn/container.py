@@ -72,7 +72,17 @@ class Sequential(ModuleList[M]):
         super().__init__(modules)
 
     def forward(self, x: Any) -> Any:
-        """Passes x through the items."""
+        """Passes x through the items.
+
+        Args:
+            x: What the first item takes.
+
+        Returns:
+            What the last item returns; x if there are no items.
+
+        Raises:
+            TypeError: If an item cannot be called.
+        """
         for position, item in enumerate(self):
             if not callable(item):
                 raise OperandError(

@@ -101,7 +101,18 @@ class Conv2d(Module[[Tensor], Tensor]):
         self.bias = initial_normal([out_channels], dtype=dtype, device=device) if has_bias else 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolves x."""
+        """Convolves x.
+
+        Args:
+            x: Tensor [batch, height, width, in_channels]; with `permute` [batch, in_channels,
+                height, width].
+
+        Returns:
+            The same layout with out_channels, in the promoted dtype of x and weight.
+
+        Raises:
+            ValueError: If the rank or the channels of x differ, or no window fits.
+        """
         return call(
             "conv2d",
             x,

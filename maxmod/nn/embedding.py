@@ -84,7 +84,19 @@ class Embedding(Module[[Tensor], Tensor]):
         return list(self.weight.shape[1:])
 
     def forward(self, indices: Tensor) -> Tensor:
-        """Looks up an entry for each index."""
+        """Looks up an entry for each index.
+
+        Args:
+            indices: Integer tensor of any shape; negative ones count from the end.
+
+        Returns:
+            indices.shape + dims, in the dtype of the weight.
+
+        Raises:
+            TypeError: If indices are no tensor.
+            ValueError: If they are floats or live on another device.
+            IndexError: If, on the host, one is not below vocab_size.
+        """
         if not isinstance(indices, Tensor):
             raise OperandError(
                 f"Embedding: indices: expected a Tensor, got {type(indices).__name__}. Hint: "

@@ -74,7 +74,18 @@ class Linear(Module[[Tensor], Tensor]):
         return self.weight.shape[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies the map to the last axis of x."""
+        """Applies the map to the last axis of x.
+
+        Args:
+            x: Tensor [..., in_dim].
+
+        Returns:
+            [..., out_dim] in the promoted dtype of x and weight.
+
+        Raises:
+            ValueError: If the last axis has another size, dtypes cannot be promoted, or devices
+                differ.
+        """
         weight = self.weight
         if isinstance(x, Tensor) and not _fits(x.sizes[-1:], weight.sizes[1:]):
             raise ShapeError(

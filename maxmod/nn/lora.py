@@ -85,6 +85,18 @@ class LoRA(TransparentModule[[Tensor], Tensor]):
     Raises:
         TypeError: If `module` is no `Linear`.
         RuntimeError: When called without adapters or without the information of the batch.
+
+    Example:
+        >>> from maxmod import DType, Tensor
+        >>> from maxmod.nn import Linear, LoRA
+        >>> layer = LoRA(Linear(4, 3), max_num_loras=2, max_lora_rank=1, max_lora_seq_len=16)
+        >>> layer.lora_a.set(Tensor.ones([2, 1, 4]))
+        >>> layer.lora_b.set(Tensor.ones([2, 3, 1]))
+        >>> ids, starts, end = ([1], [0, 2], [2])  # one group of two rows, with adapter 1
+        >>> layer.set_lora_batch_info(*(Tensor(x, dtype=DType.int64) for x in (ids, starts, end)))
+        >>> x = Tensor.ones([2, 4])
+        >>> (layer(x) - layer.module(x)).to_numpy().round(3).tolist()
+        [[4.0, 4.0, 4.0], [4.0, 4.0, 4.0]]
     """
 
     # The wrapped layer drops its name instead, so that names are those without the wrapper.
@@ -123,7 +135,18 @@ class LoRA(TransparentModule[[Tensor], Tensor]):
         self._batch = _Batch(lora_ids, grouped_offsets, end_idx)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies the layer and the adapters to x [rows, in_dim]."""
+        """Applies the layer and the adapters.
+
+        Args:
+            x: Tensor [rows, in_dim].
+
+        Returns:
+            [rows, out_dim] in the promoted dtype.
+
+        Raises:
+            ValueError: If the rank is not 2.
+            RuntimeError: Without adapters, or without the information of the batch.
+        """
         if self._batch is None:
             raise RuntimeError("LoRA: call set_lora_batch_info(...) first.")
         if x.rank != 2:
@@ -150,16 +173,41 @@ def _adapter_of_rows(x: Tensor, batch: _Batch) -> Tensor:
 
 
 def lora_layers(model: Module[..., Any]) -> Iterator[tuple[str, LoRA]]:
-    """Iterates over (qualified name, layer) of the `LoRA` layers of a model."""
+    """Iterates over the `LoRA` layers of a model.
+
+    Args:
+        model: The module that holds them.
+
+    Returns:
+        An iterator of (qualified name, layer).
+
+    Example:
+        >>> from maxmod.nn import Linear, LoRA, Sequential, lora_layers
+        >>> adapted = LoRA(Linear(4, 3), max_num_loras=2, max_lora_rank=1, max_lora_seq_len=16)
+        >>> [name for name, _ in lora_layers(Sequential(Linear(4, 4), adapted))]
+        ['1']
+    """
     for name, _, module in descendants_of(model, searched=True):
         if isinstance(module, LoRA):
             yield name, module
 
 
 def lora_parameters(model: Module[..., Any]) -> Iterator[tuple[str, LoRASlot]]:
-    """Iterates over (qualified name, slot) of the adapters of a model, two for each layer.
+    """Iterates over the slots of the adapters of a model, two for each layer.
 
     The types of the slots are the types of the inputs that fill them.
+
+    Args:
+        model: The module that holds the layers.
+
+    Returns:
+        An iterator of (qualified name, slot).
+
+    Example:
+        >>> from maxmod.nn import Linear, LoRA, Sequential, lora_parameters
+        >>> adapted = LoRA(Linear(4, 3), max_num_loras=2, max_lora_rank=1, max_lora_seq_len=16)
+        >>> [(name, slot.type.shape) for name, slot in lora_parameters(Sequential(adapted))]
+        [('0.lora_a', [Dim(2), Dim(1), Dim(4)]), ('0.lora_b', [Dim(2), Dim(3), Dim(1)])]
     """
     for name, layer in lora_layers(model):
         yield f"{name}.lora_a", layer.lora_a

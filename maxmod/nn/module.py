@@ -83,10 +83,17 @@ class Module(Owner, Generic[P, R]):
         return self.forward(*args, **kwargs)
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Computes the result; to be defined by the subclass.
+        """Computes the result; to be defined by the subclass (here or as `__call__`).
+
+        Args:
+            *args: What the subclass takes.
+            **kwargs: What the subclass takes.
+
+        Returns:
+            What the subclass returns: tensors, or tuples, lists and dicts of them.
 
         Raises:
-            ForwardError: (a TypeError and NotImplementedError) If it is not.
+            ForwardError: (a TypeError and NotImplementedError) If it is not defined.
         """
         raise ForwardError(
             f"{type(self).__name__} must implement forward() or __call__() to be called."
@@ -96,14 +103,26 @@ class Module(Owner, Generic[P, R]):
 
     @property
     def local_parameters(self) -> Iterable[tuple[str, Tensor]]:
-        """Iterates over (attribute name, tensor) of this module alone."""
+        """Iterates over (attribute name, tensor) of this module alone.
+
+        Example:
+            >>> from maxmod.nn import Linear
+            >>> [name for name, _ in Linear(2, 3).local_parameters]
+            ['weight', 'bias']
+        """
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 yield name, value
 
     @property
     def children(self) -> Iterable[tuple[str, Module[..., Any]]]:
-        """Iterates over (attribute name, module) of the modules directly on this one."""
+        """Iterates over (attribute name, module) of the modules directly on this one.
+
+        Example:
+            >>> from maxmod.nn import Linear, Sequential
+            >>> [name for name, _ in Sequential(Linear(2, 3), Linear(3, 1)).children]
+            ['0', '1']
+        """
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
@@ -121,10 +140,17 @@ class Module(Owner, Generic[P, R]):
     def parameters(self) -> Iterable[tuple[str, Tensor]]:
         """Iterates over (qualified name, tensor) of this module and all its descendants.
 
-        A tied tensor comes once for each of its names.
+        A tied tensor comes once for each of its names. `dict(model.parameters)` is the state that
+        `load_state_dict` and `weights.save_state` take.
 
         Raises:
             ValueError: If a module contains itself.
+
+        Example:
+            >>> from maxmod.nn import Linear, Sequential
+            >>> model = Sequential(Linear(2, 3), Linear(3, 1, bias=False))
+            >>> {name: tensor.shape for name, tensor in model.parameters}
+            {'0.weight': [Dim(3), Dim(2)], '0.bias': [Dim(3)], '1.weight': [Dim(1), Dim(3)]}
         """
         for place in places_of(self):
             yield place.name, place.tensor
@@ -149,7 +175,11 @@ class Module(Owner, Generic[P, R]):
     # ---- transforms --------------------------------------------------------------------------
 
     def apply_to_local_parameters(self, f: Callable[[str, Tensor], Tensor]) -> None:
-        """Replaces each tensor of this module alone by `f(attribute name, tensor)`."""
+        """Replaces each tensor of this module alone by `f(attribute name, tensor)`.
+
+        Args:
+            f: Takes a name and a tensor and returns a tensor.
+        """
         for name, tensor in list(self.local_parameters):
             setattr(self, name, f(name, tensor))
 
@@ -158,6 +188,17 @@ class Module(Owner, Generic[P, R]):
 
         `f` is called once for each tensor: for a tied one with its first name, and all its names
         get the result. If `f` raises, parameters before that one are already replaced.
+
+        Args:
+            f: Takes a name and a tensor and returns a tensor.
+
+        Example:
+            >>> from maxmod import DType
+            >>> from maxmod.nn import Linear
+            >>> layer = Linear(2, 3)
+            >>> layer.apply_to_parameters(lambda name, x: x.cast(DType.bfloat16))
+            >>> layer.weight.dtype
+            bfloat16
         """
         for parameter in parameters_of(self):
             parameter.replace(f(parameter.names[0], parameter.tensor))
@@ -167,6 +208,20 @@ class Module(Owner, Generic[P, R]):
 
         Modules and other attributes are copied deeply, tensors are not copied at all: a tensor that
         `f` returns unchanged is shared with the original. Tied parameters stay tied.
+
+        Args:
+            f: Takes a name and a tensor and returns a tensor.
+
+        Returns:
+            The copy.
+
+        Example:
+            >>> from maxmod import DType
+            >>> from maxmod.nn import Linear
+            >>> layer = Linear(2, 3)
+            >>> half = layer.map_parameters(lambda name, x: x.cast(DType.float16))
+            >>> half.weight.dtype, layer.weight.dtype
+            (float16, float32)
         """
         copied = copy.deepcopy(self)
         for parameter in parameters_of(copied):
@@ -248,6 +303,16 @@ class Module(Owner, Generic[P, R]):
         Raises:
             WeightsError: (a KeyError and ValueError) Listing every missing, unused and mismatched
                 name.
+
+        Example:
+            >>> import numpy as np
+            >>> from maxmod.nn import Linear
+            >>> layer = Linear(2, 1)
+            >>> layer.load_state_dict(
+            ...     {"weight": np.array([[1, 2]], "f"), "bias": np.array([3], "f")}
+            ... )
+            >>> layer.weight.to_numpy().tolist()
+            [[1.0, 2.0]]
         """
         warn_of_containers(self, "load_state_dict")
         tied = parameters_of(self)
@@ -296,6 +361,13 @@ class Module(Owner, Generic[P, R]):
         Raises:
             TypeError: If the types do not fit the call, or it looks at the data of a tensor.
             WeightsError: (a KeyError and ValueError) If `weights` do not fit the parameters.
+
+        Example:
+            >>> from maxmod import CPU, DType, Tensor, TensorType
+            >>> from maxmod.nn import Linear
+            >>> compiled = Linear(4, 3).compile(TensorType(DType.float32, ["batch", 4], CPU()))
+            >>> compiled(Tensor.ones([2, 4])).shape, compiled(Tensor.ones([7, 4])).shape
+            ([Dim(2), Dim(3)], [Dim(7), Dim(3)])
         """
         _refuse_extensions(custom_extensions)
         warn_of_containers(self, "compile")
@@ -326,6 +398,20 @@ class Module(Owner, Generic[P, R]):
         """Traces the module as `compile` does and stops there; printing the result shows the graph.
 
         No value of a parameter is needed.
+
+        Args:
+            *input_types: As for `compile`.
+            name: Name of the graph; the name of the class by default.
+            custom_extensions: Must be empty; `F.custom` takes kernels.
+            allow_subgraphs: Accepted for compatibility, like the two below.
+            is_device_graph: No effect.
+            signal_buffer_index: No effect.
+
+        Returns:
+            The graph, with the types of its inputs, outputs and weights.
+
+        Raises:
+            TypeError: As for `compile`.
         """
         _refuse_extensions(custom_extensions)
         return trace_function(

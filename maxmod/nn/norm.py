@@ -68,7 +68,17 @@ class LayerNorm(Module[[Tensor], Tensor]):
         self.bias = Tensor.zeros([self.dim]) if elementwise_affine and use_bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises the last axis of x."""
+        """Normalises the last axis of x.
+
+        Args:
+            x: Tensor [..., dim] of a float dtype.
+
+        Returns:
+            The shape of x.
+
+        Raises:
+            ValueError: If the last axis has another size.
+        """
         if x.rank == 0 or x.sizes[-1] != self.dim:
             raise ShapeError(
                 f"LayerNorm: expected a last axis of size {self.dim}, got {x.type.short()}."
@@ -126,7 +136,17 @@ class RMSNorm(Module[[Tensor], Tensor]):
         return self.weight.shape[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises the last axis of x."""
+        """Normalises the last axis of x.
+
+        Args:
+            x: Tensor [..., dim] of a float dtype.
+
+        Returns:
+            The shape and dtype of x.
+
+        Raises:
+            ValueError: If the last axis has another size.
+        """
         return rms_norm(x, self.weight, self.eps)
 
     def __rich_repr__(self) -> Iterable[Any]:
@@ -138,10 +158,43 @@ class GemmaRMSNorm(RMSNorm):
     """y = x / sqrt(mean(x^2) + eps) * (1 + weight) over the last axis, as in Gemma.
 
     The product is computed in float32 and rounded once to the dtype of x.
+
+    Args:
+        dim: Size of the last axis.
+        eps: Added to the mean square.
+
+    Attributes:
+        weight: Tensor [dim], to which 1 is added; of ones, as pretrained values replace it.
+
+    Returns:
+        Calling it with x [..., dim] gives the same shape and dtype.
+
+    Raises:
+        ValueError: When called: if the last axis of x has another size.
+
+    Source: Gemma Team, Gemma: Open Models Based on Gemini Research and Technology, arXiv
+    2403.08295, and the weights that were published with it.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod.nn import GemmaRMSNorm
+        >>> norm = GemmaRMSNorm(2)
+        >>> norm(Tensor([3.0, -3.0])).to_numpy().round(3).tolist()  # the weight is 1: times 2
+        [2.0, -2.0]
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises the last axis of x."""
+        """Normalises the last axis of x.
+
+        Args:
+            x: Tensor [..., dim] of a float dtype.
+
+        Returns:
+            The shape and dtype of x.
+
+        Raises:
+            ValueError: If the last axis has another size.
+        """
         return rms_norm(x, self.weight, self.eps, weight_offset=1.0, multiply_before_cast=True)
 
 
@@ -197,7 +250,17 @@ class GroupNorm(Module[[Tensor], Tensor]):
         self.bias = Tensor.zeros([num_channels]) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises each group of each sample."""
+        """Normalises each group of each sample.
+
+        Args:
+            x: Tensor [batch, num_channels, ...] of a float dtype.
+
+        Returns:
+            The shape and dtype of x.
+
+        Raises:
+            ValueError: If x has another number of channels or a rank below 2.
+        """
         if x.rank < 2 or x.sizes[1] != self.num_channels:
             raise ShapeError(
                 f"GroupNorm: expected [batch, {self.num_channels}, ...], got {x.type.short()}."

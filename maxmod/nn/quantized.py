@@ -55,6 +55,22 @@ class QuantizedLinear(Module[[Tensor], Tensor]):
 
         A weight that has no data yet (see `F.lazy`) is rounded when it gets them. The bias is
         shared.
+
+        Args:
+            linear: The layer; it is not changed.
+            scheme: `"int8"` or `"int4"`.
+            group_size: For int4: a multiple of 32 that divides in_dim; 32 by default.
+
+        Returns:
+            The new layer.
+
+        Raises:
+            ValueError: If the weight holds NaN or infinity, or does not fit the groups.
+
+        Example:
+            >>> from maxmod.nn import Linear, QuantizedLinear
+            >>> QuantizedLinear.of(Linear(64, 10), "int4", group_size=64).scales.shape
+            [Dim(10), Dim(1)]
         """
         codes, scales = quantize_weight(linear.weight, scheme, group_size)
         made = cls(codes, scales, linear.bias)
@@ -83,7 +99,17 @@ class QuantizedLinear(Module[[Tensor], Tensor]):
         return None if self.scheme == "int8" else int(self.in_dim) // int(self.scales.shape[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies the map to the last axis of x."""
+        """Applies the map to the last axis of x.
+
+        Args:
+            x: Tensor [..., in_dim] of a float dtype.
+
+        Returns:
+            [..., out_dim] in the dtype of x.
+
+        Raises:
+            ValueError: If the last axis has another size, or the dtype is no float.
+        """
         product = quantized_linear(x, self.weight, self.scales)
         return product + self.bias if isinstance(self.bias, Tensor) else product
 

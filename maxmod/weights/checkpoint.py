@@ -115,6 +115,21 @@ class Checkpoint(Weights):
 
     Made by `open_checkpoint`. It is a context manager; without one, the files are closed when it
     is collected. Reading from several threads is safe, closing meanwhile is not.
+
+    Args:
+        path: Where it came from, for messages.
+        files: The open files.
+        plan: The file and the place of each tensor.
+
+    Example:
+        >>> from maxmod.models import adder_folder
+        >>> from maxmod.weights import open_checkpoint
+        >>> with open_checkpoint(adder_folder()) as checkpoint:
+        ...     print(checkpoint.tensor_type("transformer.wte.weight").short())
+        ...     x = checkpoint["transformer.wte.weight"]  # read now
+        float32[13,64]
+        >>> x.shape
+        [Dim(13), Dim(64)]
     """
 
     _plan: Mapping[str, tuple[int, Entry]]
@@ -152,12 +167,24 @@ class Checkpoint(Weights):
 
         Args:
             device: Where to; the host gives the checkpoint itself.
+
+        Returns:
+            The view, or the checkpoint.
+
+        Raises:
+            TypeError: If `device` is neither a `Device` nor a `DeviceRef`.
         """
         ref = DeviceRef.from_device(device)
         return self if ref.is_cpu() else OnDevice(self, self._plan, ref)
 
     def file(self, number: int) -> WeightFile:
         """Returns one of the open files.
+
+        Args:
+            number: Which one.
+
+        Returns:
+            The file.
 
         Raises:
             CheckpointError: If they are closed.

@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # a part of a dotted name
 
 
 def inspect_text(path: str | os.PathLike[str], *, fold: bool = True) -> str:
-    """Describes weights without reading them: their tensors, dtypes, and the memory they need.
+    r"""Describes weights without reading them: their tensors, dtypes, and the memory they need.
 
     Args:
         path: As for `open_checkpoint`.
@@ -28,6 +28,16 @@ def inspect_text(path: str | os.PathLike[str], *, fold: bool = True) -> str:
 
     Raises:
         CheckpointError: If the weights cannot be opened.
+
+    Example:
+        >>> import numpy as np
+        >>> import tempfile
+        >>> from maxmod.weights import inspect_text, save_state
+        >>> folder = tempfile.mkdtemp()
+        >>> _ = save_state({f"layers.{i}.weight": np.ones((2, 3), "f") for i in range(4)}, folder)
+        >>> print("\n".join(inspect_text(folder).split("\n")[2:4]))
+        name             count  dtype    shape   size
+        layers.*.weight      4  float32  [2, 3]  96 B
     """
     with open_checkpoint(path) as checkpoint:
         parts = [repr(checkpoint), "", *_tensor_table(checkpoint, fold), ""]

@@ -33,11 +33,29 @@ _SERIAL = itertools.count()
 
 
 class Weights(Mapping[str, Tensor]):
-    """A lazy mapping of names to tensors on the host.
+    """A lazy, read-only mapping of names to tensors on the host.
 
     It can be given to `Module.load_state_dict` as it is, and called like a function as the lookup
     of `Module.load_state`. Each access reads again; nothing is kept. The exception are tied
     tensors: two names of the same data give the same `Tensor` as long as that is alive.
+
+    `open_checkpoint` and the functions of `maxmod.weights` make them.
+
+    Args:
+        plan: What a subclass knows of each name.
+
+    Raises:
+        WeightsError: (a KeyError and ValueError) When a name is asked for that is not there, with
+            what it may have meant.
+
+    Example:
+        >>> import numpy as np
+        >>> from maxmod.weights import merge
+        >>> weights = merge({"a": np.ones((2, 3), np.float32)}, {"b": np.zeros(4, np.int8)})
+        >>> weights
+        View(2 tensors, 28 B: 1 float32, 1 int8)
+        >>> "a" in weights, weights["a"].shape
+        (True, [Dim(2), Dim(3)])
     """
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
@@ -56,7 +74,14 @@ class Weights(Mapping[str, Tensor]):
 
     @abc.abstractmethod
     def source_key(self, name: str) -> tuple[Any, ...]:
-        """Returns where a tensor comes from: equal for tied names, ordered as on the disk."""
+        """Returns where a tensor comes from: equal for tied names, ordered as on the disk.
+
+        Args:
+            name: The name; it must be there.
+
+        Returns:
+            A tuple that can be compared with those of other names of the mapping.
+        """
 
     def _check(self, name: str) -> None:
         if name not in self._plan:
@@ -82,7 +107,15 @@ class Weights(Mapping[str, Tensor]):
         return self[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Returns the tensor, or `default` if there is none."""
+        """Returns the tensor, or `default` if there is none.
+
+        Args:
+            name: The name.
+            default: What to return in its place.
+
+        Returns:
+            A Tensor, or `default`.
+        """
         return self[name] if name in self._plan else default
 
     def __iter__(self) -> Iterator[str]:
@@ -102,8 +135,20 @@ class Weights(Mapping[str, Tensor]):
     def tensor_type(self, name: str) -> TensorType:
         """Returns the type of a tensor; reads no data.
 
+        Args:
+            name: The name.
+
+        Returns:
+            Its dtype, shape and device.
+
         Raises:
-            KeyError: If there is no such tensor.
+            WeightsError: (a KeyError) If there is no such tensor.
+
+        Example:
+            >>> import numpy as np
+            >>> from maxmod.weights import merge
+            >>> merge({"a": np.ones((2, 3), np.float32)}).tensor_type("a")
+            TensorType(dtype=float32, shape=[Dim(2), Dim(3)], device=cpu:0)
         """
         self._check(name)
         return self._type_of(name)
@@ -113,6 +158,17 @@ class Weights(Mapping[str, Tensor]):
 
         Args:
             dtype: If given, as if every floating tensor had this dtype.
+
+        Returns:
+            A number of bytes; nothing is read.
+
+        Example:
+            >>> import numpy as np
+            >>> from maxmod import DType
+            >>> from maxmod.weights import merge
+            >>> weights = merge({"a": np.ones((2, 3), np.float32)})
+            >>> weights.nbytes(), weights.nbytes(DType.bfloat16)
+            (24, 12)
         """
         unique = {self.source_key(name): self._type_of(name) for name in self}
         return sum(
@@ -120,13 +176,27 @@ class Weights(Mapping[str, Tensor]):
         )
 
     def file_order(self, names: Iterable[str] | None = None) -> list[str]:
-        """Returns names in the order of their data, so that disks are read front to back."""
+        """Returns names in the order of their data, so that disks are read front to back.
+
+        Args:
+            names: The names; all by default.
+
+        Returns:
+            A list of them.
+        """
         return sorted(self if names is None else names, key=self.source_key)
 
     def items_in_file_order(
         self, names: Iterable[str] | None = None
     ) -> Iterator[tuple[str, Tensor]]:
-        """Reads tensors in the order of their data, with a progress bar on a terminal."""
+        """Reads tensors in the order of their data, with a progress bar on a terminal.
+
+        Args:
+            names: The names; all by default.
+
+        Returns:
+            An iterator of (name, tensor).
+        """
         ordered = self.file_order(names)
         total = sum(_nbytes(self.tensor_type(name)) for name in ordered)
         with progress("load", total) as advance:
@@ -136,7 +206,21 @@ class Weights(Mapping[str, Tensor]):
                 advance(_nbytes(tensor.type))
 
     def astype(self, dtype: DType) -> Weights:
-        """Returns a view in which every floating tensor is cast to `dtype` when it is read."""
+        """Returns a view in which every floating tensor is cast when it is read.
+
+        Args:
+            dtype: The dtype; tensors that are no floats keep theirs.
+
+        Returns:
+            The view.
+
+        Example:
+            >>> import numpy as np
+            >>> from maxmod import DType
+            >>> from maxmod.weights import merge
+            >>> merge({"a": np.ones(2, np.float32)}).astype(DType.bfloat16)["a"].dtype
+            bfloat16
+        """
         step = Cast(dtype)
         return View(
             {

@@ -86,11 +86,15 @@ def rename(
             other names stay; or a function of the old name that returns the new one, or None to
             leave the tensor out.
 
+    Returns:
+        A lazy view; nothing is read until a tensor is asked for.
+
     Raises:
         WeightsError: If two tensors would get the same name.
 
     Example:
         >>> import numpy as np
+        >>> from maxmod.weights import rename
         >>> state = {"h.0.ln_1.weight": np.ones(2), "wte.weight": np.ones(3)}
         >>> list(rename(state, {"h.*.ln_1.*": "layers.*.norm.*"}))
         ['layers.0.norm.weight', 'wte.weight']
@@ -119,8 +123,19 @@ def _by_rules(rules: Mapping[str, str]) -> Callable[[str], str]:
 def strip_prefix(state: Mapping[str, Any], prefix: str) -> Weights:
     """Takes a prefix off the names that have it; other names stay.
 
+    Args:
+        state: Names to tensors.
+        prefix: The text, including its dot.
+
+    Returns:
+        A lazy view; nothing is read until a tensor is asked for.
+
+    Raises:
+        WeightsError: If two tensors would get the same name.
+
     Example:
         >>> import numpy as np
+        >>> from maxmod.weights import strip_prefix
         >>> state = {"model.norm": np.ones(2), "head": np.ones(2)}
         >>> list(strip_prefix(state, "model."))
         ['norm', 'head']
@@ -131,8 +146,16 @@ def strip_prefix(state: Mapping[str, Any], prefix: str) -> Weights:
 def add_prefix(state: Mapping[str, Any], prefix: str) -> Weights:
     """Puts a prefix in front of every name.
 
+    Args:
+        state: Names to tensors.
+        prefix: The text, including its dot.
+
+    Returns:
+        A lazy view; nothing is read until a tensor is asked for.
+
     Example:
         >>> import numpy as np
+        >>> from maxmod.weights import add_prefix
         >>> list(add_prefix({"weight": np.ones(2)}, "head."))
         ['head.weight']
     """
@@ -146,8 +169,12 @@ def select(state: Mapping[str, Any], names: Names) -> Weights:
         state: Names to tensors.
         names: A pattern, several patterns, or a function of the name.
 
+    Returns:
+        A lazy view; nothing is read until a tensor is asked for.
+
     Example:
         >>> import numpy as np
+        >>> from maxmod.weights import select
         >>> state = {"encoder.w": np.ones(2), "decoder.w": np.ones(2)}
         >>> list(select(state, "encoder.*"))
         ['encoder.w']
@@ -159,8 +186,16 @@ def select(state: Mapping[str, Any], names: Names) -> Weights:
 def drop(state: Mapping[str, Any], names: Names) -> Weights:
     """Leaves out the tensors chosen; the opposite of `select`.
 
+    Args:
+        state: Names to tensors.
+        names: A pattern, several patterns, or a function of the name.
+
+    Returns:
+        A lazy view; nothing is read until a tensor is asked for.
+
     Example:
         >>> import numpy as np
+        >>> from maxmod.weights import drop
         >>> state = {"h.0.attn.bias": np.ones(2), "h.0.attn.weight": np.ones(2)}
         >>> list(drop(state, "*.attn.bias"))
         ['h.0.attn.weight']
@@ -172,11 +207,18 @@ def drop(state: Mapping[str, Any], names: Names) -> Weights:
 def merge(*states: Mapping[str, Any]) -> Weights:
     """Joins mappings without common names.
 
+    Args:
+        *states: Names to tensors.
+
+    Returns:
+        A lazy view; nothing is read until a tensor is asked for.
+
     Raises:
         WeightsError: If a name is in two of them.
 
     Example:
         >>> import numpy as np
+        >>> from maxmod.weights import merge
         >>> list(merge({"a": np.ones(2)}, {"b": np.ones(3)}))
         ['a', 'b']
     """
@@ -188,11 +230,19 @@ def merge(*states: Mapping[str, Any]) -> Weights:
 
 
 def astype(state: Mapping[str, Any], dtype: DType) -> Weights:
-    """Casts every floating tensor to `dtype`.
+    """Casts every floating tensor to a dtype.
+
+    Args:
+        state: Names to tensors.
+        dtype: The dtype; tensors that are no floats keep theirs.
+
+    Returns:
+        A lazy view; nothing is read until a tensor is asked for.
 
     Example:
         >>> import numpy as np
         >>> from maxmod import DType
+        >>> from maxmod.weights import astype
         >>> astype({"w": np.ones(2, np.float32)}, DType.bfloat16).tensor_type("w").short()
         'bfloat16[2]'
     """
@@ -208,11 +258,15 @@ def transpose(state: Mapping[str, Any], names: Names, axes: Sequence[int] | None
         axes: Axis i of the result is axis `axes[i]` of the tensor. By default the last two axes
             are swapped.
 
+    Returns:
+        A lazy view; nothing is read until a tensor is asked for.
+
     Raises:
         ShapeError: When the type of a tensor is asked for, if its rank does not fit.
 
     Example:
         >>> import numpy as np
+        >>> from maxmod.weights import transpose
         >>> state = {"c_fc.weight": np.ones((3, 12)), "c_fc.bias": np.ones(12)}
         >>> transpose(state, "*.weight")["c_fc.weight"].shape
         [Dim(12), Dim(3)]
@@ -241,11 +295,15 @@ def split(
         sizes: Sizes of the pieces along the axis; equal by default.
         axis: The axis to cut.
 
+    Returns:
+        A lazy view; nothing is read until a tensor is asked for.
+
     Raises:
         ShapeError: When a piece or its type is asked for, if the sizes do not fit.
 
     Example:
         >>> import numpy as np
+        >>> from maxmod.weights import split
         >>> state = {"h.0.qkv.weight": np.ones((6, 4))}
         >>> pieces = split(state, {"*.qkv.weight": ["*.q.weight", "*.k.weight", "*.v.weight"]})
         >>> list(pieces), pieces.tensor_type("h.0.k.weight").short()
@@ -283,12 +341,16 @@ def concat(
         rules: Name of the whole to the patterns of its pieces.
         axis: The axis along which they are joined.
 
+    Returns:
+        A lazy view; nothing is read until a tensor is asked for.
+
     Raises:
         WeightsError: If some pieces of a whole are there, others are not.
         ShapeError: When the whole or its type is asked for, if the pieces do not fit.
 
     Example:
         >>> import numpy as np
+        >>> from maxmod.weights import concat
         >>> state = {"h.0.k": np.ones((2, 4)), "h.0.q": np.ones((6, 4))}
         >>> concat(state, {"*.qk": ["*.q", "*.k"]}).tensor_type("h.0.qk").short()
         'float64[8,4]'

@@ -71,6 +71,7 @@ def save_state(
 
     Example:
         >>> import os, tempfile, numpy as np
+        >>> from maxmod.weights import save_state
         >>> path = os.path.join(tempfile.mkdtemp(), "weights.safetensors")
         >>> os.path.basename(save_state({"w": np.ones((2, 3), np.float32)}, path))
         'weights.safetensors'

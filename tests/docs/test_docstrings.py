@@ -26,7 +26,7 @@ def _examples(name: str) -> list[doctest.DocTest]:
     """Returns the examples of a module, those of its ops included."""
     finder = doctest.DocTestFinder(exclude_empty=True)
     module = importlib.import_module(name)
-    found = finder.find(module, name)
+    found = finder.find(module, name, globs={})  # an example imports what it uses
     for function in vars(module).values():
         # The decorator of an op stands in another module, so that `find` passes the op over.
         if inspect.isfunction(function) and hasattr(function, "op"):

@@ -113,7 +113,20 @@ class RotaryEmbedding(Module[..., Tensor]):
         return int(self.weight.shape[0])
 
     def forward(self, x: Tensor, start_pos: DimLike = 0) -> Tensor:
-        """Turns x, whose first element of the sequence has position `start_pos`."""
+        """Turns x.
+
+        Args:
+            x: Tensor [batch, sequence, heads, dim].
+            start_pos: Position of the first element of the sequence: an int, or a Dim while
+                tracing.
+
+        Returns:
+            The shape of x, in the promoted dtype of x and the table.
+
+        Raises:
+            ValueError: If x has another rank or last axis, or the sequence goes beyond the last
+                position.
+        """
         turns = call("unsqueeze", self._turns(x, start_pos), 1)  # one for all heads
         pairs = call("as_interleaved_complex", x)
         return call("complex_mul", pairs, turns).reshape(x.shape)
@@ -134,10 +147,34 @@ class RotaryEmbedding(Module[..., Tensor]):
 
 @module_dataclass(eq=False)
 class TransposedRotaryEmbedding(RotaryEmbedding):
-    """`RotaryEmbedding` of pairs (x[k], x[k + dim/2]): the first half with the second."""
+    """`RotaryEmbedding` of pairs (x[k], x[k + dim/2]): the first half with the second, as in Llama.
+
+    Args:
+        weight: Tensor [positions, dim / 2, 2], such as `positional_embedding` makes.
+
+    Example:
+        >>> from maxmod import Tensor
+        >>> from maxmod.nn import TransposedRotaryEmbedding, rope
+        >>> rotary = TransposedRotaryEmbedding(rope.positional_embedding(8, 10000.0, 32))
+        >>> rotary(Tensor.ones([1, 5, 2, 8])).shape
+        [Dim(1), Dim(5), Dim(2), Dim(8)]
+    """
 
     def forward(self, x: Tensor, start_pos: DimLike = 0) -> Tensor:
-        """Turns x, whose first element of the sequence has position `start_pos`."""
+        """Turns x; see `RotaryEmbedding.forward`.
+
+        Args:
+            x: Tensor [batch, sequence, heads, dim].
+            start_pos: Position of the first element of the sequence: an int, or a Dim while
+                tracing.
+
+        Returns:
+            The shape of x, in the promoted dtype of x and the table.
+
+        Raises:
+            ValueError: If x has another rank or last axis, or the sequence goes beyond the last
+                position.
+        """
         turns = call("unsqueeze", self._turns(x, start_pos), 1)
         cosine, sine = turns[..., 0], turns[..., 1]
         half = self.dim // 2
