@@ -32,7 +32,7 @@ _ALWAYS = (
     "-O3",
     "-fPIC",
     "-shared",
-    "-w",
+    "-Werror=implicit-function-declaration",  # else an unknown function is found when loading
     "-ffp-contract=fast",  # a * b + c may round once
     "-fno-math-errno",  # sqrt and floor become instructions
     "-fno-trapping-math",  # comparisons become selects

@@ -164,6 +164,15 @@ def test_refused_kernel(cache_folder: Path) -> None:
 
 
 @needs_compiler
+def test_a_kernel_that_calls_an_unknown_function_is_refused() -> None:
+    """Building tells, not loading, which happens later."""
+    bad = source(code="void mm_kernel(void *const *b, const int64_t *s)\n{\n    mm_none(1);\n}\n")
+    with pytest.raises(CompileError, match="refused the kernel") as caught:
+        host_compiler.build_all([bad])
+    assert "mm_none" in caught.value.log
+
+
+@needs_compiler
 def test_other_dialect_is_refused() -> None:
     with pytest.raises(CompileError, match="add: expected host text, got Dialect.CUDA"):
         host_compiler.build(source(dialect=Dialect.CUDA))

@@ -151,7 +151,7 @@ def test_export_with_options() -> None:
     )
     with pytest.raises(BufferError):
         tensor.__dlpack__(dl_device=(2, 0))
-    with pytest.raises(RuntimeError, match="Unsupported dtype"):  # what NumPy does not know
+    with pytest.raises((RuntimeError, BufferError), match="Unsupported dtype"):
         np.from_dlpack(Tensor([1.0], dtype=DType.bfloat16))
     with pytest.raises(AttributeError, match="the data is on the host"):
         _ = tensor.__cuda_array_interface__
