@@ -11,6 +11,7 @@ and int4 the weights of a folder in bfloat16 are rounded while they are loaded.
 - A step is the time between two tokens as `maxmod.generate` and the `generate` of transformers give
   them; the first token, which reads the prompt, is not among them. Shown are the median and the
   best round. Contenders take turns.
+- Of the first dtype, tokens are also drawn at random, with every filter (`SAMPLING`).
 - First token: a new process imports maxmod, loads the folder and gives its first token, with
   kernels that are in the cache already. Beside it is the time to read the file into new memory.
 - transformers is slow enough to make a run take minutes, so it is compared with the first dtype
@@ -44,6 +45,7 @@ from maxmod.models import LanguageModel, gpt2, load_model
 from maxmod.weights import save_state, transpose
 
 FIRST_TOKEN_RUNS = 3
+SAMPLING = {"temperature": 0.8, "top_k": 50, "top_p": 0.9, "repetition_penalty": 1.1}
 
 # Starts a generation of some tokens; gives the time at which each of them is there.
 Start = Callable[[int], Iterator[float]]
@@ -87,11 +89,11 @@ def weight_nbytes(model: LanguageModel) -> int:
 # ---- contenders ----------------------------------------------------------------------------------
 
 
-def maxmod_start(model: LanguageModel, prompt: list[int]) -> Start:
+def maxmod_start(model: LanguageModel, prompt: list[int], **sampling: Any) -> Start:
     """Generates with maxmod; no token ends the text."""
 
     def start(count: int) -> Iterator[float]:
-        for _ in generate(model, prompt, max_new_tokens=count, stop=()):
+        for _ in generate(model, prompt, max_new_tokens=count, stop=(), **sampling):
             yield time.perf_counter()
 
     return start
@@ -225,6 +227,10 @@ def run(args: argparse.Namespace, folder: Path, facts: dict[str, Any]) -> None:
         model = load_model(place, device=CPU(), **options)
         name = f"maxmod {kind}"
         starts[name], nbytes[name] = maxmod_start(model, prompt), weight_nbytes(model)
+        if kind == kinds[0]:
+            sampled = f"{name}, sampled"
+            starts[sampled] = maxmod_start(model, prompt, **SAMPLING)
+            nbytes[sampled] = nbytes[name]
         if kind == kinds[0] and "torch" in args.peers and harness.is_installed("transformers"):
             if kind == "float32":
                 check_tokens(model, place, prompt)

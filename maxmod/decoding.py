@@ -1,4 +1,4 @@
-"""Decoders: logits of sequences that grow, with a cache of keys and values or without one."""
+"""Decoding: the tokens of several texts, one after another, with a cache of keys and values."""
 
 from __future__ import annotations
 
@@ -7,112 +7,100 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from maxmod.errors import ArgumentError
+from maxmod.errors import ModelError
 from maxmod.kv_cache import KVCache
-
-Array = np.ndarray[Any, Any]
+from maxmod.sampling import Sampler, Sampling
 
 # The cache has a multiple of so many rows, so that similar lengths run the same program.
 ROWS = 64
 
 
 class Decodable(Protocol):
-    """What decoders need of a model; a `LanguageModel` has it."""
+    """What a decoder needs of a model; a `LanguageModel` has it."""
 
     def empty_cache(self, padding: Sequence[int], length: int) -> KVCache:
         """Returns a cache; see `KVCache.empty`."""
         ...
 
-    def next_logits(self, tokens: Any, *, eager: bool = False) -> Array:
-        """Returns the logits after each of some sequences of equal length."""
+    def new_sampler(self, options: Sampling, prompts: Sequence[Sequence[int]]) -> Sampler:
+        """Returns a sampler; see `Sampler.start`."""
         ...
 
-    def next_logits_cached(self, tokens: Array, cache: KVCache, *, eager: bool = False) -> Array:
-        """Puts tokens into a cache; returns the logits after the last one of each sequence."""
-        ...
-
-
-class Decoder(Protocol):
-    """Computes logits for some sequences that grow together."""
-
-    def feed(self, rows: Sequence[Sequence[int]]) -> Array:
-        """Appends tokens to each sequence and returns the logits after the last one.
-
-        Args:
-            rows: For each sequence at least one token. They may differ in number at first only.
-
-        Returns:
-            float32 [sequences, vocab].
-        """
-        ...
-
-    def keep(self, sequences: Sequence[int]) -> None:
-        """Goes on with some of the sequences alone."""
+    def next_tokens(
+        self, cache: KVCache, sampler: Sampler, prompts: Any = None, *, eager: bool = False
+    ) -> list[int]:
+        """Reads prompts, or the last tokens; chooses and returns the next ones."""
         ...
 
 
-class RecomputingDecoder:
-    """Runs the model on each whole sequence each time: slow, and a reference for other decoders.
+class Decoder:
+    """Continues texts; each token is read once, and what the model needs of it is kept.
 
     Args:
         model: The model.
-        eager: Run it op by op instead of compiled.
-    """
-
-    def __init__(self, model: Decodable, *, eager: bool = False) -> None:
-        self._model = model
-        self._eager = eager
-        self._rows: list[list[int]] = []
-
-    def feed(self, rows: Sequence[Sequence[int]]) -> Array:
-        """See `Decoder`."""
-        self._rows = [[*old, *new] for old, new in zip(self._rows or [[] for _ in rows], rows)]
-        found = [self._model.next_logits([row], eager=self._eager)[0] for row in self._rows]
-        return np.stack(found)
-
-    def keep(self, sequences: Sequence[int]) -> None:
-        """See `Decoder`."""
-        self._rows = [self._rows[sequence] for sequence in sequences]
-
-
-class CachedDecoder:
-    """Reads each token once and keeps what the model needs of it.
-
-    Args:
-        model: The model.
-        length: How many tokens a sequence is expected to have in the end; the cache is made for
-            that, and made anew with twice the room if there are more.
+        options: How tokens are chosen.
+        prompts: The texts so far, of at least one token each.
+        length: How many tokens a text is expected to have in the end; the cache is made for that,
+            and made anew with twice the room if there are more.
         eager: Run the model op by op instead of compiled.
     """
 
-    def __init__(self, model: Decodable, *, length: int = 0, eager: bool = False) -> None:
+    def __init__(
+        self,
+        model: Decodable,
+        options: Sampling,
+        prompts: Sequence[Sequence[int]],
+        *,
+        length: int = 0,
+        eager: bool = False,
+    ) -> None:
         self._model = model
+        self._options = options
+        self._prompts = prompts
         self._length = length
         self._eager = eager
-        self._cache: KVCache | None = None
+        self._state: tuple[KVCache, Sampler] | None = None
         self._used = 0
 
-    def feed(self, rows: Sequence[Sequence[int]]) -> Array:
-        """See `Decoder`."""
-        count = max(map(len, rows))
-        padding = [count - len(row) for row in rows]
-        if self._cache is None:
-            length = _rounded(max(self._length, count))
-            self._cache = self._model.empty_cache(padding, length)
-        elif any(padding):
-            raise ArgumentError("decoder: expected equally many tokens for each sequence.")
-        self._used += count
-        if self._used > int(self._cache.length):
-            self._cache.lengthen(_rounded(2 * self._used))
-        tokens = np.zeros((len(rows), count), np.int64)
-        for line, row in zip(tokens, rows):
-            line[count - len(row) :] = row
-        return self._model.next_logits_cached(tokens, self._cache, eager=self._eager)
+    def next_tokens(self) -> list[int]:
+        """Returns the next token of each text.
 
-    def keep(self, sequences: Sequence[int]) -> None:
-        """See `Decoder`."""
-        if self._cache is not None:
-            self._cache = self._cache.select(sequences)
+        Raises:
+            ModelError: If a logit is NaN.
+        """
+        if self._state is None:
+            tokens = self._read_prompts()
+        else:
+            cache, sampler = self._state
+            self._used += 1
+            if self._used > int(cache.length):
+                cache.lengthen(_rounded(2 * self._used))
+            tokens = self._model.next_tokens(cache, sampler, eager=self._eager)
+        if min(tokens) < 0:
+            raise ModelError("generate: the logits are NaN. Hint: are the weights damaged?")
+        return tokens
+
+    def _read_prompts(self) -> list[int]:
+        prompts = self._prompts
+        self._used = count = max(map(len, prompts))
+        rows = np.zeros((len(prompts), count), np.int64)
+        for row, prompt in zip(rows, prompts):
+            row[count - len(prompt) :] = prompt
+        padding = [count - len(prompt) for prompt in prompts]
+        cache = self._model.empty_cache(padding, _rounded(max(self._length, count)))
+        sampler = self._model.new_sampler(self._options, prompts)
+        self._state = cache, sampler
+        # A prompt of one token is the last token, which the sampler has.
+        read = rows if count > 1 else None
+        return self._model.next_tokens(cache, sampler, read, eager=self._eager)
+
+    def keep(self, texts: Sequence[int]) -> None:
+        """Goes on with some of the texts alone."""
+        if self._state is None:
+            self._prompts = [self._prompts[text] for text in texts]
+        else:
+            cache, sampler = self._state
+            self._state = cache.select(texts), sampler.select(texts)
 
 
 def _rounded(length: int) -> int:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from maxmod.chat import open_chat_template
-from maxmod.decoding import CachedDecoder, Decodable, Decoder
+from maxmod.decoding import Decodable, Decoder
 from maxmod.errors import ArgumentError, MaxmodWarning, SliceError
-from maxmod.sampling import Sampler, Sampling
+from maxmod.sampling import Sampling
 from maxmod.text import StopStrings, TextStream, Tokenizer
 
 # Room for more new tokens than this is made when they come.
@@ -92,7 +92,7 @@ def generate_batch(
         top_k: Only from the so many most likely tokens; 0 for all.
         top_p: Only from the most likely tokens that have this probability together; 1 for all.
         min_p: Only from tokens at least this times as likely as the most likely one; 0 for all.
-        seed: Of the random numbers; equal seeds give equal texts.
+        seed: Of the random numbers, modulo 2^64; equal seeds give equal texts.
         eager: Run the model op by op instead of compiled.
 
     Returns:
@@ -115,53 +115,41 @@ def generate_batch(
     options = Sampling(repetition_penalty, temperature, top_k, top_p, min_p, seed)
     ends = model.stop if stop is None else frozenset(stop)
     expected = max(map(len, rows)) + min(max_new_tokens or 0, FIRST_ROOM)
-    decoder = CachedDecoder(model, length=expected, eager=eager)
+    decoder = Decoder(model, options, rows, length=expected, eager=eager)
     # The checks above happen in the call, not when the first token is asked for.
-    return _generate(model, decoder, options, rows, max_new_tokens, ends)
+    return _generate(model, decoder, rows, max_new_tokens, ends)
 
 
 def _generate(
     model: Generator,
     decoder: Decoder,
-    options: Sampling,
     prompts: list[list[int]],
     max_new_tokens: int | None,
     ends: Collection[int],
 ) -> Iterator[list[int | None]]:
-    samplers = [Sampler(options, prompt, row) for row, prompt in enumerate(prompts)]
-    feed = dict(enumerate(prompts))  # what each text that goes on is to be fed next
+    texts = list(range(len(prompts)))  # those that go on
     new = 0
     while max_new_tokens is None or new < max_new_tokens:
-        full = [row for row in feed if len(prompts[row]) + new > model.max_positions]
+        full = [text for text in texts if len(prompts[text]) + new > model.max_positions]
         if full:
             _warn_of_room(model)
-            feed = _without(feed, full, decoder)
-        if not feed:
+            texts = _without(texts, full, decoder)
+        if not texts:
             return
-        logits = decoder.feed(list(feed.values()))
-        step: list[int | None] = [None] * len(prompts)
-        ended = []
-        for row, row_logits in zip(feed, logits):
-            token = samplers[row].choose(row_logits)
-            if token in ends:
-                ended.append(row)
-            else:
-                step[row] = token
-        feed = _without({row: [step[row] or 0] for row in feed}, ended, decoder)
-        if not feed:
+        found = dict(zip(texts, decoder.next_tokens()))
+        texts = _without(texts, [text for text in texts if found[text] in ends], decoder)
+        if not texts:
             return
-        yield step
+        yield [found[text] if text in texts else None for text in range(len(prompts))]
         new += 1
 
 
-def _without(
-    feed: dict[int, list[int]], ended: Collection[int], decoder: Decoder
-) -> dict[int, list[int]]:
+def _without(texts: list[int], ended: Collection[int], decoder: Decoder) -> list[int]:
     """Takes texts that have ended out of the batch."""
-    kept = [place for place, row in enumerate(feed) if row not in ended]
+    kept = [place for place, text in enumerate(texts) if text not in ended]
     if ended and kept:
         decoder.keep(kept)
-    return {row: tokens for row, tokens in feed.items() if row not in ended}
+    return [texts[place] for place in kept]
 
 
 def generate_text(

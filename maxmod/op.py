@@ -79,6 +79,8 @@ class Op:
         assign: `assign(x, *others, **attrs)` overwrites the first operand with the result, for
             graphs that update a buffer in place.
         library: Name of a backend method that replaces the eager body, if the backend has it.
+        kernel: For OPAQUE, the name of the hand-written text that computes it row by row:
+            `kernels/shared/NAME.h` and, behind it, `NAME.h` of the dialect.
         binds: Name of the static argument that is a size known only when the graph runs: from then
             on, its name stands for the value of the operand, an integer scalar.
     """
@@ -103,6 +105,7 @@ class Op:
     library: str | None
     upcasts: bool
     binds: str | None = None
+    kernel: str | None = None
 
     @property
     def is_product(self) -> bool:
@@ -137,6 +140,7 @@ def op(
     library: str | None = None,
     upcasts: bool | None = None,
     binds: str | None = None,
+    kernel: str | None = None,
     name: str | None = None,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Callable[P, R]]:
     """Makes an `Op` from its eager implementation and returns the public function.
@@ -176,6 +180,7 @@ def op(
             library=library,
             upcasts=kind in _COMPUTES if upcasts is None else upcasts,
             binds=binds,
+            kernel=kernel,
         )
         assert record.name not in REGISTRY, record.name
         REGISTRY[record.name] = record

@@ -1,17 +1,24 @@
-"""Choosing the next token by its logits: the most likely one, or one drawn at random."""
+"""Choosing the next token by its logits: the most likely one, or one drawn at random.
+
+It happens where the logits are, as a part of the compiled step that computes them.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from maxmod.errors import ArgumentError, ModelError
-
-Array = np.ndarray[Any, Any]
+from maxmod import functional as F
+from maxmod.device import DeviceRef
+from maxmod.dtype import DType
+from maxmod.errors import ArgumentError
+from maxmod.ops.choose import OPTIONS, choose_tokens
+from maxmod.tensor import Tensor
+from maxmod.tensor_type import BufferType
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,7 @@ class Sampling:
             all. At least one token is left.
         min_p: Only from tokens that are at least this times as likely as the most likely one; 0 for
             all.
-        seed: Of the random numbers; equal seeds give equal texts.
+        seed: Of the random numbers, modulo 2^64; equal seeds give equal texts.
 
     Source: repetition penalty: N. S. Keskar et al., CTRL, arXiv 1909.05858; top-p: A. Holtzman et
         al., The Curious Case of Neural Text Degeneration, arXiv 1904.09751; min-p: M. N. Nguyen et
@@ -61,96 +68,88 @@ def _check(name: str, expected: str, value: float, is_fine: bool) -> None:
         raise ArgumentError(f"generate: {name}: expected {expected}, got {value}.")
 
 
-def candidates(logits: Array, options: Sampling, seen: Array) -> tuple[Array, Array]:
-    """Returns the tokens that can be drawn, in increasing order, and their probabilities.
-
-    Args:
-        logits: Float [vocab], without NaN.
-        options: With a temperature above 0.
-        seen: The tokens of the text so far, each once.
-
-    Returns:
-        int64 [n] and float64 [n]; the probabilities add up to 1.
-    """
-    scores = penalized(logits, options, seen).astype(np.float64) / options.temperature
-    tokens = np.arange(len(scores))
-    if 0 < options.top_k < len(scores):
-        least = np.partition(scores, -options.top_k)[-options.top_k]
-        tokens = np.flatnonzero(scores >= least)
-    weights = _softmax(scores[tokens])
-    if options.top_p < 1:
-        kept = _nucleus(weights, options.top_p)
-        tokens, weights = tokens[kept], weights[kept]
-    if options.min_p > 0:
-        kept = weights >= options.min_p * weights.max()
-        tokens, weights = tokens[kept], weights[kept]
-    return tokens, weights / weights.sum()
-
-
-def penalized(logits: Array, options: Sampling, seen: Array) -> Array:
-    """Returns the logits after the repetition penalty."""
-    if options.repetition_penalty == 1 or not len(seen):
-        return logits
-    result = logits.copy()
-    found = logits[seen]
-    penalty = options.repetition_penalty
-    result[seen] = np.where(found > 0, found / penalty, found * penalty)
-    return result
-
-
-def _softmax(scores: Array) -> Array:
-    weights = np.exp(scores - scores.max())
-    return weights / weights.sum()
-
-
-def _nucleus(weights: Array, top_p: float) -> Array:
-    """Returns the positions of the fewest largest weights whose sum reaches `top_p`, sorted."""
-    # Weights below this add up to less than 1 - top_p, so that they need not be sorted.
-    likely = np.flatnonzero(weights >= (1 - top_p) / len(weights))
-    ordered = likely[np.argsort(-weights[likely], kind="stable")]
-    reached = np.cumsum(weights[ordered])
-    count = int(np.searchsorted(reached, top_p)) + 1
-    return np.sort(ordered[:count])
-
-
+@dataclass(eq=False, slots=True)
 class Sampler:
-    """Chooses the tokens of one text, one after another.
+    """Chooses the tokens of some texts on the device of a model, one after another.
 
-    Args:
-        options: How to choose.
-        prompt: The tokens before the first one.
-        row: Number of the text among several, each of which has random numbers of its own.
+    A compiled step takes a sampler of `BufferType`s and changes it in place: what it chooses is the
+    input of the next step, and nothing but that is ever read by the host.
+
+    Attributes:
+        tokens: int64 [batch, 1], the last token of each text; -1 if a logit was NaN.
+        seen: bool [batch, vocab], which tokens a text has already.
+        counters: uint64 [batch], which random number each text takes next.
+        seed: uint64 scalar, of the random numbers.
+        penalty: float32 scalar, the repetition penalty.
+        options: float64 [4]: temperature, top-k, top-p, min-p.
     """
 
-    def __init__(self, options: Sampling, prompt: Iterable[int], row: int = 0) -> None:
-        self._options = options
-        self._seen = np.unique(np.fromiter(prompt, np.int64))
-        # numpy.random takes a while to import and the most likely token needs no numbers.
-        seeds = [options.seed, row]
-        self._random = np.random.default_rng(seeds) if options.temperature else None
+    tokens: Any
+    seen: Any
+    counters: Any
+    seed: Any
+    penalty: Any
+    options: Any
 
-    def choose(self, logits: Array) -> int:
-        """Returns the next token.
+    @classmethod
+    def types(cls, batch: int | str, vocab: int, device: DeviceRef) -> Sampler:
+        """The types of a sampler, to compile a step with."""
+        return cls(
+            tokens=BufferType(DType.int64, [batch, 1], device),
+            seen=BufferType(DType.bool, [batch, vocab], device),
+            counters=BufferType(DType.uint64, [batch], device),
+            seed=BufferType(DType.uint64, [], device),
+            penalty=BufferType(DType.float32, [], device),
+            options=BufferType(DType.float64, [OPTIONS], device),
+        )
+
+    @classmethod
+    def start(
+        cls, options: Sampling, prompts: Sequence[Sequence[int]], vocab: int, device: DeviceRef
+    ) -> Sampler:
+        """A sampler for texts that begin with prompts.
+
+        Each text has random numbers of its own, by its place among the prompts.
+        """
+        seen = np.zeros((len(prompts), vocab), np.bool_)
+        for row, prompt in zip(seen, prompts):
+            row[list(prompt)] = True
+        texts = np.arange(len(prompts), dtype=np.uint64)
+        numbers = (options.temperature, options.top_k, options.top_p, options.min_p)
+
+        def put(array: np.ndarray[Any, Any]) -> Tensor:
+            return Tensor(array).to(device)
+
+        return cls(
+            tokens=put(np.array([[prompt[-1]] for prompt in prompts], np.int64)),
+            seen=put(seen),
+            counters=put(texts << np.uint64(32)),
+            seed=put(np.array(options.seed % 2**64, np.uint64)),
+            penalty=put(np.array(options.repetition_penalty, np.float32)),
+            options=put(np.array(numbers, np.float64)),
+        )
+
+    def choose(self, logits: Tensor) -> None:
+        """Chooses the next token of each text, and remembers it.
 
         Args:
-            logits: Float [vocab].
-
-        Raises:
-            ModelError: If a logit is NaN.
+            logits: float32 [batch, vocab].
         """
-        best = int(logits.argmax())  # of a NaN, if there is one
-        if np.isnan(logits[best]):
-            raise ModelError("generate: the logits are NaN. Hint: are the weights damaged?")
-        if self._random is None:
-            token = int(penalized(logits, self._options, self._seen).argmax())
-        else:
-            tokens, weights = candidates(logits, self._options, self._seen)
-            reached = np.cumsum(weights)
-            drawn = self._random.random() * reached[-1]
-            token = int(tokens[np.searchsorted(reached, drawn, side="right")])
-        self._remember(token)
-        return token
+        repeated = F.where(logits > 0, logits / self.penalty, logits * self.penalty)
+        scores = F.where(self.seen, repeated, logits)
+        chosen = choose_tokens(scores, self.options, self.seed, self.counters)
+        tokens = F.unsqueeze(chosen, 1)
+        vocabulary = F.arange(0, logits.shape[1], dtype=DType.int64, device=logits.device)
+        F.buffer_store(self.seen, F.logical_or(self.seen, vocabulary == tokens))
+        F.buffer_store(self.counters, self.counters + 1)
+        F.buffer_store(self.tokens, tokens)
 
-    def _remember(self, token: int) -> None:
-        if self._options.repetition_penalty != 1:
-            self._seen = np.union1d(self._seen, [token])
+    def select(self, texts: Sequence[int]) -> Sampler:
+        """A copy with some of the texts."""
+        chosen = Tensor(np.array(texts, np.int64)).to(self.tokens.device)
+        return replace(
+            self,
+            tokens=F.gather(self.tokens, chosen, axis=0),
+            seen=F.gather(self.seen, chosen, axis=0),
+            counters=F.gather(self.counters, chosen, axis=0),
+        )

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from maxmod import CPU, Device, DType, Tensor
-from maxmod.decoding import CachedDecoder, RecomputingDecoder
 from maxmod.errors import MaxmodWarning, ModelError
 from maxmod.generate import generate, generate_batch, generate_text
 from maxmod.models import LanguageModel, adder_folder, load_model
@@ -91,45 +90,34 @@ def test_nothing_is_compiled_again(adder: LanguageModel) -> None:
     programs = decode.stats.programs
     for prompt in ("1+1=", "12+34=", "1+"):
         list(generate(adder, adder.tokenizer.encode(prompt), stop=[], max_new_tokens=9))
-    assert set(adder._steps) == {(True, True), (True, False)}
+    assert set(adder._steps) == {(True, True, False), (True, False, False)}
     assert adder.step() is decode
     assert decode.stats.programs - programs <= 1
-
-
-@pytest.mark.parametrize("make", [RecomputingDecoder, CachedDecoder])
-@pytest.mark.parametrize("eager", [False, True])
-def test_decoders_keep_the_sequence(adder: LanguageModel, make: type, eager: bool) -> None:
-    tokens = adder.tokenizer.encode("12+34=")
-    whole = adder.module(Tensor([tokens], dtype=DType.int64, device=CPU())).to_numpy()[0]
-    decoder = make(adder, eager=eager)
-    for start, stop in ((0, 3), (3, 4), (4, 6)):
-        found = decoder.feed([tokens[start:stop]])
-        np.testing.assert_allclose(found, whole[stop - 1 : stop], rtol=0, atol=1e-4)
-
-
-def test_decoders_agree_on_batches(adder: LanguageModel) -> None:
-    rows = [adder.tokenizer.encode(text) for text in ("12+34=", "1+", "999")]
-    decoders = [RecomputingDecoder(adder), CachedDecoder(adder)]
-    found = [decoder.feed(rows) for decoder in decoders]
-    np.testing.assert_allclose(*found, rtol=0, atol=1e-4)
-    for kept, feed in (([2, 0], [[1], [2]]), ([1], [[3]])):
-        for decoder in decoders:
-            decoder.keep(kept)
-        found = [decoder.feed(feed) for decoder in decoders]
-        np.testing.assert_allclose(*found, rtol=0, atol=1e-4)
-    with pytest.raises(ValueError, match="expected equally many tokens for each sequence"):
-        decoders[1].feed([[1], [1, 2]])
 
 
 def test_the_cache_grows(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maxmod.decoding.ROWS", 2)
     case = GOLDEN[0]
     tokens = list(generate(model, case["prompt_ids"], stop=[0]))
-    expected = RecomputingDecoder(model)
-    feed = case["prompt_ids"]
+    assert len(tokens) > 20
+    text = list(case["prompt_ids"])
     for token in tokens[:20]:
-        assert expected.feed([feed])[0].argmax() == token
-        feed = [token]
+        assert model.next_logits([text])[0].argmax() == token
+        text.append(token)
+
+
+def test_prompts_of_one_token(adder: LanguageModel) -> None:
+    """They are read by the step for one token, alone and in a batch."""
+    prompts = [[1], [4], [10]]
+    expected = []
+    for prompt in prompts:
+        text = list(prompt)
+        for _ in range(5):
+            text.append(int(adder.next_logits([text])[0].argmax()))
+        expected.append(text[1:])
+        assert list(generate(adder, prompt, stop=(), max_new_tokens=5)) == expected[-1]
+    steps = list(generate_batch(adder, prompts, stop=(), max_new_tokens=5))
+    assert _columns(steps) == expected
 
 
 # ---- batches -------------------------------------------------------------------------------------
@@ -163,6 +151,33 @@ def test_texts_of_a_batch_differ(model: LanguageModel) -> None:
     columns = _columns(list(generate_batch(model, [prompt] * 3, **options)))
     assert columns[0] == list(generate(model, prompt, **options))
     assert len(set(map(tuple, columns))) == 3
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_texts_of_a_batch_are_drawn_as_in_any_other(model: LanguageModel, eager: bool) -> None:
+    """Where other texts have other lengths, or have ended; the first one is as if it were alone."""
+    prompts = [case["prompt_ids"] for case in GOLDEN[:3]]
+    options = {"max_new_tokens": 8, "temperature": 1.5, "top_p": 0.9, "seed": 4, "eager": eager}
+    whole = _columns(list(generate_batch(model, prompts, stop=[], **options)))
+    assert whole[0] == list(generate(model, prompts[0], stop=[], **options))
+    ended = whole[1][2]
+    assert ended not in whole[0] + whole[2]
+    others = _columns(list(generate_batch(model, prompts, stop=[ended], **options)))
+    assert others == [whole[0], whole[1][: whole[1].index(ended)], whole[2]]
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_penalty_knows_prompt_and_text(adder: LanguageModel, eager: bool) -> None:
+    prompt = adder.tokenizer.encode("12+34=")
+    options = {"repetition_penalty": 1e6, "stop": [], "max_new_tokens": 6, "eager": eager}
+    tokens = list(generate(adder, prompt, **options))
+    text = list(prompt)
+    for token in tokens:
+        logits = adder.next_logits([text])[0].astype(np.float64)
+        for seen in set(text):
+            logits[seen] *= 1e6 if logits[seen] < 0 else 1e-6
+        assert token == logits.argmax()
+        text.append(token)
 
 
 def test_room_within_a_batch(adder: LanguageModel) -> None:

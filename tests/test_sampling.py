@@ -3,115 +3,177 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import cuda_shim
 import numpy as np
 import pytest
+from emulated_cuda import emulated_cuda
+from ops.samples_choose import OPTIONS, probabilities
 
-from maxmod.errors import ArgumentError, ModelError
-from maxmod.sampling import Sampler, Sampling, candidates
+from maxmod import CPU, DType, Tensor, TensorType
+from maxmod.backends.devices import Device
+from maxmod.device import CPU_REF
+from maxmod.errors import ArgumentError
+from maxmod.nn import Module
+from maxmod.ops.choose import candidates
+from maxmod.sampling import Sampler, Sampling
 
 GOLDEN = json.loads((Path(__file__).parent / "assets" / "llama" / "sampling.json").read_text())
-LOGITS = np.array(GOLDEN["logits"])
-SEEN = np.unique(GOLDEN["seen"])
+LOGITS = np.array(GOLDEN["logits"], np.float32)
+VOCAB = len(LOGITS)
 
 
-def _probabilities(logits: np.ndarray, options: Sampling, seen: np.ndarray) -> np.ndarray:
-    tokens, weights = candidates(logits, options, seen)
-    result = np.zeros(len(logits))
-    result[tokens] = weights
-    return result
+class Choosing(Module):
+    """A step that is given its logits."""
+
+    def forward(self, sampler: Sampler, logits: Tensor) -> None:
+        sampler.choose(logits)
+
+
+@pytest.fixture(scope="module", params=["eager", "compiled", "cuda"])
+def place(request: pytest.FixtureRequest) -> Iterator[tuple[Device, bool]]:
+    """A device, and whether ops run one by one there."""
+    if request.param != "cuda":
+        yield CPU(), request.param == "eager"
+    elif cuda_shim.unavailable_reason():
+        pytest.skip(cuda_shim.unavailable_reason())
+    else:
+        with emulated_cuda() as (device, _):
+            yield device, False
+
+
+def _choices(
+    place: Any, options: Sampling, prompts: Any, *steps: Any, vocab: int = VOCAB
+) -> np.ndarray:
+    """The tokens of each step after prompts: [steps, texts]; logits are [texts, vocab]."""
+    device, eager = place
+    sampler = Sampler.start(options, prompts, vocab, device.ref)
+    step = Choosing()
+    if not eager:
+        logits = TensorType(DType.float32, ["batch", vocab], device)
+        step = step.compile(Sampler.types("batch", vocab, device.ref), logits)
+    found = []
+    for logits in steps:
+        given = np.broadcast_to(np.asarray(logits, np.float32), (len(prompts), vocab))
+        step(sampler, Tensor(np.ascontiguousarray(given), device=CPU()).to(device))
+        found.append(sampler.tokens.to(CPU()).to_numpy()[:, 0].copy())
+    return np.array(found)
 
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: str(case["options"]))
 def test_probabilities(case: dict) -> None:
-    found = _probabilities(LOGITS, Sampling(**case["options"]), SEEN)
-    np.testing.assert_allclose(found, case["probabilities"], rtol=1e-9, atol=1e-15)
-    assert ((found > 0) == (np.array(case["probabilities"]) > 0)).all()
+    """Those of transformers, by the op's own definition and by the oracle of the kernels."""
+    wanted = np.array(case["probabilities"])
+    options = Sampling(**case["options"])
+    numbers = (options.temperature, options.top_k, options.top_p, options.min_p)
+    logits = np.array(GOLDEN["logits"])
+    for token in set(GOLDEN["seen"]):
+        penalty = options.repetition_penalty
+        logits[token] *= penalty if logits[token] < 0 else 1 / penalty
+    tokens, weights = candidates(np, logits, *numbers)
+    found = np.zeros(VOCAB)
+    found[tokens] = weights
+    for result in (found, probabilities(logits, numbers)):
+        np.testing.assert_allclose(result, wanted, rtol=1e-9, atol=1e-15)
+        assert ((result > 0) == (wanted > 0)).all()
 
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: str(case["options"]))
-def test_draws_have_the_probabilities(case: dict) -> None:
-    """A chi-square test of 20000 draws with a fixed seed.
+def test_draws_have_the_probabilities(place: Any, case: dict) -> None:
+    """A chi-square test of draws with a fixed seed.
 
     Tokens that are expected less than 10 times are counted together. The bound is the value that a
     chi-square variable exceeds once in a million times, by the approximation of E. B. Wilson and
     M. M. Hilferty (1931).
     """
-    count = 20_000
+    count = {"cpu": 20_000, "gpu": 2_000}[place[0].label] if not place[1] else 2_000
     expected = np.array(case["probabilities"]) * count
-    sampler = Sampler(Sampling(**case["options"], seed=7), GOLDEN["seen"])
-    sampler._remember = lambda token: None  # each draw is the first one
-    drawn = np.bincount([sampler.choose(LOGITS) for _ in range(count)], minlength=len(LOGITS))
+    prompts = [GOLDEN["seen"]] * count
+    found = _choices(place, Sampling(**case["options"], seed=7), prompts, LOGITS)
+    drawn = np.bincount(found[0], minlength=VOCAB)
     assert not drawn[expected == 0].any()
     often = expected >= 10
-    found = np.append(drawn[often], drawn[~often].sum())
+    counts = np.append(drawn[often], drawn[~often].sum())
     wanted = np.append(expected[often], expected[~often].sum())
-    found, wanted = found[wanted > 0], wanted[wanted > 0]
-    freedom = len(found) - 1
+    counts, wanted = counts[wanted > 0], wanted[wanted > 0]
+    freedom = len(counts) - 1
     if freedom == 0:
-        assert found[0] == count
+        assert counts[0] == count
         return
-    statistic = ((found - wanted) ** 2 / wanted).sum()
+    statistic = ((counts - wanted) ** 2 / wanted).sum()
     spread = 2 / (9 * freedom)
     assert statistic < freedom * (1 - spread + 4.753 * np.sqrt(spread)) ** 3
 
 
-def test_seeds_and_rows_decide() -> None:
-    def draws(seed: int, row: int) -> list[int]:
-        sampler = Sampler(Sampling(temperature=2.0, seed=seed), [], row)
-        return [sampler.choose(LOGITS) for _ in range(20)]
-
-    assert draws(3, 0) == draws(3, 0)
-    assert len({tuple(draws(seed, row)) for seed in (0, 3) for row in (0, 1)}) == 4
-
-
-def test_ties() -> None:
-    """All tokens as likely as the last one are kept by top-k; one of equals is kept by top-p."""
-    logits = np.array([1.0, 2.0, 2.0, 2.0, 0.0])
-    tokens, weights = candidates(logits, Sampling(temperature=1.0, top_k=2), SEEN[:0])
-    assert tokens.tolist() == [1, 2, 3]
-    np.testing.assert_allclose(weights, 1 / 3)
-    tokens, _ = candidates(np.zeros(8), Sampling(temperature=1.0, top_p=0.25), SEEN[:0])
-    assert len(tokens) == 2
-    assert Sampler(Sampling(), []).choose(np.zeros(4)) == 0
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_tokens_are_equal_everywhere(place: Any, options: Any) -> None:
+    """And those of the definition, with the random numbers of NumPy."""
+    names = ("temperature", "top_k", "top_p", "min_p")
+    settings = dict(zip(names, options))
+    steps = np.random.default_rng(1).normal(scale=2, size=(3, 2, VOCAB)).astype(np.float32)
+    found = _choices(place, Sampling(seed=9, **settings), [[1], [2]], *steps)
+    for text in range(2):
+        for step, logits in enumerate(steps[:, text]):
+            if np.float32(options[0]) == 0:
+                assert found[step, text] == logits.argmax()
+                continue
+            bits = np.random.Philox(key=9).advance(((text << 32) + step) // 4)
+            word = int(bits.random_raw(4)[step % 4])
+            reached = np.cumsum(probabilities(logits, options))
+            assert found[step, text] == np.argmax(reached > (word >> 11) * 2.0**-53 * reached[-1])
 
 
-def test_at_least_one_token_is_left() -> None:
-    options = Sampling(temperature=1.0, top_k=10**9, top_p=1e-300, min_p=1.0)
-    tokens, weights = candidates(LOGITS, options, SEEN)
-    assert tokens.tolist() == [LOGITS.argmax()]
-    assert weights.tolist() == [1.0]
+def test_seeds_and_texts_decide(place: Any) -> None:
+    def draws(seed: int, texts: int) -> list[tuple[int, ...]]:
+        options = Sampling(temperature=2.0, seed=seed)
+        found = _choices(place, options, [[0]] * texts, *[LOGITS] * 20)
+        return [tuple(column) for column in found.T]
+
+    assert draws(3, 2) == draws(3, 2)
+    assert draws(3, 1) == draws(3, 2)[:1]
+    assert draws(3 + 2**64, 1) == draws(3, 1)
+    assert len({*draws(0, 2), *draws(3, 2), *draws(2**63, 2)}) == 6
 
 
-def test_infinities() -> None:
-    logits = np.array([-np.inf, 1.0, -np.inf, 1.0])
-    tokens, weights = candidates(logits, Sampling(temperature=0.5, min_p=0.1), SEEN[:0])
-    assert tokens.tolist() == [1, 3]
-    np.testing.assert_allclose(weights, 0.5)
+def test_some_texts_go_on() -> None:
+    """What a text draws does not depend on the others."""
+    options = Sampling(temperature=2.0, repetition_penalty=3.0, seed=5)
+    rows = np.random.default_rng(2).normal(size=(3, VOCAB)).astype(np.float32)
+    sampler = Sampler.start(options, [[0], [1], [2]], VOCAB, CPU_REF)
+    sampler.choose(Tensor(rows, device=CPU()))
+    some = sampler.select([2, 0])
+    for _ in range(5):
+        some.choose(Tensor(rows[[2, 0]], device=CPU()))
+        sampler.choose(Tensor(rows, device=CPU()))
+        assert (some.tokens.to_numpy() == sampler.tokens.to_numpy()[[2, 0]]).all()
+        assert (some.seen.to_numpy() == sampler.seen.to_numpy()[[2, 0]]).all()
 
 
-def test_tiny_temperatures_are_greedy() -> None:
-    sampler = Sampler(Sampling(temperature=1e-300), [])
-    assert {sampler.choose(LOGITS) for _ in range(10)} == {int(LOGITS.argmax())}
+def test_tiny_temperatures_are_greedy(place: Any) -> None:
+    for temperature in (1e-300, 1e-30, 1e-6):
+        found = _choices(place, Sampling(temperature=temperature), [[0]] * 10, LOGITS)
+        assert set(found[0].tolist()) == {int(LOGITS.argmax())}
 
 
-def test_tokens_that_were_chosen_count_as_repeated() -> None:
-    logits = np.array([2.0, 1.5, 1.2, -3.0])
-    sampler = Sampler(Sampling(repetition_penalty=2.0), [])
-    assert [sampler.choose(logits) for _ in range(4)] == [0, 1, 2, 0]
-    sampler = Sampler(Sampling(repetition_penalty=2.0), [0])
-    assert sampler.choose(logits) == 1
+def test_tokens_that_were_chosen_count_as_repeated(place: Any) -> None:
+    logits = [2.0, 1.5, 1.2, -3.0]
+    options = Sampling(repetition_penalty=2.0)
+    found = _choices(place, options, [[3], [0]], *[logits] * 4, vocab=4)
+    assert found.T.tolist() == [[0, 1, 2, 0], [1, 2, 0, 0]]
     # A negative logit moves away from 0 as well.
-    negative = np.array([-1.0, -1.5])
-    assert Sampler(Sampling(repetition_penalty=2.0), [0]).choose(negative) == 1
-    np.testing.assert_array_equal(logits, [2.0, 1.5, 1.2, -3.0])  # not changed in place
+    assert _choices(place, options, [[0]], [-1.0, -1.5], vocab=2) == [[1]]
 
 
-def test_nan() -> None:
-    for options in (Sampling(), Sampling(temperature=1.0)):
-        with pytest.raises(ModelError, match="the logits are NaN"):
-            Sampler(options, []).choose(np.array([0.0, np.nan, 1.0]))
+def test_nan_is_no_token(place: Any) -> None:
+    for temperature in (0.0, 1.0):
+        rows = np.zeros((3, 8), np.float32)
+        rows[1, 7] = np.nan
+        options = Sampling(temperature=temperature, repetition_penalty=1.5)
+        (found,) = _choices(place, options, [[7], [7], [7]], rows, vocab=8)
+        assert (found < 0).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from maxmod.compiler.codegen.cuda_attention import (
     query_rows,
 )
 from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS, emit_gemv
-from maxmod.compiler.fusion.group import Attention, Contraction, FusionGroup
+from maxmod.compiler.codegen.whole_op import emit_whole_op
+from maxmod.compiler.fusion.group import Attention, Contraction, FusionGroup, WholeOp
 from maxmod.dim import Size, product
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Kind
@@ -43,6 +44,8 @@ def emit_template(group: FusionGroup, dialect: Dialect) -> Template:
     """
     template = group.template
     assert template is not None
+    if isinstance(template, WholeOp):
+        return Template(emit_whole_op(group, template, dialect))
     if isinstance(template, Attention):
         if dialect is Dialect.HOST:
             return Template(emit_attention(group, template, "attention"))

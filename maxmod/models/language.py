@@ -16,6 +16,7 @@ from maxmod.dtype import DType
 from maxmod.generate import generate_text
 from maxmod.kv_cache import CachedContext, CacheShape, KVCache
 from maxmod.nn import Module
+from maxmod.sampling import Sampler, Sampling
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 from maxmod.text import Tokenizer, open_tokenizer
@@ -46,10 +47,26 @@ class CachedLogits(Module[[Tensor, KVCache], Tensor]):
 
     def forward(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """int64 [batch, seq] -> float32 [batch, vocab]"""
-        context = CachedContext(tokens, cache)
-        hidden = self.model.hidden(tokens, context)
-        context.finish()
-        return self.model.lm_head(hidden[:, -1]).cast(DType.float32)
+        return _cached_logits(self.model, tokens, cache)
+
+
+class NextTokens(Module[[KVCache, Sampler], None]):
+    """Reads tokens as `CachedLogits` does and chooses the next ones, which the sampler keeps."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def forward(self, cache: KVCache, sampler: Sampler, prompts: Tensor | None = None) -> None:
+        """Reads int64 prompts [batch, seq]; without any, the last tokens of the sampler."""
+        tokens = sampler.tokens if prompts is None else prompts
+        sampler.choose(_cached_logits(self.model, tokens, cache))
+
+
+def _cached_logits(model: Any, tokens: Tensor, cache: KVCache) -> Tensor:
+    context = CachedContext(tokens, cache)
+    hidden = model.hidden(tokens, context)
+    context.finish()
+    return model.lm_head(hidden[:, -1]).cast(DType.float32)
 
 
 @dataclass(eq=False)
@@ -79,7 +96,7 @@ class LanguageModel:
     dtype: DType
 
     def __post_init__(self) -> None:
-        self._steps: dict[tuple[bool, bool], CompiledModel] = {}
+        self._steps: dict[tuple[bool, bool, bool], CompiledModel] = {}
         self._tokenizer: Tokenizer | None = None
 
     def forget_compiled(self) -> None:
@@ -163,14 +180,13 @@ class LanguageModel:
         Returns:
             float32 [batch, vocab].
         """
-        rows = Tensor(np.ascontiguousarray(tokens, dtype=np.int64)).to(self.device)
         run = LastLogits(self.module) if eager else self.last_logits
-        return run(rows).to_numpy()
+        return run(self._rows(tokens)).to_numpy()
 
     # ---- with a cache --------------------------------------------------------------------------
 
     def empty_cache(self, padding: Sequence[int], length: int) -> KVCache:
-        """Returns a cache for `next_logits_cached`; see `KVCache.empty`.
+        """Returns a cache for `next_tokens` and `next_logits_cached`; see `KVCache.empty`.
 
         Args:
             padding: For each sequence, how many positions in front of its tokens do not count.
@@ -181,27 +197,76 @@ class LanguageModel:
         """
         return KVCache.empty(self.cache_shape, padding, length, self.dtype, self.device)
 
-    def step(self, *, batch: int = 1, seq: int = 1) -> CompiledModel:
-        """The compiled `CachedLogits` for a batch and a number of new tokens.
-
-        There are at most four, each made when it is first needed: one sequence or several, a prompt
-        or one token. Everything else, such as the length of the cache, is known when they run.
+    def new_sampler(self, options: Sampling, prompts: Sequence[Sequence[int]]) -> Sampler:
+        """Returns a sampler for `next_tokens`; see `Sampler.start`.
 
         Args:
-            batch: Number of sequences.
-            seq: Number of new tokens of each.
+            options: How tokens are chosen.
+            prompts: The tokens of each text so far.
 
         Returns:
-            The compiled model; it takes tokens and a cache.
+            The sampler, on the device of the model.
         """
-        key = (batch == 1, seq == 1)
+        return Sampler.start(options, prompts, self.vocab_size, self.device)
+
+    def step(self, *, batch: int = 1, seq: int = 1, logits: bool = False) -> CompiledModel:
+        """The compiled step of generation for a batch and a number of tokens to read.
+
+        There are at most four, each made when it is first needed: one text or several, a prompt or
+        one token. Everything else, such as the length of the cache and how tokens are chosen, is
+        known when they run.
+
+        Args:
+            batch: The number of texts.
+            seq: The number of tokens.
+            logits: The step of `next_logits_cached` instead: `CachedLogits`, not `NextTokens`.
+
+        Returns:
+            The compiled model; it takes a cache, a sampler, and prompts if `seq` is not 1; with
+            `logits` it takes tokens and a cache.
+        """
+        key = (batch == 1, seq == 1, logits)
         if key not in self._steps:
             rows: Any = 1 if batch == 1 else "batch"
             tokens = TensorType(DType.int64, [rows, 1 if seq == 1 else "seq"], self.device)
             cache = KVCache.types(self.cache_shape, rows, self.dtype, self.device)
             name = "decode" if seq == 1 else "prefill"
-            self._steps[key] = CachedLogits(self.module).compile(tokens, cache, name=name)
+            if logits:
+                made = CachedLogits(self.module).compile(tokens, cache, name=name)
+            else:
+                sampler = Sampler.types(rows, self.vocab_size, self.device)
+                prompts = () if seq == 1 else (tokens,)
+                made = NextTokens(self.module).compile(cache, sampler, *prompts, name=name)
+            self._steps[key] = made
         return self._steps[key]
+
+    def next_tokens(
+        self,
+        cache: KVCache,
+        sampler: Sampler,
+        prompts: np.ndarray[Any, Any] | None = None,
+        *,
+        eager: bool = False,
+    ) -> list[int]:
+        """Reads tokens and chooses the next one of each text.
+
+        On an accelerator, all that is copied to the host are these numbers.
+
+        Args:
+            cache: What was read so far, which is changed; it must have room for the tokens.
+            sampler: Chooses the tokens; it is changed as well.
+            prompts: [batch, seq], seq > 1; what stands in the padding of the cache does not matter.
+                None to read the tokens that the sampler chose last.
+            eager: Run the module op by op instead of compiled.
+
+        Returns:
+            The tokens; -1 for a text with a logit that is NaN.
+        """
+        given = () if prompts is None else (self._rows(prompts),)
+        batch, seq = sampler.tokens.shape if prompts is None else prompts.shape
+        run = NextTokens(self.module) if eager else self.step(batch=int(batch), seq=int(seq))
+        run(cache, sampler, *given)
+        return sampler.tokens.to_numpy()[:, 0].tolist()
 
     def next_logits_cached(
         self, tokens: np.ndarray[Any, Any], cache: KVCache, *, eager: bool = False
@@ -217,6 +282,8 @@ class LanguageModel:
             float32 [batch, vocab].
         """
         batch, seq = tokens.shape
-        rows = Tensor(np.ascontiguousarray(tokens, dtype=np.int64)).to(self.device)
-        run = CachedLogits(self.module) if eager else self.step(batch=batch, seq=seq)
-        return run(rows, cache).to_numpy()
+        run = CachedLogits(self.module) if eager else self.step(batch=batch, seq=seq, logits=True)
+        return run(self._rows(tokens), cache).to_numpy()
+
+    def _rows(self, tokens: Any) -> Tensor:
+        return Tensor(np.ascontiguousarray(tokens, dtype=np.int64)).to(self.device)

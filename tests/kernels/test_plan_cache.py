@@ -112,8 +112,9 @@ def test_language_model_with_a_cache() -> None:
         found.append((model, first, model.next_logits_cached(tokens[:, :1], cache)))
     (cold, *expected), (warm, *results) = found
     assert np.array_equal(expected, results)
-    assert_equal_models(cold.step(seq=5), warm.step(seq=5))
-    assert_equal_models(cold.step(), warm.step())
+    for seq in (5, 1):
+        for logits in (True, False):
+            assert_equal_models(*(m.step(seq=seq, logits=logits) for m in (cold, warm)))
 
 
 @settings(max_examples=25, deadline=None)

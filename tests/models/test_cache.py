@@ -126,13 +126,14 @@ def test_two_compiles_serve_all_lengths() -> None:
         for at in range(prompt, 12):
             model.next_logits_cached(tokens[:, at : at + 1], cache)
     assert len(model._steps) == 2
-    assert model.step().stats.programs == 1  # the position is no part of it
-    assert model.step(seq=9).stats.programs == 3
+    assert model.step(logits=True).stats.programs == 1  # the position is no part of it
+    assert model.step(seq=9, logits=True).stats.programs == 3
 
 
 def test_the_step_changes_the_cache_in_its_own_memory() -> None:
     model = _model(ASSETS / "llama" / "qwen2")
-    targets = [n for step in model.step()._schedule.steps for n in getattr(step, "targets", ())]
+    steps = model.step(logits=True)._schedule.steps
+    targets = [n for step in steps for n in getattr(step, "targets", ())]
     assert sum(n >= 0 for n in targets) == 5  # keys and values of two layers, and their number
     cache = model.empty_cache([0], 5)
     before = [rows.data for rows in cache.keys + cache.values]

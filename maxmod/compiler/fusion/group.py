@@ -34,6 +34,17 @@ class Contraction:
     product: ir.Node
 
 
+@dataclass(frozen=True, slots=True)
+class WholeOp:
+    """An op that a hand-written kernel computes from its operands as they lie in memory.
+
+    Attributes:
+        node: The op.
+    """
+
+    node: ir.Node
+
+
 @dataclass(slots=True)
 class FusionGroup:
     """Nodes that one kernel computes.
@@ -55,7 +66,7 @@ class FusionGroup:
     is_row: bool = False
     targets: dict[ir.Value, ir.Value] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
-    template: Attention | Contraction | None = None
+    template: Attention | Contraction | WholeOp | None = None
 
     @property
     def ordered(self) -> list[ir.Node]:

@@ -16,7 +16,7 @@ from maxmod.compiler.codegen.lower import lower
 from maxmod.compiler.fusion import rules
 from maxmod.compiler.fusion.attention import AttentionFinder
 from maxmod.compiler.fusion.contraction import contraction_group
-from maxmod.compiler.fusion.group import Attention, FusionGroup
+from maxmod.compiler.fusion.group import Attention, FusionGroup, WholeOp
 from maxmod.compiler.fusion.siblings import join_siblings
 from maxmod.compiler.order import find_stores
 from maxmod.dim import product as sizes_product
@@ -47,6 +47,7 @@ def plan_groups(
     planner.run()
     if templates:
         planner.add_products()
+        planner.add_whole_ops()
     if in_place:
         planner.place_updates()
     settings = config.current()
@@ -160,6 +161,17 @@ class _Planner:
                 self.group_of.update((member, group) for member in epilogue.nodes)
             self.groups.append(group)
             self.group_of[node] = group
+
+    def add_whole_ops(self) -> None:
+        """Gives ops that have a hand-written kernel a group of their own."""
+        for node in self.graph.nodes:
+            if len(self.groups) == config.current().fuse_limit >= 0:
+                break
+            if node.op.kernel is not None and rules.is_computed_here(node):
+                nodes, sizes = {node: self.order[node]}, node.inputs[0].type.sizes
+                group = FusionGroup(nodes, sizes, list(node.outputs), template=WholeOp(node))
+                group.reasons.append("it has a kernel of its own")
+                self.groups.append(group)
 
     def _is_for_library(self, product: ir.Node) -> bool:
         """True if a product is known to have too many rows for our own kernel, or has none."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated_cuda import EmulatedCudaBackend, FakeStream, emulated_cuda
+from emulated_cuda import EmulatedCudaBackend, FakeGraph, FakeStream, emulated_cuda
 
 import maxmod
 from maxmod import CPU, BufferType, DType, Tensor, TensorType
@@ -21,7 +21,7 @@ from maxmod import functional as F
 from maxmod.backends import cublaslt
 from maxmod.backends.devices import Device
 from maxmod.compiled import CompiledModel, compile_function
-from maxmod.generate import generate
+from maxmod.generate import generate, generate_batch
 from maxmod.models import load_model
 from maxmod.nn import Linear, Sequential
 from maxmod.replay import Segment
@@ -347,16 +347,75 @@ def test_gpt2(gpu: Any, name: str) -> None:
     assert compiled.stats.replays >= 3
 
 
+OPTIONS = {
+    "greedy": {},
+    "sampled": {
+        "temperature": 1.3,
+        "top_k": 40,
+        "top_p": 0.9,
+        "min_p": 0.01,
+        "repetition_penalty": 1.2,
+        "seed": 3,
+    },
+}
+
+
+@pytest.mark.parametrize("how", OPTIONS)
 @pytest.mark.parametrize("folder", ["gpt2/tied", "llama/chat"])
-def test_a_decoding_step_is_one_graph(gpu: Any, folder: str) -> None:
-    """The position in the cache is read by kernels. Tokens are those of the model op by op."""
-    device, _ = gpu
-    model = load_model(FIXTURES.parent / folder, device=device, dtype=DType.float32)
+def test_a_decoding_step_is_one_graph(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, folder: str, how: str
+) -> None:
+    """Tokens are chosen and fed back on the device, and the position is read by kernels.
+
+    The host starts a graph for each token and reads the token. Tokens are those of the model op by
+    op on the host.
+    """
+    device, backend = gpu
+    folders = FIXTURES.parent / folder
+    model = load_model(folders, device=device, dtype=DType.float32)
+    host = load_model(folders, device=CPU(), dtype=DType.float32)
+    read: list[int] = []
+    asnumpy, asarray = backend.xp.asnumpy, backend.xp.asarray
+    launches: list[FakeGraph] = []
+    launch = FakeGraph.launch
+    sent: list[int] = []
+    monkeypatch.setattr(
+        backend.xp, "asnumpy", lambda x: read.append(x.nbytes) or asnumpy(x), raising=False
+    )
+    monkeypatch.setattr(
+        backend.xp, "asarray", lambda x, *k: sent.append(1) or asarray(x, *k), raising=False
+    )
+    monkeypatch.setattr(FakeGraph, "launch", lambda g, *s: launches.append(g) or launch(g, *s))
+    options = {**OPTIONS[how], "max_new_tokens": 10, "stop": ()}
     for prompt in ([1, 2, 3], [4, 5]):
-        expected = [*generate(model, prompt, max_new_tokens=10, stop=(), eager=True)]
-        assert [*generate(model, prompt, max_new_tokens=10, stop=())] == expected
+        expected = [*generate(host, prompt, **options, eager=True)]
+        tokens = generate(model, prompt, **options)
+        assert [next(tokens), next(tokens)] == expected[:2]  # the second step runs as it is
+        read.clear(), sent.clear(), launches.clear(), backend.cuda.launches.clear()
+        assert [next(tokens)] == expected[2:3]  # is recorded
+        kernels = len(backend.cuda.launches)
+        for token in expected[3:]:
+            read.clear(), sent.clear(), launches.clear(), backend.cuda.launches.clear()
+            assert next(tokens) == token
+            assert (read, sent, len(launches)) == ([8], [], 1)
+            assert len(backend.cuda.launches) == kernels  # all of them in the graph
     step = model.step()
     (program,) = step._programs.values()
     assert [type(action) for action in program._actions] == [Segment]
     # Each text has a cache of its own; the first call for a cache runs as it is.
     assert (step.stats.recordings, step.stats.replays) == (2, step.stats.calls - 2)
+
+
+def test_other_options_need_no_other_graph(gpu: Any) -> None:
+    """How tokens are chosen is data: the same program, and the tokens of the host."""
+    device, _ = gpu
+    folder = FIXTURES.parent / "llama/chat"
+    model = load_model(folder, device=device, dtype=DType.float32)
+    host = load_model(folder, device=CPU(), dtype=DType.float32)
+    for options in (*OPTIONS.values(), {"temperature": 2, "top_p": 0.5}):
+        given = {"max_new_tokens": 3, "stop": (), **options}
+        prompts = [[1, 2, 3], [7]]
+        found = [*generate_batch(model, prompts, **given)]
+        assert found == [*generate_batch(host, prompts, **given)]
+    assert len(model._steps) == 2
+    assert model.step(batch=2).stats.programs == 1

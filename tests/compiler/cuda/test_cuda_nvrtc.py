@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from compiler.gathers import GATHERS
 from compiler.stores import STORES
+from compiler.test_choose import types as choose_types
 from cuda_function import sources_of
 from cuda_programs import ROWS, VIEWS, op_cases, op_program, row_types, view_types
 from helpers import HALVES
@@ -19,6 +20,7 @@ from maxmod.device import CPU_REF
 from maxmod.dtype import DType
 from maxmod.errors import CompileError
 from maxmod.kernel import KernelSource
+from maxmod.ops.choose import choose_tokens
 from maxmod.tensor_type import TensorType
 
 pytestmark = pytest.mark.skipif(
@@ -54,6 +56,8 @@ def _sources() -> list[KernelSource]:
     for store in STORES.values():
         for dtype in (DType.float32, DType.bfloat16):
             found += sources_of(store.fn, *store.types(dtype))
+    for sizes in (("n", "m"), (1, 50257)):
+        found += sources_of(choose_tokens, *choose_types(*sizes))
     for fn, _, shapes in VIEWS.values():
         for dtype in (DType.float32, DType.bfloat16):
             found += sources_of(fn, *view_types(shapes, dtype))

@@ -1,0 +1,33 @@
+"""Ops that hand-written text computes row by row, from operands as they lie in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from maxmod.compiler.codegen.element import Text, symbol_names, template_source
+from maxmod.compiler.fusion.group import FusionGroup, WholeOp
+from maxmod.dim import product
+from maxmod.kernel import Dialect, KernelSource, Launch
+
+THREADS = 1024  # of a block, which has a row
+
+
+def emit_whole_op(group: FusionGroup, template: WholeOp, dialect: Dialect) -> KernelSource:
+    """Returns the kernel of an op that has one.
+
+    The text gets its operands in order and the result, and `mm_rows` and `mm_size` of the first
+    operand. For a float for each of its elements there is one more buffer on a GPU; the host takes
+    memory for a row at a time.
+    """
+    node = template.node
+    assert node.op.kernel is not None
+    assert group.inputs == list(node.inputs), "each operand is another value"
+    *outer, size = node.inputs[0].type.sizes
+    is_cuda = dialect is Dialect.CUDA
+    text = Text(group, [], symbol_names([*outer, size]), dialect, ("float",) if is_cuda else ())
+    text.count("mm_rows", outer)
+    text.count("mm_size", [size])
+    files = (f"shared/{node.op.kernel}.h", f"{dialect.value}/{node.op.kernel}.h")
+    launch = Launch(product(outer), 1, THREADS, row=size)
+    source = template_source(text, group, node.op.name, files, launch)
+    return replace(source, scratch_floats=product([*outer, size])) if is_cuda else source
