@@ -165,6 +165,7 @@ _CODES = {
     DType.float8_e5m2fnuz: 13,
     DType.float8_e8m0fnu: 14,
 }
+_HOST = (1, 0)  # kDLCPU
 _CAPSULES = {b"dltensor": 20, b"dltensor_versioned": 32 + 20}
 
 
@@ -183,8 +184,11 @@ def export_dlpack(data: Any, type: TensorType, **options: Any) -> Any:
     """
     if isinstance(data, np.ndarray):
         options.pop("stream", None)  # work on the host is done
+        place = options.get("dl_device") or _HOST
+        if place[0] != _HOST[0]:  # NumPy before 2.4 raises a ValueError
+            raise BufferError(f"__dlpack__: dl_device: data on the host cannot go to {place}.")
         if options.get("copy") and not options.get("dl_device"):
-            options["dl_device"] = (1, 0)
+            options["dl_device"] = _HOST
         # Consumers before version 1 of DLPack cannot be told that memory must not be written.
         if not data.flags.writeable and (options.get("max_version") or (0, 0)) < (1, 0):
             if options.get("copy") is False:
