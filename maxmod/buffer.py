@@ -79,7 +79,16 @@ class Buffer(Storage):
 
     @staticmethod
     def wrap(array: Any, type: TensorType, stream: DeviceStream | None = None) -> Buffer:
-        """Makes a buffer of a storage array and its type, sharing memory."""
+        """Makes a buffer of a storage array and its type, sharing memory.
+
+        Args:
+            array: An array of NumPy or CuPy.
+            type: Its dtype, shape and device.
+            stream: The stream that it belongs to; that of the device by default.
+
+        Returns:
+            The buffer.
+        """
         self = object.__new__(Buffer)
         self.array = array
         self.type = type
@@ -91,7 +100,23 @@ class Buffer(Storage):
 
     @staticmethod
     def from_numpy(array: np.ndarray[Any, Any]) -> Buffer:
-        """Makes a buffer of a NumPy array, shared if it is contiguous and can be written to."""
+        """Makes a buffer of a NumPy array.
+
+        Args:
+            array: The array.
+
+        Returns:
+            A buffer on the host, which shares the memory if it is contiguous and can be written to.
+
+        Example:
+            >>> import numpy as np
+            >>> from maxmod import Buffer
+            >>> array = np.zeros(2, np.float32)
+            >>> buffer = Buffer.from_numpy(array)
+            >>> buffer[0] = 7
+            >>> array.tolist()
+            [7.0, 0.0]
+        """
         return Buffer.wrap(*import_array(np.ascontiguousarray(array).reshape(array.shape)))
 
     @staticmethod
@@ -123,14 +148,46 @@ class Buffer(Storage):
 
     @staticmethod
     def zeros(shape: Any, dtype: DType, device: Any = None, pinned: bool = False) -> Buffer:
-        """Makes a buffer of zeros."""
+        """Makes a buffer of zeros.
+
+        Args:
+            shape: Sizes.
+            dtype: Element type.
+            device: A `Device`, `DeviceRef` or `DeviceStream`; the host by default.
+            pinned: As for `Buffer`.
+
+        Returns:
+            The buffer.
+
+        Example:
+            >>> from maxmod import DType, Buffer
+            >>> Buffer.zeros([2, 3], DType.int8)
+            maxmod.driver.Buffer(DType.int8, (2, 3), Device(type=cpu,id=0))
+        """
         made = Buffer(dtype, shape, device, pinned)
         made.array[...] = 0
         return made
 
     @staticmethod
     def scalar(value: Any, dtype: DType, device: Any = None) -> Buffer:
-        """Makes a buffer of rank 0."""
+        """Makes a buffer of rank 0.
+
+        Args:
+            value: A number.
+            dtype: Element type; the number is converted as NumPy does.
+            device: A `Device`, `DeviceRef` or `DeviceStream`; the host by default.
+
+        Returns:
+            The buffer.
+
+        Raises:
+            ValueError: If `value` is no number.
+
+        Example:
+            >>> from maxmod import DType, Buffer
+            >>> Buffer.scalar(3, DType.int64).item()
+            3
+        """
         host = np.array(value).astype(storage_dtype(dtype))
         if host.ndim != 0:
             raise ArgumentError(f"Buffer.scalar: expected a number, got shape {host.shape}.")
@@ -229,7 +286,14 @@ class Buffer(Storage):
     # ---- data ------------------------------------------------------------------------------
 
     def item(self) -> Any:
-        """Returns the value of a buffer of rank 0 as a Python number or bool."""
+        """Returns the value of a buffer of rank 0 as a Python number or bool.
+
+        Returns:
+            A bool, int or float.
+
+        Raises:
+            ValueError: If the rank is not 0.
+        """
         if self.rank != 0:
             raise ArgumentError(f"Buffer.item: expected rank 0, got {self.type.short()}.")
         value = self.to_numpy()
@@ -241,8 +305,13 @@ class Buffer(Storage):
         """Returns the buffer on a device or stream: itself, if it is there.
 
         Args:
-            device: A `Device`, `DeviceRef` or `DeviceStream`; or a list of them, then a list of
-                buffers is returned.
+            device: A `Device`, `DeviceRef` or `DeviceStream`; or a list of them.
+
+        Returns:
+            A buffer; a list of buffers for a list.
+
+        Raises:
+            TypeError: If `device` is of another kind.
         """
         if isinstance(device, (list, tuple)):
             return [self.to(d) for d in device]
@@ -252,7 +321,14 @@ class Buffer(Storage):
         return self._moved(ref, stream)
 
     def copy(self, stream: Any = None) -> Buffer:
-        """Returns a copy, on another device or stream if one is given."""
+        """Returns a copy.
+
+        Args:
+            stream: Where to: a stream or device; where the buffer is by default.
+
+        Returns:
+            A contiguous buffer with memory of its own.
+        """
         ref, target = _target(self.device if stream is None else stream)
         return self._moved(ref, target)
 
@@ -275,9 +351,21 @@ class Buffer(Storage):
     def view(self, dtype: DType, shape: Any = None) -> Buffer:
         """Reinterprets the bytes; the last axis is rescaled unless a shape is given.
 
+        Args:
+            dtype: Element type of the view.
+            shape: Its sizes.
+
+        Returns:
+            A buffer that shares the memory.
+
         Raises:
             ValueError: If the bytes of the last axis are no whole number of elements, the shape
                 has another number of elements, or the buffer is not contiguous.
+
+        Example:
+            >>> from maxmod import DType, Buffer
+            >>> Buffer.zeros([2, 3], DType.float32).view(DType.uint8).shape
+            (2, 12)
         """
         if not self.is_contiguous:
             raise ArgumentError(f"Buffer.view: {self.type.short()} is not contiguous.")
@@ -291,10 +379,21 @@ class Buffer(Storage):
         return Buffer.wrap(array, type, self._stream)
 
     def inplace_copy_from(self, source: Buffer) -> None:
-        """Overwrites the elements with those of `source`, which may be on another device.
+        """Overwrites the elements with those of another buffer, which may be on another device.
+
+        Args:
+            source: Buffer of the same dtype and number of elements.
 
         Raises:
             ValueError: If either buffer is not contiguous, or dtypes or element counts differ.
+
+        Example:
+            >>> import numpy as np
+            >>> from maxmod import DType, Buffer
+            >>> buffer = Buffer.zeros([2], DType.float32)
+            >>> buffer.inplace_copy_from(Buffer.from_numpy(np.array([1, 2], np.float32)))
+            >>> buffer.to_numpy().tolist()
+            [1.0, 2.0]
         """
         if not (self.is_contiguous and source.is_contiguous):
             raise ArgumentError("Buffer.inplace_copy_from: both buffers must be contiguous.")
@@ -376,8 +475,20 @@ def _basic(index: Any) -> Iterator[Any]:
 def driver_tensor_type(buffer: Buffer) -> TensorType:
     """Returns dtype, shape and device of a buffer.
 
+    Args:
+        buffer: The buffer.
+
+    Returns:
+        Its type.
+
     Raises:
         TypeError: If it is no `Buffer`.
+
+    Example:
+        >>> from maxmod import DType, Buffer
+        >>> from maxmod.tensor import driver_tensor_type
+        >>> driver_tensor_type(Buffer.zeros([2], DType.int32))
+        TensorType(dtype=int32, shape=[Dim(2)], device=cpu:0)
     """
     if not isinstance(buffer, Buffer):
         raise OperandError(f"driver_tensor_type: expected a Buffer, got {type(buffer).__name__}.")

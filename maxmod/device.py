@@ -9,14 +9,28 @@ from maxmod.errors import DeviceError
 
 
 class DeviceKind(enum.StrEnum):
-    """The kind of a device: `CPU` (host) or `GPU` (accelerator)."""
+    """The kind of a device: `CPU` (host) or `GPU` (accelerator).
+
+    Args:
+        value: `"cpu"` or `"gpu"`.
+    """
 
     CPU = "cpu"
     GPU = "gpu"
 
     @staticmethod
     def from_string(text: str) -> DeviceKind:
-        """Returns the kind of a name; `ValueError` for an unknown one."""
+        """Returns the kind of a name.
+
+        Args:
+            text: `"cpu"` or `"gpu"`.
+
+        Returns:
+            The kind.
+
+        Raises:
+            ValueError: For another name.
+        """
         try:
             return DeviceKind(text)
         except ValueError:
@@ -24,7 +38,20 @@ class DeviceKind(enum.StrEnum):
 
 
 class DeviceRef:
-    """A reference to a device by kind and number, printed `gpu:0`. Making one needs no hardware."""
+    """A reference to a device by kind and number, printed `gpu:0`. Making one needs no hardware.
+
+    Args:
+        device_type: `"cpu"` or `"gpu"`, or a `DeviceKind`.
+        id: Its number.
+
+    Raises:
+        ValueError: For another kind.
+
+    Example:
+        >>> from maxmod import DeviceRef
+        >>> DeviceRef.GPU(1), DeviceRef("cpu") == DeviceRef.CPU()
+        (gpu:1, True)
+    """
 
     __slots__ = ("_hash", "device_type", "id")
     device_type: DeviceKind
@@ -42,17 +69,41 @@ class DeviceRef:
 
     @staticmethod
     def CPU(id: int = 0) -> DeviceRef:
-        """The host."""
+        """The host.
+
+        Args:
+            id: Its number.
+
+        Returns:
+            The reference.
+        """
         return DeviceRef(DeviceKind.CPU, id)
 
     @staticmethod
     def GPU(id: int = 0) -> DeviceRef:
-        """Accelerator number `id`."""
+        """An accelerator.
+
+        Args:
+            id: Its number.
+
+        Returns:
+            The reference.
+        """
         return DeviceRef(DeviceKind.GPU, id)
 
     @staticmethod
     def from_device(device: Any) -> DeviceRef:
-        """Returns the reference of a `Device`, or the `DeviceRef` itself."""
+        """Returns the reference of a device.
+
+        Args:
+            device: A `Device`, or a `DeviceRef`, which is returned as it is.
+
+        Returns:
+            The reference.
+
+        Raises:
+            TypeError: For anything else.
+        """
         if isinstance(device, DeviceRef):
             return device
         ref = getattr(device, "ref", None)
@@ -73,7 +124,14 @@ class DeviceRef:
         return self.device_type is DeviceKind.GPU
 
     def to_device(self) -> Any:
-        """Returns the `Device`; `NoAcceleratorError` if there is no such accelerator."""
+        """Returns the device.
+
+        Returns:
+            A `Device`.
+
+        Raises:
+            NoAcceleratorError: (a RuntimeError and ValueError) If there is no such accelerator.
+        """
         assert _make_device is not None, "maxmod.backends registers itself when it is imported"
         return _make_device(self)
 

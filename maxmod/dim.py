@@ -23,9 +23,19 @@ _NAME = re.compile(r"[A-Za-z_]\w*\Z")
 class Dim:
     """One size of a shape. `Dim(3)` is static, `Dim("batch")` symbolic; arithmetic gives algebra.
 
+    Args:
+        value: An int, a name, or a Dim, which is returned as it is.
+
     Raises:
-        TypeError: For anything but an integer, a string or a `Dim`.
+        TypeError: For anything but an integer, a string or a `Dim`; also by `int()` and comparisons
+            with `<` of sizes that are not known.
         ValueError: For a malformed name, or an integer outside int64.
+
+    Example:
+        >>> from maxmod import Dim
+        >>> n = Dim("n")
+        >>> n * 2 + 1, (n + 1) * 2 == 2 * n + 2, Dim(3) == 3
+        ((Dim('n') * Dim(2)) + Dim(1), True, True)
     """
 
     __slots__ = ()
@@ -82,7 +92,19 @@ class Dim:
         return iter(())
 
     def substitute(self, mapping: Mapping[Any, DimLike]) -> Dim:
-        """Replaces symbols (given as names or `SymbolicDim`) by dims, all at once."""
+        """Replaces symbols by dims, all at once.
+
+        Args:
+            mapping: Names or `SymbolicDim`s to dims.
+
+        Returns:
+            The dim that results.
+
+        Example:
+            >>> from maxmod import Dim
+            >>> (Dim("n") * 2 + 1).substitute({"n": 5})
+            Dim(11)
+        """
         values = {str(key): Dim(value) for key, value in mapping.items()}
         return as_dim(_evaluate(self, values))
 

@@ -21,6 +21,21 @@ class DType(enum.Enum):
     """The element type of a tensor.
 
     `DType("f32")` finds a member by its short name, `DType.from_numpy(np.float32)` by NumPy dtype.
+    bfloat16 and the narrow floats are stored with the dtypes of `ml_dtypes`.
+
+    Args:
+        value: The number or the short name of a member.
+
+    Raises:
+        KeyError: For an unknown name.
+
+    Example:
+        >>> import numpy as np
+        >>> from maxmod import DType
+        >>> DType.float32, DType("bf16"), DType.from_numpy(np.int64)
+        (float32, bfloat16, int64)
+        >>> DType.bfloat16.size_in_bytes, DType.bfloat16.is_float(), DType.uint8.kind
+        (2, True, 'unsigned')
     """
 
     bool = 1
@@ -112,8 +127,16 @@ class DType(enum.Enum):
     def to_numpy(self) -> np.dtype[Any]:
         """Returns the NumPy dtype with the same layout; 8-bit floats are given as uint8 (raw bits).
 
+        Returns:
+            The NumPy dtype.
+
         Raises:
             ValueError: For bfloat16 and types below 8 bits, which NumPy itself does not know.
+
+        Example:
+            >>> from maxmod import DType
+            >>> DType.float16.to_numpy(), DType.float8_e4m3fn.to_numpy()
+            (dtype('float16'), dtype('uint8'))
         """
         if self.is_float8():
             return np.dtype(np.uint8)
@@ -127,8 +150,20 @@ class DType(enum.Enum):
     def from_numpy(cls, dtype: Any) -> DType:
         """Returns the member for a NumPy dtype or scalar type (`np.float32`, `arr.dtype`).
 
+        Args:
+            dtype: The dtype; those of `ml_dtypes` are known as well.
+
+        Returns:
+            The member.
+
         Raises:
             ValueError: For anything else, strings included.
+
+        Example:
+            >>> import numpy as np
+            >>> from maxmod import DType
+            >>> DType.from_numpy(np.zeros(2).dtype)
+            float64
         """
         if isinstance(dtype, str):
             raise DTypeError(f"DType.from_numpy: expected a NumPy dtype, got the string {dtype!r}.")
@@ -139,6 +174,9 @@ class DType(enum.Enum):
 
     def to_torch(self) -> Any:
         """Returns the `torch.dtype` of the same name.
+
+        Returns:
+            The dtype.
 
         Raises:
             RuntimeError: If torch is not installed.
@@ -151,7 +189,18 @@ class DType(enum.Enum):
 
     @classmethod
     def from_torch(cls, dtype: Any) -> DType:
-        """Returns the member for a `torch.dtype`; `KeyError` if there is none."""
+        """Returns the member for a dtype of PyTorch.
+
+        Args:
+            dtype: A `torch.dtype`.
+
+        Returns:
+            The member of the same name.
+
+        Raises:
+            RuntimeError: If torch is not installed.
+            KeyError: If there is no such member.
+        """
         _torch()
         return cls[str(dtype).removeprefix("torch.")]
 
@@ -159,8 +208,19 @@ class DType(enum.Enum):
     def finfo(dtype: DType) -> Any:
         """Returns machine limits of a float type: `bits, eps, max, min, tiny, smallest_normal`.
 
+        Args:
+            dtype: The type.
+
+        Returns:
+            An object with these attributes, as `numpy.finfo` makes.
+
         Raises:
             TypeError: If `dtype` is not a floating-point type.
+
+        Example:
+            >>> from maxmod import DType
+            >>> float(DType.finfo(DType.bfloat16).eps), float(DType.finfo(DType.float16).max)
+            (0.0078125, 65504.0)
         """
         if not dtype.is_float():
             raise TypeError(f"DType.finfo: expected a floating-point type, got {dtype!r}.")
@@ -224,25 +284,77 @@ _STORAGE = {dtype: fact.storage for dtype, fact in _FACTS.items()}
 
 
 def storage_dtype(dtype: DType) -> np.dtype[Any]:
-    """Returns the NumPy (or ml_dtypes) dtype that stores elements of `dtype`."""
+    """Returns the NumPy dtype that stores elements of a type.
+
+    Args:
+        dtype: The type.
+
+    Returns:
+        A NumPy dtype, one of `ml_dtypes` for bfloat16 and the narrow floats.
+
+    Example:
+        >>> from maxmod import DType
+        >>> from maxmod.dtype import storage_dtype
+        >>> storage_dtype(DType.bfloat16)
+        dtype(bfloat16)
+    """
     return _STORAGE[dtype]
 
 
 def short_name(dtype: DType) -> str:
-    """Returns the name that `DType("...")` accepts, such as `f32` or `si64`."""
+    """Returns the short name of a type, which `DType("...")` accepts.
+
+    Args:
+        dtype: The type.
+
+    Returns:
+        A name such as `f32` or `si64`.
+
+    Example:
+        >>> from maxmod import DType
+        >>> from maxmod.dtype import short_name
+        >>> short_name(DType.int64), DType("si64")
+        ('si64', int64)
+    """
     return "i1" if dtype is DType.bool else _FACTS[dtype].short
 
 
 def exact_integers(dtype: DType) -> tuple[float, float]:
-    """Returns the inclusive interval of Python integers that weak conversion to `dtype` accepts.
+    """Returns the interval of Python integers that may stand beside a tensor of a type.
 
-    Source: api of MAX, eager tensors; floats are limited to the integers they hold exactly.
+    Args:
+        dtype: The type.
+
+    Returns:
+        The pair (smallest, largest), both included; floats take the integers that they hold
+        exactly.
+
+    Source: the rules of MAX for eager tensors.
+
+    Example:
+        >>> from maxmod import DType
+        >>> from maxmod.dtype import exact_integers
+        >>> exact_integers(DType.int8), exact_integers(DType.bfloat16)
+        ((-128, 127), (-256, 256))
     """
     return _FACTS[dtype].exact
 
 
 def compute_dtype(dtype: DType) -> DType:
-    """Returns the type in which arithmetic on `dtype` is done: float32 for narrower floats."""
+    """Returns the type in which arithmetic on a type is done: float32 for narrower floats.
+
+    Args:
+        dtype: The type.
+
+    Returns:
+        float32, or the type itself.
+
+    Example:
+        >>> from maxmod import DType
+        >>> from maxmod.dtype import compute_dtype
+        >>> compute_dtype(DType.bfloat16), compute_dtype(DType.float64), compute_dtype(DType.int8)
+        (float32, float64, int8)
+    """
     return DType.float32 if dtype.is_float() and dtype.size_in_bits < 32 else dtype
 
 
@@ -257,7 +369,21 @@ _CATEGORY = {"bool": 0, "unsigned": 1, "signed": 2, "float": 3}
 
 
 def can_hold(target: DType, source: DType) -> _bool:
-    """Returns True if every value of `source` is a value of `target`."""
+    """Returns True if every value of one type is a value of another.
+
+    Args:
+        target: The type that is to hold the values.
+        source: The type of the values.
+
+    Returns:
+        Whether nothing is lost.
+
+    Example:
+        >>> from maxmod import DType
+        >>> from maxmod.dtype import can_hold
+        >>> can_hold(DType.float32, DType.int16), can_hold(DType.float32, DType.int32)
+        (True, False)
+    """
     if target is source or source is DType.bool:
         return True
     if target.kind == "float":
@@ -278,13 +404,25 @@ def can_hold(target: DType, source: DType) -> _bool:
 
 
 def promote(dtypes: list[DType] | tuple[DType, ...]) -> DType:
-    """Returns the one of `dtypes` that holds all of them exactly; there is no invented third type.
+    """Returns the one of some types that holds all of them exactly; no third one is invented.
 
     The category is the highest of bool < unsigned < signed < float among the operands, the width
     the largest one; the result must be an operand's own dtype.
 
+    Args:
+        dtypes: At least one type.
+
+    Returns:
+        One of them.
+
     Raises:
-        DTypeError: If no operand's dtype holds the others.
+        DTypeError: (a ValueError) If no operand's dtype holds the others.
+
+    Example:
+        >>> from maxmod import DType
+        >>> from maxmod.dtype import promote
+        >>> promote([DType.float16, DType.int8]), promote([DType.bfloat16, DType.float32])
+        (float16, float32)
     """
     first = dtypes[0]
     if all(dtype is first for dtype in dtypes):
@@ -302,7 +440,14 @@ def promote(dtypes: list[DType] | tuple[DType, ...]) -> DType:
 
 
 def dtype_hint(value: Any) -> str:
-    """Returns what to write in place of a value that is no DType."""
+    """Returns what to write in place of a value that is no DType.
+
+    Args:
+        value: The value.
+
+    Returns:
+        The end of an error message.
+    """
     if isinstance(value, str) and value in DType.__members__:
         return f"Hint: write DType.{value}."
     return "Hint: DType.from_numpy converts the types of NumPy."

@@ -83,13 +83,20 @@ class Model:
     def execute(
         self, *args: Any, copy_inputs_to_device: bool = True, **kwargs: Any
     ) -> list[Buffer]:
-        """Runs the model; see `__call__`.
+        """Runs the model, as a call of it does.
 
         Args:
             *args: The inputs in order.
             copy_inputs_to_device: Move inputs to where the graph wants them; they must be there
                 already otherwise.
-            **kwargs: Inputs by name.
+            **kwargs: Inputs by name: `input0`, `input1`, ...
+
+        Returns:
+            A list of buffers, one for each output.
+
+        Raises:
+            TypeError: For a wrong number of inputs or an unsupported kind of input.
+            ValueError: If the type of an input does not fit.
         """
         inputs = self._ordered(args, kwargs)
         if copy_inputs_to_device:
@@ -121,12 +128,27 @@ def _moved(value: Any, type: TensorType) -> Any:
 
 
 class InferenceSession:
-    """Compiles graphs.
+    """Compiles graphs that were built by hand; a module has `compile` for that.
 
     Args:
         devices: The devices that graphs may use, beside the host; all of this machine by default.
         num_threads: Must be None; `OMP_NUM_THREADS` sets the number of threads.
         custom_extensions: Must be empty; `F.custom` takes kernels.
+
+    Raises:
+        NotImplementedError: If `num_threads` or `custom_extensions` are given.
+
+    Example:
+        >>> import numpy as np
+        >>> from maxmod import CPU, DType, TensorType
+        >>> from maxmod.engine import InferenceSession
+        >>> from maxmod.graph import Graph
+        >>> row = TensorType(DType.float32, ["n"], CPU())
+        >>> with Graph("double", input_types=[row]) as graph:
+        ...     graph.output(graph.inputs[0] * 2)
+        >>> model = InferenceSession().load(graph)
+        >>> model(np.array([1, 2, 3], np.float32))[0].to_numpy().tolist()
+        [2.0, 4.0, 6.0]
     """
 
     def __init__(
@@ -163,6 +185,9 @@ class InferenceSession:
             model: A graph with outputs.
             custom_extensions: Must be empty.
             weights_registry: Arrays for the weights of the graph, by name; more may be given.
+
+        Returns:
+            The compiled model.
 
         Raises:
             WeightsError: (a KeyError and ValueError) If weights are missing or have other types.

@@ -23,6 +23,14 @@ def constant(
 ) -> TensorValue:
     """A constant of the current graph; see `functional.constant`.
 
+    Args:
+        value: A number, a nested sequence of numbers, or an array, which keeps its dtype.
+        dtype: Element type of a literal.
+        device: Where to put it.
+
+    Returns:
+        A value of the graph.
+
     Raises:
         LookupError: If no graph is being built.
         ValueError: If a literal is not rectangular or does not fit, or an array has another dtype.
@@ -42,10 +50,26 @@ def constant_external(
         align: No effect, like the next.
         is_placeholder: No effect.
 
+    Returns:
+        A value of the graph.
+
     Raises:
         LookupError: If no graph is being built.
         TypeError: If `type` is no `TensorType`.
         ValueError: If the name is declared with another type.
+
+    Example:
+        >>> import numpy as np
+        >>> from maxmod import CPU, DType, TensorType
+        >>> from maxmod.engine import InferenceSession
+        >>> from maxmod.graph import Graph, ops
+        >>> row = TensorType(DType.float32, [2], CPU())
+        >>> with Graph("scaled", input_types=[row]) as graph:
+        ...     graph.output(graph.inputs[0] * ops.constant_external("w", row))
+        >>> weights = {"w": np.array([10, 100], np.float32)}
+        >>> model = InferenceSession().load(graph, weights_registry=weights)
+        >>> model(np.ones(2, np.float32))[0].to_numpy().tolist()
+        [10.0, 100.0]
     """
     if not isinstance(type, TensorType) or isinstance(type, BufferType):
         raise OperandError(f"constant_external: type: expected a TensorType, got {type!r}.")
@@ -54,6 +78,12 @@ def constant_external(
 
 def buffer_create(type: BufferType) -> BufferValue:
     """A buffer of the current graph, of zeros at first.
+
+    Args:
+        type: Its type.
+
+    Returns:
+        The buffer, which `buffer_store` changes and `buffer_load` reads.
 
     Raises:
         LookupError: If no graph is being built.
@@ -68,6 +98,12 @@ def buffer_create(type: BufferType) -> BufferValue:
 
 def buffer_load(buffer: BufferValue) -> TensorValue:
     """What a buffer holds now; a later store does not change it.
+
+    Args:
+        buffer: A buffer of the graph.
+
+    Returns:
+        A value of the graph.
 
     Raises:
         TypeError: If the value is no buffer.

@@ -21,7 +21,7 @@ class Type:
 
 
 class TensorType(Type):
-    """The type of a tensor.
+    """The type of a tensor: dtype, shape and device, without data.
 
     Args:
         dtype: Element type.
@@ -30,6 +30,14 @@ class TensorType(Type):
 
     Raises:
         TypeError: If `shape` is no iterable of sizes, or a static size is negative.
+
+    Example:
+        >>> from maxmod import CPU, DType, TensorType
+        >>> x = TensorType(DType.float32, ["batch", 768], CPU())
+        >>> x.short(), x.rank, x.nbytes
+        ('float32[batch,768]', 2, Dim('batch') * Dim(3072))
+        >>> x == TensorType(DType.float32, ["batch", 768], CPU())
+        True
     """
 
     __slots__ = ("_device", "_dtype", "_hash", "_sizes")
@@ -54,7 +62,16 @@ class TensorType(Type):
 
     @classmethod
     def of(cls, dtype: DType, sizes: Sizes, device: DeviceRef) -> TensorType:
-        """Makes a type from parts that are known to be right (the fast way, inside maxmod)."""
+        """Makes a type from parts that are known to be right (the fast way, inside maxmod).
+
+        Args:
+            dtype: Element type.
+            sizes: The shape; known sizes are plain ints.
+            device: The reference of the device.
+
+        Returns:
+            The type.
+        """
         self = object.__new__(cls)
         self._dtype = dtype
         self._sizes = sizes
@@ -90,6 +107,9 @@ class TensorType(Type):
     def num_elements(self) -> int:
         """The number of elements, 1 for rank 0.
 
+        Returns:
+            An int.
+
         Raises:
             RuntimeError: If a size is symbolic.
         """
@@ -104,11 +124,25 @@ class TensorType(Type):
         return product((*self._sizes, self._dtype.size_in_bytes))
 
     def cast(self, dtype: DType) -> TensorType:
-        """The same type with another dtype."""
+        """The same type with another dtype.
+
+        Args:
+            dtype: The dtype.
+
+        Returns:
+            A type of the same class.
+        """
         return type(self).of(dtype, self._sizes, self._device)
 
     def with_sizes(self, sizes: Sizes) -> TensorType:
-        """The same type with another shape."""
+        """The same type with another shape.
+
+        Args:
+            sizes: The shape; known sizes are plain ints.
+
+        Returns:
+            A type of the same class.
+        """
         return type(self).of(self._dtype, sizes, self._device)
 
     @property
@@ -150,6 +184,27 @@ class BufferType(TensorType):
     """The type of a tensor that the callee may change in place.
 
     No other argument of the call may share its memory.
+
+    Args:
+        dtype: Element type.
+        shape: Sizes: ints, names (`"batch"`) or Dims.
+        device: A `Device` or `DeviceRef`.
+
+    Raises:
+        TypeError: As for `TensorType`.
+
+    Example:
+        >>> from maxmod import CPU, BufferType, DType, Module, Tensor, TensorType
+        >>> from maxmod import functional as F
+        >>> class Add(Module):
+        ...     def forward(self, total, x):
+        ...         F.buffer_store(total, total + x)
+        >>> row = [DType.float32, [2], CPU()]
+        >>> add = Add().compile(BufferType(*row), TensorType(*row))
+        >>> total = Tensor([0.0, 0.0])
+        >>> add(total, Tensor([1.0, 2.0]))
+        >>> total.to_numpy().tolist()
+        [1.0, 2.0]
     """
 
     __slots__ = ()

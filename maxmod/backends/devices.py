@@ -26,7 +26,14 @@ class Device:
 
     @staticmethod
     def cpu(id: int = -1) -> CPU:
-        """Returns the host."""
+        """Returns the host.
+
+        Args:
+            id: Accepted for compatibility.
+
+        Returns:
+            `CPU()`.
+        """
         return CPU(id)
 
     @property
@@ -86,7 +93,14 @@ class Device:
         return self.default_stream
 
     def can_access(self, other: Device) -> bool:
-        """True if memory of `other` can be read directly."""
+        """Tells whether memory of another device can be read directly.
+
+        Args:
+            other: The other device.
+
+        Returns:
+            True for the device itself; devices do not read each other's memory here.
+        """
         return self == other
 
     def synchronize(self) -> None:
@@ -112,6 +126,9 @@ class Device:
 class CPU(Device):
     """The host. The id is always 0.
 
+    Args:
+        id: Accepted for compatibility.
+
     Example:
         >>> from maxmod import CPU
         >>> CPU(), CPU() == CPU(), list(CPU().devices)
@@ -134,6 +151,11 @@ class Accelerator(Device):
     Raises:
         NoAcceleratorError: (a RuntimeError and ValueError) Saying whether CuPy, the driver or the
             device is missing, and what to install.
+
+    Example:
+        >>> from maxmod import CPU, Accelerator
+        >>> from maxmod import accelerator_count
+        >>> device = Accelerator() if accelerator_count() else CPU()
     """
 
     __slots__ = ()
@@ -178,6 +200,14 @@ class DeviceStream:
 
     Args:
         device: The device, for a new stream of it.
+
+    Example:
+        >>> from maxmod import CPU, Tensor
+        >>> from maxmod.driver import DeviceStream
+        >>> stream = DeviceStream(CPU())
+        >>> with stream.active():
+        ...     y = Tensor([1.0, 2.0]) * 2
+        >>> stream.synchronize()
     """
 
     __slots__ = ("_handle", "device")
@@ -189,7 +219,14 @@ class DeviceStream:
 
     @staticmethod
     def default(device: Device) -> DeviceStream:
-        """Returns the default stream of a device."""
+        """Returns the default stream of a device.
+
+        Args:
+            device: The device.
+
+        Returns:
+            The stream on which ops run unless another one is active.
+        """
         self = object.__new__(DeviceStream)
         self.device = device
         self._handle = backends.get(device.ref).stream(device.id, new=False)
@@ -216,6 +253,9 @@ class DeviceStream:
         """Puts the work of a block on this stream: ``with stream.active(): ...``.
 
         The block starts after the work on the default stream, which then waits for the block.
+
+        Returns:
+            A context manager.
         """
         return backends.get(self.device.ref).using(self._handle, self.device.id)
 
@@ -241,6 +281,13 @@ class DeviceSpec:
 
     Raises:
         ValueError: For an unknown kind, or an accelerator with a negative number.
+
+    Example:
+        >>> from maxmod.driver import DeviceSpec, devices_exist
+        >>> DeviceSpec.accelerator(1)
+        DeviceSpec(id=1, device_type='gpu')
+        >>> devices_exist([DeviceSpec.cpu()])
+        True
     """
 
     id: int
@@ -253,32 +300,72 @@ class DeviceSpec:
 
     @staticmethod
     def cpu(id: int = -1) -> DeviceSpec:
-        """The host."""
+        """Makes the spec of the host.
+
+        Args:
+            id: Accepted for compatibility.
+
+        Returns:
+            The spec.
+        """
         return DeviceSpec(id, "cpu")
 
     @staticmethod
     def accelerator(id: int = 0) -> DeviceSpec:
-        """Accelerator number `id`."""
+        """Makes the spec of an accelerator.
+
+        Args:
+            id: Its number, from 0.
+
+        Returns:
+            The spec.
+        """
         return DeviceSpec(id, "gpu")
 
 
 def scan_available_devices() -> list[DeviceSpec]:
-    """Returns a spec for each accelerator; without one, the spec of the host."""
+    """Lists the devices of this machine.
+
+    Returns:
+        A spec for each accelerator; without one, the spec of the host.
+
+    Example:
+        >>> from maxmod.driver import load_devices, scan_available_devices
+        >>> devices = load_devices(scan_available_devices())
+    """
     count = backends.accelerator_count()
     return [DeviceSpec.accelerator(i) for i in range(count)] or [DeviceSpec.cpu()]
 
 
 def load_devices(specs: Iterable[DeviceSpec]) -> list[Device]:
-    """Returns the devices of specs.
+    """Makes the devices of specs.
+
+    Args:
+        specs: The specs, such as `scan_available_devices` gives.
+
+    Returns:
+        A list of as many devices.
 
     Raises:
         NoAcceleratorError: (a ValueError) If an accelerator does not exist.
+
+    Example:
+        >>> from maxmod.driver import DeviceSpec, load_devices
+        >>> load_devices([DeviceSpec.cpu()])
+        [Device(type=cpu,id=0)]
     """
     return [CPU(s.id) if s.device_type == "cpu" else Accelerator(s.id) for s in specs]
 
 
 def devices_exist(specs: Iterable[DeviceSpec]) -> bool:
-    """Returns True if every accelerator exists; the host always does."""
+    """Tells whether devices exist.
+
+    Args:
+        specs: The specs.
+
+    Returns:
+        True if every accelerator exists; the host always does.
+    """
     count = backends.accelerator_count()
     return all(spec.device_type == "cpu" or spec.id < count for spec in specs)
 
@@ -290,6 +377,9 @@ def get_virtual_device_count() -> int:
 
 def set_virtual_device_count(count: int) -> None:
     """Accepts 0 only; there are no virtual devices.
+
+    Args:
+        count: 0.
 
     Raises:
         ValueError: For any other number.
