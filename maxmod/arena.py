@@ -34,8 +34,17 @@ class Arena:
         self._backend = backend
         self._index = index
         self._stream: Any = None
+        self._inner: Arena | None = None
         self.lock = threading.Lock()
         self.block: Any = backend.empty_bytes(0, index)
+
+    @property
+    def inner(self) -> Arena:
+        """Memory for what runs inside of a step of a call; it has the same lock."""
+        if self._inner is None:
+            self._inner = Arena(self._backend, self._index)
+            self._inner.lock = self.lock
+        return self._inner
 
     def reserve(self, nbytes: int) -> Any:
         """Returns a block of at least so many bytes."""

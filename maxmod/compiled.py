@@ -290,7 +290,8 @@ class CompiledModel:
         for name, slot in self._schedule.weights.items():
             fixed[slot] = weights[name].data
         for step in self._schedule.all_steps:
-            if isinstance(step, RunKernel):  # kernels read row-major arrays: copied once, here
+            if isinstance(step, RunKernel) or step.bodies:
+                # Kernels read row-major arrays: copied once, here.
                 for slot in step.inputs:
                     if fixed[slot] is not None:
                         fixed[slot] = self._backend.contiguous(fixed[slot])
@@ -407,20 +408,14 @@ def _run(
     return backends.get(types[0].device).run(op, arrays, attrs, types)
 
 
-def _devices(graph: ir.Graph) -> list[DeviceRef]:
-    values = [*graph.inputs, *graph.weights.values()]
-    values += [value for node in graph.nodes for value in node.outputs]
-    return [value.type.device for value in values]
-
-
 def _main_device(graph: ir.Graph) -> DeviceRef:
     """Returns the accelerator if there is one in the graph, else the host."""
-    devices = _devices(graph)
+    devices = ir.devices(graph)
     return next((device for device in devices if device.is_gpu()), devices[0])
 
 
 def _is_mixed(graph: ir.Graph) -> bool:
-    return len(set(_devices(graph))) > 1
+    return len(set(ir.devices(graph))) > 1
 
 
 def trace_function(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from maxmod.device import DeviceRef
 from maxmod.dim import Dim, SymbolicDim, evaluate
 from maxmod.errors import GraphError
 from maxmod.op import Op
@@ -76,6 +77,7 @@ class Graph:
         input_names: Names of the arguments, for the text form.
         updates: (position of an argument, value) for each buffer that the function changes: what
             the argument holds afterwards.
+        traced: Of the optimised graph of a branch or loop, what it was before.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Graph:
     outputs: tuple[Value, ...]
     input_names: tuple[str, ...] = ()
     updates: tuple[tuple[int, Value], ...] = ()
+    traced: Graph | None = None
 
     @property
     def results(self) -> tuple[Value, ...]:
@@ -222,6 +225,13 @@ def symbols(graph: Graph) -> list[str]:
         for symbol in value.type.parameters:
             names[symbol.name] = None
     return list(names)
+
+
+def devices(graph: Graph) -> list[DeviceRef]:
+    """Returns the device of every value but constants, which lie where they are used."""
+    values = [*graph.inputs, *graph.weights.values()]
+    values += [value for node in graph.nodes for value in node.outputs]
+    return [value.type.device for value in values]
 
 
 def users(graph: Graph) -> dict[Value, list[Node]]:

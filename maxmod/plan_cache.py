@@ -12,7 +12,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -75,23 +75,27 @@ def _is_known(graph: ir.Graph) -> bool:
     ops = {node.op for node in graph.nodes}
     constants = sum(array.nbytes for array in graph.constants.values())
     inner = [item for item in live_objects(graph) if isinstance(item, ir.Graph)]
-    return (
-        constants <= DIGESTED_NBYTES
-        and all(op.eager.__module__.startswith("maxmod.") for op in ops)
-        and all(map(_is_known, inner))
+    ops.update(node.op for body in inner for node in body.nodes)
+    return constants <= DIGESTED_NBYTES and all(
+        op.eager.__module__.startswith("maxmod.") for op in ops
     )
 
 
 def _lines(graph: ir.Graph) -> Iterator[str]:
     """Yields a line for each part of a graph; equal lines mean equal graphs."""
     objects = live_objects(graph)
+    places = {id(item): number for number, item in enumerate(objects)}
     for item in objects:
         if isinstance(item, ir.Graph):
             yield "inner graph"
-            yield from _lines(item)
+            yield from _lines_of_one(item, places)
         else:
             yield f"kernel {item.digest}"
-    places = {id(item): number for number, item in enumerate(objects)}
+    yield from _lines_of_one(graph, places)
+
+
+def _lines_of_one(graph: ir.Graph, places: Mapping[int, int]) -> Iterator[str]:
+    """Yields the lines of a graph without those of graphs in it, which have numbers."""
     numbers: dict[ir.Value, int] = {}
     shorts: dict[TensorType, str] = {}
 

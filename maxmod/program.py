@@ -25,6 +25,8 @@ from maxmod.device import DeviceRef
 from maxmod.dim import evaluate
 from maxmod.errors import CompileError
 from maxmod.op import Kind
+from maxmod.ops.bodies import Body
+from maxmod.ops.shape import rebound_sizes
 from maxmod.replay import Action, Counts, Work, with_recordings
 from maxmod.tensor_type import TensorType
 
@@ -47,6 +49,7 @@ class Program:
         counts: Counts what is recorded.
         complete: Returns the sizes with those that follow from them; raises if they contradict
             each other.
+        inside: Whether it runs in a step of another program, which holds the lock.
 
     Attributes:
         types: The types of the results; None if a size in them may be known only afterwards.
@@ -65,6 +68,8 @@ class Program:
         buffers: Collection[int],
         counts: Counts,
         complete: Callable[[Mapping[str, int]], Mapping[str, int]] = dict,
+        *,
+        inside: bool = False,
     ) -> None:
         plan, self._rest = _cut(plan, dims)
         self._complete = complete
@@ -86,11 +91,12 @@ class Program:
         self._copied = [
             position
             for position, slot in enumerate(plan.outputs)
-            if position in plan.borrowed or slot in plan.outputs[:position]
+            if (position in plan.borrowed or slot in plan.outputs[:position]) and not inside
         ]
         self._arena = arena
         self._lock = arena.lock
         self._is_queued = backend.records
+        self._inside = inside
         weight_nbytes = sum(int(array.nbytes) for array in fixed if array is not None)
         self.memory: MemoryPlan = plan_memory(plan, dims, weight_nbytes)
         self._template = list(fixed)
@@ -116,7 +122,7 @@ class Program:
             self._late_updates = [update.run for update in updates]
         elif not late:
             self._works += updates
-        is_plain = not (self._sync or self._check or late or log.wants(log.TIMES))
+        is_plain = not (self._sync or self._check or late or inside or log.wants(log.TIMES))
         if is_plain and settings.cuda_graphs and backend.records:
             self._actions = with_recordings(
                 self._works, buffers, plan.outputs, backend, device.id, counts
@@ -274,6 +280,7 @@ class Program:
     def _bind_op(self, step: RunOp, types: Sequence[TensorType]) -> None:
         """Runs the op now if its operands never change, else in every call."""
         attrs = ir.bind_attrs(step.attrs, self._dims)
+        attrs.update((name, self._body(name, plan, attrs)) for name, plan in step.bodies)
         op, inputs, outputs = step.op, step.inputs, step.outputs
         backend = backends.get(types[0].device)
         if step.in_place:
@@ -305,6 +312,40 @@ class Program:
             )
         else:
             self._works.append(Work(run, reads, makes=outputs))
+
+    def _body(self, name: str, plan: Schedule, attrs: Mapping[str, Any]) -> Body:
+        """Makes what runs a graph of a branch or a loop, which is bound when it is first needed."""
+        arena = self._arena.inner
+        complete = partial(rebound_sizes, attrs[name])
+
+        def bind() -> Program:
+            return Program(
+                replace(plan, kernels=self._sources),
+                complete(dict(attrs["sizes"])),
+                self._backend,
+                self._device,
+                self._kernels,
+                [None] * plan.slot_count,
+                arena,
+                (),
+                self._counts,
+                complete,
+                inside=True,
+            )
+
+        bound: list[Program] = []
+
+        def run(arrays: Sequence[Any]) -> list[Any]:
+            if not bound or not bound[0].is_current:
+                bound[:] = [bind()]
+            return bound[0].run_inside(arrays)
+
+        return run
+
+    @property
+    def is_current(self) -> bool:
+        """False once a larger block took the place of the one that this is bound to."""
+        return self._block is self._arena.block
 
     def _store_work(self, step: RunOp, attrs: dict[str, Any]) -> Work:
         """Overwrites the first operand, which is a buffer of the caller."""
@@ -393,10 +434,14 @@ class Program:
         with self._lock:
             if self._is_queued:
                 self._arena.follow()
-            slots = list(self._template)
-            for slot, array in zip(self._inputs, inputs):
-                slots[slot] = array
-            return self._finish(slots)
+            return self.run_inside(inputs)
+
+    def run_inside(self, inputs: Sequence[Any]) -> list[Any]:
+        """Runs the program as `run` does, while the lock of the arena is held."""
+        slots = list(self._template)
+        for slot, array in zip(self._inputs, inputs):
+            slots[slot] = array
+        return self._finish(slots)
 
     def _finish(self, slots: list[Any]) -> list[Any]:
         for slot, allocate in self._fresh:
@@ -431,6 +476,7 @@ class Program:
                 self._buffers,
                 self._counts,
                 self._complete,
+                inside=self._inside,
             )
             if self._late_arena.block is not block:
                 self._continuations.clear()

@@ -25,7 +25,7 @@ from maxmod.defaults import (
     defaults_like,
     resolve,
 )
-from maxmod.device import DeviceLike
+from maxmod.device import DeviceLike, DeviceRef
 from maxmod.dim import Shape, Sizes
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError, TraceError
@@ -124,8 +124,19 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
                     f"{dtype!r}. Hint: leave dtype out and cast() the result."
                 )
             if device is not None:
-                made = made.to(device)
+                made = made._placed(DeviceRef.from_device(device))
             self._set(made._data, made._type)
+            self._value = made._value
+            if made._thunk is not None:
+                self._thunk = lambda: made.data
+
+    def _placed(self, ref: DeviceRef) -> Tensor:
+        """Like `to`, but data is copied at once, also while tracing or in a lazy block."""
+        if self._data is None or self._type._device == ref:
+            return self.to(ref)
+        host = backends.get(self._type._device).to_host(self._data)
+        data = backends.get(ref).from_host(host, ref.id)
+        return Tensor.wrap(data, TensorType.of(self._type.dtype, self._type.sizes, ref))
 
     def _set(self, data: Any, type: TensorType | None, dtype: Any = None, ref: Any = None) -> None:
         self._data = data

@@ -65,6 +65,11 @@ class Tracer:
         inner._own.update(arguments)
         return inner
 
+    def names_of_sizes(self) -> set[str]:
+        """Returns the names of sizes in the types of what was recorded so far, also around it."""
+        found = {symbol.name for value in self._own for symbol in value.type.parameters}
+        return found if self._outer is None else found | self._outer.names_of_sizes()
+
     def _empty(self) -> Tracer:
         return Tracer({})
 

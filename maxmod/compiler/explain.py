@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from maxmod import ir
 from maxmod.compiler.memory import MemoryPlan
-from maxmod.compiler.steps import Choice, RunKernel, Schedule, Step
+from maxmod.compiler.steps import Choice, RunKernel, RunOp, Schedule, Step
 from maxmod.dim import Size, as_size, evaluate, product
 from maxmod.op import Kind
 from maxmod.tensor_type import TensorType
@@ -23,6 +23,7 @@ SHOWN_INTERMEDIATES = 8  # the largest ones, in the memory plan
 FOLDED_LINES = 3  # fewer are shown as they are
 SHOWN_KERNELS = 3  # those with most bytes, in the summary
 _PREFIXES = ("", "k", "M", "G", "T")
+_INDENT = "    "
 HEADER = ("step", "runs", "reads", "writes", "flops")
 # Why an op runs by itself.
 _REASONS = {
@@ -60,6 +61,21 @@ class Explanation:
         # What runs with these sizes; where they are not known, what runs for many rows.
         known = all(name in dims for name in ir.symbols(graph))
         self._steps = plan.bound_steps(dims) if known else plan.steps_for_many
+        self._bodies = {
+            step.outputs[0]: self._explained(step)
+            for step in plan.all_steps
+            if isinstance(step, RunOp) and step.bodies
+        }
+
+    def _explained(self, step: RunOp) -> dict[str, Explanation]:
+        """Returns the explanation of each graph of a branch or loop, by its name."""
+        graphs = self._nodes[step.outputs[0]].kwargs
+        kernels = self.plan.kernels
+        dims = self.dims
+        return {
+            name: Explanation(graphs[name], replace(body, kernels=kernels), dims)
+            for name, body in step.bodies
+        }
 
     def __str__(self) -> str:
         sections = {
@@ -78,7 +94,7 @@ class Explanation:
         graph, plan = self.graph, self.plan
         kinds = Counter(map(_kind, self._steps))
         launches = kinds.pop("kernel", 0)
-        rest = [f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in kinds.items()]
+        rest = [_plural(count, kind) for kind, count in kinds.items()]
         rows = self._rows()
         ins = ", ".join(_counted(value.type.short() for value in graph.inputs))
         outs = ", ".join(value.type.short() for value in graph.outputs)
@@ -126,6 +142,7 @@ class Explanation:
         rows: list[tuple[str, ...]] = [HEADER]
         texts = ["result = what runs (what it reads)"]
         keys: list[Any] = [None]
+        bodies: dict[int, int] = {}  # lines of branches and loops, with their first result
         for number, row in self._numbered_rows():
             if row.what == "view" and keys[-1] == "view":
                 first = rows[-1][0].split("-")[0]
@@ -137,12 +154,23 @@ class Explanation:
             rows.append((str(number), row.what, *(("", "", "") if blank else numbers)))
             texts.append(row.text + (f"   # {row.remark}" if row.remark and not blank else ""))
             keys.append("view" if row.what == "view" else (row.what, row.name))
+            if row.body >= 0:
+                bodies[len(texts) - 1] = row.body
         widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
         lines = [
             " ".join(cell.rjust(width) for cell, width in zip(row, widths)) + f"  {text}"
             for row, text in zip(rows, texts)
         ]
+        for number, step in bodies.items():
+            lines[number] += "".join(self._body_lines(step, fold))
         return "\n".join(_folded(lines, keys) if fold else lines)
+
+    def _body_lines(self, first_output: int, fold: bool) -> Iterator[str]:
+        """The steps of the graphs of a branch or loop, each line after a line break."""
+        for name, body in self._bodies[first_output].items():
+            yield f"\n{_INDENT}{name}:"
+            for line in body.steps(fold=fold).splitlines():
+                yield f"\n{_INDENT}{_INDENT}{line}"
 
     def _numbered_rows(self) -> Iterator[tuple[int, _Row]]:
         """The steps with their numbers; both ways of a choice have one number."""
@@ -188,26 +216,32 @@ class Explanation:
         reason = _REASONS.get(step.op.kind, _NO_KERNEL) if is_left else ""
         remark = ": ".join(filter(None, (ir.place(node), reason)))
         text = f"{made} = {name}({read})"
-        return _Row(what, name, reads, writes, _flops_of(node), text, remark)
+        body = step.outputs[0] if step.bodies else -1
+        return _Row(what, name, reads, writes, _flops_of(node), text, remark, body)
 
     # ---- the kernels -----------------------------------------------------------------------------
 
     def kernel(self, number: int, *, source: bool = True) -> str:
         """What a kernel computes, why it was formed, and its source."""
         kernel = self.plan.kernels[number]
-        uses = [
-            (at, step)
-            for at, top in enumerate(self.plan.steps)
-            for step in (top.steps if isinstance(top, Choice) else (top,))
-            if isinstance(step, RunKernel) and step.kernel == number
-        ]
-        at, step = uses[0]
+        uses = list(self._uses(number))
+        at, step, values = uses[0]
         assert step.group is not None
         often = f"{len(uses)} times, first in step {at}" if len(uses) > 1 else f"in step {at}"
         lines = [f"== kernel {number} {kernel.name} ({kernel.dialect.value}), used {often}"]
         lines += [f"- {reason}" for reason in dict.fromkeys(_reasons(step.group))]
-        lines += [ir.format_node(node, self._values, ir.place(node)) for node in step.group.ordered]
+        lines += [ir.format_node(node, values, ir.place(node)) for node in step.group.ordered]
         return "\n".join([*lines, "", kernel.code] if source else lines)
+
+    def _uses(self, number: int) -> Iterator[tuple[str, RunKernel, Mapping[ir.Value, str]]]:
+        """The steps that launch a kernel: where they stand, and the names of values there."""
+        for at, top in enumerate(self.plan.steps):
+            for step in top.steps if isinstance(top, Choice) else (top,):
+                if isinstance(step, RunKernel) and step.kernel == number:
+                    yield str(at), step, self._values
+                for name, body in self._bodies.get(step.outputs[0], {}).items():
+                    for inner, found, values in body._uses(number):
+                        yield f"{at}, {name} {inner}", found, values
 
     # ---- memory ----------------------------------------------------------------------------------
 
@@ -258,12 +292,19 @@ class _Row:
     flops: Any
     text: str
     remark: str
+    body: int = -1  # the first result of a branch or loop
 
 
 def _kind(step: Step) -> str:
     if isinstance(step, RunKernel):
         return "kernel"
+    if step.bodies:
+        return step.op.name
     return "store" if step.in_place else "view" if step.is_view else "call"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('ch') else 's'}"
 
 
 def _scaled(number: Size, unit: str) -> str:

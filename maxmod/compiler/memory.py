@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from maxmod import ir
-from maxmod.compiler.steps import RunKernel, RunOp, Schedule
+from maxmod.compiler.steps import RunKernel, RunOp, Schedule, Step
+from maxmod.dim import evaluate
+from maxmod.errors import DimError, ShapeError
+from maxmod.ops.shape import rebound_sizes
 from maxmod.tensor_type import TensorType
 
 ALIGNMENT = 64  # bytes: one cache line, and the widest vector
@@ -22,6 +25,8 @@ class MemoryPlan:
         arena_nbytes: Size of the arena.
         output_nbytes: Bytes of the results.
         weight_nbytes: Bytes of weights and constants.
+        body_nbytes: Size of the arenas of branches and loops; what depends on sizes that are known
+            late is left out.
     """
 
     offsets: Mapping[int, int]
@@ -29,16 +34,18 @@ class MemoryPlan:
     arena_nbytes: int
     output_nbytes: int
     weight_nbytes: int
+    body_nbytes: int = 0
 
     @property
     def peak_nbytes(self) -> int:
         """Bytes that a call needs at most, weights included, arguments not."""
-        return self.arena_nbytes + self.output_nbytes + self.weight_nbytes
+        return self.arena_nbytes + self.body_nbytes + self.output_nbytes + self.weight_nbytes
 
     def __str__(self) -> str:
+        bodies = f"branches and loops {_size(self.body_nbytes)}, " if self.body_nbytes else ""
         return (
             f"weights {_size(self.weight_nbytes)}, arena {_size(self.arena_nbytes)} for "
-            f"{len(self.offsets)} intermediates, outputs {_size(self.output_nbytes)}, peak "
+            f"{len(self.offsets)} intermediates, {bodies}outputs {_size(self.output_nbytes)}, peak "
             f"{_size(self.peak_nbytes)}"
         )
 
@@ -92,7 +99,23 @@ def plan_memory(plan: Schedule, dims: Mapping[str, int], weight_nbytes: int) -> 
             live.append((offset, size, end[slot]))
             offsets[slot] = offset
             arena = max(arena, offset + size)
-    return MemoryPlan(offsets, tuple(fresh), arena, output_nbytes, weight_nbytes)
+    inner = max((_body_nbytes(step, dims) for step in steps), default=0)
+    return MemoryPlan(offsets, tuple(fresh), arena, output_nbytes, weight_nbytes, inner)
+
+
+def _body_nbytes(step: Step, dims: Mapping[str, int]) -> int:
+    """Returns the bytes that the graphs of a branch or loop work in: of the one with most."""
+    if not isinstance(step, RunOp) or not step.bodies:
+        return 0
+    sizes = {name: evaluate(size, dims) for name, size in step.attrs["sizes"]}
+    most = 0
+    for name, body in step.bodies:
+        try:
+            plan = plan_memory(body, rebound_sizes(step.attrs[name], sizes), 0)
+        except (DimError, ShapeError):  # a size is known late, or this one can never run
+            continue
+        most = max(most, plan.arena_nbytes + plan.body_nbytes)
+    return most
 
 
 def _lowest_gap(live: list[tuple[int, int, int]], size: int) -> int:

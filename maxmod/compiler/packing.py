@@ -25,8 +25,15 @@ LiveObject = CustomKernel | ir.Graph
 
 
 def live_objects(graph: ir.Graph) -> list[LiveObject]:
-    """Lists kernels of users, and graphs that are arguments of ops, in order of first use."""
-    found = [v for n in graph.nodes for _, v in n.attrs if isinstance(v, LiveObject)]
+    """Lists kernels of users, and graphs that are arguments of ops, in order of first use.
+
+    Each graph is followed by what stands in it.
+    """
+    found: list[LiveObject] = []
+    for n in graph.nodes:
+        for _, value in n.attrs:
+            if isinstance(value, LiveObject):
+                found += [value, *(live_objects(value) if isinstance(value, ir.Graph) else ())]
     return list(dict.fromkeys(found))
 
 

@@ -11,6 +11,7 @@ from maxmod.compiler.passes.eliminate_dead import eliminate_dead
 from maxmod.compiler.passes.expand_composites import expand_composites
 from maxmod.compiler.passes.fold_constants import fold_constants
 from maxmod.compiler.passes.merge_common import merge_common
+from maxmod.compiler.passes.optimize_bodies import optimize_bodies
 from maxmod.compiler.passes.simplify import simplify
 
 Pass = Callable[[ir.Graph], ir.Graph]
@@ -32,7 +33,15 @@ def passes(run: ir.Run, generates_code: bool) -> tuple[Pass, ...]:
         partial(fold_constants, run=run, keep_formulas=generates_code),
         merge_common,  # after folding, which removes the calls that feed only constants
         eliminate_dead,  # folding leaves unused sources behind
+        *bodies_of_ops(run, generates_code),  # last: equal branches are one by now
     )
+
+
+def bodies_of_ops(run: ir.Run, generates_code: bool) -> tuple[Pass, ...]:
+    """Returns the pass for the graphs of branches and loops; without kernels, ops are run there."""
+    if not generates_code:
+        return ()
+    return (partial(optimize_bodies, optimize=partial(optimize, run=run, generates_code=True)),)
 
 
 def optimize(graph: ir.Graph, run: ir.Run, *, generates_code: bool) -> ir.Graph:
@@ -41,7 +50,8 @@ def optimize(graph: ir.Graph, run: ir.Run, *, generates_code: bool) -> ir.Graph:
     dump_graph(graph, "traced")
     chosen = passes(run, generates_code)
     if settings.noopt:
-        chosen = (eliminate_dead, *((expand_composites,) if generates_code else ()))
+        composites = (expand_composites,) if generates_code else ()
+        chosen = (eliminate_dead, *composites, *bodies_of_ops(run, generates_code))
     for transform in chosen:
         graph = transform(graph)
         if settings.verify:

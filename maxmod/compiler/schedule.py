@@ -32,7 +32,13 @@ def schedule(graph: ir.Graph, dialect: Dialect | None) -> Schedule:
         graph: An optimised graph.
         dialect: The kernel language, or None to run every node as an op.
     """
-    items, in_place = _planned(graph, dialect)
+    kernels = _Kernels(dialect)
+    return replace(_scheduled(graph, kernels), kernels=tuple(kernels.sources))
+
+
+def _scheduled(graph: ir.Graph, kernels: _Kernels) -> Schedule:
+    """Returns a schedule without its kernels, which are added to the others."""
+    items, in_place = _planned(graph, kernels.dialect)
     slots: dict[ir.Value, int] = {}
     for value in (*graph.inputs, *graph.weights.values(), *graph.constants):
         slots[value] = len(slots)
@@ -40,7 +46,7 @@ def schedule(graph: ir.Graph, dialect: Dialect | None) -> Schedule:
     for node in graph.nodes:
         for value in node.outputs:
             slots[value] = len(slots)
-    maker = _StepMaker(slots, dialect)
+    maker = _StepMaker(slots, kernels)
     steps = maker.steps(items, in_place)
     outputs = tuple(slots[value] for value in graph.outputs)
     flat = [s for step in steps for s in (step.steps if isinstance(step, Choice) else (step,))]
@@ -56,7 +62,7 @@ def schedule(graph: ir.Graph, dialect: Dialect | None) -> Schedule:
         borrowed=frozenset(borrowed),
         updates=tuple((slots[graph.inputs[n]], slots[value]) for n, value in graph.updates),
         steps=tuple(_with_frees(steps, kept, {slots[v] for v in graph.results}, owner)),
-        kernels=tuple(maker.kernels.sources),
+        kernels=(),
     )
 
 
@@ -84,13 +90,13 @@ class _StepMaker:
 
     Args:
         slots: The slot of each value; kernels that need scratch memory get more of them.
-        dialect: The kernel language.
+        kernels: Takes the kernels.
     """
 
-    def __init__(self, slots: Mapping[ir.Value, int], dialect: Dialect | None) -> None:
+    def __init__(self, slots: Mapping[ir.Value, int], kernels: _Kernels) -> None:
         self._slots = slots
         self.slot_count = len(slots)
-        self.kernels = _Kernels(dialect)
+        self.kernels = kernels
 
     def steps(self, items: Sequence[Item], in_place: set[ir.Node]) -> list[Step | Choice]:
         """Returns the steps of groups and nodes that are in order."""
@@ -145,13 +151,20 @@ class _StepMaker:
         )
 
     def _op_step(self, node: ir.Node, in_place: bool) -> RunOp:
+        attrs = node.kwargs
+        bodies = []
+        for name, body in node.attrs:
+            if isinstance(body, ir.Graph) and body.traced is not None:
+                attrs[name] = body.traced
+                bodies.append((name, _scheduled(body, self.kernels)))
         return RunOp(
             node.op,
             tuple(self._slots[value] for value in node.inputs),
-            node.kwargs,
+            attrs,
             tuple(value.type for value in node.outputs),
             tuple(self._slots[value] for value in node.outputs),
             in_place=in_place,
+            bodies=tuple(bodies),
         )
 
 

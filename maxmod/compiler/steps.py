@@ -27,6 +27,8 @@ class RunOp:
         outputs: Slots of the results.
         frees: Slots that nothing reads after this step.
         in_place: True if the first operand may be overwritten with the result.
+        bodies: What the graphs among the static arguments were compiled to, by their names. Numbers
+            of kernels there are those of the outermost schedule. `attrs` has the traced graphs.
     """
 
     op: Op
@@ -36,6 +38,7 @@ class RunOp:
     outputs: tuple[int, ...]
     frees: tuple[int, ...] = ()
     in_place: bool = False
+    bodies: tuple[tuple[str, Schedule], ...] = ()
 
     @property
     def is_view(self) -> bool:

@@ -13,6 +13,7 @@ from maxmod import backends, ir
 from maxmod.dim import Size, SymbolicDim
 from maxmod.op import Kind, Op, interpreter, op
 from maxmod.operands import strong
+from maxmod.ops.shape import rebound_sizes
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
 from maxmod.trace import Tracer
@@ -31,11 +32,18 @@ def _declared(op: Op, *operands: TensorType, types: tuple[TensorType, ...], **at
     return types
 
 
-def _run_graph(graph: ir.Graph, arrays: Sequence[Any], sizes: Any) -> list[Any]:
+# A graph that is interpreted, or what it was compiled to.
+Body = ir.Graph | Callable[[Sequence[Any]], list[Any]]
+
+
+def _run_body(body: Body, arrays: Sequence[Any], sizes: Any) -> list[Any]:
+    if not isinstance(body, ir.Graph):
+        return body(arrays)
+
     def run(op: Op, arrays: Any, attrs: Any, types: Any) -> Any:
         return backends.get(types[0].device).run(op, arrays, attrs, types)
 
-    return ir.interpret(graph, run, arrays, {}, dict(sizes))
+    return ir.interpret(body, run, arrays, {}, rebound_sizes(body.traced or body, dict(sizes)))
 
 
 def _apart(xp: Any, results: Sequence[Any], others: Sequence[Any]) -> list[Any]:
@@ -51,8 +59,8 @@ def _apart(xp: Any, results: Sequence[Any], others: Sequence[Any]) -> list[Any]:
 def branch(
     xp: Any,
     operands: Sequence[Tensor],
-    then: ir.Graph,
-    otherwise: ir.Graph,
+    then: Body,
+    otherwise: Body,
     sizes: tuple[tuple[str, Size], ...],
     types: tuple[TensorType, ...],
 ) -> list[Tensor]:
@@ -67,15 +75,15 @@ def branch(
     """
     condition, *arrays = operands
     chosen = then if bool(condition) else otherwise
-    return _apart(xp, _run_graph(chosen, arrays, sizes), arrays)
+    return _apart(xp, _run_body(chosen, arrays, sizes), arrays)
 
 
 @op(Kind.OPAQUE, _declared)
 def loop(
     xp: Any,
     operands: Sequence[Tensor],
-    condition: ir.Graph,
-    body: ir.Graph,
+    condition: Body,
+    body: Body,
     sizes: tuple[tuple[str, Size], ...],
     types: tuple[TensorType, ...],
 ) -> list[Tensor]:
@@ -89,8 +97,8 @@ def loop(
         types: The types of the values.
     """
     values, others = list(operands[: len(types)]), list(operands[len(types) :])
-    while bool(_run_graph(condition, [*values, *others], sizes)[0]):
-        values = _run_graph(body, [*values, *others], sizes)
+    while bool(_run_body(condition, [*values, *others], sizes)[0]):
+        values = _run_body(body, [*values, *others], sizes)
     return _apart(xp, values, operands)
 
 
@@ -138,11 +146,11 @@ class Bodies:
     def sizes(self) -> tuple[tuple[str, Size], ...]:
         """Returns the names of sizes in the graphs that have a value outside."""
         names: dict[str, None] = {}
-        late: set[str | None] = set()
         for value in (*self.arguments, *self.captured.values()):
             names.update((symbol.name, None) for symbol in value.type.parameters)
+        outside = self.tracer.names_of_sizes()
         for _, inner, _ in self.bodies:
             for node in inner.nodes:
-                late.add(ir.late_name(node.op, node.kwargs))
-                names.update(dict.fromkeys(sorted(ir.mentioned_names(node) - late)))
+                mentioned = sorted(ir.mentioned_names(node))
+                names.update((name, None) for name in mentioned if name in outside)
         return tuple((name, SymbolicDim(name)) for name in names)

@@ -10,6 +10,8 @@ import pytest
 
 from maxmod import CPU, DType, Tensor, TensorType, default_dtype, driver
 from maxmod import functional as F
+from maxmod.compiled import compile_function
+from maxmod.eager import lazy
 from maxmod.op import FUNCTIONS
 
 F32 = DType.float32
@@ -322,3 +324,36 @@ def test_bool_arithmetic_is_refused(a_dtype):
             flag + flag
         return
     assert (flag + Tensor([1.0])).item() == 2.0
+
+
+class TestArraysOfAnotherDevice:
+    """`Tensor(array, device=...)` copies at once, whatever is going on."""
+
+    def test_in_a_trace_it_is_a_constant(self, emulated_accelerator):
+        model = compile_function(
+            lambda x: x + Tensor(np.array([1, 2], np.float32), device=x.device),
+            [TensorType(DType.float32, [2], emulated_accelerator)],
+            name="f",
+            parameters={},
+        )
+        assert [node.op.name for node in model.staged.graph.nodes] == ["add"]
+        x = Tensor([10.0, 20.0], dtype=F32, device=emulated_accelerator)
+        assert model(x).to_numpy().tolist() == [11, 22]
+
+    def test_in_a_lazy_block(self, emulated_accelerator):
+        with lazy():
+            x = Tensor(np.ones(2), device=emulated_accelerator)
+            y = Tensor(Tensor.zeros([2], dtype=F32), device=emulated_accelerator)
+        assert x.real
+        for tensor in (x, y):
+            assert tensor.device == emulated_accelerator
+            assert tensor.to_numpy().shape == (2,)
+
+    def test_of_a_lazy_tensor_and_of_a_traced_one(self):
+        with lazy():
+            x = Tensor.ones([2])
+        assert Tensor(x).to_numpy().tolist() == [1, 1]
+        found = compile_function(
+            lambda x: Tensor(x) * 2, [Tensor.ones([2]).type], name="f", parameters={}
+        )
+        assert found(Tensor([1.0, 2.0])).to_numpy().tolist() == [2, 4]
