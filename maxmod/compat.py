@@ -87,7 +87,14 @@ _MISSING = object()
 
 
 class Facade(ModuleType):
-    """A module of MAX that has the names of a module of maxmod, looked up when first used."""
+    """A module of MAX that has the names of a module of maxmod, looked up when first used.
+
+    Args:
+        name: Its path, such as `max.nn`.
+
+    Raises:
+        AttributeError: For a name that does not exist, with the nearest one.
+    """
 
     def __getattr__(self, name: str) -> Any:
         path = self.__name__
@@ -174,7 +181,11 @@ def uninstall() -> None:
 
 
 def installed_path() -> str | None:
-    """Returns where a package or module `max` is that is not maxmod, None if there is none."""
+    """Returns where a package or module `max` is that is not maxmod.
+
+    Returns:
+        A path, None if there is none.
+    """
     loaded = sys.modules.get("max")
     if loaded is not None and not isinstance(loaded, Facade):
         return str(getattr(loaded, "__file__", None) or list(getattr(loaded, "__path__", [])))

@@ -176,8 +176,17 @@ def configure(**values: Any) -> Iterator[Config]:
     Args:
         **values: Names of `VARIABLES` without the prefix, in lower case.
 
+    Returns:
+        A context manager, which gives the settings of the block.
+
     Raises:
-        ConfigError: For an unknown name (with a suggestion) or an illegal value.
+        ConfigError: (a ValueError) For an unknown name (with a suggestion) or an illegal value.
+
+    Example:
+        >>> import maxmod
+        >>> with maxmod.configure(verify=True, progress=False) as settings:
+        ...     settings.verify
+        True
     """
     for name, value in values.items():
         if name not in _BY_NAME:

@@ -60,6 +60,14 @@ def generate(model: Generator, tokens: Sequence[int], **options: Any) -> Iterato
 
     Raises:
         ArgumentError, SliceError, ModelError: As for `generate_batch`.
+
+    Example:
+        >>> from maxmod.generate import generate
+        >>> from maxmod.models import adder_folder, load_model
+        >>> model = load_model(adder_folder())
+        >>> tokens = list(generate(model, model.tokenizer.encode("12+34=")))
+        >>> tokens, model.tokenizer.decode(tokens)
+        ([4, 6], '46')
     """
     steps = generate_batch(model, [tokens], **options)
     return (step[0] for step in steps if step[0] is not None)
@@ -104,6 +112,14 @@ def generate_batch(
             number is out of range.
         SliceError: (an IndexError and ValueError) If a token is not in the vocabulary.
         ModelError: (a ValueError) If the logits are NaN.
+
+    Example:
+        >>> from maxmod.generate import generate_batch
+        >>> from maxmod.models import adder_folder, load_model
+        >>> model = load_model(adder_folder())
+        >>> prompts = [model.tokenizer.encode(text) for text in ("1+1=", "123+456=")]
+        >>> list(generate_batch(model, prompts))  # the first one ends after one token
+        [[2, 5], [None, 7], [None, 9]]
     """
     rows = [[int(token) for token in prompt] for prompt in prompts]
     if not rows:
@@ -170,6 +186,16 @@ def generate_text(
 
     Returns:
         An iterator of pieces, which never end inside of a character.
+
+    Raises:
+        ValueError: As `generate_batch`; also if the folder has no tokenizer, or no template for a
+            chat.
+
+    Example:
+        >>> from maxmod.generate import generate_text
+        >>> from maxmod.models import adder_folder, load_model
+        >>> list(generate_text(load_model(adder_folder()), "123+456="))
+        ['5', '7', '9']
     """
     stops = StopStrings(stop_strings)
     if isinstance(prompt, str):

@@ -112,7 +112,10 @@ class Graph:
         self._blocks.pop().__exit__(*error)
 
     def output(self, *values: Any) -> None:
-        """Fixes the outputs: values of this graph, or tensors, which become constants.
+        """Fixes the outputs.
+
+        Args:
+            *values: Values of this graph, or tensors, which become constants.
 
         Raises:
             ValueError: If the outputs are fixed already.
@@ -136,14 +139,32 @@ class Graph:
         Args:
             weight: The weight.
             force_initial_weight_on_host: No effect; the data may be anywhere when it is loaded.
+
+        Returns:
+            The value; the same one each time.
+
+        Raises:
+            ValueError: If another weight of the graph has its name and another type.
         """
         return self._tracer.weight(weight.name, weight.type)
 
     def build(self) -> ir.Graph:
         """Returns what was recorded.
 
+        Returns:
+            The typed graph, which can be printed.
+
         Raises:
             ValueError: If `output` was not called.
+
+        Example:
+            >>> from maxmod import CPU, DType, TensorType
+            >>> from maxmod.graph import Graph
+            >>> row = TensorType(DType.float32, ["n"], CPU())
+            >>> print(Graph("double", lambda x: x + x, input_types=[row]).build())
+            graph double(%arg0: float32[n])
+              %0: float32[n] = add %arg0 %arg0  # ...
+              return %0
         """
         if self._outputs is None:
             raise ArgumentError(

@@ -74,14 +74,25 @@ class Value(Tensor):
 
 
 class TensorValue(Value):
-    """A tensor of a graph.
+    """A tensor of a graph: an input of a `Graph`, or the result of an op on one.
+
+    It has the operators and methods of a `Tensor`, and no data.
 
     Args:
         value: A value of the current graph, a tensor, which becomes a constant, or a `Dim`.
 
     Raises:
         TypeError: For anything else; `ops.constant` takes numbers.
-        LookupError: If no graph is being built.
+        LookupError: If no graph is being built, or the data is asked for.
+
+    Example:
+        >>> from maxmod import CPU, DType, TensorType
+        >>> from maxmod.graph import Graph
+        >>> with Graph("shapes", input_types=[TensorType(DType.float32, ["n", 4], CPU())]) as graph:
+        ...     x = graph.inputs[0].tensor
+        ...     y = x @ x.T
+        >>> y.shape
+        [Dim('n'), Dim('n')]
     """
 
     __slots__ = ()
@@ -98,15 +109,40 @@ class TensorValue(Value):
         return cls.of(tracer.lift(as_strong(value)))
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """Returns the tensor with the axes from `start_dim` to `end_dim` merged."""
+        """Returns the tensor with some neighbouring axes merged; see `functional.flatten`.
+
+        Args:
+            start_dim: The first axis to merge.
+            end_dim: The last one, included.
+
+        Returns:
+            A value of the graph.
+        """
         return call("flatten", self, start_dim, end_dim)
 
     def rebind(self, shape: ShapeLike, message: str = "") -> Tensor:
-        """Returns the tensor with another shape, which is checked when the graph runs."""
+        """Returns the tensor with another shape, which is checked when the graph runs.
+
+        Args:
+            shape: Sizes, as many as there are axes.
+            message: Added to the error.
+
+        Returns:
+            A value of the graph.
+
+        Raises:
+            ValueError: If the rank or a known size differs.
+        """
         return call("rebind", self, shape, message)
 
     def var(self, axis: int = -1) -> Tensor:
         """Returns the population variance along an axis, which stays with size 1.
+
+        Args:
+            axis: The axis.
+
+        Returns:
+            A value of the graph, of the same dtype.
 
         Raises:
             TypeError: For bool.
@@ -118,6 +154,12 @@ class TensorValue(Value):
     def stdev(self, axis: int = -1) -> Tensor:
         """Returns the population standard deviation along an axis, which stays with size 1.
 
+        Args:
+            axis: The axis.
+
+        Returns:
+            A value of the graph, of the same dtype.
+
         Raises:
             TypeError: For bool.
         """
@@ -125,7 +167,11 @@ class TensorValue(Value):
         return call("sqrt", self.var(axis))
 
     def print(self, label: str = "debug_tensor") -> None:
-        """Prints the type, once, while the graph is built."""
+        """Prints the type, once, while the graph is built.
+
+        Args:
+            label: What to call it.
+        """
         call("print", self, label)
 
     def _expect_number(self, name: str) -> None:
@@ -160,6 +206,19 @@ class Weight:
         dtype: Element type.
         shape: Sizes.
         device: A `Device` or `DeviceRef`.
+
+    Example:
+        >>> import numpy as np
+        >>> from maxmod import CPU, DType, DeviceRef, TensorType
+        >>> from maxmod.engine import InferenceSession
+        >>> from maxmod.graph import Graph, Weight
+        >>> weight = Weight("w", DType.float32, [2], DeviceRef.CPU())
+        >>> row = TensorType(DType.float32, [2], CPU())
+        >>> graph = Graph("scaled", lambda x: x * weight, input_types=[row])
+        >>> registry = {"w": np.array([10, 100], np.float32)}
+        >>> model = InferenceSession().load(graph, weights_registry=registry)
+        >>> model(np.ones(2, np.float32))[0].to_numpy().tolist()
+        [10.0, 100.0]
     """
 
     __slots__ = ("name", "type")
