@@ -14,40 +14,42 @@ MM_INLINE float mm_float_of(int32_t bits)
     return __int_as_float(bits);
 }
 
-// Sums over the block of several numbers of each thread, for every thread.
+// The sums over the block of several numbers of each thread, for every thread.
 template <int N>
-MM_INLINE void mm_block_sums(double (&values)[N])
+MM_INLINE void mm_block_sums(const float (&values)[N], double (&sums)[N])
 {
-    __shared__ double parts[N][32];
-    __shared__ double sums[N];
+    __shared__ float parts[N][32];
+    __shared__ double wholes[N];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
 #pragma unroll
     for (int n = 0; n < N; n++) {
+        float part = values[n];
 #pragma unroll
         for (int step = 16; step > 0; step /= 2)
-            values[n] += __shfl_xor_sync(0xffffffffu, values[n], step);
+            part += __shfl_xor_sync(0xffffffffu, part, step);
         if (lane == 0)
-            parts[n][warp] = values[n];
+            parts[n][warp] = part;
     }
     __syncthreads();
     for (int n = warp; n < N; n += warps) {
-        double sum = lane < warps ? parts[n][lane] : 0;
+        double whole = lane < warps ? parts[n][lane] : 0;
 #pragma unroll
         for (int step = 16; step > 0; step /= 2)
-            sum += __shfl_xor_sync(0xffffffffu, sum, step);
+            whole += __shfl_xor_sync(0xffffffffu, whole, step);
         if (lane == 0)
-            sums[n] = sum;
+            wholes[n] = whole;
     }
     __syncthreads();
 #pragma unroll
     for (int n = 0; n < N; n++)
-        values[n] = sums[n];
+        sums[n] = wholes[n];
 }
 
 MM_INLINE float mm_largest(const float *x, int64_t size)
 {
     __shared__ float parts[32];
     float largest = -INFINITY;
+#pragma unroll 8
     for (int64_t i = threadIdx.x; i < size; i += blockDim.x)
         largest = mm_max(largest, x[i]);
 #pragma unroll
@@ -66,44 +68,37 @@ MM_INLINE float mm_largest(const float *x, int64_t size)
 MM_INLINE double mm_weigh(
     const float *x, int64_t size, float largest, float temperature, float least, float *weights)
 {
-    float sum = 0;
+    float sum[1] = {0};
+#pragma unroll 8
     for (int64_t i = threadIdx.x; i < size; i += blockDim.x) {
         const float logit = x[i];
         const float scaled = mm_exp((logit - largest) / temperature);
         const float weight = logit == largest ? 1 : logit >= least ? scaled : 0;
         weights[i] = weight;
-        sum += weight;
+        sum[0] += weight;
     }
-    double total[1] = {sum};
-    mm_block_sums(total); // and everybody's weights are there
+    double total[1];
+    mm_block_sums(sum, total); // and everybody's weights are there
     return total[0];
 }
 
-MM_INLINE mm_amounts mm_measure(const float *x, int64_t size, const float *pivots, bool by_sum)
+MM_STEP mm_amounts mm_measure(const float *x, int64_t size, const float *pivots, bool by_sum)
 {
-    int count[MM_PIVOTS] = {};
-    float sum[MM_PIVOTS] = {};
+    float counts[MM_PIVOTS] = {}, sums[MM_PIVOTS] = {};
+#pragma unroll 8
     for (int64_t i = threadIdx.x; i < size; i += blockDim.x) {
         const float element = x[i];
 #pragma unroll
         for (int p = 0; p < MM_PIVOTS; p++) {
-            count[p] += element >= pivots[p];
-            sum[p] += element >= pivots[p] ? element : 0;
+            counts[p] += element >= pivots[p] ? 1 : 0;
+            if (by_sum)
+                sums[p] += element >= pivots[p] ? element : 0;
         }
     }
-    double all[2 * MM_PIVOTS];
-#pragma unroll
-    for (int p = 0; p < MM_PIVOTS; p++) {
-        all[p] = count[p];
-        all[MM_PIVOTS + p] = by_sum ? sum[p] : 0;
-    }
-    mm_block_sums(all);
-    mm_amounts found;
-#pragma unroll
-    for (int p = 0; p < MM_PIVOTS; p++) {
-        found.count[p] = all[p];
-        found.sum[p] = all[MM_PIVOTS + p];
-    }
+    mm_amounts found = {};
+    mm_block_sums(counts, found.count);
+    if (by_sum)
+        mm_block_sums(sums, found.sum);
     return found;
 }
 
@@ -112,64 +107,59 @@ MM_INLINE float mm_amount_of(float element, float low, float high, bool by_sum)
     return low <= element && element <= high ? by_sum ? element : 1 : 0;
 }
 
-// Each warp has neighbouring elements. When all know what the others have, one of them looks closer.
-MM_INLINE int64_t mm_find(
+// The row is cut into 32 pieces of neighbours, then the piece that has it, until there is an element
+// for each lane of a warp.
+MM_STEP int64_t mm_find(
     const float *x, int64_t size, float low, float high, bool by_sum, double fraction, double more)
 {
-    __shared__ double parts[32];
-    __shared__ int64_t result;
+    __shared__ float parts[32];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-    const int64_t share = (size + 32 * warps - 1) / (32 * warps) * 32;
-    const int64_t start = warp * share, end = min(start + share, size);
-    double part = 0;
-    for (int64_t i = start + lane; i < end; i += 32)
-        part += mm_amount_of(x[i], low, high, by_sum);
+    int64_t start = 0, end = size;
+    double target = -1, before = 0;
+    do {
+        const int64_t share = (end - start + 1023) / 1024 * 32;
+        for (int piece = warp; piece < 32; piece += warps) {
+            const int64_t first = start + piece * share, last = min(first + share, end);
+            float part = 0;
+#pragma unroll 8
+            for (int64_t i = first + lane; i < last; i += 32)
+                part += mm_amount_of(x[i], low, high, by_sum);
 #pragma unroll
-    for (int step = 16; step > 0; step /= 2)
-        part += __shfl_xor_sync(0xffffffffu, part, step);
-    if (lane == 0)
-        parts[warp] = part;
-    __syncthreads();
-    double total = 0;
-    for (int w = 0; w < warps; w++)
-        total += parts[w];
-    const double target = fraction * total + more;
-    double reached = 0, before = 0;
-    int mine = 0; // the warp that has it
-    for (int w = 0; w < warps && reached <= target; w++) {
-        if (parts[w] > 0) {
-            mine = w;
-            before = reached;
+            for (int step = 16; step > 0; step /= 2)
+                part += __shfl_xor_sync(0xffffffffu, part, step);
+            if (lane == 0)
+                parts[piece] = part;
         }
-        reached += parts[w];
-    }
-    if (warp == mine) {
-        int64_t found = start;
-        bool is_found = false;
-        for (int64_t i = start; i < end && !is_found; i += 32) {
-            const float own = i + lane < end ? mm_amount_of(x[i + lane], low, high, by_sum) : 0;
-            double running = own;
-#pragma unroll
-            for (int step = 1; step < 32; step *= 2) {
-                const double left = __shfl_up_sync(0xffffffffu, running, step);
-                running += lane >= step ? left : 0;
+        __syncthreads();
+        if (target < 0) {
+            double total = 0;
+            for (int piece = 0; piece < 32; piece++)
+                total += parts[piece];
+            target = fraction * total + more;
+        }
+        double reached = before;
+        int chosen = 0;
+        for (int piece = 0; piece < 32 && reached <= target; piece++) {
+            if (parts[piece] > 0) {
+                chosen = piece;
+                before = reached;
             }
-            const unsigned has = __ballot_sync(0xffffffffu, own > 0);
-            const unsigned above = __ballot_sync(0xffffffffu, own > 0 && before + running > target);
-            is_found = above != 0;
-            if (is_found)
-                found = i + __ffs(above) - 1;
-            else if (has)
-                found = i + 31 - __clz(has);
-            before += __shfl_sync(0xffffffffu, running, 31);
+            reached += parts[piece];
         }
-        if (lane == 0)
-            result = found;
+        start += chosen * share;
+        end = min(start + share, end);
+        __syncthreads(); // before parts are written again
+    } while (end - start > 32);
+    const float own = start + lane < end ? mm_amount_of(x[start + lane], low, high, by_sum) : 0;
+    double running = own;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+        const double left = __shfl_up_sync(0xffffffffu, running, step);
+        running += lane >= step ? left : 0;
     }
-    __syncthreads();
-    const int64_t found = result;
-    __syncthreads(); // before the next search
-    return found;
+    const unsigned has = __ballot_sync(0xffffffffu, own > 0);
+    const unsigned above = __ballot_sync(0xffffffffu, own > 0 && before + running > target);
+    return start + (above ? __ffs(above) - 1 : has ? 31 - __clz(has) : 0);
 }
 
 MM_INLINE void mm_drop(float *x, int64_t size, float value, int64_t last)

@@ -50,7 +50,7 @@ MM_INLINE double mm_weigh(
     return total;
 }
 
-MM_INLINE mm_amounts mm_measure(const float *x, int64_t size, const float *pivots, bool by_sum)
+MM_STEP mm_amounts mm_measure(const float *x, int64_t size, const float *pivots, bool by_sum)
 {
     mm_amounts found = {{0}, {0}};
     for (int64_t start = 0; start < size; start += MM_BLOCK) {
@@ -79,16 +79,23 @@ MM_INLINE mm_amounts mm_measure(const float *x, int64_t size, const float *pivot
 }
 
 // Number or sum of the elements of a block from `low` to `high`.
-MM_INLINE double mm_amount_of(const float *block, int count, float low, float high, bool by_sum)
+MM_STEP double mm_amount_of(const float *block, int all, float low, float high, bool by_sum)
 {
-    float amount = 0;
-    #pragma omp simd reduction(+ : amount)
-    for (int i = 0; i < count; i++)
-        amount += (low <= block[i]) & (block[i] <= high) ? by_sum ? block[i] : 1 : 0;
-    return amount;
+    float sum = 0;
+    int count = 0;
+    if (by_sum) {
+        #pragma omp simd reduction(+ : sum)
+        for (int i = 0; i < all; i++)
+            sum += (block[i] >= low) & (block[i] <= high) ? block[i] : 0;
+        return sum;
+    }
+    #pragma omp simd reduction(+ : count)
+    for (int i = 0; i < all; i++)
+        count += (block[i] >= low) & (block[i] <= high);
+    return count;
 }
 
-MM_INLINE int64_t mm_find(
+MM_STEP int64_t mm_find(
     const float *x, int64_t size, float low, float high, bool by_sum, double fraction, double more)
 {
     double total = 0;
