@@ -20,6 +20,11 @@ from maxmod.errors import DTypeError
 class DType(enum.Enum):
     """The element type of a tensor.
 
+    - Integers: `int8`, `int16`, `int32`, `int64`, `uint8`, `uint16`, `uint32`, `uint64`; `bool`.
+    - Floats: `float16`, `bfloat16`, `float32`, `float64`. Of 8 bits: `float8_e4m3fn`,
+      `float8_e4m3fnuz`, `float8_e5m2`, `float8_e5m2fnuz`, `float8_e8m0fnu`. Narrower ones:
+      `float6_e2m3fn`, `float6_e3m2fn`, `float4_e2m1fn`.
+
     `DType("f32")` finds a member by its short name, `DType.from_numpy(np.float32)` by NumPy dtype.
     bfloat16 and the narrow floats are stored with the dtypes of `ml_dtypes`.
 

@@ -28,7 +28,24 @@ class OneDevice:
 
     @classmethod
     def from_graph_value(cls, value: Any) -> Any:
-        """Returns the tensor of a value of a graph; `TypeError` for anything else."""
+        """Returns the tensor of a value of a graph, which is the value itself.
+
+        Args:
+            value: A value of the graph that is being traced.
+
+        Returns:
+            The tensor, which has no data.
+
+        Raises:
+            TypeError: For anything else.
+
+        Example:
+            >>> from maxmod import CPU, DType, Tensor, TensorType
+            >>> from maxmod.graph import Graph
+            >>> with Graph("g", input_types=[TensorType(DType.float32, [2], CPU())]) as graph:
+            ...     Tensor.from_graph_value(graph.inputs[0]).real
+            False
+        """
         if not isinstance(value, cls) or value._value is None:
             raise OperandError(
                 f"from_graph_value: expected a value of a graph, got {type(value).__name__}."

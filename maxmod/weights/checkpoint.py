@@ -232,10 +232,9 @@ def open_checkpoint(path: str | os.PathLike[str], *, mmap: bool = False) -> Chec
         CheckpointError: If there is no such file, it is malformed in any way, an index points
             outside its folder, a shard is missing, or a tensor is in two shards.
 
-    Source:
-        The safetensors format, and the index files of Hugging Face. Names that
-        `safetensors.torch.save_model` dropped because their tensor is tied to another one are
-        found by the note that it leaves in the metadata.
+    Source: the safetensors format, and the index files of Hugging Face. Names that
+    `safetensors.torch.save_model` dropped because their tensor is tied to another one are found by
+    the note that it leaves in the metadata.
 
     Example:
         >>> import tempfile, numpy as np
