@@ -12,9 +12,12 @@ from maxmod.array_api.array import Array, operand, tensor_of
 from maxmod.array_api.dtypes import (
     DEFAULT_FLOAT,
     DEFAULT_INTEGER,
+    beside,
     common_dtype_of,
+    expect_dtype,
     is_any,
     is_number,
+    number,
     number_dtype,
 )
 from maxmod.array_api.operators import function
@@ -53,15 +56,17 @@ def asarray(
     """Makes an array of data; a `Tensor` or `Array` is shared unless `copy` is true.
 
     Args:
-        obj: An `Array`, a `Tensor`, a Python number, a nested sequence of numbers, or anything
-            that speaks DLPack or the buffer protocol.
+        obj: An `Array`, a `Tensor`, a Python number, anything that speaks DLPack or the buffer
+            protocol, or a nested sequence of these, which is stacked.
         dtype: Element type; of numbers bool, int64 (uint64 for large ones) or float32 by default.
+            Numbers in a sequence with arrays take the dtype of the arrays.
         device: Where to put it.
         copy: True copies always, False never, None where it is needed.
 
     Raises:
         ValueError: If `copy` is False and a copy is needed.
     """
+    dtype = None if dtype is None else expect_dtype("asarray", dtype)
     tensor = _shared(obj)
     if tensor is None:
         if copy is False:
@@ -106,6 +111,10 @@ def _imported(obj: Any, copy: bool | None) -> Tensor:
 
 def _literal(obj: Any, dtype: DType | None, device: Any) -> Tensor:
     leaves = _leaves(obj)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if tensors:
+        dtype = _joint_dtype(leaves, tensors) if dtype is None else dtype
+        return _stacked(obj, dtype, tensors[0].device if device is None else device)
     if dtype is None:
         dtype = _leaf_dtype(leaves)
     if not dtype.is_float():
@@ -121,7 +130,28 @@ def _leaves(obj: Any) -> list[Any]:
         return [obj]
     if isinstance(obj, Sequence) and not isinstance(obj, (str, bytes)):
         return [leaf for item in obj for leaf in _leaves(item)]
-    raise OperandError(f"asarray: expected numbers or an array, got {type(obj).__name__}.")
+    shared = _shared(obj)
+    if shared is None:
+        raise OperandError(f"asarray: expected numbers or an array, got {type(obj).__name__}.")
+    return [shared]
+
+
+def _joint_dtype(leaves: list[Any], tensors: list[Tensor]) -> DType:
+    dtype = common_dtype_of("asarray", [tensor.dtype for tensor in tensors])
+    for leaf in leaves:
+        if is_number(leaf):
+            beside("asarray", leaf, dtype)
+    return dtype
+
+
+def _stacked(obj: Any, dtype: DType, device: Any) -> Tensor:
+    """Returns a nested sequence of arrays and numbers as one tensor."""
+    if is_number(obj):
+        return number(obj if dtype.is_float() else _whole(obj, dtype), dtype, device)
+    shared = _shared(obj)
+    if shared is not None:
+        return shared.cast(dtype).to(device)
+    return call("stack", [_stacked(item, dtype, device) for item in obj], 0)
 
 
 def _leaf_dtype(leaves: list[Any]) -> DType:
@@ -167,18 +197,29 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> A
 
 @function
 def full(shape: Shape, fill_value: Any, *, dtype: DType | None = None, device: Any = None) -> Array:
-    """An array filled with a number, whose kind decides the dtype if none is given."""
+    """An array filled with a number or the value of a 0-d array, whose dtype is the default."""
+    dtype = None if dtype is None else expect_dtype("full", dtype)
+    filled = _shared(fill_value)
+    if filled is not None:
+        return _filled(shape, filled, dtype, device)
     found = number_dtype(fill_value) if dtype is None else dtype
     if found.is_float():
         fill_value = float(fill_value)
     return Array(Tensor.full(_sizes(shape), fill_value, dtype=found, device=device))
 
 
+def _filled(shape: Shape, value: Tensor, dtype: DType | None, device: Any) -> Array:
+    if value.rank != 0:
+        raise ArgumentError(f"full: fill_value: expected one number, got an array of {value.shape}.")
+    value = value.cast(value.dtype if dtype is None else dtype)
+    return Array((value if device is None else value.to(device)).broadcast_to(_sizes(shape)))
+
+
 @function
 def full_like(
     x: Array, /, fill_value: Any, *, dtype: DType | None = None, device: Any = None
 ) -> Array:
-    """An array filled with a number, with the shape of x and by default its dtype and device."""
+    """An array filled with a number or the value of a 0-d array; shape and dtype are those of x."""
     like = tensor_of("full_like", x).type
     place = like.device if device is None else device
     return full(like.sizes, fill_value, dtype=dtype or like.dtype, device=place)

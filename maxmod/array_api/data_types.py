@@ -18,6 +18,7 @@ from maxmod.array_api.dtypes import (
     beside,
     common_dtype,
     common_dtype_of,
+    expect_dtype,
     is_number,
 )
 from maxmod.array_api.indexing import broadcast_sizes
@@ -111,7 +112,7 @@ def can_cast(from_: DType | Array, to: DType, /) -> bool:
 def astype(x: Array, dtype: DType, /, *, copy: bool = True, device: Any = None) -> Array:
     """The array in another dtype; with the same one and `copy=False`, the array itself."""
     tensor = tensor_of("astype", x)
-    made = tensor.cast(dtype)
+    made = tensor.cast(expect_dtype("astype", dtype))
     made = made if device is None else made.to(device)
     if made is not tensor:
         return Array(made)

@@ -82,6 +82,19 @@ def number_dtype(value: Any) -> DType:
     return DEFAULT_INTEGER if isinstance(value, int) else DEFAULT_FLOAT
 
 
+def expect_dtype(name: str, dtype: Any) -> DType:
+    """Returns a dtype argument; Python's `bool` means the dtype of that name.
+
+    Raises:
+        TypeError: If it is no dtype.
+    """
+    if isinstance(dtype, DType):
+        return dtype
+    if dtype is bool:
+        return DType.bool
+    raise OperandError(f"{name}: dtype: expected one such as xp.float32, got {dtype!r}.")
+
+
 def beside(name: str, value: Any, dtype: DType) -> DType:
     """Returns the dtype, if a Python number may stand beside an array of it.
 

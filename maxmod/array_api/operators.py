@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
+import numpy as np
+
 from maxmod.array_api.dtypes import is_number
 from maxmod.errors import OperandError
 from maxmod.tensor import Tensor
@@ -29,7 +31,14 @@ def dispatch(name: str, *args: Any) -> Any:
 
 
 def _apply(name: str, first: Any, second: Any) -> Any:
-    """Calls a function; leaves what is neither array nor number to its own class."""
+    """Calls a function; leaves what is neither array nor number to its own class.
+
+    A NumPy scalar counts as the Python number that it holds.
+    """
+    if isinstance(first, np.generic):
+        first = first.item()
+    if isinstance(second, np.generic):
+        second = second.item()
     if all(isinstance(value, Operators) or is_number(value) for value in (first, second)):
         return dispatch(name, first, second)
     return NotImplemented

@@ -151,6 +151,24 @@ def test_other_operands_are_left_to_their_class() -> None:
         np.ones(5) + x  # NumPy does not loop over its elements
 
 
+def test_numpy_scalars_count_as_numbers() -> None:
+    x = xp.asarray([1.5, 2.0])
+    for half in (np.float64(0.5), np.float32(0.5)):
+        assert (x * half).dtype is (half - x).dtype is xp.float32
+        assert numpy_of(half - x).tolist() == [-1.0, -1.5]
+    count = np.int64(2)
+    assert numpy_of(xp.asarray([4, 7]) // count).tolist() == [2, 3]
+    assert numpy_of(count < x).tolist() == [False, False]
+    assert numpy_of(xp.asarray([True]) ^ np.True_).tolist() == [False]
+    x += count
+    assert numpy_of(x).tolist() == [3.5, 4.0]
+    for wrong in (np.complex64(1), np.str_("text"), np.float32(0.5)):
+        with pytest.raises(TypeError):
+            xp.asarray([1]) + wrong
+    with pytest.raises(TypeError):
+        x + np.asarray([1.0])
+
+
 def test_nan_compares_false() -> None:
     x = xp.asarray([float("nan"), 1.0])
     assert numpy_of(x < 2).tolist() == [False, True]

@@ -86,6 +86,42 @@ def test_asarray() -> None:
         xp.asarray([1, 2], copy=False)
 
 
+def test_full_of_an_array() -> None:
+    value = xp.asarray(2.5, dtype=xp.float64)
+    made = xp.full((2, 1), value)
+    assert made.dtype is xp.float64 and numpy_of(made).tolist() == [[2.5], [2.5]]
+    like = xp.full_like(xp.asarray([1, 2]), value)
+    assert like.dtype is xp.int64 and numpy_of(like).tolist() == [2, 2]
+    made[0, 0] = 1.0
+    assert float(value) == 2.5 and numpy_of(made).tolist() == [[1.0], [2.5]]
+    with pytest.raises(ValueError, match=r"fill_value: expected one number, got an array of \[Dim"):
+        xp.full(2, xp.ones(1))
+
+
+def test_dtype_arguments() -> None:
+    x = xp.asarray([0, 2], dtype=bool)
+    assert x.dtype is xp.astype(xp.asarray([1.0]), bool).dtype is xp.bool
+    assert xp.full_like(x, False, dtype=bool).dtype is xp.zeros(2, dtype=bool).dtype is xp.bool
+    for call in (xp.asarray, xp.zeros, lambda x, dtype: xp.astype(xp.asarray(x), dtype)):
+        for wrong in (float, "float32", np.float32):
+            with pytest.raises(TypeError, match="dtype: expected one such as xp.float32, got"):
+                call(3, dtype=wrong)
+
+
+def test_asarray_stacks_arrays_in_sequences() -> None:
+    one, two = (xp.asarray(value, dtype=xp.int8) for value in (1, 2))
+    nested = xp.asarray([[one, two], (two, 7)])
+    assert nested.dtype is xp.int8 and numpy_of(nested).tolist() == [[1, 2], [2, 7]]
+    rows = xp.asarray([xp.asarray([1.5, 2.5]), np.asarray([3, 4], np.float64)])
+    assert rows.dtype is xp.float64 and numpy_of(rows).tolist() == [[1.5, 2.5], [3, 4]]
+    assert xp.asarray([one, xp.asarray(3, dtype=xp.uint8)]).dtype is xp.int16
+    assert numpy_of(xp.asarray([one, 2.5], dtype=xp.float32)).tolist() == [1, 2.5]
+    assert numpy_of(xp.asarray([one, 2.5], dtype=xp.int32)).tolist() == [1, 2]
+    for wrong in ([one, 1.5], [one, True], [xp.ones(2), xp.ones(3)], [one, "text"]):
+        with pytest.raises((TypeError, ValueError)):
+            xp.asarray(wrong)
+
+
 def test_ranges() -> None:
     for bounds in [(5,), (2, 7), (2, 9, 3), (9, 2, -3), (3, 3), (5, 2), (-4, 5, 2), (0,)]:
         check("arange", *bounds)

@@ -52,6 +52,8 @@ PROGRAMS: dict[str, Callable[[xp.Array], xp.Array]] = {
     "norms": lambda x: xp.linalg.vector_norm(x, axis=1, ord=3) + xp.linalg.matrix_norm(x, ord=1),
     "cross": lambda x: xp.linalg.cross(x[:, :3], x[:, 1:]),
     "traces": lambda x: xp.linalg.trace(x) * xp.linalg.diagonal(x),
+    "filled": lambda x: xp.full((2, 3), xp.max(x)) + xp.full_like(x[:2, :3], x[0, 0]),
+    "sequences": lambda x: xp.asarray([[x[0, 0], 2.0], [xp.max(x), x[1, 1]]]),
     "truth": lambda x: xp.all(x < 9) | xp.any(xp.isnan(x), axis=0),
 }
 
