@@ -15,6 +15,8 @@ What differs from the standard, or goes beyond it:
 
 - There is no complex dtype, so there is no `fft` extension, `conj` and `real` give their operand,
   and `default_dtypes()` has no entry for complex numbers.
+- `asarray` stacks arrays in a sequence, `full` takes a 0-d array, a NumPy scalar counts as a Python
+  number, and `bool` as a dtype.
 - Arrays are values: a store lets the array refer to a new tensor, and nothing else sees it. So
   `from_dlpack` and `asarray` share memory with other libraries until the first store only.
 - Where sizes depend on data (`nonzero`, `unique_*`, `x[mask]`, `repeat` with an array), functions
@@ -23,10 +25,10 @@ What differs from the standard, or goes beyond it:
 - Arrays may have the other dtypes of maxmod, such as bfloat16; promotion among those that the
   standard does not know is that of `Tensor`.
 
-Proof: 687 tests in tests/array_api call every function of the standard and compare it with
+Proof: 695 tests in tests/array_api call every function of the standard and compare it with
 array-api-strict: signatures, dtypes, promotion, broadcasting, special values, errors. All of them
-pass, none is skipped. The public suite, array-api-tests, is no package and has not been run; the
-README beside those tests says how to.
+pass, none is skipped. Of a copy made by hand of the public suite, array-api-tests, 1183 tests pass,
+and 29 are skipped, because they need complex numbers. The README beside the tests says more.
 """
 
 from __future__ import annotations

@@ -210,7 +210,9 @@ def full(shape: Shape, fill_value: Any, *, dtype: DType | None = None, device: A
 
 def _filled(shape: Shape, value: Tensor, dtype: DType | None, device: Any) -> Array:
     if value.rank != 0:
-        raise ArgumentError(f"full: fill_value: expected one number, got an array of {value.shape}.")
+        raise ArgumentError(
+            f"full: fill_value: expected one number, got an array of {value.shape}."
+        )
     value = value.cast(value.dtype if dtype is None else dtype)
     return Array((value if device is None else value.to(device)).broadcast_to(_sizes(shape)))
 
