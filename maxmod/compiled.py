@@ -202,7 +202,10 @@ class CompiledModel:
             nofuse=settings.nofuse,
             fuse_limit=settings.fuse_limit,
         ):
-            graph, plan = lowering.plan_graph(self.staged.graph, self._dialect, _run, timed)
+            architecture = self._backend.architecture(self._device.id)
+            graph, plan = lowering.plan_graph(
+                self.staged.graph, self._dialect, _run, timed, architecture
+            )
         self._show(graph, plan)
         self._planned = graph, plan
         return graph, plan

@@ -43,8 +43,9 @@ class Launch:
         elements: Work items; the grid covers them, capped, with a grid-stride loop in the kernel.
         items_per_block: Work items of one block.
         threads: Threads of one block; at most, if `row` is given.
-        shared_nbytes: Dynamic shared memory of one block in bytes. A block gets none where this is
-            more than `SHARED_NBYTES`; the kernel asks the same question.
+        shared_nbytes: Dynamic shared memory of one block in bytes, at most 48 KB. Where it is not
+            known while compiling, a block gets none if it is more than `SHARED_NBYTES`; the kernel
+            asks the same question.
         row: Length of the row that the threads of a block share, where it is not known while
             compiling: short rows take fewer threads. 0 if `threads` is exact.
         crowding: How many times more threads the device could hold than it can of this kernel,
@@ -77,7 +78,8 @@ class Launch:
         shared = evaluate(self.shared_nbytes, dims)
         wanted = -(-evaluate(self.elements, dims) // self.items_per_block)
         blocks = min(wanted, max(resident_threads // (threads * self.crowding), 1))
-        return Grid(blocks, threads, shared if shared <= SHARED_NBYTES else 0)
+        is_known = isinstance(self.shared_nbytes, int)
+        return Grid(blocks, threads, shared if is_known or shared <= SHARED_NBYTES else 0)
 
 
 @dataclass(frozen=True, slots=True)

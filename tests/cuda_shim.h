@@ -68,6 +68,11 @@ static inline uint4 make_uint4(unsigned a, unsigned b, unsigned c, unsigned d) {
 namespace shim {
 constexpr size_t kStack = 64 << 10, kMaxThreads = 1024, kPage = 4096, kGuard = 64 << 20;
 enum State { READY, AT_BLOCK, AT_WARP, DONE };
+struct Copy { // that was started, and is done when the thread waits for it
+    void* to;
+    const void* from;
+    unsigned nbytes;
+};
 struct Fiber {
     uint3 tid;
     int linear;
@@ -79,6 +84,7 @@ struct Fiber {
     ucontext_t uc;
     bool started;
     int vote;
+    std::vector<Copy> copies;
 };
 struct Warp {
     unsigned live, waiting;
@@ -336,8 +342,10 @@ static int launch(void (*body)(void*), void* arg, const unsigned* gb, unsigned s
         if (fixed)
             memset(__start_shim_shared, 0xFF, fixed); // poison: NaN in every float format
         memset(C.dyn, 0xFF, smem);
-        for (int i = 0; i < C.n; ++i)
+        for (int i = 0; i < C.n; ++i) {
             C.f[i].st = READY;
+            C.f[i].copies.clear();
+        }
         for (int i = 0; i < warps; ++i)
             C.w[i] = {C.n - i * 32 < 32 ? (1u << (C.n - i * 32)) - 1 : ~0u, 0};
         if (order > 3)
@@ -678,3 +686,4 @@ template <class A, class B> typename std::common_type<A, B>::type max(A a, B b) 
     typedef typename std::common_type<A, B>::type T;
     return (T)a < (T)b ? (T)b : (T)a;
 }
+#include "cuda_shim_mma.h"

@@ -9,7 +9,8 @@ deadlocks and a wrong number or size of arguments. Shared memory starts as NaN. 
 which order threads run: 0 and 1 in step, up and down; 2 and 3 each warp as far as it can, up and
 down; above 3 a random order of warps. A missing barrier shows under 2 or 3.
 
-Not covered: inline PTX, tensor cores, asynchronous copies, clusters, races within a warp, and the
+Tensor cores, matrix loads and asynchronous copies are emulated (`cuda_shim_mma.h`); a copy is done
+when its thread waits for it. Not covered: other inline PTX, clusters, races within a warp, and the
 arithmetic of a GPU (the host's math library, no fused multiply-add).
 """
 

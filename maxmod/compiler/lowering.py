@@ -21,6 +21,7 @@ def plan_graph(
     dialect: Dialect | None,
     run: ir.Run,
     timed: Callable[[str], AbstractContextManager[None]],
+    architecture: str = "",
 ) -> tuple[ir.Graph, Schedule]:
     """Optimises and plans a traced graph; with `MAXMOD_COMPILE=0` its ops run as they stand.
 
@@ -29,6 +30,7 @@ def plan_graph(
         dialect: The kernel language, or None to run ops one by one.
         run: Runs one op on arrays; constant folding needs it.
         timed: Measures the stages.
+        architecture: What kernels are made for; one that is not known is taken for new.
 
     Returns:
         The optimised graph and its schedule.
@@ -37,4 +39,4 @@ def plan_graph(
         if config.current().compile:
             graph = optimize(graph, run, generates_code=dialect is not None)
     with timed("plan"):
-        return graph, schedule(graph, dialect)
+        return graph, schedule(graph, dialect, architecture)

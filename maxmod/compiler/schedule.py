@@ -25,20 +25,21 @@ from maxmod.tensor_type import TensorType
 EMITTERS = {Dialect.HOST: emit_host, Dialect.CUDA: emit_cuda}
 
 
-def schedule(graph: ir.Graph, dialect: Dialect | None) -> Schedule:
+def schedule(graph: ir.Graph, dialect: Dialect | None, architecture: str = "") -> Schedule:
     """Plans the fusion groups, emits their kernels and orders everything.
 
     Args:
         graph: An optimised graph.
         dialect: The kernel language, or None to run every node as an op.
+        architecture: What kernels are made for; one that is not known is taken for new.
     """
-    kernels = _Kernels(dialect)
+    kernels = _Kernels(dialect, architecture)
     return replace(_scheduled(graph, kernels), kernels=tuple(kernels.sources))
 
 
 def _scheduled(graph: ir.Graph, kernels: _Kernels) -> Schedule:
     """Returns a schedule without its kernels, which are added to the others."""
-    items, in_place = _planned(graph, kernels.dialect)
+    items, in_place = _planned(graph, kernels.dialect, kernels.architecture)
     slots: dict[ir.Value, int] = {}
     for value in (*graph.inputs, *graph.weights.values(), *graph.constants):
         slots[value] = len(slots)
@@ -66,12 +67,16 @@ def _scheduled(graph: ir.Graph, kernels: _Kernels) -> Schedule:
     )
 
 
-def _planned(graph: ir.Graph, dialect: Dialect | None) -> tuple[list[Item], set[ir.Node]]:
+def _planned(
+    graph: ir.Graph, dialect: Dialect | None, architecture: str
+) -> tuple[list[Item], set[ir.Node]]:
     """Returns what runs, in order, and the nodes that store in place."""
     for in_place in (True, False):
         groups: list[FusionGroup] = []
         if dialect is not None:
-            groups = plan_groups(graph, templates=dialect, in_place=in_place)
+            groups = plan_groups(
+                graph, templates=dialect, in_place=in_place, architecture=architecture
+            )
         ordered = order_items(graph, groups)
         if ordered is not None:
             return ordered
@@ -191,8 +196,9 @@ class _Emitted(NamedTuple):
 class _Kernels:
     """Distinct kernels: groups that compute the same share one, as equal layers do."""
 
-    def __init__(self, dialect: Dialect | None) -> None:
+    def __init__(self, dialect: Dialect | None, architecture: str) -> None:
         self.dialect = dialect
+        self.architecture = architecture
         self.sources: list[KernelSource] = []
         self._by_group: dict[tuple[object, ...], _Emitted] = {}
         self._by_text: dict[str, int] = {}
@@ -217,7 +223,7 @@ class _Kernels:
 
     def _emit_template(self, group: FusionGroup) -> _Emitted:
         assert self.dialect is not None
-        found = emit_template(group, self.dialect)
+        found = emit_template(group, self.dialect, self.architecture)
         few = _Called(self._number(found.few), found.few.symbols)
         if isinstance(found.rows, int):
             return _Emitted(few)

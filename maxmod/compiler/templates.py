@@ -9,8 +9,7 @@ from maxmod.compiler.codegen.contraction import emit_contraction
 from maxmod.compiler.codegen.cuda_attention import (
     FEW_ROWS,
     emit_few,
-    emit_many,
-    has_kernel_for_many,
+    kernel_for_many,
     query_rows,
 )
 from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS, emit_gemv
@@ -37,10 +36,15 @@ class Template(NamedTuple):
     many: KernelSource | None = None
 
 
-def emit_template(group: FusionGroup, dialect: Dialect) -> Template:
+def emit_template(group: FusionGroup, dialect: Dialect, architecture: str = "") -> Template:
     """Returns the kernels of a group that has a template.
 
     Their `symbols` are the names of their integer arguments.
+
+    Args:
+        group: The group.
+        dialect: The kernel language.
+        architecture: What the kernels are made for; one that is not known is taken for new.
     """
     template = group.template
     assert template is not None
@@ -49,7 +53,7 @@ def emit_template(group: FusionGroup, dialect: Dialect) -> Template:
     if isinstance(template, Attention):
         if dialect is Dialect.HOST:
             return Template(emit_attention(group, template, "attention"))
-        return _attention(group, template)
+        return _attention(group, template, architecture)
     names = [n.op.name for n in group.ordered if n.op.kind is Kind.ELEMENTWISE]
     name = "_".join([template.product.op.name, *names])
     if dialect is Dialect.HOST:
@@ -62,10 +66,11 @@ def _contraction(group: FusionGroup, template: Contraction, name: str) -> Templa
     return Template(emit_gemv(group, template, name), rows, MOST_ROWS)
 
 
-def _attention(group: FusionGroup, template: Attention) -> Template:
+def _attention(group: FusionGroup, template: Attention, architecture: str) -> Template:
     name = "attention"
     rows = query_rows(group, template)
-    many = emit_many(group, template, name) if has_kernel_for_many(template) else None
+    emit = kernel_for_many(group, template, architecture)
+    many = None if emit is None else emit(group, template, name)
     if many is not None and isinstance(rows, int) and rows > FEW_ROWS:
         return Template(many)
     return Template(emit_few(group, template, name), rows, FEW_ROWS, many)

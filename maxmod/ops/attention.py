@@ -232,8 +232,9 @@ def scaled_dot_product_attention(
 
     Returns:
         [..., heads, queries, width of a value] in the promoted dtype. Half types are computed in
-        float32 and rounded once. A query that may look at no key gives NaN; keys that are masked
-        for all of a run of queries may be left out, so that a NaN in their values does not count.
+        float32 and rounded once; tensor cores of a GPU take rounded weights, too. A query that may
+        look at no key gives NaN; keys that are masked for all of a run of queries may be left out,
+        so that a NaN in their values does not count.
 
     Raises:
         ValueError: If shapes or dtypes do not fit, or the scale is not given and the width is not

@@ -1,8 +1,12 @@
-"""CUDA C: attention, the generated part of `kernels/cuda/attention_few.h` and `..._many.h`."""
+"""CUDA C: attention, the generated part of the files `kernels/cuda/attention_*.h`.
+
+Which kernel is used is decided here: `FEW_ROWS` and `kernel_for_many`.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from maxmod.affine import Index, Loop
@@ -11,6 +15,7 @@ from maxmod.compiler.codegen.cuda_text import VECTOR_NBYTES, multiple_of
 from maxmod.compiler.codegen.element import ElementLowering, Text, template_source
 from maxmod.compiler.codegen.emit import index_text, storage_type
 from maxmod.compiler.codegen.lower import Apply, Load
+from maxmod.compiler.codegen.masks import open_test
 from maxmod.compiler.fusion.group import Attention, FusionGroup
 from maxmod.dim import Size, as_dim, as_size, product
 from maxmod.dtype import DType
@@ -18,6 +23,7 @@ from maxmod.kernel import WARP, Dialect, KernelSource, Launch
 
 # Up to so many queries with the same keys, reading the keys is what takes the time.
 FEW_ROWS = 16
+TENSOR_CORES = 80  # the first architecture with the instructions of kernels/cuda/mma.h
 
 FEW_THREADS = 128
 FEW_CROWDING = 5  # 168 registers a thread leave room for 384 of the 2048 threads of a processor
@@ -27,6 +33,14 @@ CHUNK = 128  # elements of a key that are staged together
 WANTED_TASKS = 264  # more parts of the keys than that are never made, see the kernel
 MAX_ROWS = 8  # of a task
 MAX_SUMS = 32  # that a lane keeps, in registers
+MMA_WARPS = 4
+MMA_TILE = 16  # rows and columns of the matrices that a tensor core takes
+# Up to which length of keys and values: tiles of queries of a warp, and keys that are staged
+# together. The more queries share a load of keys, the better; the limits are the sums in registers
+# and 48 KB of shared memory, which every GPU gives unasked.
+MMA_SHAPES = ((80, 2, 64), (96, 2, 48), (128, 2, 32), (192, 1, 32), (256, 1, 16))
+
+Emitter = Callable[[FusionGroup, Attention, str], KernelSource]
 
 
 def shared_rows(lowered: LoweredAttention) -> tuple[list[Loop], list[Loop]]:
@@ -48,13 +62,26 @@ def query_rows(group: FusionGroup, attention: Attention) -> Size:
     return as_size(as_dim(product(loop.extent for loop in members)) * as_dim(lowered.i.extent))
 
 
-def has_kernel_for_many(attention: Attention) -> bool:
-    """True if our own kernel is right for many queries, too.
+def kernel_for_many(group: FusionGroup, attention: Attention, architecture: str) -> Emitter | None:
+    """Returns what emits the kernel for many queries; None if the ops are better on their own.
 
-    It has no tensor cores: products of half types are left to the matrix library, which has. In
-    float32 both multiply alike, and ours needs no memory for the scores and skips masked blocks.
+    Halves go to tensor cores. Where those are missing, or the heads are too long, products of half
+    types are left to the matrix library. In float32 both multiply alike, and our kernel needs no
+    memory for the scores and skips masked blocks.
+
+    Args:
+        group: The group.
+        attention: What it computes.
+        architecture: Of the GPU, such as `sm_90`; one that is not known is taken for new.
     """
-    return all(v.type.dtype is DType.float32 for v in attention.scores.inputs)
+    lowered = lower_attention(group, attention)
+    number = "".join(filter(str.isdigit, architecture))
+    has_tensor_cores = not number or int(number) >= TENSOR_CORES
+    fits = max(lowered.depth, lowered.width) <= MMA_SHAPES[-1][0]
+    if has_tensor_cores and fits and _half_type(group, attention) is not None:
+        return emit_mma
+    is_float32 = all(v.type.dtype is DType.float32 for v in attention.scores.inputs)
+    return emit_many if is_float32 else None
 
 
 def emit_few(group: FusionGroup, attention: Attention, name: str) -> KernelSource:
@@ -131,6 +158,80 @@ def emit_many(group: FusionGroup, attention: Attention, name: str) -> KernelSour
     return template_source(text, group, name, files, launch)
 
 
+def emit_mma(group: FusionGroup, attention: Attention, name: str) -> KernelSource:
+    """Returns the CUDA kernel of an attention group of a half type for any number of queries."""
+    lowered = lower_attention(group, attention)
+    dtype = _half_type(group, attention)
+    assert dtype is not None
+    text = Text(group, lowered.loops, lowered.symbols(), Dialect.CUDA)
+    heads = product(loop.extent for loop in lowered.loops)
+    text.count("mm_batches", (loop.extent for loop in lowered.loops))
+    text.place()
+    lowered.write(text, group, attention)
+    test, opened = open_test(*lowered.logit, lowered.i, lowered.j)
+    limits = ", int64_t i0, int64_t i1, int64_t j0, int64_t j1"
+    text.raw("bool", "mm_is_open", limits, text.with_pointers(test))
+    parameters = ", int64_t i, int64_t j, float given"
+    text.function("mm_open_score", parameters, opened, lowered.logit[1])
+    is_stored = {}
+    for operand, row, (what, number), inner in (
+        ("query", "i", lowered.q, lowered.d),
+        ("key", "j", lowered.k, lowered.d),
+        ("value", "j", lowered.v, lowered.e),
+    ):
+        place = _aligned(_stored(what, number, inner), dtype)
+        is_stored[operand] = place is not None
+        _pointer(text, f"mm_{operand}", row, place, dtype)
+    depth, width = (-(-size // MMA_TILE) * MMA_TILE for size in (lowered.depth, lowered.width))
+    longest = max(depth, width)
+    tiles, keys = next(shape[1:] for shape in MMA_SHAPES if longest <= shape[0])
+    rows = MMA_WARPS * MMA_TILE * tiles
+    for constant, number in (
+        ("MM_DEPTH", lowered.depth),
+        ("MM_VALUES", lowered.width),
+        ("MM_BFLOAT", int(dtype is DType.bfloat16)),
+        ("MM_TILES", tiles),
+        ("MM_KEYS", keys),
+        *((f"MM_{operand.upper()}_IS_STORED", int(known)) for operand, known in is_stored.items()),
+    ):
+        text.define(constant, number)
+    text.lines.append("")
+    shared = 2 * (rows * depth + keys * (depth + width))
+    tasks = as_size(as_dim(heads) * as_dim(lowered.i.extent))
+    # A block for each task where the device can hold them, so that it balances them.
+    launch = Launch(tasks, rows // 2, MMA_WARPS * WARP, shared)
+    files = ("cuda/mma.h", "cuda/attention_mma.h")
+    return template_source(text, group, name, files, launch)
+
+
+def _half_type(group: FusionGroup, attention: Attention) -> DType | None:
+    """Returns the half type that queries, keys and values have, wherever they are converted."""
+    producer = {value: node for node in group.nodes for value in node.outputs}
+    found = set()
+    for value in (*attention.scores.inputs, attention.mixed.inputs[1]):
+        node = producer.get(value)
+        while node is not None and value.type.dtype is DType.float32:
+            if node.op.view is None and node.op.name != "cast":
+                break
+            value = node.inputs[0]
+            node = producer.get(value)
+        found.add(value.type.dtype)
+    dtype = found.pop()
+    return dtype if not found and dtype in (DType.float16, DType.bfloat16) else None
+
+
+def _aligned(operand: tuple[Load, Loop] | None, dtype: DType) -> tuple[Load, Loop] | None:
+    """Returns the place of an operand if eight neighbours can be copied as they are stored."""
+    if operand is None:
+        return None
+    load, inner = operand
+    sizes: list[Size] = [load.index.const, *(f for loop, f in load.index.terms if loop != inner)]
+    assert isinstance(inner.extent, int)
+    width = VECTOR_NBYTES // dtype.size_in_bytes
+    fits = all(multiple_of(size, width) == "true" for size in [*sizes, inner.extent])
+    return operand if fits and load.stored is dtype and load.index.factor(inner) == 1 else None
+
+
 def _stored(lowering: ElementLowering, number: int, inner: Loop) -> tuple[Load, Loop] | None:
     """Returns the load that gives an element as it is stored, if neighbours are neighbours."""
     what = lowering.instructions[number].what
@@ -178,9 +279,15 @@ def _power_below(count: int) -> int:
     return 1 << (max(count, 1).bit_length() - 1)
 
 
-def _pointer(text: Text, name: str, row: str, operand: tuple[Load, Loop] | None) -> None:
-    """Adds the type of a key or value, and a pointer to an element of it."""
-    dtype = DType.float32 if operand is None else operand[0].stored
+def _pointer(
+    text: Text,
+    name: str,
+    row: str,
+    operand: tuple[Load, Loop] | None,
+    made: DType = DType.float32,
+) -> None:
+    """Adds the type of an operand, `made` if it is not stored, and a pointer to an element."""
+    dtype = made if operand is None else operand[0].stored
     text.converters(name, dtype)
     kind = storage_type(dtype)
     place = "nullptr"

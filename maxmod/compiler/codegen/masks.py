@@ -1,4 +1,4 @@
-"""Which blocks of attention scores are certainly masked, from the ops that make the scores.
+"""Which blocks of attention scores are certainly masked, or certainly not; from their ops.
 
 A score is masked where it is -inf: `where(condition, score, -inf)`, or the score plus that of 0.
 Conditions are comparisons of whole numbers that rise or fall along the queries and keys, such as
@@ -9,14 +9,17 @@ in a corner. What cannot be judged so counts as not masked.
 
 from __future__ import annotations
 
+import copy
 import math
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 from maxmod.affine import Loop
 from maxmod.compiler.codegen.element import ElementLowering
 from maxmod.compiler.codegen.emit import compute_type
 from maxmod.compiler.codegen.lower import Apply, Load
+from maxmod.op import lookup
 
 _MAX_DEPTH = 32
 
@@ -42,6 +45,26 @@ def mask_test(lowering: ElementLowering, number: int, i: Loop, j: Loop) -> list[
     return [*test.lines, f"return {condition or 'false'};"]
 
 
+def open_test(
+    lowering: ElementLowering, number: int, i: Loop, j: Loop
+) -> tuple[list[str], ElementLowering]:
+    """Returns the body of `mm_is_open`, and the instructions of a score where it is true.
+
+    Where all that can be judged lets a block of scores through, nobody has to ask for each of them.
+
+    Args:
+        lowering: The instructions of one score.
+        number: The score; it has the same number in the instructions that are returned.
+        i: The loop over queries.
+        j: The loop over keys.
+    """
+    test = _Test(lowering, i, j)
+    opened = copy.copy(lowering)
+    opened.instructions = list(lowering.instructions)
+    condition = _both("true", *test.open(number, opened, 0))
+    return [*test.lines, f"return {condition};"], opened
+
+
 class _Test:
     """Builds the expression of one test."""
 
@@ -50,6 +73,28 @@ class _Test:
         self.i = i
         self.j = j
         self.lines: list[str] = []
+
+    def open(self, number: int, opened: ElementLowering, depth: int) -> list[str]:
+        """Replaces choices by what they choose; returns the conditions of that."""
+        name, args = self._apply(number)
+        if depth > _MAX_DEPTH:
+            return []
+        if name in ("add", "cast"):
+            return [found for arg in args for found in self.open(arg, opened, depth + 1)]
+        if name != "select":
+            return []
+        condition, chosen, other = args
+        if self._is_lowest(other):
+            kept, known = chosen, self.is_always(condition, depth + 1)
+        elif self._is_lowest(chosen):
+            kept, known = other, self.is_never(condition, depth + 1)
+        else:
+            return []
+        if known:
+            old = self.lowering.instructions[number]
+            same = Apply(lookup("cast"), (kept,), (("dtype", old.dtype),))
+            opened.instructions[number] = replace(old, what=same)
+        return [*([known] if known else []), *self.open(kept, opened, depth + 1)]
 
     def _apply(self, number: int) -> tuple[str, tuple[int, ...]]:
         what = self.lowering.instructions[number].what

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from maxmod import config, ir
 from maxmod.affine import Unfusable
-from maxmod.compiler.codegen.cuda_attention import FEW_ROWS, has_kernel_for_many, query_rows
+from maxmod.compiler.codegen.cuda_attention import FEW_ROWS, kernel_for_many, query_rows
 from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS
 from maxmod.compiler.codegen.lower import lower
 from maxmod.compiler.fusion import rules
@@ -30,7 +30,11 @@ _MOVES = (Kind.VIEW, Kind.REDUCE, Kind.INDEX)
 
 
 def plan_groups(
-    graph: ir.Graph, *, templates: Dialect | None = None, in_place: bool = False
+    graph: ir.Graph,
+    *,
+    templates: Dialect | None = None,
+    in_place: bool = False,
+    architecture: str = "",
 ) -> list[FusionGroup]:
     """Returns the fusion groups of a graph, in no particular order; other nodes run on their own.
 
@@ -40,8 +44,10 @@ def plan_groups(
             used; None for no such kernels.
         in_place: True if kernels may write into the memory of buffer arguments; `order_items` says
             whether there is an order then.
+        architecture: What kernels are made for; one that is not known is taken for new.
     """
-    planner = _Planner(graph, templates, find_stores(graph) if in_place else set())
+    stores = find_stores(graph) if in_place else set()
+    planner = _Planner(graph, templates, stores, architecture)
     if templates:
         planner.find_attention()
     planner.run()
@@ -59,9 +65,16 @@ def plan_groups(
 class _Planner:
     """State of planning one graph."""
 
-    def __init__(self, graph: ir.Graph, templates: Dialect | None, stores: set[ir.Node]) -> None:
+    def __init__(
+        self,
+        graph: ir.Graph,
+        templates: Dialect | None,
+        stores: set[ir.Node],
+        architecture: str,
+    ) -> None:
         self.graph = graph
         self.dialect = templates
+        self.architecture = architecture
         self.stores = stores
         self.order = {node: number for number, node in enumerate(graph.nodes)}
         self.producer = {value: node for node in graph.nodes for value in node.outputs}
@@ -101,7 +114,7 @@ class _Planner:
         """True for attention that is known to have more queries than our kernel is for."""
         if self.dialect is not Dialect.CUDA or not isinstance(group.template, Attention):
             return False
-        if has_kernel_for_many(group.template):
+        if kernel_for_many(group, group.template, self.architecture) is not None:
             return False
         rows = query_rows(group, group.template)
         return isinstance(rows, int) and rows > FEW_ROWS

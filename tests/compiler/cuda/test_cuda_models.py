@@ -17,9 +17,10 @@ from maxmod import CPU, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.backends import nvrtc
 from maxmod.backends.devices import Device
+from maxmod.compiled import compile_function
 from maxmod.errors import CompileError
 from maxmod.kernel import Dialect
-from maxmod.models import load_model
+from maxmod.models import gpt2, load_model
 from maxmod.nn import LayerNorm, Linear, Module
 
 FIXTURES = Path(__file__).parents[2] / "assets" / "gpt2"
@@ -87,7 +88,7 @@ def test_a_block(gpu: Any, dtype: DType, tolerance: float, order: int) -> None:
     assert {kernel.dialect for kernel in compiled.kernels} == {Dialect.CUDA}
     weights = {name: _host(tensor) for name, tensor in block.parameters}
     rng = np.random.default_rng(0)
-    for batch, seq in [(2, 5), (1, 1), (3, 33), (2, 5)]:
+    for batch, seq in [(2, 5), (1, 1), (6, 33), (2, 5)]:
         x = Tensor(rng.standard_normal((batch, seq, 32)).astype(np.float32), device=CPU())
         x = x.cast(dtype).to(device)
         y = compiled(x)
@@ -140,6 +141,44 @@ def test_decoding_with_a_cache(gpu: Any, name: str) -> None:
         found = model.next_logits_cached(step, cache)
         atol = 3e-5 * np.abs(whole).max()
         np.testing.assert_allclose(found, whole[:, count - 1], rtol=0, atol=atol)
+
+
+def test_a_prompt_in_bfloat16(gpu: Any) -> None:
+    """Two layers of GPT-2 and of Llama with grouped heads: attention runs on tensor cores."""
+    device, _ = gpu
+    maxmod.random.set_seed(5)
+    with maxmod.default_device(CPU()), maxmod.default_dtype(DType.bfloat16):
+        small = gpt2.GPT2(gpt2.Config(101, n_positions=48, n_embd=64, n_layer=2, n_head=2))
+    small.apply_to_parameters(lambda name, tensor: tensor * 0.25)  # no attention to one position
+    llama = load_model(FIXTURES.parent / "llama" / "llama32", device=CPU(), dtype=DType.bfloat16)
+    for module, length in ((small, 48), (llama.module, 30)):
+        array = np.random.default_rng(length).integers(0, 60, (2, length))
+        tokens = Tensor(array, dtype=DType.int64, device=CPU())
+        module.apply_to_parameters(lambda name, tensor: tensor.cast(DType.float32))
+        wanted = _host(module(tokens))
+        module.apply_to_parameters(lambda name, tensor: tensor.cast(DType.bfloat16).to(device))
+        compiled = module.compile(TensorType(DType.int64, ["batch", "seq"], device))
+        assert sum("mm_multiply" in kernel.code for kernel in compiled.kernels) == 1
+        found = _host(compiled(tokens.to(device)))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=0.03 * np.abs(wanted).max())
+
+
+def test_older_gpus_leave_halves_to_the_library(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, backend = gpu
+    kind = TensorType(DType.bfloat16, [1, 2, 40, 16], device)
+
+    def attend(x: Tensor) -> Tensor:
+        return F.softmax(x @ x.T) @ x
+
+    names = {}
+    for architecture in ("sm_75", "sm_80"):
+        monkeypatch.setattr(backend, "architecture", lambda index, found=architecture: found)
+        names[architecture] = [
+            kernel.name
+            for kernel in compile_function(attend, [kind], name="f", parameters={}).kernels
+        ]
+    assert names["sm_80"] == ["attention"]
+    assert "attention" not in names["sm_75"]
 
 
 def test_threads_share_a_compiled_model(gpu: Any) -> None:
