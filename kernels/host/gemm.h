@@ -245,6 +245,9 @@ static void mm_many_rows(
 
 // ---- few rows ----------------------------------------------------------------------------------
 
+#ifndef MM_ROW_FLOATS
+#define MM_ROW_FLOATS(depth) (mm_round_up(depth, MM_LANES) + MM_LANES)
+#endif
 #define MM_FEW_GROUP 4 // rows that are multiplied with one load of the right operand
 
 #ifdef MM_QUANTIZED
@@ -422,7 +425,7 @@ static void mm_few_rows(
 {
     const mm_args g = mm_arguments(buffers, scalars);
     // Rows a power of two apart would share the same few places of the first-level cache.
-    mm_few f = {.left_row = mm_round_up(depth, MM_LANES) + MM_LANES};
+    mm_few f = {.left_row = MM_ROW_FLOATS(depth)};
     f.left = mm_new_floats(rows * f.left_row);
     for (int64_t r = 0; r < rows; r++) {
         const mm_at at = mm_place(g, r);
@@ -440,6 +443,9 @@ static void mm_few_rows(
 #endif
         memset(row + units, 0, (size_t)(f.left_row - units) * sizeof *row);
     }
+#if MM_BYTE_PRODUCTS
+    mm_prepare_rows(f.left, rows, f.left_row, depth);
+#endif
     // Few enough for all threads to have several, and for sums in the first-level cache.
     f.step = mm_round_up((columns + 8 * mm_threads->count() - 1) / (8 * mm_threads->count()), MM_WIDE);
     f.step = mm_least(f.step, mm_round_up(4096 / rows, MM_WIDE));

@@ -26,7 +26,12 @@ REASON = host_compiler.unavailable_reason() or ("" if IS_X86 else "flags of x86 
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON or "-")
 
 # What is switched off, and how many floats a vector has then.
-SETS = {"avx2": ("-mno-avx512f", 8), "avx": ("-mno-avx2 -mno-fma", 8), "sse2": ("-mno-sse3", 4)}
+SETS = {
+    "avx512": ("-mno-avx512vnni", 16),
+    "avx2": ("-mno-avx512f", 8),
+    "avx": ("-mno-avx2 -mno-fma", 8),
+    "sse2": ("-mno-sse3", 4),
+}
 DEPTH = 96
 
 

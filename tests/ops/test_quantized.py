@@ -172,6 +172,49 @@ def test_kernel(scheme: str, group: int | None, columns: int, depth: int) -> Non
 
 
 @pytest.mark.parametrize(("scheme", "group"), FORMATS[:2])
+def test_numbers_of_every_size(scheme: str, group: int | None) -> None:
+    """A few rows of int8 are computed with integers, which must not show."""
+    depth = 192
+    codes, scales, oracle = _operands(scheme, group, 37, depth)
+    model = compiled(F.quantized_linear, f32("b", depth), codes.type, scales.type)
+    x = _weight(10, depth, seed=5).astype(np.float64)
+    x[1] += 30
+    x[2] = np.exp(3 * x[2])
+    x[3, 7] = 1e5
+    for row, size in enumerate((1e-30, 2e-28, 1e-38, 1e30, 0, 0.25), start=4):
+        x[row] *= size
+    x = x.astype(np.float32)
+    wanted = oracle(x)
+    limits = 1e-6 * np.abs(wanted).max(axis=1, keepdims=True) + 1e-44
+    for rows in (*([row] for row in range(10)), [0, 7], [1, 2, 3], [2, 8, 9], list(range(8))):
+        found = model(Tensor(x[rows]), codes, scales).to_numpy()
+        assert (np.abs(found - wanted[rows]) <= limits[rows]).all(), rows
+    for bad in (np.nan, np.inf, -np.inf):
+        given = x[[0, 1, 9]]
+        given[1, 5] = bad
+        with np.errstate(invalid="ignore"):
+            wanted = oracle(given)
+        found = model(Tensor(given), codes, scales).to_numpy()
+        assert not np.isfinite(wanted[1]).any()
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [1 << 20, (1 << 20) + 64])
+def test_deep_products(depth: int) -> None:
+    """The largest sums that fit integers of 32 bits, and a depth at which they would not."""
+    codes = np.full((2, depth), 127, np.int8)
+    codes[1] = -127
+    scales = Tensor(np.ones((2, 1), np.float32))
+    types = TensorType(DType.int8, [2, depth], CPU_REF), scales.type
+    model = compiled(F.quantized_linear, f32(1, depth), *types)
+    for digits in (0x3F7F7F00, -0x3F7F7F00, 0x3F808080):  # the largest of both signs
+        x = np.full((1, depth), digits * 2.0**-30, np.float32)
+        wanted = np.array([[127, -127]]) * x[0, 0].astype(np.float64) * depth
+        found = model(Tensor(x), Tensor(codes), scales).to_numpy()
+        np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("scheme", "group"), FORMATS[:2])
 @pytest.mark.parametrize("dtype", [DType.float32, DType.bfloat16, DType.float16])
 def test_what_follows_is_in_the_kernel(scheme: str, group: int | None, dtype: DType) -> None:
     """Bias, activation and residual; the operand is read through a view."""
