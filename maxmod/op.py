@@ -83,6 +83,7 @@ class Op:
             `kernels/shared/NAME.h` and, behind it, `NAME.h` of the dialect.
         binds: Name of the static argument that is a size known only when the graph runs: from then
             on, its name stands for the value of the operand, an integer scalar.
+        label: What messages call it: the public function that people call.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Op:
     upcasts: bool
     binds: str | None = None
     kernel: str | None = None
+    label: str = ""
 
     @property
     def is_product(self) -> bool:
@@ -142,6 +144,7 @@ def op(
     binds: str | None = None,
     kernel: str | None = None,
     name: str | None = None,
+    label: str | None = None,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Callable[P, R]]:
     """Makes an `Op` from its eager implementation and returns the public function.
 
@@ -181,6 +184,7 @@ def op(
             upcasts=kind in _COMPUTES if upcasts is None else upcasts,
             binds=binds,
             kernel=kernel,
+            label=label or name or fn.__name__,
         )
         assert record.name not in REGISTRY, record.name
         REGISTRY[record.name] = record

@@ -35,10 +35,10 @@ def operands(op: Op, args: Sequence[Any]) -> Sequence[Tensor]:
     """
     policy = op.operands
     if policy is _PROMOTED:
-        return promote_operands(op.name, args)
+        return promote_operands(op.label, args)
     if policy is _STRONG:
-        return [a if type(a) is Tensor else strong(op.name, a) for a in args]
-    return promote_strong(op.name, [strong(op.name, a) for a in args])
+        return [a if type(a) is Tensor else strong(op.label, a) for a in args]
+    return promote_strong(op.label, [strong(op.label, a) for a in args])
 
 
 # Looking up a member of an enumeration takes as long as a call.
@@ -193,10 +193,10 @@ def plan(op: Op, tensors: Sequence[Tensor], attrs: dict[str, Any]) -> Plan:
         found = _PLANS.get(key)
     except TypeError:
         names = [name for name, value in attrs.items() if not _is_hashable(value)]
-        raise OperandError(f"{op.name}: {', '.join(names)}: expected a static value.") from None
+        raise OperandError(f"{op.label}: {', '.join(names)}: expected a static value.") from None
     if found is not None:
         return found
-    same_device(op.name, tensors)
+    same_device(op.label, tensors)
     types = [t._type for t in tensors]
     canonical = op.prepare(op, *types, **attrs) if op.prepare is not None else attrs
     made = Plan(canonical, infer_outputs(op, types, canonical), [])

@@ -59,7 +59,7 @@ def expect_dtype(op: Op, accepts: Accepts, *types: TensorType) -> None:
         if not accepts(operand.dtype):
             wanted = (accepts.__doc__ or "").rstrip(".").lower()
             raise DTypeError(
-                f"{op.name}: {name} has an unsupported dtype: expected {wanted}, got "
+                f"{op.label}: {name} has an unsupported dtype: expected {wanted}, got "
                 f"{operand.short()}.{_dtype_hint(accepts, operand.dtype)}"
             )
 
@@ -151,7 +151,7 @@ def broadcast_type(op: Op, dtype: DType, *types: TensorType) -> TensorType:
     except ShapeError:
         listed = ", ".join(f"{n} is {t.short()}" for n, t in zip(_names(op, len(types)), types))
         raise ShapeError(
-            f"{op.name}: shapes are neither equivalent nor broadcastable: {listed}."
+            f"{op.label}: shapes are neither equivalent nor broadcastable: {listed}."
             f"{_broadcast_hint(types)}"
         ) from None
     return TensorType.of(dtype, sizes, types[0].device)
@@ -167,13 +167,13 @@ def expect_same_dtype(op: Op, *types: TensorType) -> None:
     """Raises `DTypeError` unless all operands have one dtype."""
     if any(t.dtype is not types[0].dtype for t in types):
         listed = ", ".join(f"{n} is {t.short()}" for n, t in zip(_names(op, len(types)), types))
-        raise DTypeError(f"{op.name}: operands must have the same dtype: {listed}.")
+        raise DTypeError(f"{op.label}: operands must have the same dtype: {listed}.")
 
 
 # Reductions: the reduced axis stays, with size 1.
 def axis_in_rank(op: Op, x: TensorType, *, axis: Any, **attrs: Any) -> dict[str, Any]:
     """Prepares an `axis` argument: counted from the front."""
-    return {"axis": normalize_axis(op.name, axis, x.rank), **attrs}
+    return {"axis": normalize_axis(op.label, axis, x.rank), **attrs}
 
 
 def reduced(accepts: Accepts, dtype: DType | None = None, empty: bool = True) -> Any:
@@ -188,7 +188,7 @@ def reduced(accepts: Accepts, dtype: DType | None = None, empty: bool = True) ->
     def one_on_axis(op: Op, x: TensorType, *, axis: int, **attrs: Any) -> TensorType:
         expect_dtype(op, accepts, x)
         if not empty and x.sizes[axis] == 0:
-            raise ShapeError(f"{op.name}: axis {axis} of {x.short()} is empty and has no result.")
+            raise ShapeError(f"{op.label}: axis {axis} of {x.short()} is empty and has no result.")
         sizes = (*x.sizes[:axis], 1, *x.sizes[axis + 1 :])
         return TensorType.of(dtype or x.dtype, sizes, x.device)
 
@@ -213,13 +213,13 @@ def contracted(op: Op, lhs: TensorType, rhs: TensorType) -> TensorType:
     for name, operand in (("lhs", lhs), ("rhs", rhs)):
         if operand.rank == 0:
             raise ShapeError(
-                f"{op.name}: {name} must have at least one axis, got {operand.short()}."
+                f"{op.label}: {name} must have at least one axis, got {operand.short()}."
             )
     inner_l = lhs.sizes[-1]
     inner_r = rhs.sizes[-2] if rhs.rank > 1 else rhs.sizes[0]
     if inner_l != inner_r:
         raise ShapeError(
-            f"{op.name}: inner sizes differ: lhs is {lhs.short()}, rhs is {rhs.short()} "
+            f"{op.label}: inner sizes differ: lhs is {lhs.short()}, rhs is {rhs.short()} "
             f"({inner_l} != {inner_r}).{_matmul_hint(lhs, rhs)}"
         )
     rows = lhs.sizes[-2:-1]
@@ -228,7 +228,7 @@ def contracted(op: Op, lhs: TensorType, rhs: TensorType) -> TensorType:
         batch = broadcast(lhs.sizes[:-2], rhs.sizes[:-2])
     except ShapeError:
         raise ShapeError(
-            f"{op.name}: batch axes are neither equivalent nor broadcastable: lhs is "
+            f"{op.label}: batch axes are neither equivalent nor broadcastable: lhs is "
             f"{lhs.short()}, rhs is {rhs.short()}."
         ) from None
     return TensorType.of(lhs.dtype, (*batch, *rows, *columns), lhs.device)
@@ -251,7 +251,7 @@ def same_count(op: Op, x: TensorType, sizes: Sizes) -> None:
     """Raises `ShapeError` unless `sizes` holds as many elements as `x`."""
     if product(x.sizes) != product(sizes):
         raise ShapeError(
-            f"{op.name}: element counts differ: x is {x.short()} ({product(x.sizes)} elements), "
+            f"{op.label}: element counts differ: x is {x.short()} ({product(x.sizes)} elements), "
             f"shape is {format_sizes(sizes)} ({product(sizes)} elements)."
         )
 
@@ -260,4 +260,4 @@ def expect_sizes_static(op: Op, what: str, *sizes: Size) -> None:
     """Raises `ArgumentError` if a size that must be known is symbolic."""
     for size in sizes:
         if not isinstance(size, int):
-            raise ArgumentError(f"{op.name}: {what} must be known when tracing, got {size}.")
+            raise ArgumentError(f"{op.label}: {what} must be known when tracing, got {size}.")

@@ -106,7 +106,9 @@ def mul(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     return xp.multiply(lhs, rhs)
 
 
-@op(E, broadcasting(is_float), operands=PROMOTED, scalar="({0} / {1})", name="true_div")
+@op(
+    E, broadcasting(is_float), operands=PROMOTED, scalar="({0} / {1})", name="true_div", label="div"
+)
 def _true_div(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Quotient of floats, lhs / rhs."""
     return xp.divide(lhs, rhs)

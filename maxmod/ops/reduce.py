@@ -27,25 +27,55 @@ def _flat(name: str, x: Any, axis: int | None) -> tuple[Tensor, int]:
     return x, normalize_axis(name, axis, x.rank)
 
 
-@op(R, reduced(is_numeric), prepare=axis_in_rank, combine="add", identity=0, name="reduce_sum")
+@op(
+    R,
+    reduced(is_numeric),
+    prepare=axis_in_rank,
+    combine="add",
+    identity=0,
+    name="reduce_sum",
+    label="sum",
+)
 def _sum(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Sum along an axis in the dtype of x."""
     return xp.sum(x, axis=axis, keepdims=True, dtype=x.dtype)
 
 
-@op(R, reduced(is_numeric), prepare=axis_in_rank, combine="mul", identity=1, name="reduce_prod")
+@op(
+    R,
+    reduced(is_numeric),
+    prepare=axis_in_rank,
+    combine="mul",
+    identity=1,
+    name="reduce_prod",
+    label="prod",
+)
 def _prod(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Product along an axis in the dtype of x."""
     return xp.prod(x, axis=axis, keepdims=True, dtype=x.dtype)
 
 
-@op(R, reduced(is_any, empty=False), prepare=axis_in_rank, combine="maximum", name="reduce_max")
+@op(
+    R,
+    reduced(is_any, empty=False),
+    prepare=axis_in_rank,
+    combine="maximum",
+    name="reduce_max",
+    label="max",
+)
 def _max(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Largest element along an axis; NaN if there is one."""
     return xp.max(x, axis=axis, keepdims=True)
 
 
-@op(R, reduced(is_any, empty=False), prepare=axis_in_rank, combine="minimum", name="reduce_min")
+@op(
+    R,
+    reduced(is_any, empty=False),
+    prepare=axis_in_rank,
+    combine="minimum",
+    name="reduce_min",
+    label="min",
+)
 def _min(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Smallest element along an axis; NaN if there is one."""
     return xp.min(x, axis=axis, keepdims=True)
@@ -77,6 +107,7 @@ def _sum_dtype(dtype: DType) -> DType:
     prepare=axis_in_rank,
     expand=_expand_mean,
     name="reduce_mean",
+    label="mean",
 )
 def _mean(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Mean along an axis; integers are summed in 64 bits and divided toward zero."""
@@ -95,6 +126,7 @@ def _mean(xp: Any, x: Tensor, axis: int) -> Tensor:
     prepare=axis_in_rank,
     upcasts=True,
     name="reduce_argmax",
+    label="argmax",
 )
 def _argmax(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Position of the largest element along an axis; the first of equals."""
@@ -107,6 +139,7 @@ def _argmax(xp: Any, x: Tensor, axis: int) -> Tensor:
     prepare=axis_in_rank,
     upcasts=True,
     name="reduce_argmin",
+    label="argmin",
 )
 def _argmin(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Position of the smallest element along an axis; the first of equals."""

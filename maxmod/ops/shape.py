@@ -285,7 +285,14 @@ def _broadcast_view(indices: Any, x: TensorType, out: TensorType, *, shape: Size
     return broadcast_indices(indices, x.sizes)
 
 
-@op(V, _broadcasted, prepare=_broadcast_sizes, view=_broadcast_view, name="broadcast")
+@op(
+    V,
+    _broadcasted,
+    prepare=_broadcast_sizes,
+    view=_broadcast_view,
+    name="broadcast",
+    label="broadcast_to",
+)
 def _broadcast(xp: Any, x: Tensor, shape: Sizes) -> Tensor:
     """Repeats axes of size 1 and adds leading axes."""
     return xp.broadcast_to(x, shape)
