@@ -171,7 +171,7 @@ def _sets(case: Case) -> list[list[Tensor]]:
     return [moved, *[[t + 0 for t in moved] for _ in range(count - 1)]]
 
 
-def _rotating(fn: Callable[..., Any], sets: Sequence[Sequence[Any]]) -> Call:
+def rotating(fn: Callable[..., Any], sets: Sequence[Sequence[Any]]) -> Call:
     """Returns a call that takes the next set of arguments each time."""
     turns = itertools.cycle(sets)
     return lambda: fn(*next(turns))
@@ -186,24 +186,24 @@ def contenders(case: Case, chosen: Sequence[str]) -> dict[str, tuple[Call, Calla
     compiled = compile_function(MAXMOD[case.kind], types, name=case.kind, parameters={})
     made: dict[str, tuple[Call, Callable[[Any], Any]]] = {
         harness.maxmod_name(len(compiled.kernels)): (
-            _rotating(compiled, sets),
+            rotating(compiled, sets),
             lambda t: t.to(CPU()).cast(DType.float32).to_numpy(),
         )
     }
     if "cupy" in chosen and case.dtype is DType.float32:
         arrays = [[tensor.data for tensor in group] for group in sets]
         functions = _array_functions(cupy)
-        made["CuPy"] = (_rotating(functions[case.kind], arrays), cupy.asnumpy)
+        made["CuPy"] = (rotating(functions[case.kind], arrays), cupy.asnumpy)
     if "torch" in chosen and importlib.util.find_spec("torch"):
         import torch
 
         torch.set_grad_enabled(False)
         tensors = [[torch.from_dlpack(tensor.data) for tensor in group] for group in sets]
         function = _torch_functions()[case.kind]
-        made["PyTorch"] = (_rotating(function, tensors), lambda t: t.float().cpu().numpy())
+        made["PyTorch"] = (rotating(function, tensors), lambda t: t.float().cpu().numpy())
         if "torch.compile" in chosen:
             made["torch.compile"] = (
-                _rotating(torch.compile(function), tensors),
+                rotating(torch.compile(function), tensors),
                 lambda t: t.float().cpu().numpy(),
             )
     return made
@@ -217,7 +217,7 @@ def copying(nbytes: int) -> Call:
         [cupy.zeros(nbytes // 2, np.uint8), cupy.zeros(nbytes // 2, np.uint8)]
         for _ in range(max(2, -(-CACHE_NBYTES // nbytes)))
     ]
-    return _rotating(lambda x, y: cupy.copyto(y, x), sets)
+    return rotating(lambda x, y: cupy.copyto(y, x), sets)
 
 
 def check(case: Case, name: str, result: Any, to_numpy: Callable[[Any], Any]) -> None:
@@ -294,6 +294,17 @@ def overhead(rounds: int) -> dict[str, Timing]:
     return found
 
 
+def facts() -> dict[str, Any]:
+    """Returns what the numbers depend on: the machine, its GPU and the libraries."""
+    import cupy
+
+    found = harness.machine([p for p in ("torch",) if importlib.util.find_spec(p)])
+    found["gpu"] = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    found["cupy"] = cupy.__version__
+    found["driver"] = cupy.cuda.runtime.driverGetVersion()
+    return found
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the workloads and prints a table for each."""
     made = argparse.ArgumentParser(description="Generated CUDA kernels against their peers.")
@@ -302,14 +313,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--peers", default="cupy,torch,torch.compile")
     made.add_argument("--json", type=Path, default=RESULTS, metavar="FILE")
     args = made.parse_args(argv)
-    import cupy
-
-    properties = cupy.cuda.runtime.getDeviceProperties(0)
-    facts = harness.machine([p for p in ("torch",) if importlib.util.find_spec(p)])
-    facts["gpu"] = properties["name"].decode()
-    facts["cupy"] = cupy.__version__
-    facts["driver"] = cupy.cuda.runtime.driverGetVersion()
-    harness.print_facts(facts)
+    known = facts()
+    harness.print_facts(known)
     wanted = [part for part in args.only.split(",") if part]
     rows = []
     for case in CASES:
@@ -331,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     harness.print_timings("x + 1 on 8 numbers, host time", tiny)
     rows += [harness.record(t, workload="overhead", contender=n) for n, t in tiny.items()]
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    harness.save(args, "gpu_kernels", facts, rows)
+    harness.save(args, "gpu_kernels", known, rows)
 
 
 if __name__ == "__main__":

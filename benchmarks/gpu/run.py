@@ -3,8 +3,9 @@
     python benchmarks/gpu/run.py
 
 Runs `tests/gpu` on the real device and stops if anything fails; then runs `graphs.py` (CUDA graphs
-against plain launches, cuBLASLt) and `kernels.py`, which write their numbers to
-`benchmarks/results`. Further arguments go to `kernels.py`.
+against plain launches, cuBLASLt), `kernels.py` (generated kernels) and `handwritten.py` (attention,
+products with a vector), which write their numbers to `benchmarks/results`. Further arguments go to
+the last two.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ def main() -> None:
     """Runs all, in processes of their own."""
     tests = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "--require=gpu"]
     graphs = [sys.executable, "benchmarks/gpu/graphs.py"]
-    timings = [sys.executable, "benchmarks/gpu/kernels.py", *sys.argv[1:]]
-    for command in (tests, graphs, timings):
+    timings = [
+        [sys.executable, f"benchmarks/gpu/{script}.py", *sys.argv[1:]]
+        for script in ("kernels", "handwritten")
+    ]
+    for command in (tests, graphs, *timings):
         done = subprocess.run(command, cwd=ROOT, check=False)
         if done.returncode:
             raise SystemExit(done.returncode)
