@@ -115,7 +115,8 @@ class Sampler:
         for row, prompt in zip(seen, prompts):
             row[list(prompt)] = True
         texts = np.arange(len(prompts), dtype=np.uint64)
-        numbers = (options.temperature, options.top_k, options.top_p, options.min_p)
+        top_k = min(options.top_k, vocab)  # any int is allowed, and not every one is a float
+        numbers = (options.temperature, top_k, options.top_p, options.min_p)
 
         def put(array: np.ndarray[Any, Any]) -> Tensor:
             return Tensor(array).to(device)

@@ -158,6 +158,14 @@ def test_tiny_temperatures_are_greedy(place: Any) -> None:
         assert set(found[0].tolist()) == {int(LOGITS.argmax())}
 
 
+def test_top_k_beyond_the_vocabulary(place: Any) -> None:
+    options = {"temperature": 2.0, "seed": 4}
+    all_of_them = _choices(place, Sampling(**options), [[0]] * 20, LOGITS)
+    for top_k in (VOCAB, VOCAB + 1, 10**400):
+        found = _choices(place, Sampling(top_k=top_k, **options), [[0]] * 20, LOGITS)
+        assert (found == all_of_them).all()
+
+
 def test_tokens_that_were_chosen_count_as_repeated(place: Any) -> None:
     logits = [2.0, 1.5, 1.2, -3.0]
     options = Sampling(repetition_penalty=2.0)

@@ -14,7 +14,9 @@ from maxmod import functional as F
 from maxmod.backends.devices import Accelerator
 from maxmod.compiled import compile_function
 from maxmod.device import DeviceRef
+from maxmod.generate import generate
 from maxmod.models import load_model
+from maxmod.ops.choose import choose_tokens
 
 pytestmark = pytest.mark.gpu
 
@@ -70,6 +72,39 @@ def test_gpt2(name: str) -> None:
             tokens = Tensor(data[f"input_ids_{number}"], device=CPU()).to(Accelerator())
             logits = compiled(tokens).to(CPU()).to_numpy()
             np.testing.assert_allclose(logits, data[f"logits_{number}"], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.2, "top_k": 40, "top_p": 0.9}], ids=str)
+def test_generation(options: dict[str, Any]) -> None:
+    """The tokens of the host, and one graph for each but the first ones of a text."""
+    folder = FIXTURES / "tied"
+    prompt, given = [1, 2, 3], {"max_new_tokens": 12, "stop": (), "seed": 5, **options}
+    model = load_model(folder, device=Accelerator(), dtype=DType.float32)
+    host = load_model(folder, device=CPU(), dtype=DType.float32)
+    assert [*generate(model, prompt, **given)] == [*generate(host, prompt, **given)]
+    stats = model.step().stats
+    assert stats.replays == stats.calls - 1
+
+
+@pytest.mark.parametrize("size", [33, 1000, 50257, 151936])
+def test_tokens_are_chosen_as_on_the_host(size: int) -> None:
+    places = (CPU(), Accelerator())
+    shapes = [(DType.float32, [4, size]), (DType.float64, [4]), (DType.uint64, [])]
+    for temperature, top_k, top_p, min_p in ((0, 0, 1, 0), (1, 0, 1, 0), (0.8, 50, 0.9, 0.01)):
+        rng = np.random.default_rng(size)
+        arrays = [
+            rng.normal(scale=3, size=(4, size)).astype(np.float32),
+            np.array([temperature, top_k, top_p, min_p], np.float64),
+            np.array(7, np.uint64),
+            np.arange(4, dtype=np.uint64),
+        ]
+        found = []
+        for place in places:
+            types = [TensorType(d, s, place) for d, s in (*shapes, (DType.uint64, [4]))]
+            compiled = _compiled(choose_tokens, *types)
+            tokens = compiled(*[Tensor(a, device=CPU()).to(place) for a in arrays])
+            found.append(tokens.to(CPU()).to_numpy())
+        np.testing.assert_array_equal(*found)
 
 
 def test_many_calls_do_not_mix_up_memory() -> None:
