@@ -121,16 +121,28 @@ class Buffer(Storage):
 
     @staticmethod
     def from_dlpack(array: Any, *, copy: bool | None = None) -> Buffer:
-        """Makes a buffer of any array that speaks DLPack; another buffer is returned as it is.
+        """Makes a buffer of any array that speaks DLPack.
 
         Args:
             array: Read-only NumPy arrays are copied, others shared.
             copy: True copies; only for buffers and NumPy arrays. False forbids a copy.
 
+        Returns:
+            The buffer; another buffer is returned as it is.
+
         Raises:
             ValueError: If the array is not contiguous, `copy` is given for another producer, or
                 `copy` is False and the array is read-only.
             TypeError: If the object does not speak DLPack.
+
+        Example:
+            >>> import numpy as np
+            >>> from maxmod import Buffer
+            >>> array = np.zeros(2, np.float32)
+            >>> shared, own = Buffer.from_dlpack(array), Buffer.from_dlpack(array, copy=True)
+            >>> array[0] = 7
+            >>> shared[0].item(), own[0].item()
+            (7.0, 0.0)
         """
         if isinstance(array, Buffer):
             return array.copy() if copy else array
@@ -207,9 +219,21 @@ class Buffer(Storage):
                 `"readonly"` refuses them. NumPy's short forms `c`, `r+` and `r` are accepted.
             offset: First byte.
 
+        Returns:
+            A buffer on the host.
+
         Raises:
             ValueError: If the mode is unknown or the file is too short.
             OSError: If the file cannot be opened.
+
+        Example:
+            >>> import numpy as np
+            >>> from maxmod import DType, Buffer
+            >>> import pathlib, tempfile
+            >>> path = pathlib.Path(tempfile.mkdtemp()) / "raw"
+            >>> _ = path.write_bytes(np.arange(6, dtype=np.float32).tobytes())
+            >>> Buffer.mmap(path, DType.float32, [2], offset=16).to_numpy().tolist()
+            [4.0, 5.0]
         """
         short = _MMAP_MODES.get(mode, mode)
         if short not in _MMAP_MODES.values():

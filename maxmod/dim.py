@@ -145,7 +145,15 @@ class Dim:
 
 
 class StaticDim(Dim):
-    """A known size. Compares equal to the integer and hashes like it."""
+    """A known size. Compares equal to the integer and hashes like it.
+
+    Args:
+        dim: An int.
+
+    Raises:
+        TypeError: If it is none.
+        ValueError: If it lies outside int64.
+    """
 
     __slots__ = ("dim",)
     dim: int
@@ -198,7 +206,15 @@ class StaticDim(Dim):
 
 
 class SymbolicDim(Dim):
-    """A size known by name only. Within one graph equal names mean equal sizes."""
+    """A size known by name only. Within one graph equal names mean equal sizes.
+
+    Args:
+        name: A letter or underscore, then letters, digits and underscores.
+
+    Raises:
+        TypeError: If it is no text.
+        ValueError: If it is malformed.
+    """
 
     __slots__ = ("name",)
     name: str
@@ -503,6 +519,18 @@ class Shape(list[Dim]):
     """The sizes of a tensor: a list of `Dim`.
 
     Equal to a list of ints, names or Dims with the same entries; never equal to a tuple.
+
+    Args:
+        dims: Ints, names or Dims.
+
+    Raises:
+        TypeError: If one of them is of another kind.
+
+    Example:
+        >>> from maxmod import Shape
+        >>> shape = Shape(["batch", 3])
+        >>> shape, shape == ["batch", 3], shape.static_dims, Shape.is_static(shape)
+        ([Dim('batch'), Dim(3)], True, [3], False)
     """
 
     def __init__(self, dims: Iterable[DimLike] = ()) -> None:
@@ -520,7 +548,14 @@ class Shape(list[Dim]):
 
     @staticmethod
     def is_static(shape: Iterable[DimLike]) -> bool:
-        """Returns True if every dim is known and not negative."""
+        """Tells whether the sizes of a shape are known.
+
+        Args:
+            shape: A Shape, or a sequence of ints, names and Dims.
+
+        Returns:
+            True if every dim is known and not negative.
+        """
         return all(isinstance(d, StaticDim) and d.dim >= 0 for d in map(as_dim, shape))
 
     @property

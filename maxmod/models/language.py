@@ -179,6 +179,13 @@ class LanguageModel:
 
         Returns:
             float32 [batch, vocab].
+
+        Example:
+            >>> from maxmod.models import adder_folder, load_model
+            >>> model = load_model(adder_folder())
+            >>> logits = model.next_logits([model.tokenizer.encode("1+2=")])
+            >>> logits.shape, model.tokenizer.decode([logits[0].argmax()])
+            ((1, 13), '3')
         """
         run = LastLogits(self.module) if eager else self.last_logits
         return run(self._rows(tokens)).to_numpy()

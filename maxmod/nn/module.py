@@ -103,13 +103,7 @@ class Module(Owner, Generic[P, R]):
 
     @property
     def local_parameters(self) -> Iterable[tuple[str, Tensor]]:
-        """Iterates over (attribute name, tensor) of this module alone.
-
-        Example:
-            >>> from maxmod.nn import Linear
-            >>> [name for name, _ in Linear(2, 3).local_parameters]
-            ['weight', 'bias']
-        """
+        """Iterates over (attribute name, tensor) of this module alone."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 yield name, value
@@ -236,6 +230,12 @@ class Module(Owner, Generic[P, R]):
         Tensors that are there already are kept. A tensor without data (see `F.lazy`) is made there
         when it is needed. Attributes that the class annotates as `PinnedDeviceTensor` stay where
         they are. Calls `to` of each child and of modules in containers, which can do more.
+
+        Args:
+            device: Where to.
+
+        Returns:
+            The module itself.
 
         Raises:
             TypeError: If `device` is neither a `Device` nor a `DeviceRef`.
