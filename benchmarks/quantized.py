@@ -6,6 +6,17 @@ A shape is rows x depth x columns. One call multiplies with several weights of t
 as many as are needed so that no cache holds them, as the layers of a model do. GB/s counts codes
 and scales, or floats; `limit` reads as many bytes. The last column is the time of float32 divided
 by that of the row: what quantising brings where the product is all there is.
+
+What was learned on 2 cores of an AMD EPYC of the Zen 4 kind, in November 2026:
+
+- int8 by way of floats is bound by instructions: three for 16 codes, and loads of 512 bits, of
+  which there is one in a cycle. 1 x 768 x 50257 was at half the limit. Products of bytes, with the
+  row as four digits of a byte, need one for 64 codes and a digit, and are at the limit (1.09 ms).
+- Prefetching into the first-level cache is bound by its few outstanding lines: 1 x 3072 x 768 took
+  115 us, and 71 with a prefetch of 8192 bytes ahead into the second-level cache.
+- Weights below 4 MB get no huge pages from NumPy, and took 83 us where 71 is with huge pages.
+- int4 is still bound by instructions (20 GB/s). With products of bytes the sums of each group would
+  become floats on their own, four digits each: hardly fewer instructions for groups of 32 than now.
 """
 
 from __future__ import annotations

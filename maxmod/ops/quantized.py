@@ -260,7 +260,8 @@ def quantized_linear(xp: Any, x: Tensor, weight: Tensor, scales: Tensor) -> Tens
     """x @ w.T over the last axis, where w is quantised: `dequantize_weight(weight, scales)`.
 
     Compiled on the host, a few rows read each code once, as it is; many rows turn them into floats
-    a panel at a time. Sums are of products in float32, so nothing is lost but in the weights.
+    a panel at a time. Sums are of products in float32, or of integers that are as exact, so nothing
+    is lost but in the weights.
 
     Args:
         x: Floats [..., in].
