@@ -300,7 +300,7 @@ MM_INLINE void mm_run_block(const mm_args g, const mm_block block, const mm_shar
     const int64_t i0 = block.first + threadIdx.x / 32 * MM_WARP_ROWS;
     const int64_t i1 = min(i0 + MM_WARP_ROWS - 1, block.last);
     int64_t first = mm_next_seen(g, block, 0);
-    __syncthreads();
+    // Nobody reads the queries and keys of the task before any more: other warps may still add values.
     if (first < mm_keys(g)) {
         mm_stage<mm_query_rows, MM_ROWS>(g, block.at, block.first, block.last, memory.q);
         mm_stage<mm_key_rows, MM_KEYS>(g, block.at, first, mm_last_of(g, first), memory.k);

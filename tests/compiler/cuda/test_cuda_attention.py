@@ -210,6 +210,11 @@ def test_several_blocks_on_tensor_cores() -> None:
         _check(_many()[case], case, (1, 150, 270), 2)
 
 
+@pytest.mark.parametrize("order", [2, 3, 23])
+def test_a_block_does_several_tasks_on_tensor_cores(order: int) -> None:
+    _check(_many()[MMA[4]], MMA[4], (40, 20, 33), order)
+
+
 def test_special_numbers_on_tensor_cores() -> None:
     """A query that sees nothing, infinities and NaN give what softmax gives."""
     case = MMA[4]
