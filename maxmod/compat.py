@@ -51,6 +51,7 @@ PATHS = {
     "max.graph.dim": "maxmod.dim",
     "max.graph.graph": "maxmod.graph_builder",
     "max.graph.ops": "maxmod.graph.ops",
+    "max.graph.ops.allreduce": "maxmod.graph.ops.allreduce",
     "max.graph.ops.random": "maxmod.graph.ops.random",
     "max.graph.type": "maxmod.graph.type",
     "max.graph.value": "maxmod.graph_values",

@@ -81,7 +81,7 @@ class KVCache:
             keys=made[: shape.layers],
             values=made[shape.layers :],
             used=Tensor.zeros([], dtype=DType.int64, device=device),
-            padding=Tensor(np.array(padding, np.int64)).to(device),
+            padding=Tensor(np.array(padding, np.int64), device=device),
         )
 
     @property
@@ -101,7 +101,7 @@ class KVCache:
 
     def select(self, sequences: Sequence[int]) -> KVCache:
         """A copy with some of the sequences."""
-        chosen = Tensor(np.array(sequences, np.int64)).to(self.used.device)
+        chosen = Tensor(np.array(sequences, np.int64), device=self.used.device)
         return KVCache(
             keys=[F.gather(rows, chosen, axis=0) for rows in self.keys],
             values=[F.gather(rows, chosen, axis=0) for rows in self.values],

@@ -119,7 +119,7 @@ class Sampler:
         numbers = (options.temperature, top_k, options.top_p, options.min_p)
 
         def put(array: np.ndarray[Any, Any]) -> Tensor:
-            return Tensor(array).to(device)
+            return Tensor(array, device=device)
 
         return cls(
             tokens=put(np.array([[prompt[-1]] for prompt in prompts], np.int64)),
@@ -147,7 +147,7 @@ class Sampler:
 
     def select(self, texts: Sequence[int]) -> Sampler:
         """A copy with some of the texts."""
-        chosen = Tensor(np.array(texts, np.int64)).to(self.tokens.device)
+        chosen = Tensor(np.array(texts, np.int64), device=self.tokens.device)
         return replace(
             self,
             tokens=F.gather(self.tokens, chosen, axis=0),

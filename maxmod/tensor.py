@@ -64,7 +64,7 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
             PyTorch, CuPy, JAX), whose memory is shared where possible.
         dtype: Element type of a literal, the default dtype (float32 on the host) if not given; an
             array keeps its own, which must be equal if given.
-        device: Where to put it; literals go to the default device.
+        device: Where to put it; the default device if not given, but a tensor stays where it is.
         storage: A `driver.Buffer` to wrap, instead of `data`.
 
     Raises:
@@ -123,8 +123,8 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
                     f"Tensor: DType must match input dtype: data is {made.type.short()}, dtype is "
                     f"{dtype!r}. Hint: leave dtype out and cast() the result."
                 )
-            if device is not None:
-                made = made._placed(DeviceRef.from_device(device))
+            if device is not None or not isinstance(data, Tensor):
+                made = made._placed(resolve(made.dtype, device)[1])
             self._set(made._data, made._type)
             self._value = made._value
             if made._thunk is not None:

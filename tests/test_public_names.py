@@ -31,6 +31,7 @@ FACES = (
     "maxmod.functional",
     "maxmod.graph",
     "maxmod.graph.ops",
+    "maxmod.graph.ops.allreduce",
     "maxmod.graph.ops.random",
     "maxmod.graph.type",
     "maxmod.models",

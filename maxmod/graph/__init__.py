@@ -5,6 +5,7 @@ from __future__ import annotations
 from maxmod.device import DeviceKind, DeviceRef
 from maxmod.dim import AlgebraicDim, Dim, DimLike, Shape, ShapeLike, StaticDim, SymbolicDim
 from maxmod.graph import ops
+from maxmod.graph import type as type
 from maxmod.graph_builder import Graph
 from maxmod.graph_values import (
     BufferValue,

@@ -224,4 +224,6 @@ class TextEncoder:
             line[: len(row)] = row
         lengths = np.array([len(row) for row in rows], np.int64)
         run = Embed(self.module, self.pooling) if eager else self.compiled
-        return run(Tensor(tokens).to(self.device), Tensor(lengths).to(self.device)).to_numpy()
+        return run(
+            Tensor(tokens, device=self.device), Tensor(lengths, device=self.device)
+        ).to_numpy()

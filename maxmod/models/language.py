@@ -293,4 +293,4 @@ class LanguageModel:
         return run(self._rows(tokens), cache).to_numpy()
 
     def _rows(self, tokens: Any) -> Tensor:
-        return Tensor(np.ascontiguousarray(tokens, dtype=np.int64)).to(self.device)
+        return Tensor(np.ascontiguousarray(tokens, dtype=np.int64), device=self.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from maxmod.dtype import DType
-from maxmod.errors import DTypeError
+from maxmod.errors import DTypeError, OperandError
 from maxmod.op import Kind, Op, Operands, function, op
 from maxmod.operands import promote_operands, strong
 from maxmod.rules import broadcast_type, expect_same_dtype, is_bool, predicate
@@ -236,13 +236,16 @@ def _select(xp: Any, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 @function
-def where(condition: Tensor, x: TensorLike, y: TensorLike) -> Tensor:
+def where(
+    condition: Any = None, x: TensorLike = None, y: TensorLike = None, *, cond: Any = None
+) -> Tensor:
     """Elements of x where the condition is true, else of y; all three broadcast.
 
     Args:
         condition: bool tensor.
         x: Tensor or number.
         y: Tensor or number; at least one of x and y is a tensor.
+        cond: Another name of `condition`.
 
     Returns:
         The promoted dtype of x and y, the broadcast shape of all three.
@@ -261,6 +264,8 @@ def where(condition: Tensor, x: TensorLike, y: TensorLike) -> Tensor:
         >>> F.where(rows, x, -x).to_numpy().tolist()
         [[-1.0, 2.0], [1.0, -2.0]]
     """
-    condition = strong("where", condition)
+    if (condition is None) == (cond is None):
+        raise OperandError("where: exactly one of condition and cond must be given.")
+    condition = strong("where", cond if condition is None else condition)
     x, y = promote_operands("where", (x, y))
     return _select(condition, x, y)

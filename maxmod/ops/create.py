@@ -82,7 +82,8 @@ def constant(value: Any, dtype: DType | None = None, device: DeviceLike | None =
         value: A number or rectangular nested sequence takes `dtype` (default: the default dtype);
             an array keeps its own.
         dtype: Element type.
-        device: Where to put it; the default device if it is not given.
+        device: Where to put it; the default device if it is not given, but a tensor stays where it
+            is.
 
     Returns:
         Tensor with the shape of the nesting or of the array.

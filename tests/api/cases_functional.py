@@ -204,6 +204,10 @@ def choices() -> None:
     assert listed(F.clamp(X, 2, -1)) == [[2, 2, 2], [2, 2, 2]]
     assert listed(F.clamp(X, -1, 3)) == [[1, -1, 3], [3, 3, -1]]
     assert listed(F.where(X > 0, X, 0)) == [[1, 0, 3], [4, 5, 0]]
+    assert listed(F.where(cond=X > 0, x=X, y=0)) == [[1, 0, 3], [4, 5, 0]]
+    for both in ({"condition": X > 0, "cond": X > 0}, {}):
+        with pytest.raises(TypeError, match="exactly one of condition and cond"):
+            F.where(x=X, y=0, **both)  # type: ignore[arg-type]
     assert listed(F.where(condition=B, x=Tensor([1.0, 2.0]), y=Tensor([[3.0], [4.0]]))) == [
         [1, 3],
         [1, 4],

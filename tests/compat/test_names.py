@@ -58,9 +58,11 @@ NAMES = {
     "max.functional": "add arange functional lazy softmax",
     "max.graph": "Graph TensorType BufferType TensorValue BufferValue Value Dim StaticDim "
     "SymbolicDim AlgebraicDim Shape DeviceRef DeviceKind DimLike ShapeLike Type Weight ops "
-    "TensorValueLike BufferValueLike StrongTensorValueLike",
+    "TensorValueLike BufferValueLike StrongTensorValueLike type",
     "max.graph.ops": "constant rebind shape_to_tensor buffer_load buffer_create cond while_loop "
-    "transfer_to InterpolationMode call random acos resize allgather inplace_custom print",
+    "transfer_to InterpolationMode call random acos resize allgather allreduce inplace_custom "
+    "print",
+    "max.graph.ops.allreduce": "sum",
     "max.graph.type": "ConvInputLayout FilterLayout TensorType DType",
     "max.nn": LATER_LAYERS,
     "max.nn.module_v3": LAYERS,

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from maxmod import CPU, DType, Tensor, TensorType, default_dtype, driver
+from maxmod import CPU, DType, Tensor, TensorType, default_device, default_dtype, driver
 from maxmod import functional as F
 from maxmod.compiled import compile_function
 from maxmod.eager import lazy
@@ -328,6 +328,16 @@ def test_bool_arithmetic_is_refused(a_dtype):
 
 class TestArraysOfAnotherDevice:
     """`Tensor(array, device=...)` copies at once, whatever is going on."""
+
+    def test_the_default_device_is_for_arrays_too(self, emulated_accelerator):
+        array = np.ones(2, np.float32)
+        for made in (Tensor(array), Tensor.constant(array), F.constant(array)):
+            assert made.device == emulated_accelerator
+            assert made.dtype is F32
+        assert Tensor.from_dlpack(array).device == CPU()
+        assert Tensor(Tensor.from_dlpack(array)).device == CPU()
+        with default_device(CPU()):
+            assert Tensor(array).device == CPU()
 
     def test_in_a_trace_it_is_a_constant(self, emulated_accelerator):
         model = compile_function(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from maxmod import functional as _functional
 from maxmod.functional import *  # noqa: F403
-from maxmod.graph.ops import random
+from maxmod.graph.ops import allreduce, random
 from maxmod.graph_ops import buffer_create, buffer_load, call
 from maxmod.graph_ops import constant as constant
 from maxmod.graph_ops import constant_external as constant_external
@@ -15,6 +15,7 @@ from maxmod.layouts import InterpolationMode
 
 __all__ = [
     "InterpolationMode",
+    "allreduce",
     "buffer_create",
     "buffer_load",
     "call",
