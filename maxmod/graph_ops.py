@@ -174,3 +174,21 @@ def _substituted(attr: Any, dims: Mapping[str, Size]) -> Any:
     if isinstance(attr, tuple):
         return tuple(_substituted(item, dims) for item in attr)
     return as_size(attr.substitute(dims)) if isinstance(attr, Dim) else attr
+
+
+def top_k(input: Any, k: int, axis: int = -1) -> Any:
+    """The k largest elements along an axis and their positions, as of `maxmod.functional`.
+
+    Args:
+        input: A value of a graph, or a tensor.
+        k: How many.
+        axis: The axis.
+
+    Returns:
+        A tuple (values, indices) for a value of a graph, a list for a tensor.
+
+    Raises:
+        ValueError: If k is negative or larger than the axis, or there is no such axis.
+    """
+    found = call_function("top_k", input, k, axis)
+    return tuple(found) if isinstance(input, TensorValue) else found

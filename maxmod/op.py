@@ -84,6 +84,7 @@ class Op:
         binds: Name of the static argument that is a size known only when the graph runs: from then
             on, its name stands for the value of the operand, an integer scalar.
         label: What messages call it: the public function that people call.
+        mixed: True if operands and results may live on several devices.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Op:
     binds: str | None = None
     kernel: str | None = None
     label: str = ""
+    mixed: bool = False
 
     @property
     def is_product(self) -> bool:
@@ -143,6 +145,7 @@ def op(
     upcasts: bool | None = None,
     binds: str | None = None,
     kernel: str | None = None,
+    mixed: bool = False,
     name: str | None = None,
     label: str | None = None,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Callable[P, R]]:
@@ -185,6 +188,7 @@ def op(
             binds=binds,
             kernel=kernel,
             label=label or name or fn.__name__,
+            mixed=mixed,
         )
         assert record.name not in REGISTRY, record.name
         REGISTRY[record.name] = record

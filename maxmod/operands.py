@@ -196,7 +196,8 @@ def plan(op: Op, tensors: Sequence[Tensor], attrs: dict[str, Any]) -> Plan:
         raise OperandError(f"{op.label}: {', '.join(names)}: expected a static value.") from None
     if found is not None:
         return found
-    same_device(op.label, tensors)
+    if not op.mixed:
+        same_device(op.label, tensors)
     types = [t._type for t in tensors]
     canonical = op.prepare(op, *types, **attrs) if op.prepare is not None else attrs
     made = Plan(canonical, infer_outputs(op, types, canonical), [])

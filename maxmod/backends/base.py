@@ -232,6 +232,10 @@ class Backend(abc.ABC):
         body = getattr(self, op.library) if op.library and hasattr(self, op.library) else op.eager
         result = body(self.xp, arrays, **attrs) if op.variadic else body(self.xp, *arrays, **attrs)
         results = result if isinstance(result, (list, tuple)) else (result,)
+        if op.mixed:  # what is elsewhere is as the ops of that device made it
+            pairs = zip(results, types, strict=True)
+            here = self.xp.ndarray
+            return [self._fit(op, r, t) if isinstance(r, here) else r for r, t in pairs]
         return [self._fit(op, r, t) for r, t in zip(results, types, strict=True)]
 
     def runner(

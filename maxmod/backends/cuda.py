@@ -274,7 +274,7 @@ class CudaBackend(Backend):
         with self.xp.cuda.Device(index), _memory_errors(self, index):
             narrow = any(cuda_bits.narrow_dtype(array) is not None for array in arrays)
             narrow = narrow or any(cuda_bits.is_narrow(type.dtype) for type in types)
-            if narrow and not cuda_bits.moves_bytes(op, attrs):
+            if narrow and not op.mixed and not cuda_bits.moves_bytes(op, attrs):
                 return self._run_on_host(op, arrays, attrs, types)
             if op.is_product and all(array.ndim > 1 for array in arrays):
                 lhs, rhs = arrays

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from maxmod import backends, ir
 from maxmod.dim import Size, SymbolicDim
 from maxmod.op import Kind, Op, interpreter, op
@@ -50,12 +52,14 @@ def _apart(xp: Any, results: Sequence[Any], others: Sequence[Any]) -> list[Any]:
     """Copies results that share memory with operands or with each other."""
     apart: list[Any] = []
     for result in results:
-        shared = any(xp.may_share_memory(result, other) for other in (*others, *apart))
+        on_device = [other for other in (*others, *apart) if type(other) is type(result)]
+        module = np if isinstance(result, np.ndarray) else xp
+        shared = any(module.may_share_memory(result, other) for other in on_device)
         apart.append(result.copy() if shared else result)
     return apart
 
 
-@op(Kind.OPAQUE, _declared)
+@op(Kind.OPAQUE, _declared, mixed=True)
 def branch(
     xp: Any,
     operands: Sequence[Tensor],
@@ -78,7 +82,7 @@ def branch(
     return _apart(xp, _run_body(chosen, arrays, sizes), arrays)
 
 
-@op(Kind.OPAQUE, _declared)
+@op(Kind.OPAQUE, _declared, mixed=True)
 def loop(
     xp: Any,
     operands: Sequence[Tensor],

@@ -88,7 +88,8 @@ def cond(
         TypeError: If `pred` is no tensor, or, in a trace, a function changes a buffer.
 
     In a trace both functions are called once, and their results must have the same types. Names of
-    sizes that one of them introduces end with it.
+    sizes that one of them introduces end with it. Values may be on several devices; in a compiled
+    function both become kernels unless they are.
 
     Example:
         >>> from maxmod import Tensor
@@ -164,7 +165,9 @@ def while_loop(
         TypeError: In a trace, if a function changes a buffer.
 
     In a trace a loop whose condition is known is unrolled; otherwise both functions are called
-    once and become graphs, which the compiled function runs until the condition is false.
+    once and become graphs, which the compiled function runs until the condition is false. Values
+    may be on several devices; in a compiled function both become kernels unless they are. The
+    condition is read on the host: on a GPU each round waits for it.
 
     Example:
         >>> from maxmod import Tensor

@@ -375,3 +375,27 @@ def test_random_programs_in_bodies(program: Program) -> None:
     model = compile_function(fn, [flag.type, *(arg.type for arg in args)], name="p", parameters={})
     for one, other in zip(model(flag, *args), [*wanted, *wanted], strict=True):
         assert_same(one.to_numpy(), other.to_numpy(), program)
+
+
+def test_a_body_on_two_devices_runs_op_by_op(tmp_path: Path) -> None:
+    with (
+        emulated_cuda() as (device, _),
+        configure(verify=False, cache_dir=str(tmp_path), nocache=False),
+    ):
+
+        def fn(x: Tensor) -> Any:
+            def there_and_back() -> Tensor:
+                return F.exp(x.to(CPU()) * 2.0).to(device) + 1.0
+
+            (y,) = F.cond(F.sum(x)[0] > 0, [x.type], there_and_back, lambda: x)
+            return F.cond(F.sum(x)[0] > 0, [x.type], lambda: F.exp(y - 1.0), lambda: y + 2.0)
+
+        for is_stored in (False, True):
+            model = compiled_on(fn, on(device, "n"))
+            assert model.stats.plan_cached == is_stored
+            assert "map_add" in {kernel.name for kernel in model.kernels}
+            for x in (np.float32([0.5, 1.0]), np.float32([-1.0])):
+                (found,) = model(Tensor(x, device=device))
+                assert_near(
+                    found.to(CPU()).to_numpy(), np.exp(np.exp(2 * x)) if x.sum() > 0 else x + 2
+                )

@@ -392,3 +392,15 @@ def test_random_values_need_a_seed() -> None:
     assert ((first[0] >= 1) & (first[0] < 2)).all()
     assert abs(first[1].mean()) < 0.5
     assert CPU().ref == HOST
+
+
+def test_top_k_gives_a_tuple_of_values_and_a_list_of_tensors() -> None:
+    with Graph("g", input_types=[f32("n", 4)]) as graph:
+        found = ops.top_k(graph.inputs[0].tensor, 2)
+        assert isinstance(found, tuple)
+        assert all(isinstance(value, TensorValue) for value in found)
+        graph.output(*found)
+    values, indices = run(graph, np.array([[1, 4, 2, 3]], np.float32))
+    assert values.tolist() == [[4, 3]]
+    assert indices.tolist() == [[1, 3]]
+    assert isinstance(ops.top_k(Tensor([1.0, 2.0]), 1), list)

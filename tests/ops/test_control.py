@@ -12,7 +12,7 @@ from ops.compiling import assert_compiles, sizes_of, type_of
 
 from maxmod import configure
 from maxmod import functional as F
-from maxmod.backends.devices import Accelerator, Device
+from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.compiled import compile_function
 from maxmod.device import CPU_REF
 from maxmod.dtype import DType
@@ -465,3 +465,48 @@ def test_block_formats_are_left_out() -> None:
         F.dequantize("Q4_0", X)
     with pytest.raises(NotImplementedError, match="qmatmul: "):
         F.qmatmul("Q4_0", None, X, X)
+
+
+# ---- values on several devices ------------------------------------------------------------------
+
+
+def test_a_counter_on_the_host_in_a_loop_of_an_accelerator() -> None:
+    with emulated_cuda() as (device, _):
+
+        def fn(x: Tensor, y: Tensor) -> Any:
+            start = Tensor(0, dtype=DType.int64, device=CPU_REF)
+            turned, count = F.while_loop(
+                (x, start), lambda x, i: i < y[0, 0] + 1, lambda x, i: (x * 2.0, i + 1)
+            )
+            (host,) = F.cond(F.max(turned)[0] > 3, [y.type], lambda: y @ y.T, lambda: y)
+            return [turned + 1, count, host]
+
+        x = Tensor([1.0, 2.0], dtype=DType.float32, device=device)
+        model = compile_function(
+            fn, [x.type, type_of(2, 2, dtype=DType.int64)], name="f", parameters={}
+        )
+        y = Tensor([[1, 1], [0, 2]], dtype=DType.int64, device=CPU_REF)
+        turned, count, host = model(x, y)
+        assert [t.device for t in (turned, count, host)] == [device, CPU(), CPU()]
+        assert turned.to(CPU_REF).to_numpy().tolist() == [5, 9]
+        assert count.item() == 2
+        assert host.to_numpy().tolist() == [[2, 2], [2, 4]]
+
+
+@pytest.mark.parametrize("dtype", [DType.float8_e4m3fn, DType.bfloat16, DType.float16])
+def test_narrow_floats_on_an_accelerator(dtype: DType) -> None:
+    with emulated_cuda() as (device, _):
+
+        def fn(x: Tensor) -> Any:
+            (y,) = F.cond(F.max(x)[0] > 1.0, [x.type], lambda: x * x, lambda: x)
+            return F.while_loop(y, lambda y: F.max(y)[0] < 50.0, lambda y: y + y)
+
+        x = Tensor([1.0, 2.0], dtype=DType.float32, device=CPU_REF).cast(dtype)
+        model = compile_function(fn, [TensorType(dtype, ["n"], device)], name="f", parameters={})
+        for values in (x, x / 2.0):
+            (found,) = model(values.to(device))
+            (wanted,) = fn(values)
+            assert found.dtype is dtype
+            assert found.to(CPU_REF).cast(DType.float32).to_numpy().tolist() == (
+                wanted.cast(DType.float32).to_numpy().tolist()
+            )

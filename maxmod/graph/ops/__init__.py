@@ -11,6 +11,7 @@ from maxmod.graph.ops import allreduce, random
 from maxmod.graph_ops import buffer_create, buffer_load, call
 from maxmod.graph_ops import constant as constant
 from maxmod.graph_ops import constant_external as constant_external
+from maxmod.graph_ops import top_k as top_k
 from maxmod.layouts import InterpolationMode
 
 __all__ = [
@@ -21,4 +22,4 @@ __all__ = [
     "call",
     "random",
 ]
-__all__ += _functional.__all__  # with constant and constant_external, which are others here
+__all__ += _functional.__all__  # with some that are others here
