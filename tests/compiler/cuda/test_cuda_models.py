@@ -133,7 +133,7 @@ def test_decoding_with_a_cache(gpu: Any, name: str) -> None:
     length = min(model.max_positions, 24)
     tokens = np.random.default_rng(3).integers(0, model.vocab_size, (2, length))
     module = load_model(folder, device=CPU(), dtype=DType.float32).module
-    whole = np.array(module(Tensor(tokens, dtype=DType.int64)))
+    whole = np.array(module(Tensor(tokens, dtype=DType.int64, device=CPU())))
     cache = model.empty_cache([0, 0], length)
     prompt = length - 4
     steps = [tokens[:, :prompt], *(tokens[:, i : i + 1] for i in range(prompt, length))]
