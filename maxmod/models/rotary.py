@@ -114,7 +114,7 @@ class Turns:
     """
 
     def __init__(self, positions: Tensor, frequencies: np.ndarray[Any, Any]) -> None:
-        row = Tensor(frequencies).to(positions.device)
+        row = Tensor(frequencies, device=positions.device)
         angles = F.unsqueeze(F.unsqueeze(positions.cast(DType.float64), -1), -3) * row
         # The elements of a pair stand above each other, [..., seq, 2, dim / 2], and the second
         # order of them is a lookup, which becomes part of a kernel.

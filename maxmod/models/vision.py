@@ -189,5 +189,5 @@ class VisionModel:
         for at in range(0, len(images), batch_size):
             part = images[at : at + batch_size]
             pixels = np.stack([self.preprocessing.pixels(image) for image in part])
-            result[at : at + batch_size] = run(Tensor(pixels).to(self.device)).to_numpy()
+            result[at : at + batch_size] = run(Tensor(pixels, device=self.device)).to_numpy()
         return result
