@@ -96,6 +96,10 @@ CACHE = TensorType(DType.bfloat16, ["batch", 8, "length", 128], CPU_REF)
 GENERATED: dict[str, tuple[Callable[..., Any], tuple[TensorType, ...]]] = {
     "few_rows": (lambda x, w, r: r + F.gelu(x @ w.T), (HALVES, WEIGHT, HALVES)),
     "few_queries": (F.scaled_dot_product_attention, (QUERIES, CACHE, CACHE)),
+    "many_queries": (
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+        (TensorType(DType.bfloat16, ["batch", 32, 512, 128], CPU_REF), CACHE, CACHE),
+    ),
 }
 
 
