@@ -20,7 +20,7 @@ from maxmod.buffer import Buffer
 from maxmod.compiler.dump import dump_text
 from maxmod.compiler.explain import Explanation
 from maxmod.compiler.memory import MemoryPlan, plan_memory
-from maxmod.compiler.steps import RunKernel, Schedule
+from maxmod.compiler.steps import RunKernel, RunOp, Schedule
 from maxmod.device import DeviceRef
 from maxmod.errors import ArgumentTypeError, CompileError, WeightsError
 from maxmod.kernel import Dialect, KernelSource
@@ -293,7 +293,7 @@ class CompiledModel:
         for name, slot in self._schedule.weights.items():
             fixed[slot] = weights[name].data
         for step in self._schedule.all_steps:
-            if isinstance(step, RunKernel) or step.bodies:
+            if isinstance(step, RunKernel) or (isinstance(step, RunOp) and step.bodies):
                 # Kernels read row-major arrays: copied once, here.
                 for slot in step.inputs:
                     if fixed[slot] is not None:

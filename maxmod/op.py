@@ -71,7 +71,8 @@ class Op:
             for `assign`. None if a kernel cannot follow it.
         combine: For REDUCE, the elementwise op that joins two partial results.
         identity: For REDUCE, the value of an empty reduction, None if there is none.
-        expand: For COMPOSITE, `expand(*tensors, **attrs)`: its definition in other ops.
+        expand: For COMPOSITE, `expand(*tensors, **attrs)`: its definition in other ops. For
+            CONTRACT: what a GPU does for many rows, where its kernels are for a few.
         domain: Interval of operand values that generated tests use.
         tensor_names: Names of the tensor parameters in order.
         attr_defaults: Static parameters in order, with defaults (`REQUIRED` for none).

@@ -20,7 +20,7 @@ from maxmod import backends, config, ir, log
 from maxmod.arena import Arena
 from maxmod.backends.base import Backend, Kernel, Launch
 from maxmod.compiler.memory import MemoryPlan, is_planned, placed, plan_memory
-from maxmod.compiler.steps import RunKernel, RunOp, Schedule, Step
+from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Schedule, Step
 from maxmod.device import DeviceRef
 from maxmod.dim import evaluate
 from maxmod.errors import CompileError
@@ -113,9 +113,8 @@ class Program:
             count = len(self._works)
             self._bind(step)
             if log.wants(log.TIMES) and len(self._works) > count:
-                name = plan.kernels[step.kernel].name if isinstance(step, RunKernel) else ""
                 work = self._works[count]
-                work.run = self._timed(step, name, work.run)
+                work.run = self._timed(step, work.run)
         updates = [self._update_work(update) for update in plan.updates]
         self._late_updates: list[Action] = []
         if self._copied:  # results that share memory with buffers are copied first
@@ -130,20 +129,22 @@ class Program:
         else:
             self._actions = [work.run for work in self._works]
 
-    def _bind(self, step: RunOp | RunKernel) -> None:
+    def _bind(self, step: Step) -> None:
         types = [ir.bind_type(type, self._dims) for type in step.types]
         if is_planned(step):
             self._place(step)
         if isinstance(step, RunKernel):
             self._add_kernel(step, types)
-        elif step.op.is_product:
-            self._add_launch(step, self._contract_action(step))
+        elif isinstance(step, RunProduct):
+            self._add_product(step, types)
         else:
             self._bind_op(step, types)
         if self._sync:
             self._works.append(Work(lambda slots: self._backend.synchronize(self._device.id)))
 
-    def _add_launch(self, step: RunOp | RunKernel, action: Action, *, records: bool = True) -> None:
+    def _add_launch(
+        self, step: RunKernel | RunProduct, action: Action, *, records: bool = True
+    ) -> None:
         # Results that a kernel writes into a buffer of the caller, and the slots of the buffers.
         targets = step.targets if isinstance(step, RunKernel) else ()
         stored = {slot: target for slot, target in zip(step.outputs, targets) if target >= 0}
@@ -163,7 +164,7 @@ class Program:
         """Returns the slots whose arrays are not the same in every call."""
         return tuple(slot for slot in slots if slot not in self._static)
 
-    def _place(self, step: RunOp | RunKernel) -> None:
+    def _place(self, step: Step) -> None:
         for slot, unbound in placed(step):
             type = ir.bind_type(unbound, self._dims)
             if slot in self.memory.offsets:
@@ -267,15 +268,25 @@ class Program:
 
         return run
 
-    def _contract_action(self, step: RunOp) -> Action:
+    def _add_product(self, step: RunProduct, types: Sequence[TensorType]) -> None:
         contract = self._backend.contract
-        left, right = step.inputs
+        left, right, *added = step.inputs
         (out,) = step.outputs
+        names = [*(["bias"] if step.has_bias else []), *(["addend"] if step.has_addend else [])]
+        more = dict(zip(names, added, strict=True))
+        activation = step.activation
 
-        def run(slots: list[Any]) -> None:
+        def multiply(slots: list[Any]) -> None:
             contract(slots[left], slots[right], slots[out])
 
-        return run
+        def finish(slots: list[Any]) -> None:
+            arrays = {name: slots[slot] for name, slot in more.items()}
+            contract(slots[left], slots[right], slots[out], activation=activation, **arrays)
+
+        action = finish if step.has_epilogue else multiply
+        if self._check and step.has_epilogue:
+            action = self._checked(step, types, action)
+        self._add_launch(step, action)
 
     def _bind_op(self, step: RunOp, types: Sequence[TensorType]) -> None:
         """Runs the op now if its operands never change, else in every call."""
@@ -388,9 +399,14 @@ class Program:
         """True if a view of an intermediate had to copy it: a reshape after a permute does."""
         return any(map(self._in_arena, arrays)) and not all(map(self._in_arena, results))
 
-    def _timed(self, step: RunOp | RunKernel, name: str, action: Action) -> Action:
+    def _name(self, step: Step) -> str:
+        if isinstance(step, RunKernel):
+            return self._sources[step.kernel].name
+        return step.op.name if isinstance(step, RunOp) else step.name
+
+    def _timed(self, step: Step, action: Action) -> Action:
         """Logs time, bytes and bandwidth of a step in every call (`MAXMOD_DEBUG=2`)."""
-        name = name or (step.op.name if isinstance(step, RunOp) else "")
+        name = self._name(step)
 
         def run(slots: list[Any]) -> None:
             self._backend.synchronize(self._device.id)
@@ -411,20 +427,24 @@ class Program:
 
         return run
 
-    def _checked(self, step: RunKernel, types: Sequence[TensorType], action: Action) -> Action:
+    def _checked(
+        self, step: RunKernel | RunProduct, types: Sequence[TensorType], action: Action
+    ) -> Action:
         """Compares every launch with the group run op by op (`MAXMOD_CHECK=1`)."""
         assert step.group is not None
         graph = step.group.as_graph("group")
+        targets = step.targets if isinstance(step, RunKernel) else ()
+        operands = [*dict.fromkeys(step.inputs), *(slot for slot in targets if slot >= 0)]
+        name = self._name(step)
 
         def run(slots: list[Any]) -> None:
-            arrays = [slots[slot] for slot in (*step.inputs, *step.targets) if slot >= 0]
+            arrays = [slots[slot] for slot in operands]
             expected = ir.interpret(graph, self._backend.run, arrays, {}, self._dims)
             action(slots)
             for slot, type, want in zip(step.outputs, types, expected):
                 if not self._backend.is_close(slots[slot], want, type.dtype):
                     raise CompileError(
-                        f"kernel {step.kernel} disagrees with its graph, result {type.short()}:\n"
-                        f"{graph}"
+                        f"{name} disagrees with its graph, result {type.short()}:\n{graph}"
                     )
 
         return run

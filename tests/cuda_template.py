@@ -40,7 +40,7 @@ class CudaTemplate:
         emit: Callable[[FusionGroup, Any, str], KernelSource],
     ) -> None:
         graph = trace_function(fn, types, name="f", parameters={}).graph
-        self.graph = optimize(graph, backends.get(CPU_REF).run, generates_code=True)
+        self.graph = optimize(graph, backends.get(CPU_REF).run, Dialect.CUDA)
         groups = plan_groups(self.graph, templates=Dialect.CUDA)
         (self.group,) = [group for group in groups if group.template is not None]
         self.source = emit(self.group, self.group.template, "kernel")

@@ -133,6 +133,7 @@ class FakeCublasLt:
 
     Attributes:
         calls: (m, n, k, count, epilogue) of each product, in the order of the library.
+        added: Whether each product was added to another matrix.
         live: Objects that were made and not destroyed.
     """
 
@@ -140,6 +141,7 @@ class FakeCublasLt:
         self._run = run
         self.live: dict[int, Any] = {}
         self.calls: list[tuple[int, int, int, int, int]] = []
+        self.added: list[bool] = []
         self.queries = 0
         for kind in _ATTRIBUTES:
             setattr(self, f"cublasLt{kind}Create", self._maker(kind))
@@ -214,7 +216,7 @@ class FakeCublasLt:
         counts = {x.attributes.get(5, 1) for x in (a, b, d)}
         assert len(counts) == 1, "batches of different length"
         epilogue = desc.attributes.get(7, 1)
-        assert epilogue in (1, _BIAS, _RELU | _BIAS, _GELU | _BIAS)
+        assert epilogue in (1, _BIAS, _RELU, _GELU, _RELU | _BIAS, _GELU | _BIAS)
         return SimpleNamespace(
             m=m,
             n=n,
@@ -245,16 +247,21 @@ class FakeCublasLt:
             stream,
         ) = args
         assert handle.value == HANDLE
-        assert (c, third) == (d, result)
-        assert (alpha._obj.value, beta._obj.value) == (1.0, 0.0)
+        assert third == result
+        assert alpha._obj.value == 1.0
+        adds = beta._obj.value == 1.0
+        assert adds or (c == d and beta._obj.value == 0.0)
         found: Heuristic = algorithm._obj
         assert found.algorithm[0] == 1234
         what = self._numbers(operation, (first, second, result))
         for number, address in enumerate((a, b, c, d)):
             assert address % found.algorithm[number + 1] == 0, "less aligned than promised"
         assert nbytes == found.workspace_nbytes
+        assert not (adds and what.epilogue & (_RELU | _GELU)), "no activation after C"
         self.calls.append((what.m, what.n, what.k, what.count, what.epilogue))
-        self._run(stream, lambda: _multiply(what, (a, b, d), scratch, nbytes))
+        self.added.append(adds)
+        addresses = (a, b, c, d) if adds else (a, b, d)
+        self._run(stream, lambda: _multiply(what, addresses, scratch, nbytes))
         return SUCCESS
 
 
@@ -263,19 +270,22 @@ def _multiply(what: Any, addresses: tuple[int, ...], scratch: int, nbytes: int) 
     kind = what.matrices[2].args[0]
     dtype = np.dtype(_DTYPES[kind])
     wide = np.float64 if kind == 1 else np.float32
+    last = [what.matrices[2]] * (len(addresses) - 2)  # the addend lies as the result does
     for number in range(what.count):
         views = [
             _columns(address + number * x.attributes.get(6, 0) * dtype.itemsize, *x.args)
-            for address, x in zip(addresses, what.matrices, strict=True)
+            for address, x in zip(addresses, (*what.matrices[:2], *last), strict=True)
         ]
         sides = [
             (view.T if transposed else view).astype(wide)
             for view, transposed in zip(views, what.transposed)
         ]
         total = sides[0] @ sides[1]
+        for view in views[2:-1]:
+            total = total + view.astype(wide)
         if what.epilogue & _BIAS:
             block = (ctypes.c_uint8 * (what.m * dtype.itemsize)).from_address(what.bias)
             total = total + np.frombuffer(block, dtype).astype(wide)[:, None]
         if what.epilogue & _RELU:
             total = np.maximum(total, 0)
-        views[2][...] = (_gelu(total) if what.epilogue & _GELU else total).astype(dtype)
+        views[-1][...] = (_gelu(total) if what.epilogue & _GELU else total).astype(dtype)

@@ -13,11 +13,16 @@ from maxmod import config
 from maxmod.device import DeviceKind
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import CompileError, GraphError, NoAcceleratorError
-from maxmod.kernel import Dialect, KernelSource
-from maxmod.op import Op
+from maxmod.kernel import ACTIVATIONS, Dialect, KernelSource
+from maxmod.op import Op, lookup
 from maxmod.tensor_type import TensorType
 
 _WIDE = {storage_dtype(d): d for d in DType if compute_dtype(d) is d}
+
+
+def widened(array: Any) -> Any:
+    """Returns an array of a dtype that is computed with as it is."""
+    return array if array.dtype in _WIDE else array.astype(np.float32)
 
 
 class Launch(Protocol):
@@ -193,10 +198,35 @@ class Backend(abc.ABC):
         """Returns the array itself, or a copy with its elements in row-major order."""
         return array if array.flags.c_contiguous else self.xp.ascontiguousarray(array)
 
-    def contract(self, lhs: Any, rhs: Any, out: Any) -> None:
-        """Writes the matrix product of two arrays of one dtype into `out`."""
-        wide = [a if a.dtype in _WIDE else a.astype(np.float32) for a in (lhs, rhs)]
-        out[...] = self.xp.matmul(*wide)
+    def contract(
+        self,
+        lhs: Any,
+        rhs: Any,
+        out: Any,
+        bias: Any | None = None,
+        addend: Any | None = None,
+        activation: str = "",
+    ) -> None:
+        """Writes `activation(lhs @ rhs + bias + addend)` into `out`; all arrays have one dtype.
+
+        Args:
+            lhs: Array [..., m, k].
+            rhs: Array [..., k, n].
+            out: Array [..., m, n].
+            bias: Array of n elements, or None.
+            addend: Array of the shape of `out`, or None.
+            activation: A key of `maxmod.kernel.ACTIVATIONS`, or nothing.
+        """
+        total = self.xp.matmul(widened(lhs), widened(rhs))
+        out[...] = self._finished(total, bias, addend, activation)
+
+    def _finished(self, total: Any, bias: Any, addend: Any, activation: str) -> Any:
+        """Returns what is made of sums: the epilogue of a product, op by op."""
+        for added in (bias, addend):
+            total = total if added is None else total + widened(added)
+        if activation:
+            total = lookup(activation).eager(self.xp, total, **ACTIVATIONS[activation])
+        return total
 
     def is_close(self, found: Any, expected: Any, dtype: DType) -> bool:
         """True if two results agree within the rounding of a chain of ops in `dtype`."""
@@ -228,7 +258,7 @@ class Backend(abc.ABC):
             One array for each type, of exactly that dtype and shape.
         """
         if op.upcasts:
-            arrays = [a if a.dtype in _WIDE else a.astype(np.float32) for a in arrays]
+            arrays = [widened(array) for array in arrays]
         body = getattr(self, op.library) if op.library and hasattr(self, op.library) else op.eager
         result = body(self.xp, arrays, **attrs) if op.variadic else body(self.xp, *arrays, **attrs)
         results = result if isinstance(result, (list, tuple)) else (result,)

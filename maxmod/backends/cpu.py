@@ -108,7 +108,18 @@ class CpuBackend(Backend):
     def empty_bytes(self, nbytes: int, index: int) -> np.ndarray[Any, Any]:
         return self.pool.empty(nbytes)
 
-    def contract(self, lhs: Any, rhs: Any, out: Any) -> None:
+    def contract(
+        self,
+        lhs: Any,
+        rhs: Any,
+        out: Any,
+        bias: Any | None = None,
+        addend: Any | None = None,
+        activation: str = "",
+    ) -> None:
+        if bias is not None or addend is not None or activation:
+            super().contract(lhs, rhs, out, bias, addend, activation)
+            return
         if lhs.ndim > 2 and rhs.ndim == 2 and lhs.flags.c_contiguous:
             # One product of many rows is faster than one product for each matrix of the batch.
             rows = math.prod(lhs.shape[:-1])  # a -1 would be undecided beside a size 0

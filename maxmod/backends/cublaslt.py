@@ -25,7 +25,10 @@ COMPUTE_32F, COMPUTE_64F = 68, 70
 DESC_TRANSA, DESC_TRANSB, DESC_EPILOGUE, DESC_BIAS_POINTER = 3, 4, 7, 8
 LAYOUT_BATCH_COUNT, LAYOUT_BATCH_STEP = 5, 6
 PREFERENCE_WORKSPACE, PREFERENCE_ALIGNMENT = 1, 5  # alignment: of A, then B, C and D
-EPILOGUES = {"": 1, "bias": 4, "relu": 6, "gelu": 36}  # the last two add a bias first
+# Parts of an epilogue; nothing at all is EPILOGUE_DEFAULT.
+ACTIVATION_BITS = {"": 0, "relu": 2, "gelu": 32}  # gelu by tanh
+BIAS_BIT = 4
+EPILOGUE_DEFAULT = 1
 ALIGNMENT = 256  # more does not help; cudaMalloc gives as much
 
 # What NVIDIA recommends for Hopper and newer, and for others (cuBLAS manual, cublasSetWorkspace).
@@ -65,6 +68,29 @@ class Heuristic(ctypes.Structure):
         ("waves", ctypes.c_float),
         ("reserved", ctypes.c_int * 4),
     )
+
+
+class Epilogue(NamedTuple):
+    """What follows a product: D = activation(A B + C + bias).
+
+    Attributes:
+        has_bias: Whether a vector of D.rows elements is added to each column.
+        has_addend: Whether there is a C; it lies as D does.
+        activation: A key of `ACTIVATION_BITS`.
+    """
+
+    has_bias: bool = False
+    has_addend: bool = False
+    activation: str = ""
+
+    @property
+    def number(self) -> int:
+        """The number of the library."""
+        bits = ACTIVATION_BITS[self.activation] | (BIAS_BIT if self.has_bias else 0)
+        return bits or EPILOGUE_DEFAULT
+
+
+NO_EPILOGUE = Epilogue()
 
 
 class Matrix(NamedTuple):
@@ -130,7 +156,7 @@ class Products:
         kind: int,
         transposed: tuple[int, int],
         matrices: Sequence[Matrix],
-        epilogue: str = "",
+        epilogue: Epilogue = NO_EPILOGUE,
         bias: int = 0,
     ) -> Plan | None:
         """Returns a plan for D = op(A) op(B), or None if the library has no algorithm.
@@ -138,8 +164,8 @@ class Products:
         Args:
             kind: Data type of all matrices.
             transposed: For A and B, 1 to transpose.
-            matrices: A, B and D.
-            epilogue: A key of `EPILOGUES`.
+            matrices: A, B, C and D; C differs from D in its alignment only.
+            epilogue: What follows.
             bias: An address that is aligned as the bias of each call will be.
         """
         plan = Plan(self, kind, transposed, matrices, epilogue)
@@ -155,23 +181,24 @@ class Plan:
         kind: int,
         transposed: tuple[int, int],
         matrices: Sequence[Matrix],
-        epilogue: str,
+        epilogue: Epilogue,
     ) -> None:
         self._products = products
         self._library = library = products.library
         self._made: list[tuple[Any, Any]] = []  # (what destroys it, object)
         is_double = kind == FLOAT64
         number = ctypes.c_double if is_double else ctypes.c_float
-        self._one, self._zero = number(1), number(0)
+        self._one, self._beta = number(1), number(int(epilogue.has_addend))
         compute, scale = (COMPUTE_64F, FLOAT64) if is_double else (COMPUTE_32F, FLOAT32)
         self._operation = self._make("MatmulDesc", compute, scale)
         for name, value in zip((DESC_TRANSA, DESC_TRANSB), transposed, strict=True):
             self._set("MatmulDesc", self._operation, name, ctypes.c_int32(value))
-        self.has_bias = epilogue != ""
-        if self.has_bias:
-            number = ctypes.c_int32(EPILOGUES[epilogue])
+        self.has_bias = epilogue.has_bias
+        if epilogue.number != EPILOGUE_DEFAULT:
+            number = ctypes.c_int32(epilogue.number)
             self._set("MatmulDesc", self._operation, DESC_EPILOGUE, number)
-        self._layouts = [self._layout(kind, matrix) for matrix in matrices]
+        a, b, _, d = matrices
+        self._layouts = [self._layout(kind, matrix) for matrix in (a, b, d)]
         self._heuristic = Heuristic()
         self._call = library.cublasLtMatmul
 
@@ -207,7 +234,7 @@ class Plan:
     def choose(self, matrices: Sequence[Matrix], bias: int) -> bool:
         """Asks the library for an algorithm; false if there is none."""
         library = self._library
-        alignments = [matrix.alignment for matrix in (*matrices, matrices[-1])]  # C is D
+        alignments = [matrix.alignment for matrix in matrices]
         preference = self.prefer(self._products.workspace_nbytes, alignments)
         if self.has_bias:  # the address tells how it is aligned
             self._set("MatmulDesc", self._operation, DESC_BIAS_POINTER, ctypes.c_void_p(bias))
@@ -224,8 +251,8 @@ class Plan:
         )
         return status == 0 and found.value == 1 and self._heuristic.state == 0
 
-    def __call__(self, a: int, b: int, d: int, stream: int, bias: int = 0) -> None:
-        """Computes, on addresses of the device; `bias` is the address of D.rows elements."""
+    def __call__(self, a: int, b: int, d: int, stream: int, bias: int = 0, c: int = 0) -> None:
+        """Computes, on addresses of the device; without an addend, `c` is not read."""
         nbytes = self._heuristic.workspace_nbytes
         scratch = self._products.cupy.cuda.alloc(nbytes) if nbytes else None
         with self._products.lock if self.has_bias else contextlib.nullcontext():
@@ -236,7 +263,7 @@ class Plan:
                 self._products.handle,
                 self._operation,
                 *(ctypes.byref(self._one), a, first, b, second),
-                *(ctypes.byref(self._zero), d, result, d, result),
+                *(ctypes.byref(self._beta), c or d, result, d, result),
                 ctypes.byref(self._heuristic),  # starts with the algorithm
                 None if scratch is None else scratch.ptr,
                 nbytes,

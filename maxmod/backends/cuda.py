@@ -24,7 +24,7 @@ from maxmod.backends import (
     cuda_upload,
     nvrtc,
 )
-from maxmod.backends.base import Backend, Kernel
+from maxmod.backends.base import Backend, Kernel, widened
 from maxmod.device import DeviceKind
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import OutOfMemoryError
@@ -244,7 +244,15 @@ class CudaBackend(Backend):
     def build(self, sources: Sequence[KernelSource], index: int) -> list[Kernel]:
         return [*cuda_launch.build_all(self.xp, sources, index)]
 
-    def contract(self, lhs: Any, rhs: Any, out: Any) -> None:
+    def contract(
+        self,
+        lhs: Any,
+        rhs: Any,
+        out: Any,
+        bias: Any | None = None,
+        addend: Any | None = None,
+        activation: str = "",
+    ) -> None:
         if rhs.ndim == 1:
             rhs, out = rhs[:, None], out[..., None]
         if lhs.ndim == 1:
@@ -255,9 +263,12 @@ class CudaBackend(Backend):
                 product = np.matmul(*wide).astype(self.to_host(out).dtype)
                 out[...] = self.from_host(product, out.device.id)
             elif cuda_matmul.can_multiply(lhs, rhs, out) and out.flags.c_contiguous:
-                self._multiplier(out.device.id)(lhs, rhs, out)
+                multiply = self._multiplier(out.device.id)
+                if not multiply(lhs, rhs, out, bias, addend, activation):
+                    multiply(lhs, rhs, out)
+                    out[...] = self._finished(widened(out), bias, addend, activation)
             else:
-                super().contract(lhs, rhs, out)
+                super().contract(lhs, rhs, out, bias, addend, activation)
 
     def _multiplier(self, index: int) -> cuda_matmul.Multiplier:
         found = self._multipliers.get(index)

@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maxmod.backends import cublaslt
-from maxmod.backends.cublaslt import ALIGNMENT, COMPUTE_32F, COMPUTE_64F, Matrix
+from maxmod.backends.cublaslt import (
+    ALIGNMENT,
+    COMPUTE_32F,
+    COMPUTE_64F,
+    NO_EPILOGUE,
+    Epilogue,
+    Matrix,
+)
 from maxmod.dtype import DType, storage_dtype
 
 _DATA_TYPES = {
@@ -175,41 +182,53 @@ class Multiplier:
         self._calls: dict[Any, tuple[Gemm, cublaslt.Plan | None] | None] = {}
 
     def __call__(
-        self, lhs: Any, rhs: Any, out: Any, epilogue: str = "", bias: Any | None = None
+        self,
+        lhs: Any,
+        rhs: Any,
+        out: Any,
+        bias: Any | None = None,
+        addend: Any | None = None,
+        activation: str = "",
     ) -> bool:
-        """Writes `lhs @ rhs` into `out`, on the current stream.
+        """Writes `activation(lhs @ rhs + bias + addend)` into `out`, on the current stream.
 
         Args:
             lhs: Array [..., m, k] of a dtype that `can_multiply`.
             rhs: Array [..., k, n].
             out: Contiguous array [..., m, n].
-            epilogue: What follows: nothing, or a key of `cublaslt.EPILOGUES`.
-            bias: Array [n] for the epilogue.
+            bias: Array of n elements, or None.
+            addend: Array of the shape of `out`, or None.
+            activation: A key of `cublaslt.ACTIVATION_BITS`.
 
         Returns:
             False if there is no such product with this epilogue; nothing was done then.
         """
         if out.size == 0:
             return True
+        epilogue, more, extra = NO_EPILOGUE, (None, None), ()
+        if bias is not None or addend is not None or activation:
+            epilogue = Epilogue(bias is not None, addend is not None, activation)
+            more = self._contiguous(bias), self._contiguous(addend)
+            extra = tuple(0 if array is None else _alignment(array) for array in more)
         if lhs.shape[-1] == 0:
             return self._fill(out, epilogue)
-        added, aligned = (0, 0) if bias is None else (bias.data.ptr, _alignment(bias))
-        key = (*_key(lhs), *_key(rhs), *_key(out), out.dtype, epilogue, aligned)
+        key = (*_key(lhs), *_key(rhs), *_key(out), out.dtype, epilogue, *extra)
         call = self._calls.get(key)
         if call is None and key not in self._calls:
             if len(self._calls) == _CALLS_LIMIT:
                 self._calls.clear()
-            call = self._calls[key] = self._prepare(lhs, rhs, out, epilogue, added)
+            call = self._calls[key] = self._prepare(lhs, rhs, out, epilogue, more)
         if call is None:  # a matrix with gaps in both directions
             copies = self.cupy.ascontiguousarray(lhs), self.cupy.ascontiguousarray(rhs)
-            return self(*copies, out, epilogue, bias)
+            return self(*copies, out, bias, addend, activation)
         gemm, planned = call
         if planned is None:
-            if not epilogue:
+            if epilogue is NO_EPILOGUE:
                 _call_cublas(self.cupy, gemm, lhs, rhs, out)
-            return not epilogue
+            return epilogue is NO_EPILOGUE
         nbytes = out.dtype.itemsize
         left, right, result = lhs.data.ptr, rhs.data.ptr, out.data.ptr
+        added, start = (0 if array is None else array.data.ptr for array in more)
         stream = self._current_stream().ptr
         for lhs_start, rhs_start, out_start in gemm.offsets:
             planned(
@@ -218,26 +237,34 @@ class Multiplier:
                 result + out_start * nbytes,
                 stream,
                 added,
+                start and start + out_start * nbytes,
             )
         return True
 
-    def _fill(self, out: Any, epilogue: str) -> bool:
-        if not epilogue:
+    def _contiguous(self, array: Any | None) -> Any | None:
+        if array is None or array.flags.c_contiguous:
+            return array
+        return self.cupy.ascontiguousarray(array)
+
+    def _fill(self, out: Any, epilogue: Epilogue) -> bool:
+        if epilogue is NO_EPILOGUE:
             out.fill(0)
-        return not epilogue
+        return epilogue is NO_EPILOGUE
 
     def _prepare(
-        self, lhs: Any, rhs: Any, out: Any, epilogue: str, bias: int
+        self, lhs: Any, rhs: Any, out: Any, epilogue: Epilogue, more: Sequence[Any]
     ) -> tuple[Gemm, cublaslt.Plan | None] | None:
         gemm = plan(_layout(lhs), _layout(rhs), _layout(out))
         if gemm is None:
             return None
         if self._products is None:
             return gemm, None
-        matrices = _matrices(gemm, lhs, rhs, out)
+        bias, addend = more
+        matrices = _matrices(gemm, lhs, rhs, out, out if addend is None else addend)
         transposed = (gemm.rhs.operation, gemm.lhs.operation)
         kind = _DATA_TYPES[out.dtype]
-        return gemm, self._products.plan(kind, transposed, matrices, epilogue, bias)
+        address = 0 if bias is None else bias.data.ptr
+        return gemm, self._products.plan(kind, transposed, matrices, epilogue, address)
 
 
 def _key(array: Any) -> tuple[Any, ...]:
@@ -250,8 +277,8 @@ def _alignment(array: Any) -> int:
     return min(address & -address, ALIGNMENT) or ALIGNMENT
 
 
-def _matrices(gemm: Gemm, lhs: Any, rhs: Any, out: Any) -> list[Matrix]:
-    """Describes the matrices in the order of the library: right, left, result."""
+def _matrices(gemm: Gemm, lhs: Any, rhs: Any, out: Any, addend: Any) -> list[Matrix]:
+    """Describes the matrices in the order of the library: right, left, addend, result."""
     m, n, k, left, right = gemm[:5]
     count, lhs_step, rhs_step, out_step = gemm.batch
     lhs_starts, rhs_starts, out_starts = zip(*gemm.offsets)
@@ -260,7 +287,10 @@ def _matrices(gemm: Gemm, lhs: Any, rhs: Any, out: Any) -> list[Matrix]:
     return [
         _matrix(rhs, right_size, right.leading, count, rhs_step, rhs_starts),
         _matrix(lhs, left_size, left.leading, count, lhs_step, lhs_starts),
-        _matrix(out, (n, m), gemm.leading, count, out_step, out_starts),
+        *(
+            _matrix(array, (n, m), gemm.leading, count, out_step, out_starts)
+            for array in (addend, out)
+        ),
     ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from maxmod import ir
 from maxmod.compiler.memory import MemoryPlan
-from maxmod.compiler.steps import Choice, RunKernel, RunOp, Schedule, Step
+from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule, Step
 from maxmod.dim import Size, as_size, evaluate, product
 from maxmod.op import Kind
 from maxmod.tensor_type import TensorType
@@ -56,8 +56,6 @@ class Explanation:
         self.memory = memory
         self._values = ir.value_names(graph)
         self._names = list(self._values.values())  # slots count the values of a graph in order
-        first = len(graph.inputs) + len(graph.weights) + len(graph.constants)
-        self._nodes = dict(enumerate((n for n in graph.nodes for _ in n.outputs), first))
         # What runs with these sizes; where they are not known, what runs for many rows.
         known = all(name in dims for name in ir.symbols(graph))
         self._steps = plan.bound_steps(dims) if known else plan.steps_for_many
@@ -69,7 +67,8 @@ class Explanation:
 
     def _explained(self, step: RunOp) -> dict[str, Explanation]:
         """Returns the explanation of each graph of a branch or loop, by its name."""
-        graphs = self._nodes[step.outputs[0]].kwargs
+        assert step.node is not None
+        graphs = step.node.kwargs
         kernels = self.plan.kernels
         dims = self.dims
         return {
@@ -146,7 +145,8 @@ class Explanation:
         for number, row in self._numbered_rows():
             if row.what == "view" and keys[-1] == "view":
                 first = rows[-1][0].split("-")[0]
-                rows[-1] = (f"{first}-{number}", *rows[-1][1:])
+                last = f"-{number}" if first != str(number) else ""
+                rows[-1] = (f"{first}{last}", *rows[-1][1:])
                 texts[-1] += f"; {row.text}"
                 continue
             numbers = (self._bytes(row.reads), self._bytes(row.writes), self._flops(row.flops))
@@ -192,12 +192,13 @@ class Explanation:
         made = ", ".join(map(self._name, step.outputs))
         read = ", ".join(map(self._name, step.inputs))
         writes = sum_nbytes(step.types)
+        if isinstance(step, RunProduct):
+            return self._product_row(step)
         if isinstance(step, RunKernel):
             assert step.group is not None
             buffers = ", ".join(self._name(slot) for slot in step.targets if slot >= 0)
             in_place = f", stored in {buffers}" if buffers else ""
             name = self.plan.kernels[step.kernel].name
-            places = dict.fromkeys(filter(None, map(ir.place, step.group.ordered)))
             return _Row(
                 f"kernel {step.kernel}",
                 name,
@@ -205,9 +206,10 @@ class Explanation:
                 sum_nbytes(_written_types(step.group)),
                 _total(map(_flops_of, step.group.ordered)),
                 f"{made} = {name}({read}){in_place}",
-                ", ".join(places),
+                _places(step.group),
             )
-        node = self._nodes[step.outputs[0]]
+        node = step.node
+        assert node is not None
         what, name = _kind(step), step.op.name
         reads = sum_nbytes(value.type for value in node.inputs)
         if what == "store":
@@ -218,6 +220,24 @@ class Explanation:
         text = f"{made} = {name}({read})"
         body = step.outputs[0] if step.bodies else -1
         return _Row(what, name, reads, writes, _flops_of(node), text, remark, body)
+
+    def _product_row(self, step: RunProduct) -> _Row:
+        """What the matrix library does; the text is the formula."""
+        assert step.group is not None
+        made, (left, right, *added) = self._name(step.outputs[0]), map(self._name, step.inputs)
+        formula = " + ".join([f"matmul({left}, {right})", *added])
+        formula = f"{step.activation}({formula})" if step.activation else formula
+        is_left = step.has_epilogue or self.plan.kernels
+        reason = _REASONS[Kind.CONTRACT] if is_left else ""
+        return _Row(
+            "call",
+            step.name,
+            sum_nbytes(value.type for value in step.group.inputs),
+            sum_nbytes(step.types),
+            _total(map(_flops_of, step.group.ordered)),
+            f"{made} = {formula}",
+            ": ".join(filter(None, (_places(step.group), reason))),
+        )
 
     # ---- the kernels -----------------------------------------------------------------------------
 
@@ -295,9 +315,16 @@ class _Row:
     body: int = -1  # the first result of a branch or loop
 
 
+def _places(group: FusionGroup) -> str:
+    """The lines of user code that a group comes from."""
+    return ", ".join(dict.fromkeys(filter(None, map(ir.place, group.ordered))))
+
+
 def _kind(step: Step) -> str:
     if isinstance(step, RunKernel):
         return "kernel"
+    if isinstance(step, RunProduct):
+        return "call"
     if step.bodies:
         return step.op.name
     return "store" if step.in_place else "view" if step.is_view else "call"

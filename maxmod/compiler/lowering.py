@@ -37,6 +37,6 @@ def plan_graph(
     """
     with timed("passes"):
         if config.current().compile:
-            graph = optimize(graph, run, generates_code=dialect is not None)
+            graph = optimize(graph, run, dialect)
     with timed("plan"):
         return graph, schedule(graph, dialect, architecture)

@@ -54,12 +54,12 @@ def _size(nbytes: int) -> str:
     return f"{nbytes / 2**20:.2f} MiB" if nbytes >= 2**17 else f"{nbytes / 2**10:.2f} KiB"
 
 
-def is_planned(step: RunOp | RunKernel) -> bool:
+def is_planned(step: Step) -> bool:
     """True for steps that write into memory that they are given."""
-    return isinstance(step, RunKernel) or step.op.is_product
+    return not isinstance(step, RunOp)
 
 
-def placed(step: RunOp | RunKernel) -> Iterator[tuple[int, TensorType]]:
+def placed(step: Step) -> Iterator[tuple[int, TensorType]]:
     """Yields slot and type of the results that need memory of their own."""
     targets = step.targets if isinstance(step, RunKernel) else (-1,) * len(step.outputs)
     for slot, target, type in zip(step.outputs, targets, step.types, strict=True):

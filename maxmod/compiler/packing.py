@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from maxmod import ir
-from maxmod.compiler.steps import Choice, RunKernel, RunOp, Schedule
+from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule
 from maxmod.custom import CustomKernel
 from maxmod.device import DeviceRef
 from maxmod.dim import AlgebraicDim, Dim, StaticDim, SymbolicDim
@@ -154,7 +154,7 @@ _FORMS: Mapping[str, _Form] = {
     "sum": (AlgebraicDim, _terms, _sum_of_terms),
     "map": (dict, lambda table: tuple(table.items()), dict),
     "set": (frozenset, lambda items: tuple(sorted(items)), frozenset),
-    **{kind.__name__: _fields_of(kind) for kind in (Schedule, RunOp, RunKernel, Choice)},
-    **{kind.__name__: _fields_of(kind) for kind in (KernelSource, Launch)},
+    **{kind.__name__: _fields_of(kind) for kind in (Schedule, RunOp, RunKernel, RunProduct)},
+    **{kind.__name__: _fields_of(kind) for kind in (Choice, KernelSource, Launch)},
 }
 _TAGS = {form[0]: tag for tag, form in _FORMS.items()}

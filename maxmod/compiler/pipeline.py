@@ -8,50 +8,56 @@ from functools import partial
 from maxmod import config, ir
 from maxmod.compiler.dump import dump_graph
 from maxmod.compiler.passes.eliminate_dead import eliminate_dead
-from maxmod.compiler.passes.expand_composites import expand_composites
+from maxmod.compiler.passes.expand_composites import expand_composites, expand_products
 from maxmod.compiler.passes.fold_constants import fold_constants
 from maxmod.compiler.passes.merge_common import merge_common
 from maxmod.compiler.passes.optimize_bodies import optimize_bodies
 from maxmod.compiler.passes.simplify import simplify
+from maxmod.kernel import Dialect
 
 Pass = Callable[[ir.Graph], ir.Graph]
 
 
-def passes(run: ir.Run, generates_code: bool) -> tuple[Pass, ...]:
+def passes(run: ir.Run, dialect: Dialect | None) -> tuple[Pass, ...]:
     """Returns the passes in order.
 
     Args:
         run: Runs one op on arrays; constant folding needs it.
-        generates_code: True if kernels are emitted; without them composite ops stay whole, because
-            their eager body is faster than its parts.
+        dialect: The language of the kernels, None if there are none: composite ops stay whole then,
+            because their eager body is faster than its parts.
     """
     return (
         eliminate_dead,  # first, so that no pass works on what is thrown away
-        *((expand_composites,) if generates_code else ()),  # before folding and merging see parts
+        *_expansions(dialect),  # before folding and merging see parts
         simplify,  # before folding and merging, which find more once views are joined
         # Before merging: folded values need no call at all.
-        partial(fold_constants, run=run, keep_formulas=generates_code),
+        partial(fold_constants, run=run, keep_formulas=dialect is not None),
         merge_common,  # after folding, which removes the calls that feed only constants
         eliminate_dead,  # folding leaves unused sources behind
-        *bodies_of_ops(run, generates_code),  # last: equal branches are one by now
+        *bodies_of_ops(run, dialect),  # last: equal branches are one by now
     )
 
 
-def bodies_of_ops(run: ir.Run, generates_code: bool) -> tuple[Pass, ...]:
-    """Returns the pass for the graphs of branches and loops; without kernels, ops are run there."""
-    if not generates_code:
+def _expansions(dialect: Dialect | None) -> tuple[Pass, ...]:
+    if dialect is None:
         return ()
-    return (partial(optimize_bodies, optimize=partial(optimize, run=run, generates_code=True)),)
+    return (expand_composites, *((expand_products,) if dialect is Dialect.CUDA else ()))
 
 
-def optimize(graph: ir.Graph, run: ir.Run, *, generates_code: bool) -> ir.Graph:
+def bodies_of_ops(run: ir.Run, dialect: Dialect | None) -> tuple[Pass, ...]:
+    """Returns the pass for the graphs of branches and loops; without kernels, ops are run there."""
+    if dialect is None:
+        return ()
+    return (partial(optimize_bodies, optimize=partial(optimize, run=run, dialect=dialect)),)
+
+
+def optimize(graph: ir.Graph, run: ir.Run, dialect: Dialect | None) -> ir.Graph:
     """Runs every pass in order; with `MAXMOD_NOOPT=1` only what kernels cannot do without."""
     settings = config.current()
     dump_graph(graph, "traced")
-    chosen = passes(run, generates_code)
+    chosen = passes(run, dialect)
     if settings.noopt:
-        composites = (expand_composites,) if generates_code else ()
-        chosen = (eliminate_dead, *composites, *bodies_of_ops(run, generates_code))
+        chosen = (eliminate_dead, *_expansions(dialect), *bodies_of_ops(run, dialect))
     for transform in chosen:
         graph = transform(graph)
         if settings.verify:

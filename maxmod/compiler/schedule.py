@@ -11,10 +11,11 @@ from maxmod.compiler.codegen.cuda import emit_cuda
 from maxmod.compiler.codegen.emit import symbols_of
 from maxmod.compiler.codegen.host import emit_host
 from maxmod.compiler.codegen.lower import lower
-from maxmod.compiler.fusion.group import FusionGroup
+from maxmod.compiler.fusion.group import FusionGroup, LibraryProduct
 from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.compiler.order import Item, order_items, owners
-from maxmod.compiler.steps import Choice, RunKernel, RunOp, Schedule, Step
+from maxmod.compiler.passes.expand_composites import expand_products
+from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule, Step
 from maxmod.compiler.templates import emit_template
 from maxmod.dim import Size
 from maxmod.dtype import DType
@@ -75,7 +76,11 @@ def _planned(
         groups: list[FusionGroup] = []
         if dialect is not None:
             groups = plan_groups(
-                graph, templates=dialect, in_place=in_place, architecture=architecture
+                graph,
+                templates=dialect,
+                has_library=dialect is Dialect.CUDA,
+                in_place=in_place,
+                architecture=architecture,
             )
         ordered = order_items(graph, groups)
         if ordered is not None:
@@ -87,19 +92,21 @@ def _shared(step: Step) -> list[tuple[int, int]]:
     """Returns pairs of an output and the slot whose memory it shares."""
     if isinstance(step, RunKernel):
         return [(slot, target) for slot, target in zip(step.outputs, step.targets) if target >= 0]
-    return [(step.outputs[0], step.inputs[0])] if step.is_view else []
+    is_view = isinstance(step, RunOp) and step.is_view
+    return [(step.outputs[0], step.inputs[0])] if is_view else []
 
 
 class _StepMaker:
     """Makes the steps of a graph, and of parts of it.
 
     Args:
-        slots: The slot of each value; kernels that need scratch memory get more of them.
+        slots: The slot of each value; kernels that need scratch memory, and values that are only
+            made in one way of a choice, get more of them.
         kernels: Takes the kernels.
     """
 
     def __init__(self, slots: Mapping[ir.Value, int], kernels: _Kernels) -> None:
-        self._slots = slots
+        self._slots = dict(slots)
         self.slot_count = len(slots)
         self.kernels = kernels
 
@@ -108,11 +115,34 @@ class _StepMaker:
         return [
             self._group_step(item)
             if isinstance(item, FusionGroup)
-            else self._op_step(item, item in in_place)
+            else self._node_step(item, item in in_place)
             for item in items
         ]
 
+    def _node_step(self, node: ir.Node, in_place: bool) -> Step:
+        if not node.op.is_product:
+            return self._op_step(node, in_place)
+        template = LibraryProduct(node)
+        sizes = node.output.type.sizes
+        return self._product_step(FusionGroup({node: 0}, sizes, [node.output], template=template))
+
+    def _product_step(self, group: FusionGroup) -> RunProduct:
+        template = group.template
+        assert isinstance(template, LibraryProduct)
+        (output,) = group.outputs
+        return RunProduct(
+            tuple(self._slots[value] for value in template.operands),
+            (self._slots[output],),
+            (output.type,),
+            template.bias is not None,
+            template.addend is not None,
+            template.activation,
+            group=group,
+        )
+
     def _group_step(self, group: FusionGroup) -> Step | Choice:
+        if isinstance(group.template, LibraryProduct):
+            return self._product_step(group)
         emitted = self.kernels.emitted(group)
         if emitted.many is None:
             return self._kernel_step(group, emitted.few)
@@ -121,13 +151,27 @@ class _StepMaker:
         if isinstance(emitted.many, _Called):
             many = [self._kernel_step(group, emitted.many)]
         else:
-            graph = group.as_graph("group")
-            ordered = order_items(graph, plan_groups(graph))
-            assert ordered is not None, "nothing is stored in place"
-            many = self.steps(*ordered)
+            many = self._many(group)
         # Parts of a choice are plain: what has no template has no choice.
         ways = [tuple(step for step in way if not isinstance(step, Choice)) for way in (few, many)]
         return Choice(emitted.rows, emitted.limit, *ways)
+
+    def _many(self, group: FusionGroup) -> list[Step | Choice]:
+        """Returns the steps of a group without its template."""
+        graph = expand_products(group.as_graph("group"), few=True)
+        slots = dict(zip(graph.outputs, (self._slots[value] for value in group.outputs)))
+        for node in graph.nodes:
+            for value in node.outputs:
+                if value not in self._slots:
+                    self._slots[value] = slots[value] if value in slots else self._new_slot()
+        has_library = self.kernels.dialect is Dialect.CUDA
+        ordered = order_items(graph, plan_groups(graph, has_library=has_library))
+        assert ordered is not None, "nothing is stored in place"
+        return self.steps(*ordered)
+
+    def _new_slot(self) -> int:
+        self.slot_count += 1
+        return self.slot_count - 1
 
     def _kernel_step(self, group: FusionGroup, called: _Called) -> RunKernel:
         source = self.kernels.sources[called.number]
@@ -137,9 +181,8 @@ class _StepMaker:
         ]
         types = [value.type for value in group.outputs]
         if source.scratch_floats != 0:
-            outputs.append(self.slot_count)
+            outputs.append(self._new_slot())
             targets.append(-1)
-            self.slot_count += 1
             device = group.outputs[0].type.device
             types.append(TensorType.of(DType.float32, (source.scratch_floats,), device))
         is_partial = bool(called.nonempty) or source.has_flag
@@ -170,6 +213,7 @@ class _StepMaker:
             tuple(self._slots[value] for value in node.outputs),
             in_place=in_place,
             bodies=tuple(bodies),
+            node=node,
         )
 
 

@@ -12,6 +12,7 @@ from maxmod.op import Kind, Op
 from maxmod.tensor_type import TensorType
 
 if TYPE_CHECKING:  # schedules are also loaded, without the planner
+    from maxmod import ir
     from maxmod.compiler.fusion.group import FusionGroup
 
 
@@ -29,6 +30,7 @@ class RunOp:
         in_place: True if the first operand may be overwritten with the result.
         bodies: What the graphs among the static arguments were compiled to, by their names. Numbers
             of kernels there are those of the outermost schedule. `attrs` has the traced graphs.
+        node: The call in the graph; None in a schedule that was stored.
     """
 
     op: Op
@@ -39,6 +41,7 @@ class RunOp:
     frees: tuple[int, ...] = ()
     in_place: bool = False
     bodies: tuple[tuple[str, Schedule], ...] = ()
+    node: ir.Node | None = field(default=None, compare=False)
 
     @property
     def is_view(self) -> bool:
@@ -75,7 +78,43 @@ class RunKernel:
     group: FusionGroup | None = field(default=None, compare=False)
 
 
-Step = RunOp | RunKernel
+@dataclass(frozen=True, slots=True)
+class RunProduct:
+    """Lets the matrix library of the backend multiply: activation(lhs @ rhs + bias + addend).
+
+    Attributes:
+        inputs: Slots of the two operands, then of the bias and of the addend where there are such.
+        outputs: Slot of the result.
+        types: Its type.
+        has_bias: True if a vector is added to each row.
+        has_addend: True if a tensor of the type of the result is added.
+        activation: A key of `maxmod.kernel.ACTIVATIONS`, or nothing.
+        frees: Slots that nothing reads after this step.
+        group: What it computes; None in a schedule that was stored.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    types: tuple[TensorType, ...]
+    has_bias: bool = False
+    has_addend: bool = False
+    activation: str = ""
+    frees: tuple[int, ...] = ()
+    group: FusionGroup | None = field(default=None, compare=False)
+
+    @property
+    def has_epilogue(self) -> bool:
+        """True if there is more to do than to multiply."""
+        return self.has_bias or self.has_addend or self.activation != ""
+
+    @property
+    def name(self) -> str:
+        """What it does, such as `matmul_bias_gelu`."""
+        names = ("bias" if self.has_bias else "", "add" if self.has_addend else "", self.activation)
+        return "_".join(filter(None, ("matmul", *names)))
+
+
+Step = RunOp | RunKernel | RunProduct
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ def emit_template(group: FusionGroup, dialect: Dialect, architecture: str = "") 
         if dialect is Dialect.HOST:
             return Template(emit_attention(group, template, "attention"))
         return _attention(group, template, architecture)
+    assert isinstance(template, Contraction)
     names = [n.op.name for n in group.ordered if n.op.kind is Kind.ELEMENTWISE]
     name = "_".join([template.product.op.name, *names])
     if dialect is Dialect.HOST:

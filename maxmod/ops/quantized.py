@@ -21,6 +21,12 @@ import numpy as np
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
 from maxmod.op import Kind, Op, lookup, op
+from maxmod.ops.arithmetic import mul, sub
+from maxmod.ops.bitwise import bitwise_and, bitwise_right_shift
+from maxmod.ops.create import iota
+from maxmod.ops.elementwise import cast
+from maxmod.ops.matmul import matmul
+from maxmod.ops.shape import permute, reshape
 from maxmod.rules import expect_dtype, expect_int, expect_sizes_static, is_float
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import TensorType
@@ -255,13 +261,34 @@ def _linear(op: Op, x: TensorType, weight: TensorType, scales: TensorType) -> Te
     return TensorType.of(x.dtype, (*x.sizes[:-1], rows), x.device)
 
 
-@op(Kind.CONTRACT, _linear, library="quantized_linear")
+def _expand_linear(x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
+    """A product with the weight as floats of the dtype of x."""
+    wide = cast(_codes(weight), compute_dtype(x.dtype))
+    rows, depth = wide.sizes
+    groups = reshape(wide, (rows, scales.sizes[1], depth // scales.sizes[1]))
+    factors = cast(reshape(scales, (*scales.sizes, 1)), wide.dtype)
+    floats = cast(reshape(mul(groups, factors), (rows, depth)), x.dtype)
+    return matmul(x, permute(floats, (1, 0)))
+
+
+def _codes(weight: Tensor) -> Tensor:
+    """One integer for each weight: int8 [out, in]."""
+    if weight.dtype is DType.int8:
+        return weight
+    rows, nbytes = weight.sizes
+    bits = mul(iota(count=2, dtype=DType.uint8, device=weight.type.device), 4)
+    pairs = reshape(weight, (rows, nbytes // (BLOCK // 2), 1, BLOCK // 2))
+    halves = bitwise_and(bitwise_right_shift(pairs, reshape(bits, (2, 1))), 15)
+    return reshape(sub(cast(halves, DType.int8), 8), (rows, 2 * nbytes))
+
+
+@op(Kind.CONTRACT, _linear, library="quantized_linear", expand=_expand_linear)
 def quantized_linear(xp: Any, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
     """x @ w.T over the last axis, where w is quantised: `dequantize_weight(weight, scales)`.
 
-    Compiled on the host, a few rows read each code once, as it is; many rows turn them into floats
-    a panel at a time. Sums are of products in float32, or of integers that are as exact, so nothing
-    is lost but in the weights.
+    Compiled, a few rows read each code once, as it is. Many rows turn codes into floats first: a
+    panel at a time on the host, the whole weight, in the dtype of x, on a GPU. Sums are of products
+    in float32, or of integers that are as exact, so nothing is lost but in the weights.
 
     Args:
         x: Floats [..., in].

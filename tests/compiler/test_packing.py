@@ -19,7 +19,7 @@ from maxmod import functional as F
 from maxmod.compiled import _run
 from maxmod.compiler.lowering import plan_graph
 from maxmod.compiler.packing import Packer, UnpackableError, Unpacker, live_objects
-from maxmod.compiler.steps import RunKernel, RunOp, Schedule
+from maxmod.compiler.steps import Choice, RunKernel, RunOp, Schedule
 from maxmod.device import DeviceRef
 from maxmod.dim import Dim
 from maxmod.dtype import DType
@@ -41,12 +41,15 @@ def without_groups(plan: Schedule) -> Schedule:
     """Returns a schedule as it is stored."""
 
     def stored(step: Any) -> Any:
-        if isinstance(step, RunKernel):
-            return replace(step, group=None)
+        if isinstance(step, Choice):
+            few, many = (tuple(map(stored, way)) for way in (step.few, step.many))
+            return replace(step, few=few, many=many)
         if isinstance(step, RunOp):
             bodies = [(name, without_groups(body)) for name, body in step.bodies]
-            return replace(step, bodies=tuple(bodies))
-        return step
+            return replace(step, bodies=tuple(bodies), node=None)
+        if isinstance(step, RunKernel):
+            step = replace(step, ops=tuple(map(stored, step.ops)))
+        return replace(step, group=None)
 
     return replace(plan, steps=tuple(map(stored, plan.steps)))
 

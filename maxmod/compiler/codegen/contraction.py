@@ -125,6 +125,14 @@ def _pointer(text: Text, name: str, load: Load) -> None:
     )
 
 
+def has_kernel(product: ir.Node) -> bool:
+    """True if there are kernels for products of these types."""
+    left, right = (value.type for value in product.inputs[:2])
+    floats = product.inputs[-1].type.dtype  # scales, if the right operand is quantised
+    is_summed = compute_dtype(product.output.type.dtype) is DType.float32
+    return right.rank == 2 and left.rank > 0 and is_summed and floats in VECTOR_LOADS
+
+
 def lower_contraction(group: FusionGroup, contraction: Contraction) -> LoweredContraction:
     """Lowers every part of a contraction group.
 
@@ -133,12 +141,9 @@ def lower_contraction(group: FusionGroup, contraction: Contraction) -> LoweredCo
     """
     product = contraction.product
     out = product.output.type
-    left, right = (value.type for value in product.inputs[:2])
-    if right.rank != 2 or left.rank == 0:
-        raise Unfusable("the right operand is no matrix")
-    floats = product.inputs[-1].type.dtype  # scales, if the right operand is quantised
-    if compute_dtype(out.dtype) is not DType.float32 or floats not in VECTOR_LOADS:
-        raise Unfusable("only sums in float32 are supported")
+    left = product.inputs[0].type
+    if not has_kernel(product):
+        raise Unfusable("only sums in float32 of products with a matrix are supported")
     loops = [Loop(f"x{axis}", size) for axis, size in enumerate(out.sizes[:-1])]
     start = [of_loop(loop) for loop in loops]
     n, k = Loop("n", out.sizes[-1]), Loop("k", left.sizes[-1])

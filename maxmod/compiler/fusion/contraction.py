@@ -20,7 +20,7 @@ def contraction_group(
 
     Args:
         product: The product.
-        epilogue: An elementwise group that alone reads the product.
+        epilogue: An elementwise group that alone reads the product; it may hold the product.
         order: Position of each node.
         views: The views through which the product reads its operands.
 

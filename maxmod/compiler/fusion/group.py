@@ -45,9 +45,32 @@ class WholeOp:
     node: ir.Node
 
 
+@dataclass(frozen=True, slots=True)
+class LibraryProduct:
+    """What the matrix library computes: activation(product + bias + addend).
+
+    Attributes:
+        product: The product.
+        bias: A vector along the last axis; None for none.
+        addend: A value of the type of the result; None for none.
+        activation: A key of `maxmod.kernel.ACTIVATIONS`, or nothing.
+    """
+
+    product: ir.Node
+    bias: ir.Value | None = None
+    addend: ir.Value | None = None
+    activation: str = ""
+
+    @property
+    def operands(self) -> list[ir.Value]:
+        """What the library reads; a value may come twice."""
+        added = [value for value in (self.bias, self.addend) if value is not None]
+        return [*self.product.inputs, *added]
+
+
 @dataclass(slots=True)
 class FusionGroup:
-    """Nodes that one kernel computes.
+    """Nodes that one kernel, or one call of a library, computes.
 
     Attributes:
         nodes: The nodes; `ordered` gives them in execution order.
@@ -57,7 +80,8 @@ class FusionGroup:
         is_row: True if the group reduces the last axis of `domain`.
         targets: For outputs that overwrite a buffer in place, that buffer.
         reasons: Why nodes joined, or were kept out; shown by `explain`.
-        template: What a hand-written kernel computes of it; None if all of it is generated.
+        template: What a hand-written kernel or a library computes of it; None if all of it is
+            generated.
     """
 
     nodes: dict[ir.Node, int]
@@ -66,7 +90,7 @@ class FusionGroup:
     is_row: bool = False
     targets: dict[ir.Value, ir.Value] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
-    template: Attention | Contraction | WholeOp | None = None
+    template: Attention | Contraction | LibraryProduct | WholeOp | None = None
 
     @property
     def ordered(self) -> list[ir.Node]:
@@ -96,9 +120,13 @@ class FusionGroup:
 
     @property
     def inputs(self) -> list[ir.Value]:
-        """Values that the group reads from elsewhere, in order of first use."""
+        """Values that the group reads from elsewhere: in order of first use, those of the library
+        in its own order.
+        """
         made = {value for node in self.nodes for value in node.outputs}
         found: dict[ir.Value, None] = {}
+        if isinstance(self.template, LibraryProduct):
+            found.update((value, None) for value in self.template.operands)
         for node in self.ordered:
             found.update((value, None) for value in node.inputs if value not in made)
         return list(found)

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from maxmod import config, ir
 from maxmod.affine import Unfusable
+from maxmod.compiler.codegen.contraction import has_kernel
 from maxmod.compiler.codegen.cuda_attention import FEW_ROWS, kernel_for_many, query_rows
 from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS
 from maxmod.compiler.codegen.lower import lower
 from maxmod.compiler.fusion import rules
 from maxmod.compiler.fusion.attention import AttentionFinder
 from maxmod.compiler.fusion.contraction import contraction_group
-from maxmod.compiler.fusion.group import Attention, FusionGroup, WholeOp
+from maxmod.compiler.fusion.group import Attention, FusionGroup, LibraryProduct, WholeOp
+from maxmod.compiler.fusion.library import LibraryFinder
 from maxmod.compiler.fusion.siblings import join_siblings
 from maxmod.compiler.order import find_stores
 from maxmod.dim import product as sizes_product
@@ -33,6 +35,7 @@ def plan_groups(
     graph: ir.Graph,
     *,
     templates: Dialect | None = None,
+    has_library: bool = False,
     in_place: bool = False,
     architecture: str = "",
 ) -> list[FusionGroup]:
@@ -42,6 +45,7 @@ def plan_groups(
         graph: The graph, with composite ops expanded.
         templates: The language whose hand-written kernels for attention and matrix products may be
             used; None for no such kernels.
+        has_library: True if the matrix library can do more than to multiply.
         in_place: True if kernels may write into the memory of buffer arguments; `order_items` says
             whether there is an order then.
         architecture: What kernels are made for; one that is not known is taken for new.
@@ -50,6 +54,8 @@ def plan_groups(
     planner = _Planner(graph, templates, stores, architecture)
     if templates:
         planner.find_attention()
+    if has_library:
+        planner.find_library_products()
     planner.run()
     if templates:
         planner.add_products()
@@ -119,6 +125,37 @@ class _Planner:
         rows = query_rows(group, group.template)
         return isinstance(rows, int) and rows > FEW_ROWS
 
+    def find_library_products(self) -> None:
+        """Forms groups of products and of what the library does to their sums.
+
+        What is added to a product and then read by several is added by our own kernel for a few
+        rows, too, so that the library does it where there are many.
+        """
+        settings = config.current()
+        if settings.nofuse:
+            return
+        finder = LibraryFinder(self.producer, self.users, self.order, self.results, self.group_of)
+        for node in self.graph.nodes:
+            if len(self.groups) == settings.fuse_limit >= 0:
+                break
+            if node.op.kind is not Kind.CONTRACT or node in self.group_of:
+                continue
+            group = finder.find(node) if rules.is_computed_here(node) else None
+            if group is not None and not self._is_for_library(node):
+                group = self._few_rows(node, group)
+            if group is not None:
+                self.groups.append(group)
+                nodes = (member for member in group.nodes if member.op.kind is not Kind.VIEW)
+                self.group_of.update((member, group) for member in nodes)
+
+    def _few_rows(self, product: ir.Node, found: FusionGroup) -> FusionGroup | None:
+        """Returns the group of our own kernel for what the library does to many rows."""
+        assert isinstance(found.template, LibraryProduct)
+        if found.template.addend is None:  # whatever reads the sums can add the rest
+            return None
+        group = contraction_group(product, found, self.order, self._inlined_views(product))
+        return group if group is not None and group.outputs == found.outputs else None
+
     def run(self) -> None:
         """Forms the groups that are generated as a whole."""
         settings = config.current()
@@ -187,11 +224,12 @@ class _Planner:
                 self.groups.append(group)
 
     def _is_for_library(self, product: ir.Node) -> bool:
-        """True if a product is known to have too many rows for our own kernel, or has none."""
-        if self.dialect is not Dialect.CUDA:
+        """True if our own kernels cannot do a product, or are known to be slower."""
+        if self.dialect is Dialect.HOST:
             return False
         rows = sizes_product(product.output.type.sizes[:-1])
-        return not product.op.is_product or (isinstance(rows, int) and rows > MOST_ROWS)
+        is_many = isinstance(rows, int) and rows > MOST_ROWS
+        return self.dialect is None or is_many or not has_kernel(product)
 
     def _epilogue(self, product: ir.Node) -> FusionGroup | None:
         """Returns the elementwise group that alone reads a product, if there is one."""

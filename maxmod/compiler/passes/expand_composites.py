@@ -1,9 +1,14 @@
-"""Replaces composite ops by their definition in other ops, so that kernels can fuse into them."""
+"""Replaces ops by their definition in other ops, so that kernels can fuse into them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from maxmod import ir
-from maxmod.op import interpreter
+from maxmod.compiler.codegen.contraction import has_kernel
+from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS
+from maxmod.dim import product as sizes_product
+from maxmod.op import Kind, interpreter
 from maxmod.tensor import Tensor
 from maxmod.trace import Tracer
 
@@ -14,14 +19,40 @@ def expand_composites(graph: ir.Graph) -> ir.Graph:
     Before: ``%1 = softmax %0 axis=1``. After: ``reduce_max``, ``sub``, ``exp``, ``reduce_sum``,
     ``true_div``, which the planner turns into one row kernel.
     """
-    if all(node.op.expand is None for node in graph.nodes):
+    return _expanded(graph, lambda node: node.op.kind is Kind.COMPOSITE)
+
+
+def expand_products(graph: ir.Graph, *, few: bool = False) -> ir.Graph:
+    """Does the same with products for which the GPU has no kernel: quantised ones of many rows.
+
+    Before: ``%1 = quantized_linear %x %codes %scales``. After: the codes become floats, which one
+    kernel does, and ``%9 = matmul %x %8`` is left to the library.
+
+    Args:
+        graph: The graph.
+        few: Expand those of a few rows, or of a number that is known later, too.
+    """
+
+    def is_wanted(node: ir.Node) -> bool:
+        if node.op.kind is not Kind.CONTRACT:
+            return False
+        rows = sizes_product(node.output.type.sizes[:-1])
+        return few or (isinstance(rows, int) and rows > MOST_ROWS) or not has_kernel(node)
+
+    return _expanded(graph, is_wanted)
+
+
+def _expanded(graph: ir.Graph, is_wanted: Callable[[ir.Node], bool]) -> ir.Graph:
+    wanted = {node for node in graph.nodes if node.op.expand is not None and is_wanted(node)}
+    if not wanted:
         return graph
     nodes: list[ir.Node] = []
     replace: dict[ir.Value, ir.Value] = {}
     for node in graph.nodes:
-        if node.op.expand is None:
+        if node not in wanted:
             nodes.append(node)
             continue
+        assert node.op.expand is not None
         inner = Tracer({})
         arguments = [inner.argument(value.type) for value in node.inputs]
         with interpreter(inner):
@@ -35,4 +66,4 @@ def expand_composites(graph: ir.Graph) -> ir.Graph:
             assert isinstance(tensor, Tensor)
             value = inner.lift(tensor)
             replace[output] = values.get(value, value)
-    return expand_composites(ir.rebuild(graph, nodes, replace))
+    return _expanded(ir.rebuild(graph, nodes, replace), is_wanted)

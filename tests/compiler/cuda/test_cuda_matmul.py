@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_products_without_cublaslt(
     assert multiply(lhs, rhs, out)
     np.testing.assert_array_equal(np.asarray(out).astype(np.float64), expected)
     assert backend.cuda.products.calls == []
-    assert not multiply(lhs, rhs, out, "bias", out)
+    assert not multiply(lhs, rhs, out, addend=out)
 
 
 def test_a_shape_is_planned_once(backend: EmulatedCudaBackend) -> None:
@@ -158,19 +159,65 @@ def test_alignment_is_promised_as_it_is(backend: EmulatedCudaBackend, alignment:
     assert out.tolist() == np.full((8, 8), 8.0).tolist()
 
 
+def _gelu(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+ACTIVATIONS = {"": lambda x: x, "relu": lambda x: np.maximum(x, 0), "gelu": _gelu}
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, BFLOAT16], ids=str)
-def test_epilogues(backend: EmulatedCudaBackend, dtype: Any) -> None:
+@pytest.mark.parametrize("batched", [False, True], ids=["matrix", "batch"])
+def test_epilogues(backend: EmulatedCudaBackend, dtype: Any, batched: bool) -> None:
+    """Each part alone and together; what the library would not do is not asked of it."""
     multiply = Multiplier(backend.xp, 0)
-    left, right, bias = _random((2, 5, 7)), _random((3, 7)), _random((3,))
-    lhs, rhs, added = (_device_view(backend, a, np.dtype(dtype)) for a in (left, right.T, bias))
-    total = left.astype(np.float64) @ right.T + bias
-    gelu = 0.5 * total * (1 + np.tanh(np.sqrt(2 / np.pi) * (total + 0.044715 * total**3)))
-    expected = {"bias": total, "relu": np.maximum(total, 0), "gelu": gelu}
-    for name, wanted in expected.items():
+    left, right = _random((2, 5, 7)), _random((2, 3, 7) if batched else (3, 7)).swapaxes(-1, -2)
+    more = _random((3,)), _random((2, 5, 3))
+    lhs, rhs, *added = (_device_view(backend, a, np.dtype(dtype)) for a in (left, right, *more))
+    eps = float(ml_dtypes.finfo(dtype).eps)
+    for has_bias, adds, activation in itertools.product((False, True), (False, True), ACTIVATIONS):
+        if adds and activation:
+            continue
+        total = left.astype(np.float64) @ right
+        total += (more[0] if has_bias else 0) + (more[1] if adds else 0)
         out = backend.xp.empty((2, 5, 3), np.dtype(dtype))
-        assert multiply(lhs, rhs, out, name, added)
+        bias, addend = added[0] if has_bias else None, added[1] if adds else None
+        backend.cuda.products.added.clear()
+        assert multiply(lhs, rhs, out, bias, addend, activation)
+        assert backend.cuda.products.added == [adds]
         found = np.asarray(out).astype(np.float64)
-        np.testing.assert_allclose(found, wanted, rtol=float(ml_dtypes.finfo(dtype).eps), atol=1e-6)
+        np.testing.assert_allclose(found, ACTIVATIONS[activation](total), rtol=eps, atol=1e-6)
+
+
+def test_what_is_added_may_lie_anywhere(backend: EmulatedCudaBackend) -> None:
+    """A bias with gaps, an addend that is transposed: copied first. One that is not aligned is
+    promised as it is.
+    """
+    x, bias, addend = _random((5, 7)), _random((14,))[::2], _random((7, 5)).T
+    rhs, out = _random((7, 7)), backend.xp.empty((5, 7), np.float32)
+    views = [_device_view(backend, array, np.float32) for array in (x, rhs, bias, addend)]
+    multiply = Multiplier(backend.xp, 0)
+    assert multiply(views[0], views[1], out, views[2], views[3])
+    np.testing.assert_array_equal(np.asarray(out), x @ rhs + bias + addend)
+    shifted = backend.xp.asarray(np.append(np.float32(0), addend))[1:].reshape(5, 7)
+    assert multiply(views[0], views[1], out, None, shifted)
+    np.testing.assert_array_equal(np.asarray(out), x @ rhs + addend)
+
+
+@pytest.mark.parametrize("depth", [0, 7])
+def test_epilogues_without_cublaslt(
+    backend: EmulatedCudaBackend, monkeypatch: pytest.MonkeyPatch, depth: int
+) -> None:
+    """Also where there is nothing to multiply: ops after the product do them."""
+    if depth:
+        monkeypatch.setattr(cublaslt, "load", lambda major: None)
+        monkeypatch.setattr(backend, "_multipliers", {})
+    arrays = _random((2, 5, depth)), _random((depth, 3)), _random((3,)), _random((2, 5, 3))
+    lhs, rhs, bias, addend = (backend.from_host(array, 0) for array in arrays)
+    out = backend.xp.empty((2, 5, 3), np.float32)
+    backend.contract(lhs, rhs, out, bias, addend, "gelu")
+    total = arrays[0].astype(np.float64) @ arrays[1] + arrays[2] + arrays[3]
+    np.testing.assert_allclose(np.asarray(out), _gelu(total), rtol=1e-5, atol=1e-6)
 
 
 def test_a_failing_call_is_an_error(backend: EmulatedCudaBackend) -> None:
@@ -186,9 +233,11 @@ def test_the_library_takes_our_descriptors() -> None:
     """It checks types, sizes and names of attributes; only its handle needs a device."""
     library: Any = cublaslt.load(13)
     products: Any = type("Products", (), {"library": library, "lock": None})
-    matrices = [Matrix(7, 16, 8, 3, 56, 16), Matrix(7, 5, 7, 3, 0, 16), Matrix(16, 5, 16, 3, 80, 4)]
+    out = Matrix(16, 5, 16, 3, 80, 4)
+    matrices = [Matrix(7, 16, 8, 3, 56, 16), Matrix(7, 5, 7, 3, 0, 16), out, out]
     for kind in (cublaslt.FLOAT32, cublaslt.FLOAT64, cublaslt.FLOAT16, cublaslt.BFLOAT16):
-        for epilogue in cublaslt.EPILOGUES:
+        for flags in itertools.product((False, True), (False, True), cublaslt.ACTIVATION_BITS):
+            epilogue = cublaslt.Epilogue(*flags)
             planned = cublaslt.Plan(products, kind, (1, 0), matrices, epilogue)
             planned.prefer(1 << 20, [16, 16, 4, 4])
             with pytest.raises(LibraryError, match="MatmulDescSetAttribute failed with status 7"):

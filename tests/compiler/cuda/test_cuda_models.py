@@ -124,23 +124,39 @@ def test_gpt2(gpu: Any, name: str) -> None:
     assert backend.cuda.launches
 
 
-@pytest.mark.parametrize("name", ["gpt2/tied", "llama/llama32", "llama/mistral"])
-def test_decoding_with_a_cache(gpu: Any, name: str) -> None:
-    """A prompt of many rows, then one token at a time: the kernels for few rows."""
-    device, _ = gpu
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        ("gpt2/tied", None),
+        ("llama/llama32", None),
+        ("llama/mistral", None),
+        ("gpt2/tied", "int8"),
+        ("gpt2/tied", "int4"),
+        ("llama/llama32", "int8"),
+    ],
+)
+def test_decoding_with_a_cache(gpu: Any, name: str, scheme: str | None) -> None:
+    """A prompt of many rows, then one token at a time: the kernels for few rows, quantised weights
+    as they are.
+    """
+    device, backend = gpu
     folder = FIXTURES.parent / name
-    model = load_model(folder, device=device, dtype=DType.float32)
+    model = load_model(folder, device=device, dtype=DType.float32, quantize=scheme)
     length = min(model.max_positions, 24)
     tokens = np.random.default_rng(3).integers(0, model.vocab_size, (2, length))
-    module = load_model(folder, device=CPU(), dtype=DType.float32).module
+    module = load_model(folder, device=CPU(), dtype=DType.float32, quantize=scheme).module
     whole = np.array(module(Tensor(tokens, dtype=DType.int64, device=CPU())))
     cache = model.empty_cache([0, 0], length)
     prompt = length - 4
     steps = [tokens[:, :prompt], *(tokens[:, i : i + 1] for i in range(prompt, length))]
     for count, step in enumerate(steps, prompt):
+        backend.cuda.products.calls.clear()
         found = model.next_logits_cached(step, cache)
+        assert bool(backend.cuda.products.calls) == (count == prompt)
         atol = 3e-5 * np.abs(whole).max()
         np.testing.assert_allclose(found, whole[:, count - 1], rtol=0, atol=atol)
+    products = [kernel.name for kernel in model.step().kernels if "linear" in kernel.name]
+    assert bool(products) == (scheme is not None)
 
 
 def test_a_prompt_in_bfloat16(gpu: Any) -> None:

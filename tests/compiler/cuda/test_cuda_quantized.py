@@ -10,12 +10,15 @@ import cuda_shim
 import numpy as np
 import pytest
 from compiler.graphs import traced
+from emulated_cuda import emulated_cuda
 from helpers import tensor
 from ops.samples_quantized import linear4, linear8
 
-from maxmod import DType, TensorType, kernel_text
+import maxmod
+from maxmod import CPU, DType, TensorType, kernel_text
 from maxmod import functional as F
 from maxmod.backends import nvrtc
+from maxmod.compiled import compile_function
 from maxmod.compiler.codegen.cuda_contraction import emit_gemv
 from maxmod.compiler.fusion.group import Contraction
 from maxmod.compiler.fusion.plan import plan_groups
@@ -65,7 +68,7 @@ def _source(case: Case) -> tuple[KernelSource, list[str]]:
     def fn(x: Any, w: Any, s: Any, b: Any) -> Any:
         return F.relu(F.quantized_linear(x, w, s) + b)
 
-    groups = plan_groups(traced(fn, *case.types), templates=True)
+    groups = plan_groups(traced(fn, *case.types), templates=Dialect.CUDA)
     (group,) = [group for group in groups if isinstance(group.template, Contraction)]
     assert isinstance(group.template, Contraction)
     source = emit_gemv(group, group.template, "quantized_linear_add_relu")
@@ -104,6 +107,58 @@ def test_products(case: Case, order: int) -> None:
         wanted = np.maximum(sums + bias.astype(np.float64), 0)
         tolerance = TOLERANCE[case.dtype] * max(1.0, np.abs(wanted).max())
         np.testing.assert_allclose(out.astype(np.float64), wanted, rtol=0, atol=tolerance)
+
+
+# ---- as the planner uses it ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", ["m", 3, 12])
+@pytest.mark.parametrize(
+    ("dtype", "group"),
+    [(DType.float32, None), (DType.float32, 64), (DType.bfloat16, 32), (DType.float64, 32)],
+    ids=["int8", "int4", "bfloat16", "float64"],
+)
+def test_few_rows_read_codes_and_many_the_floats_made_of_them(
+    rows: int | str, dtype: DType, group: int | None
+) -> None:
+    """What follows is done by our kernel, or by the library. Sums in float64 are the library's."""
+    case = Case(dtype, group, 24, 128, rows)
+    weight = np.random.default_rng(1).standard_normal((case.n, case.k)).astype(np.float32)
+    made = F.quantize_weight(tensor(weight), "int4" if group else "int8", group)
+    oracle = linear4 if group else linear8
+    with emulated_cuda() as (device, backend):
+        codes, scales = (t.to(device) for t in made)
+        types = [TensorType(t.dtype, t.shape, device) for t in (case.types[0], case.types[3])]
+
+        def fn(x: Any, b: Any) -> Any:
+            return F.gelu(F.quantized_linear(x, codes, scales) + b, approximate="tanh")
+
+        weights = {"codes": codes, "scales": scales}
+        with maxmod.configure(check=True):
+            compiled = compile_function(fn, types, name="f", parameters=weights)
+            for count in (3, 12, 8, 9) if rows == "m" else (rows,):
+                assert isinstance(count, int)
+                rng = np.random.default_rng(count)
+                arrays = [rng.standard_normal(s) for s in ((count, case.k), (case.n,))]
+                arrays = [array.astype(storage_dtype(dtype)) for array in arrays]
+                backend.cuda.products.calls.clear()
+                found = compiled(*[tensor(array).to(device) for array in arrays]).to(CPU())
+                x, b = (array.astype(np.float64) for array in arrays)
+                codes_and_scales = [np.asarray(t.data).astype(np.float64) for t in made]
+                y = oracle(x, codes_and_scales[0].astype(np.int64), codes_and_scales[1]) + b
+                wanted = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
+                # A weight in bfloat16 is rounded, beyond what its codes are.
+                tolerance = {DType.bfloat16: 0.02}.get(dtype, 4e-6) * np.abs(wanted).max()
+                values = np.asarray(found.data).astype(np.float64)
+                np.testing.assert_allclose(values, wanted, rtol=0, atol=tolerance)
+                is_ours = count <= 8 and dtype is not DType.float64
+                products = [call for call in backend.cuda.products.calls if call[-1] != 1]
+                assert len(products) == (0 if is_ours or dtype is DType.float64 else 1)
+                if is_ours:
+                    assert not backend.cuda.products.calls
+        names = [kernel.name for kernel in compiled.kernels]
+        has_ours = rows != 12 and dtype is not DType.float64
+        assert ("quantized_linear_add_gelu" in names) == has_ours
 
 
 @pytest.mark.skipif(

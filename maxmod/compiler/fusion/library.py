@@ -1,0 +1,133 @@
+"""Matrix products of the library, with what it does to the sums before it stores them.
+
+cuBLASLt adds a vector and a matrix to a product and applies an activation, so that the sums need
+not be read and written again. What follows after that is for a kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from maxmod import ir
+from maxmod.compiler.fusion import rules
+from maxmod.compiler.fusion.group import FusionGroup, LibraryProduct
+from maxmod.dtype import DType
+from maxmod.kernel import ACTIVATIONS
+from maxmod.op import Kind
+from maxmod.tensor_type import TensorType
+
+# Types with which the library takes a bias and an activation; with an addend, it takes others too.
+_EPILOGUES = (DType.float32, DType.float16, DType.bfloat16)
+
+
+class LibraryFinder:
+    """Finds what follows products.
+
+    Args:
+        producer: What makes each value.
+        users: What reads each value.
+        order: Position of each node.
+        results: Values that the caller gets.
+        group_of: The groups that there are already; it may grow.
+    """
+
+    def __init__(
+        self,
+        producer: Mapping[ir.Value, ir.Node],
+        users: Mapping[ir.Value, list[ir.Node]],
+        order: Mapping[ir.Node, int],
+        results: Collection[ir.Value],
+        group_of: Mapping[ir.Node, FusionGroup],
+    ) -> None:
+        self._producer = producer
+        self._users = users
+        self._order = order
+        self._results = results
+        self._group_of = group_of
+
+    def find(self, product: ir.Node) -> FusionGroup | None:
+        """Returns the group of a product and of what follows it; None if nothing does."""
+        if not product.op.is_product or any(v.type.rank < 2 for v in product.inputs):
+            return None
+        chain = [(LibraryProduct(product), product)]
+        while True:
+            found, last = chain[-1]
+            node = self._only_user(last.output)
+            larger = None if node is None else self._joined(found, node, last.output)
+            if node is None or larger is None:
+                break
+            chain.append((larger, node))
+        if not self._is_kept(chain[-1][1].output):  # a kernel follows, which can as well add
+            chain = [(found, node) for found, node in chain if found.addend is None]
+        if len(chain) == 1:
+            return None
+        found, last = chain[-1]
+        numbers = {node: self._order[node] for _, node in chain}
+        return FusionGroup(numbers, last.output.type.sizes, [last.output], template=found)
+
+    def _only_user(self, value: ir.Value) -> ir.Node | None:
+        """Returns the op that alone reads a value."""
+        users = self._users.get(value, [])
+        if len(users) != 1 or value in self._results or users[0] in self._group_of:
+            return None
+        return users[0] if users[0].op.kind is Kind.ELEMENTWISE else None
+
+    def _joined(
+        self, found: LibraryProduct, node: ir.Node, value: ir.Value
+    ) -> LibraryProduct | None:
+        """Returns what the library computes with one op more, if it can."""
+        if node.output.type != value.type or found.activation:
+            return None
+        has_epilogues = value.type.dtype in _EPILOGUES
+        if node.op.name in ACTIVATIONS:
+            fits = has_epilogues and found.addend is None
+            is_known = node.kwargs == ACTIVATIONS[node.op.name]
+            return replace(found, activation=node.op.name) if fits and is_known else None
+        if node.op.name != "add":
+            return None
+        (other,) = (operand for operand in node.inputs if operand is not value)
+        if found.bias is None and has_epilogues and self._is_bias(other, value.type):
+            return replace(found, bias=other)
+        if found.addend is None and other.type == value.type:
+            is_there = self._is_in_memory(other, found.product)
+            return replace(found, addend=other) if is_there else None
+        return None
+
+    def _is_bias(self, value: ir.Value, type: TensorType) -> bool:
+        """True for a vector along the last axis that no kernel has to make first."""
+        sizes = value.type.sizes
+        if not sizes or sizes[-1] != type.sizes[-1] or any(size != 1 for size in sizes[:-1]):
+            return False
+        node = self._producer.get(value)
+        while node is not None and node.op.kind is Kind.VIEW:
+            node = self._producer.get(node.inputs[0])
+        return node is None
+
+    def _is_in_memory(self, value: ir.Value, product: ir.Node) -> bool:
+        """True for a value that is there, row by row, when the product starts.
+
+        A value that only a kernel after the product would make, of what it reads, is better made
+        there.
+        """
+        node = self._producer.get(value)
+        while node is not None and rules.is_alias(node):
+            value = node.inputs[0]
+            node = self._producer.get(value)
+        if node is None or value in self._results:
+            return True
+        if node in self._group_of:
+            return value in self._group_of[node].outputs
+        if not rules.can_fuse(node):
+            return True
+        if node.op.kind in (Kind.VIEW, Kind.SOURCE):
+            return False
+        return any(self._order[user] < self._order[product] for user in self._users[value])
+
+    def _is_kept(self, value: ir.Value) -> bool:
+        """True for a value that goes to memory, whoever makes it."""
+        users = self._users.get(value, [])
+        if value in self._results or len(users) != 1:
+            return True
+        (user,) = users
+        return self._is_kept(user.output) if user.op.kind is Kind.VIEW else not rules.can_fuse(user)
