@@ -63,6 +63,19 @@ class FakeArray(np.ndarray):
             kwargs["out"] = tuple(x.view(np.ndarray) for x in kwargs["out"])
         return _fake(getattr(ufunc, method)(*plain, **kwargs))
 
+    def __bool__(self) -> bool:
+        _refuse_capture("bool")
+        return super().__bool__()
+
+    def __int__(self) -> int:
+        _refuse_capture("int")
+        return super().__int__()
+
+    def item(self, *args: Any) -> Any:
+        """Reads an element, which waits for the device."""
+        _refuse_capture("item")
+        return super().item(*args)
+
     def copy(self, order: Any = "C") -> Any:
         """Copies."""
         _refuse_capture("copy")

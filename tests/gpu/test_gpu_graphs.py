@@ -137,25 +137,45 @@ def test_cublaslt_is_used() -> None:
     assert _backend()._multiplier(0)._products is not None, "MAXMOD_DEBUG=1 says why not"
 
 
+def _gelu(x: Any) -> Any:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
 @pytest.mark.parametrize("dtype", [DType.float32, DType.float16, DType.bfloat16])
-@pytest.mark.parametrize("name", ["bias", "relu", "gelu"])
-def test_epilogues(name: str, dtype: DType) -> None:
+@pytest.mark.parametrize(
+    "parts", ["bias", "addend", "bias addend", "relu", "bias relu", "gelu", "bias gelu"]
+)
+def test_epilogues(parts: str, dtype: DType) -> None:
     """The GELU of the library is the one with tanh; that with erf differs by up to 5e-4."""
     backend, rng = _backend(), np.random.default_rng(0)
-    x, w, b = (rng.integers(-8, 9, s) / 8 for s in ((2, 32, 64), (128, 64), (128,)))
-    total = x @ w.T / 4 + b
-    wanted = {
-        "bias": total,
-        "relu": np.maximum(total, 0),
-        "gelu": 0.5 * total * (1 + np.tanh(np.sqrt(2 / np.pi) * (total + 0.044715 * total**3))),
-    }[name]
-    arrays = [_gpu(array, dtype).data for array in (x, w / 4, b)]
+    shapes = (2, 32, 64), (128, 64), (128,), (2, 32, 128)
+    x, w, b, c = (rng.integers(-8, 9, shape) / 8 for shape in shapes)
+    total = x @ w.T / 4 + (b if "bias" in parts else 0) + (c if "addend" in parts else 0)
+    activation = {"relu": "relu", "gelu": "gelu"}.get(parts.split()[-1], "")
+    wanted = {"": total, "relu": np.maximum(total, 0), "gelu": _gelu(total)}[activation]
+    lhs, rhs, bias, addend = (_gpu(array, dtype).data for array in (x, w / 4, b, c))
     out = backend.empty(TensorType(dtype, (2, 32, 128), Accelerator()))
-    assert backend._multiplier(0)(arrays[0], arrays[1].T, out, name, arrays[2])
+    more = bias if "bias" in parts else None, addend if "addend" in parts else None
+    assert backend._multiplier(0)(lhs, rhs.T, out, *more, activation)
     found = _host(Tensor.wrap(out, TensorType(dtype, (2, 32, 128), Accelerator())))
     tolerance = 4 * float(DType.finfo(dtype).eps)
     limit = 5e-5 if dtype is DType.float32 else tolerance
     np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=limit)
+
+
+@pytest.mark.parametrize("activation", ["", "relu", "gelu"])
+def test_epilogues_keep_nan(activation: str) -> None:
+    """As the ops do, which the planner gives to the library."""
+    backend = _backend()
+    x = np.ones((16, 64))
+    x[3, 5] = np.nan
+    lhs, rhs, bias = (_gpu(array).data for array in (x, np.ones((64, 32)), np.ones(32)))
+    kind = TensorType(DType.float32, (16, 32), Accelerator())
+    out = backend.empty(kind)
+    assert backend._multiplier(0)(lhs, rhs, out, bias, None, activation)
+    found = _host(Tensor.wrap(out, kind))
+    assert np.isnan(found[3]).all()
+    np.testing.assert_allclose(np.delete(found, 3, axis=0), 65)
 
 
 def test_kernels_as_objects_of_cupy() -> None:

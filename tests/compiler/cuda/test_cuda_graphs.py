@@ -257,6 +257,89 @@ def test_an_op_parts_the_steps(gpu: Any) -> None:
         assert _numbers(compiled) == (2 * min(number, 1), 2 * number)
 
 
+def _parts(compiled: CompiledModel) -> list[bool]:
+    """What the last program does, in order: True for recorded steps, False for others."""
+    program = [*compiled._programs.values()][-1]
+    return [isinstance(action, Segment) for action in program._actions]
+
+
+def test_branches_and_loops_part_the_steps(gpu: Any) -> None:
+    """The host decides in each call which branch is taken and how often a loop runs: never while
+    something is recorded. Conditions that differ from call to call give different results.
+    """
+    device, _ = gpu
+    weights = _weights(device)
+
+    def fn(x: Tensor, total: Tensor) -> Tensor:
+        h = _network(x, weights)
+        (h,) = F.cond(
+            F.sum(x, axis=None)[0] > 0, [h.type], lambda: h * 2 - 1, lambda: _network(h, weights)
+        )
+        h = _network(h, weights)
+        F.buffer_store(total, total + h)
+        (h, _) = F.while_loop(
+            [h, F.sum(x, axis=None)[0]], lambda h, n: n > 2, lambda h, n: [h + 1, n - 2]
+        )
+        return _network(h, weights)
+
+    kinds = [
+        TensorType(DType.float32, [4, WIDTH], device),
+        BufferType(DType.float32, [4, WIDTH], device),
+    ]
+    names = {f"w{n}": weight for n, weight in enumerate(weights)}
+    compiled = compile_function(fn, kinds, name="f", parameters=names)
+    wanted_total = np.zeros((4, WIDTH))
+    total = _gpu(wanted_total, device)
+    for number, level in enumerate([0.04, -0.3, 0.11, 0.11, -0.3, 0.02, 0.2]):
+        x = np.full((4, WIDTH), level)
+        h = _network_oracle(x, weights)
+        h = h * 2 - 1 if level > 0 else _network_oracle(h, weights)
+        h = _network_oracle(h, weights)
+        wanted_total += h
+        left = 4 * WIDTH * level
+        while left > 2:
+            h, left = h + 1, left - 2
+        found = compiled(_gpu(x, device), total)
+        np.testing.assert_allclose(_host(found), _network_oracle(h, weights), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(_host(total), wanted_total, rtol=1e-4, atol=1e-5)
+        assert _numbers(compiled) == (3 * min(number, 1), 3 * number)
+    parts = _parts(compiled)
+    assert parts.count(True) == 3
+    assert [*map(bool, np.diff(parts))].count(True) == 4, "the two ops stand between the three"
+
+
+def test_a_size_in_the_data_parts_the_steps(gpu: Any) -> None:
+    """What comes after it runs in a program for each value, which has recordings of its own."""
+    device, _ = gpu
+    weights = _weights(device)
+
+    def fn(x: Tensor) -> tuple[Tensor, Tensor]:
+        h = _network(x, weights)
+        rows = F.nonzero(h[:, 0] > 0, "k")
+        chosen = F.gather(h, rows[:, 0], axis=0)
+        return _network(chosen * 2, weights), h
+
+    names = {f"w{n}": weight for n, weight in enumerate(weights)}
+    kind = TensorType(DType.float32, [12, WIDTH], device)
+    compiled = compile_function(fn, [kind], name="f", parameters=names)
+    rng = np.random.default_rng(8)
+    xs = [rng.standard_normal((12, WIDTH)) * 3 for _ in range(3)]
+    counts = set()
+    for which in (0, 1, 0, 2, 1, 0, 2, 2, 1):
+        h = _network_oracle(xs[which], weights)
+        chosen = h[h[:, 0] > 0]
+        counts.add(len(chosen))
+        found, first = compiled(_gpu(xs[which], device))
+        assert found.shape == [len(chosen), WIDTH]
+        np.testing.assert_allclose(
+            _host(found), _network_oracle(chosen * 2, weights), rtol=1e-4, atol=1e-5
+        )
+        np.testing.assert_allclose(_host(first), h, rtol=1e-5, atol=1e-6)
+    assert len(counts) > 1
+    assert compiled.stats.recordings == len(counts)
+    assert compiled.stats.replays == 9 - len(counts)
+
+
 def test_what_cannot_be_recorded_runs_as_it_is(
     gpu: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

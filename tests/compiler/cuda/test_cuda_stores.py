@@ -14,6 +14,7 @@ from helpers import assert_close, tensor, wide
 from maxmod import CPU, BufferType, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.compiled import CompiledModel, compile_function
+from maxmod.compiler.steps import RunKernel
 from maxmod.device import CPU_REF
 from maxmod.kernel import Dialect
 
@@ -91,3 +92,47 @@ def test_rows_of_a_buffer_are_written_as_vectors(dtype: DType, width: int) -> No
     assert f"constexpr int V = {width};" in source.code
     assert "mm_write(b3 + mm_i" in source.code
     assert "const int64_t t0 = b2[0];" in source.code
+
+
+@pytest.mark.parametrize("rows", [3, 12, "n"])
+def test_a_product_goes_into_a_part_of_a_buffer(rows: int | str) -> None:
+    """A few rows or many, known or not: nothing is made that is as large as the buffer."""
+    length, width = 512, 16
+    rng = np.random.default_rng(3)
+    w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((width, 8), (width,)))
+    with emulated_cuda() as (device, _):
+        sizes: list[Any] = [[length, width], [rows, 8], [width, 8], [width], []]
+        kinds = [TensorType(DType.float32, shape, device) for shape in sizes[1:4]]
+        types = [
+            BufferType(DType.float32, sizes[0], device),
+            *kinds,
+            TensorType(DType.int64, [], device),
+        ]
+
+        def fn(cache: Tensor, x: Tensor, w: Tensor, b: Tensor, used: Tensor) -> Tensor:
+            made = F.relu(x @ w.T + b)
+            F.buffer_store_slice(cache, made, [(slice(used, None), x.shape[0]), slice(None)])
+            return made * 2
+
+        model = compile_function(fn, types, name="f", parameters={})
+        plan = model._schedule
+        for count in (3, 12) if rows == "n" else (rows,):
+            assert isinstance(count, int)
+            dims = {"n": count} if rows == "n" else {}
+            ((buffer, content),) = plan.updates
+            stored = [
+                dict(zip(step.outputs, step.targets))
+                for step in plan.bound_steps(dims)
+                if isinstance(step, RunKernel)
+            ]
+            assert [targets[content] for targets in stored if content in targets] == [buffer]
+            memory = model.memory_plan(**dims)
+            assert memory.arena_nbytes + memory.output_nbytes < 4 * length * width / 4
+            x = rng.standard_normal((count, 8)).astype(np.float32)
+            cache = np.zeros((length, width), np.float32)
+            args = [tensor(a).to(device) for a in (cache, x, w, b, np.array(7))]
+            made = np.maximum(wide(x) @ wide(w).T + b, 0)
+            assert_close(model(*args).to(CPU()), 2 * made, length=8, ulps=4)
+            wanted = cache.astype(np.float64)
+            wanted[7 : 7 + count] = made
+            assert_close(args[0].to(CPU()), wanted, length=8, ulps=4)
