@@ -12,6 +12,7 @@ from maxmod.compiler.passes.expand_composites import expand_composites, expand_p
 from maxmod.compiler.passes.fold_constants import fold_constants
 from maxmod.compiler.passes.merge_common import merge_common
 from maxmod.compiler.passes.optimize_bodies import optimize_bodies
+from maxmod.compiler.passes.recognize_gelu import recognize_gelu
 from maxmod.compiler.passes.simplify import simplify
 from maxmod.kernel import Dialect
 
@@ -30,6 +31,7 @@ def passes(run: ir.Run, dialect: Dialect | None) -> tuple[Pass, ...]:
         eliminate_dead,  # first, so that no pass works on what is thrown away
         *_expansions(dialect),  # before folding and merging see parts
         simplify,  # before folding and merging, which find more once views are joined
+        *((recognize_gelu,) if dialect else ()),  # after it, which leaves fewer forms of the same
         # Before merging: folded values need no call at all.
         partial(fold_constants, run=run, keep_formulas=dialect is not None),
         merge_common,  # after folding, which removes the calls that feed only constants

@@ -16,6 +16,7 @@ from maxmod.compiler.passes.eliminate_dead import eliminate_dead
 from maxmod.compiler.passes.expand_composites import expand_composites
 from maxmod.compiler.passes.fold_constants import FOLD_LIMIT_NBYTES, fold_constants
 from maxmod.compiler.passes.merge_common import merge_common
+from maxmod.compiler.passes.recognize_gelu import recognize_gelu
 from maxmod.compiler.passes.simplify import simplify
 from maxmod.device import CPU_REF
 from maxmod.op import Kind
@@ -25,6 +26,7 @@ PASSES = (
     merge_common,
     simplify,
     expand_composites,
+    recognize_gelu,
     partial(fold_constants, run=run),
 )
 
@@ -123,3 +125,37 @@ def test_simplify(fn: Callable[[Tensor], Tensor], left: list[str]) -> None:
     graph = eliminate_dead(simplify(traced(lambda x: F.exp(fn(x)), f32(3, 4))))
     names = [n for n in op_names(graph) if n not in ("full", "broadcast", "exp")]
     assert names == left
+
+
+K = 0.7978845608028654
+GELUS = {
+    "transformers": lambda x: 0.5 * x * (1.0 + F.tanh(K * (x + 0.044715 * F.pow(x, 3.0)))),
+    "half last": lambda x: x * (F.tanh((x * x * x * 0.044715 + x) * 0.79788456) + 1) * 0.5,
+    "half of the sum": lambda x: x * (0.5 * (1 + F.tanh(K * x + (K * 0.044715) * x**3))),
+    "factored": lambda x: (x / 2) * (1 + F.tanh(K * x * (1 + 0.044715 * x * x))),
+    "half first": lambda x: 0.5 * (x * (1 + F.tanh(K * (x + 0.044715 * (x * (x * x)))))),
+}
+OTHERS = {
+    "another constant": lambda x: 0.5 * x * (1 + F.tanh(K * (x + 0.0447 * x**3))),
+    "another factor": lambda x: 0.25 * x * (1 + F.tanh(K * (x + 0.044715 * x**3))),
+    "minus": lambda x: 0.5 * x * (1 - F.tanh(K * (x + 0.044715 * x**3))),
+    "of something else": lambda x: 0.5 * (x + 1) * (1 + F.tanh(K * (x + 0.044715 * x**3))),
+    "a constant inside": lambda x: 0.5 * x * (1 + F.tanh(K * (x + 0.044715 * x**3) + 1)),
+    "erf": lambda x: 0.5 * x * (1 + F.erf(x * 0.7071067811865476)),
+    "a column": lambda x: 0.5 * x[:, :1] * (1 + F.tanh(K * (x + 0.044715 * x**3))),
+}
+
+
+@pytest.mark.parametrize("name", [*GELUS, *OTHERS])
+def test_gelu_by_tanh_is_recognised(name: str) -> None:
+    """In any order of factors, of a value that is itself a product and a sum."""
+    fn = {**GELUS, **OTHERS}[name]
+    before = traced(lambda x: fn(x * 2 + 1), f32("n", 4))
+    after = ir.verify(eliminate_dead(recognize_gelu(simplify(before))))
+    assert ("gelu" in op_names(after)) == (name in GELUS)
+    assert ("tanh" in op_names(after)) == (name in OTHERS and name != "erf")
+    x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    x[0] = [np.nan, np.inf, -np.inf, 0]
+    with np.errstate(all="ignore"):
+        (wanted,), (found,) = (ir.interpret(g, run, [x], {}, {"n": 50}) for g in (before, after))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)

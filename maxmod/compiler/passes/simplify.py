@@ -48,7 +48,7 @@ def _apply(node: ir.Node, producers: Producers) -> ir.Value | ir.Node | None:
     return None
 
 
-def _number(value: ir.Value, producers: Producers) -> float | None:
+def number_of(value: ir.Value, producers: Producers) -> float | None:
     """Returns the number that a value is filled with, or None."""
     node = producers.get(value)
     while node is not None and node.op.name == "broadcast":
@@ -64,7 +64,7 @@ def _neutral(number: float, negative_zero: bool | None = None) -> Rule:
 
     def rule(node: ir.Node, producers: Producers) -> ir.Value | None:
         x, y = node.inputs
-        found = _number(y, producers)
+        found = number_of(y, producers)
         if found is None or found != number or x.type != node.output.type:
             return None
         if negative_zero is not None and x.type.dtype.is_float():
@@ -87,7 +87,7 @@ def _commuted(rule: Rule) -> Rule:
 def _square(node: ir.Node, producers: Producers) -> ir.Node | None:
     """``x ** 2`` is ``x * x``."""
     x, y = node.inputs
-    if _number(y, producers) != 2 or x.type.sizes != node.output.type.sizes:
+    if number_of(y, producers) != 2 or x.type.sizes != node.output.type.sizes:
         return None
     return ir.Node(lookup("mul"), (x, x), (), node.outputs, node.source)
 

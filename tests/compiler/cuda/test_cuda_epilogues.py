@@ -91,6 +91,13 @@ PROGRAMS = {
         lambda x, w, b, c: _gelu(x @ w.T + b),
         (Epilogue(True, activation="gelu"),),
     ),
+    "gelu written out": Program(
+        lambda x, w, b, c: (
+            0.5 * (y := x @ w.T + b) * (1 + F.tanh(0.7978845608 * (y + 0.044715 * y**3)))
+        ),
+        lambda x, w, b, c: _gelu(x @ w.T + b),
+        (Epilogue(True, activation="gelu"),),
+    ),
     "addend": Program(lambda x, w, b, c: c + x @ w.T, lambda x, w, b, c: c + x @ w.T, (ADD,)),
     "bias and addend": Program(
         lambda x, w, b, c: (x @ w.T + b) + c, lambda x, w, b, c: x @ w.T + b + c, (BOTH,)

@@ -489,6 +489,26 @@ def test_a_decoding_step_is_one_graph(
     assert (step.stats.recordings, step.stats.replays) == (2, step.stats.calls - 2)
 
 
+def test_a_decoding_step_with_quantised_weights_is_one_graph(gpu: Any) -> None:
+    """The codes are read by our kernels; of the library, nothing is asked."""
+    device, backend = gpu
+    folder = FIXTURES / "tied"
+    model = load_model(folder, device=device, dtype=DType.float32, quantize="int8")
+    host = load_model(folder, device=CPU(), dtype=DType.float32, quantize="int8")
+    expected = [*generate(host, [1, 2, 3], max_new_tokens=6, stop=(), eager=True)]
+    tokens = generate(model, [1, 2, 3], max_new_tokens=6, stop=())
+    found = [next(tokens)]
+    backend.cuda.products.calls.clear()
+    assert [*found, *tokens] == expected
+    assert backend.cuda.products.calls == []
+    step = model.step()
+    (program,) = step._programs.values()
+    assert [type(action) for action in program._actions] == [Segment]
+    assert step.stats.replays == step.stats.calls - 1
+    names = [kernel.name for kernel in step.kernels]
+    assert len([name for name in names if name.startswith("quantized_linear")]) >= 3
+
+
 def test_other_options_need_no_other_graph(gpu: Any) -> None:
     """How tokens are chosen is data: the same program, and the tokens of the host."""
     device, _ = gpu
