@@ -82,7 +82,7 @@ MM_INLINE double mm_weigh(
     return total[0];
 }
 
-MM_STEP mm_amounts mm_measure(const float *x, int64_t size, const float *pivots, bool by_sum)
+MM_SEARCH_FUNCTION mm_amounts mm_measure(const float *x, int64_t size, const float *pivots, bool by_sum)
 {
     float counts[MM_PIVOTS] = {}, sums[MM_PIVOTS] = {};
 #pragma unroll 8
@@ -109,7 +109,7 @@ MM_INLINE float mm_amount_of(float element, float low, float high, bool by_sum)
 
 // The row is cut into 32 pieces of neighbours, then the piece that has it, until there is an element
 // for each lane of a warp.
-MM_STEP int64_t mm_find(
+MM_SEARCH_FUNCTION int64_t mm_find(
     const float *x, int64_t size, float low, float high, bool by_sum, double fraction, double more)
 {
     __shared__ float parts[32];

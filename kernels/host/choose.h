@@ -50,7 +50,7 @@ MM_INLINE double mm_weigh(
     return total;
 }
 
-MM_STEP mm_amounts mm_measure(const float *x, int64_t size, const float *pivots, bool by_sum)
+MM_SEARCH_FUNCTION mm_amounts mm_measure(const float *x, int64_t size, const float *pivots, bool by_sum)
 {
     mm_amounts found = {{0}, {0}};
     for (int64_t start = 0; start < size; start += MM_BLOCK) {
@@ -79,7 +79,7 @@ MM_STEP mm_amounts mm_measure(const float *x, int64_t size, const float *pivots,
 }
 
 // Number or sum of the elements of a block from `low` to `high`.
-MM_STEP double mm_amount_of(const float *block, int all, float low, float high, bool by_sum)
+MM_SEARCH_FUNCTION double mm_amount_of(const float *block, int all, float low, float high, bool by_sum)
 {
     float sum = 0;
     int count = 0;
@@ -95,7 +95,7 @@ MM_STEP double mm_amount_of(const float *block, int all, float low, float high, 
     return count;
 }
 
-MM_STEP int64_t mm_find(
+MM_SEARCH_FUNCTION int64_t mm_find(
     const float *x, int64_t size, float low, float high, bool by_sum, double fraction, double more)
 {
     double total = 0;

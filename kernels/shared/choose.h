@@ -13,9 +13,9 @@
 
 // What is called in several places is there once on the host, where somebody waits for the compiler.
 #ifdef MM_PRELUDE_HOST
-#define MM_STEP static __attribute__((noinline))
+#define MM_SEARCH_FUNCTION static __attribute__((noinline))
 #else
-#define MM_STEP MM_INLINE
+#define MM_SEARCH_FUNCTION MM_INLINE
 #endif
 
 // Of the elements of a row that are at least as large as each pivot.
@@ -33,11 +33,11 @@ MM_INLINE double mm_weigh(
     const float *x, int64_t size, float largest, float temperature, float least, float *weights);
 
 // Number and, if it is asked for, sum of the elements at least as large as each pivot.
-MM_STEP mm_amounts mm_measure(const float *x, int64_t size, const float *pivots, bool by_sum);
+MM_SEARCH_FUNCTION mm_amounts mm_measure(const float *x, int64_t size, const float *pivots, bool by_sum);
 
 // The first position at which the running sum of elements from `low` to `high`, or their running
 // number, is above a fraction of all plus `more`; where rounding hides it, the last of them.
-MM_STEP int64_t mm_find(
+MM_SEARCH_FUNCTION int64_t mm_find(
     const float *x, int64_t size, float low, float high, bool by_sum, double fraction, double more);
 
 // Sets elements behind a position that have a value to 0.
@@ -67,7 +67,7 @@ typedef struct {
 } mm_threshold;
 
 // The largest threshold that leaves an amount of `wanted` or more: a number of elements, or a sum.
-MM_STEP mm_threshold mm_search(
+MM_SEARCH_FUNCTION mm_threshold mm_search(
     const float *x, int64_t size, float lowest, float largest, bool by_sum, double wanted)
 {
     int64_t low = mm_key(lowest), high = mm_key(largest) + 1; // it is in [low, high)
