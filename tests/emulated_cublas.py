@@ -132,16 +132,15 @@ class FakeCublasLt:
         run: Runs a piece of work on a stream, given by its address, or records it there.
 
     Attributes:
-        calls: (m, n, k, count, epilogue) of each product, in the order of the library.
-        added: Whether each product was added to another matrix.
+        calls: (m, n, k, count, epilogue, whether it was added to another matrix) of each product,
+            in the order of the library.
         live: Objects that were made and not destroyed.
     """
 
     def __init__(self, run: Callable[[int, Callable[[], None]], None]) -> None:
         self._run = run
         self.live: dict[int, Any] = {}
-        self.calls: list[tuple[int, int, int, int, int]] = []
-        self.added: list[bool] = []
+        self.calls: list[tuple[int, int, int, int, int, bool]] = []
         self.queries = 0
         for kind in _ATTRIBUTES:
             setattr(self, f"cublasLt{kind}Create", self._maker(kind))
@@ -258,8 +257,7 @@ class FakeCublasLt:
             assert address % found.algorithm[number + 1] == 0, "less aligned than promised"
         assert nbytes == found.workspace_nbytes
         assert not (adds and what.epilogue & (_RELU | _GELU)), "no activation after C"
-        self.calls.append((what.m, what.n, what.k, what.count, what.epilogue))
-        self.added.append(adds)
+        self.calls.append((what.m, what.n, what.k, what.count, what.epilogue, adds))
         addresses = (a, b, c, d) if adds else (a, b, d)
         self._run(stream, lambda: _multiply(what, addresses, scratch, nbytes))
         return SUCCESS

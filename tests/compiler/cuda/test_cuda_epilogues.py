@@ -193,10 +193,9 @@ def _did(backend: EmulatedCudaBackend) -> list[Epilogue]:
     by_number = {Epilogue(False, False, a).number: a for a in ("", "relu", "gelu")}
     found = [
         Epilogue(bool(number & 4), adds, by_number[(number & ~4) or 1])
-        for (*_, number), adds in zip(products.calls, products.added, strict=True)
+        for *_, number, adds in products.calls
     ]
     products.calls.clear()
-    products.added.clear()
     return found
 
 

@@ -182,9 +182,9 @@ def test_epilogues(backend: EmulatedCudaBackend, dtype: Any, batched: bool) -> N
         total += (more[0] if has_bias else 0) + (more[1] if adds else 0)
         out = backend.xp.empty((2, 5, 3), np.dtype(dtype))
         bias, addend = added[0] if has_bias else None, added[1] if adds else None
-        backend.cuda.products.added.clear()
+        backend.cuda.products.calls.clear()
         assert multiply(lhs, rhs, out, bias, addend, activation)
-        assert backend.cuda.products.added == [adds]
+        assert [call[-1] for call in backend.cuda.products.calls] == [adds]
         found = np.asarray(out).astype(np.float64)
         np.testing.assert_allclose(found, ACTIVATIONS[activation](total), rtol=eps, atol=1e-6)
 
