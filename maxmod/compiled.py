@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -27,10 +25,10 @@ from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Op
 from maxmod.ops.shape import rebound_sizes
 from maxmod.program import Program
-from maxmod.signature import Signature, argument_names
+from maxmod.staging import TENSOR, StagedGraph, trace_function
+from maxmod.stats import Stats
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import BufferType, TensorType
-from maxmod.trace import trace
 
 # Bound programs kept per compiled model: one for each set of sizes seen lately.
 PROGRAM_LIMIT = 16
@@ -39,83 +37,6 @@ _LOWERING = "maxmod.compiler.lowering"  # the compiler itself; needed where no p
 
 
 Timed = Callable[[str], contextlib.AbstractContextManager[None]]
-
-# Stands for a tensor among the leaves of a result; None can be a result itself.
-TENSOR = object()
-
-
-@dataclass(frozen=True, slots=True)
-class StagedGraph:
-    """A traced function that was not compiled; printing it shows the graph.
-
-    Attributes:
-        graph: The graph.
-        in_tree: Structure of the arguments.
-        out_tree: Structure of the results.
-        out_leaves: Leaves of the results: `TENSOR` for a tensor, anything else as it is.
-        signature: The argument checks.
-    """
-
-    graph: ir.Graph
-    in_tree: tree.Tree
-    out_tree: tree.Tree
-    out_leaves: tuple[Any, ...]
-    signature: Signature
-
-    @property
-    def in_layouts(self) -> list[TensorType]:
-        """The types of the tensor arguments."""
-        return list(self.signature.types)
-
-    @property
-    def out_layouts(self) -> list[TensorType]:
-        """The types of the tensor results."""
-        return [value.type for value in self.graph.outputs]
-
-    def __str__(self) -> str:
-        return str(self.graph)
-
-
-@dataclass(slots=True)
-class Stats:
-    """What a compiled model did so far.
-
-    Attributes:
-        calls: Number of calls.
-        programs: Number of bound programs, one for each set of sizes.
-        recordings: CUDA graphs that were made of steps.
-        replays: How often one was started.
-        plan_cached: Whether passes and planning were skipped, because the graph was known.
-        kernels_cached: Kernels that came from the cache.
-        kernels_built: Kernels that a compiler was run for.
-        times_s: Seconds that compiling took by stage: trace, find (the kernel compiler), lookup
-            (of the whole graph), import (of the compiler), passes, plan (fusion and kernel text),
-            store, build (and load).
-    """
-
-    calls: int = 0
-    programs: int = 0
-    recordings: int = 0
-    replays: int = 0
-    plan_cached: bool = False
-    kernels_cached: int = 0
-    kernels_built: int = 0
-    times_s: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def compile_s(self) -> float:
-        """Seconds of all stages."""
-        return sum(self.times_s.values())
-
-    @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Adds the time of a block to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            time_s = time.perf_counter() - start
-            self.times_s[stage] = self.times_s.get(stage, 0.0) + time_s
 
 
 class CompiledModel:
@@ -419,37 +340,6 @@ def _main_device(graph: ir.Graph) -> DeviceRef:
 
 def _is_mixed(graph: ir.Graph) -> bool:
     return len(set(ir.devices(graph))) > 1
-
-
-def trace_function(
-    fn: Callable[..., Any],
-    input_types: Sequence[Any],
-    *,
-    name: str,
-    parameters: Mapping[str, Tensor],
-) -> StagedGraph:
-    """Traces a function or module for arguments of the given types, without compiling it.
-
-    Args:
-        fn: Called once, with symbolic tensors.
-        input_types: A `TensorType` (or a nested list, tuple or dict of them) for each argument.
-        name: Name of the graph.
-        parameters: Tensors that become weights, by qualified name.
-    """
-    names = argument_names(fn)
-    signature = Signature(input_types, names)
-    traced = trace(
-        fn,
-        lambda tracer: signature.arguments(tracer.argument),
-        name=name,
-        parameters=parameters,
-        flatten=lambda value: tree.flatten(value)[0],
-    )
-    if config.current().verify:
-        ir.verify(traced.graph)
-    leaves, out_tree = tree.flatten(traced.results)
-    out_leaves = tuple(TENSOR if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-    return StagedGraph(traced.graph, signature.tree, out_tree, out_leaves, signature)
 
 
 def compile_function(

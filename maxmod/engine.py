@@ -9,7 +9,7 @@ from typing import Any
 from maxmod import backends, tree
 from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.buffer import Buffer
-from maxmod.compiled import TENSOR, CompiledModel, StagedGraph
+from maxmod.compiled import CompiledModel
 from maxmod.device import DeviceRef
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DeviceError, OperandError, WeightsError
@@ -17,6 +17,7 @@ from maxmod.graph_builder import Graph
 from maxmod.interop import DLPackArray
 from maxmod.ir import Graph as TracedGraph
 from maxmod.signature import Signature
+from maxmod.staging import TENSOR, StagedGraph
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import BufferType, TensorType
 

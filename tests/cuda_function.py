@@ -9,7 +9,6 @@ import cuda_shim
 import numpy as np
 
 from maxmod import backends, ir, kernel_text
-from maxmod.compiled import trace_function
 from maxmod.compiler.pipeline import optimize
 from maxmod.compiler.schedule import schedule
 from maxmod.compiler.steps import RunKernel, Schedule
@@ -17,6 +16,7 @@ from maxmod.device import CPU_REF
 from maxmod.dim import SymbolicDim
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import Dialect, KernelSource
+from maxmod.staging import trace_function
 from maxmod.tensor_type import TensorType
 
 # As if two small processors ran it: grids are capped, and loops over the grid take several steps.

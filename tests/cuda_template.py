@@ -9,7 +9,6 @@ import cuda_shim
 import numpy as np
 
 from maxmod import backends, kernel_text
-from maxmod.compiled import trace_function
 from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.compiler.pipeline import optimize
@@ -18,6 +17,7 @@ from maxmod.dim import SymbolicDim, evaluate
 from maxmod.dtype import storage_dtype
 from maxmod.ir import bind_type
 from maxmod.kernel import Dialect, KernelSource
+from maxmod.staging import trace_function
 from maxmod.tensor_type import TensorType
 
 # Of a small GPU, so that blocks do several tasks one after the other.

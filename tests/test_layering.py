@@ -61,6 +61,8 @@ LAYERS = {
     "graph_ops": 7,
     "graph_values": 7,
     "compiler": 7,
+    "staging": 7,
+    "stats": 7,
     "compiled": 8,
     "plan_cache": 8,
     "program": 8,

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Self, dataclass_transform, overload
 
 from maxmod.backends.devices import CPU, Device, device_of
-from maxmod.compiled import CompiledModel, StagedGraph, compile_function, trace_function
+from maxmod.compiled import CompiledModel, compile_function
 from maxmod.device import DeviceLike, DeviceRef
 from maxmod.errors import ForwardError, OperandError
 from maxmod.nn.loading import moved, values_of_lookup, values_of_mapping
@@ -32,6 +32,7 @@ from maxmod.nn.places import (
 )
 from maxmod.nn.pretty import pretty_repr
 from maxmod.nn.summary import Summary, summarize
+from maxmod.staging import StagedGraph, trace_function
 from maxmod.tensor import Tensor
 
 # `Module` without arguments is `Module[..., Any]`; Python knows such defaults from 3.13 on.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from maxmod import tree
-from maxmod.compiled import trace_function
 from maxmod.nn.places import Owner, by_name, descendants_of, entries_of, parameters_of
+from maxmod.staging import trace_function
 from maxmod.tensor import Tensor
 
 _BLANKS = 2  # between columns, and for each level of the tree

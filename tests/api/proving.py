@@ -46,7 +46,7 @@ ROOTS = {
     "yarn": "maxmod.nn.rope.yarn",
     "Module": "maxmod.nn:Module",
     "CompiledModel": "maxmod.compiled:CompiledModel",
-    "StagedGraph": "maxmod.compiled:StagedGraph",
+    "StagedGraph": "maxmod.staging:StagedGraph",
 }
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from maxmod import DType, Tensor, TensorType, ir
-from maxmod.compiled import CompiledModel, compile_function, trace_function
+from maxmod.compiled import CompiledModel, compile_function
 from maxmod.device import CPU_REF
+from maxmod.staging import trace_function
 
 
 def f32(*sizes: Any) -> TensorType:

@@ -14,8 +14,9 @@ import maxmod
 from maxmod import CPU, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.buffer import Buffer
-from maxmod.compiled import CompiledModel, compile_function, trace_function
+from maxmod.compiled import CompiledModel, compile_function
 from maxmod.device import CPU_REF
+from maxmod.staging import trace_function
 
 
 @pytest.fixture(scope="module")

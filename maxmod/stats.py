@@ -1,0 +1,50 @@
+"""`Stats`: what compiling took, and what a compiled model did since."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a compiled model did so far.
+
+    Attributes:
+        calls: Number of calls.
+        programs: Number of bound programs, one for each set of sizes.
+        recordings: CUDA graphs that were made of steps.
+        replays: How often one was started.
+        plan_cached: Whether passes and planning were skipped, because the graph was known.
+        kernels_cached: Kernels that came from the cache.
+        kernels_built: Kernels that a compiler was run for.
+        times_s: Seconds that compiling took by stage: trace, find (the kernel compiler), lookup
+            (of the whole graph), import (of the compiler), passes, plan (fusion and kernel text),
+            store, build (and load).
+    """
+
+    calls: int = 0
+    programs: int = 0
+    recordings: int = 0
+    replays: int = 0
+    plan_cached: bool = False
+    kernels_cached: int = 0
+    kernels_built: int = 0
+    times_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def compile_s(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.times_s.values())
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the time of a block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            time_s = time.perf_counter() - start
+            self.times_s[stage] = self.times_s.get(stage, 0.0) + time_s
