@@ -7,10 +7,9 @@ and results and goes through a list of functions.
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,12 +22,13 @@ from maxmod.compiler.memory import MemoryPlan, is_planned, placed, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Schedule, Step
 from maxmod.device import DeviceRef
 from maxmod.dim import evaluate
-from maxmod.errors import CompileError
+from maxmod.late_sizes import LateSize, cut
 from maxmod.op import Kind
 from maxmod.ops.bodies import Body
 from maxmod.ops.shape import rebound_sizes
 from maxmod.replay import Action, Counts, Work, with_recordings
 from maxmod.tensor_type import TensorType
+from maxmod.watching import checked, timed
 
 # Programs kept for the rest of a schedule, one for each value of a size that is known late.
 CONTINUATION_LIMIT = 16
@@ -71,7 +71,7 @@ class Program:
         *,
         inside: bool = False,
     ) -> None:
-        plan, self._rest = _cut(plan, dims)
+        plan, self._rest = cut(plan, dims)
         self._complete = complete
         self._fixed = fixed
         self._continuations: OrderedDict[int, Program] = OrderedDict()
@@ -114,7 +114,7 @@ class Program:
             self._bind(step)
             if log.wants(log.TIMES) and len(self._works) > count:
                 work = self._works[count]
-                work.run = self._timed(step, work.run)
+                work.run = timed(step, self._name(step), work.run, backend, device.id)
         updates = [self._update_work(update) for update in plan.updates]
         self._late_updates: list[Action] = []
         if self._copied:  # results that share memory with buffers are copied first
@@ -177,7 +177,8 @@ class Program:
     def _add_kernel(self, step: RunKernel, types: Sequence[TensorType]) -> None:
         is_empty = any(evaluate(size, self._dims) < 1 for size in step.nonempty)
         action = self._ops_action(step) if is_empty else self._kernel_action(step)
-        action = self._checked(step, types, action) if self._check else action
+        if self._check:
+            action = checked(step, self._name(step), action, self._backend, types, self._dims)
         has_flag = self._sources[step.kernel].has_flag
         self._add_launch(step, action, records=not (is_empty or has_flag))
 
@@ -285,7 +286,7 @@ class Program:
 
         action = finish if step.has_epilogue else multiply
         if self._check and step.has_epilogue:
-            action = self._checked(step, types, action)
+            action = checked(step, self._name(step), action, self._backend, types, self._dims)
         self._add_launch(step, action)
 
     def _bind_op(self, step: RunOp, types: Sequence[TensorType]) -> None:
@@ -404,51 +405,6 @@ class Program:
             return self._sources[step.kernel].name
         return step.op.name if isinstance(step, RunOp) else step.name
 
-    def _timed(self, step: Step, action: Action) -> Action:
-        """Logs time, bytes and bandwidth of a step in every call (`MAXMOD_DEBUG=2`)."""
-        name = self._name(step)
-
-        def run(slots: list[Any]) -> None:
-            self._backend.synchronize(self._device.id)
-            start_s = time.perf_counter()
-            action(slots)
-            self._backend.synchronize(self._device.id)
-            time_s = time.perf_counter() - start_s
-            arrays = [slots[slot] for slot in (*step.inputs, *step.outputs)]
-            nbytes = sum(array.nbytes for array in arrays if array is not None)
-            log.show(
-                log.TIMES,
-                "%9.3f ms %9.3f MB %7.1f GB/s  %s",
-                time_s * 1e3,
-                nbytes / 1e6,
-                nbytes / max(time_s, 1e-9) / 1e9,
-                name,
-            )
-
-        return run
-
-    def _checked(
-        self, step: RunKernel | RunProduct, types: Sequence[TensorType], action: Action
-    ) -> Action:
-        """Compares every launch with the group run op by op (`MAXMOD_CHECK=1`)."""
-        assert step.group is not None
-        graph = step.group.as_graph("group")
-        targets = step.targets if isinstance(step, RunKernel) else ()
-        operands = [*dict.fromkeys(step.inputs), *(slot for slot in targets if slot >= 0)]
-        name = self._name(step)
-
-        def run(slots: list[Any]) -> None:
-            arrays = [slots[slot] for slot in operands]
-            expected = ir.interpret(graph, self._backend.run, arrays, {}, self._dims)
-            action(slots)
-            for slot, type, want in zip(step.outputs, types, expected):
-                if not self._backend.is_close(slots[slot], want, type.dtype):
-                    raise CompileError(
-                        f"{name} disagrees with its graph, result {type.short()}:\n{graph}"
-                    )
-
-        return run
-
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Runs the program on argument arrays and returns result arrays."""
         with self._lock:
@@ -512,31 +468,3 @@ def _alias(places: Mapping[int, int], slots: list[Any]) -> None:
     """Gives results the arrays of the buffers that they were written into."""
     for slot, target in places.items():
         slots[slot] = slots[target]
-
-
-@dataclass(frozen=True, slots=True)
-class LateSize:
-    """Where a schedule gives a name the value of a number that it computed.
-
-    Attributes:
-        name: The name.
-        count: Slot of the number.
-        result: Slot of the step's result.
-        plan: What comes after.
-    """
-
-    name: str
-    count: int
-    result: int
-    plan: Schedule
-
-
-def _cut(plan: Schedule, dims: Mapping[str, int]) -> tuple[Schedule, LateSize | None]:
-    """Cuts a schedule where the first size without a value gets one."""
-    for index, step in enumerate(plan.steps):
-        name = ir.late_name(step.op, step.attrs) if isinstance(step, RunOp) else None
-        if name is not None and name not in dims:
-            rest = replace(plan, steps=plan.steps[index + 1 :])
-            late = LateSize(name, step.inputs[0], step.outputs[0], rest)
-            return replace(plan, steps=plan.steps[:index]), late
-    return plan, None

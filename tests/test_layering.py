@@ -65,6 +65,8 @@ LAYERS = {
     "stats": 7,
     "compiled": 8,
     "plan_cache": 8,
+    "late_sizes": 8,
+    "watching": 8,
     "program": 8,
     "arena": 8,
     "replay": 8,

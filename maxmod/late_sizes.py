@@ -1,0 +1,37 @@
+"""Sizes that a schedule computes itself: it is cut where one becomes known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from maxmod import ir
+from maxmod.compiler.steps import RunOp, Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class LateSize:
+    """Where a schedule gives a name the value of a number that it computed.
+
+    Attributes:
+        name: The name.
+        count: Slot of the number.
+        result: Slot of the step's result.
+        plan: What comes after.
+    """
+
+    name: str
+    count: int
+    result: int
+    plan: Schedule
+
+
+def cut(plan: Schedule, dims: Mapping[str, int]) -> tuple[Schedule, LateSize | None]:
+    """Cuts a schedule where the first size without a value gets one."""
+    for index, step in enumerate(plan.steps):
+        name = ir.late_name(step.op, step.attrs) if isinstance(step, RunOp) else None
+        if name is not None and name not in dims:
+            rest = replace(plan, steps=plan.steps[index + 1 :])
+            late = LateSize(name, step.inputs[0], step.outputs[0], rest)
+            return replace(plan, steps=plan.steps[:index]), late
+    return plan, None
