@@ -15,6 +15,7 @@ from helpers import assert_close, numbers, tensor, wide
 from maxmod import functional as F
 from maxmod.compiler.codegen.cuda_text import QUOTIENT
 from maxmod.device import CPU_REF
+from maxmod.dim import SymbolicDim
 from maxmod.dtype import DType
 from maxmod.kernel import SHARED_NBYTES, Grid, Launch
 from maxmod.tensor_type import TensorType
@@ -129,10 +130,9 @@ def test_short_rows_take_few_threads() -> None:
 
 
 def test_rows_that_do_not_fit_get_no_shared_memory() -> None:
-    launch = Launch(4, 1, 512, SHARED_NBYTES)
-    assert launch.grid({}, 1 << 20).shared_nbytes == SHARED_NBYTES
-    launch = Launch(4, 1, 512, SHARED_NBYTES + 4)
-    assert launch.grid({}, 1 << 20).shared_nbytes == 0
+    launch = Launch(4, 1, 512, SymbolicDim("n"))
+    assert launch.grid({"n": SHARED_NBYTES}, 1 << 20).shared_nbytes == SHARED_NBYTES
+    assert launch.grid({"n": SHARED_NBYTES + 4}, 1 << 20).shared_nbytes == 0
 
 
 # ---- parts ---------------------------------------------------------------------------------------
