@@ -256,8 +256,9 @@ MM_INLINE void mm_column_terms(
 // An instruction that multiplies unsigned bytes by signed ones and adds four products to each sum needs
 // no floats made of the codes: 35 GB/s where those reach 27 (one row with 768 x 50257, as above). The
 // rows become integers, x = q * 2^(e - 30) with |x| < 2^e for a whole row, and an integer four signed
-// digits to base 256. Sums are exact until they become floats: what is lost before is 2^-30 of the
-// largest |x|, where products and sums in float32 lose 2^-24 of themselves.
+// digits to base 256. Sums are exact until they become floats: what is lost before is at most 2^-31 of
+// the largest |x| of each number. Rows whose largest number is far above their mean, which would lose
+// more than the products of floats do, are multiplied as floats; each row is decided for itself.
 #if MM_CODES_PER_BYTE == 1 && MM_LANES == 16 && defined(__AVX512VNNI__)
 #define MM_BYTE_PRODUCTS 1
 #if defined(__clang__)
@@ -275,6 +276,7 @@ MM_INLINE void mm_column_terms(
 #define MM_DIGITS 4
 #define MM_HALF_BYTES ((mm_mask){0} + (int32_t)0x80808080)
 #define MM_MOST_DEPTH (1 << 20) // deeper sums could overflow
+#define MM_MOST_SPREAD 256.0f // of the largest |x| to the mean: then at most 2^-23 of the mean is lost
 // A row: for each chunk its lowest digits, the next ones, ...; what sums begin with; 2^(e - 30).
 #define MM_ROW_FLOATS(depth) (mm_round_up(depth, MM_CHUNK) + MM_DIGITS * MM_LANES + MM_LANES)
 #define mm_row_start(row, left_row) ((row) + (left_row) - (MM_DIGITS + 1) * MM_LANES)
@@ -328,22 +330,36 @@ static uint32_t mm_row_largest(const float *row, int64_t depth)
     return largest;
 }
 
-// Makes digits of the rows, unless there is a row whose largest number is below 2^-96, so that 2^(30 - e)
-// is no float, or not finite: those need products of floats.
+// Makes digits of the rows. Those with numbers too far apart, with a largest one below 2^-96, so that
+// 2^(30 - e) is no float, or with one that is not finite stay as they are, and have the unit 0.
 static void mm_prepare_rows(float *left, int64_t rows, int64_t left_row, int64_t depth)
 {
-    bool has_digits = depth <= MM_MOST_DEPTH;
-    for (int64_t r = 0; r < rows; r++) {
-        const uint32_t exponent = mm_row_largest(left + r * left_row, depth) >> 23;
-        has_digits &= exponent > 30 && exponent < 255;
-    }
     for (int64_t r = 0; r < rows; r++) {
         float *const row = left + r * left_row;
-        if (has_digits)
-            mm_row_to_digits(row, left_row, mm_row_largest(row, depth));
+        const uint32_t largest = mm_row_largest(row, depth);
+        float total = 0;
+        #pragma omp simd reduction(+ : total)
+        for (int64_t k = 0; k < depth; k++)
+            total += mm_as_float(mm_as_bits(row[k]) & 0x7fffffffu);
+        const uint32_t exponent = largest >> 23;
+        const bool is_near = mm_as_float(largest) * (float)depth <= MM_MOST_SPREAD * total;
+        if (depth <= MM_MOST_DEPTH && exponent > 30 && exponent < 255 && is_near)
+            mm_row_to_digits(row, left_row, largest);
+        else if (largest == 0)
+            mm_row_to_digits(row, left_row, mm_as_bits(1.0f));
         else
             mm_row_unit(row, left_row) = 0;
     }
+}
+
+// Rows from the first of `rows` on, up to four, that are all digits or all floats.
+MM_INLINE int64_t mm_rows_alike(const float *left, int64_t left_row, int64_t rows)
+{
+    int64_t count = 1;
+    while (count < 4 && count < rows &&
+           (mm_row_unit(left + count * left_row, left_row) != 0) == (mm_row_unit(left, left_row) != 0))
+        count++;
+    return count;
 }
 
 // As mm_column_terms, for one column.
@@ -428,7 +444,12 @@ static void mm_dots_of_rows(
         for (int64_t r = 0; r < rows;) {
             const float *const a = left + r * left_row;
             float *const out = sums + r * sums_row + c;
-            const int height = rows - r >= 4 ? 4 : rows - r >= 2 ? 2 : 1;
+#if MM_BYTE_PRODUCTS
+            const int64_t alike = mm_rows_alike(a, left_row, rows - r);
+#else
+            const int64_t alike = rows - r;
+#endif
+            const int height = alike >= 4 ? 4 : alike >= 2 ? 2 : 1;
 #define MM_CALL(R) mm_four_columns(g, R, columns, depth, n + c, a, left_row, out, sums_row)
             if (height == 4)
                 MM_CALL(4);

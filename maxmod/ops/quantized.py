@@ -288,7 +288,8 @@ def quantized_linear(xp: Any, x: Tensor, weight: Tensor, scales: Tensor) -> Tens
 
     Compiled, a few rows read each code once, as it is. Many rows turn codes into floats first: a
     panel at a time on the host, the whole weight, in the dtype of x, on a GPU. Sums are of products
-    in float32, or of integers that are as exact, so nothing is lost but in the weights.
+    in float32; or of integers, for rows of x whose largest number is at most 256 times their mean,
+    so that these are as exact.
 
     Args:
         x: Floats [..., in].

@@ -199,6 +199,35 @@ def test_numbers_of_every_size(scheme: str, group: int | None) -> None:
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
 
 
+def test_one_number_far_above_the_others() -> None:
+    """It costs the others no digits, even where its own codes are 0."""
+    depth = 768
+    codes, scales, _ = _operands("int8", None, 64, depth)
+    array = codes.to_numpy().copy()
+    array[:, 5] = 0
+    codes = Tensor(array)
+    weight = F.dequantize_weight(codes, scales).to_numpy().astype(np.float64)
+    model = compiled(F.quantized_linear, f32("b", depth), codes.type, scales.type)
+    x = _weight(8, depth, seed=7)
+    x[:, 5] = [0, 1e2, 3e2, 1e3, 1e4, 1e6, 1e10, 1e30]
+    wanted = x.astype(np.float64) @ weight.T
+    found = model(Tensor(x), codes, scales).to_numpy()
+    assert np.abs(found - wanted).max() <= 1e-6 * np.abs(wanted).max()
+
+
+def test_a_row_does_not_depend_on_the_others() -> None:
+    """Rows of numbers near to each other, of numbers far from each other, zeros, NaN."""
+    depth = 200
+    codes, scales, _ = _operands("int8", None, 37, depth)
+    model = compiled(F.quantized_linear, f32("b", depth), codes.type, scales.type)
+    x = _weight(7, depth, seed=8)
+    x[1, 3], x[2], x[4, 0], x[5] = 1e9, 0, np.nan, 1e-36
+    alone = [model(Tensor(row[None]), codes, scales).to_numpy() for row in x]
+    for rows in ([0, 1], [0, 2, 3], [1, 0, 3, 6], [5, 0, 4, 2, 1, 6]):
+        found = model(Tensor(x[rows]), codes, scales).to_numpy()
+        np.testing.assert_array_equal(found, np.concatenate([alone[row] for row in rows]))
+
+
 @pytest.mark.parametrize("depth", [1 << 20, (1 << 20) + 64])
 def test_deep_products(depth: int) -> None:
     """The largest sums that fit integers of 32 bits, and a depth at which they would not."""
