@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from maxmod.chat import open_chat_template
 from maxmod.decoding import Decodable, Decoder
 from maxmod.errors import ArgumentError, MaxmodWarning, SliceError
+from maxmod.rules import expect_int
 from maxmod.sampling import Sampling
 from maxmod.text import StopStrings, TextStream, Tokenizer
 
@@ -110,6 +111,7 @@ def generate_batch(
     Raises:
         ArgumentError: (a ValueError) If a prompt is empty or longer than the model allows, or a
             number is out of range.
+        OperandError: (a TypeError) If an option is no number, or no integer where one is needed.
         SliceError: (an IndexError and ValueError) If a token is not in the vocabulary.
         ModelError: (a ValueError) If the logits are NaN.
 
@@ -126,6 +128,8 @@ def generate_batch(
         raise ArgumentError("generate: prompts: expected at least one, got none.")
     for row in rows:
         _check_prompt(model, row)
+    if max_new_tokens is not None:
+        max_new_tokens = expect_int("generate", max_new_tokens, "max_new_tokens")
     if max_new_tokens is not None and max_new_tokens < 0:
         raise ArgumentError(f"generate: max_new_tokens: expected 0 or more, got {max_new_tokens}.")
     options = Sampling(repetition_penalty, temperature, top_k, top_p, min_p, seed)

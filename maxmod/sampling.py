@@ -5,7 +5,7 @@ It happens where the logits are, as a part of the compiled step that computes th
 
 from __future__ import annotations
 
-import math
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,10 +15,14 @@ import numpy as np
 from maxmod import functional as F
 from maxmod.device import DeviceRef
 from maxmod.dtype import DType
-from maxmod.errors import ArgumentError
+from maxmod.errors import ArgumentError, OperandError
 from maxmod.ops.choose import OPTIONS, choose_tokens
+from maxmod.rules import expect_int
 from maxmod.tensor import Tensor
 from maxmod.tensor_type import BufferType
+
+# The smallest and the largest number that are positive and finite in float32.
+_MIN, _MAX = float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +56,25 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check("repetition_penalty", "above 0", self.repetition_penalty, self._is_penalty())
-        _check("temperature", "0 or more", self.temperature, 0 <= self.temperature < math.inf)
+        for name in ("top_k", "seed"):
+            object.__setattr__(self, name, expect_int("generate", getattr(self, name), name))
+        for name in ("repetition_penalty", "temperature", "top_p", "min_p"):
+            object.__setattr__(self, name, _real_number(name, getattr(self, name)))
+        penalty, heat = self.repetition_penalty, self.temperature
+        _check("repetition_penalty", "a finite float32 above 0", penalty, _MIN <= penalty <= _MAX)
+        _check("temperature", "a finite float32, 0 or more", heat, 0 <= heat <= _MAX)
         _check("top_k", "0 or more", self.top_k, self.top_k >= 0)
         _check("top_p", "above 0 and at most 1", self.top_p, 0 < self.top_p <= 1)
         _check("min_p", "0 to 1", self.min_p, 0 <= self.min_p <= 1)
         _check("seed", "0 or more", self.seed, self.seed >= 0)
 
-    def _is_penalty(self) -> bool:
-        return 0 < self.repetition_penalty < math.inf
+
+def _real_number(name: str, value: Any) -> float:
+    if not isinstance(value, str):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            return float(value)
+    got = type(value).__name__
+    raise OperandError(f"generate: {name}: expected a number, got {got}.")
 
 
 def _check(name: str, expected: str, value: float, is_fine: bool) -> None:

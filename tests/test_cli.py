@@ -254,6 +254,26 @@ def test_empty_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     assert "config.json: cannot read" in _error(capsys, "generate", "--model", str(tmp_path), "1")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "start"),
+    [
+        (("generate", "1+1=", "--model", ""), "generate: --model"),
+        (("explain", "--model", ""), "explain: --model"),
+        (("bench", "--model", ""), "bench: --model"),
+        (("embed", "a", "--model", ""), "embed: --model"),
+        (("classify", "a.png", "--model", ""), "classify: --model"),
+        (("inspect", ""), "inspect: PATH"),
+        (("quantize", "", "out"), "quantize: FOLDER"),
+        (("quantize", str(FOLDER), ""), "quantize: OUT"),
+    ],
+)
+def test_empty_paths(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], start: str
+) -> None:
+    text = _error(capsys, *arguments)
+    assert text == f"maxmod: error: {start}: expected a path, got an empty text.\n"
+
+
 def test_bad_prompts(capsys: pytest.CaptureFixture[str]) -> None:
     assert "character 'a'" in _error(capsys, "generate", "1+a=")
     assert "the prompt is empty" in _error(capsys, "generate", "")
@@ -387,3 +407,5 @@ def test_bench(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["bytes_per_step"] > 4 * 64 * 64  # at least a weight
     code, _, err = _main(capsys, *arguments, "--prompt-tokens", "99")
     assert (code, "at most 16 tokens together" in err) == (1, True)
+    code, _, err = _main(capsys, "bench", "--rounds", "0")
+    assert (code, err) == (1, "maxmod: error: bench: --rounds: expected 1 or more, got 0.\n")

@@ -292,15 +292,27 @@ def test_prompt_of_the_wrong_length(adder: LanguageModel) -> None:
     ("options", "message"),
     [
         ({"max_new_tokens": -1}, "max_new_tokens: expected 0 or more, got -1"),
-        ({"temperature": -0.5}, "temperature: expected 0 or more, got -0.5"),
-        ({"temperature": float("nan")}, "temperature: expected 0 or more, got nan"),
-        ({"temperature": float("inf")}, "temperature: expected 0 or more, got inf"),
+        ({"temperature": -0.5}, "temperature: expected a finite float32, 0 or more, got -0.5"),
+        (
+            {"temperature": float("nan")},
+            "temperature: expected a finite float32, 0 or more, got nan",
+        ),
+        (
+            {"temperature": float("inf")},
+            "temperature: expected a finite float32, 0 or more, got inf",
+        ),
         ({"seed": -1}, "seed: expected 0 or more, got -1"),
     ],
 )
 def test_options_out_of_range(adder: LanguageModel, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         generate(adder, [1], **options)
+
+
+def test_max_new_tokens_is_an_integer(adder: LanguageModel) -> None:
+    assert len(list(generate(adder, [1], max_new_tokens=np.int64(1), stop=(), eager=True))) == 1
+    with pytest.raises(TypeError, match="generate: max_new_tokens: expected an int, got 2.5"):
+        generate(adder, [1], max_new_tokens=2.5)
 
 
 def test_damaged_weights() -> None:

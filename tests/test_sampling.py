@@ -16,7 +16,7 @@ from ops.samples_choose import OPTIONS, probabilities
 from maxmod import CPU, DType, Tensor, TensorType
 from maxmod.backends.devices import Device
 from maxmod.device import CPU_REF
-from maxmod.errors import ArgumentError
+from maxmod.errors import ArgumentError, OperandError
 from maxmod.nn import Module
 from maxmod.ops.choose import candidates
 from maxmod.sampling import Sampler, Sampling
@@ -187,18 +187,47 @@ def test_nan_is_no_token(place: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -0.5}, "temperature: expected 0 or more, got -0.5"),
-        ({"temperature": float("nan")}, "temperature: expected 0 or more, got nan"),
-        ({"temperature": float("inf")}, "temperature: expected 0 or more, got inf"),
+        ({"temperature": -0.5}, "temperature: expected a finite float32, 0 or more, got -0.5"),
+        (
+            {"temperature": -1e-300},
+            "temperature: expected a finite float32, 0 or more, got -1e-300",
+        ),
+        ({"temperature": float("nan")}, "temperature: expected a finite float32, .*, got nan"),
+        ({"temperature": float("inf")}, "temperature: expected a finite float32, .*, got inf"),
+        ({"temperature": 1e300}, r"temperature: expected a finite float32, .*, got 1e\+300"),
         ({"top_k": -1}, "top_k: expected 0 or more, got -1"),
         ({"top_p": 0.0}, "top_p: expected above 0 and at most 1, got 0.0"),
         ({"top_p": 1.5}, "top_p: expected above 0 and at most 1, got 1.5"),
         ({"min_p": -0.1}, "min_p: expected 0 to 1, got -0.1"),
         ({"min_p": float("nan")}, "min_p: expected 0 to 1, got nan"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty: expected above 0, got 0.0"),
+        ({"repetition_penalty": 0.0}, "penalty: expected a finite float32 above 0, got 0.0"),
+        ({"repetition_penalty": 1e-300}, "penalty: expected a finite float32 above 0, got 1e-300"),
+        ({"repetition_penalty": 1e300}, r"penalty: expected a finite float32 above 0, got 1e\+300"),
         ({"seed": -1}, "seed: expected 0 or more, got -1"),
     ],
 )
 def test_options_out_of_range(options: dict, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
+        Sampling(**options)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = Sampling(np.float32(1.5), np.float64(0.5), np.int64(3), seed=np.uint64(2**64 - 1))
+    assert given == Sampling(1.5, 0.5, 3, seed=2**64 - 1)
+    assert type(given.seed) is type(given.top_k) is int
+    assert type(given.temperature) is type(given.repetition_penalty) is float
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 1.5}, "generate: seed: expected an int, got 1.5"),
+        ({"top_k": 2.5}, "generate: top_k: expected an int, got 2.5"),
+        ({"top_k": None}, "generate: top_k: expected an int, got 'NoneType'"),
+        ({"temperature": "1"}, "generate: temperature: expected a number, got str"),
+        ({"min_p": [1]}, "generate: min_p: expected a number, got list"),
+    ],
+)
+def test_options_of_another_kind(options: dict, message: str) -> None:
+    with pytest.raises(OperandError, match=message):
         Sampling(**options)

@@ -9,17 +9,19 @@ import time
 
 import numpy as np
 
-from maxmod.cli.options import chosen_device, chosen_dtype, kernels_text
+from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, kernels_text
 from maxmod.errors import ArgumentError
 from maxmod.generate import generate_batch
-from maxmod.models import adder_folder, load_model
+from maxmod.models import load_model
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
+    if options.rounds < 1:
+        raise ArgumentError(f"bench: --rounds: expected 1 or more, got {options.rounds}.")
     start = time.perf_counter()
     model = load_model(
-        options.model or adder_folder(),
+        chosen_folder("bench", options.model),
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
     )

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from maxmod.cli.options import chosen_device, chosen_dtype
+from maxmod.cli.options import chosen_device, chosen_dtype, given_path
 from maxmod.models import load_vision_model
 
 
@@ -14,7 +14,7 @@ def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     start = time.perf_counter()
     model = load_vision_model(
-        options.model,
+        given_path("classify", "--model", options.model),
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
         quantize=options.quantize,

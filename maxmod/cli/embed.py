@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from maxmod.cli.options import chosen_device, chosen_dtype
+from maxmod.cli.options import chosen_device, chosen_dtype, given_path
 from maxmod.models import load_encoder
 
 
@@ -15,7 +15,7 @@ def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     start = time.perf_counter()
     model = load_encoder(
-        options.model,
+        given_path("embed", "--model", options.model),
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
         quantize=options.quantize,

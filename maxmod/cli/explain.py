@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from maxmod.cli.options import chosen_device, chosen_dtype, kernels_text
+from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, kernels_text
 from maxmod.compiled import CompiledModel
 from maxmod.errors import ArgumentError
-from maxmod.models import LanguageModel, adder_folder, load_model
+from maxmod.models import LanguageModel, load_model
 
 _HINT = """\
 maxmod explain --source N shows the text of kernel N, --graph the whole graph, --all everything"""
@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
         if getattr(options, name) < 1:
             raise ArgumentError(f"explain: --{name}: expected 1 or more.")
     model = load_model(
-        options.model or adder_folder(),
+        chosen_folder("explain", options.model),
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
     )

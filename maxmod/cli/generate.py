@@ -10,10 +10,10 @@ import warnings
 from collections.abc import Iterator
 
 from maxmod.chat import open_chat_template
-from maxmod.cli.options import chosen_device, chosen_dtype, kernels_text
+from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, kernels_text
 from maxmod.errors import ArgumentError
 from maxmod.generate import generate
-from maxmod.models import LanguageModel, adder_folder, load_model
+from maxmod.models import LanguageModel, load_model
 from maxmod.text import StopStrings, TextStream
 
 
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.reconfigure(errors="replace")
     start = time.perf_counter()
     model = load_model(
-        options.model or adder_folder(),
+        chosen_folder("generate", options.model),
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
         quantize=options.quantize,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from maxmod import backends
 from maxmod.backends.devices import CPU, Accelerator, Device
+from maxmod.cli.options import given_path
 from maxmod.models.registry import describe
 from maxmod.weights import inspect_text
 from maxmod.weights.mapping import format_nbytes
@@ -14,6 +15,7 @@ from maxmod.weights.mapping import format_nbytes
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
+    given_path("inspect", "PATH", options.path)
     print(inspect_text(options.path, fold=not options.all))
     path = Path(options.path)
     print(f"\narchitecture  {describe(path if path.is_dir() else path.parent)}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.compiled import CompiledModel
 from maxmod.defaults import defaults
 from maxmod.dtype import DType
+from maxmod.errors import ArgumentError
+from maxmod.models import adder_folder
 
 
 def chosen_device(name: str | None) -> Device:
@@ -20,6 +23,24 @@ def chosen_device(name: str | None) -> Device:
 def chosen_dtype(name: str | None) -> DType | None:
     """Returns the dtype that `--dtype` names; None for that of the file."""
     return None if name is None else DType[name]
+
+
+def chosen_folder(command: str, name: str | None) -> str | os.PathLike[str]:
+    """Returns the folder that `--model` names; that of the model that adds for None.
+
+    Raises:
+        ArgumentError: If the name is empty, as of a variable of the shell that is not set.
+    """
+    if name is None:
+        return adder_folder()
+    return given_path(command, "--model", name)
+
+
+def given_path(command: str, what: str, path: str) -> str:
+    """Returns a path, and refuses an empty one, which would be the current folder."""
+    if not path:
+        raise ArgumentError(f"{command}: {what}: expected a path, got an empty text.")
+    return path
 
 
 def kernels_text(models: Sequence[CompiledModel]) -> str:

@@ -7,7 +7,7 @@ import sys
 import time
 
 from maxmod.backends.devices import CPU
-from maxmod.cli.options import chosen_dtype
+from maxmod.cli.options import chosen_dtype, given_path
 from maxmod.models import save_quantized
 from maxmod.models.registry import loader_of
 from maxmod.weights import open_checkpoint
@@ -16,6 +16,8 @@ from maxmod.weights.mapping import format_nbytes
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
+    given_path("quantize", "FOLDER", options.folder)
+    given_path("quantize", "OUT", options.out)
     start = time.perf_counter()
     load = loader_of(options.folder)
     model = load(

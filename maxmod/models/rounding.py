@@ -38,7 +38,7 @@ class Rounding(NamedTuple):
 
     scheme: str
     group_size: int | None
-    skip: str | Iterable[str]
+    skip: str | tuple[str, ...]
 
     @classmethod
     def of(
@@ -46,7 +46,7 @@ class Rounding(NamedTuple):
     ) -> Rounding | None:
         """Returns what the arguments of a function ask for; None for nothing."""
         if quantize is not None:
-            return cls(quantize, group_size, skip)
+            return cls(quantize, group_size, skip if isinstance(skip, str) else tuple(skip))
         if group_size is not None or skip:
             raise ArgumentError(f"{caller}: group_size and skip: expected quantize beside them.")
         return None

@@ -108,6 +108,8 @@ def _with_entry(container: Any, keys: tuple[Any, ...], new: Any) -> Any:
     key, *inner = keys
     if inner:
         new = _with_entry(container[key], tuple(inner), new)
+        if new is container[key]:
+            return container
     if not isinstance(container, tuple):
         container[key] = new
         return container
@@ -279,14 +281,16 @@ def by_name(parameters: Sequence[Parameter]) -> dict[str, Tensor]:
 
 def replace_all(parameters: Sequence[Parameter], values: Sequence[Tensor]) -> None:
     """Writes all values; if one cannot be written, those before it are put back."""
-    before: list[tuple[Parameter, Tensor]] = []
+    written: list[tuple[Place, Tensor]] = []
     try:
         for parameter, value in zip(parameters, values, strict=True):
-            before.append((parameter, parameter.tensor))
-            parameter.replace(value)
+            old = parameter.tensor
+            for place in parameter.places:
+                place.write(value)
+                written.append((place, old))
     except BaseException:
-        for parameter, old in before[:-1]:
-            parameter.replace(old)
+        for place, old in reversed(written):
+            place.write(old)
         raise
 
 

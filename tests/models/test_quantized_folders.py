@@ -95,6 +95,11 @@ def test_what_is_saved_loads(
     assert list((tmp_path / "new").iterdir()) == [made]
 
 
+def test_layers_to_skip_may_be_a_generator() -> None:
+    model = load_model(TIED, device=CPU(), quantize="int8", skip=(name for name in ["lm_head"]))
+    assert type(model.module.lm_head) is Linear  # type: ignore[attr-defined]
+
+
 def test_two_schemes_and_shards(tmp_path: Path) -> None:
     """Each layer is what its tensors say; saved again, it is the same."""
     model = load_model(TIED, device=CPU(), quantize="int4", skip="lm_head")

@@ -239,6 +239,21 @@ class TestLoading:
         m.load_state(lambda name, existing: existing * 2)
         assert list(first_values(m).values()) == [2 * i for i in range(len(NAMES))]
 
+    def test_nothing_is_written_if_a_place_of_a_tied_tensor_refuses(self):
+        @module_dataclass(frozen=True)
+        class Frozen(Module):
+            w: Tensor
+
+        shared = Tensor.ones([2])
+        m = Module()
+        m.first, m.items, m.held = Tensor.zeros([2]), [shared], Frozen(shared)
+        before = dict(m.parameters)
+        state = {"first": np.full(2, 5, np.float32), "items.0": np.full(2, 5, np.float32)}
+        with pytest.raises(AttributeError):
+            m.load_state_dict(state)
+        assert m.items[0] is m.held.w is shared
+        assert all(tensor is before[name] for name, tensor in m.parameters)
+
     def test_modules_in_containers_must_have_values(self):
         m = Model()
         state = {name: tensor for name, tensor in m.parameters if name != "blocks.1.w"}
