@@ -10,6 +10,7 @@ from maxmod.backends.devices import CPU
 from maxmod.cli.options import chosen_dtype, given_path
 from maxmod.models import save_quantized
 from maxmod.models.registry import loader_of
+from maxmod.models.rounding import expect_new_folder
 from maxmod.weights import open_checkpoint
 from maxmod.weights.mapping import format_nbytes
 
@@ -17,7 +18,7 @@ from maxmod.weights.mapping import format_nbytes
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     given_path("quantize", "FOLDER", options.folder)
-    given_path("quantize", "OUT", options.out)
+    expect_new_folder(given_path("quantize", "OUT", options.out))
     start = time.perf_counter()
     load = loader_of(options.folder)
     model = load(

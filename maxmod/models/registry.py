@@ -128,7 +128,7 @@ def load_model(
     rounding = Rounding.of("load_model", quantize, group_size, skip)
     config, module, ref, dtype = _load("load_model", folder, table, device, dtype, rounding)
     return LanguageModel(
-        folder=folder,
+        folder=folder.absolute(),
         module=module,
         config=config,
         vocab_size=config.vocab_size,
@@ -174,7 +174,7 @@ def load_encoder(
     rounding = Rounding.of("load_encoder", quantize, group_size, skip)
     config, module, ref, dtype = _load("load_encoder", folder, table, device, dtype, rounding)
     return TextEncoder(
-        folder=folder,
+        folder=folder.absolute(),
         module=module,
         config=config,
         pooling=read_pooling(folder),
@@ -217,7 +217,7 @@ def load_vision_model(
     table = _config_of("load_vision_model", folder)
     rounding = Rounding.of("load_vision_model", quantize, group_size, skip)
     config, module, ref, dtype = _load("load_vision_model", folder, table, device, dtype, rounding)
-    return VisionModel(folder, module, config, ref, dtype)
+    return VisionModel(folder.absolute(), module, config, ref, dtype)
 
 
 def loader_of(folder: str | os.PathLike[str]) -> Callable[..., Any]:

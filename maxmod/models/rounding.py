@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError
-from maxmod.json_files import MAX_BYTES, read_json
+from maxmod.json_files import MAX_BYTES, read_json, read_json_list
 from maxmod.nn import Module, QuantizedLinear
 from maxmod.nn import quantize as quantize_layers
 from maxmod.nn.places import descendants_of, parameters_of
@@ -140,8 +140,9 @@ def save_quantized(
 ) -> Path:
     """Saves a model with rounded weights as a folder that `load_model` and its like take.
 
-    The folder appears when it is complete, or not at all. Other files of the folder that the model
-    came from, such as its tokenizer, are copied.
+    The folder appears when it is complete, or not at all; one that is there and empty is filled
+    when all files are made. Other files that belong to the model, such as its tokenizer, are
+    copied.
 
     Args:
         model: What `load_model`, `load_encoder` or `load_vision_model` gave, rounded while it was
@@ -165,22 +166,42 @@ def save_quantized(
         >>> load_model(folder).generate("123+456=")
         '579'
     """
-    target = Path(folder)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise ArgumentError(
-            f"save_quantized: {target}: expected a folder that does not exist or is empty."
-        )
+    target = expect_new_folder(folder)
     config = read_json(model.folder / "config.json") | {FIELD: _description(model.module)}
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+    # In a folder that is there, since it may be a mount, or the current one of the process.
+    beside = target if target.exists() else target.parent
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=beside) as temporary:
         made = Path(temporary) / "model"
         save_state(model.module.parameters, made, max_shard_bytes=max_shard_bytes)
         for path in _companions(model.folder):
             _write(made / path, (model.folder / path).read_bytes())
         _write(made / "config.json", json.dumps(config, indent=2).encode() + b"\n")
-        if target.exists():
-            target.rmdir()
-        made.rename(target)
+        if beside is not target:
+            made.rename(target)
+        else:
+            config_last = sorted(made.iterdir(), key=lambda path: path.name == "config.json")
+            for path in config_last:
+                path.rename(target / path.name)
+    return target
+
+
+def expect_new_folder(folder: str | os.PathLike[str]) -> Path:
+    """Returns the absolute path of a folder to be made, in which there is nothing yet.
+
+    Raises:
+        ArgumentError: If there is something, or no folder can be there.
+    """
+    name = os.fspath(folder)
+    expected = "expected a folder that does not exist or is empty"
+    try:
+        target = Path(folder).resolve()
+        nearest = next(path for path in (target, *target.parents) if path.exists())
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a null character
+        raise ArgumentError(f"save_quantized: {name!r}: {expected}: {error}.") from None
+    if not name or not nearest.is_dir() or (nearest == target and any(target.iterdir())):
+        why = f": {nearest} is a file" if nearest.is_file() and nearest != target else ""
+        raise ArgumentError(f"save_quantized: {name!r}: {expected}{why}.")
     return target
 
 
@@ -201,17 +222,30 @@ def _description(module: Module[..., Any]) -> dict[str, Any]:
 
 
 def _companions(folder: Path) -> list[Path]:
-    """Returns the small files that belong to a model, in its folder and one below."""
-    found = [*folder.iterdir(), *folder.glob("*/*")]
+    """Returns the small files that belong to a model: in its folder, and in those of its parts."""
+    found = [*folder.iterdir()]
+    for name in _parts(folder):
+        found += (folder / name).iterdir()
     return [
         path.relative_to(folder)
         for path in sorted(found)
         if path.suffix in _COPIED
         and path != folder / "config.json"
+        and not path.name.startswith(".")
         and not path.name.endswith(".index.json")
         and path.is_file()
         and path.stat().st_size <= MAX_BYTES
     ]
+
+
+def _parts(folder: Path) -> list[str]:
+    """Returns the folders in a folder that its modules.json names, as that of the pooling."""
+    path = folder / "modules.json"
+    if not path.exists():
+        return []
+    named = [part.get("path") for part in read_json_list(path) if isinstance(part, dict)]
+    inside = (item.name for item in folder.iterdir() if item.is_dir())
+    return [name for name in inside if name in named and not name.startswith(".")]
 
 
 def _write(path: Path, data: bytes) -> None:

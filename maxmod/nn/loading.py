@@ -136,6 +136,7 @@ def values_of_mapping(
     Raises:
         WeightsError: (a ValueError and a KeyError) Listing all that is missing, unused or of
             another shape or dtype.
+        OperandError: (a TypeError) If it is no mapping of names to arrays.
     """
     if not isinstance(state, Mapping):
         raise OperandError(
@@ -145,6 +146,10 @@ def values_of_mapping(
     report = _Report(action)
     known = {name for parameter in parameters for name in parameter.names}
     given = list(state)  # `in` may read the value: that is how `Mapping` defines it
+    for name in given:
+        if not isinstance(name, str):
+            got = type(name).__name__
+            raise OperandError(f"{action}: expected names of weights as keys, got {got}.")
     unused = [name for name in given if name not in known]
     if strict:
         report.unused = unused
@@ -212,7 +217,7 @@ def _read_all(
         parameter = owners[name]
         key = id(parameter)
         try:
-            value = Tensor.from_dlpack(given)
+            value = _tensor_of(report.action, name, given)
         except (ArgumentError, DTypeError) as error:  # not contiguous, or of an unknown dtype
             report.add(f"{name!r}: {error}")
             continue
@@ -231,6 +236,13 @@ def _read_all(
     if report.is_clean():
         _log_casts(casts)
     return values
+
+
+def _tensor_of(action: str, name: str, given: Any) -> Tensor:
+    try:
+        return Tensor.from_dlpack(given)
+    except OperandError as error:
+        raise OperandError(f"{action}: {name!r}: {error}") from None
 
 
 def _items(state: Mapping[str, Any], names: Sequence[str]) -> Iterable[tuple[str, Any]]:
@@ -297,7 +309,7 @@ def values_of_lookup(
             if given is parameter.tensor:  # as dict.get does for names that are not there
                 is_kept = True
                 continue
-            value = Tensor.from_dlpack(given)
+            value = _tensor_of(action, name, given)
             if first is None:
                 first = value
             elif not has_same_bytes(first, value):

@@ -172,7 +172,7 @@ def quantize(
             Linear(in_dim=Dim(32), out_dim=Dim(8))
         )
     """
-    module = model if isinstance(model, Module) else model.module
+    module: Any = model if isinstance(model, Module) else getattr(model, "module", model)
     layers = linear_layers(module, skip)
     made: dict[int, QuantizedLinear] = {}
     tied: dict[int, QuantizedLinear] = {}

@@ -14,7 +14,7 @@ from models.folders import ASSETS, copy
 
 import maxmod
 from maxmod import CPU, DType, Tensor
-from maxmod.cli import main
+from maxmod.cli import main, quantize
 from maxmod.errors import ArgumentError, ModelError, WeightsError
 from maxmod.models import (
     adder_folder,
@@ -217,11 +217,11 @@ def test_what_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert type(model.module.lm_head) is Linear  # type: ignore[attr-defined]
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note.txt").write_text("mine")
-    for target in (tmp_path / "full", tmp_path / "full" / "note.txt"):
+    for target in ("full", "full/note.txt", "full/note.txt/below/it", "a\0b"):
         with pytest.raises(ArgumentError, match="that does not exist or is empty"):
-            save_quantized(model, target)
-    (tmp_path / "empty").mkdir()
-    assert save_quantized(model, tmp_path / "empty") == tmp_path / "empty"
+            save_quantized(model, tmp_path / target)
+    with pytest.raises(ArgumentError, match="'': expected a folder that does not exist"):
+        save_quantized(model, "")
 
     def full(path: Path, data: bytes) -> None:
         raise OSError("the disk is full")
@@ -233,10 +233,50 @@ def test_what_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("name", ["empty", ".", "link", "dangling", "deep/er"])
+def test_where_it_may_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    model = load_model(TIED, device=CPU(), quantize="int8")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    monkeypatch.chdir(tmp_path / "empty" if name == "." else tmp_path)
+    made = save_quantized(model, name)
+    assert made == Path(name).resolve() and not [p for p in made.iterdir() if p.name[0] == "."]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    _assert_same(load_model(name, device=CPU()), model)
+
+
+def test_only_what_belongs_to_the_model_is_copied(tmp_path: Path) -> None:
+    folder = copy(SENTENCES, tmp_path / "source")
+    for name in (".git/note.txt", "other/config.json", ".hidden.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+    made = save_quantized(load_encoder(folder, device=CPU(), quantize="int8"), folder / "made")
+    found = {str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()}
+    assert {"1_Pooling/config.json", "config.json", "modules.json", "tokenizer.json"} <= found
+    assert not [name for name in found if name.startswith((".", "other"))]
+
+
+def test_the_folder_is_found_from_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(TIED.parent)
+    models = [load_model("tied", device=CPU(), quantize="int8")]
+    monkeypatch.chdir(SENTENCES.parent)
+    models.append(load_encoder("sentences", device=CPU(), quantize="int8"))  # type: ignore[arg-type]
+    monkeypatch.chdir(CLASSIFIER.parent)
+    models.append(load_vision_model("classifier", device=CPU(), quantize="int8"))  # type: ignore[arg-type]
+    monkeypatch.chdir(tmp_path)
+    for number, model in enumerate(models):
+        save_quantized(model, str(number))
+
+
 # ---- commands ------------------------------------------------------------------------------------
 
 
-def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = str(tmp_path / "adder")
     options = ("--weights", "int4", "--group-size", "64", "--skip", "lm_head")
     assert main(["quantize", str(adder_folder()), made, *options]) == 0
@@ -245,8 +285,10 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "579\n"
     assert main(["inspect", made]) == 0
     assert "quantised layers  12 of int4, groups of 64" in capsys.readouterr().out
+    monkeypatch.setattr(quantize, "loader_of", None)  # it is not asked for
     assert main(["quantize", str(adder_folder()), made]) == 1
     assert "expected a folder that does not exist or is empty" in capsys.readouterr().err
+    monkeypatch.undo()
     assert main(["quantize", str(tmp_path), str(tmp_path / "other")]) == 1
     assert "config.json: cannot read the file" in capsys.readouterr().err
 

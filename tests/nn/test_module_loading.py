@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from maxmod import CPU, DeviceRef, DType, MaxmodWarning, Tensor, default_dtype, module_dataclass
 from maxmod.eager import lazy
-from maxmod.errors import WeightsError
+from maxmod.errors import OperandError, WeightsError
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList, Sequential
 from maxmod.weights import open_checkpoint
 
@@ -482,3 +482,17 @@ def test_among_thousands_of_names_none_is_suggested():
     assert "2002 missing, 2002 unused" in str(caught.value)
     assert "Did you mean" not in str(caught.value)
     assert "the weights have the prefix 'model.'" in str(caught.value)
+
+
+def test_values_and_keys_of_another_kind_are_named():
+    layer = Linear(2, 2)
+    before = dict(layer.parameters)
+    state = state_of(layer)
+    with pytest.raises(OperandError, match=r"load_state_dict: 'bias': .* speaks DLPack, got list"):
+        layer.load_state_dict(state | {"bias": [1, 2]})
+    with pytest.raises(OperandError, match=r"load_state: 'weight': .* speaks DLPack, got NoneType"):
+        layer.load_state(lambda name: None)
+    for strict in (True, False):
+        with pytest.raises(OperandError, match="expected names of weights as keys, got int"):
+            layer.load_state_dict({**state, 1: state["bias"]}, strict=strict)
+    assert all(tensor is before[name] for name, tensor in layer.parameters)

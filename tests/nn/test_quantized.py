@@ -194,3 +194,8 @@ def test_summary_counts_the_bytes() -> None:
     maxmod.quantize(rounded, "int4", group_size=128)
     assert rounded.summary().nbytes == 128 * 128 + 2 * 2 * 128
     assert "QuantizedLinear" in str(rounded.summary())
+
+
+def test_what_is_no_module_is_named() -> None:
+    with pytest.raises(TypeError, match="quantize: expected a module, got NoneType"):
+        maxmod.quantize(None, "int8")  # type: ignore[type-var]
