@@ -428,7 +428,7 @@ class Program:
             return self._continue(slots, self._rest)
         results = [slots[slot] for slot in self._outputs]
         for position in self._copied:  # what the caller has already
-            results[position] = results[position].copy()
+            results[position] = self._backend.copy(results[position])
         for update in self._late_updates:
             update(slots)
         return results

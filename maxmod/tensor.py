@@ -191,11 +191,11 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
         (DLPack, NumPy) that share the memory do see the change.
         """
         if isinstance(self._alias, Tensor):
-            self._data = self.data.copy()
+            self._data = backends.get(self._type.device).copy(self.data)
         for reference in self._alias if isinstance(self._alias, list) else ():
             view = reference()
             if view is not None and view._alias is self:
-                view._data = view._data.copy()
+                view._data = backends.get(view._type.device).copy(view._data)
                 view._alias = None
         self._alias = None
 

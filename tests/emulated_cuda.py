@@ -77,9 +77,9 @@ class FakeArray(np.ndarray):
         return super().item(*args)
 
     def copy(self, order: Any = "C") -> Any:
-        """Copies."""
+        """Copies into an array that is of no subclass, as CuPy does."""
         _refuse_capture("copy")
-        return super().copy(order)
+        return super().copy(order).view(FakeArray)
 
 
 class FakePointer:

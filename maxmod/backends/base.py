@@ -194,6 +194,10 @@ class Backend(abc.ABC):
         piece = block[offset : offset + count].view(storage_dtype(type.dtype))
         return piece.reshape(type.sizes)
 
+    def copy(self, array: Any) -> Any:
+        """Returns a copy of an array."""
+        return array.copy()
+
     def contiguous(self, array: Any) -> Any:
         """Returns the array itself, or a copy with its elements in row-major order."""
         return array if array.flags.c_contiguous else self.xp.ascontiguousarray(array)

@@ -177,10 +177,11 @@ class CudaBackend(Backend):
                 self.xp, index, lambda nbytes: self.empty_pinned((nbytes,), np.dtype(np.uint8))
             )
 
+    def copy(self, array: Any) -> Any:
+        return self._marked_like(array, super().copy(array))
+
     def contiguous(self, array: Any) -> Any:
-        made = super().contiguous(array)
-        narrow = cuda_bits.narrow_dtype(array)
-        return made if narrow is None else cuda_bits.marked(self.xp, made, narrow)
+        return self._marked_like(array, super().contiguous(array))
 
     def stream(self, index: int, new: bool) -> Any:
         with self.xp.cuda.Device(index):
@@ -221,7 +222,10 @@ class CudaBackend(Backend):
             target[...] = source
 
     def empty_like(self, array: Any) -> Any:
-        made = super().empty_like(array)
+        return self._marked_like(array, super().empty_like(array))
+
+    def _marked_like(self, array: Any, made: Any) -> Any:
+        """Returns an array that CuPy made of another, in the class of 8-bit floats if it was."""
         narrow = cuda_bits.narrow_dtype(array)
         return made if narrow is None else cuda_bits.marked(self.xp, made, narrow)
 

@@ -463,3 +463,25 @@ def test_kernels_are_compared_with_their_graphs() -> None:
         )
         model(Tensor(_random(2, 9, 8)), Tensor(_random(8, 8)))
     assert sorted(_names(model)) == ["attention", "matmul"]
+
+
+def test_a_mask_of_positions_that_wrap_around() -> None:
+    """Blocks must not be left out: after 127 comes -128."""
+    count = 300
+
+    def fn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        positions = F.arange(0, count, dtype=DType.int64, device=q.device)
+        rows = F.reshape(positions, [count, 1]).cast(DType.int8)
+        seen = positions.reshape([1, count]).cast(DType.int8) <= rows
+        return F.softmax(F.where(seen, q @ k.T, -math.inf)) @ v
+
+    model = compiled(fn, *[f32(count, 8)] * 3)
+    assert [kernel.name for kernel in model.kernels] == ["attention"]
+    rng = np.random.default_rng(0)
+    q, k, v = rng.normal(size=(3, count, 8)).astype(np.float32)
+    places = np.arange(count).astype(np.int8)
+    scores = np.where(places[None] <= places[:, None], q.astype(np.float64) @ k.T, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    wanted = weights / weights.sum(-1, keepdims=True) @ v
+    found = model(*map(Tensor, (q, k, v))).to_numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)

@@ -205,7 +205,10 @@ def emit_mma(group: FusionGroup, attention: Attention, name: str) -> KernelSourc
 
 
 def _half_type(group: FusionGroup, attention: Attention) -> DType | None:
-    """Returns the half type that queries, keys and values have, wherever they are converted."""
+    """Returns the half type that queries, keys and values have, wherever they are converted.
+
+    None if neither weights nor results are of it: rounding weights to it would show then.
+    """
     producer = {value: node for node in group.nodes for value in node.outputs}
     found = set()
     for value in (*attention.scores.inputs, attention.mixed.inputs[1]):
@@ -217,7 +220,9 @@ def _half_type(group: FusionGroup, attention: Attention) -> DType | None:
             node = producer.get(value)
         found.add(value.type.dtype)
     dtype = found.pop()
-    return dtype if not found and dtype in (DType.float16, DType.bfloat16) else None
+    rounded = {value.type.dtype for value in (attention.mixed.inputs[0], *group.outputs)}
+    is_half = not found and dtype in (DType.float16, DType.bfloat16) and dtype in rounded
+    return dtype if is_half else None
 
 
 def _aligned(operand: tuple[Load, Loop] | None, dtype: DType) -> tuple[Load, Loop] | None:

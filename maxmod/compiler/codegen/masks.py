@@ -19,6 +19,7 @@ from maxmod.affine import Loop
 from maxmod.compiler.codegen.element import ElementLowering
 from maxmod.compiler.codegen.emit import compute_type
 from maxmod.compiler.codegen.lower import Apply, Load
+from maxmod.dtype import can_hold
 from maxmod.op import lookup
 
 _MAX_DEPTH = 32
@@ -201,8 +202,9 @@ class _Test:
         known = [slope for slope in slopes if slope is not None]
         if all(slope == (0, 0) for slope in known):  # sources and what is made of them
             return None if what.index is not None else _Slope(0, 0)
-        if name == "cast":
-            return known[0]
+        if name == "cast":  # one that wraps around goes up and down
+            source = self.lowering.instructions[args[0]].dtype
+            return known[0] if can_hold(instruction.dtype, source) else None
         if name == "negate":
             return _Slope(-known[0].i, -known[0].j)
         if name in ("add", "maximum", "minimum"):

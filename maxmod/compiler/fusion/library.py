@@ -89,7 +89,8 @@ class LibraryFinder:
         (other,) = (operand for operand in node.inputs if operand is not value)
         if found.bias is None and has_epilogues and self._is_bias(other, value.type):
             return replace(found, bias=other)
-        if found.addend is None and other.type == value.type:
+        is_narrow = value.type.dtype.size_in_bits < 16  # sums of these are rounded by ops
+        if found.addend is None and other.type == value.type and not is_narrow:
             is_there = self._is_in_memory(other, found.product)
             return replace(found, addend=other) if is_there else None
         return None

@@ -41,6 +41,8 @@ def join_siblings(graph: ir.Graph, groups: list[FusionGroup], most_buffers: int)
             one, other = items[first], items[second]
             if not isinstance(one, FusionGroup) or not isinstance(other, FusionGroup):
                 continue
+            if len(one.outputs) + len(other.outputs) > most_buffers:
+                continue
             if reached[first] >> second & 1 or reached[second] >> first & 1:
                 continue
             joined = _joined(one, other, most_buffers)
@@ -49,14 +51,12 @@ def join_siblings(graph: ir.Graph, groups: list[FusionGroup], most_buffers: int)
             groups[groups.index(one)] = items[first] = joined
             groups.remove(other)
             items[second] = None
-            for others in (before[first], *before):
-                if second in others:
-                    others.remove(second)
-                    others.add(first)
-            before[first] |= before[second]
-            before[second] = set()
-            reached = _reached(before)
-            assert reached is not None, "neither waited for the other"
+            both = 1 << first | 1 << second
+            mask = reached[first] | reached[second]
+            reached[first] = reached[second] = mask
+            for number, others in enumerate(reached):
+                if others & both:
+                    reached[number] = others | both | mask
 
 
 def _joined(one: FusionGroup, other: FusionGroup, most_buffers: int) -> FusionGroup | None:

@@ -10,12 +10,14 @@ from itertools import product
 
 from maxmod import ir
 from maxmod.compiler.passes.simplify import Producers, number_of
+from maxmod.dtype import DType
 from maxmod.op import lookup
 
 # Coefficients of x and x^3 under the tanh.
 _INNER = {1: math.sqrt(2 / math.pi), 3: math.sqrt(2 / math.pi) * 0.044715}
 _DEPTH = 6  # ops of such a polynomial, one inside the other
 _TOLERANCE = 1e-6  # constants are written with a few digits: 0.7978845608
+_TOLERANCE_OF_FLOAT64 = 1e-15
 
 Polynomial = dict[int, float]
 
@@ -46,8 +48,9 @@ def _argument(node: ir.Node, producers: Producers) -> ir.Value | None:
             continue
         found = _polynomial(inner, x, producers)
         if found is not None and found.keys() == _INNER.keys():
-            is_same = (math.isclose(found[n], _INNER[n], rel_tol=_TOLERANCE) for n in _INNER)
-            if all(is_same):
+            is_wide = x.type.dtype is DType.float64
+            limit = _TOLERANCE_OF_FLOAT64 if is_wide else _TOLERANCE
+            if all(math.isclose(found[n], _INNER[n], rel_tol=limit) for n in _INNER):
                 return x
     return None
 

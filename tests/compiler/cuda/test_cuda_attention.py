@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_template import CudaTemplate, build
+from emulated_cuda import emulated_cuda
+from helpers import tensor, values, wide
 from ops.samples_attention import attention
 
-from maxmod import DType, TensorType
+from maxmod import CPU, DType, TensorType
 from maxmod import functional as F
 from maxmod.backends import nvrtc
+from maxmod.compiled import compile_function
 from maxmod.compiler.codegen.cuda_attention import emit_few, emit_many, emit_mma
 from maxmod.device import CPU_REF
 from maxmod.dtype import storage_dtype
@@ -304,3 +307,23 @@ def test_many_without_spills(arch: str) -> None:
         used = nvrtc.usage(log)["mm_kernel"]
         assert used.spill_nbytes == 0, case
         assert used.registers <= (168 if case in MANY else 255)
+
+
+def test_halves_that_are_widened_are_computed_in_float32() -> None:
+    """Tensor cores would round the weights, which neither operands nor results ask for."""
+    with emulated_cuda() as (device, _):
+
+        def fn(q: Any, k: Any, v: Any) -> Any:
+            q, k, v = (x.cast(DType.float32) for x in (q, k, v))
+            return F.softmax(q @ F.transpose(k, 1, 2)) @ v
+
+        types = [TensorType(DType.bfloat16, [2, 40, 32], device)] * 3
+        model = compile_function(fn, types, name="f", parameters={})
+        rng = np.random.default_rng(0)
+        given = [tensor(rng.normal(size=(2, 40, 32)).astype(np.float32) / 2) for _ in range(3)]
+        given = [x.cast(DType.bfloat16) for x in given]
+        found = model(*[x.to(device) for x in given]).to(CPU()).to_numpy()
+        q, k, v = (wide(values(x)) for x in given)
+        weights = np.exp(q @ k.transpose(0, 2, 1))
+        wanted = weights / weights.sum(-1, keepdims=True) @ v
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)

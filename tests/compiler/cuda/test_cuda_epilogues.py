@@ -284,3 +284,31 @@ def test_nothing_is_fused_where_that_is_switched_off(gpu: Any) -> None:
         _did(backend)
         _check(compiled, program, DType.float32, 12, device)
         assert _did(backend) == [Epilogue()]
+
+
+def test_sums_of_8_bit_floats_are_added_by_ops(gpu: Any) -> None:
+    device, _ = gpu
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(-2, 3, size).astype(np.float32) for size in ((16, 8), (8, 4), (16, 4))]
+    types = [TensorType(DType.float8_e4m3fn, array.shape, device) for array in arrays]
+    model = compile_function(lambda x, w, r: x @ w + r, types, name="f", parameters={})
+    operands = [tensor(array).cast(DType.float8_e4m3fn).to(device) for array in arrays]
+    x, w, r = arrays
+    wanted = tensor(x @ w).cast(DType.float8_e4m3fn).cast(DType.float32).to_numpy() + r
+    found = model(*operands).to(CPU()).cast(DType.float32).to_numpy()
+    rounded = tensor(wanted).cast(DType.float8_e4m3fn).cast(DType.float32).to_numpy()
+    np.testing.assert_array_equal(found, rounded)
+
+
+def test_copies_of_8_bit_floats_keep_their_type(gpu: Any) -> None:
+    """A result that is an argument is copied."""
+    device, _ = gpu
+    x = tensor(np.arange(8, dtype=np.float32)).cast(DType.float8_e4m3fn)
+    model = compile_function(
+        lambda x: x.reshape([2, 4]),
+        [TensorType(DType.float8_e4m3fn, [8], device)],
+        name="f",
+        parameters={},
+    )
+    found = model(x.to(device)).to(CPU()).cast(DType.float32).to_numpy()
+    assert found.ravel().tolist() == list(range(8))
