@@ -7,9 +7,11 @@
 - Linear 10-20-5 on a batch of 5, two matrix products and two additions: compiled by maxmod, against
   the bare NumPy expression and the peers.
 
-All of it is Python and dispatch: the arithmetic takes well under a microsecond. Each timed call
-goes through a lambda, which costs 0.05 us everywhere. JAX is waited for in each call; without
-that, its eager calls would look faster than they are.
+All of it is Python and dispatch: the arithmetic takes well under a microsecond. Of an eager call, a
+`with np.errstate` was a sixth; a context of its own where NumPy is silent costs a tenth of that.
+Members of an enumeration are looked up as slowly as a function is called. Each timed call goes
+through a lambda, which costs 0.05 us everywhere. JAX is waited for in each call; without that, its
+eager calls would look faster than they are.
 """
 
 from __future__ import annotations
