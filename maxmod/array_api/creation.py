@@ -200,12 +200,21 @@ def full(shape: Shape, fill_value: Any, *, dtype: DType | None = None, device: A
     """An array filled with a number or the value of a 0-d array, whose dtype is the default."""
     dtype = None if dtype is None else expect_dtype("full", dtype)
     filled = _shared(fill_value)
+    if filled is not None and dtype is not None and _is_known(filled, dtype):
+        device = filled.device if device is None else device
+        fill_value, filled = _whole(filled.item(), dtype), None
     if filled is not None:
         return _filled(shape, filled, dtype, device)
     found = number_dtype(fill_value) if dtype is None else dtype
     if found.is_float():
         fill_value = float(fill_value)
     return Array(Tensor.full(_sizes(shape), fill_value, dtype=found, device=device))
+
+
+def _is_known(value: Tensor, dtype: DType) -> bool:
+    """True for a value on the host that is checked as a number is: whether an integer can be it."""
+    is_here = value.rank == 0 and value.device.is_host and value.real and active_trace() is None
+    return is_here and dtype.is_integral() and dtype is not DType.bool
 
 
 def _filled(shape: Shape, value: Tensor, dtype: DType | None, device: Any) -> Array:

@@ -246,9 +246,10 @@ def _load(
     where = folder / "config.json"
     has_mark = is_marked(table, where)
     fields = {**architecture.defaults, **table, FIELD: None}
-    config = from_table(architecture.config, fields, str(where))
     _, ref = resolve(None, device)
     with open_checkpoint(folder) as checkpoint:
+        _check_layers(table, len(checkpoint), where)
+        config = from_table(architecture.config, fields, str(where))
         layers = stored_layers(checkpoint)
         if has_mark and not layers:
             raise ModelError(f"{where}: {FIELD!r}: no layer of the folder is stored as codes.")
@@ -273,6 +274,17 @@ def _load(
         except WeightsError as error:
             raise WeightsError(f"{caller}: {folder}: {error}") from None
     return config, module.to(ref), ref, dtype
+
+
+def _check_layers(table: Mapping[str, Any], tensors: int, where: Path) -> None:
+    """Refuses more layers than there are tensors, before an object is made for each of them."""
+    for name in ("num_hidden_layers", "n_layer"):
+        value = table.get(name)
+        if type(value) is int and value > tensors:
+            raise ModelError(
+                f"{where}: {name}: expected at most {tensors}, as many as there are tensors in the "
+                f"weights, got {value}."
+            )
 
 
 def describe(folder: str | os.PathLike[str]) -> str:

@@ -139,7 +139,7 @@ class Module(Owner, Generic[P, R]):
         `load_state_dict` and `weights.save_state` take.
 
         Raises:
-            ValueError: If a module contains itself.
+            ValueError: If a module contains itself, or two parameters have one qualified name.
 
         Example:
             >>> from maxmod.nn import Linear, Sequential

@@ -247,12 +247,29 @@ def descendants_of(
 
 
 def places_of(module: Owner) -> Iterator[Place]:
-    """Yields the places of all parameters, the module's own first."""
-    for name, attribute, keys, *_ in tensors_in(module):
-        yield Place(module, attribute, name, keys)
+    """Yields the places of all parameters, the module's own first.
+
+    Raises:
+        ValueError: If a module contains itself, or two parameters have one qualified name.
+    """
+    names: set[str] = set()
+    for prefix, owner in _owners(module):
+        for held, attribute, keys, *_ in tensors_in(owner):
+            name = prefix + held
+            if name in names:
+                raise ArgumentError(
+                    f"Module: two parameters have the qualified name {name!r}. Hint: names of "
+                    "attributes must not contain dots, nor be equal in modules with transparent "
+                    "names; keys of a dict must differ as texts, unlike 1 and '1'."
+                )
+            names.add(name)
+            yield Place(owner, attribute, name, keys)
+
+
+def _owners(module: Owner) -> Iterator[tuple[str, Owner]]:
+    yield "", module
     for _, prefix, owner in descendants_of(module, searched=True):
-        for name, attribute, keys, *_ in tensors_in(owner):
-            yield Place(owner, attribute, prefix + name, keys)
+        yield prefix, owner
 
 
 def parameters_of(module: Owner) -> list[Parameter]:
@@ -262,14 +279,7 @@ def parameters_of(module: Owner) -> list[Parameter]:
         ValueError: If a module contains itself, or two parameters have one qualified name.
     """
     found: dict[int, Parameter] = {}
-    names: set[str] = set()
     for place in places_of(module):
-        if place.name in names:
-            raise ArgumentError(
-                f"Module: two parameters have the qualified name {place.name!r}. Hint: names of "
-                "attributes must not contain dots, nor be equal in modules with transparent names."
-            )
-        names.add(place.name)
         found.setdefault(id(place.tensor), Parameter()).places.append(place)
     return list(found.values())
 

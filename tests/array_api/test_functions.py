@@ -96,6 +96,11 @@ def test_full_of_an_array() -> None:
     assert float(value) == 2.5 and numpy_of(made).tolist() == [[1.0], [2.5]]
     with pytest.raises(ValueError, match=r"fill_value: expected one number, got an array of \[Dim"):
         xp.full(2, xp.ones(1))
+    assert numpy_of(xp.full(2, value, dtype=xp.int8)).tolist() == [2, 2]
+    assert numpy_of(xp.full(2, xp.asarray(3), dtype=bool)).tolist() == [True, True]
+    for given in (300, xp.asarray(300), np.int64(300), xp.asarray(3e2)):
+        with pytest.raises(ValueError, match=r"value 300(\.0)? out of range for DType.int8"):
+            xp.full(2, given, dtype=xp.int8)
 
 
 def test_dtype_arguments() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from models.folders import LLAMA
 
 from maxmod import CPU, Device, DType
 from maxmod.device import DeviceRef
@@ -142,6 +143,22 @@ def test_huge_json_is_not_read(tmp_path: Path) -> None:
         file.truncate(1 << 30)
     with pytest.raises(ModelError, match="expected at most"):
         read_json(path)
+
+
+@pytest.mark.parametrize(("source", "name"), [("", "n_layer"), ("llama", "num_hidden_layers")])
+def test_no_more_layers_than_tensors(folder: Path, source: str, name: str) -> None:
+    if source:
+        shutil.rmtree(folder)
+        shutil.copytree(LLAMA[0], folder)
+    with open_checkpoint(folder) as checkpoint:
+        count = len(checkpoint)
+    _change(folder, **{name: count + 1})
+    message = rf"config.json: {name}: expected at most {count}, as many .*, got {count + 1}\."
+    with pytest.raises(ModelError, match=message):
+        load_model(folder, device=CPU())
+    _change(folder, **{name: 10**18})
+    with pytest.raises(ModelError, match=f"{name}: expected at most {count}"):
+        load_model(folder, device=CPU())
 
 
 def test_errors_are_value_errors() -> None:

@@ -144,6 +144,8 @@ class TestQueries:
         m.x = {1: Leaf(), "1": Leaf()}
         with pytest.raises(ValueError, match=r"two parameters have the qualified name 'x\.1\.w'"):
             m.load_state_dict({})
+        with pytest.raises(ValueError, match=r"'x\.1\.w'.*keys of a dict must differ as texts"):
+            dict(m.parameters)
 
     def test_transparent_modules(self):
         class Wrapper(TransparentModule):
