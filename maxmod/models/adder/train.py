@@ -348,9 +348,9 @@ def train(args: argparse.Namespace) -> Adder:
 
 
 def rounded(weights: torch.Tensor) -> torch.Tensor:
-    """Keeps 11 of the 24 significant bits: the rest is noise that packs badly into the wheel."""
+    """Keeps 10 of the 24 significant bits: the rest is noise that packs badly into the wheel."""
     bits = weights.detach().contiguous().view(torch.int32)
-    return ((bits + 0xFFF + (bits >> 13 & 1)) >> 13 << 13).view(torch.float32)
+    return ((bits + 0x1FFF + (bits >> 14 & 1)) >> 14 << 14).view(torch.float32)
 
 
 def save(model: Adder, folder: Path) -> None:
