@@ -18,12 +18,12 @@ from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.buffer import Buffer
 from maxmod.config import configure
 from maxmod.defaults import default_device, default_dtype, defaults, defaults_like
-from maxmod.device import DeviceRef
-from maxmod.dim import AlgebraicDim, Dim, Shape, StaticDim, SymbolicDim
 from maxmod.dtype import DType
 from maxmod.errors import MaxmodError, MaxmodWarning
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import BufferType, TensorType
+from maxmod.values.device import DeviceRef
+from maxmod.values.dim import AlgebraicDim, Dim, Shape, StaticDim, SymbolicDim
+from maxmod.values.tensor_type import BufferType, TensorType
 
 if TYPE_CHECKING:
     from maxmod import (

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maxmod.dim import Dim, Size, Sizes, as_dim, as_size, product
+from maxmod.values.dim import Dim, Size, Sizes, as_dim, as_size, product
 
 
 class Unfusable(Exception):

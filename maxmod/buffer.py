@@ -16,12 +16,12 @@ import numpy as np
 
 from maxmod import backends
 from maxmod.backends.devices import Device, DeviceStream, device_of
-from maxmod.device import CPU_REF, DeviceRef
-from maxmod.dim import as_sizes
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.interop import Storage, import_array
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF, DeviceRef
+from maxmod.values.dim import as_sizes
+from maxmod.values.tensor_type import TensorType
 
 _MMAP_MODES = {"copyonwrite": "c", "readonly": "r", "readwrite": "r+"}
 

@@ -19,7 +19,6 @@ from maxmod.compiler.dump import dump_text
 from maxmod.compiler.explain import Explanation
 from maxmod.compiler.memory import MemoryPlan, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
-from maxmod.device import DeviceRef
 from maxmod.errors import ArgumentTypeError, CompileError, WeightsError
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Op
@@ -28,7 +27,8 @@ from maxmod.program import Program
 from maxmod.staging import TENSOR, StagedGraph, trace_function
 from maxmod.stats import Stats
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import BufferType, TensorType
+from maxmod.values.device import DeviceRef
+from maxmod.values.tensor_type import BufferType, TensorType
 
 # Bound programs kept per compiled model: one for each set of sizes seen lately.
 PROGRAM_LIMIT = 16

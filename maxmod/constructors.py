@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from maxmod.defaults import resolve
-from maxmod.device import CPU_REF, DeviceLike
-from maxmod.dim import ShapeLike, as_size, as_sizes
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError
 from maxmod.op import call
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF, DeviceLike
+from maxmod.values.dim import ShapeLike, as_size, as_sizes
+from maxmod.values.tensor_type import TensorType
 
 
 class Constructors:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from maxmod import backends
 from maxmod.backends.devices import Device, device_of
-from maxmod.device import CPU_REF, DeviceLike, DeviceRef
 from maxmod.dtype import DType, dtype_hint
+from maxmod.values.device import CPU_REF, DeviceLike, DeviceRef
 
 _DEVICE: ContextVar[DeviceRef | None] = ContextVar("maxmod_default_device", default=None)
 _DTYPE: ContextVar[DType | None] = ContextVar("maxmod_default_dtype", default=None)

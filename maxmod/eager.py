@@ -8,12 +8,12 @@ from typing import Any
 
 from maxmod import backends
 from maxmod.backends.base import Backend
-from maxmod.dim import Dim
 from maxmod.errors import DimError, LazyError
 from maxmod.op import Kind, Op, interpreter, register_bottom
 from maxmod.operands import operands, plan
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import Dim
+from maxmod.values.tensor_type import TensorType
 
 _VIEW = Kind.VIEW  # looking up a member of an enumeration takes as long as a call
 

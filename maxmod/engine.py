@@ -10,7 +10,6 @@ from maxmod import backends, tree
 from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.buffer import Buffer
 from maxmod.compiled import CompiledModel
-from maxmod.device import DeviceRef
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DeviceError, OperandError, WeightsError
 from maxmod.graph_builder import Graph
@@ -19,7 +18,8 @@ from maxmod.ir import Graph as TracedGraph
 from maxmod.signature import Signature
 from maxmod.staging import TENSOR, StagedGraph
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import BufferType, TensorType
+from maxmod.values.device import DeviceRef
+from maxmod.values.tensor_type import BufferType, TensorType
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from maxmod.graph_values import GraphTracer, TensorValue, Value, Weight, current
 from maxmod.op import interpreter
 from maxmod.operands import strong
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.tensor_type import TensorType
 
 
 class _Current:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from maxmod.device import DeviceLike
-from maxmod.dim import AlgebraicDim, Dim, Size, SymbolicDim, as_size
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, ShapeError, TraceError
 from maxmod.graph_builder import Graph
@@ -15,7 +13,9 @@ from maxmod.op import bind
 from maxmod.op import call as call_function
 from maxmod.operands import strong
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import BufferType, TensorType
+from maxmod.values.device import DeviceLike
+from maxmod.values.dim import AlgebraicDim, Dim, Size, SymbolicDim, as_size
+from maxmod.values.tensor_type import BufferType, TensorType
 
 
 def constant(

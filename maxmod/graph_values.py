@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from maxmod import ir
-from maxmod.device import DeviceLike, DeviceRef
-from maxmod.dim import Dim, Shape, ShapeLike
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, NoGraphError, OperandError
 from maxmod.interop import DLPackArray
 from maxmod.op import Op, call, innermost
 from maxmod.operands import as_strong, is_strong
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import BufferType, TensorType
 from maxmod.trace import Tracer
+from maxmod.values.device import DeviceLike, DeviceRef
+from maxmod.values.dim import Dim, Shape, ShapeLike
+from maxmod.values.tensor_type import BufferType, TensorType
 
 
 class Value(Tensor):

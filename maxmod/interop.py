@@ -13,10 +13,10 @@ import numpy as np
 
 from maxmod import backends
 from maxmod.backends.devices import device_of
-from maxmod.device import CPU_REF, DeviceRef
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF, DeviceRef
+from maxmod.values.tensor_type import TensorType
 
 _CUDA_KINDS = (2, 13)  # kDLCUDA and kDLCUDAManaged of DLPack; NumPy reads the host kinds
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maxmod.device import DeviceRef
-from maxmod.dim import Dim, SymbolicDim, evaluate
 from maxmod.errors import GraphError
 from maxmod.op import Op
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import DeviceRef
+from maxmod.values.dim import Dim, SymbolicDim, evaluate
+from maxmod.values.tensor_type import TensorType
 
 
 class Value:

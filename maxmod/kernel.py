@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from maxmod.dim import Size, evaluate
 from maxmod.errors import CompileError
 from maxmod.kernel_text import Dialect, prelude
+from maxmod.values.dim import Size, evaluate
 
 _SUFFIX = {Dialect.HOST: "c", Dialect.CUDA: "cu"}
 

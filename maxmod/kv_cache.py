@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from maxmod import functional as F
-from maxmod.device import DeviceRef
-from maxmod.dim import Dim
 from maxmod.dtype import DType
 from maxmod.errors import ShapeError
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import BufferType
+from maxmod.values.device import DeviceRef
+from maxmod.values.dim import Dim
+from maxmod.values.tensor_type import BufferType
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from maxmod.dim import Dim, as_size
 from maxmod.errors import OperandError, did_you_mean
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import Dim, as_size
+from maxmod.values.tensor_type import TensorType
 
 P = ParamSpec("P")
 R = TypeVar("R")

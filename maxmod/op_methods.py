@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
-from maxmod.device import DeviceLike, DeviceRef
-from maxmod.dim import ShapeLike
 from maxmod.dtype import DType
 from maxmod.op import call
+from maxmod.values.device import DeviceLike, DeviceRef
+from maxmod.values.dim import ShapeLike
 
 if TYPE_CHECKING:
-    from maxmod.tensor_type import TensorType
+    from maxmod.values.tensor_type import TensorType
 
 
 class OpMethods:

@@ -14,8 +14,6 @@ import numpy as np
 
 from maxmod import backends
 from maxmod.buffer import Buffer
-from maxmod.device import DeviceRef
-from maxmod.dim import Dim, Shape
 from maxmod.dtype import DType, promote, storage_dtype
 from maxmod.errors import DeviceError, DTypeError, OperandError
 from maxmod.interop import DLPackArray, import_array
@@ -23,7 +21,9 @@ from maxmod.ir import infer_outputs
 from maxmod.literal import is_scalar, rounded, weak_array, weak_scalar
 from maxmod.op import Op, Operands, call, freeze
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import DeviceRef
+from maxmod.values.dim import Dim, Shape
+from maxmod.values.tensor_type import TensorType
 
 
 def operands(op: Op, args: Sequence[Any]) -> Sequence[Tensor]:

@@ -23,7 +23,7 @@ from maxmod.compiler.packing import Packer, UnpackableError, Unpacker, live_obje
 from maxmod.compiler.steps import Schedule
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import Dialect
-from maxmod.tensor_type import TensorType
+from maxmod.values.tensor_type import TensorType
 
 # Captured constants may decide what is folded, so their data are in the key. Where there are more,
 # digesting them takes as long as planning.

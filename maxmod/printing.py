@@ -8,7 +8,7 @@ import numpy as np
 
 from maxmod.backends.devices import device_of
 from maxmod.dtype import DType
-from maxmod.tensor_type import TensorType
+from maxmod.values.tensor_type import TensorType
 
 # Source: repr of eager tensors in MAX 26.x, whose layout and numbers are followed.
 _SUMMARIZE_ABOVE = 1000  # elements

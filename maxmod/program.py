@@ -20,14 +20,14 @@ from maxmod.arena import Arena
 from maxmod.backends.base import Backend, Kernel, Launch
 from maxmod.compiler.memory import MemoryPlan, is_planned, placed, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Schedule, Step
-from maxmod.device import DeviceRef
-from maxmod.dim import evaluate
 from maxmod.late_sizes import LateSize, cut
 from maxmod.op import Kind
 from maxmod.ops.bodies import Body
 from maxmod.ops.shape import rebound_sizes
 from maxmod.replay import Action, Counts, Work, with_recordings
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import DeviceRef
+from maxmod.values.dim import evaluate
+from maxmod.values.tensor_type import TensorType
 from maxmod.watching import checked, timed
 
 # Programs kept for the rest of a schedule, one for each value of a size that is known late.

@@ -11,10 +11,10 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from maxmod.dim import Size, Sizes, StaticDim, broadcast, format_sizes, is_static, product
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, AxisError, DTypeError, OperandError, ShapeError
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import Size, Sizes, StaticDim, broadcast, format_sizes, is_static, product
+from maxmod.values.tensor_type import TensorType
 
 if TYPE_CHECKING:
     from maxmod.op import Op

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from maxmod import functional as F
-from maxmod.device import DeviceRef
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.ops.choose import OPTIONS, choose_tokens
 from maxmod.rules import expect_int
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import BufferType
+from maxmod.values.device import DeviceRef
+from maxmod.values.tensor_type import BufferType
 
 # The smallest and the largest number that are positive and finite in float32.
 _MIN, _MAX = float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max)

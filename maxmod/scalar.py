@@ -8,7 +8,7 @@ from maxmod.dtype import DType
 from maxmod.errors import OperandError
 
 if TYPE_CHECKING:
-    from maxmod.tensor_type import TensorType
+    from maxmod.values.tensor_type import TensorType
 
 
 class OneElement:

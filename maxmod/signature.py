@@ -8,12 +8,12 @@ from typing import Any
 
 from maxmod import backends, tree
 from maxmod.buffer import Buffer
-from maxmod.dim import AlgebraicDim, Size, SymbolicDim, evaluate
 from maxmod.errors import ArgumentTypeError, DeviceError, DTypeError, ShapeError
 from maxmod.interop import DLPackArray
 from maxmod.literal import is_scalar, literal_array
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import AlgebraicDim, Size, SymbolicDim, evaluate
+from maxmod.values.tensor_type import TensorType
 
 
 class Signature:

@@ -9,8 +9,8 @@ from typing import Any
 from maxmod import config, ir, tree
 from maxmod.signature import Signature, argument_names
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
 from maxmod.trace import trace
+from maxmod.values.tensor_type import TensorType
 
 # Stands for a tensor among the leaves of a result; None can be a result itself.
 TENSOR = object()

@@ -25,8 +25,6 @@ from maxmod.defaults import (
     defaults_like,
     resolve,
 )
-from maxmod.device import DeviceLike, DeviceRef
-from maxmod.dim import Shape, Sizes
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError, TraceError
 from maxmod.foreign import ForeignNames
@@ -38,7 +36,9 @@ from maxmod.operators import Operators
 from maxmod.placement import OneDevice
 from maxmod.printing import format_tensor
 from maxmod.scalar import OneElement
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import DeviceLike, DeviceRef
+from maxmod.values.dim import Shape, Sizes
+from maxmod.values.tensor_type import TensorType
 
 __all__ = [
     "Tensor",

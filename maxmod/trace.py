@@ -20,7 +20,7 @@ from maxmod.errors import MaxmodError, TraceError
 from maxmod.op import Op, innermost, interpreter, lookup
 from maxmod.operands import operands, plan
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import BufferType, TensorType
+from maxmod.values.tensor_type import BufferType, TensorType
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 # Model files read as user code: their lines are what a reader wants to see.

@@ -11,7 +11,7 @@ from maxmod.backends.base import Backend
 from maxmod.compiler.steps import RunKernel, RunProduct, Step
 from maxmod.errors import CompileError
 from maxmod.replay import Action
-from maxmod.tensor_type import TensorType
+from maxmod.values.tensor_type import TensorType
 
 
 def timed(step: Step, name: str, action: Action, backend: Backend, index: int) -> Action:

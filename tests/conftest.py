@@ -27,7 +27,7 @@ from emulated import EmulatedBackend
 
 from maxmod import backends, config
 from maxmod.backends.devices import CPU, Accelerator, Device
-from maxmod.device import DeviceKind, DeviceRef
+from maxmod.values.device import DeviceKind, DeviceRef
 
 assert config.current().verify, "maxmod was imported before tests/conftest.py"
 

@@ -12,12 +12,12 @@ from maxmod import backends, ir, kernel_text
 from maxmod.compiler.pipeline import optimize
 from maxmod.compiler.schedule import schedule
 from maxmod.compiler.steps import RunKernel, Schedule
-from maxmod.device import CPU_REF
-from maxmod.dim import SymbolicDim
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.staging import trace_function
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.dim import SymbolicDim
+from maxmod.values.tensor_type import TensorType
 
 # As if two small processors ran it: grids are capped, and loops over the grid take several steps.
 RESIDENT_THREADS = 2048

@@ -10,11 +10,11 @@ from helpers import HALVES, WIDE_FLOATS, narrow, numbers, wide
 from ops.oracles import ORACLES
 
 from maxmod import functional as F
-from maxmod.device import CPU_REF
-from maxmod.dim import SymbolicDim
 from maxmod.dtype import DType
 from maxmod.op import FUNCTIONS, lookup
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.dim import SymbolicDim
+from maxmod.values.tensor_type import TensorType
 
 Program = tuple[Callable[..., Any], Callable[..., Any], Any]
 

@@ -12,13 +12,13 @@ from maxmod import backends, kernel_text
 from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.compiler.pipeline import optimize
-from maxmod.device import CPU_REF
-from maxmod.dim import SymbolicDim, evaluate
 from maxmod.dtype import storage_dtype
 from maxmod.ir import bind_type
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.staging import trace_function
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.dim import SymbolicDim, evaluate
+from maxmod.values.tensor_type import TensorType
 
 # Of a small GPU, so that blocks do several tasks one after the other.
 RESIDENT_THREADS = 4096

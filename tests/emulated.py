@@ -18,10 +18,10 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from maxmod.backends.base import Backend
-from maxmod.device import DeviceKind
 from maxmod.dtype import storage_dtype
 from maxmod.op import Op
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import DeviceKind
+from maxmod.values.tensor_type import TensorType
 
 # Attributes of a NumPy array that would hand out host memory, or that CuPy's have not.
 _HOST_ONLY = ("data", "ctypes", "base", "tofile", "getfield", "resize", "setfield", "setflags")

@@ -33,8 +33,8 @@ from maxmod import backends, kernel_text
 from maxmod.backends import cublaslt, nvrtc
 from maxmod.backends.cuda import CudaBackend
 from maxmod.backends.devices import Accelerator, Device
-from maxmod.device import DeviceKind
 from maxmod.kernel import Dialect, KernelSource
+from maxmod.values.device import DeviceKind
 
 PROCESSORS = 2  # few, so that grids are capped and loops stride
 THREADS = 1024

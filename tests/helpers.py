@@ -13,13 +13,13 @@ import ml_dtypes
 import numpy as np
 
 from maxmod import backends
-from maxmod.device import CPU_REF
-from maxmod.dim import SymbolicDim
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.ir import interpret, verify
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
 from maxmod.trace import trace
+from maxmod.values.device import CPU_REF
+from maxmod.values.dim import SymbolicDim
+from maxmod.values.tensor_type import TensorType
 
 BOOL = (DType.bool,)
 SIGNED = (DType.int8, DType.int16, DType.int32, DType.int64)

@@ -32,7 +32,7 @@ from maxmod import functional as F
 from maxmod.backends.devices import Accelerator
 from maxmod.compiled import CompiledModel, compile_function
 from maxmod.compiler.steps import RunOp
-from maxmod.device import DeviceRef
+from maxmod.values.device import DeviceRef
 
 RESULTS = Path(__file__).parents[1] / "results" / "gpu_graphs.json"
 LAYERS = 24

@@ -22,7 +22,6 @@ from maxmod.array_api.dtypes import (
 )
 from maxmod.array_api.operators import function
 from maxmod.defaults import resolve
-from maxmod.dim import as_sizes
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.literal import literal_array
@@ -31,6 +30,7 @@ from maxmod.ops.context import active_trace
 from maxmod.ops.create import arange as range_tensor
 from maxmod.ops.create import iota
 from maxmod.tensor import Tensor
+from maxmod.values.dim import as_sizes
 
 Shape = Any  # int | tuple[int, ...]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import operator
 from typing import Any, NamedTuple
 
-from maxmod.dim import Size, as_size, product
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError, TraceError
 from maxmod.ops.arithmetic import sub
@@ -23,6 +22,7 @@ from maxmod.ops.scatter import scatter_nd
 from maxmod.ops.shape import basic_slice, broadcast_to, reshape, unsqueeze
 from maxmod.ops.update import update_slice
 from maxmod.tensor import Tensor
+from maxmod.values.dim import Size, as_size, product
 
 
 def expect_data(name: str) -> None:

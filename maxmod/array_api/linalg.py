@@ -21,7 +21,6 @@ from maxmod.array_api.manipulation import Axes, normalized_axes
 from maxmod.array_api.products import matmul, matrix_transpose, tensordot, vecdot
 from maxmod.array_api.statistics import along
 from maxmod.array_api.statistics import sum as sum_along
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DTypeError, ShapeError, TraceError
 from maxmod.op import call
@@ -29,6 +28,7 @@ from maxmod.ops.context import active_trace
 from maxmod.ops.shape import slice_axis
 from maxmod.rules import normalize_axis
 from maxmod.tensor import Tensor
+from maxmod.values.device import CPU_REF
 
 __all__ = [
     "cholesky",

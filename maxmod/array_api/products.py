@@ -8,12 +8,12 @@ from typing import Any
 from maxmod.array_api.array import Array, arrays, tensor_of
 from maxmod.array_api.dtypes import is_numeric
 from maxmod.array_api.operators import function
-from maxmod.dim import product
 from maxmod.errors import ShapeError
 from maxmod.op import call
 from maxmod.ops.shape import transpose
 from maxmod.rules import normalize_axis
 from maxmod.tensor import Tensor
+from maxmod.values.dim import product
 
 
 @function

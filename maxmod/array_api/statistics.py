@@ -13,13 +13,13 @@ from maxmod.array_api.dtypes import (
 )
 from maxmod.array_api.manipulation import Axes, concat, normalized_axes
 from maxmod.array_api.operators import function
-from maxmod.dim import product
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError
 from maxmod.op import call
 from maxmod.ops.shape import slice_axis
 from maxmod.rules import normalize_axis
 from maxmod.tensor import Tensor
+from maxmod.values.dim import product
 
 
 def along(name: str, op: str, tensor: Tensor, axes: Axes, keepdims: bool) -> Tensor:

@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from maxmod.backends.base import Backend
-from maxmod.device import DeviceKind, DeviceRef
+from maxmod.values.device import DeviceKind, DeviceRef
 
 # File name in this folder for each kind of device. The class in it is called `<Name>Backend`.
 _FILES = {DeviceKind.CPU: ("cpu", "CpuBackend"), DeviceKind.GPU: ("cuda", "CudaBackend")}

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from maxmod import config
-from maxmod.device import DeviceKind
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import CompileError, GraphError, NoAcceleratorError
 from maxmod.kernel import ACTIVATIONS, Dialect, KernelSource
 from maxmod.op import Op, lookup
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import DeviceKind
+from maxmod.values.tensor_type import TensorType
 
 _WIDE = {storage_dtype(d): d for d in DType if compute_dtype(d) is d}
 

@@ -16,11 +16,11 @@ from maxmod import config, log
 from maxmod.backends import host_compiler, host_limits, host_quantize
 from maxmod.backends.base import Backend, Kernel
 from maxmod.backends.host_memory import POOLED_NBYTES, HostPool
-from maxmod.device import DeviceKind
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Kind, Op, lookup
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import DeviceKind
+from maxmod.values.tensor_type import TensorType
 
 
 class CpuBackend(Backend):

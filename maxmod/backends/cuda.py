@@ -25,12 +25,12 @@ from maxmod.backends import (
     nvrtc,
 )
 from maxmod.backends.base import Backend, Kernel, widened
-from maxmod.device import DeviceKind
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import OutOfMemoryError
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Op
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import DeviceKind
+from maxmod.values.tensor_type import TensorType
 
 _INSTALL = (
     "Hint: pip install 'maxmod[cuda12]' or 'maxmod[cuda13]', whichever matches the driver "

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from maxmod import backends
-from maxmod.device import DeviceKind, DeviceRef, register_device_factory
 from maxmod.errors import ArgumentError, DeviceError
+from maxmod.values.device import DeviceKind, DeviceRef, register_device_factory
 
 
 class Device:

@@ -12,7 +12,7 @@ import maxmod
 from maxmod import backends, kernel_cache
 from maxmod.backends import host_compiler
 from maxmod.backends.devices import Accelerator
-from maxmod.device import DeviceRef
+from maxmod.values.device import DeviceRef
 
 _PACKAGES = ("numpy", "ml_dtypes", "safetensors", "tokenizers", "tqdm")
 _CUPY = ("cupy-cuda13x", "cupy-cuda12x", "cupy")  # names of its builds

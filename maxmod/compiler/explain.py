@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from maxmod import ir
 from maxmod.compiler.memory import MemoryPlan
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule, Step
-from maxmod.dim import Size, as_size, evaluate, product
 from maxmod.op import Kind
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import Size, as_size, evaluate, product
+from maxmod.values.tensor_type import TensorType
 
 if TYPE_CHECKING:
     from maxmod.compiler.fusion.group import FusionGroup

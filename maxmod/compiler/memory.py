@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from maxmod import ir
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule, Step
-from maxmod.dim import evaluate
 from maxmod.errors import DimError, ShapeError
 from maxmod.ops.shape import rebound_sizes
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import evaluate
+from maxmod.values.tensor_type import TensorType
 
 ALIGNMENT = 64  # bytes: one cache line, and the widest vector
 

@@ -14,12 +14,12 @@ from typing import Any
 from maxmod import ir
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule
 from maxmod.custom import CustomKernel
-from maxmod.device import DeviceRef
-from maxmod.dim import AlgebraicDim, Dim, StaticDim, SymbolicDim
 from maxmod.dtype import DType
 from maxmod.kernel import Dialect, KernelSource, Launch
 from maxmod.op import Op, lookup
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import DeviceRef
+from maxmod.values.dim import AlgebraicDim, Dim, StaticDim, SymbolicDim
+from maxmod.values.tensor_type import TensorType
 
 LiveObject = CustomKernel | ir.Graph
 

@@ -17,11 +17,11 @@ from maxmod.compiler.order import Item, order_items, owners
 from maxmod.compiler.passes.expand_composites import expand_products
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule, Step
 from maxmod.compiler.templates import emit_template
-from maxmod.dim import Size
 from maxmod.dtype import DType
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Kind
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import Size
+from maxmod.values.tensor_type import TensorType
 
 EMITTERS = {Dialect.HOST: emit_host, Dialect.CUDA: emit_cuda}
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from maxmod.dim import Size, evaluate
 from maxmod.kernel import KernelSource
 from maxmod.op import Kind, Op
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import Size, evaluate
+from maxmod.values.tensor_type import TensorType
 
 if TYPE_CHECKING:  # schedules are also loaded, without the planner
     from maxmod import ir

@@ -15,9 +15,9 @@ from maxmod.compiler.codegen.cuda_attention import (
 from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS, emit_gemv
 from maxmod.compiler.codegen.whole_op import emit_whole_op
 from maxmod.compiler.fusion.group import Attention, Contraction, FusionGroup, WholeOp
-from maxmod.dim import Size, product
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Kind
+from maxmod.values.dim import Size, product
 
 
 class Template(NamedTuple):

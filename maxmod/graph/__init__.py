@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from maxmod.device import DeviceKind, DeviceRef
-from maxmod.dim import AlgebraicDim, Dim, DimLike, Shape, ShapeLike, StaticDim, SymbolicDim
 from maxmod.graph import ops
 from maxmod.graph import type as type
 from maxmod.graph_builder import Graph
@@ -16,8 +14,10 @@ from maxmod.graph_values import (
     Value,
     Weight,
 )
-from maxmod.layouts import ConvInputLayout, FilterLayout, InterpolationMode
-from maxmod.tensor_type import BufferType, TensorType, Type
+from maxmod.values.device import DeviceKind, DeviceRef
+from maxmod.values.dim import AlgebraicDim, Dim, DimLike, Shape, ShapeLike, StaticDim, SymbolicDim
+from maxmod.values.layouts import ConvInputLayout, FilterLayout, InterpolationMode
+from maxmod.values.tensor_type import BufferType, TensorType, Type
 
 __all__ = [
     "AlgebraicDim",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from maxmod.device import DeviceKind, DeviceRef
-from maxmod.dim import AlgebraicDim, Dim, DimLike, Shape, ShapeLike, StaticDim, SymbolicDim
 from maxmod.dtype import DType
-from maxmod.layouts import ConvInputLayout, FilterLayout
-from maxmod.tensor_type import BufferType, TensorType, Type
+from maxmod.values.device import DeviceKind, DeviceRef
+from maxmod.values.dim import AlgebraicDim, Dim, DimLike, Shape, ShapeLike, StaticDim, SymbolicDim
+from maxmod.values.layouts import ConvInputLayout, FilterLayout
+from maxmod.values.tensor_type import BufferType, TensorType, Type
 
 __all__ = [
     "AlgebraicDim",

@@ -12,15 +12,15 @@ import numpy as np
 
 from maxmod import functional as F
 from maxmod.compiled import CompiledModel
-from maxmod.device import DeviceRef
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ModelError
 from maxmod.json_files import read_json, read_json_list
 from maxmod.models.config import from_table
 from maxmod.nn import Module
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
 from maxmod.text import Tokenizer, open_tokenizer
+from maxmod.values.device import DeviceRef
+from maxmod.values.tensor_type import TensorType
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from maxmod.compiled import CompiledModel
-from maxmod.device import DeviceRef
 from maxmod.dtype import DType
 from maxmod.generate import generate_text
 from maxmod.kv_cache import CachedContext, CacheShape, KVCache
 from maxmod.nn import Module
 from maxmod.sampling import Sampler, Sampling
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
 from maxmod.text import Tokenizer, open_tokenizer
+from maxmod.values.device import DeviceRef
+from maxmod.values.tensor_type import TensorType
 
 
 class LastLogits(Module[[Tensor], Tensor]):

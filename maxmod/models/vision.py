@@ -12,14 +12,14 @@ import numpy as np
 
 from maxmod import functional as F
 from maxmod.compiled import CompiledModel
-from maxmod.device import DeviceRef
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ModelError
 from maxmod.models.preprocessing import Preprocessing, read_preprocessing
 from maxmod.models.vit import Classifier
 from maxmod.nn import Module
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import DeviceRef
+from maxmod.values.tensor_type import TensorType
 
 Array = np.ndarray[Any, Any]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from maxmod.device import DeviceLike
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
-from maxmod.layouts import ConvInputLayout, FilterLayout
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
 from maxmod.op import call
 from maxmod.tensor import Tensor
+from maxmod.values.device import DeviceLike
+from maxmod.values.layouts import ConvInputLayout, FilterLayout
 
 
 class Conv2d(Module[[Tensor], Tensor]):

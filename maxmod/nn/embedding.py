@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from maxmod.dim import Dim, DimLike, ShapeLike
 from maxmod.errors import OperandError
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
 from maxmod.op import call
 from maxmod.tensor import Tensor
+from maxmod.values.dim import Dim, DimLike, ShapeLike
 
 
 class Embedding(Module[[Tensor], Tensor]):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from maxmod.device import DeviceLike
-from maxmod.dim import ShapeLike, as_sizes, product
 from maxmod.dtype import DType
 from maxmod.eager import EagerInterpreter, lazy
 from maxmod.op import innermost
 from maxmod.ops.random import normal
 from maxmod.tensor import Tensor
+from maxmod.values.device import DeviceLike
+from maxmod.values.dim import ShapeLike, as_sizes, product
 
 # Parameters above this many elements are drawn when they are first read. Drawing costs 15 to 50 ns
 # an element on a CPU, seconds for a language model, and is lost work if weights are loaded next;

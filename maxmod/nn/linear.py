@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from maxmod.dim import Dim, DimLike, Sizes
 from maxmod.errors import ShapeError
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
 from maxmod.tensor import Tensor
+from maxmod.values.dim import Dim, DimLike, Sizes
 
 
 def _fits(have: Sizes, want: Sizes) -> bool:

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from maxmod import backends
-from maxmod.device import DeviceRef
-from maxmod.dim import format_sizes
 from maxmod.dtype import DType, can_hold
 from maxmod.eager import lazy
 from maxmod.errors import ArgumentError, DTypeError, OperandError, WeightsError, did_you_mean
 from maxmod.nn.places import Parameter, warn
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import DeviceRef
+from maxmod.values.dim import format_sizes
+from maxmod.values.tensor_type import TensorType
 
 _log = logging.getLogger(__name__)
 

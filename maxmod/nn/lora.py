@@ -15,7 +15,7 @@ from maxmod.nn.module import Module, TransparentModule
 from maxmod.nn.places import descendants_of
 from maxmod.op import call
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.tensor_type import TensorType
 
 
 class LoRASlot:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Generic, Self, dataclass_transform, overl
 
 from maxmod.backends.devices import CPU, Device, device_of
 from maxmod.compiled import CompiledModel, compile_function
-from maxmod.device import DeviceLike, DeviceRef
 from maxmod.errors import ForwardError, OperandError
 from maxmod.nn.loading import moved, values_of_lookup, values_of_mapping
 from maxmod.nn.pinned import own_annotations, pinned_attributes
@@ -34,6 +33,7 @@ from maxmod.nn.pretty import pretty_repr
 from maxmod.nn.summary import Summary, summarize
 from maxmod.staging import StagedGraph, trace_function
 from maxmod.tensor import Tensor
+from maxmod.values.device import DeviceLike, DeviceRef
 
 # `Module` without arguments is `Module[..., Any]`; Python knows such defaults from 3.13 on.
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from maxmod.dim import Dim, DimLike
 from maxmod.dtype import DType
 from maxmod.errors import ShapeError
 from maxmod.nn.module import Module
 from maxmod.op import call
 from maxmod.tensor import Tensor
+from maxmod.values.dim import Dim, DimLike
 
 _LAYER_NORM_EPS = 1e-5
 _RMS_NORM_EPS = 1e-6

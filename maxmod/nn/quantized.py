@@ -6,7 +6,6 @@ import fnmatch
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, Protocol, TypeVar
 
-from maxmod.dim import Dim, StaticDim
 from maxmod.eager import lazy
 from maxmod.errors import ArgumentError, MaxmodError, OperandError, did_you_mean
 from maxmod.nn.linear import Linear
@@ -14,6 +13,7 @@ from maxmod.nn.module import Module
 from maxmod.nn.places import Owner, Place, descendants_of, modules_in
 from maxmod.ops.quantized import quantize_weight, quantized_linear
 from maxmod.tensor import Tensor
+from maxmod.values.dim import Dim, StaticDim
 
 
 class QuantizedLinear(Module[[Tensor], Tensor]):

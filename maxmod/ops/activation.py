@@ -10,7 +10,7 @@ from maxmod.op import Kind, Op, op
 from maxmod.ops.elementwise import erf_of
 from maxmod.rules import elementwise, is_float, is_numeric
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.tensor_type import TensorType
 
 E = Kind.ELEMENTWISE
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.dim import Size, Sizes, broadcast
 from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
 from maxmod.op import Kind, Op, Operands, function, op
@@ -21,7 +20,8 @@ from maxmod.ops.norm import softmax
 from maxmod.ops.shape import permute, reshape, unsqueeze
 from maxmod.rules import expect_dtype, expect_same_dtype, is_float
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import Size, Sizes, broadcast
+from maxmod.values.tensor_type import TensorType
 
 NAME = "scaled_dot_product_attention"
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from maxmod import backends, ir
-from maxmod.dim import Size, SymbolicDim
 from maxmod.op import Kind, Op, interpreter, op
 from maxmod.operands import strong
 from maxmod.ops.shape import rebound_sizes
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
 from maxmod.trace import Tracer
+from maxmod.values.dim import Size, SymbolicDim
+from maxmod.values.tensor_type import TensorType
 
 
 def listed_results(name: str, made: Any) -> list[Tensor]:

@@ -11,7 +11,7 @@ from maxmod.errors import DTypeError, ShapeError
 from maxmod.op import Kind, Op, op
 from maxmod.ops.philox import words
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.tensor_type import TensorType
 
 OPTIONS = 4  # temperature, top-k, top-p, min-p
 

@@ -10,7 +10,7 @@ from maxmod.op import Kind, Op, Operands, function, op
 from maxmod.operands import promote_operands, strong
 from maxmod.rules import broadcast_type, expect_same_dtype, is_bool, predicate
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.tensor_type import TensorType
 
 TensorLike = Any
 E = Kind.ELEMENTWISE

@@ -10,7 +10,6 @@ import builtins
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from maxmod.dim import Size
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DTypeError, OperandError, ShapeError, TraceError
 from maxmod.op import function
@@ -18,8 +17,9 @@ from maxmod.operands import strong
 from maxmod.ops.bodies import Bodies, branch, listed_results, loop
 from maxmod.ops.context import active_trace
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
 from maxmod.trace import Tracer, current_tracer
+from maxmod.values.dim import Size
+from maxmod.values.tensor_type import TensorType
 
 
 def _condition(name: str, what: str, value: Any) -> bool | Tensor:

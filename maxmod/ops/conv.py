@@ -11,10 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from maxmod.dim import Size, as_size
 from maxmod.dtype import compute_dtype
 from maxmod.errors import ArgumentError, ShapeError
-from maxmod.layouts import ConvInputLayout, FilterLayout
 from maxmod.op import Kind, Op, function, op
 from maxmod.operands import promote_strong, strong
 from maxmod.ops.arithmetic import add
@@ -23,7 +21,9 @@ from maxmod.ops.shape import permute
 from maxmod.ops.window import numbers, pad_spatial, taps, window_count, windows
 from maxmod.rules import expect_dtype, expect_int, expect_same_dtype, is_numeric
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import Size, as_size
+from maxmod.values.layouts import ConvInputLayout, FilterLayout
+from maxmod.values.tensor_type import TensorType
 
 # Windows are copied in blocks of this size, which stay in a cache until they are multiplied.
 BLOCK_NBYTES = 8 << 20

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 
 from maxmod.defaults import resolve
-from maxmod.device import CPU_REF, DeviceLike
-from maxmod.dim import Dim, ShapeLike, Size, Sizes, as_size, as_sizes, is_static
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, LazyError, OperandError
 from maxmod.literal import is_scalar, literal_array, weak_scalar
@@ -21,7 +19,9 @@ from maxmod.ops.pieces import stack
 from maxmod.ops.shape import rebind
 from maxmod.rules import created, expect_int
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF, DeviceLike
+from maxmod.values.dim import Dim, ShapeLike, Size, Sizes, as_size, as_sizes, is_static
+from maxmod.values.tensor_type import TensorType
 
 S = Kind.SOURCE
 

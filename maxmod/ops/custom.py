@@ -10,15 +10,15 @@ import numpy as np
 from maxmod import backends
 from maxmod.buffer import Buffer
 from maxmod.custom import CustomKernel, lookup
-from maxmod.device import DeviceLike, DeviceRef
-from maxmod.dim import Sizes, format_sizes
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DeviceError, OperandError, ShapeError, TraceError
 from maxmod.op import Kind, Op, function, op
 from maxmod.operands import same_device, strong
 from maxmod.ops.context import active_trace
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import DeviceLike, DeviceRef
+from maxmod.values.dim import Sizes, format_sizes
+from maxmod.values.tensor_type import TensorType
 
 # (name, repr, value); the repr keeps 1, 1.0 and True apart, which are equal as keys.
 Parameters = tuple[tuple[str, str, Any], ...]

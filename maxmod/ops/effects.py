@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from maxmod.dim import format_sizes
 from maxmod.errors import DTypeError, OperandError, ShapeError
 from maxmod.op import function
 from maxmod.operands import is_strong, same_device, strong
@@ -13,6 +12,7 @@ from maxmod.ops.shape import basic_slice, reshape
 from maxmod.ops.update import update_rows, update_slice
 from maxmod.tensor import Tensor
 from maxmod.trace import current_tracer
+from maxmod.values.dim import format_sizes
 
 
 @function

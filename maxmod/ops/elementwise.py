@@ -14,7 +14,7 @@ from maxmod.op import Kind, Op, op
 from maxmod.operands import strong
 from maxmod.rules import elementwise, is_float, is_numeric, predicate
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.tensor_type import TensorType
 
 E = Kind.ELEMENTWISE
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.dim import Size, Sizes, as_size, format_sizes, product
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, PaddingError, ShapeError
 from maxmod.literal import is_scalar, weak_scalar
@@ -20,7 +19,8 @@ from maxmod.ops.late import declare_size
 from maxmod.ops.shape import broadcast_to, flatten, reshape
 from maxmod.rules import expect_int, normalize_axis
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import Size, Sizes, as_size, format_sizes, product
+from maxmod.values.tensor_type import TensorType
 
 _MODES = ("constant", "reflect", "edge")
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
-from maxmod.layouts import Normalization
 from maxmod.op import Kind, Op, op
 from maxmod.rules import expect_int, normalize_axis
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.layouts import Normalization
+from maxmod.values.tensor_type import TensorType
 
 
 def _arguments(op: Op, input_tensor: TensorType, **attrs: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from maxmod.affine import Index
-from maxmod.dim import Size, as_size, format_sizes, product
 from maxmod.dtype import DType
 from maxmod.errors import AxisError, DTypeError, ShapeError, SliceError
 from maxmod.op import Kind, Op, function, op
@@ -22,7 +21,8 @@ from maxmod.ops.reduce import cumsum, sum
 from maxmod.ops.shape import broadcast_to, flatten, rebind, reshape, slice_axis
 from maxmod.rules import expect_int, normalize_axis
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import Size, as_size, format_sizes, product
+from maxmod.values.tensor_type import TensorType
 
 
 def _gather_axis(op: Op, input: TensorType, indices: TensorType, *, axis: Any) -> dict[str, Any]:

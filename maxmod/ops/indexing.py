@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maxmod.device import CPU_REF
-from maxmod.dim import Dim, Size, Sizes, as_size
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError, TraceError
 from maxmod.op import function
@@ -20,6 +18,8 @@ from maxmod.ops.index import gather
 from maxmod.ops.late import declare_size
 from maxmod.ops.shape import basic_slice, rebind, reshape
 from maxmod.tensor import Tensor
+from maxmod.values.device import CPU_REF
+from maxmod.values.dim import Dim, Size, Sizes, as_size
 
 _INTEGERS = (int, np.integer, Dim)
 

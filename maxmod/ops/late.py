@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from maxmod.dim import Size, SymbolicDim
 from maxmod.dtype import DType
 from maxmod.errors import ShapeError
 from maxmod.op import Kind, Op, call, op
 from maxmod.ops.context import active_trace
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import Size, SymbolicDim
+from maxmod.values.tensor_type import TensorType
 
 
 def _bound(op: Op, count: TensorType, *, size: Size, reason: str) -> TensorType:

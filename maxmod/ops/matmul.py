@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from maxmod.dim import Size
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.op import Kind, Operands, function, op
@@ -15,6 +14,7 @@ from maxmod.ops.create import iota
 from maxmod.ops.shape import broadcast_to, unsqueeze
 from maxmod.rules import contracted, expect_int
 from maxmod.tensor import Tensor
+from maxmod.values.dim import Size
 
 
 @op(Kind.CONTRACT, contracted, operands=Operands.STRONG_PROMOTED, library="matmul")

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.dim import product
 from maxmod.dtype import compute_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
 from maxmod.op import Kind, Op, Operands, function, op
@@ -24,7 +23,8 @@ from maxmod.rules import (
     same_for_axis,
 )
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import product
+from maxmod.values.tensor_type import TensorType
 
 C = Kind.COMPOSITE
 

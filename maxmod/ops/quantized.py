@@ -29,7 +29,7 @@ from maxmod.ops.matmul import matmul
 from maxmod.ops.shape import permute, reshape
 from maxmod.rules import expect_dtype, expect_int, expect_sizes_static, is_float
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.tensor_type import TensorType
 
 BLOCK = 32  # int4 codes that are packed together
 SCHEMES = ("int8", "int4")

@@ -11,8 +11,6 @@ import numpy as np
 
 from maxmod.constructors import type_like
 from maxmod.defaults import resolve
-from maxmod.device import CPU_REF, DeviceLike
-from maxmod.dim import ShapeLike, Sizes, as_sizes
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, OperandError, RandomError
 from maxmod.literal import is_scalar, rounded, weak_scalar
@@ -21,7 +19,9 @@ from maxmod.ops.context import active_trace
 from maxmod.ops.philox import chunks
 from maxmod.rules import created
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF, DeviceLike
+from maxmod.values.dim import ShapeLike, Sizes, as_sizes
+from maxmod.values.tensor_type import TensorType
 
 # ---- the seed ----------------------------------------------------------------------------------
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.dim import Size, Sizes, as_size, as_sizes, format_sizes
 from maxmod.errors import ArgumentError, ShapeError
-from maxmod.layouts import InterpolationMode
 from maxmod.op import Kind, Op, function, op
 from maxmod.operands import strong
 from maxmod.rules import Accepts, expect_dtype, expect_int, is_any, is_float
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import Size, Sizes, as_size, as_sizes, format_sizes
+from maxmod.values.layouts import InterpolationMode
+from maxmod.values.tensor_type import TensorType
 
 # ---- static arguments and types ----------------------------------------------------------------
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.dim import format_sizes
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, ShapeError, SliceError
 from maxmod.op import Kind, Op, op
 from maxmod.rules import Accepts, expect_dtype, is_any, is_numeric, normalize_axis
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import format_sizes
+from maxmod.values.tensor_type import TensorType
 
 # ---- type rules --------------------------------------------------------------------------------
 

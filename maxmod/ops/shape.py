@@ -7,8 +7,14 @@ from typing import Any
 
 from maxmod import backends, ir
 from maxmod.affine import Index, broadcast_indices, through_reshape
-from maxmod.device import DeviceLike, DeviceRef
-from maxmod.dim import (
+from maxmod.errors import ArgumentError, ShapeError
+from maxmod.op import Kind, Op, function, op
+from maxmod.operands import strong
+from maxmod.ops.late import declare_size
+from maxmod.rules import normalize_axis, same_count
+from maxmod.tensor import Tensor
+from maxmod.values.device import DeviceLike, DeviceRef
+from maxmod.values.dim import (
     Size,
     Sizes,
     SymbolicDim,
@@ -18,13 +24,7 @@ from maxmod.dim import (
     format_sizes,
     product,
 )
-from maxmod.errors import ArgumentError, ShapeError
-from maxmod.op import Kind, Op, function, op
-from maxmod.operands import strong
-from maxmod.ops.late import declare_size
-from maxmod.rules import normalize_axis, same_count
-from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.tensor_type import TensorType
 
 V = Kind.VIEW
 

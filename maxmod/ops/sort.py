@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.device import CPU_REF
-from maxmod.dim import Size, as_size
 from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
 from maxmod.op import Kind, Op, function, op
@@ -17,7 +15,9 @@ from maxmod.ops.late import declare_size
 from maxmod.ops.shape import transfer_to
 from maxmod.rules import expect_int, expect_same_dtype, normalize_axis
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.dim import Size, as_size
+from maxmod.values.tensor_type import TensorType
 
 # ---- argsort and top_k -------------------------------------------------------------------------
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from maxmod.affine import Index
-from maxmod.dim import Sizes, as_dim, as_size, format_sizes
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, ShapeError, SliceError
 from maxmod.op import Kind, Op, op
 from maxmod.ops.shape import basic_slice
 from maxmod.rules import normalize_axis
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import Sizes, as_dim, as_size, format_sizes
+from maxmod.values.tensor_type import TensorType
 
 
 def _updated(op: Op, x: TensorType, source: TensorType, **bounds: Sizes) -> TensorType:

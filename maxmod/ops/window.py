@@ -9,9 +9,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from maxmod.dim import Size, as_size, format_sizes
 from maxmod.errors import ArgumentError, OperandError, ShapeError
 from maxmod.rules import expect_int
+from maxmod.values.dim import Size, as_size, format_sizes
 
 # ---- static arguments --------------------------------------------------------------------------
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.device import DeviceLike, DeviceRef
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import CheckpointError
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import DeviceLike, DeviceRef
+from maxmod.values.tensor_type import TensorType
 from maxmod.weights.header import Entry, fail, quote, read_header
 from maxmod.weights.index import Files, find_files
 from maxmod.weights.mapping import Weights, aligned_empty, static_sizes

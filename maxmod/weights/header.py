@@ -16,10 +16,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
 from maxmod.errors import CheckpointError
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import TensorType
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_NAME_CHARACTERS = 4096  # ours: longer names are an attack on whoever prints or matches them

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from maxmod import backends
-from maxmod.dim import Sizes
 from maxmod.dtype import DType
 from maxmod.errors import WeightsError, did_you_mean
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.dim import Sizes
+from maxmod.values.tensor_type import TensorType
 from maxmod.weights.parallel import copy_array
 from maxmod.weights.progress import progress
 

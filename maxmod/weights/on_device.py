@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from maxmod import backends
-from maxmod.device import DeviceRef
 from maxmod.dtype import DType
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import DeviceRef
+from maxmod.values.tensor_type import TensorType
 from maxmod.weights.mapping import Weights
 
 

@@ -9,7 +9,7 @@ from maxmod.dtype import DType
 from maxmod.errors import MaxmodError
 from maxmod.ops.quantized import quantize_weight, quantized_types
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.tensor_type import TensorType
 from maxmod.weights.mapping import Weights
 
 

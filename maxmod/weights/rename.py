@@ -26,7 +26,7 @@ from maxmod.errors import ArgumentError, ShapeError, WeightsError
 from maxmod.op import call
 from maxmod.rules import normalize_axis
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.tensor_type import TensorType
 from maxmod.weights.mapping import Recipe, Step, View, Weights, aligned_empty, as_weights, compact
 
 # A pattern, several of them, or a predicate.

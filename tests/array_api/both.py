@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from maxmod import array_api as xp
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
 from maxmod.tensor import Tensor
+from maxmod.values.device import CPU_REF
 
 strict.set_array_api_strict_flags(api_version="2024.12")
 

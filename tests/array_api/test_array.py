@@ -25,9 +25,9 @@ from hypothesis.extra.numpy import basic_indices
 
 from maxmod import array_api as xp
 from maxmod import functional as F
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
 from maxmod.tensor import Tensor
+from maxmod.values.device import CPU_REF
 
 OPERATORS = {
     "add": operator.add,

@@ -11,10 +11,10 @@ from array_api.both import numbers, numpy_of, ours
 
 from maxmod import array_api as xp
 from maxmod.compiled import compile_function
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import TensorType
 
 X = numbers("float32", (3, 4))
 

@@ -13,9 +13,9 @@ import numpy as np
 from helpers import numbers
 
 from maxmod import functional as F
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType, storage_dtype
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import TensorType
 
 
 @dataclass(frozen=True)

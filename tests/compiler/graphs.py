@@ -7,8 +7,8 @@ from typing import Any
 
 from maxmod import DType, Tensor, TensorType, ir
 from maxmod.compiled import CompiledModel, compile_function
-from maxmod.device import CPU_REF
 from maxmod.staging import trace_function
+from maxmod.values.device import CPU_REF
 
 
 def f32(*sizes: Any) -> TensorType:

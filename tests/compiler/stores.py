@@ -14,9 +14,9 @@ import numpy as np
 from helpers import numbers
 
 from maxmod import functional as F
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
-from maxmod.tensor_type import BufferType, TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import BufferType, TensorType
 
 
 @dataclass(frozen=True)

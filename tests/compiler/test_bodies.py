@@ -19,10 +19,10 @@ from maxmod import functional as F
 from maxmod.backends.cpu import CpuBackend
 from maxmod.backends.devices import Device
 from maxmod.compiled import CompiledModel, compile_function
-from maxmod.device import CPU_REF
 from maxmod.errors import ShapeError
 from maxmod.op import Op
-from maxmod.tensor_type import BufferType
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import BufferType
 
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(8, 8)).astype(np.float32)

@@ -14,8 +14,8 @@ from ops.samples_choose import OPTIONS, choose, operands
 
 from maxmod import CPU, DType, Tensor, TensorType
 from maxmod.compiled import compile_function
-from maxmod.device import CPU_REF
 from maxmod.ops.choose import choose_tokens
+from maxmod.values.device import CPU_REF
 
 # Below, at and above the threads of a warp, of a block, and the block of a host's loop.
 SIZES = (1, 2, 31, 33, 128, 1000, 1024, 2049, 6001)

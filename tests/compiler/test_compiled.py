@@ -15,8 +15,8 @@ from maxmod import CPU, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.buffer import Buffer
 from maxmod.compiled import CompiledModel, compile_function
-from maxmod.device import CPU_REF
 from maxmod.staging import trace_function
+from maxmod.values.device import CPU_REF
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import maxmod
 from maxmod import DType, Tensor
 from maxmod import functional as F
 from maxmod.compiler.explain import _folded, _scaled
-from maxmod.device import CPU_REF
-from maxmod.dim import Dim
+from maxmod.values.device import CPU_REF
+from maxmod.values.dim import Dim
 
 
 def _rows(text: str) -> dict[str, list[str]]:

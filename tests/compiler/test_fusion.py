@@ -25,8 +25,8 @@ from maxmod.affine import (
 from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.compiler.passes.expand_composites import expand_composites
 from maxmod.compiler.passes.merge_common import merge_common
-from maxmod.device import CPU_REF
-from maxmod.dim import Dim, as_size
+from maxmod.values.device import CPU_REF
+from maxmod.values.dim import Dim, as_size
 
 
 def groups(fn: Callable[..., Any], *types: TensorType) -> list[tuple[bool, int]]:

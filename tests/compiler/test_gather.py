@@ -15,8 +15,8 @@ from maxmod import DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.compiled import CompiledModel
 from maxmod.compiler.steps import RunKernel, RunOp
-from maxmod.device import CPU_REF
 from maxmod.op import Kind
+from maxmod.values.device import CPU_REF
 
 I64 = DType.int64
 

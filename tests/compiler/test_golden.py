@@ -19,8 +19,8 @@ from maxmod.compiler.passes.eliminate_dead import eliminate_dead
 from maxmod.compiler.passes.expand_composites import expand_composites
 from maxmod.compiler.passes.merge_common import merge_common
 from maxmod.compiler.schedule import schedule
-from maxmod.device import CPU_REF
 from maxmod.kernel import Dialect
+from maxmod.values.device import CPU_REF
 
 FOLDER = Path(__file__).parents[1] / "golden" / "kernels"
 W = Tensor(np.ones(768, np.float32))

@@ -16,7 +16,7 @@ from maxmod import CPU, BufferType, DType, TensorType
 from maxmod import functional as F
 from maxmod.compiled import compile_function
 from maxmod.compiler.steps import RunKernel
-from maxmod.device import CPU_REF
+from maxmod.values.device import CPU_REF
 
 SIZES = [1, 3, 64]
 

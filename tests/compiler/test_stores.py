@@ -15,7 +15,7 @@ from maxmod import BufferType, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.compiled import CompiledModel
 from maxmod.compiler.schedule import RunKernel
-from maxmod.device import CPU_REF
+from maxmod.values.device import CPU_REF
 
 POSITION = TensorType(DType.int64, [], CPU_REF)
 

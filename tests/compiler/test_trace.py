@@ -10,8 +10,8 @@ from compiler.graphs import compiled, f32, op_names, traced
 
 from maxmod import DType, Tensor, ir
 from maxmod import functional as F
-from maxmod.device import CPU_REF
 from maxmod.errors import GraphError, TraceError
+from maxmod.values.device import CPU_REF
 
 
 def test_text_form_names_types_ops_and_lines() -> None:

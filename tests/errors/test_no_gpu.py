@@ -12,8 +12,8 @@ import pytest
 
 from maxmod import Accelerator, Tensor, accelerator_count, backends, defaults
 from maxmod.backends import cuda
-from maxmod.device import DeviceKind, DeviceRef
 from maxmod.errors import MaxmodError, NoAcceleratorError
+from maxmod.values.device import DeviceKind, DeviceRef
 
 
 class FakeRuntimeError(RuntimeError):

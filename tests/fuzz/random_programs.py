@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
 from maxmod.op import FUNCTIONS
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import TensorType
 
 UNARY = ("abs", "negate", "exp", "tanh", "sigmoid", "silu", "relu", "sin", "floor", "erf", "gelu")
 BINARY = ("add", "sub", "mul", "maximum", "minimum")

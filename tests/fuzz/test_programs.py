@@ -12,9 +12,9 @@ import maxmod
 from maxmod import BufferType, DType, Tensor, TensorType, ir
 from maxmod.compiled import _run as run_op
 from maxmod.compiled import compile_function
-from maxmod.device import CPU_REF
 from maxmod.op import FUNCTIONS
 from maxmod.staging import trace_function
+from maxmod.values.device import CPU_REF
 
 # Chains of ten float32 ops on numbers near 1; bfloat16 steps round to 1 part in 256, and a value
 # on the edge between two of them may fall to either side.

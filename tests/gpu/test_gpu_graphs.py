@@ -15,9 +15,9 @@ from maxmod import functional as F
 from maxmod.backends.cuda import CudaBackend
 from maxmod.backends.devices import Accelerator
 from maxmod.compiled import CompiledModel, compile_function
-from maxmod.device import DeviceRef
 from maxmod.generate import generate
 from maxmod.models import load_model
+from maxmod.values.device import DeviceRef
 
 pytestmark = pytest.mark.gpu
 

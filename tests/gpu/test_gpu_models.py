@@ -13,10 +13,10 @@ from maxmod import CPU, DType, Tensor, TensorType, backends
 from maxmod import functional as F
 from maxmod.backends.devices import Accelerator
 from maxmod.compiled import compile_function
-from maxmod.device import DeviceRef
 from maxmod.generate import generate
 from maxmod.models import load_model
 from maxmod.ops.choose import choose_tokens
+from maxmod.values.device import DeviceRef
 
 pytestmark = pytest.mark.gpu
 

@@ -22,11 +22,11 @@ from maxmod import BufferType, DType, Module, Tensor, TensorType, custom, ir, ke
 from maxmod import functional as F
 from maxmod.backends.devices import CPU
 from maxmod.compiled import CompiledModel, compile_function
-from maxmod.device import CPU_REF
 from maxmod.errors import MaxmodWarning
 from maxmod.models import load_model
 from maxmod.nn import LayerNorm, Linear
 from maxmod.plan_cache import DIGESTED_NBYTES
+from maxmod.values.device import CPU_REF
 
 GPT2 = Path(__file__).parents[1] / "assets" / "gpt2" / "tied"
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from maxmod import DType, Tensor, TensorType, module_dataclass
-from maxmod.device import CPU_REF
 from maxmod.errors import OperandError
 from maxmod.nn import Linear, Module, ModuleList, Sequential
+from maxmod.values.device import CPU_REF
 
 
 @module_dataclass(eq=False)

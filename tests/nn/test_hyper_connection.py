@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from maxmod import DType, Module, Tensor, TensorType
-from maxmod.device import CPU_REF
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.nn import HyperConnection, Linear
+from maxmod.values.device import CPU_REF
 
 N, DIM = 3, 4
 RNG = np.random.default_rng(5)

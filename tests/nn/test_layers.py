@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from maxmod import CPU, DType, Tensor, TensorType, default_dtype
-from maxmod.dim import StaticDim
 from maxmod.errors import ShapeError
 from maxmod.nn import Embedding, GemmaRMSNorm, GroupNorm, LayerNorm, Linear, RMSNorm
 from maxmod.nn.norm import rms_norm
 from maxmod.ops.random import set_seed
+from maxmod.values.dim import StaticDim
 
 RNG = np.random.default_rng(7)
 

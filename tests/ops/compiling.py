@@ -9,10 +9,10 @@ import numpy as np
 from helpers import tensor, values, wide
 
 from maxmod.compiled import CompiledModel, compile_function
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import TensorType
 
 
 def type_of(*sizes: Any, dtype: DType = DType.float32) -> TensorType:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from helpers import ALL, FLOATS, NUMERIC, narrow, numbers
 
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType, compute_dtype
+from maxmod.values.device import CPU_REF
 
 Make = Callable[[np.random.Generator, DType], Sequence[np.ndarray[Any, Any]]]
 

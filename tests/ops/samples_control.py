@@ -10,11 +10,11 @@ from helpers import NUMERIC, numbers
 from ops.samples import Sample
 
 from maxmod import functional as F
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
 from maxmod.ir import Graph
-from maxmod.tensor_type import TensorType
 from maxmod.trace import trace
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import TensorType
 
 
 def graph_of(fn: Callable[..., Any], dtype: DType, count: int, *sizes: Any) -> Graph:

@@ -13,8 +13,8 @@ from helpers import ALL, FLOATS, narrow, numbers
 from ops.samples import Sample, of_shapes
 
 from maxmod.custom import register
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
+from maxmod.values.device import CPU_REF
 
 
 def _place(o: int, size: int, count: int, mode: int) -> Fraction:

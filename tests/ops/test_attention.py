@@ -11,8 +11,8 @@ from ops.samples_attention import attention
 
 from maxmod import DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.device import CPU_REF
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
+from maxmod.values.device import CPU_REF
 
 
 def _operands(*shapes: tuple[int, ...]) -> list[Any]:

@@ -14,14 +14,14 @@ from maxmod import configure
 from maxmod import functional as F
 from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.compiled import compile_function
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
 from maxmod.engine import InferenceSession
 from maxmod.errors import ArgumentError, DTypeError, LazyError, ShapeError, TraceError
 from maxmod.graph import Graph, ops
 from maxmod.graph.ops import random as graph_random
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import BufferType, TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import BufferType, TensorType
 
 X = Tensor([1.0, 2.0])
 TRUE, FALSE = Tensor(True, dtype=DType.bool), Tensor(False, dtype=DType.bool)

@@ -15,8 +15,8 @@ from maxmod import functional as F
 from maxmod.backends.devices import Device
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DeviceError, DTypeError, OperandError, ShapeError
-from maxmod.layouts import ConvInputLayout, FilterLayout
 from maxmod.tensor import Tensor
+from maxmod.values.layouts import ConvInputLayout, FilterLayout
 
 NCHW = ConvInputLayout.NCHW
 

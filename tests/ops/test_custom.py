@@ -15,13 +15,13 @@ from maxmod import functional as F
 from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.compiled import compile_function
 from maxmod.compiler.passes.merge_common import merge_common
-from maxmod.device import CPU_REF
 from maxmod.driver import Buffer
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DeviceError, OperandError, ShapeError, TraceError
 from maxmod.staging import trace_function
 from maxmod.tensor import Tensor
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import TensorType
 
 HOST = CPU()
 X = tensor(np.array([1.0, 2.0, 3.0], np.float32))

@@ -13,8 +13,8 @@ from maxmod import functional as F
 from maxmod.backends.devices import CPU, Device
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, AxisError, DTypeError, OperandError, ShapeError
-from maxmod.layouts import Normalization
 from maxmod.tensor import Tensor
+from maxmod.values.layouts import Normalization
 
 HALF = numbers(np.random.default_rng(0), DType.float32, (3, 5, 2))
 SPECTRUM = HALF[..., 0].astype(np.float64) + 1j * HALF[..., 1].astype(np.float64)

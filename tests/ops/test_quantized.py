@@ -13,8 +13,8 @@ from ops.samples_quantized import linear4, linear8, unpacked
 from maxmod import DType, Tensor, TensorType, configure
 from maxmod import functional as F
 from maxmod.backends import host_quantize
-from maxmod.device import CPU_REF
 from maxmod.errors import DTypeError
+from maxmod.values.device import CPU_REF
 
 FORMATS = [("int8", None), ("int4", 32), ("int4", 64), ("int4", 128)]
 

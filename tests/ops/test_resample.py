@@ -13,8 +13,8 @@ from ops.samples_resample import cubic, linear, nearest, regions
 from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DTypeError, OperandError, ShapeError
-from maxmod.layouts import InterpolationMode
 from maxmod.tensor import Tensor
+from maxmod.values.layouts import InterpolationMode
 
 
 def image(*shape: int) -> Any:

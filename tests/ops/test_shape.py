@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as arrays
 
 from maxmod import CPU, Dim, DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.device import CPU_REF
-from maxmod.dim import Shape
+from maxmod.values.device import CPU_REF
+from maxmod.values.dim import Shape
 
 
 def _grid(*shape):

@@ -11,8 +11,8 @@ import pytest
 from maxmod import DType, Tensor
 from maxmod import functional as F
 from maxmod.compiled import compile_function
-from maxmod.device import CPU_REF
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import TensorType
 
 
 def tensor() -> Tensor:

@@ -14,9 +14,9 @@ from maxmod import CPU, Accelerator, DType, Tensor, TensorType, backends
 from maxmod.backends.base import Backend
 from maxmod.backends.cpu import CpuBackend
 from maxmod.backends.cuda import CudaBackend
-from maxmod.device import CPU_REF, DeviceKind, DeviceRef
 from maxmod.driver import Device
 from maxmod.op import lookup
+from maxmod.values.device import CPU_REF, DeviceKind, DeviceRef
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from maxmod import CPU, Buffer, DType, Tensor, driver
-from maxmod.device import DeviceRef
 from maxmod.driver import Accelerator, Device, DeviceStream
+from maxmod.values.device import DeviceRef
 
 
 def ramp(*shape: int, device: Device | None = None) -> Buffer:

@@ -6,8 +6,8 @@ import pytest
 
 from maxmod import CPU, DType, Tensor, TensorType, default_device, default_dtype, defaults
 from maxmod.defaults import defaults_like
-from maxmod.device import DeviceRef
 from maxmod.driver import Accelerator, Device
+from maxmod.values.device import DeviceRef
 
 
 def test_on_the_host(no_accelerator: None) -> None:

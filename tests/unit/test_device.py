@@ -8,8 +8,8 @@ import pickle
 import pytest
 
 from maxmod import driver
-from maxmod.device import DeviceKind, DeviceRef
 from maxmod.driver import CPU, Accelerator, Device, DeviceSpec, DeviceStream
+from maxmod.values.device import DeviceKind, DeviceRef
 
 # ---- references ---------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maxmod import CPU, Dim, DType, Shape, TensorType
-from maxmod.dim import (
+from maxmod.errors import DimError, ShapeError
+from maxmod.values.dim import (
     AlgebraicDim,
     StaticDim,
     SymbolicDim,
@@ -20,7 +21,6 @@ from maxmod.dim import (
     evaluate,
     product,
 )
-from maxmod.errors import DimError, ShapeError
 
 N, M = Dim("n"), Dim("m")
 

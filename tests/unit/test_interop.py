@@ -12,9 +12,9 @@ from emulated import EmulatedBackend
 from emulated_cuda import emulated_cuda
 
 from maxmod import DType, Tensor, TensorType
-from maxmod.device import CPU_REF, DeviceRef
 from maxmod.driver import Buffer, Device, DLPackArray
 from maxmod.interop import import_array
+from maxmod.values.device import CPU_REF, DeviceRef
 
 
 class OnlyDLPack:

@@ -36,9 +36,9 @@ from maxmod.compiler.codegen.emit import (
     symbols_of,
 )
 from maxmod.compiler.codegen.lower import Apply, Load, Lowered
-from maxmod.dim import Dim, as_dim, as_size, product
 from maxmod.dtype import DType
 from maxmod.kernel import Dialect, KernelSource, Launch
+from maxmod.values.dim import Dim, as_dim, as_size, product
 
 ENTRY = "mm_kernel"
 THREADS = 256  # eight warps: enough to fill a processor with few blocks

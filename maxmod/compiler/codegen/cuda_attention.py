@@ -17,9 +17,9 @@ from maxmod.compiler.codegen.emit import index_text, storage_type
 from maxmod.compiler.codegen.lower import Apply, Load
 from maxmod.compiler.codegen.masks import open_test
 from maxmod.compiler.fusion.group import Attention, FusionGroup
-from maxmod.dim import Size, as_dim, as_size, product
 from maxmod.dtype import DType
 from maxmod.kernel import WARP, Dialect, KernelSource, Launch
+from maxmod.values.dim import Size, as_dim, as_size, product
 
 # Up to so many queries with the same keys, reading the keys is what takes the time.
 FEW_ROWS = 16

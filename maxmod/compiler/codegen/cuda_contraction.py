@@ -6,8 +6,8 @@ from maxmod.compiler.codegen.contraction import Codes, LoweredContraction, lower
 from maxmod.compiler.codegen.cuda_text import VECTOR_NBYTES, multiple_of
 from maxmod.compiler.codegen.element import Text, template_source
 from maxmod.compiler.fusion.group import Contraction, FusionGroup
-from maxmod.dim import Size, product
 from maxmod.kernel import WARP, Dialect, KernelSource, Launch
+from maxmod.values.dim import Size, product
 
 # Up to so many rows, one multiplication after another keeps up with the memory: with 8 rows of half
 # floats a Hopper processor issues 54 instructions in the 55 cycles in which as many weights arrive

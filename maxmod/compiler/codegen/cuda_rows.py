@@ -35,8 +35,8 @@ from maxmod.compiler.codegen.emit import (
 )
 from maxmod.compiler.codegen.lower import Lowered, Reduction
 from maxmod.compiler.codegen.rows import Keep, Phase, RowPlan, plan_rows
-from maxmod.dim import Size, as_dim, as_size, product
 from maxmod.kernel import SHARED_NBYTES, WARP, Launch
+from maxmod.values.dim import Size, as_dim, as_size, product
 
 WARP_ROW = 1024  # longer rows get a block: 32 elements for each thread of a warp
 WARP_THREADS = 256  # of a block that works on several rows

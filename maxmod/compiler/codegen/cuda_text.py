@@ -24,7 +24,7 @@ from maxmod.compiler.codegen.emit import (
     symbols_of,
 )
 from maxmod.compiler.codegen.lower import Apply, Load, Lowered, Store
-from maxmod.dim import AlgebraicDim, Size, product
+from maxmod.values.dim import AlgebraicDim, Size, product
 
 VECTOR_NBYTES = 16  # the widest access of one thread
 MAX_WIDTH = 8  # elements of a span; more would only lengthen the code of one-byte types

@@ -39,10 +39,10 @@ from maxmod.compiler.codegen.lower import (
     split_loops,
 )
 from maxmod.compiler.fusion.group import FusionGroup
-from maxmod.dim import Dim, Size, product
 from maxmod.dtype import DType
 from maxmod.kernel import Dialect, KernelSource, Launch
 from maxmod.op import lookup
+from maxmod.values.dim import Dim, Size, product
 
 
 class ElementLowering(Lowering):

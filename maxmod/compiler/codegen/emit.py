@@ -17,8 +17,8 @@ from maxmod.compiler.codegen.lower import (
     Reduction,
     needed,
 )
-from maxmod.dim import Dim, Size, as_dim
 from maxmod.dtype import DType
+from maxmod.values.dim import Dim, Size, as_dim
 
 C_TYPES = {
     DType.bool: "bool",

@@ -29,9 +29,9 @@ from maxmod.affine import (
     split_loop,
 )
 from maxmod.compiler.fusion.group import FusionGroup
-from maxmod.dim import Size, as_size
 from maxmod.dtype import DType, compute_dtype
 from maxmod.op import Kind, Op
+from maxmod.values.dim import Size, as_size
 
 
 @dataclass(frozen=True, slots=True)

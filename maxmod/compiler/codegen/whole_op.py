@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from maxmod.compiler.codegen.element import Text, symbol_names, template_source
 from maxmod.compiler.fusion.group import FusionGroup, WholeOp
-from maxmod.dim import product
 from maxmod.kernel import Dialect, KernelSource, Launch
+from maxmod.values.dim import product
 
 THREADS = 1024  # of a block, which has a row
 # Loops are marked where vectors pay; more than that takes GCC 12 0.1 s longer and gains nothing.

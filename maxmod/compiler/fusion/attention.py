@@ -14,8 +14,8 @@ from maxmod.affine import Unfusable
 from maxmod.compiler.codegen.attention import lower_attention
 from maxmod.compiler.fusion import rules
 from maxmod.compiler.fusion.group import Attention, FusionGroup
-from maxmod.dim import product
 from maxmod.op import Kind
+from maxmod.values.dim import product
 
 MAX_FREE_NODES = 16  # of a mask that is made again for every score
 MAX_NODES = 64  # of the ops between the products; a search that takes longer is no use

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from maxmod import ir
-from maxmod.dim import Sizes
+from maxmod.values.dim import Sizes
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from maxmod.compiler.fusion.group import FusionGroup, LibraryProduct
 from maxmod.dtype import DType
 from maxmod.kernel import ACTIVATIONS
 from maxmod.op import Kind
-from maxmod.tensor_type import TensorType
+from maxmod.values.tensor_type import TensorType
 
 # Types with which the library takes a bias and an activation; with an addend, it takes others too.
 _EPILOGUES = (DType.float32, DType.float16, DType.bfloat16)

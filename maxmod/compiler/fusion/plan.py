@@ -21,9 +21,9 @@ from maxmod.compiler.fusion.group import Attention, FusionGroup, LibraryProduct,
 from maxmod.compiler.fusion.library import LibraryFinder
 from maxmod.compiler.fusion.siblings import join_siblings
 from maxmod.compiler.order import find_stores
-from maxmod.dim import product as sizes_product
 from maxmod.kernel import Dialect
 from maxmod.op import Kind
+from maxmod.values.dim import product as sizes_product
 
 # A kernel with more arguments than this is slow to call, and rarely what anyone wants.
 MAX_BUFFERS = 24

@@ -6,8 +6,8 @@ from maxmod import ir
 from maxmod.affine import Unfusable
 from maxmod.compiler.codegen.lower import Load, lower
 from maxmod.compiler.fusion.group import FusionGroup
-from maxmod.dim import Sizes, as_dim, as_size, product
 from maxmod.op import Kind
+from maxmod.values.dim import Sizes, as_dim, as_size, product
 
 
 def can_fuse(node: ir.Node) -> bool:

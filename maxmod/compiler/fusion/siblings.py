@@ -15,7 +15,7 @@ from maxmod.affine import Unfusable
 from maxmod.compiler.codegen.lower import lower
 from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.compiler.order import Item, Waits
-from maxmod.dim import Sizes
+from maxmod.values.dim import Sizes
 
 
 def join_siblings(graph: ir.Graph, groups: list[FusionGroup], most_buffers: int) -> None:

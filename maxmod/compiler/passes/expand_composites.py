@@ -7,10 +7,10 @@ from collections.abc import Callable
 from maxmod import ir
 from maxmod.compiler.codegen.contraction import has_kernel
 from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS
-from maxmod.dim import product as sizes_product
 from maxmod.op import Kind, interpreter
 from maxmod.tensor import Tensor
 from maxmod.trace import Tracer
+from maxmod.values.dim import product as sizes_product
 
 
 def expand_composites(graph: ir.Graph) -> ir.Graph:

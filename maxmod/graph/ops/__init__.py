@@ -12,7 +12,7 @@ from maxmod.graph_ops import buffer_create, buffer_load, call
 from maxmod.graph_ops import constant as constant
 from maxmod.graph_ops import constant_external as constant_external
 from maxmod.graph_ops import top_k as top_k
-from maxmod.layouts import InterpolationMode
+from maxmod.values.layouts import InterpolationMode
 
 __all__ = [
     "InterpolationMode",

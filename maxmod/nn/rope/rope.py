@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from maxmod.defaults import resolve
-from maxmod.dim import DimLike
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.nn.module import Module, module_dataclass
 from maxmod.op import call
 from maxmod.tensor import Tensor
+from maxmod.values.dim import DimLike
 
 
 def theta(dim: int, base: float) -> Tensor:

@@ -19,8 +19,8 @@ from maxmod import functional as F
 from maxmod.backends import nvrtc
 from maxmod.compiled import compile_function
 from maxmod.compiler.codegen.cuda_attention import emit_few, emit_many, emit_mma
-from maxmod.device import CPU_REF
 from maxmod.dtype import storage_dtype
+from maxmod.values.device import CPU_REF
 
 TOLERANCE = {DType.float32: 3e-6, DType.bfloat16: 1.6e-2, DType.float16: 2e-3}
 MISSING = not nvrtc.is_available()

@@ -16,10 +16,10 @@ from maxmod import CPU, DType
 from maxmod import functional as F
 from maxmod.compiled import compile_function
 from maxmod.compiler.steps import RunOp
-from maxmod.device import CPU_REF
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.op import Kind
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import TensorType
 
 I64 = DType.int64
 

@@ -15,8 +15,8 @@ from maxmod import DType, TensorType
 from maxmod import functional as F
 from maxmod.backends import nvrtc
 from maxmod.compiler.codegen.cuda_contraction import emit_gemv
-from maxmod.device import CPU_REF
 from maxmod.dtype import storage_dtype
+from maxmod.values.device import CPU_REF
 
 TOLERANCE = {DType.float32: 2e-6, DType.bfloat16: 5e-3, DType.float16: 8e-4}
 

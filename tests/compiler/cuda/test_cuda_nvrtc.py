@@ -16,12 +16,12 @@ from helpers import HALVES
 
 from maxmod import functional as F
 from maxmod.backends import nvrtc
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
 from maxmod.errors import CompileError
 from maxmod.kernel import KernelSource
 from maxmod.ops.choose import choose_tokens
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import TensorType
 
 pytestmark = pytest.mark.skipif(
     not nvrtc.is_available(), reason="needs NVRTC: pip install 'cuda-toolkit[nvrtc]'"

@@ -11,10 +11,10 @@ from cuda_programs import op_cases, op_expected, op_operands, op_program
 from helpers import ALL, FLOATS8, HALVES, WIDE_FLOATS, assert_close, numbers, tensor, wide
 from ops.oracles import ORACLES
 
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
 from maxmod.op import REGISTRY
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import TensorType
 
 # One type of each kind; the others differ in the number of bits only.
 DTYPES = (

@@ -22,10 +22,10 @@ from maxmod.compiled import compile_function
 from maxmod.compiler.codegen.cuda_contraction import emit_gemv
 from maxmod.compiler.fusion.group import Contraction
 from maxmod.compiler.fusion.plan import plan_groups
-from maxmod.device import CPU_REF
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import Dialect, KernelSource
 from maxmod.ops.quantized import quantized_types
+from maxmod.values.device import CPU_REF
 
 RESIDENT_THREADS = 4096  # of a small GPU, so that blocks go over several columns
 TOLERANCE = {DType.float32: 4e-6, DType.bfloat16: 5e-3}

@@ -12,9 +12,9 @@ from cuda_programs import ROWS, row_types, softmax
 from helpers import HALVES, assert_close, narrow, numbers, tensor, wide
 
 from maxmod import functional as F
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.tensor_type import TensorType
 
 # One thread for a row, a part of a warp, a warp with and without vectors, a block, a loop.
 SIZES = (1, 2, 3, 8, 31, 100, 768, 1023, 1024, 1025, 4097, 33000)

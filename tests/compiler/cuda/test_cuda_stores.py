@@ -15,8 +15,8 @@ from maxmod import CPU, BufferType, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.compiled import CompiledModel, compile_function
 from maxmod.compiler.steps import RunKernel
-from maxmod.device import CPU_REF
 from maxmod.kernel import Dialect
+from maxmod.values.device import CPU_REF
 
 
 def _compiled(name: str, dtype: DType, device: Any) -> CompiledModel:

@@ -14,11 +14,11 @@ from helpers import assert_close, numbers, tensor, wide
 
 from maxmod import functional as F
 from maxmod.compiler.codegen.cuda_text import QUOTIENT
-from maxmod.device import CPU_REF
-from maxmod.dim import SymbolicDim
 from maxmod.dtype import DType
 from maxmod.kernel import SHARED_NBYTES, Grid, Launch
-from maxmod.tensor_type import TensorType
+from maxmod.values.device import CPU_REF
+from maxmod.values.dim import SymbolicDim
+from maxmod.values.tensor_type import TensorType
 
 SIZES = ((5, 8), (1, 1), (0, 4), (3, 7), (40, 100), (2, 2048))
 

@@ -12,8 +12,8 @@ from cuda_function import sources_of
 from maxmod import TensorType
 from maxmod import functional as F
 from maxmod.backends.cuda_bits import marked
-from maxmod.device import CPU_REF
 from maxmod.dtype import DType
+from maxmod.values.device import CPU_REF
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("cupy") is None, reason="needs CuPy, not a GPU: pip install cupy"

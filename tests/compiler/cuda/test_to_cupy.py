@@ -14,9 +14,9 @@ from cuda_function import sources_of
 
 from maxmod import DType, TensorType, kernel_text
 from maxmod import functional as F
-from maxmod.device import CPU_REF
 from maxmod.errors import CompileError
 from maxmod.kernel import Dialect, KernelSource
+from maxmod.values.device import CPU_REF
 
 
 def _type(*sizes: Any, dtype: DType = DType.float32) -> TensorType:

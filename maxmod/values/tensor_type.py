@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from maxmod.device import DeviceLike, DeviceRef
-from maxmod.dim import Shape, ShapeLike, Size, Sizes, SymbolicDim, as_sizes, format_sizes, product
 from maxmod.dtype import DType, dtype_hint
+from maxmod.values.device import DeviceLike, DeviceRef
+from maxmod.values.dim import (
+    Shape,
+    ShapeLike,
+    Size,
+    Sizes,
+    SymbolicDim,
+    as_sizes,
+    format_sizes,
+    product,
+)
 
 
 class Type:

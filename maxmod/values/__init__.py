@@ -1,0 +1,1 @@
+"""Values that describe tensors: sizes, shapes, devices, types and layouts. No behaviour."""
