@@ -29,7 +29,7 @@ import numpy as np
 from harness import Call
 
 from maxmod.backends import host_compiler
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel.source import Dialect, KernelSource
 
 COPY_NBYTES = 1 << 26  # of each of the two buffers
 GEMM_SIZE = 2048

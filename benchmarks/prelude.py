@@ -27,7 +27,7 @@ import numpy as np
 from harness import Call
 
 from maxmod.backends import host_compiler
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel.source import Dialect, KernelSource
 
 COUNT = 2048  # floats in one block: two arrays of 8 KB
 ROUNDS = 32  # so that the call itself does not count

@@ -20,7 +20,7 @@ from maxmod.compiler.explain import Explanation
 from maxmod.compiler.memory import MemoryPlan, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
 from maxmod.errors import ArgumentTypeError, CompileError, WeightsError
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import Op
 from maxmod.ops.shape import rebound_sizes
 from maxmod.program import Program

@@ -20,6 +20,8 @@ from typing import Any
 from maxmod.errors import ConfigError, MaxmodWarning, did_you_mean
 
 PREFIX = "MAXMOD_"
+# The folder of the package; the first frame of a stack outside of it is the user's line.
+PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _BOOLS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 

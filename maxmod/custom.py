@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maxmod.errors import ArgumentError, OperandError, did_you_mean
-from maxmod.kernel_cache import sha256
+from maxmod.kernel.cache import sha256
 
 _NUMBERS = itertools.count(1)
 

@@ -18,19 +18,21 @@ from typing import Any
 
 import numpy as np
 
-from maxmod import backends, config, ir, kernel_cache, kernel_text, log
+from maxmod import backends, config, ir, log
 from maxmod.compiler.packing import Packer, UnpackableError, Unpacker, live_objects
 from maxmod.compiler.steps import Schedule
 from maxmod.dtype import storage_dtype
-from maxmod.kernel import Dialect
+from maxmod.kernel import cache as kernel_cache
+from maxmod.kernel import text as kernel_text
+from maxmod.kernel.source import Dialect
 from maxmod.values.tensor_type import TensorType
 
 # Captured constants may decide what is folded, so their data are in the key. Where there are more,
 # digesting them takes as long as planning.
 DIGESTED_NBYTES = 4 << 20
 
-# Folders of the package whose files decide what is planned; others only make traced graphs.
-_FOLDERS = ("backends", "compiler", "ops")
+# Rooms of the package that decide what is planned; the others only make traced graphs.
+_ROOMS = ("values", "kernel", "backends", "ops", "compiler")
 
 
 class PlanKey:
@@ -127,9 +129,9 @@ def _state_of_sources() -> str:
 
     The version would not be enough: a checkout changes without a new one.
     """
-    package = os.path.dirname(os.path.abspath(__file__))
-    states = list(_states(package, deep=False))
-    for folder in (*(os.path.join(package, name) for name in _FOLDERS), kernel_text.folder()):
+    states = list(_states(config.PACKAGE, deep=False))
+    rooms = (os.path.join(config.PACKAGE, room) for room in _ROOMS)
+    for folder in (*rooms, kernel_text.folder()):
         states += _states(folder, deep=True)
     return "\n".join(sorted(states))
 

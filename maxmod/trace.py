@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from maxmod import ir
+from maxmod.config import PACKAGE
 from maxmod.errors import MaxmodError, TraceError
 from maxmod.op import Op, innermost, interpreter, lookup
 from maxmod.operands import operands, plan
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import BufferType, TensorType
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 # Model files read as user code: their lines are what a reader wants to see.
-_SHOWN = _PACKAGE + "models" + os.sep
+_SHOWN = os.path.join(PACKAGE, "models", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +270,7 @@ def _user_source() -> ir.Source | None:
 @functools.cache
 def _shown_name(file: str) -> str:
     """Returns the short name of a file of user code or of a model; empty for our own files."""
-    is_ours = file.startswith(_PACKAGE) and not file.startswith(_SHOWN)
+    is_ours = file.startswith(PACKAGE + os.sep) and not file.startswith(_SHOWN)
     return "" if is_ours else os.path.basename(file)
 
 

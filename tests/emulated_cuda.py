@@ -29,11 +29,12 @@ import numpy as np
 import pytest
 from emulated_cublas import HANDLE, FakeCublasLt, modules
 
-from maxmod import backends, kernel_text
+from maxmod import backends
 from maxmod.backends import cublaslt, nvrtc
 from maxmod.backends.cuda import CudaBackend
 from maxmod.backends.devices import Accelerator, Device
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel import text as kernel_text
+from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.values.device import DeviceKind
 
 PROCESSORS = 2  # few, so that grids are capped and loops stride

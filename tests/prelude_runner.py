@@ -9,9 +9,9 @@ from typing import Any
 import cuda_shim
 import numpy as np
 
-from maxmod import kernel_text
 from maxmod.backends import host_compiler
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel import text as kernel_text
+from maxmod.kernel.source import Dialect, KernelSource
 
 ENTRY = "mm_kernel"
 THREADS = 256

@@ -12,7 +12,7 @@ import numpy as np
 from maxmod import config
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import CompileError, GraphError, NoAcceleratorError
-from maxmod.kernel import ACTIVATIONS, Dialect, KernelSource
+from maxmod.kernel.source import ACTIVATIONS, Dialect, KernelSource
 from maxmod.op import Op, lookup
 from maxmod.values.device import DeviceKind
 from maxmod.values.tensor_type import TensorType

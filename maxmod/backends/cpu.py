@@ -17,7 +17,7 @@ from maxmod.backends import host_compiler, host_limits, host_quantize
 from maxmod.backends.base import Backend, Kernel
 from maxmod.backends.host_memory import POOLED_NBYTES, HostPool
 from maxmod.dtype import storage_dtype
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import Kind, Op, lookup
 from maxmod.values.device import DeviceKind
 from maxmod.values.tensor_type import TensorType

@@ -27,7 +27,7 @@ from maxmod.backends import (
 from maxmod.backends.base import Backend, Kernel, widened
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import OutOfMemoryError
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import Op
 from maxmod.values.device import DeviceKind
 from maxmod.values.tensor_type import TensorType

@@ -14,7 +14,7 @@ from typing import Any
 
 from maxmod.backends import nvrtc
 from maxmod.errors import CompileError
-from maxmod.kernel import KernelSource
+from maxmod.kernel.source import KernelSource
 
 ALIGNMENT = 16  # bytes: kernels read vectors of this size
 BUILDERS = 8  # threads: the compiler works without Python's lock

@@ -18,10 +18,10 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from maxmod import kernel_cache
 from maxmod.backends.host_library import open_library
 from maxmod.backends.refusal import refused
-from maxmod.kernel import KernelSource
+from maxmod.kernel import cache as kernel_cache
+from maxmod.kernel.source import KernelSource
 
 TIMEOUT_S = 300.0
 VERSION_NBYTES = 256

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from maxmod import config, kernel_cache, kernel_text
+from maxmod import config
 from maxmod.backends.host_library import (
     THREADS_FILE,
     connect,
@@ -25,7 +25,9 @@ from maxmod.backends.host_library import (
     thread_count,
 )
 from maxmod.errors import CompileError
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel import cache as kernel_cache
+from maxmod.kernel import text as kernel_text
+from maxmod.kernel.source import Dialect, KernelSource
 
 PROBE_VERSION = 3  # raise it when the flags that are tried change
 _BUILD = "maxmod.backends.host_build"  # imports subprocess; needed only where something is missing

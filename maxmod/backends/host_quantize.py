@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from maxmod import config, kernel_text
+from maxmod import config
 from maxmod.backends import host_compiler
 from maxmod.dtype import DType, storage_dtype
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel import text as kernel_text
+from maxmod.kernel.source import Dialect, KernelSource
 
 MIN_WEIGHTS = 1 << 17  # below, NumPy is done in a millisecond, and nothing needs to be built
 

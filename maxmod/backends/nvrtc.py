@@ -15,11 +15,12 @@ import re
 import time
 from typing import Any, NamedTuple
 
-from maxmod import kernel_cache, kernel_text
 from maxmod.backends import cuda_libraries
 from maxmod.backends.refusal import refused
 from maxmod.errors import CompileError
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel import cache as kernel_cache
+from maxmod.kernel import text as kernel_text
+from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.log import logger
 
 _OPTIONS = ("--std=c++17", "--ptxas-options=-v")  # -v: registers and spills are in the log

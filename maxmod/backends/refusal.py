@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from maxmod import kernel_cache
 from maxmod.errors import CompileError
-from maxmod.kernel import KernelSource
+from maxmod.kernel import cache as kernel_cache
+from maxmod.kernel.source import KernelSource
 
 MAX_LOG_LINES = 40
 

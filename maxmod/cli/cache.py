@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from maxmod import kernel_cache
+from maxmod.kernel import cache as kernel_cache
 
 
 def run(options: argparse.Namespace) -> int:

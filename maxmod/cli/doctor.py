@@ -9,9 +9,10 @@ import platform
 import sys
 
 import maxmod
-from maxmod import backends, kernel_cache
+from maxmod import backends
 from maxmod.backends import host_compiler
 from maxmod.backends.devices import Accelerator
+from maxmod.kernel import cache as kernel_cache
 from maxmod.values.device import DeviceRef
 
 _PACKAGES = ("numpy", "ml_dtypes", "safetensors", "tokenizers", "tqdm")

@@ -13,7 +13,7 @@ from maxmod import config, ir
 from maxmod.compiler.pipeline import optimize
 from maxmod.compiler.schedule import schedule
 from maxmod.compiler.steps import Schedule
-from maxmod.kernel import Dialect
+from maxmod.kernel.source import Dialect
 
 
 def plan_graph(

@@ -15,7 +15,7 @@ from maxmod import ir
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule
 from maxmod.custom import CustomKernel
 from maxmod.dtype import DType
-from maxmod.kernel import Dialect, KernelSource, Launch
+from maxmod.kernel.source import Dialect, KernelSource, Launch
 from maxmod.op import Op, lookup
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import AlgebraicDim, Dim, StaticDim, SymbolicDim

@@ -14,7 +14,7 @@ from maxmod.compiler.passes.merge_common import merge_common
 from maxmod.compiler.passes.optimize_bodies import optimize_bodies
 from maxmod.compiler.passes.recognize_gelu import recognize_gelu
 from maxmod.compiler.passes.simplify import simplify
-from maxmod.kernel import Dialect
+from maxmod.kernel.source import Dialect
 
 Pass = Callable[[ir.Graph], ir.Graph]
 

@@ -18,7 +18,7 @@ from maxmod.compiler.passes.expand_composites import expand_products
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule, Step
 from maxmod.compiler.templates import emit_template
 from maxmod.dtype import DType
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import Kind
 from maxmod.values.dim import Size
 from maxmod.values.tensor_type import TensorType

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from maxmod.kernel import KernelSource
+from maxmod.kernel.source import KernelSource
 from maxmod.op import Kind, Op
 from maxmod.values.dim import Size, evaluate
 from maxmod.values.tensor_type import TensorType

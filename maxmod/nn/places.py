@@ -12,13 +12,12 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from maxmod.config import PACKAGE
 from maxmod.errors import ArgumentError, MaxmodWarning
 from maxmod.tensor import Tensor
 
-_PACKAGE = str(Path(__file__).parents[1])
 _NESTING = 4  # depth to which other containers are looked into for the warning
 _DICTS = (dict, collections.defaultdict, collections.OrderedDict)
 _OPAQUE = (list, tuple, dict, set, frozenset, collections.deque)
@@ -347,7 +346,7 @@ def _user_level() -> int:
     """Returns the `stacklevel` of the innermost caller outside this package."""
     level = 1
     frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
         level += 1
     return level

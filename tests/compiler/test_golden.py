@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from compiler.graphs import f32, traced
 
-from maxmod import BufferType, DType, Tensor, TensorType, kernel_text
+from maxmod import BufferType, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.compiler.passes.eliminate_dead import eliminate_dead
 from maxmod.compiler.passes.expand_composites import expand_composites
 from maxmod.compiler.passes.merge_common import merge_common
 from maxmod.compiler.schedule import schedule
-from maxmod.kernel import Dialect
+from maxmod.kernel import text as kernel_text
+from maxmod.kernel.source import Dialect
 from maxmod.values.device import CPU_REF
 
 FOLDER = Path(__file__).parents[1] / "golden" / "kernels"

@@ -21,7 +21,7 @@ from maxmod.compiler.lowering import plan_graph
 from maxmod.compiler.packing import Packer, UnpackableError, Unpacker, live_objects
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, Schedule
 from maxmod.dtype import DType
-from maxmod.kernel import Dialect
+from maxmod.kernel.source import Dialect
 from maxmod.op import FUNCTIONS
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim

@@ -18,7 +18,7 @@ from maxmod.compiler.fusion.group import Attention
 from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.compiler.passes.expand_composites import expand_composites
 from maxmod.compiler.passes.merge_common import merge_common
-from maxmod.kernel import Dialect
+from maxmod.kernel.source import Dialect
 from maxmod.values.device import CPU_REF
 
 

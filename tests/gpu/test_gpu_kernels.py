@@ -15,7 +15,7 @@ from maxmod import CPU, Tensor, TensorType
 from maxmod.backends.devices import Accelerator
 from maxmod.compiled import CompiledModel, compile_function
 from maxmod.dtype import DType
-from maxmod.kernel import Dialect
+from maxmod.kernel.source import Dialect
 from maxmod.op import lookup
 
 pytestmark = pytest.mark.gpu

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import maxmod
-from maxmod import kernel_cache, kernel_text
 from maxmod.backends import host_compiler
 from maxmod.errors import CompileError
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel import cache as kernel_cache
+from maxmod.kernel import text as kernel_text
+from maxmod.kernel.source import Dialect, KernelSource
 
 NO_COMPILER = host_compiler.unavailable_reason()
 needs_compiler = pytest.mark.skipif(bool(NO_COMPILER), reason=NO_COMPILER or "-")

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 import maxmod
-from maxmod import CPU, DType, Tensor, TensorType, kernel_text
+from maxmod import CPU, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.backends import host_compiler, host_quantize
 from maxmod.compiled import compile_function
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel import text as kernel_text
+from maxmod.kernel.source import Dialect, KernelSource
 
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
 REASON = host_compiler.unavailable_reason() or ("" if IS_X86 else "flags of x86 processors")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import maxmod
-from maxmod import kernel_cache
 from maxmod.errors import MaxmodWarning
+from maxmod.kernel import cache as kernel_cache
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
 

@@ -12,7 +12,7 @@ from prelude_runner import ENTRY, cuda_source
 import maxmod
 from maxmod.backends import nvrtc
 from maxmod.errors import CompileError
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel.source import Dialect, KernelSource
 
 MISSING = nvrtc.unavailable_reason()
 needs_nvrtc = pytest.mark.skipif(bool(MISSING), reason=MISSING or "-")

@@ -18,11 +18,12 @@ from helpers import values, wide
 from hypothesis import given, settings
 
 import maxmod
-from maxmod import BufferType, DType, Module, Tensor, TensorType, custom, ir, kernel_cache, log
+from maxmod import BufferType, DType, Module, Tensor, TensorType, custom, ir, log
 from maxmod import functional as F
 from maxmod.backends.devices import CPU
 from maxmod.compiled import CompiledModel, compile_function
 from maxmod.errors import MaxmodWarning
+from maxmod.kernel import cache as kernel_cache
 from maxmod.models import load_model
 from maxmod.nn import LayerNorm, Linear
 from maxmod.plan_cache import DIGESTED_NBYTES
@@ -299,7 +300,8 @@ def test_the_key_depends_on_the_sources(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
 ) -> None:
     """A file of maxmod that was changed after the plan was stored."""
-    from maxmod import kernel_text, plan_cache
+    from maxmod import plan_cache
+    from maxmod.kernel import text as kernel_text
 
     package = Path(maxmod.__file__).parent
     path = Path(kernel_text.folder()) / "host" / "gemm.h" if place == "kernels" else package / place

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from maxmod.backends import host_compiler, host_library
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel.source import Dialect, KernelSource
 
 pytestmark = pytest.mark.skipif(
     bool(host_compiler.unavailable_reason()), reason="there is no C compiler"

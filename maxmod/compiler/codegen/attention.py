@@ -19,7 +19,7 @@ from maxmod.compiler.codegen.lower import MAX_SPLITS, Load, split_loops
 from maxmod.compiler.codegen.masks import mask_test
 from maxmod.compiler.fusion.group import Attention, FusionGroup
 from maxmod.dtype import DType, compute_dtype
-from maxmod.kernel import KernelSource
+from maxmod.kernel.source import KernelSource
 
 # Longer keys or values would need more than a second-level cache for one block of them.
 MAX_WIDTH = 512

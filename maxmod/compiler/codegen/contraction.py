@@ -27,7 +27,7 @@ from maxmod.compiler.codegen.emit import index_text, storage_type
 from maxmod.compiler.codegen.lower import MAX_SPLITS, Load, split_loops
 from maxmod.compiler.fusion.group import Contraction, FusionGroup
 from maxmod.dtype import DType, compute_dtype
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel.source import Dialect, KernelSource
 
 # How consecutive elements become a vector of floats on the host.
 VECTOR_LOADS = {

@@ -37,7 +37,7 @@ from maxmod.compiler.codegen.emit import (
 )
 from maxmod.compiler.codegen.lower import Apply, Load, Lowered
 from maxmod.dtype import DType
-from maxmod.kernel import Dialect, KernelSource, Launch
+from maxmod.kernel.source import Dialect, KernelSource, Launch
 from maxmod.values.dim import Dim, as_dim, as_size, product
 
 ENTRY = "mm_kernel"

@@ -18,7 +18,7 @@ from maxmod.compiler.codegen.lower import Apply, Load
 from maxmod.compiler.codegen.masks import open_test
 from maxmod.compiler.fusion.group import Attention, FusionGroup
 from maxmod.dtype import DType
-from maxmod.kernel import WARP, Dialect, KernelSource, Launch
+from maxmod.kernel.source import WARP, Dialect, KernelSource, Launch
 from maxmod.values.dim import Size, as_dim, as_size, product
 
 # Up to so many queries with the same keys, reading the keys is what takes the time.

@@ -6,7 +6,7 @@ from maxmod.compiler.codegen.contraction import Codes, LoweredContraction, lower
 from maxmod.compiler.codegen.cuda_text import VECTOR_NBYTES, multiple_of
 from maxmod.compiler.codegen.element import Text, template_source
 from maxmod.compiler.fusion.group import Contraction, FusionGroup
-from maxmod.kernel import WARP, Dialect, KernelSource, Launch
+from maxmod.kernel.source import WARP, Dialect, KernelSource, Launch
 from maxmod.values.dim import Size, product
 
 # Up to so many rows, one multiplication after another keeps up with the memory: with 8 rows of half

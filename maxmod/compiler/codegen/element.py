@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from maxmod import ir, kernel_text
+from maxmod import ir
 from maxmod.affine import (
     Index,
     Loop,
@@ -40,7 +40,8 @@ from maxmod.compiler.codegen.lower import (
 )
 from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.dtype import DType
-from maxmod.kernel import Dialect, KernelSource, Launch
+from maxmod.kernel import text as kernel_text
+from maxmod.kernel.source import Dialect, KernelSource, Launch
 from maxmod.op import lookup
 from maxmod.values.dim import Dim, Size, product
 

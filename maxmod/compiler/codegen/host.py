@@ -29,7 +29,7 @@ from maxmod.compiler.codegen.emit import (
 from maxmod.compiler.codegen.lower import Load, Lowered, Position, Reduction, Store, needed
 from maxmod.compiler.codegen.rows import Phase, RowPlan, plan_rows
 from maxmod.dtype import DType
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel.source import Dialect, KernelSource
 
 BLOCK = 2048  # elements of one block: a few arrays of 8 KB stay in a 32 KB cache
 STREAM_NBYTES = 16 << 20  # outputs above this leave the caches anyway

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from maxmod.compiler.codegen.element import Text, symbol_names, template_source
 from maxmod.compiler.fusion.group import FusionGroup, WholeOp
-from maxmod.kernel import Dialect, KernelSource, Launch
+from maxmod.kernel.source import Dialect, KernelSource, Launch
 from maxmod.values.dim import product
 
 THREADS = 1024  # of a block, which has a row

@@ -13,7 +13,7 @@ from maxmod import ir
 from maxmod.compiler.fusion import rules
 from maxmod.compiler.fusion.group import FusionGroup, LibraryProduct
 from maxmod.dtype import DType
-from maxmod.kernel import ACTIVATIONS
+from maxmod.kernel.source import ACTIVATIONS
 from maxmod.op import Kind
 from maxmod.values.tensor_type import TensorType
 

@@ -21,7 +21,7 @@ from maxmod.compiler.fusion.group import Attention, FusionGroup, LibraryProduct,
 from maxmod.compiler.fusion.library import LibraryFinder
 from maxmod.compiler.fusion.siblings import join_siblings
 from maxmod.compiler.order import find_stores
-from maxmod.kernel import Dialect
+from maxmod.kernel.source import Dialect
 from maxmod.op import Kind
 from maxmod.values.dim import product as sizes_product
 

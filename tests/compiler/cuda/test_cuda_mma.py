@@ -14,8 +14,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from maxmod import kernel_text
-from maxmod.kernel import Dialect
+from maxmod.kernel import text as kernel_text
+from maxmod.kernel.source import Dialect
 
 # Which lane has an element of a matrix of 8 x 8: two neighbours of a row are in one register.
 LANES = np.array(

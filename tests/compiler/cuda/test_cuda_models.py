@@ -19,7 +19,7 @@ from maxmod.backends import nvrtc
 from maxmod.backends.devices import Device
 from maxmod.compiled import compile_function
 from maxmod.errors import CompileError
-from maxmod.kernel import Dialect
+from maxmod.kernel.source import Dialect
 from maxmod.models import gpt2, load_model
 from maxmod.nn import LayerNorm, Linear, Module
 

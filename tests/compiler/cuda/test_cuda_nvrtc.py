@@ -18,7 +18,7 @@ from maxmod import functional as F
 from maxmod.backends import nvrtc
 from maxmod.dtype import DType
 from maxmod.errors import CompileError
-from maxmod.kernel import KernelSource
+from maxmod.kernel.source import KernelSource
 from maxmod.ops.choose import choose_tokens
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import TensorType

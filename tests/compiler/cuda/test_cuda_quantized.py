@@ -15,7 +15,7 @@ from helpers import tensor
 from ops.samples_quantized import linear4, linear8
 
 import maxmod
-from maxmod import CPU, DType, TensorType, kernel_text
+from maxmod import CPU, DType, TensorType
 from maxmod import functional as F
 from maxmod.backends import nvrtc
 from maxmod.compiled import compile_function
@@ -23,7 +23,8 @@ from maxmod.compiler.codegen.cuda_contraction import emit_gemv
 from maxmod.compiler.fusion.group import Contraction
 from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.dtype import storage_dtype
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel import text as kernel_text
+from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.ops.quantized import quantized_types
 from maxmod.values.device import CPU_REF
 

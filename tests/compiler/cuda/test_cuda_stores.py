@@ -15,7 +15,7 @@ from maxmod import CPU, BufferType, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.compiled import CompiledModel, compile_function
 from maxmod.compiler.steps import RunKernel
-from maxmod.kernel import Dialect
+from maxmod.kernel.source import Dialect
 from maxmod.values.device import CPU_REF
 
 

@@ -15,7 +15,7 @@ from helpers import assert_close, numbers, tensor, wide
 from maxmod import functional as F
 from maxmod.compiler.codegen.cuda_text import QUOTIENT
 from maxmod.dtype import DType
-from maxmod.kernel import SHARED_NBYTES, Grid, Launch
+from maxmod.kernel.source import SHARED_NBYTES, Grid, Launch
 from maxmod.values.device import CPU_REF
 from maxmod.values.dim import SymbolicDim
 from maxmod.values.tensor_type import TensorType

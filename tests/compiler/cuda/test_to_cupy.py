@@ -12,10 +12,11 @@ import pytest
 from compiler.graphs import compiled, f32
 from cuda_function import sources_of
 
-from maxmod import DType, TensorType, kernel_text
+from maxmod import DType, TensorType
 from maxmod import functional as F
 from maxmod.errors import CompileError
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.kernel import text as kernel_text
+from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.values.device import CPU_REF
 
 

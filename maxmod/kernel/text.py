@@ -10,9 +10,8 @@ import enum
 import functools
 import os
 
+from maxmod.config import PACKAGE
 from maxmod.errors import CompileError
-
-_PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 
 class Dialect(enum.Enum):
@@ -29,8 +28,8 @@ def folder() -> str:
     Raises:
         CompileError: If the installation is incomplete.
     """
-    installed = os.path.join(_PACKAGE, "_kernels")
-    checkout = os.path.join(os.path.dirname(_PACKAGE), "kernels")
+    installed = os.path.join(PACKAGE, "_kernels")
+    checkout = os.path.join(os.path.dirname(PACKAGE), "kernels")
     for path in (installed, checkout):
         if os.path.isfile(os.path.join(path, "prelude", "host.h")):
             return path

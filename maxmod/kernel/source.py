@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from maxmod.errors import CompileError
-from maxmod.kernel_text import Dialect, prelude
+from maxmod.kernel.text import Dialect, prelude
 from maxmod.values.dim import Size, evaluate
 
 _SUFFIX = {Dialect.HOST: "c", Dialect.CUDA: "cu"}
