@@ -11,7 +11,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from maxmod import backends, config, ir, log, plan_cache, tree
+from maxmod import backends, config, log, plan_cache, tree
 from maxmod.arena import Arena
 from maxmod.backends.base import Kernel
 from maxmod.buffer import Buffer
@@ -21,7 +21,8 @@ from maxmod.compiler.memory import MemoryPlan, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
 from maxmod.errors import ArgumentTypeError, CompileError, WeightsError
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op import Op
+from maxmod.op import ir
+from maxmod.op.op import Op
 from maxmod.ops.shape import rebound_sizes
 from maxmod.program import Program
 from maxmod.staging import TENSOR, StagedGraph, trace_function

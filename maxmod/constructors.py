@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from maxmod.defaults import resolve
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError
-from maxmod.op import call
+from maxmod.op.op import call
 from maxmod.values.device import CPU_REF, DeviceLike
 from maxmod.values.dim import ShapeLike, as_size, as_sizes
 from maxmod.values.tensor_type import TensorType

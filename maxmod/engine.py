@@ -14,7 +14,7 @@ from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DeviceError, OperandError, WeightsError
 from maxmod.graph_builder import Graph
 from maxmod.interop import DLPackArray
-from maxmod.ir import Graph as TracedGraph
+from maxmod.op.ir import Graph as TracedGraph
 from maxmod.signature import Signature
 from maxmod.staging import TENSOR, StagedGraph
 from maxmod.tensor import Tensor

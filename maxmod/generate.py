@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from maxmod.chat import open_chat_template
 from maxmod.decoding import Decodable, Decoder
 from maxmod.errors import ArgumentError, MaxmodWarning, SliceError
-from maxmod.rules import expect_int
+from maxmod.op.rules import expect_int
 from maxmod.sampling import Sampling
 from maxmod.text import StopStrings, TextStream, Tokenizer
 

@@ -9,10 +9,11 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from maxmod import config, ir
+from maxmod import config
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.graph_values import GraphTracer, TensorValue, Value, Weight, current_tracer
-from maxmod.op import interpreter
+from maxmod.op import ir
+from maxmod.op.op import interpreter
 from maxmod.operands import strong
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType

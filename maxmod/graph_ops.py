@@ -9,8 +9,8 @@ from maxmod.dtype import DType
 from maxmod.errors import OperandError, ShapeError, TraceError
 from maxmod.graph_builder import Graph
 from maxmod.graph_values import BufferValue, TensorValue, current_tracer
-from maxmod.op import bind
-from maxmod.op import call as call_function
+from maxmod.op.op import bind
+from maxmod.op.op import call as call_function
 from maxmod.operands import strong
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from maxmod import ir
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, NoGraphError, OperandError
 from maxmod.interop import DLPackArray
-from maxmod.op import Op, call, innermost
+from maxmod.op import ir
+from maxmod.op.op import Op, call, innermost
 from maxmod.operands import as_strong, is_strong
 from maxmod.tensor import Tensor
 from maxmod.trace import Tracer

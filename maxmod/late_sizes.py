@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from maxmod import ir
 from maxmod.compiler.steps import RunOp, Schedule
+from maxmod.op import ir
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from maxmod.buffer import Buffer
 from maxmod.dtype import DType, promote, storage_dtype
 from maxmod.errors import DeviceError, DTypeError, OperandError
 from maxmod.interop import DLPackArray, import_array
-from maxmod.ir import infer_outputs
 from maxmod.literal import is_scalar, rounded, weak_array, weak_scalar
-from maxmod.op import Op, Operands, call, freeze
+from maxmod.op.ir import infer_outputs
+from maxmod.op.op import Op, Operands, call, freeze
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim, Shape

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from maxmod import backends, config, ir, log
+from maxmod import backends, config, log
 from maxmod.compiler.packing import Packer, UnpackableError, Unpacker, live_objects
 from maxmod.compiler.steps import Schedule
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import cache as kernel_cache
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect
+from maxmod.op import ir
 from maxmod.values.tensor_type import TensorType
 
 # Captured constants may decide what is folded, so their data are in the key. Where there are more,
@@ -32,7 +33,7 @@ from maxmod.values.tensor_type import TensorType
 DIGESTED_NBYTES = 4 << 20
 
 # Rooms of the package that decide what is planned; the others only make traced graphs.
-_ROOMS = ("values", "kernel", "backends", "ops", "compiler")
+_ROOMS = ("values", "kernel", "op", "backends", "ops", "compiler")
 
 
 class PlanKey:

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from maxmod import backends, config, ir, log
+from maxmod import backends, config, log
 from maxmod.arena import Arena
 from maxmod.backends.base import Backend, Kernel, Launch
 from maxmod.compiler.memory import MemoryPlan, is_planned, placed, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Schedule, Step
 from maxmod.late_sizes import LateSize, cut
-from maxmod.op import Kind
+from maxmod.op import ir
+from maxmod.op.op import Kind
 from maxmod.ops.bodies import Body
 from maxmod.ops.shape import rebound_sizes
 from maxmod.replay import Action, Counts, Work, with_recordings

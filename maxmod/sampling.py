@@ -15,8 +15,8 @@ import numpy as np
 from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
+from maxmod.op.rules import expect_int
 from maxmod.ops.choose import OPTIONS, choose_tokens
-from maxmod.rules import expect_int
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import BufferType

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maxmod import config, ir, tree
+from maxmod import config, tree
+from maxmod.op import ir
 from maxmod.signature import Signature, argument_names
 from maxmod.tensor import Tensor
 from maxmod.trace import trace

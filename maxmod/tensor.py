@@ -30,7 +30,7 @@ from maxmod.errors import ArgumentError, OperandError, TraceError
 from maxmod.foreign import ForeignNames
 from maxmod.interop import Exchange, import_array
 from maxmod.literal import is_scalar, literal_array
-from maxmod.op import call
+from maxmod.op.op import call
 from maxmod.op_methods import OpMethods
 from maxmod.operators import Operators
 from maxmod.placement import OneDevice

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maxmod import ir
 from maxmod.config import PACKAGE
 from maxmod.errors import MaxmodError, TraceError
-from maxmod.op import Op, innermost, interpreter, lookup
+from maxmod.op import ir
+from maxmod.op.op import Op, innermost, interpreter, lookup
 from maxmod.operands import operands, plan
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import BufferType, TensorType

@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maxmod import ir, log
+from maxmod import log
 from maxmod.backends.base import Backend
 from maxmod.compiler.steps import RunKernel, RunProduct, Step
 from maxmod.errors import CompileError
+from maxmod.op import ir
 from maxmod.replay import Action
 from maxmod.values.tensor_type import TensorType
 

@@ -8,13 +8,14 @@ from typing import Any
 import cuda_shim
 import numpy as np
 
-from maxmod import backends, ir
+from maxmod import backends
 from maxmod.compiler.pipeline import optimize
 from maxmod.compiler.schedule import schedule
 from maxmod.compiler.steps import RunKernel, Schedule
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
+from maxmod.op import ir
 from maxmod.staging import trace_function
 from maxmod.values.device import CPU_REF
 from maxmod.values.dim import SymbolicDim

@@ -11,7 +11,7 @@ from ops.oracles import ORACLES
 
 from maxmod import functional as F
 from maxmod.dtype import DType
-from maxmod.op import FUNCTIONS, lookup
+from maxmod.op.op import FUNCTIONS, lookup
 from maxmod.values.device import CPU_REF
 from maxmod.values.dim import SymbolicDim
 from maxmod.values.tensor_type import TensorType

@@ -13,9 +13,9 @@ from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.compiler.pipeline import optimize
 from maxmod.dtype import storage_dtype
-from maxmod.ir import bind_type
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
+from maxmod.op.ir import bind_type
 from maxmod.staging import trace_function
 from maxmod.values.device import CPU_REF
 from maxmod.values.dim import SymbolicDim, evaluate

@@ -14,7 +14,7 @@ import numpy as np
 
 from maxmod import backends
 from maxmod.dtype import DType, compute_dtype, storage_dtype
-from maxmod.ir import interpret, verify
+from maxmod.op.ir import interpret, verify
 from maxmod.tensor import Tensor
 from maxmod.trace import trace
 from maxmod.values.device import CPU_REF

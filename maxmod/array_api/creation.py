@@ -25,7 +25,7 @@ from maxmod.defaults import resolve
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.literal import literal_array
-from maxmod.op import call
+from maxmod.op.op import call
 from maxmod.ops.context import active_trace
 from maxmod.ops.create import arange as range_tensor
 from maxmod.ops.create import iota

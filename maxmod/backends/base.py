@@ -13,7 +13,7 @@ from maxmod import config
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import CompileError, GraphError, NoAcceleratorError
 from maxmod.kernel.source import ACTIVATIONS, Dialect, KernelSource
-from maxmod.op import Op, lookup
+from maxmod.op.op import Op, lookup
 from maxmod.values.device import DeviceKind
 from maxmod.values.tensor_type import TensorType
 
@@ -219,7 +219,7 @@ class Backend(abc.ABC):
             out: Array [..., m, n].
             bias: Array of n elements, or None.
             addend: Array of the shape of `out`, or None.
-            activation: A key of `maxmod.kernel.ACTIVATIONS`, or nothing.
+            activation: A key of `maxmod.kernel.source.ACTIVATIONS`, or nothing.
         """
         total = self.xp.matmul(widened(lhs), widened(rhs))
         out[...] = self._finished(total, bias, addend, activation)

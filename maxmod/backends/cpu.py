@@ -18,7 +18,7 @@ from maxmod.backends.base import Backend, Kernel
 from maxmod.backends.host_memory import POOLED_NBYTES, HostPool
 from maxmod.dtype import storage_dtype
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op import Kind, Op, lookup
+from maxmod.op.op import Kind, Op, lookup
 from maxmod.values.device import DeviceKind
 from maxmod.values.tensor_type import TensorType
 

@@ -28,7 +28,7 @@ from maxmod.backends.base import Backend, Kernel, widened
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import OutOfMemoryError
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op import Op
+from maxmod.op.op import Op
 from maxmod.values.device import DeviceKind
 from maxmod.values.tensor_type import TensorType
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from maxmod.dtype import DType, storage_dtype
-from maxmod.op import Kind, Op
+from maxmod.op.op import Kind, Op
 
 _CLASSES: dict[tuple[type, DType], type] = {}
 _MOVES = (Kind.VIEW, Kind.INDEX)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from maxmod import config, ir, log
+from maxmod import config, log
+from maxmod.op import ir
 
 
 def dump_graph(graph: ir.Graph, stage: str) -> None:

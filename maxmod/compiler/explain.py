@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from maxmod import ir
 from maxmod.compiler.memory import MemoryPlan
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule, Step
-from maxmod.op import Kind
+from maxmod.op import ir
+from maxmod.op.op import Kind
 from maxmod.values.dim import Size, as_size, evaluate, product
 from maxmod.values.tensor_type import TensorType
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from maxmod import config, ir
+from maxmod import config
 from maxmod.compiler.pipeline import optimize
 from maxmod.compiler.schedule import schedule
 from maxmod.compiler.steps import Schedule
 from maxmod.kernel.source import Dialect
+from maxmod.op import ir
 
 
 def plan_graph(

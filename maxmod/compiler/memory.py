@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from maxmod import ir
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule, Step
 from maxmod.errors import DimError, ShapeError
+from maxmod.op import ir
 from maxmod.ops.shape import rebound_sizes
 from maxmod.values.dim import evaluate
 from maxmod.values.tensor_type import TensorType

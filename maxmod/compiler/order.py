@@ -6,9 +6,9 @@ import heapq
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from maxmod import ir
 from maxmod.compiler.fusion.group import FusionGroup
-from maxmod.op import Kind
+from maxmod.op import ir
+from maxmod.op.op import Kind
 
 Item = FusionGroup | ir.Node
 

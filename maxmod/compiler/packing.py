@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from maxmod import ir
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule
 from maxmod.custom import CustomKernel
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource, Launch
-from maxmod.op import Op, lookup
+from maxmod.op import ir
+from maxmod.op.op import Op, lookup
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import AlgebraicDim, Dim, StaticDim, SymbolicDim
 from maxmod.values.tensor_type import TensorType

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from maxmod import config, ir
+from maxmod import config
 from maxmod.compiler.dump import dump_graph
 from maxmod.compiler.passes.eliminate_dead import eliminate_dead
 from maxmod.compiler.passes.expand_composites import expand_composites, expand_products
@@ -15,6 +15,7 @@ from maxmod.compiler.passes.optimize_bodies import optimize_bodies
 from maxmod.compiler.passes.recognize_gelu import recognize_gelu
 from maxmod.compiler.passes.simplify import simplify
 from maxmod.kernel.source import Dialect
+from maxmod.op import ir
 
 Pass = Callable[[ir.Graph], ir.Graph]
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from maxmod import ir
 from maxmod.compiler.codegen.cuda import emit_cuda
 from maxmod.compiler.codegen.emit import symbols_of
 from maxmod.compiler.codegen.host import emit_host
@@ -19,7 +18,8 @@ from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule
 from maxmod.compiler.templates import emit_template
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op import Kind
+from maxmod.op import ir
+from maxmod.op.op import Kind
 from maxmod.values.dim import Size
 from maxmod.values.tensor_type import TensorType
 

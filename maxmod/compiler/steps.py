@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from maxmod.kernel.source import KernelSource
-from maxmod.op import Kind, Op
+from maxmod.op.op import Kind, Op
 from maxmod.values.dim import Size, evaluate
 from maxmod.values.tensor_type import TensorType
 
 if TYPE_CHECKING:  # schedules are also loaded, without the planner
-    from maxmod import ir
     from maxmod.compiler.fusion.group import FusionGroup
+    from maxmod.op import ir
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class RunProduct:
         types: Its type.
         has_bias: True if a vector is added to each row.
         has_addend: True if a tensor of the type of the result is added.
-        activation: A key of `maxmod.kernel.ACTIVATIONS`, or nothing.
+        activation: A key of `maxmod.kernel.source.ACTIVATIONS`, or nothing.
         frees: Slots that nothing reads after this step.
         group: What it computes; None in a schedule that was stored.
     """

@@ -16,7 +16,7 @@ from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS, emit_gemv
 from maxmod.compiler.codegen.whole_op import emit_whole_op
 from maxmod.compiler.fusion.group import Attention, Contraction, FusionGroup, WholeOp
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op import Kind
+from maxmod.op.op import Kind
 from maxmod.values.dim import Size, product
 
 

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from maxmod.errors import ArgumentError
-from maxmod.op import Kind, Op, op
+from maxmod.op.op import Kind, Op, op
+from maxmod.op.rules import elementwise, is_float, is_numeric
 from maxmod.ops.elementwise import erf_of
-from maxmod.rules import elementwise, is_float, is_numeric
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 

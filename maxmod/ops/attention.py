@@ -9,7 +9,8 @@ import numpy as np
 
 from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
-from maxmod.op import Kind, Op, Operands, function, op
+from maxmod.op.op import Kind, Op, Operands, function, op
+from maxmod.op.rules import expect_dtype, expect_same_dtype, is_float
 from maxmod.operands import promote_strong, strong
 from maxmod.ops.arithmetic import add, mul
 from maxmod.ops.comparison import greater_equal, where
@@ -18,7 +19,6 @@ from maxmod.ops.elementwise import cast
 from maxmod.ops.matmul import matmul
 from maxmod.ops.norm import softmax
 from maxmod.ops.shape import permute, reshape, unsqueeze
-from maxmod.rules import expect_dtype, expect_same_dtype, is_float
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size, Sizes, broadcast
 from maxmod.values.tensor_type import TensorType

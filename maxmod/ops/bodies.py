@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from maxmod import backends, ir
-from maxmod.op import Kind, Op, interpreter, op
+from maxmod import backends
+from maxmod.op import ir
+from maxmod.op.op import Kind, Op, interpreter, op
 from maxmod.operands import strong
 from maxmod.ops.shape import rebound_sizes
 from maxmod.tensor import Tensor

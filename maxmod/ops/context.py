@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from maxmod.eager import EagerInterpreter, LazyInterpreter
-from maxmod.op import Interpreter, innermost
+from maxmod.op.op import Interpreter, innermost
 from maxmod.operands import strong
 from maxmod.tensor import Tensor
 

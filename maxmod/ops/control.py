@@ -12,7 +12,7 @@ from typing import Any
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DTypeError, OperandError, ShapeError, TraceError
-from maxmod.op import function
+from maxmod.op.op import function
 from maxmod.operands import strong
 from maxmod.ops.bodies import Bodies, branch, listed_results, loop
 from maxmod.ops.context import active_trace

@@ -13,13 +13,13 @@ from typing import Any
 
 from maxmod.dtype import compute_dtype
 from maxmod.errors import ArgumentError, ShapeError
-from maxmod.op import Kind, Op, function, op
+from maxmod.op.op import Kind, Op, function, op
+from maxmod.op.rules import expect_dtype, expect_int, expect_same_dtype, is_numeric
 from maxmod.operands import promote_strong, strong
 from maxmod.ops.arithmetic import add
 from maxmod.ops.elementwise import cast
 from maxmod.ops.shape import permute
 from maxmod.ops.window import numbers, pad_spatial, taps, window_count, windows
-from maxmod.rules import expect_dtype, expect_int, expect_same_dtype, is_numeric
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size, as_size
 from maxmod.values.layouts import ConvInputLayout, FilterLayout

@@ -11,13 +11,13 @@ from maxmod.defaults import resolve
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, LazyError, OperandError
 from maxmod.literal import is_scalar, literal_array, weak_scalar
-from maxmod.op import Kind, Op, function, op
+from maxmod.op.op import Kind, Op, function, op
+from maxmod.op.rules import created, expect_int
 from maxmod.ops.arithmetic import add, div, floor_div, maximum, mul, negate, sub
 from maxmod.ops.elementwise import ceil, cos
 from maxmod.ops.late import declare_size
 from maxmod.ops.pieces import stack
 from maxmod.ops.shape import rebind
-from maxmod.rules import created, expect_int
 from maxmod.tensor import Tensor
 from maxmod.values.device import CPU_REF, DeviceLike
 from maxmod.values.dim import Dim, ShapeLike, Size, Sizes, as_size, as_sizes, is_static

@@ -12,7 +12,7 @@ from maxmod.buffer import Buffer
 from maxmod.custom import CustomKernel, lookup
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DeviceError, OperandError, ShapeError, TraceError
-from maxmod.op import Kind, Op, function, op
+from maxmod.op.op import Kind, Op, function, op
 from maxmod.operands import same_device, strong
 from maxmod.ops.context import active_trace
 from maxmod.tensor import Tensor

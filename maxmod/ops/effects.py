@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from maxmod.errors import DTypeError, OperandError, ShapeError
-from maxmod.op import function
+from maxmod.op.op import function
 from maxmod.operands import is_strong, same_device, strong
 from maxmod.ops.indexing import bounds_of, declared_rows, index_items, is_dynamic
 from maxmod.ops.shape import basic_slice, reshape

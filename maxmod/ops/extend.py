@@ -10,14 +10,14 @@ import numpy as np
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, PaddingError, ShapeError
 from maxmod.literal import is_scalar, weak_scalar
-from maxmod.op import Kind, Op, function, op
+from maxmod.op.op import Kind, Op, function, op
+from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.operands import strong
 from maxmod.ops.arithmetic import abs, maximum, minimum, mod, sub
 from maxmod.ops.create import iota
 from maxmod.ops.index import gather
 from maxmod.ops.late import declare_size
 from maxmod.ops.shape import broadcast_to, flatten, reshape
-from maxmod.rules import expect_int, normalize_axis
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size, Sizes, as_size, format_sizes, product
 from maxmod.values.tensor_type import TensorType

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.affine import Index
 from maxmod.dtype import DType
 from maxmod.errors import AxisError, DTypeError, ShapeError, SliceError
-from maxmod.op import Kind, Op, function, op
+from maxmod.op.affine import Index
+from maxmod.op.op import Kind, Op, function, op
+from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.operands import is_strong, strong, weak
 from maxmod.ops.arithmetic import add, maximum, minimum, mul, sub
 from maxmod.ops.comparison import where
@@ -19,7 +20,6 @@ from maxmod.ops.elementwise import cast
 from maxmod.ops.late import declare_size
 from maxmod.ops.reduce import cumsum, sum
 from maxmod.ops.shape import broadcast_to, flatten, rebind, reshape, slice_axis
-from maxmod.rules import expect_int, normalize_axis
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size, as_size, format_sizes, product
 from maxmod.values.tensor_type import TensorType

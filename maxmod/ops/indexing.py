@@ -9,7 +9,7 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError, TraceError
-from maxmod.op import function
+from maxmod.op.op import function
 from maxmod.operands import strong
 from maxmod.ops.arithmetic import add, floor_div, maximum, mul, sub
 from maxmod.ops.comparison import where

@@ -6,13 +6,13 @@ from typing import Any
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
-from maxmod.op import Kind, Operands, function, op
+from maxmod.op.op import Kind, Operands, function, op
+from maxmod.op.rules import contracted, expect_int
 from maxmod.operands import promote_operands, strong
 from maxmod.ops.arithmetic import add, mul, sub
 from maxmod.ops.comparison import greater_equal, logical_and, where
 from maxmod.ops.create import iota
 from maxmod.ops.shape import broadcast_to, unsqueeze
-from maxmod.rules import contracted, expect_int
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size
 

@@ -8,13 +8,8 @@ import numpy as np
 
 from maxmod.dtype import compute_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
-from maxmod.op import Kind, Op, Operands, function, op
-from maxmod.operands import strong
-from maxmod.ops.arithmetic import add, mul, sub
-from maxmod.ops.elementwise import cast, exp, log, rsqrt
-from maxmod.ops.reduce import max, mean, sum
-from maxmod.ops.shape import reshape
-from maxmod.rules import (
+from maxmod.op.op import Kind, Op, Operands, function, op
+from maxmod.op.rules import (
     axis_in_rank,
     expect_dtype,
     expect_int,
@@ -22,6 +17,11 @@ from maxmod.rules import (
     is_float,
     same_for_axis,
 )
+from maxmod.operands import strong
+from maxmod.ops.arithmetic import add, mul, sub
+from maxmod.ops.elementwise import cast, exp, log, rsqrt
+from maxmod.ops.reduce import max, mean, sum
+from maxmod.ops.shape import reshape
 from maxmod.tensor import Tensor
 from maxmod.values.dim import product
 from maxmod.values.tensor_type import TensorType

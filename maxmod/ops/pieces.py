@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from maxmod.errors import ArgumentError, OperandError, ShapeError
-from maxmod.op import Kind, Op, Operands, function, op
+from maxmod.op.op import Kind, Op, Operands, function, op
+from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.operands import strong
 from maxmod.ops.shape import reshape, slice_axis, unsqueeze
-from maxmod.rules import expect_int, normalize_axis
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size, as_size
 from maxmod.values.tensor_type import TensorType

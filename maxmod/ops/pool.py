@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from maxmod.errors import ArgumentError, ShapeError
-from maxmod.op import Kind, Op, op
+from maxmod.op.op import Kind, Op, op
+from maxmod.op.rules import Accepts, expect_dtype, is_float, is_numeric
 from maxmod.ops.window import numbers, pad_spatial, taps, window_count
-from maxmod.rules import Accepts, expect_dtype, is_float, is_numeric
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size, as_size, as_sizes, product
 from maxmod.values.tensor_type import TensorType

@@ -20,14 +20,14 @@ import numpy as np
 
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
-from maxmod.op import Kind, Op, lookup, op
+from maxmod.op.op import Kind, Op, lookup, op
+from maxmod.op.rules import expect_dtype, expect_int, expect_sizes_static, is_float
 from maxmod.ops.arithmetic import mul, sub
 from maxmod.ops.bitwise import bitwise_and, bitwise_right_shift
 from maxmod.ops.create import iota
 from maxmod.ops.elementwise import cast
 from maxmod.ops.matmul import matmul
 from maxmod.ops.shape import permute, reshape
-from maxmod.rules import expect_dtype, expect_int, expect_sizes_static, is_float
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, ShapeError, SliceError
-from maxmod.op import Kind, Op, op
-from maxmod.rules import Accepts, expect_dtype, is_any, is_numeric, normalize_axis
+from maxmod.op.op import Kind, Op, op
+from maxmod.op.rules import Accepts, expect_dtype, is_any, is_numeric, normalize_axis
 from maxmod.tensor import Tensor
 from maxmod.values.dim import format_sizes
 from maxmod.values.tensor_type import TensorType

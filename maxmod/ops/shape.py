@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from maxmod import backends, ir
-from maxmod.affine import Index, broadcast_indices, through_reshape
+from maxmod import backends
 from maxmod.errors import ArgumentError, ShapeError
-from maxmod.op import Kind, Op, function, op
+from maxmod.op import ir
+from maxmod.op.affine import Index, broadcast_indices, through_reshape
+from maxmod.op.op import Kind, Op, function, op
+from maxmod.op.rules import normalize_axis, same_count
 from maxmod.operands import strong
 from maxmod.ops.late import declare_size
-from maxmod.rules import normalize_axis, same_count
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.dim import (

@@ -8,12 +8,12 @@ import numpy as np
 
 from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
-from maxmod.op import Kind, Op, function, op
+from maxmod.op.op import Kind, Op, function, op
+from maxmod.op.rules import expect_int, expect_same_dtype, normalize_axis
 from maxmod.operands import strong
 from maxmod.ops.context import active_trace
 from maxmod.ops.late import declare_size
 from maxmod.ops.shape import transfer_to
-from maxmod.rules import expect_int, expect_same_dtype, normalize_axis
 from maxmod.tensor import Tensor
 from maxmod.values.device import CPU_REF
 from maxmod.values.dim import Size, as_size

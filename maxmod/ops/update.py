@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from maxmod.affine import Index
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, ShapeError, SliceError
-from maxmod.op import Kind, Op, op
+from maxmod.op.affine import Index
+from maxmod.op.op import Kind, Op, op
+from maxmod.op.rules import normalize_axis
 from maxmod.ops.shape import basic_slice
-from maxmod.rules import normalize_axis
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Sizes, as_dim, as_size, format_sizes
 from maxmod.values.tensor_type import TensorType

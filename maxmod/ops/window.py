@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from maxmod.errors import ArgumentError, OperandError, ShapeError
-from maxmod.rules import expect_int
+from maxmod.op.rules import expect_int
 from maxmod.values.dim import Size, as_size, format_sizes
 
 # ---- static arguments --------------------------------------------------------------------------

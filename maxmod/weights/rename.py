@@ -23,8 +23,8 @@ import numpy as np
 
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, ShapeError, WeightsError
-from maxmod.op import call
-from maxmod.rules import normalize_axis
+from maxmod.op.op import call
+from maxmod.op.rules import normalize_axis
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 from maxmod.weights.mapping import Recipe, Step, View, Weights, aligned_empty, as_weights, compact

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from maxmod import DType, Tensor, TensorType, ir
+from maxmod import DType, Tensor, TensorType
 from maxmod.compiled import CompiledModel, compile_function
+from maxmod.op import ir
 from maxmod.staging import trace_function
 from maxmod.values.device import CPU_REF
 

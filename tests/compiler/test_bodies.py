@@ -20,7 +20,7 @@ from maxmod.backends.cpu import CpuBackend
 from maxmod.backends.devices import Device
 from maxmod.compiled import CompiledModel, compile_function
 from maxmod.errors import ShapeError
-from maxmod.op import Op
+from maxmod.op.op import Op
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import BufferType
 

@@ -13,7 +13,10 @@ from compiler.graphs import compiled, f32, traced
 import maxmod
 from maxmod import DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.affine import (
+from maxmod.compiler.fusion.plan import plan_groups
+from maxmod.compiler.passes.expand_composites import expand_composites
+from maxmod.compiler.passes.merge_common import merge_common
+from maxmod.op.affine import (
     Index,
     Loop,
     SplitNeeded,
@@ -22,9 +25,6 @@ from maxmod.affine import (
     of_loop,
     through_reshape,
 )
-from maxmod.compiler.fusion.plan import plan_groups
-from maxmod.compiler.passes.expand_composites import expand_composites
-from maxmod.compiler.passes.merge_common import merge_common
 from maxmod.values.device import CPU_REF
 from maxmod.values.dim import Dim, as_size
 

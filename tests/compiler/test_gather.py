@@ -15,7 +15,7 @@ from maxmod import DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.compiled import CompiledModel
 from maxmod.compiler.steps import RunKernel, RunOp
-from maxmod.op import Kind
+from maxmod.op.op import Kind
 from maxmod.values.device import CPU_REF
 
 I64 = DType.int64

@@ -14,7 +14,7 @@ from compiler.graphs import f32, traced
 from helpers import tensor
 from ops.test_registry import SAMPLES
 
-from maxmod import custom, ir
+from maxmod import custom
 from maxmod import functional as F
 from maxmod.compiled import _run
 from maxmod.compiler.lowering import plan_graph
@@ -22,7 +22,8 @@ from maxmod.compiler.packing import Packer, UnpackableError, Unpacker, live_obje
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, Schedule
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect
-from maxmod.op import FUNCTIONS
+from maxmod.op import ir
+from maxmod.op.op import FUNCTIONS
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from compiler.graphs import f32, op_names, traced
 
-from maxmod import DType, Tensor, ir
+from maxmod import DType, Tensor
 from maxmod import functional as F
 from maxmod.compiled import _run as run
 from maxmod.compiler.passes.eliminate_dead import eliminate_dead
@@ -18,7 +18,8 @@ from maxmod.compiler.passes.fold_constants import FOLD_LIMIT_NBYTES, fold_consta
 from maxmod.compiler.passes.merge_common import merge_common
 from maxmod.compiler.passes.recognize_gelu import recognize_gelu
 from maxmod.compiler.passes.simplify import simplify
-from maxmod.op import Kind
+from maxmod.op import ir
+from maxmod.op.op import Kind
 from maxmod.values.device import CPU_REF
 
 PASSES = (

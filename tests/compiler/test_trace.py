@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from compiler.graphs import compiled, f32, op_names, traced
 
-from maxmod import DType, Tensor, ir
+from maxmod import DType, Tensor
 from maxmod import functional as F
 from maxmod.errors import GraphError, TraceError
+from maxmod.op import ir
 from maxmod.values.device import CPU_REF
 
 

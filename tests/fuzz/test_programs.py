@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import maxmod
-from maxmod import BufferType, DType, Tensor, TensorType, ir
+from maxmod import BufferType, DType, Tensor, TensorType
 from maxmod.compiled import _run as run_op
 from maxmod.compiled import compile_function
-from maxmod.op import FUNCTIONS
+from maxmod.op import ir
+from maxmod.op.op import FUNCTIONS
 from maxmod.staging import trace_function
 from maxmod.values.device import CPU_REF
 

@@ -16,7 +16,7 @@ from maxmod.backends.devices import Accelerator
 from maxmod.compiled import CompiledModel, compile_function
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect
-from maxmod.op import lookup
+from maxmod.op.op import lookup
 
 pytestmark = pytest.mark.gpu
 

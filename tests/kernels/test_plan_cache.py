@@ -18,7 +18,7 @@ from helpers import values, wide
 from hypothesis import given, settings
 
 import maxmod
-from maxmod import BufferType, DType, Module, Tensor, TensorType, custom, ir, log
+from maxmod import BufferType, DType, Module, Tensor, TensorType, custom, log
 from maxmod import functional as F
 from maxmod.backends.devices import CPU
 from maxmod.compiled import CompiledModel, compile_function
@@ -26,6 +26,7 @@ from maxmod.errors import MaxmodWarning
 from maxmod.kernel import cache as kernel_cache
 from maxmod.models import load_model
 from maxmod.nn import LayerNorm, Linear
+from maxmod.op import ir
 from maxmod.plan_cache import DIGESTED_NBYTES
 from maxmod.values.device import CPU_REF
 

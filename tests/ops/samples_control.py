@@ -11,7 +11,7 @@ from ops.samples import Sample
 
 from maxmod import functional as F
 from maxmod.dtype import DType
-from maxmod.ir import Graph
+from maxmod.op.ir import Graph
 from maxmod.trace import trace
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import TensorType

@@ -12,8 +12,8 @@ from ops.oracles import ORACLES, Oracle
 import maxmod.ops
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, MaxmodError
-from maxmod.ir import infer_outputs
-from maxmod.op import FUNCTIONS, REGISTRY, Kind, Op
+from maxmod.op.ir import infer_outputs
+from maxmod.op.op import FUNCTIONS, REGISTRY, Kind, Op
 from maxmod.tensor import Tensor
 
 ELEMENTWISE = {name: o for name, o in REGISTRY.items() if o.kind is Kind.ELEMENTWISE}

@@ -16,8 +16,8 @@ import maxmod.ops  # noqa: F401  (fills the registry)
 from maxmod.backends.devices import CPU, Device
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError
-from maxmod.ir import infer_outputs
-from maxmod.op import FUNCTIONS, REGISTRY, Kind, Operands
+from maxmod.op.ir import infer_outputs
+from maxmod.op.op import FUNCTIONS, REGISTRY, Kind, Operands
 from maxmod.tensor import Tensor
 
 _OTHER_FILES = sorted(Path(__file__).parent.glob("samples_*.py"))

@@ -15,7 +15,7 @@ from maxmod.backends.base import Backend
 from maxmod.backends.cpu import CpuBackend
 from maxmod.backends.cuda import CudaBackend
 from maxmod.driver import Device
-from maxmod.op import lookup
+from maxmod.op.op import lookup
 from maxmod.values.device import CPU_REF, DeviceKind, DeviceRef
 
 

@@ -12,7 +12,7 @@ from maxmod import CPU, DType, Tensor, TensorType, default_device, default_dtype
 from maxmod import functional as F
 from maxmod.compiled import compile_function
 from maxmod.eager import lazy
-from maxmod.op import FUNCTIONS
+from maxmod.op.op import FUNCTIONS
 
 F32 = DType.float32
 

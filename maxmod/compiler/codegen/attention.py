@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maxmod import ir
-from maxmod.affine import Index, Loop, SplitNeeded, Unfusable, broadcast_indices, of_loop
 from maxmod.compiler.codegen.element import (
     ElementLowering,
     Text,
@@ -20,6 +18,8 @@ from maxmod.compiler.codegen.masks import mask_test
 from maxmod.compiler.fusion.group import Attention, FusionGroup
 from maxmod.dtype import DType, compute_dtype
 from maxmod.kernel.source import KernelSource
+from maxmod.op import ir
+from maxmod.op.affine import Index, Loop, SplitNeeded, Unfusable, broadcast_indices, of_loop
 
 # Longer keys or values would need more than a second-level cache for one block of them.
 MAX_WIDTH = 512

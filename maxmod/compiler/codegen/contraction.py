@@ -5,17 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from maxmod import ir
-from maxmod.affine import (
-    Index,
-    Loop,
-    SplitNeeded,
-    Unfusable,
-    broadcast_indices,
-    flat_index,
-    merge_loops,
-    of_loop,
-)
 from maxmod.compiler.codegen.element import (
     ElementLowering,
     Text,
@@ -28,6 +17,17 @@ from maxmod.compiler.codegen.lower import MAX_SPLITS, Load, split_loops
 from maxmod.compiler.fusion.group import Contraction, FusionGroup
 from maxmod.dtype import DType, compute_dtype
 from maxmod.kernel.source import Dialect, KernelSource
+from maxmod.op import ir
+from maxmod.op.affine import (
+    Index,
+    Loop,
+    SplitNeeded,
+    Unfusable,
+    broadcast_indices,
+    flat_index,
+    merge_loops,
+    of_loop,
+)
 
 # How consecutive elements become a vector of floats on the host.
 VECTOR_LOADS = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from maxmod.affine import Loop
 from maxmod.compiler.codegen.cuda_rows import row_kernel
 from maxmod.compiler.codegen.cuda_text import (
     QUOTIENT,
@@ -38,6 +37,7 @@ from maxmod.compiler.codegen.emit import (
 from maxmod.compiler.codegen.lower import Apply, Load, Lowered
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource, Launch
+from maxmod.op.affine import Loop
 from maxmod.values.dim import Dim, as_dim, as_size, product
 
 ENTRY = "mm_kernel"

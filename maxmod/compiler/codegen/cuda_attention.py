@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from maxmod.affine import Index, Loop
 from maxmod.compiler.codegen.attention import LoweredAttention, lower_attention
 from maxmod.compiler.codegen.cuda_text import VECTOR_NBYTES, multiple_of
 from maxmod.compiler.codegen.element import ElementLowering, Text, template_source
@@ -19,6 +18,7 @@ from maxmod.compiler.codegen.masks import open_test
 from maxmod.compiler.fusion.group import Attention, FusionGroup
 from maxmod.dtype import DType
 from maxmod.kernel.source import WARP, Dialect, KernelSource, Launch
+from maxmod.op.affine import Index, Loop
 from maxmod.values.dim import Size, as_dim, as_size, product
 
 # Up to so many queries with the same keys, reading the keys is what takes the time.

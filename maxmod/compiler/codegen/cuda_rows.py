@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maxmod.affine import Loop
 from maxmod.compiler.codegen.cuda_text import (
     Span,
     Width,
@@ -36,6 +35,7 @@ from maxmod.compiler.codegen.emit import (
 from maxmod.compiler.codegen.lower import Lowered, Reduction
 from maxmod.compiler.codegen.rows import Keep, Phase, RowPlan, plan_rows
 from maxmod.kernel.source import SHARED_NBYTES, WARP, Launch
+from maxmod.op.affine import Loop
 from maxmod.values.dim import Size, as_dim, as_size, product
 
 WARP_ROW = 1024  # longer rows get a block: 32 elements for each thread of a warp

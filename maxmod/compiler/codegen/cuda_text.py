@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from maxmod.affine import Index, Loop
 from maxmod.compiler.codegen.emit import (
     compute_type,
     index_text,
@@ -24,6 +23,7 @@ from maxmod.compiler.codegen.emit import (
     symbols_of,
 )
 from maxmod.compiler.codegen.lower import Apply, Load, Lowered, Store
+from maxmod.op.affine import Index, Loop
 from maxmod.values.dim import AlgebraicDim, Size, product
 
 VECTOR_NBYTES = 16  # the widest access of one thread

@@ -11,15 +11,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from maxmod import ir
-from maxmod.affine import (
-    Index,
-    Loop,
-    SplitNeeded,
-    Unfusable,
-    flat_index,
-    of_loop,
-)
 from maxmod.compiler.codegen.cuda_text import function
 from maxmod.compiler.codegen.emit import (
     compute_type,
@@ -42,7 +33,9 @@ from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.dtype import DType
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource, Launch
-from maxmod.op import lookup
+from maxmod.op import ir
+from maxmod.op.affine import Index, Loop, SplitNeeded, Unfusable, flat_index, of_loop
+from maxmod.op.op import lookup
 from maxmod.values.dim import Dim, Size, product
 
 

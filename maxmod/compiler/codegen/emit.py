@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maxmod.affine import Index
 from maxmod.compiler.codegen.lower import (
     Apply,
     Instruction,
@@ -18,6 +17,7 @@ from maxmod.compiler.codegen.lower import (
     needed,
 )
 from maxmod.dtype import DType
+from maxmod.op.affine import Index
 from maxmod.values.dim import Dim, Size, as_dim
 
 C_TYPES = {

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from maxmod.affine import ZERO, Index, Loop
 from maxmod.compiler.codegen.emit import (
     combined,
     compute_type,
@@ -30,6 +29,7 @@ from maxmod.compiler.codegen.lower import Load, Lowered, Position, Reduction, St
 from maxmod.compiler.codegen.rows import Phase, RowPlan, plan_rows
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource
+from maxmod.op.affine import ZERO, Index, Loop
 
 BLOCK = 2048  # elements of one block: a few arrays of 8 KB stay in a 32 KB cache
 STREAM_NBYTES = 16 << 20  # outputs above this leave the caches anyway

@@ -13,8 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from maxmod import ir
-from maxmod.affine import (
+from maxmod.compiler.fusion.group import FusionGroup
+from maxmod.dtype import DType, compute_dtype
+from maxmod.op import ir
+from maxmod.op.affine import (
     Index,
     Indirect,
     Loop,
@@ -28,9 +30,7 @@ from maxmod.affine import (
     room_above,
     split_loop,
 )
-from maxmod.compiler.fusion.group import FusionGroup
-from maxmod.dtype import DType, compute_dtype
-from maxmod.op import Kind, Op
+from maxmod.op.op import Kind, Op
 from maxmod.values.dim import Size, as_size
 
 

@@ -15,12 +15,12 @@ import re
 from dataclasses import replace
 from typing import NamedTuple
 
-from maxmod.affine import Loop
 from maxmod.compiler.codegen.element import ElementLowering
 from maxmod.compiler.codegen.emit import compute_type
 from maxmod.compiler.codegen.lower import Apply, Load
 from maxmod.dtype import can_hold
-from maxmod.op import lookup
+from maxmod.op.affine import Loop
+from maxmod.op.op import lookup
 
 _MAX_DEPTH = 32
 

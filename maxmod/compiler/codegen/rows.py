@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maxmod.compiler.codegen.lower import Apply, Lowered, Reduction, Store, operands
-from maxmod.op import Kind
+from maxmod.op.op import Kind
 
 
 class Keep(enum.Enum):

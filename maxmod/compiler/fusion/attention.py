@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from maxmod import ir
-from maxmod.affine import Unfusable
 from maxmod.compiler.codegen.attention import lower_attention
 from maxmod.compiler.fusion import rules
 from maxmod.compiler.fusion.group import Attention, FusionGroup
-from maxmod.op import Kind
+from maxmod.op import ir
+from maxmod.op.affine import Unfusable
+from maxmod.op.op import Kind
 from maxmod.values.dim import product
 
 MAX_FREE_NODES = 16  # of a mask that is made again for every score

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from maxmod import ir
-from maxmod.affine import Unfusable
 from maxmod.compiler.codegen.contraction import lower_contraction
 from maxmod.compiler.fusion.group import Contraction, FusionGroup
+from maxmod.op import ir
+from maxmod.op.affine import Unfusable
 
 
 def contraction_group(

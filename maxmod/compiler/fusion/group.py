@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from maxmod import ir
+from maxmod.op import ir
 from maxmod.values.dim import Sizes
 
 
@@ -53,7 +53,7 @@ class LibraryProduct:
         product: The product.
         bias: A vector along the last axis; None for none.
         addend: A value of the type of the result; None for none.
-        activation: A key of `maxmod.kernel.ACTIVATIONS`, or nothing.
+        activation: A key of `maxmod.kernel.source.ACTIVATIONS`, or nothing.
     """
 
     product: ir.Node

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from maxmod import ir
 from maxmod.compiler.fusion import rules
 from maxmod.compiler.fusion.group import FusionGroup, LibraryProduct
 from maxmod.dtype import DType
 from maxmod.kernel.source import ACTIVATIONS
-from maxmod.op import Kind
+from maxmod.op import ir
+from maxmod.op.op import Kind
 from maxmod.values.tensor_type import TensorType
 
 # Types with which the library takes a bias and an activation; with an addend, it takes others too.

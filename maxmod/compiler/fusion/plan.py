@@ -8,8 +8,7 @@ reason kept for `explain`.
 
 from __future__ import annotations
 
-from maxmod import config, ir
-from maxmod.affine import Unfusable
+from maxmod import config
 from maxmod.compiler.codegen.contraction import has_kernel
 from maxmod.compiler.codegen.cuda_attention import FEW_ROWS, kernel_for_many, query_rows
 from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS
@@ -22,7 +21,9 @@ from maxmod.compiler.fusion.library import LibraryFinder
 from maxmod.compiler.fusion.siblings import join_siblings
 from maxmod.compiler.order import find_stores
 from maxmod.kernel.source import Dialect
-from maxmod.op import Kind
+from maxmod.op import ir
+from maxmod.op.affine import Unfusable
+from maxmod.op.op import Kind
 from maxmod.values.dim import product as sizes_product
 
 # A kernel with more arguments than this is slow to call, and rarely what anyone wants.

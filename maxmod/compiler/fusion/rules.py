@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from maxmod import ir
-from maxmod.affine import Unfusable
 from maxmod.compiler.codegen.lower import Load, lower
 from maxmod.compiler.fusion.group import FusionGroup
-from maxmod.op import Kind
+from maxmod.op import ir
+from maxmod.op.affine import Unfusable
+from maxmod.op.op import Kind
 from maxmod.values.dim import Sizes, as_dim, as_size, product
 
 

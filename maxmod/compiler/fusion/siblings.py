@@ -10,11 +10,11 @@ from __future__ import annotations
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations
 
-from maxmod import ir
-from maxmod.affine import Unfusable
 from maxmod.compiler.codegen.lower import lower
 from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.compiler.order import Item, Waits
+from maxmod.op import ir
+from maxmod.op.affine import Unfusable
 from maxmod.values.dim import Sizes
 
 

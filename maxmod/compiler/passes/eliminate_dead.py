@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maxmod import ir
+from maxmod.op import ir
 
 
 def eliminate_dead(graph: ir.Graph) -> ir.Graph:

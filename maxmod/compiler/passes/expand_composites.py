@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from maxmod import ir
 from maxmod.compiler.codegen.contraction import has_kernel
 from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS
-from maxmod.op import Kind, interpreter
+from maxmod.op import ir
+from maxmod.op.op import Kind, interpreter
 from maxmod.tensor import Tensor
 from maxmod.trace import Tracer
 from maxmod.values.dim import product as sizes_product

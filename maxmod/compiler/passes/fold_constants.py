@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from maxmod import ir
 from maxmod.compiler.fusion.rules import is_cheap
 from maxmod.custom import CustomKernel
-from maxmod.op import Kind
+from maxmod.op import ir
+from maxmod.op.op import Kind
 
 # Larger results would cost more to read in every call than a kernel spends to make them again.
 FOLD_LIMIT_NBYTES = 1 << 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from maxmod import ir
+from maxmod.op import ir
 
 
 def merge_common(graph: ir.Graph) -> ir.Graph:

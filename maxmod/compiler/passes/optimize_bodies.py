@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from maxmod import ir
+from maxmod.op import ir
 
 
 def optimize_bodies(graph: ir.Graph, optimize: Callable[[ir.Graph], ir.Graph]) -> ir.Graph:

@@ -8,10 +8,10 @@ import math
 from collections.abc import Iterator
 from itertools import product
 
-from maxmod import ir
 from maxmod.compiler.passes.simplify import Producers, number_of
 from maxmod.dtype import DType
-from maxmod.op import lookup
+from maxmod.op import ir
+from maxmod.op.op import lookup
 
 # Coefficients of x and x^3 under the tanh.
 _INNER = {1: math.sqrt(2 / math.pi), 3: math.sqrt(2 / math.pi) * 0.044715}

@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from maxmod import ir
 from maxmod.dtype import DType, can_hold
-from maxmod.op import lookup
+from maxmod.op import ir
+from maxmod.op.op import lookup
 
 Producers = dict[ir.Value, ir.Node]
 # Returns the value to use instead, a node to put in place, or None to leave the call alone.

@@ -13,7 +13,7 @@ from maxmod.defaults import resolve
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.nn.module import Module, module_dataclass
-from maxmod.op import call
+from maxmod.op.op import call
 from maxmod.tensor import Tensor
 from maxmod.values.dim import DimLike
 

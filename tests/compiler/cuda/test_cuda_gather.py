@@ -17,7 +17,7 @@ from maxmod import functional as F
 from maxmod.compiled import compile_function
 from maxmod.compiler.steps import RunOp
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op import Kind
+from maxmod.op.op import Kind
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import TensorType
 

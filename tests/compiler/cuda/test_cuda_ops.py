@@ -12,7 +12,7 @@ from helpers import ALL, FLOATS8, HALVES, WIDE_FLOATS, assert_close, numbers, te
 from ops.oracles import ORACLES
 
 from maxmod.dtype import DType
-from maxmod.op import REGISTRY
+from maxmod.op.op import REGISTRY
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import TensorType
 

@@ -17,7 +17,7 @@ from maxmod.values.dim import Size, Sizes, StaticDim, broadcast, format_sizes, i
 from maxmod.values.tensor_type import TensorType
 
 if TYPE_CHECKING:
-    from maxmod.op import Op
+    from maxmod.op.op import Op
 
 Accepts = Callable[[DType], bool]
 

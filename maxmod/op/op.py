@@ -63,7 +63,7 @@ class Op:
         scalar: C expression of one element; `{0}`, `{1}` are the operands, `{name}` attributes,
             `{index}` (SOURCE only) the row-major position of the element.
         view: For VIEW, `view(indices, x_type, out_type, **attrs)`: the position in the operand
-            of the element at `indices` (see `maxmod.affine`); None if data must move.
+            of the element at `indices` (see `maxmod.op.affine`); None if data must move.
         position: For INDEX, `position(indices, read, *types, **attrs)`: where the element at
             `indices` of the result stands in the first operand; with `assign`, where the element at
             `indices` of the second operand goes. `read(number, indices, size)` gives an element of

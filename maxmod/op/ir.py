@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maxmod.errors import GraphError
-from maxmod.op import Op
+from maxmod.op.op import Op
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim, SymbolicDim, evaluate
 from maxmod.values.tensor_type import TensorType
