@@ -28,7 +28,7 @@ import harness
 import numpy as np
 from harness import Call
 
-from maxmod.backends import host_compiler
+from maxmod.backends.host import compiler as host_compiler
 from maxmod.kernel.source import Dialect, KernelSource
 
 COPY_NBYTES = 1 << 26  # of each of the two buffers

@@ -26,7 +26,7 @@ import harness
 import numpy as np
 from harness import Call
 
-from maxmod.backends import host_compiler
+from maxmod.backends.host import compiler as host_compiler
 from maxmod.kernel.source import Dialect, KernelSource
 
 COUNT = 2048  # floats in one block: two arrays of 8 KB

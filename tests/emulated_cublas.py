@@ -2,7 +2,7 @@
 
 Both check what they are told as the libraries do: sizes of attributes, columns that overlap,
 batches of different length, alignments that were promised and are not kept. `FakeCublasLt` has the
-functions that `maxmod.backends.cublaslt` calls through ctypes.
+functions that `maxmod.backends.cuda.cublaslt` calls through ctypes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from maxmod.backends.cublaslt import Heuristic
+from maxmod.backends.cuda.cublaslt import Heuristic
 
 HANDLE = 77
 SCRATCH_NBYTES = 512

@@ -30,8 +30,8 @@ import pytest
 from emulated_cublas import HANDLE, FakeCublasLt, modules
 
 from maxmod import backends
-from maxmod.backends import cublaslt, nvrtc
-from maxmod.backends.cuda import CudaBackend
+from maxmod.backends.cuda import cublaslt, nvrtc
+from maxmod.backends.cuda.backend import CudaBackend
 from maxmod.backends.devices import Accelerator, Device
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource

@@ -9,7 +9,7 @@ from typing import Any
 import cuda_shim
 import numpy as np
 
-from maxmod.backends import host_compiler
+from maxmod.backends.host import compiler as host_compiler
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
 

@@ -8,8 +8,8 @@ from typing import Any
 from maxmod.backends.base import Backend
 from maxmod.values.device import DeviceKind, DeviceRef
 
-# File name in this folder for each kind of device. The class in it is called `<Name>Backend`.
-_FILES = {DeviceKind.CPU: ("cpu", "CpuBackend"), DeviceKind.GPU: ("cuda", "CudaBackend")}
+# The room of each kind of device, and the class that its `backend.py` defines.
+_ROOMS = {DeviceKind.CPU: ("host", "CpuBackend"), DeviceKind.GPU: ("cuda", "CudaBackend")}
 _LOADED: dict[DeviceKind, Backend] = {}
 _CACHES: list[dict[Any, Any]] = []
 
@@ -25,8 +25,8 @@ def get(device: DeviceRef) -> Backend:
     """Returns the backend of a device; it need not be available."""
     backend = _LOADED.get(device.device_type)
     if backend is None:
-        file, name = _FILES[device.device_type]
-        module = importlib.import_module(f"maxmod.backends.{file}")
+        room, name = _ROOMS[device.device_type]
+        module = importlib.import_module(f"maxmod.backends.{room}.backend")
         backend = _LOADED.setdefault(device.device_type, getattr(module, name)())
     return backend
 

@@ -109,7 +109,7 @@ class Backend(abc.ABC):
     def uploader(self, index: int) -> Any:
         """Returns what fills arrays of device `index` in pieces, or None if there is no such thing.
 
-        It has the methods of `maxmod.backends.cuda_upload.Uploader`.
+        It has the methods of `maxmod.backends.cuda.upload.Uploader`.
         """
         return None
 

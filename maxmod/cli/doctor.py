@@ -10,8 +10,8 @@ import sys
 
 import maxmod
 from maxmod import backends
-from maxmod.backends import host_compiler
 from maxmod.backends.devices import Accelerator
+from maxmod.backends.host import compiler as host_compiler
 from maxmod.kernel import cache as kernel_cache
 from maxmod.values.device import DeviceRef
 

@@ -16,7 +16,7 @@ import pytest
 
 import maxmod
 from maxmod import CPU, DType, TensorType, compat
-from maxmod.backends import host_compiler
+from maxmod.backends.host import compiler as host_compiler
 from maxmod.cli import main
 
 SCRIPTS = Path(__file__).parent / "scripts"

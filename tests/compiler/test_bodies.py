@@ -16,8 +16,8 @@ from hypothesis import given, settings
 
 from maxmod import CPU, DType, Tensor, TensorType, configure, custom
 from maxmod import functional as F
-from maxmod.backends.cpu import CpuBackend
 from maxmod.backends.devices import Device
+from maxmod.backends.host.backend import CpuBackend
 from maxmod.compiled import CompiledModel, compile_function
 from maxmod.errors import ShapeError
 from maxmod.op.op import Op

@@ -7,7 +7,7 @@ from cuda_programs import op_cases, op_expected, op_operands, op_program
 from helpers import HALVES, WIDE_FLOATS, assert_close, tensor
 from ops.oracles import ORACLES
 
-from maxmod.backends import host_compiler
+from maxmod.backends.host import compiler as host_compiler
 from maxmod.compiled import compile_function
 from maxmod.dtype import DType
 from maxmod.tensor import Tensor

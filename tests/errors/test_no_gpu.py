@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from maxmod import Accelerator, Tensor, accelerator_count, backends, defaults
-from maxmod.backends import cuda
+from maxmod.backends.cuda import backend as cuda
 from maxmod.errors import MaxmodError, NoAcceleratorError
 from maxmod.values.device import DeviceKind, DeviceRef
 

@@ -12,7 +12,7 @@ import pytest
 import maxmod
 from maxmod import CPU, BufferType, DType, Tensor, TensorType, backends
 from maxmod import functional as F
-from maxmod.backends.cuda import CudaBackend
+from maxmod.backends.cuda.backend import CudaBackend
 from maxmod.backends.devices import Accelerator
 from maxmod.compiled import CompiledModel, compile_function
 from maxmod.generate import generate

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import maxmod
-from maxmod.backends import host_compiler
+from maxmod.backends.host import compiler as host_compiler
 from maxmod.errors import CompileError
 from maxmod.kernel import cache as kernel_cache
 from maxmod.kernel import text as kernel_text

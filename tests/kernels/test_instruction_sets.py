@@ -17,7 +17,8 @@ import pytest
 import maxmod
 from maxmod import CPU, DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.backends import host_compiler, host_quantize
+from maxmod.backends.host import compiler as host_compiler
+from maxmod.backends.host import quantize as host_quantize
 from maxmod.compiled import compile_function
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource

@@ -10,7 +10,7 @@ import pytest
 from prelude_runner import ENTRY, cuda_source
 
 import maxmod
-from maxmod.backends import nvrtc
+from maxmod.backends.cuda import nvrtc
 from maxmod.errors import CompileError
 from maxmod.kernel.source import Dialect, KernelSource
 

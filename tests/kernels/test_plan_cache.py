@@ -289,7 +289,7 @@ def test_the_key_depends_on(what: str) -> None:
 
 
 def test_the_key_depends_on_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
-    from maxmod.backends.cpu import CpuBackend
+    from maxmod.backends.host.backend import CpuBackend
 
     assert [is_hit(softmax), is_hit(softmax)] == [False, True]
     monkeypatch.setattr(CpuBackend, "architecture", lambda self, index: "other")
@@ -443,7 +443,7 @@ model = Sequential(LayerNorm(8), F.softmax).to(CPU())
 compiled = model.compile(TensorType(DType.float32, ["n", 8], CPU()))
 result = compiled(Tensor([[1.0, 2, 3, 4, 5, 6, 7, 9]], dtype=DType.float32, device=CPU()))
 banned = ("maxmod.compiler.codegen", "maxmod.compiler.fusion", "maxmod.compiler.passes",
-          "maxmod.compiler.schedule", "maxmod.backends.host_build", "subprocess")
+          "maxmod.compiler.schedule", "maxmod.backends.host.build", "subprocess")
 loaded = sorted(name for name in sys.modules if name.startswith(banned))
 print(compiled.stats.plan_cached, compiled.stats.kernels_built, len(loaded))
 print(result.to_numpy().tobytes().hex())

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from prelude_runner import RUNNERS, Runner
 
-from maxmod.backends import host_compiler
+from maxmod.backends.host import compiler as host_compiler
 
 Array = np.ndarray[Any, Any]
 TINY = float(np.finfo(np.float32).tiny)

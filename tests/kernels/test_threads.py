@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maxmod.backends import host_compiler, host_library
+from maxmod.backends.host import compiler as host_compiler
+from maxmod.backends.host import library as host_library
 from maxmod.kernel.source import Dialect, KernelSource
 
 pytestmark = pytest.mark.skipif(

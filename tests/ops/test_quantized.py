@@ -12,7 +12,7 @@ from ops.samples_quantized import linear4, linear8, unpacked
 
 from maxmod import DType, Tensor, TensorType, configure
 from maxmod import functional as F
-from maxmod.backends import host_quantize
+from maxmod.backends.host import quantize as host_quantize
 from maxmod.errors import DTypeError
 from maxmod.values.device import CPU_REF
 

@@ -12,8 +12,8 @@ from emulated import EmulatedBackend
 import maxmod
 from maxmod import CPU, Accelerator, DType, Tensor, TensorType, backends
 from maxmod.backends.base import Backend
-from maxmod.backends.cpu import CpuBackend
-from maxmod.backends.cuda import CudaBackend
+from maxmod.backends.cuda.backend import CudaBackend
+from maxmod.backends.host.backend import CpuBackend
 from maxmod.driver import Device
 from maxmod.op.op import lookup
 from maxmod.values.device import CPU_REF, DeviceKind, DeviceRef

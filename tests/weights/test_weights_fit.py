@@ -9,7 +9,7 @@ import pytest
 from emulated import EmulatedBackend
 
 from maxmod import CPU, Accelerator, DType, backends
-from maxmod.backends import host_limits
+from maxmod.backends.host import limits as host_limits
 from maxmod.errors import OutOfMemoryError
 from maxmod.models import adder_folder, load_encoder, load_model, load_vision_model
 from maxmod.models.registry import describe

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from maxmod import CPU, Device, DType, Tensor, backends
-from maxmod.backends import cuda_upload
+from maxmod.backends.cuda import upload as cuda_upload
 from maxmod.errors import CheckpointError
 from maxmod.models import adder_folder, load_model
 from maxmod.weights import Checkpoint, concat, open_checkpoint, save_state, split, transpose

@@ -16,7 +16,7 @@ from ops.samples_attention import attention
 
 from maxmod import CPU, DType, TensorType
 from maxmod import functional as F
-from maxmod.backends import nvrtc
+from maxmod.backends.cuda import nvrtc
 from maxmod.compiled import compile_function
 from maxmod.compiler.codegen.cuda_attention import emit_few, emit_many, emit_mma
 from maxmod.dtype import storage_dtype

@@ -17,7 +17,7 @@ from helpers import tensor, wide
 import maxmod
 from maxmod import CPU, DType, TensorType
 from maxmod import functional as F
-from maxmod.backends.cublaslt import Epilogue
+from maxmod.backends.cuda.cublaslt import Epilogue
 from maxmod.compiled import CompiledModel, compile_function
 from maxmod.dtype import storage_dtype
 

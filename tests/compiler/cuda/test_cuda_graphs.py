@@ -18,7 +18,7 @@ from emulated_cuda import EmulatedCudaBackend, FakeGraph, FakeStream, emulated_c
 import maxmod
 from maxmod import CPU, BufferType, DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.backends import cublaslt
+from maxmod.backends.cuda import cublaslt
 from maxmod.backends.devices import Device
 from maxmod.compiled import CompiledModel, compile_function
 from maxmod.generate import generate, generate_batch

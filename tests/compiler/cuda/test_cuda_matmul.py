@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from emulated_cuda import EmulatedCudaBackend, emulated_cuda
 
-from maxmod.backends import cublaslt, cuda_libraries
-from maxmod.backends.cublaslt import Matrix
-from maxmod.backends.cuda_matmul import Batch, Gemm, Layout, Multiplier, Operand, plan
+from maxmod.backends.cuda import cublaslt
+from maxmod.backends.cuda import libraries as cuda_libraries
+from maxmod.backends.cuda.cublaslt import Matrix
+from maxmod.backends.cuda.matmul import Batch, Gemm, Layout, Multiplier, Operand, plan
 from maxmod.errors import LibraryError
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

@@ -15,7 +15,7 @@ from helpers import wide
 import maxmod
 from maxmod import CPU, DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.backends import nvrtc
+from maxmod.backends.cuda import nvrtc
 from maxmod.backends.devices import Device
 from maxmod.compiled import compile_function
 from maxmod.errors import CompileError

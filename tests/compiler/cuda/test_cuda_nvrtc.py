@@ -15,7 +15,7 @@ from cuda_programs import ROWS, VIEWS, op_cases, op_program, row_types, view_typ
 from helpers import HALVES
 
 from maxmod import functional as F
-from maxmod.backends import nvrtc
+from maxmod.backends.cuda import nvrtc
 from maxmod.dtype import DType
 from maxmod.errors import CompileError
 from maxmod.kernel.source import KernelSource

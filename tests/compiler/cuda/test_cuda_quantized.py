@@ -17,7 +17,7 @@ from ops.samples_quantized import linear4, linear8
 import maxmod
 from maxmod import CPU, DType, TensorType
 from maxmod import functional as F
-from maxmod.backends import nvrtc
+from maxmod.backends.cuda import nvrtc
 from maxmod.compiled import compile_function
 from maxmod.compiler.codegen.cuda_contraction import emit_gemv
 from maxmod.compiler.fusion.group import Contraction

@@ -11,7 +11,7 @@ from cuda_function import sources_of
 
 from maxmod import TensorType
 from maxmod import functional as F
-from maxmod.backends.cuda_bits import marked
+from maxmod.backends.cuda.bits import marked
 from maxmod.dtype import DType
 from maxmod.values.device import CPU_REF
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from maxmod.backends import nvrtc
+from maxmod.backends.cuda import nvrtc
 from maxmod.errors import CompileError
 from maxmod.kernel.source import KernelSource
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maxmod.backends import cublaslt
-from maxmod.backends.cublaslt import (
+from maxmod.backends.cuda import cublaslt
+from maxmod.backends.cuda.cublaslt import (
     ALIGNMENT,
     COMPUTE_32F,
     COMPUTE_64F,

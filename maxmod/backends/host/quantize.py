@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from maxmod import config
-from maxmod.backends import host_compiler
+from maxmod.backends.host import compiler as host_compiler
 from maxmod.dtype import DType, storage_dtype
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource

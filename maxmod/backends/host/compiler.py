@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from maxmod import config
-from maxmod.backends.host_library import (
+from maxmod.backends.host.library import (
     THREADS_FILE,
     connect,
     open_library,
@@ -30,7 +30,7 @@ from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
 
 PROBE_VERSION = 3  # raise it when the flags that are tried change
-_BUILD = "maxmod.backends.host_build"  # imports subprocess; needed only where something is missing
+_BUILD = "maxmod.backends.host.build"  # imports subprocess; needed only where something is missing
 
 
 class HostCompiler(NamedTuple):

@@ -15,7 +15,7 @@ import re
 import time
 from typing import Any, NamedTuple
 
-from maxmod.backends import cuda_libraries
+from maxmod.backends.cuda import libraries as cuda_libraries
 from maxmod.backends.refusal import refused
 from maxmod.errors import CompileError
 from maxmod.kernel import cache as kernel_cache

@@ -16,15 +16,13 @@ from typing import Any
 import numpy as np
 
 from maxmod import log
-from maxmod.backends import (
-    cuda_bits,
-    cuda_graph,
-    cuda_launch,
-    cuda_matmul,
-    cuda_upload,
-    nvrtc,
-)
 from maxmod.backends.base import Backend, Kernel, widened
+from maxmod.backends.cuda import bits as cuda_bits
+from maxmod.backends.cuda import graph as cuda_graph
+from maxmod.backends.cuda import launch as cuda_launch
+from maxmod.backends.cuda import matmul as cuda_matmul
+from maxmod.backends.cuda import nvrtc
+from maxmod.backends.cuda import upload as cuda_upload
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import OutOfMemoryError
 from maxmod.kernel.source import Dialect, KernelSource

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from maxmod import config, log
-from maxmod.backends import host_compiler, host_limits, host_quantize
 from maxmod.backends.base import Backend, Kernel
-from maxmod.backends.host_memory import POOLED_NBYTES, HostPool
+from maxmod.backends.host import compiler as host_compiler
+from maxmod.backends.host import limits as host_limits
+from maxmod.backends.host import quantize as host_quantize
+from maxmod.backends.host.memory import POOLED_NBYTES, HostPool
 from maxmod.dtype import storage_dtype
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op.op import Kind, Op, lookup

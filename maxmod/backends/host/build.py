@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from maxmod.backends.host_library import open_library
+from maxmod.backends.host.library import open_library
 from maxmod.backends.refusal import refused
 from maxmod.kernel import cache as kernel_cache
 from maxmod.kernel.source import KernelSource

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from maxmod import log
-from maxmod.backends import cuda_libraries
+from maxmod.backends.cuda import libraries as cuda_libraries
 from maxmod.errors import LibraryError
 
 # From library_types.h, cublas_api.h and cublasLt.h of CUDA 12 and 13.
