@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from maxmod import custom, eager, ops  # noqa: F401  (operators of Tensor need ops registered)
 from maxmod.backends import accelerator_count
 from maxmod.backends.devices import CPU, Accelerator, Device
-from maxmod.buffer import Buffer
 from maxmod.config import configure
-from maxmod.defaults import default_device, default_dtype, defaults, defaults_like
 from maxmod.dtype import DType
 from maxmod.errors import MaxmodError, MaxmodWarning
 from maxmod.tensor import Tensor
+from maxmod.tensor.buffer import Buffer
+from maxmod.tensor.default_context import default_device, default_dtype, defaults, defaults_like
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import AlgebraicDim, Dim, Shape, StaticDim, SymbolicDim
 from maxmod.values.tensor_type import BufferType, TensorType

@@ -14,7 +14,6 @@ from typing import Any
 from maxmod import backends, config, log, plan_cache, tree
 from maxmod.arena import Arena
 from maxmod.backends.base import Kernel
-from maxmod.buffer import Buffer
 from maxmod.compiler.dump import dump_text
 from maxmod.compiler.explain import Explanation
 from maxmod.compiler.memory import MemoryPlan, plan_memory
@@ -28,6 +27,7 @@ from maxmod.program import Program
 from maxmod.staging import TENSOR, StagedGraph, trace_function
 from maxmod.stats import Stats
 from maxmod.tensor import Tensor
+from maxmod.tensor.buffer import Buffer
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import BufferType, TensorType
 

@@ -18,8 +18,8 @@ from maxmod.backends.devices import (
     scan_available_devices,
     set_virtual_device_count,
 )
-from maxmod.buffer import Buffer
-from maxmod.interop import DLPackArray
+from maxmod.tensor.buffer import Buffer
+from maxmod.tensor.exchange import DLPackArray
 
 # Names of other versions of the API.
 Tensor = Buffer

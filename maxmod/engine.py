@@ -8,16 +8,16 @@ from typing import Any
 
 from maxmod import backends, tree
 from maxmod.backends.devices import CPU, Accelerator, Device
-from maxmod.buffer import Buffer
 from maxmod.compiled import CompiledModel
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DeviceError, OperandError, WeightsError
 from maxmod.graph_builder import Graph
-from maxmod.interop import DLPackArray
 from maxmod.op.ir import Graph as TracedGraph
 from maxmod.signature import Signature
 from maxmod.staging import TENSOR, StagedGraph
 from maxmod.tensor import Tensor
+from maxmod.tensor.buffer import Buffer
+from maxmod.tensor.exchange import DLPackArray
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import BufferType, TensorType
 

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maxmod import backends
-from maxmod.buffer import Buffer
 from maxmod.dtype import DType, promote, storage_dtype
 from maxmod.errors import DeviceError, DTypeError, OperandError
-from maxmod.interop import DLPackArray, import_array
-from maxmod.literal import is_scalar, rounded, weak_array, weak_scalar
 from maxmod.op.ir import infer_outputs
 from maxmod.op.op import Op, Operands, call, freeze
 from maxmod.tensor import Tensor
+from maxmod.tensor.buffer import Buffer
+from maxmod.tensor.exchange import DLPackArray, import_array
+from maxmod.tensor.literal import is_scalar, rounded, weak_array, weak_scalar
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim, Shape
 from maxmod.values.tensor_type import TensorType

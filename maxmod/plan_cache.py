@@ -33,7 +33,7 @@ from maxmod.values.tensor_type import TensorType
 DIGESTED_NBYTES = 4 << 20
 
 # Rooms of the package that decide what is planned; the others only make traced graphs.
-_ROOMS = ("values", "kernel", "op", "backends", "ops", "compiler")
+_ROOMS = ("values", "kernel", "op", "backends", "tensor", "ops", "compiler")
 
 
 class PlanKey:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from maxmod import backends, tree
-from maxmod.buffer import Buffer
 from maxmod.errors import ArgumentTypeError, DeviceError, DTypeError, ShapeError
-from maxmod.interop import DLPackArray
-from maxmod.literal import is_scalar, literal_array
 from maxmod.tensor import Tensor
+from maxmod.tensor.buffer import Buffer
+from maxmod.tensor.exchange import DLPackArray
+from maxmod.tensor.literal import is_scalar, literal_array
 from maxmod.values.dim import AlgebraicDim, Size, SymbolicDim, evaluate
 from maxmod.values.tensor_type import TensorType
 

@@ -21,15 +21,15 @@ from maxmod.array_api.dtypes import (
     number_dtype,
 )
 from maxmod.array_api.operators import function
-from maxmod.defaults import resolve
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
-from maxmod.literal import literal_array
 from maxmod.op.op import call
 from maxmod.ops.context import active_trace
 from maxmod.ops.create import arange as range_tensor
 from maxmod.ops.create import iota
 from maxmod.tensor import Tensor
+from maxmod.tensor.default_context import resolve
+from maxmod.tensor.literal import literal_array
 from maxmod.values.dim import as_sizes
 
 Shape = Any  # int | tuple[int, ...]

@@ -24,9 +24,9 @@ from maxmod.array_api.dtypes import (
 from maxmod.array_api.indexing import broadcast_sizes
 from maxmod.array_api.operators import function
 from maxmod.backends.devices import CPU, Accelerator, Device
-from maxmod.defaults import defaults
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
+from maxmod.tensor.default_context import defaults
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.compiled import CompiledModel
-from maxmod.defaults import defaults
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError
 from maxmod.models import adder_folder
+from maxmod.tensor.default_context import defaults
 
 
 def chosen_device(name: str | None) -> Device:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maxmod.defaults import default_device, default_dtype, resolve
 from maxmod.dtype import DType
 from maxmod.eager import lazy
 from maxmod.errors import ArgumentError, ModelError, WeightsError, did_you_mean
@@ -22,6 +21,7 @@ from maxmod.models.language import LanguageModel
 from maxmod.models.rounding import FIELD, Rounding, as_stored, is_marked, rounded
 from maxmod.models.vision import VisionModel
 from maxmod.nn import Module
+from maxmod.tensor.default_context import default_device, default_dtype, resolve
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.weights import Weights, expect_room, open_checkpoint
 from maxmod.weights.quantized import stored_layers

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.defaults import resolve
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, LazyError, OperandError
-from maxmod.literal import is_scalar, literal_array, weak_scalar
 from maxmod.op.op import Kind, Op, function, op
 from maxmod.op.rules import created, expect_int
 from maxmod.ops.arithmetic import add, div, floor_div, maximum, mul, negate, sub
@@ -19,6 +17,8 @@ from maxmod.ops.late import declare_size
 from maxmod.ops.pieces import stack
 from maxmod.ops.shape import rebind
 from maxmod.tensor import Tensor
+from maxmod.tensor.default_context import resolve
+from maxmod.tensor.literal import is_scalar, literal_array, weak_scalar
 from maxmod.values.device import CPU_REF, DeviceLike
 from maxmod.values.dim import Dim, ShapeLike, Size, Sizes, as_size, as_sizes, is_static
 from maxmod.values.tensor_type import TensorType

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from maxmod import backends
-from maxmod.buffer import Buffer
 from maxmod.custom import CustomKernel, lookup
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DeviceError, OperandError, ShapeError, TraceError
@@ -16,6 +15,7 @@ from maxmod.op.op import Kind, Op, function, op
 from maxmod.operands import same_device, strong
 from maxmod.ops.context import active_trace
 from maxmod.tensor import Tensor
+from maxmod.tensor.buffer import Buffer
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.dim import Sizes, format_sizes
 from maxmod.values.tensor_type import TensorType

@@ -9,7 +9,6 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, PaddingError, ShapeError
-from maxmod.literal import is_scalar, weak_scalar
 from maxmod.op.op import Kind, Op, function, op
 from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.operands import strong
@@ -19,6 +18,7 @@ from maxmod.ops.index import gather
 from maxmod.ops.late import declare_size
 from maxmod.ops.shape import broadcast_to, flatten, reshape
 from maxmod.tensor import Tensor
+from maxmod.tensor.literal import is_scalar, weak_scalar
 from maxmod.values.dim import Size, Sizes, as_size, format_sizes, product
 from maxmod.values.tensor_type import TensorType
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.constructors import type_like
-from maxmod.defaults import resolve
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, OperandError, RandomError
-from maxmod.literal import is_scalar, rounded, weak_scalar
 from maxmod.op.op import Kind, Op, function, op
 from maxmod.op.rules import created
 from maxmod.ops.context import active_trace
 from maxmod.ops.philox import chunks
 from maxmod.tensor import Tensor
+from maxmod.tensor.constructors import type_like
+from maxmod.tensor.default_context import resolve
+from maxmod.tensor.literal import is_scalar, rounded, weak_scalar
 from maxmod.values.device import CPU_REF, DeviceLike
 from maxmod.values.dim import ShapeLike, Sizes, as_sizes
 from maxmod.values.tensor_type import TensorType

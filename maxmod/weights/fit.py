@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from maxmod import backends
-from maxmod.defaults import resolve
 from maxmod.dtype import DType
 from maxmod.errors import OutOfMemoryError
+from maxmod.tensor.default_context import resolve
 from maxmod.values.device import DeviceLike
 from maxmod.weights.mapping import Weights, format_nbytes
 

@@ -13,9 +13,9 @@ from compiler.graphs import compiled, f32
 import maxmod
 from maxmod import CPU, DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.buffer import Buffer
 from maxmod.compiled import CompiledModel, compile_function
 from maxmod.staging import trace_function
+from maxmod.tensor.buffer import Buffer
 from maxmod.values.device import CPU_REF
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from maxmod import Accelerator, Tensor, accelerator_count, backends, defaults
+from maxmod import Accelerator, Tensor, accelerator_count, backends
 from maxmod.backends.cuda import backend as cuda
 from maxmod.errors import MaxmodError, NoAcceleratorError
+from maxmod.tensor import defaults
 from maxmod.values.device import DeviceKind, DeviceRef
 
 

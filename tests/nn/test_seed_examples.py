@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from maxmod import CPU, DType, Tensor, TensorType, defaults
+from maxmod import CPU, DType, Tensor, TensorType
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, Sequential, module_dataclass
+from maxmod.tensor import defaults
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,10 @@ import threading
 
 import pytest
 
-from maxmod import CPU, DType, Tensor, TensorType, default_device, default_dtype, defaults
-from maxmod.defaults import defaults_like
+from maxmod import CPU, DType, Tensor, TensorType, default_device, default_dtype
 from maxmod.driver import Accelerator, Device
+from maxmod.tensor import defaults
+from maxmod.tensor.default_context import defaults_like
 from maxmod.values.device import DeviceRef
 
 

@@ -13,7 +13,7 @@ from emulated_cuda import emulated_cuda
 
 from maxmod import DType, Tensor, TensorType
 from maxmod.driver import Buffer, Device, DLPackArray
-from maxmod.interop import import_array
+from maxmod.tensor.exchange import import_array
 from maxmod.values.device import CPU_REF, DeviceRef
 
 

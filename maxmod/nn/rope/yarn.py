@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 
-from maxmod.defaults import resolve
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError
 from maxmod.nn.rope.rope import exact_embed, exact_theta
 from maxmod.tensor import Tensor
+from maxmod.tensor.default_context import resolve
 
 
 def positional_embedding(

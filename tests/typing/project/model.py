@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from maxmod import CPU, DType, Module, Tensor, TensorType, defaults, module_dataclass
+from maxmod import CPU, DType, Module, Tensor, TensorType, module_dataclass
 from maxmod import functional as F
 from maxmod.graph import Dim, DimLike
 from maxmod.nn import (
@@ -17,6 +17,7 @@ from maxmod.nn import (
     RMSNorm,
     Sequential,
 )
+from maxmod.tensor import defaults
 
 
 @dataclass(frozen=True)

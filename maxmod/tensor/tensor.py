@@ -15,41 +15,25 @@ import numpy as np
 
 from maxmod import backends
 from maxmod.backends.devices import Device, device_of
-from maxmod.buffer import Buffer, driver_tensor_type
-from maxmod.constructors import Constructors
-from maxmod.defaults import (
-    contextvar_context,
-    default_device,
-    default_dtype,
-    defaults,
-    defaults_like,
-    resolve,
-)
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError, TraceError
-from maxmod.foreign import ForeignNames
-from maxmod.interop import Exchange, import_array
-from maxmod.literal import is_scalar, literal_array
 from maxmod.op.op import call
-from maxmod.op_methods import OpMethods
-from maxmod.operators import Operators
-from maxmod.placement import OneDevice
-from maxmod.printing import format_tensor
-from maxmod.scalar import OneElement
+from maxmod.tensor.buffer import Buffer
+from maxmod.tensor.constructors import Constructors
+from maxmod.tensor.default_context import (
+    resolve,
+)
+from maxmod.tensor.exchange import Exchange, import_array
+from maxmod.tensor.literal import is_scalar, literal_array
+from maxmod.tensor.methods import OpMethods
+from maxmod.tensor.one_device import OneDevice
+from maxmod.tensor.one_element import OneElement
+from maxmod.tensor.operators import Operators
+from maxmod.tensor.other_names import ForeignNames
+from maxmod.tensor.printing import format_tensor
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.dim import Shape, Sizes
 from maxmod.values.tensor_type import TensorType
-
-__all__ = [
-    "Tensor",
-    "TensorType",
-    "contextvar_context",
-    "default_device",
-    "default_dtype",
-    "defaults",
-    "defaults_like",
-    "driver_tensor_type",
-]
 
 
 class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange, ForeignNames):

@@ -18,7 +18,7 @@ from maxmod import backends
 from maxmod.backends.devices import Device, DeviceStream, device_of
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError
-from maxmod.interop import Storage, import_array
+from maxmod.tensor.exchange import Storage, import_array
 from maxmod.values.device import CPU_REF, DeviceRef
 from maxmod.values.dim import as_sizes
 from maxmod.values.tensor_type import TensorType
