@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from maxmod import custom, eager, ops  # noqa: F401  (operators of Tensor need ops registered)
+from maxmod import custom, ops  # noqa: F401  (operators of Tensor need ops registered)
 from maxmod.backends import accelerator_count
 from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.config import configure

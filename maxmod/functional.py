@@ -6,7 +6,7 @@ Names that MAX lacks or spells otherwise stand beside its own (`range` and `aran
 
 from __future__ import annotations
 
-from maxmod.eager import lazy
+from maxmod.interpreters.eager import lazy
 from maxmod.ops.activation import gelu, relu, sigmoid, silu
 from maxmod.ops.arithmetic import (
     abs,
@@ -43,12 +43,7 @@ from maxmod.ops.comparison import (
     where,
 )
 from maxmod.ops.context import ensure_context, functional, in_graph_context
-from maxmod.ops.control import (
-    cond,
-    print,
-    side_stream,
-    while_loop,
-)
+from maxmod.ops.control_flow.functions import cond, print, side_stream, while_loop
 from maxmod.ops.conv import (
     conv2d,
     conv2d_transpose,
@@ -71,10 +66,6 @@ from maxmod.ops.custom import (
     custom,
     inplace_custom,
 )
-from maxmod.ops.effects import (
-    buffer_store,
-    buffer_store_slice,
-)
 from maxmod.ops.elementwise import (
     acos,
     atanh,
@@ -95,21 +86,19 @@ from maxmod.ops.elementwise import (
     tanh,
     trunc,
 )
-from maxmod.ops.extend import pad, repeat_interleave, tile
 from maxmod.ops.fft import (
     irfft,
 )
-from maxmod.ops.index import gather, gather_nd, masked_scatter, nonzero
+from maxmod.ops.gather import gather, gather_nd, masked_scatter, nonzero
 from maxmod.ops.indexing import slice_tensor
 from maxmod.ops.matmul import band_part, matmul, outer
 from maxmod.ops.norm import group_norm, layer_norm, logsoftmax, rms_norm, softmax
-from maxmod.ops.pieces import as_interleaved_complex, chunk, complex_mul, concat, split, stack
+from maxmod.ops.padding import pad, repeat_interleave, tile
 from maxmod.ops.pool import (
     avg_pool2d,
     fold,
     max_pool2d,
 )
-from maxmod.ops.quantized import dequantize_weight, quantize_weight, quantized_linear
 from maxmod.ops.random import (
     gaussian,
     gaussian_like,
@@ -155,6 +144,12 @@ from maxmod.ops.sort import (
     non_maximum_suppression,
     top_k,
 )
+from maxmod.ops.split_concat import as_interleaved_complex, chunk, complex_mul, concat, split, stack
+from maxmod.ops.stores import (
+    buffer_store,
+    buffer_store_slice,
+)
+from maxmod.ops.weight_quantization import dequantize_weight, quantize_weight, quantized_linear
 
 clip = clamp
 range = arange

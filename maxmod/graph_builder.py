@@ -12,9 +12,9 @@ from typing import Any
 from maxmod import config
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.graph_values import GraphTracer, TensorValue, Value, Weight, current_tracer
+from maxmod.interpreters.operands import strong
 from maxmod.op import ir
 from maxmod.op.op import interpreter
-from maxmod.operands import strong
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 

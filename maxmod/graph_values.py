@@ -13,12 +13,12 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, NoGraphError, OperandError
+from maxmod.interpreters.operands import as_strong, is_strong
+from maxmod.interpreters.trace import Tracer
 from maxmod.op import ir
 from maxmod.op.op import Op, call, innermost
-from maxmod.operands import as_strong, is_strong
 from maxmod.tensor import Tensor
 from maxmod.tensor.exchange import DLPackArray
-from maxmod.trace import Tracer
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.dim import Dim, Shape, ShapeLike
 from maxmod.values.tensor_type import BufferType, TensorType

@@ -32,8 +32,8 @@ from maxmod.values.tensor_type import TensorType
 # digesting them takes as long as planning.
 DIGESTED_NBYTES = 4 << 20
 
-# Rooms of the package that decide what is planned; the others only make traced graphs.
-_ROOMS = ("values", "kernel", "op", "backends", "tensor", "ops", "compiler")
+# Rooms of the package that decide what is planned.
+_ROOMS = ("values", "kernel", "op", "backends", "tensor", "interpreters", "ops", "compiler")
 
 
 class PlanKey:

@@ -23,7 +23,7 @@ from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Schedule, Step
 from maxmod.late_sizes import LateSize, cut
 from maxmod.op import ir
 from maxmod.op.op import Kind
-from maxmod.ops.bodies import Body
+from maxmod.ops.control_flow.bodies import Body
 from maxmod.ops.shape import rebound_sizes
 from maxmod.replay import Action, Counts, Work, with_recordings
 from maxmod.values.device import DeviceRef

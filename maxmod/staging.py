@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from maxmod import config, tree
+from maxmod.interpreters.trace import trace
 from maxmod.op import ir
 from maxmod.signature import Signature, argument_names
 from maxmod.tensor import Tensor
-from maxmod.trace import trace
 from maxmod.values.tensor_type import TensorType
 
 # Stands for a tensor among the leaves of a result; None can be a result itself.

@@ -14,9 +14,9 @@ import numpy as np
 
 from maxmod import backends
 from maxmod.dtype import DType, compute_dtype, storage_dtype
+from maxmod.interpreters.trace import trace
 from maxmod.op.ir import interpret, verify
 from maxmod.tensor import Tensor
-from maxmod.trace import trace
 from maxmod.values.device import CPU_REF
 from maxmod.values.dim import SymbolicDim
 from maxmod.values.tensor_type import TensorType

@@ -31,11 +31,9 @@ LAYERS = {
     "backends": 4,
     "custom": 4,
     "tensor": 4,
-    "operands": 5,
-    "eager": 5,
+    "interpreters": 5,
     "signature": 6,
     "ops": 6,
-    "trace": 6,
     "functional": 7,  # faces of the ops; models write F.gelu(x) as users do
     "random": 7,
     "graph_builder": 7,

@@ -1,5 +1,5 @@
 // Rounds weights to codes of 8 or 4 bits with scales, bit for bit as the eager body of
-// `quantize_weight` in maxmod/ops/quantized.py, which says what is in them.
+// `quantize_weight` in maxmod/ops/weight_quantization.py, which says what is in them.
 //
 // Text in front of this gives MM_STORED, the type of a stored weight, and MM_LOAD(code), its value.
 //   buffers: weights [rows, depth]; codes; scales; one int32, which becomes 1 if a weight or a scale

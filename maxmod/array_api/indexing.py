@@ -16,11 +16,11 @@ from maxmod.ops.comparison import where
 from maxmod.ops.context import active_trace
 from maxmod.ops.create import iota
 from maxmod.ops.elementwise import cast
-from maxmod.ops.index import gather, gather_nd, masked_scatter, nonzero
-from maxmod.ops.pieces import concat
+from maxmod.ops.gather import gather, gather_nd, masked_scatter, nonzero
 from maxmod.ops.scatter import scatter_nd
 from maxmod.ops.shape import basic_slice, broadcast_to, reshape, unsqueeze
-from maxmod.ops.update import update_slice
+from maxmod.ops.split_concat import concat
+from maxmod.ops.stores import update_slice
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size, as_size, product
 

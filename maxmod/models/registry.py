@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from maxmod.dtype import DType
-from maxmod.eager import lazy
 from maxmod.errors import ArgumentError, ModelError, WeightsError, did_you_mean
+from maxmod.interpreters.eager import lazy
 from maxmod.json_files import read_json
 from maxmod.models import bert, gemma, gpt2, llama, vit
 from maxmod.models.config import from_table

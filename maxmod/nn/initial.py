@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from maxmod.dtype import DType
-from maxmod.eager import EagerInterpreter, lazy
+from maxmod.interpreters.eager import EagerInterpreter, lazy
 from maxmod.op.op import innermost
 from maxmod.ops.random import normal
 from maxmod.tensor import Tensor

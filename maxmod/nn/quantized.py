@@ -6,12 +6,12 @@ import fnmatch
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, Protocol, TypeVar
 
-from maxmod.eager import lazy
 from maxmod.errors import ArgumentError, MaxmodError, OperandError, did_you_mean
+from maxmod.interpreters.eager import lazy
 from maxmod.nn.linear import Linear
 from maxmod.nn.module import Module
 from maxmod.nn.places import Owner, Place, descendants_of, modules_in
-from maxmod.ops.quantized import quantize_weight, quantized_linear
+from maxmod.ops.weight_quantization import quantize_weight, quantized_linear
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Dim, StaticDim
 

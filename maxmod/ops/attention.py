@@ -9,9 +9,9 @@ import numpy as np
 
 from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
+from maxmod.interpreters.operands import promote_strong, strong
 from maxmod.op.op import Kind, Op, Operands, function, op
 from maxmod.op.rules import expect_dtype, expect_same_dtype, is_float
-from maxmod.operands import promote_strong, strong
 from maxmod.ops.arithmetic import add, mul
 from maxmod.ops.comparison import greater_equal, where
 from maxmod.ops.create import iota

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from maxmod.errors import ArgumentError
+from maxmod.interpreters.operands import strong
 from maxmod.op.op import function
 from maxmod.op.rules import normalize_axis
-from maxmod.operands import strong
 from maxmod.ops.arithmetic import add
-from maxmod.ops.pieces import concat
+from maxmod.ops.split_concat import concat
 from maxmod.tensor import Tensor
 
 

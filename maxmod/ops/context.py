@@ -7,9 +7,9 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from maxmod.eager import EagerInterpreter, LazyInterpreter
+from maxmod.interpreters.eager import EagerInterpreter, LazyInterpreter
+from maxmod.interpreters.operands import strong
 from maxmod.op.op import Interpreter, innermost
-from maxmod.operands import strong
 from maxmod.tensor import Tensor
 
 

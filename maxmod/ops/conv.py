@@ -13,9 +13,9 @@ from typing import Any
 
 from maxmod.dtype import compute_dtype
 from maxmod.errors import ArgumentError, ShapeError
+from maxmod.interpreters.operands import promote_strong, strong
 from maxmod.op.op import Kind, Op, function, op
 from maxmod.op.rules import expect_dtype, expect_int, expect_same_dtype, is_numeric
-from maxmod.operands import promote_strong, strong
 from maxmod.ops.arithmetic import add
 from maxmod.ops.elementwise import cast
 from maxmod.ops.shape import permute

@@ -12,10 +12,10 @@ from maxmod.errors import ArgumentError, DTypeError, LazyError, OperandError
 from maxmod.op.op import Kind, Op, function, op
 from maxmod.op.rules import created, expect_int
 from maxmod.ops.arithmetic import add, div, floor_div, maximum, mul, negate, sub
+from maxmod.ops.control_flow.late_sizes import declare_size
 from maxmod.ops.elementwise import ceil, cos
-from maxmod.ops.late import declare_size
-from maxmod.ops.pieces import stack
 from maxmod.ops.shape import rebind
+from maxmod.ops.split_concat import stack
 from maxmod.tensor import Tensor
 from maxmod.tensor.default_context import resolve
 from maxmod.tensor.literal import is_scalar, literal_array, weak_scalar

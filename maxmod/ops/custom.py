@@ -11,8 +11,8 @@ from maxmod import backends
 from maxmod.custom import CustomKernel, lookup
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DeviceError, OperandError, ShapeError, TraceError
+from maxmod.interpreters.operands import same_device, strong
 from maxmod.op.op import Kind, Op, function, op
-from maxmod.operands import same_device, strong
 from maxmod.ops.context import active_trace
 from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer

@@ -9,13 +9,13 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError, TraceError
+from maxmod.interpreters.operands import strong
 from maxmod.op.op import function
-from maxmod.operands import strong
 from maxmod.ops.arithmetic import add, floor_div, maximum, mul, sub
 from maxmod.ops.comparison import where
+from maxmod.ops.control_flow.late_sizes import declare_size
 from maxmod.ops.create import iota
-from maxmod.ops.index import gather
-from maxmod.ops.late import declare_size
+from maxmod.ops.gather import gather
 from maxmod.ops.shape import basic_slice, rebind, reshape
 from maxmod.tensor import Tensor
 from maxmod.values.device import CPU_REF

@@ -6,9 +6,9 @@ from typing import Any
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
+from maxmod.interpreters.operands import promote_operands, strong
 from maxmod.op.op import Kind, Operands, function, op
 from maxmod.op.rules import contracted, expect_int
-from maxmod.operands import promote_operands, strong
 from maxmod.ops.arithmetic import add, mul, sub
 from maxmod.ops.comparison import greater_equal, logical_and, where
 from maxmod.ops.create import iota

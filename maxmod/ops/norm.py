@@ -8,6 +8,7 @@ import numpy as np
 
 from maxmod.dtype import compute_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
+from maxmod.interpreters.operands import strong
 from maxmod.op.op import Kind, Op, Operands, function, op
 from maxmod.op.rules import (
     axis_in_rank,
@@ -17,7 +18,6 @@ from maxmod.op.rules import (
     is_float,
     same_for_axis,
 )
-from maxmod.operands import strong
 from maxmod.ops.arithmetic import add, mul, sub
 from maxmod.ops.elementwise import cast, exp, log, rsqrt
 from maxmod.ops.reduce import max, mean, sum

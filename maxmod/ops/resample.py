@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from maxmod.errors import ArgumentError, ShapeError
+from maxmod.interpreters.operands import strong
 from maxmod.op.op import Kind, Op, function, op
 from maxmod.op.rules import Accepts, expect_dtype, expect_int, is_any, is_float
-from maxmod.operands import strong
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size, Sizes, as_size, as_sizes, format_sizes
 from maxmod.values.layouts import InterpolationMode

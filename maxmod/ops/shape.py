@@ -7,12 +7,12 @@ from typing import Any
 
 from maxmod import backends
 from maxmod.errors import ArgumentError, ShapeError
+from maxmod.interpreters.operands import strong
 from maxmod.op import ir
 from maxmod.op.affine import Index, broadcast_indices, through_reshape
 from maxmod.op.op import Kind, Op, function, op
 from maxmod.op.rules import normalize_axis, same_count
-from maxmod.operands import strong
-from maxmod.ops.late import declare_size
+from maxmod.ops.control_flow.late_sizes import declare_size
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.dim import (

@@ -8,11 +8,11 @@ import numpy as np
 
 from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
+from maxmod.interpreters.operands import strong
 from maxmod.op.op import Kind, Op, function, op
 from maxmod.op.rules import expect_int, expect_same_dtype, normalize_axis
-from maxmod.operands import strong
 from maxmod.ops.context import active_trace
-from maxmod.ops.late import declare_size
+from maxmod.ops.control_flow.late_sizes import declare_size
 from maxmod.ops.shape import transfer_to
 from maxmod.tensor import Tensor
 from maxmod.values.device import CPU_REF

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from maxmod.dtype import DType
 from maxmod.errors import MaxmodError
-from maxmod.ops.quantized import quantize_weight, quantized_types
+from maxmod.ops.weight_quantization import quantize_weight, quantized_types
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 from maxmod.weights.mapping import Weights

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from maxmod import CPU, DType, MaxmodWarning, Tensor, TensorType, default_dtype, module_dataclass
-from maxmod.eager import lazy
 from maxmod.errors import ForwardError, WeightsError
+from maxmod.interpreters.eager import lazy
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList, Sequential
 
 

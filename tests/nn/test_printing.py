@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from maxmod import CPU, DType, Tensor, TensorType, module_dataclass
-from maxmod.eager import lazy
 from maxmod.errors import OperandError
+from maxmod.interpreters.eager import lazy
 from maxmod.nn import (
     Embedding,
     GemmaRMSNorm,

@@ -11,8 +11,8 @@ from ops.samples import Sample
 
 from maxmod import functional as F
 from maxmod.dtype import DType
+from maxmod.interpreters.trace import trace
 from maxmod.op.ir import Graph
-from maxmod.trace import trace
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import TensorType
 

@@ -39,7 +39,7 @@ VECTOR_LOADS = {
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """What is known of a right operand that is quantised; see `maxmod.ops.quantized`.
+    """What is known of a right operand that is quantised; see `maxmod.ops.weight_quantization`.
 
     Attributes:
         scales: How scale k of a column is read.

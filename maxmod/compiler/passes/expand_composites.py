@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from maxmod.compiler.codegen.contraction import has_kernel
 from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS
+from maxmod.interpreters.trace import Tracer
 from maxmod.op import ir
 from maxmod.op.op import Kind, interpreter
 from maxmod.tensor import Tensor
-from maxmod.trace import Tracer
 from maxmod.values.dim import product as sizes_product
 
 

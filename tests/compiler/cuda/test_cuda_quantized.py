@@ -25,7 +25,7 @@ from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.ops.quantized import quantized_types
+from maxmod.ops.weight_quantization import quantized_types
 from maxmod.values.device import CPU_REF
 
 RESIDENT_THREADS = 4096  # of a small GPU, so that blocks go over several columns

@@ -12,12 +12,12 @@ from typing import Any
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DTypeError, OperandError, ShapeError, TraceError
+from maxmod.interpreters.operands import strong
+from maxmod.interpreters.trace import Tracer, current_tracer
 from maxmod.op.op import function
-from maxmod.operands import strong
-from maxmod.ops.bodies import Bodies, branch, listed_results, loop
 from maxmod.ops.context import active_trace
+from maxmod.ops.control_flow.bodies import Bodies, branch, listed_results, loop
 from maxmod.tensor import Tensor
-from maxmod.trace import Tracer, current_tracer
 from maxmod.values.dim import Size
 from maxmod.values.tensor_type import TensorType
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from maxmod import backends
+from maxmod.interpreters.operands import strong
+from maxmod.interpreters.trace import Tracer
 from maxmod.op import ir
 from maxmod.op.op import Kind, Op, interpreter, op
-from maxmod.operands import strong
 from maxmod.ops.shape import rebound_sizes
 from maxmod.tensor import Tensor
-from maxmod.trace import Tracer
 from maxmod.values.dim import Size, SymbolicDim
 from maxmod.values.tensor_type import TensorType
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, PaddingError, ShapeError
+from maxmod.interpreters.operands import strong
 from maxmod.op.op import Kind, Op, function, op
 from maxmod.op.rules import expect_int, normalize_axis
-from maxmod.operands import strong
 from maxmod.ops.arithmetic import abs, maximum, minimum, mod, sub
+from maxmod.ops.control_flow.late_sizes import declare_size
 from maxmod.ops.create import iota
-from maxmod.ops.index import gather
-from maxmod.ops.late import declare_size
+from maxmod.ops.gather import gather
 from maxmod.ops.shape import broadcast_to, flatten, reshape
 from maxmod.tensor import Tensor
 from maxmod.tensor.literal import is_scalar, weak_scalar

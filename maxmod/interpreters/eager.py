@@ -9,8 +9,8 @@ from typing import Any
 from maxmod import backends
 from maxmod.backends.base import Backend
 from maxmod.errors import DimError, LazyError
+from maxmod.interpreters.operands import operands, plan
 from maxmod.op.op import Kind, Op, interpreter, register_bottom
-from maxmod.operands import operands, plan
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Dim
 from maxmod.values.tensor_type import TensorType

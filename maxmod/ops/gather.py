@@ -8,16 +8,16 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import AxisError, DTypeError, ShapeError, SliceError
+from maxmod.interpreters.operands import is_strong, strong, weak
 from maxmod.op.affine import Index
 from maxmod.op.op import Kind, Op, function, op
 from maxmod.op.rules import expect_int, normalize_axis
-from maxmod.operands import is_strong, strong, weak
 from maxmod.ops.arithmetic import add, maximum, minimum, mul, sub
 from maxmod.ops.comparison import where
 from maxmod.ops.context import active_trace
+from maxmod.ops.control_flow.late_sizes import declare_size
 from maxmod.ops.create import iota
 from maxmod.ops.elementwise import cast
-from maxmod.ops.late import declare_size
 from maxmod.ops.reduce import cumsum, sum
 from maxmod.ops.shape import broadcast_to, flatten, rebind, reshape, slice_axis
 from maxmod.tensor import Tensor

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from maxmod.errors import ArgumentError, OperandError, ShapeError
+from maxmod.interpreters.operands import strong
 from maxmod.op.op import Kind, Op, Operands, function, op
 from maxmod.op.rules import expect_int, normalize_axis
-from maxmod.operands import strong
 from maxmod.ops.shape import reshape, slice_axis, unsqueeze
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size, as_size
