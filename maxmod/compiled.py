@@ -34,7 +34,7 @@ from maxmod.values.tensor_type import BufferType, TensorType
 # Bound programs kept per compiled model: one for each set of sizes seen lately.
 PROGRAM_LIMIT = 16
 
-_LOWERING = "maxmod.compiler.lowering"  # the compiler itself; needed where no plan is stored
+_PIPELINE = "maxmod.compiler.pipeline"  # the compiler itself; needed where no plan is stored
 
 
 Timed = Callable[[str], contextlib.AbstractContextManager[None]]
@@ -117,7 +117,7 @@ class CompiledModel:
             return self._planned
         settings = self._settings
         with timed("import"):
-            lowering = importlib.import_module(_LOWERING)
+            pipeline = importlib.import_module(_PIPELINE)
         with config.configure(
             compile=settings.compile,
             noopt=settings.noopt,
@@ -125,7 +125,7 @@ class CompiledModel:
             fuse_limit=settings.fuse_limit,
         ):
             architecture = self._backend.architecture(self._device.id)
-            graph, plan = lowering.plan_graph(
+            graph, plan = pipeline.plan_graph(
                 self.staged.graph, self._dialect, _run, timed, architecture
             )
         self._show(graph, plan)

@@ -9,8 +9,8 @@ import cuda_shim
 import numpy as np
 
 from maxmod import backends
-from maxmod.compiler.fusion.group import FusionGroup
 from maxmod.compiler.fusion.plan import plan_groups
+from maxmod.compiler.group import FusionGroup
 from maxmod.compiler.pipeline import optimize
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import text as kernel_text

@@ -5,7 +5,7 @@
 What reads weights or a cache once is compared with a copy of as many bytes, attention of many
 queries with one matrix product of as many operations (a causal mask halves them). Beside the kernel
 that maxmod would choose runs what it would do without one, `maxmod, ops and library`: that decides
-the limits in `maxmod/compiler/codegen/cuda_attention.py` and `cuda_contraction.py`. Results are
+the limits in `maxmod/compiler/codegen/cuda/attention.py` and `cuda_contraction.py`. Results are
 compared with NumPy in float64 first, attention at the last queries of the first and the last head.
 """
 

@@ -1,8 +1,13 @@
-"""The order of the passes, with the reason for each place."""
+"""From a traced graph to a schedule; the order of the passes, with the reason for each place.
+
+Imports everything that the compiler consists of, so it is itself imported only when there is
+something to plan: a stored schedule needs none of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 from maxmod import config
@@ -14,10 +19,38 @@ from maxmod.compiler.passes.merge_common import merge_common
 from maxmod.compiler.passes.optimize_bodies import optimize_bodies
 from maxmod.compiler.passes.recognize_gelu import recognize_gelu
 from maxmod.compiler.passes.simplify import simplify
+from maxmod.compiler.schedule import schedule
+from maxmod.compiler.steps import Schedule
 from maxmod.kernel.source import Dialect
 from maxmod.op import ir
 
 Pass = Callable[[ir.Graph], ir.Graph]
+
+
+def plan_graph(
+    graph: ir.Graph,
+    dialect: Dialect | None,
+    run: ir.Run,
+    timed: Callable[[str], AbstractContextManager[None]],
+    architecture: str = "",
+) -> tuple[ir.Graph, Schedule]:
+    """Optimises and plans a traced graph; with `MAXMOD_COMPILE=0` its ops run as they stand.
+
+    Args:
+        graph: The traced graph.
+        dialect: The kernel language, or None to run ops one by one.
+        run: Runs one op on arrays; constant folding needs it.
+        timed: Measures the stages.
+        architecture: What kernels are made for; one that is not known is taken for new.
+
+    Returns:
+        The optimised graph and its schedule.
+    """
+    with timed("passes"):
+        if config.current().compile:
+            graph = optimize(graph, run, dialect)
+    with timed("plan"):
+        return graph, schedule(graph, dialect, architecture)
 
 
 def passes(run: ir.Run, dialect: Dialect | None) -> tuple[Pass, ...]:

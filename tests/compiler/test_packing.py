@@ -17,8 +17,8 @@ from ops.test_registry import SAMPLES
 from maxmod import custom
 from maxmod import functional as F
 from maxmod.compiled import _run
-from maxmod.compiler.lowering import plan_graph
 from maxmod.compiler.packing import Packer, UnpackableError, Unpacker, live_objects
+from maxmod.compiler.pipeline import plan_graph
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, Schedule
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect

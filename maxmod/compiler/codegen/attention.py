@@ -13,9 +13,9 @@ from maxmod.compiler.codegen.element import (
     symbol_names,
     template_source,
 )
-from maxmod.compiler.codegen.lower import MAX_SPLITS, Load, split_loops
 from maxmod.compiler.codegen.masks import mask_test
-from maxmod.compiler.fusion.group import Attention, FusionGroup
+from maxmod.compiler.group import Attention, FusionGroup
+from maxmod.compiler.lower import MAX_SPLITS, Load, split_loops
 from maxmod.dtype import DType, compute_dtype
 from maxmod.kernel.source import KernelSource
 from maxmod.op import ir

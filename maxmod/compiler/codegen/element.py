@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from maxmod.compiler.codegen.cuda_text import function
+from maxmod.compiler.codegen.cuda.text import function
 from maxmod.compiler.codegen.emit import (
     compute_type,
     index_text,
@@ -21,15 +21,8 @@ from maxmod.compiler.codegen.emit import (
     storage_type,
     stored,
 )
-from maxmod.compiler.codegen.lower import (
-    MAX_SPLITS,
-    Apply,
-    Load,
-    Lowering,
-    needed,
-    split_loops,
-)
-from maxmod.compiler.fusion.group import FusionGroup
+from maxmod.compiler.group import FusionGroup
+from maxmod.compiler.lower import MAX_SPLITS, Apply, Load, Lowering, needed, split_loops
 from maxmod.dtype import DType
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource, Launch

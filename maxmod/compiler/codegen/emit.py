@@ -7,15 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maxmod.compiler.codegen.lower import (
-    Apply,
-    Instruction,
-    Load,
-    Lowered,
-    Position,
-    Reduction,
-    needed,
-)
+from maxmod.compiler.lower import Apply, Instruction, Load, Lowered, Position, Reduction, needed
 from maxmod.dtype import DType
 from maxmod.op.affine import Index
 from maxmod.values.dim import Dim, Size, as_dim

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from maxmod.compiler.codegen.attention import lower_attention
-from maxmod.compiler.fusion import rules
-from maxmod.compiler.fusion.group import Attention, FusionGroup
+from maxmod.compiler.fusion import conditions
+from maxmod.compiler.group import Attention, FusionGroup
 from maxmod.op import ir
 from maxmod.op.affine import Unfusable
 from maxmod.op.op import Kind
@@ -144,7 +144,7 @@ class AttentionFinder:
             if node is None or node in seen or not depends.get(node.outputs[0], False):
                 continue
             seen.add(node)
-            if not rules.can_fuse(node):
+            if not conditions.can_fuse(node):
                 return None
             path.append(node)
             pending += node.inputs
@@ -213,7 +213,7 @@ class AttentionFinder:
             (node,) = self.users[value]
             rounds = node.op.name == "cast" and node.output.type.dtype.is_float()
             rounds = rounds and all(other.op is not node.op for other in found)
-            if not (rounds or node.op.kind is Kind.VIEW) or not rules.can_fuse(node):
+            if not (rounds or node.op.kind is Kind.VIEW) or not conditions.can_fuse(node):
                 break
             found.append(node)
             value = node.output
@@ -226,7 +226,7 @@ class AttentionFinder:
         pending = [value for node in nodes for value in node.inputs]
         while pending:
             node = self.producer.get(pending.pop(0))
-            if node is None or node in inside or not rules.can_fuse(node):
+            if node is None or node in inside or not conditions.can_fuse(node):
                 continue
             if node.op.kind is Kind.INDEX or node.outputs[0] in self.written:
                 continue
@@ -242,7 +242,7 @@ class AttentionFinder:
         shared = node.output in self.results
         shared = shared or any(user not in inside for user in self.users[node.output])
         free = self._is_free(node, scores, shared) or (not shared and self._is_scaling(node))
-        return rules.is_cheap(node) and free
+        return conditions.is_cheap(node) and free
 
     def _is_scaling(self, node: ir.Node) -> bool:
         """True for an op on one value and numbers."""
@@ -263,7 +263,7 @@ class AttentionFinder:
                 inner = self.producer.get(value)
                 if inner in seen or (inner is not None and inner.op.kind is Kind.SOURCE):
                     continue
-                if inner is not None and rules.can_fuse(inner) and rules.is_cheap(inner):
+                if inner is not None and conditions.can_fuse(inner) and conditions.is_cheap(inner):
                     seen.add(inner)
                     pending.append(inner)
                 elif inner is not None and inner.op.kind is Kind.CONTRACT and leaves:

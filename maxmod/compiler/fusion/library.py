@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from maxmod.compiler.fusion import rules
-from maxmod.compiler.fusion.group import FusionGroup, LibraryProduct
+from maxmod.compiler.fusion import conditions
+from maxmod.compiler.group import FusionGroup, LibraryProduct
 from maxmod.dtype import DType
 from maxmod.kernel.source import ACTIVATIONS
 from maxmod.op import ir
@@ -112,14 +112,14 @@ class LibraryFinder:
         there.
         """
         node = self._producer.get(value)
-        while node is not None and rules.is_alias(node):
+        while node is not None and conditions.is_alias(node):
             value = node.inputs[0]
             node = self._producer.get(value)
         if node is None or value in self._results:
             return True
         if node in self._group_of:
             return value in self._group_of[node].outputs
-        if not rules.can_fuse(node):
+        if not conditions.can_fuse(node):
             return True
         if node.op.kind in (Kind.VIEW, Kind.SOURCE):
             return False
@@ -131,4 +131,8 @@ class LibraryFinder:
         if value in self._results or len(users) != 1:
             return True
         (user,) = users
-        return self._is_kept(user.output) if user.op.kind is Kind.VIEW else not rules.can_fuse(user)
+        return (
+            self._is_kept(user.output)
+            if user.op.kind is Kind.VIEW
+            else not conditions.can_fuse(user)
+        )

@@ -2,23 +2,23 @@
 
 The last node that is in no group yet starts one; then producers join it, latest first, as long as
 the kernel stays correct and does not compute anything twice that is worth keeping. What a group may
-hold is decided by `rules.py` and proven by lowering it; what cannot be lowered stays out, with the
-reason kept for `explain`.
+hold is decided by `conditions.py` and proven by lowering it; what cannot be lowered stays out, with
+the reason kept for `explain`.
 """
 
 from __future__ import annotations
 
 from maxmod import config
 from maxmod.compiler.codegen.contraction import has_kernel
-from maxmod.compiler.codegen.cuda_attention import FEW_ROWS, kernel_for_many, query_rows
-from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS
-from maxmod.compiler.codegen.lower import lower
-from maxmod.compiler.fusion import rules
+from maxmod.compiler.codegen.cuda.attention import FEW_ROWS, kernel_for_many, query_rows
+from maxmod.compiler.codegen.cuda.contraction import MOST_ROWS
+from maxmod.compiler.fusion import conditions
 from maxmod.compiler.fusion.attention import AttentionFinder
 from maxmod.compiler.fusion.contraction import contraction_group
-from maxmod.compiler.fusion.group import Attention, FusionGroup, LibraryProduct, WholeOp
 from maxmod.compiler.fusion.library import LibraryFinder
 from maxmod.compiler.fusion.siblings import join_siblings
+from maxmod.compiler.group import Attention, FusionGroup, LibraryProduct, WholeOp
+from maxmod.compiler.lower import lower
 from maxmod.compiler.order import find_stores
 from maxmod.kernel.source import Dialect
 from maxmod.op import ir
@@ -141,7 +141,7 @@ class _Planner:
                 break
             if node.op.kind is not Kind.CONTRACT or node in self.group_of:
                 continue
-            group = finder.find(node) if rules.is_computed_here(node) else None
+            group = finder.find(node) if conditions.is_computed_here(node) else None
             if group is not None and not self._is_for_library(node):
                 group = self._few_rows(node, group)
             if group is not None:
@@ -166,7 +166,7 @@ class _Planner:
                 break
             if node in self.group_of or not self._is_root(node):
                 continue
-            group = rules.start(node, self.order[node])
+            group = conditions.start(node, self.order[node])
             if not self._lowers(group) or self._reads_overwritten(group):
                 continue
             if not settings.nofuse:
@@ -201,7 +201,7 @@ class _Planner:
                 break
             if node.op.kind is not Kind.CONTRACT or node in self.group_of:
                 continue
-            if not rules.is_computed_here(node) or self._is_for_library(node):
+            if not conditions.is_computed_here(node) or self._is_for_library(node):
                 continue
             epilogue = None if settings.nofuse else self._epilogue(node)
             group = contraction_group(node, epilogue, self.order, self._inlined_views(node))
@@ -218,7 +218,7 @@ class _Planner:
         for node in self.graph.nodes:
             if len(self.groups) == config.current().fuse_limit >= 0:
                 break
-            if node.op.kernel is not None and rules.is_computed_here(node):
+            if node.op.kernel is not None and conditions.is_computed_here(node):
                 nodes, sizes = {node: self.order[node]}, node.inputs[0].type.sizes
                 group = FusionGroup(nodes, sizes, list(node.outputs), template=WholeOp(node))
                 group.reasons.append("it has a kernel of its own")
@@ -250,7 +250,7 @@ class _Planner:
         found = []
         for value in product.inputs:
             node = self.producer.get(value)
-            while node is not None and node.op.kind is Kind.VIEW and rules.can_fuse(node):
+            while node is not None and node.op.kind is Kind.VIEW and conditions.can_fuse(node):
                 group = self.group_of.get(node)
                 if group is not None and node.output in group.outputs:
                     break  # a kernel writes it
@@ -260,12 +260,12 @@ class _Planner:
 
     def _is_root(self, node: ir.Node) -> bool:
         """True for nodes whose value must be computed by a kernel of its own."""
-        if not rules.can_fuse(node):
+        if not conditions.can_fuse(node):
             return False
         if node.op.assign is not None:
             return node in self.stores
         if node.op.kind is Kind.VIEW:  # others alias memory; a result must own its elements
-            return node.output in self.results and not rules.is_alias(node)
+            return node.output in self.results and not conditions.is_alias(node)
         return node.op.kind is not Kind.SOURCE
 
     def _grow(self, group: FusionGroup) -> None:
@@ -289,11 +289,11 @@ class _Planner:
             node.op.kind not in (Kind.VIEW, Kind.SOURCE) or node.output in other.outputs
         ):
             return False
-        if not rules.can_fuse(node) or node.op.assign is not None:
+        if not conditions.can_fuse(node) or node.op.assign is not None:
             return False
         private = self._is_private(group, node)
         inlined = node.op.kind in (Kind.VIEW, Kind.SOURCE)  # costs nothing to do again
-        reason = rules.refusal(group, node, private or inlined)
+        reason = conditions.refusal(group, node, private or inlined)
         if reason is None:
             reason = self._try(group, node, private or inlined)
         if reason is not None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations
 
-from maxmod.compiler.codegen.lower import lower
-from maxmod.compiler.fusion.group import FusionGroup
+from maxmod.compiler.group import FusionGroup
+from maxmod.compiler.lower import lower
 from maxmod.compiler.order import Item, Waits
 from maxmod.op import ir
 from maxmod.op.affine import Unfusable

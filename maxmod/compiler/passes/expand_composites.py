@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from maxmod.compiler.codegen.contraction import has_kernel
-from maxmod.compiler.codegen.cuda_contraction import MOST_ROWS
+from maxmod.compiler.codegen.cuda.contraction import MOST_ROWS
 from maxmod.interpreters.trace import Tracer
 from maxmod.op import ir
 from maxmod.op.op import Kind, interpreter

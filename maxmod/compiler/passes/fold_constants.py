@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from maxmod.compiler.fusion.rules import is_cheap
+from maxmod.compiler.fusion.conditions import is_cheap
 from maxmod.custom import CustomKernel
 from maxmod.op import ir
 from maxmod.op.op import Kind

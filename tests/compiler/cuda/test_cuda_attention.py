@@ -18,7 +18,7 @@ from maxmod import CPU, DType, TensorType
 from maxmod import functional as F
 from maxmod.backends.cuda import nvrtc
 from maxmod.compiled import compile_function
-from maxmod.compiler.codegen.cuda_attention import emit_few, emit_many, emit_mma
+from maxmod.compiler.codegen.cuda.attention import emit_few, emit_many, emit_mma
 from maxmod.dtype import storage_dtype
 from maxmod.values.device import CPU_REF
 

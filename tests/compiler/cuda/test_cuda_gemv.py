@@ -14,7 +14,7 @@ from cuda_template import CudaTemplate, build
 from maxmod import DType, TensorType
 from maxmod import functional as F
 from maxmod.backends.cuda import nvrtc
-from maxmod.compiler.codegen.cuda_contraction import emit_gemv
+from maxmod.compiler.codegen.cuda.contraction import emit_gemv
 from maxmod.dtype import storage_dtype
 from maxmod.values.device import CPU_REF
 

@@ -19,9 +19,9 @@ from maxmod import CPU, DType, TensorType
 from maxmod import functional as F
 from maxmod.backends.cuda import nvrtc
 from maxmod.compiled import compile_function
-from maxmod.compiler.codegen.cuda_contraction import emit_gemv
-from maxmod.compiler.fusion.group import Contraction
+from maxmod.compiler.codegen.cuda.contraction import emit_gemv
 from maxmod.compiler.fusion.plan import plan_groups
+from maxmod.compiler.group import Contraction
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource

@@ -13,7 +13,7 @@ from cuda_programs import VIEWS, M, N, view_types
 from helpers import assert_close, numbers, tensor, wide
 
 from maxmod import functional as F
-from maxmod.compiler.codegen.cuda_text import QUOTIENT
+from maxmod.compiler.codegen.cuda.text import QUOTIENT
 from maxmod.dtype import DType
 from maxmod.kernel.source import SHARED_NBYTES, Grid, Launch
 from maxmod.values.device import CPU_REF

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from maxmod.compiler.codegen.cuda_rows import row_kernel
-from maxmod.compiler.codegen.cuda_text import (
+from maxmod.compiler.codegen.cuda.rows import row_kernel
+from maxmod.compiler.codegen.cuda.text import (
     QUOTIENT,
     VECTORS,
     Span,
@@ -34,7 +34,7 @@ from maxmod.compiler.codegen.emit import (
     size_text,
     symbols_of,
 )
-from maxmod.compiler.codegen.lower import Apply, Load, Lowered
+from maxmod.compiler.lower import Apply, Load, Lowered
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource, Launch
 from maxmod.op.affine import Loop

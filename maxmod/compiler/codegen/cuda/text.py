@@ -22,7 +22,7 @@ from maxmod.compiler.codegen.emit import (
     stored,
     symbols_of,
 )
-from maxmod.compiler.codegen.lower import Apply, Load, Lowered, Store
+from maxmod.compiler.lower import Apply, Load, Lowered, Store
 from maxmod.op.affine import Index, Loop
 from maxmod.values.dim import AlgebraicDim, Size, product
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maxmod.compiler.codegen.cuda_text import (
+from maxmod.compiler.codegen.cuda.text import (
     Span,
     Width,
     arguments,
@@ -32,8 +32,8 @@ from maxmod.compiler.codegen.emit import (
     start_value,
     stored,
 )
-from maxmod.compiler.codegen.lower import Lowered, Reduction
 from maxmod.compiler.codegen.rows import Keep, Phase, RowPlan, plan_rows
+from maxmod.compiler.lower import Lowered, Reduction
 from maxmod.kernel.source import SHARED_NBYTES, WARP, Launch
 from maxmod.op.affine import Loop
 from maxmod.values.dim import Size, as_dim, as_size, product

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from maxmod.compiler.codegen.contraction import Codes, LoweredContraction, lower_contraction
-from maxmod.compiler.codegen.cuda_text import VECTOR_NBYTES, multiple_of
+from maxmod.compiler.codegen.cuda.text import VECTOR_NBYTES, multiple_of
 from maxmod.compiler.codegen.element import Text, template_source
-from maxmod.compiler.fusion.group import Contraction, FusionGroup
+from maxmod.compiler.group import Contraction, FusionGroup
 from maxmod.kernel.source import WARP, Dialect, KernelSource, Launch
 from maxmod.values.dim import Size, product
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from maxmod.compiler.codegen.lower import Load, lower
-from maxmod.compiler.fusion.group import FusionGroup
+from maxmod.compiler.group import FusionGroup
+from maxmod.compiler.lower import Load, lower
 from maxmod.op import ir
 from maxmod.op.affine import Unfusable
 from maxmod.op.op import Kind

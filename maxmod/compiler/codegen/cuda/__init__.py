@@ -1,0 +1,1 @@
+"""Text of CUDA kernels, from lowered groups."""

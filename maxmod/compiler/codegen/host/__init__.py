@@ -1,0 +1,1 @@
+"""Text of host kernels, from lowered groups."""
