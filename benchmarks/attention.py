@@ -25,7 +25,7 @@ from harness import Call
 
 from maxmod import DeviceRef, DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.compiled import compile_function
+from maxmod.runtime.compiled import compile_function
 
 
 class Case(NamedTuple):

@@ -22,7 +22,7 @@ import numpy as np
 from harness import Call
 
 from maxmod import DeviceRef, Tensor, TensorType
-from maxmod.compiled import compile_function
+from maxmod.runtime.compiled import compile_function
 
 SHAPES = (
     "1x1024x4096,1x4096x1024,1x768x50257,4x1024x4096,16x1024x4096,32x1024x4096,"

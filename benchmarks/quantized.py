@@ -32,7 +32,7 @@ from harness import Call
 
 from maxmod import DeviceRef, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.compiled import compile_function
+from maxmod.runtime.compiled import compile_function
 
 SHAPES = "1x768x3072,1x3072x768,1x768x50257,1x2048x8192,1x8192x2048,4x768x3072,128x768x3072"
 SMALL = "1x64x48,20x64x33"

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maxmod import backends, tree
+from maxmod import backends
 from maxmod.backends.devices import CPU, Accelerator, Device
-from maxmod.compiled import CompiledModel
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DeviceError, OperandError, WeightsError
 from maxmod.graph_builder import Graph
 from maxmod.op.ir import Graph as TracedGraph
-from maxmod.signature import Signature
-from maxmod.staging import TENSOR, StagedGraph
+from maxmod.runtime import tree
+from maxmod.runtime.compiled import CompiledModel
+from maxmod.runtime.signature import Signature
+from maxmod.runtime.staging import TENSOR, StagedGraph
 from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer
 from maxmod.tensor.exchange import DLPackArray

@@ -16,7 +16,7 @@ from maxmod.dtype import storage_dtype
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op.ir import bind_type
-from maxmod.staging import trace_function
+from maxmod.runtime.staging import trace_function
 from maxmod.values.device import CPU_REF
 from maxmod.values.dim import SymbolicDim, evaluate
 from maxmod.values.tensor_type import TensorType

@@ -30,8 +30,8 @@ from kernels import measure
 from maxmod import CPU, DType, Tensor, TensorType, backends
 from maxmod import functional as F
 from maxmod.backends.devices import Accelerator
-from maxmod.compiled import CompiledModel, compile_function
 from maxmod.compiler.steps import RunOp
+from maxmod.runtime.compiled import CompiledModel, compile_function
 from maxmod.values.device import DeviceRef
 
 RESULTS = Path(__file__).parents[1] / "results" / "gpu_graphs.json"

@@ -33,7 +33,7 @@ from kernels import Call
 from maxmod import CPU, DType, Tensor, configure
 from maxmod import functional as F
 from maxmod.backends.devices import Accelerator
-from maxmod.compiled import CompiledModel, compile_function
+from maxmod.runtime.compiled import CompiledModel, compile_function
 
 RESULTS = Path(__file__).parents[1] / "results" / "gpu_handwritten.json"
 ROWS = 16  # compared with NumPy, of each of two heads

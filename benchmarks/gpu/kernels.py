@@ -33,7 +33,7 @@ from harness import Timing
 from maxmod import CPU, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.backends.devices import Accelerator
-from maxmod.compiled import compile_function
+from maxmod.runtime.compiled import compile_function
 
 RESULTS = Path(__file__).parents[1] / "results" / "gpu_kernels.json"
 CACHE_NBYTES = 256 << 20  # more than the second-level cache of any GPU so far

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, kernels_text
-from maxmod.compiled import CompiledModel
 from maxmod.errors import ArgumentError
 from maxmod.models import LanguageModel, load_model
+from maxmod.runtime.compiled import CompiledModel
 
 _HINT = """\
 maxmod explain --source N shows the text of kernel N, --graph the whole graph, --all everything"""

@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 
 from maxmod.backends.devices import CPU, Accelerator, Device
-from maxmod.compiled import CompiledModel
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError
 from maxmod.models import adder_folder
+from maxmod.runtime.compiled import CompiledModel
 from maxmod.tensor.default_context import defaults
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from maxmod import functional as F
-from maxmod.compiled import CompiledModel
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ModelError
 from maxmod.json_files import read_json, read_json_list
 from maxmod.models.config import from_table
 from maxmod.nn import Module
+from maxmod.runtime.compiled import CompiledModel
 from maxmod.tensor import Tensor
 from maxmod.text import Tokenizer, open_tokenizer
 from maxmod.values.device import DeviceRef

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.compiled import CompiledModel
 from maxmod.dtype import DType
 from maxmod.generate import generate_text
 from maxmod.kv_cache import CachedContext, CacheShape, KVCache
 from maxmod.nn import Module
+from maxmod.runtime.compiled import CompiledModel
 from maxmod.sampling import Sampler, Sampling
 from maxmod.tensor import Tensor
 from maxmod.text import Tokenizer, open_tokenizer

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from maxmod import functional as F
-from maxmod.compiled import CompiledModel
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ModelError
 from maxmod.models.preprocessing import Preprocessing, read_preprocessing
 from maxmod.models.vit import Classifier
 from maxmod.nn import Module
+from maxmod.runtime.compiled import CompiledModel
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import TensorType

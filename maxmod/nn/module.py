@@ -13,7 +13,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Self, dataclass_transform, overload
 
 from maxmod.backends.devices import CPU, Device, device_of
-from maxmod.compiled import CompiledModel, compile_function
 from maxmod.errors import ForwardError, OperandError
 from maxmod.nn.loading import moved, values_of_lookup, values_of_mapping
 from maxmod.nn.pinned import own_annotations, pinned_attributes
@@ -31,7 +30,8 @@ from maxmod.nn.places import (
 )
 from maxmod.nn.pretty import pretty_repr
 from maxmod.nn.summary import Summary, summarize
-from maxmod.staging import StagedGraph, trace_function
+from maxmod.runtime.compiled import CompiledModel, compile_function
+from maxmod.runtime.staging import StagedGraph, trace_function
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike, DeviceRef
 

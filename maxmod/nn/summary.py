@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maxmod import tree
 from maxmod.nn.places import Owner, by_name, descendants_of, entries_of, parameters_of
-from maxmod.staging import trace_function
+from maxmod.runtime import tree
+from maxmod.runtime.staging import trace_function
 from maxmod.tensor import Tensor
 
 _BLANKS = 2  # between columns, and for each level of the tree

@@ -12,8 +12,8 @@ from api.proving import named, proves
 import maxmod
 from maxmod import CPU, BufferType, DeviceRef, Dim, DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.compiled import compile_function
 from maxmod.graph import ConvInputLayout, FilterLayout, Graph, InterpolationMode, ops
+from maxmod.runtime.compiled import compile_function
 
 X = Tensor([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])
 I = Tensor([[1, 2, 3]], dtype=DType.int32)  # noqa: E741

@@ -13,7 +13,6 @@ from emulated_cuda import emulated_cuda
 
 from maxmod import CPU, BufferType, DType, Module, Tensor, TensorType, nn, random
 from maxmod import functional as F
-from maxmod.compiled import CompiledModel, StagedGraph, compile_function
 from maxmod.driver import Buffer
 from maxmod.graph.ops import random as graph_random
 from maxmod.nn import (
@@ -40,6 +39,7 @@ from maxmod.nn import (
 )
 from maxmod.nn.norm import rms_norm
 from maxmod.nn.rope import yarn
+from maxmod.runtime.compiled import CompiledModel, StagedGraph, compile_function
 
 X = Tensor([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])
 

@@ -15,9 +15,9 @@ from emulated_cuda import emulated_cuda
 from maxmod import CPU, DeviceRef, Dim, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod import tensor as tensor_module
-from maxmod.compiled import compile_function
 from maxmod.driver import Buffer, DLPackArray
 from maxmod.graph import Graph, TensorValue
+from maxmod.runtime.compiled import compile_function
 from maxmod.tensor import default_device, default_dtype, defaults, defaults_like
 
 X = Tensor([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])

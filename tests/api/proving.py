@@ -45,8 +45,8 @@ ROOTS = {
     "rope": "maxmod.nn.rope",
     "yarn": "maxmod.nn.rope.yarn",
     "Module": "maxmod.nn:Module",
-    "CompiledModel": "maxmod.compiled:CompiledModel",
-    "StagedGraph": "maxmod.staging:StagedGraph",
+    "CompiledModel": "maxmod.runtime.compiled:CompiledModel",
+    "StagedGraph": "maxmod.runtime.staging:StagedGraph",
 }
 
 

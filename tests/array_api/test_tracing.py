@@ -10,8 +10,8 @@ import pytest
 from array_api.both import numbers, numpy_of, ours
 
 from maxmod import array_api as xp
-from maxmod.compiled import compile_function
 from maxmod.dtype import DType
+from maxmod.runtime.compiled import compile_function
 from maxmod.tensor import Tensor
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import TensorType

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from maxmod import DType, Tensor, TensorType
-from maxmod.compiled import CompiledModel, compile_function
 from maxmod.op import ir
-from maxmod.staging import trace_function
+from maxmod.runtime.compiled import CompiledModel, compile_function
+from maxmod.runtime.staging import trace_function
 from maxmod.values.device import CPU_REF
 
 

@@ -18,9 +18,9 @@ from maxmod import CPU, DType, Tensor, TensorType, configure, custom
 from maxmod import functional as F
 from maxmod.backends.devices import Device
 from maxmod.backends.host.backend import CpuBackend
-from maxmod.compiled import CompiledModel, compile_function
 from maxmod.errors import ShapeError
 from maxmod.op.op import Op
+from maxmod.runtime.compiled import CompiledModel, compile_function
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import BufferType
 

@@ -8,8 +8,8 @@ from compiler.graphs import compiled, f32, traced
 
 from maxmod import BufferType, DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.compiled import CompiledModel
 from maxmod.errors import TraceError
+from maxmod.runtime.compiled import CompiledModel
 from maxmod.values.device import CPU_REF
 
 BUFFER = BufferType(DType.float32, ["n", 4], CPU_REF)

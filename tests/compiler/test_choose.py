@@ -13,8 +13,8 @@ from cuda_function import CudaFunction, build
 from ops.samples_choose import OPTIONS, choose, operands
 
 from maxmod import CPU, DType, Tensor, TensorType
-from maxmod.compiled import compile_function
 from maxmod.ops.choose import choose_tokens
+from maxmod.runtime.compiled import compile_function
 from maxmod.values.device import CPU_REF
 
 # Below, at and above the threads of a warp, of a block, and the block of a host's loop.

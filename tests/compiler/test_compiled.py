@@ -13,8 +13,8 @@ from compiler.graphs import compiled, f32
 import maxmod
 from maxmod import CPU, DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.compiled import CompiledModel, compile_function
-from maxmod.staging import trace_function
+from maxmod.runtime.compiled import CompiledModel, compile_function
+from maxmod.runtime.staging import trace_function
 from maxmod.tensor.buffer import Buffer
 from maxmod.values.device import CPU_REF
 
@@ -167,7 +167,7 @@ def test_weights_stay_those_of_compile_time_and_can_be_replaced() -> None:
 
 def test_sizes_share_one_arena(monkeypatch: pytest.MonkeyPatch) -> None:
     """A larger size gets a new block, and programs of the old one are bound again."""
-    monkeypatch.setattr("maxmod.arena.LEAST_NBYTES", 0)
+    monkeypatch.setattr("maxmod.runtime.arena.LEAST_NBYTES", 0)
     model = compiled(lambda x: (x @ x.T) @ x, f32("n", 8))
     rng = np.random.default_rng(3)
     sizes = []

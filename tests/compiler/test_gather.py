@@ -13,9 +13,9 @@ from helpers import ALL, INTEGERS, assert_close, tensor, values, wide
 import maxmod
 from maxmod import DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.compiled import CompiledModel
 from maxmod.compiler.steps import RunKernel, RunOp
 from maxmod.op.op import Kind
+from maxmod.runtime.compiled import CompiledModel
 from maxmod.values.device import CPU_REF
 
 I64 = DType.int64

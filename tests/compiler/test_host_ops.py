@@ -8,8 +8,8 @@ from helpers import HALVES, WIDE_FLOATS, assert_close, tensor
 from ops.oracles import ORACLES
 
 from maxmod.backends.host import compiler as host_compiler
-from maxmod.compiled import compile_function
 from maxmod.dtype import DType
+from maxmod.runtime.compiled import compile_function
 from maxmod.tensor import Tensor
 
 DTYPES = (DType.bool, DType.int8, DType.int64, DType.uint8, DType.uint64, *WIDE_FLOATS, *HALVES)

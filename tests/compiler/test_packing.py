@@ -16,7 +16,6 @@ from ops.test_registry import SAMPLES
 
 from maxmod import custom
 from maxmod import functional as F
-from maxmod.compiled import _run
 from maxmod.compiler.packing import Packer, UnpackableError, Unpacker, live_objects
 from maxmod.compiler.pipeline import plan_graph
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, Schedule
@@ -24,6 +23,7 @@ from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect
 from maxmod.op import ir
 from maxmod.op.op import FUNCTIONS
+from maxmod.runtime.compiled import _run
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim
 

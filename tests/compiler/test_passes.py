@@ -11,7 +11,6 @@ from compiler.graphs import f32, op_names, traced
 
 from maxmod import DType, Tensor
 from maxmod import functional as F
-from maxmod.compiled import _run as run
 from maxmod.compiler.passes.eliminate_dead import eliminate_dead
 from maxmod.compiler.passes.expand_composites import expand_composites
 from maxmod.compiler.passes.fold_constants import FOLD_LIMIT_NBYTES, fold_constants
@@ -20,6 +19,7 @@ from maxmod.compiler.passes.recognize_gelu import recognize_gelu
 from maxmod.compiler.passes.simplify import simplify
 from maxmod.op import ir
 from maxmod.op.op import Kind
+from maxmod.runtime.compiled import _run as run
 from maxmod.values.device import CPU_REF
 
 PASSES = (

@@ -14,8 +14,8 @@ from helpers import assert_close, numbers, tensor
 import maxmod
 from maxmod import CPU, BufferType, DType, TensorType
 from maxmod import functional as F
-from maxmod.compiled import compile_function
 from maxmod.compiler.steps import RunKernel
+from maxmod.runtime.compiled import compile_function
 from maxmod.values.device import CPU_REF
 
 SIZES = [1, 3, 64]

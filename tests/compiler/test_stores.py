@@ -13,8 +13,8 @@ from helpers import ALL, assert_close, tensor, values, wide
 import maxmod
 from maxmod import BufferType, DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.compiled import CompiledModel
 from maxmod.compiler.schedule import RunKernel
+from maxmod.runtime.compiled import CompiledModel
 from maxmod.values.device import CPU_REF
 
 POSITION = TensorType(DType.int64, [], CPU_REF)

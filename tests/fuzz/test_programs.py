@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 import maxmod
 from maxmod import BufferType, DType, Tensor, TensorType
-from maxmod.compiled import _run as run_op
-from maxmod.compiled import compile_function
 from maxmod.op import ir
 from maxmod.op.op import FUNCTIONS
-from maxmod.staging import trace_function
+from maxmod.runtime.compiled import _run as run_op
+from maxmod.runtime.compiled import compile_function
+from maxmod.runtime.staging import trace_function
 from maxmod.values.device import CPU_REF
 
 # Chains of ten float32 ops on numbers near 1; bfloat16 steps round to 1 part in 256, and a value

@@ -11,8 +11,8 @@ from ops.samples_attention import attention
 from maxmod import CPU, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.backends.devices import Accelerator
-from maxmod.compiled import compile_function
 from maxmod.dtype import storage_dtype
+from maxmod.runtime.compiled import compile_function
 
 pytestmark = pytest.mark.gpu
 

@@ -14,9 +14,9 @@ from maxmod import CPU, BufferType, DType, Tensor, TensorType, backends
 from maxmod import functional as F
 from maxmod.backends.cuda.backend import CudaBackend
 from maxmod.backends.devices import Accelerator
-from maxmod.compiled import CompiledModel, compile_function
 from maxmod.generate import generate
 from maxmod.models import load_model
+from maxmod.runtime.compiled import CompiledModel, compile_function
 from maxmod.values.device import DeviceRef
 
 pytestmark = pytest.mark.gpu

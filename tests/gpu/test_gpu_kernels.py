@@ -13,10 +13,10 @@ from ops.oracles import ORACLES
 
 from maxmod import CPU, Tensor, TensorType
 from maxmod.backends.devices import Accelerator
-from maxmod.compiled import CompiledModel, compile_function
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect
 from maxmod.op.op import lookup
+from maxmod.runtime.compiled import CompiledModel, compile_function
 
 pytestmark = pytest.mark.gpu
 

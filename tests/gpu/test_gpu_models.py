@@ -12,10 +12,10 @@ import pytest
 from maxmod import CPU, DType, Tensor, TensorType, backends
 from maxmod import functional as F
 from maxmod.backends.devices import Accelerator
-from maxmod.compiled import compile_function
 from maxmod.generate import generate
 from maxmod.models import load_model
 from maxmod.ops.choose import choose_tokens
+from maxmod.runtime.compiled import compile_function
 from maxmod.values.device import DeviceRef
 
 pytestmark = pytest.mark.gpu

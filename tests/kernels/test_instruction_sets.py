@@ -19,9 +19,9 @@ from maxmod import CPU, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.backends.host import compiler as host_compiler
 from maxmod.backends.host import quantize as host_quantize
-from maxmod.compiled import compile_function
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
+from maxmod.runtime.compiled import compile_function
 
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
 REASON = host_compiler.unavailable_reason() or ("" if IS_X86 else "flags of x86 processors")

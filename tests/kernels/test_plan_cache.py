@@ -21,13 +21,13 @@ import maxmod
 from maxmod import BufferType, DType, Module, Tensor, TensorType, custom, log
 from maxmod import functional as F
 from maxmod.backends.devices import CPU
-from maxmod.compiled import CompiledModel, compile_function
 from maxmod.errors import MaxmodWarning
 from maxmod.kernel import cache as kernel_cache
 from maxmod.models import load_model
 from maxmod.nn import LayerNorm, Linear
 from maxmod.op import ir
-from maxmod.plan_cache import DIGESTED_NBYTES
+from maxmod.runtime.compiled import CompiledModel, compile_function
+from maxmod.runtime.plan_cache import DIGESTED_NBYTES
 from maxmod.values.device import CPU_REF
 
 GPT2 = Path(__file__).parents[1] / "assets" / "gpt2" / "tied"
@@ -301,8 +301,8 @@ def test_the_key_depends_on_the_sources(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
 ) -> None:
     """A file of maxmod that was changed after the plan was stored."""
-    from maxmod import plan_cache
     from maxmod.kernel import text as kernel_text
+    from maxmod.runtime import plan_cache
 
     package = Path(maxmod.__file__).parent
     path = Path(kernel_text.folder()) / "host" / "gemm.h" if place == "kernels" else package / place

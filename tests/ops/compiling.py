@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from helpers import tensor, values, wide
 
-from maxmod.compiled import CompiledModel, compile_function
 from maxmod.dtype import DType
+from maxmod.runtime.compiled import CompiledModel, compile_function
 from maxmod.tensor import Tensor
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import TensorType

@@ -13,12 +13,12 @@ from ops.compiling import assert_compiles, sizes_of, type_of
 from maxmod import configure
 from maxmod import functional as F
 from maxmod.backends.devices import CPU, Accelerator, Device
-from maxmod.compiled import compile_function
 from maxmod.dtype import DType
 from maxmod.engine import InferenceSession
 from maxmod.errors import ArgumentError, DTypeError, LazyError, ShapeError, TraceError
 from maxmod.graph import Graph, ops
 from maxmod.graph.ops import random as graph_random
+from maxmod.runtime.compiled import compile_function
 from maxmod.tensor import Tensor
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import BufferType, TensorType

@@ -13,13 +13,13 @@ from ops.compiling import assert_compiles, sizes_of, type_of
 from maxmod import backends, custom
 from maxmod import functional as F
 from maxmod.backends.devices import CPU, Accelerator, Device
-from maxmod.compiled import compile_function
 from maxmod.compiler.passes.merge_common import merge_common
 from maxmod.driver import Buffer
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DeviceError, OperandError, ShapeError, TraceError
 from maxmod.op import ir
-from maxmod.staging import trace_function
+from maxmod.runtime.compiled import compile_function
+from maxmod.runtime.staging import trace_function
 from maxmod.tensor import Tensor
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import TensorType

@@ -8,8 +8,8 @@ from helpers import assert_close, interpreted, numbers, tensor, wide
 
 from maxmod import DType, Tensor
 from maxmod import functional as F
-from maxmod.compiled import compile_function
 from maxmod.errors import AxisError
+from maxmod.runtime.compiled import compile_function
 
 REDUCTIONS = [F.sum, F.mean, F.prod, F.max, F.min, F.argmax, F.argmin]
 

@@ -10,7 +10,7 @@ import pytest
 
 from maxmod import DType, Tensor
 from maxmod import functional as F
-from maxmod.compiled import compile_function
+from maxmod.runtime.compiled import compile_function
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import TensorType
 

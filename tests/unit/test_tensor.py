@@ -10,9 +10,9 @@ import pytest
 
 from maxmod import CPU, DType, Tensor, TensorType, default_device, default_dtype, driver
 from maxmod import functional as F
-from maxmod.compiled import compile_function
 from maxmod.interpreters.eager import lazy
 from maxmod.op.op import FUNCTIONS
+from maxmod.runtime.compiled import compile_function
 
 F32 = DType.float32
 

@@ -17,9 +17,9 @@ from ops.samples_attention import attention
 from maxmod import CPU, DType, TensorType
 from maxmod import functional as F
 from maxmod.backends.cuda import nvrtc
-from maxmod.compiled import compile_function
 from maxmod.compiler.codegen.cuda.attention import emit_few, emit_many, emit_mma
 from maxmod.dtype import storage_dtype
+from maxmod.runtime.compiled import compile_function
 from maxmod.values.device import CPU_REF
 
 TOLERANCE = {DType.float32: 3e-6, DType.bfloat16: 1.6e-2, DType.float16: 2e-3}

@@ -18,8 +18,8 @@ import maxmod
 from maxmod import CPU, DType, TensorType
 from maxmod import functional as F
 from maxmod.backends.cuda.cublaslt import Epilogue
-from maxmod.compiled import CompiledModel, compile_function
 from maxmod.dtype import storage_dtype
+from maxmod.runtime.compiled import CompiledModel, compile_function
 
 K, N = 16, 24
 TOLERANCE = {DType.float32: 1e-5, DType.bfloat16: 0.04, DType.float16: 0.005, DType.float64: 1e-12}

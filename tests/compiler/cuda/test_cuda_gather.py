@@ -14,10 +14,10 @@ from helpers import assert_close, tensor, values, wide
 
 from maxmod import CPU, DType
 from maxmod import functional as F
-from maxmod.compiled import compile_function
 from maxmod.compiler.steps import RunOp
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op.op import Kind
+from maxmod.runtime.compiled import compile_function
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import TensorType
 

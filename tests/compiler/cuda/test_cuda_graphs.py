@@ -20,11 +20,11 @@ from maxmod import CPU, BufferType, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.backends.cuda import cublaslt
 from maxmod.backends.devices import Device
-from maxmod.compiled import CompiledModel, compile_function
 from maxmod.generate import generate, generate_batch
 from maxmod.models import load_model
 from maxmod.nn import Linear, Sequential
-from maxmod.replay import Segment
+from maxmod.runtime.compiled import CompiledModel, compile_function
+from maxmod.runtime.recording import Segment
 
 FIXTURES = Path(__file__).parents[2] / "assets" / "gpt2"
 WIDTH = 16
@@ -102,7 +102,7 @@ def test_sizes_share_the_arena_but_not_the_graph(
     gpu: Any, monkeypatch: pytest.MonkeyPatch, least: int, counts: tuple[int, int, int]
 ) -> None:
     """Where rising sizes make the arena grow, graphs that hold the old one are forgotten."""
-    monkeypatch.setattr("maxmod.arena.LEAST_NBYTES", least)
+    monkeypatch.setattr("maxmod.runtime.arena.LEAST_NBYTES", least)
     device, _ = gpu
     compiled, weights = _compiled(device)
     rng = np.random.default_rng(1)
@@ -203,7 +203,7 @@ def test_a_buffer_that_kernels_cannot_use_as_it_lies(gpu: Any) -> None:
 
 def test_large_arguments_must_lie_where_they_lay(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     device, _ = gpu
-    monkeypatch.setattr("maxmod.replay.DIRECT_NBYTES", 100)
+    monkeypatch.setattr("maxmod.runtime.recording.DIRECT_NBYTES", 100)
     compiled, weights = _compiled(device)
     rng = np.random.default_rng(3)
     kept = [_gpu(rng.standard_normal((4, WIDTH)), device) for _ in range(2)]
@@ -216,7 +216,7 @@ def test_large_arguments_must_lie_where_they_lay(gpu: Any, monkeypatch: pytest.M
 
 def test_too_much_to_copy(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     device, _ = gpu
-    monkeypatch.setattr("maxmod.replay.COPIED_NBYTES", 10)
+    monkeypatch.setattr("maxmod.runtime.recording.COPIED_NBYTES", 10)
     compiled, weights = _compiled(device)
     for _ in range(3):
         _check(compiled, weights, np.ones((3, WIDTH)), device)

@@ -17,11 +17,11 @@ from maxmod import CPU, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.backends.cuda import nvrtc
 from maxmod.backends.devices import Device
-from maxmod.compiled import compile_function
 from maxmod.errors import CompileError
 from maxmod.kernel.source import Dialect
 from maxmod.models import gpt2, load_model
 from maxmod.nn import LayerNorm, Linear, Module
+from maxmod.runtime.compiled import compile_function
 
 FIXTURES = Path(__file__).parents[2] / "assets" / "gpt2"
 

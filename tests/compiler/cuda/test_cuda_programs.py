@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from maxmod import CPU, DType, TensorType
 from maxmod.backends.devices import Device
-from maxmod.compiled import CompiledModel, compile_function
+from maxmod.runtime.compiled import CompiledModel, compile_function
 
 BATCH = 12  # programs whose kernels are built together: building takes longer than running
 

@@ -18,7 +18,6 @@ import maxmod
 from maxmod import CPU, DType, TensorType
 from maxmod import functional as F
 from maxmod.backends.cuda import nvrtc
-from maxmod.compiled import compile_function
 from maxmod.compiler.codegen.cuda.contraction import emit_gemv
 from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.compiler.group import Contraction
@@ -26,6 +25,7 @@ from maxmod.dtype import storage_dtype
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.ops.weight_quantization import quantized_types
+from maxmod.runtime.compiled import compile_function
 from maxmod.values.device import CPU_REF
 
 RESIDENT_THREADS = 4096  # of a small GPU, so that blocks go over several columns

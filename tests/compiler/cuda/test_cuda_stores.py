@@ -13,9 +13,9 @@ from helpers import assert_close, tensor, wide
 
 from maxmod import CPU, BufferType, DType, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.compiled import CompiledModel, compile_function
 from maxmod.compiler.steps import RunKernel
 from maxmod.kernel.source import Dialect
+from maxmod.runtime.compiled import CompiledModel, compile_function
 from maxmod.values.device import CPU_REF
 
 

@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 
 from maxmod import backends, config, log
-from maxmod.arena import Arena
 from maxmod.backends.base import Backend, Kernel, Launch
 from maxmod.compiler.memory import MemoryPlan, is_planned, placed, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Schedule, Step
-from maxmod.late_sizes import LateSize, cut
 from maxmod.op import ir
 from maxmod.op.op import Kind
 from maxmod.ops.control_flow.bodies import Body
 from maxmod.ops.shape import rebound_sizes
-from maxmod.replay import Action, Counts, Work, with_recordings
+from maxmod.runtime.arena import Arena
+from maxmod.runtime.checks import checked, timed
+from maxmod.runtime.late_sizes import LateSize, cut
+from maxmod.runtime.recording import Action, Counts, Work, with_recordings
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import evaluate
 from maxmod.values.tensor_type import TensorType
-from maxmod.watching import checked, timed
 
 # Programs kept for the rest of a schedule, one for each value of a size that is known late.
 CONTINUATION_LIMIT = 16

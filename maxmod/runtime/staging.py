@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maxmod import config, tree
+from maxmod import config
 from maxmod.interpreters.trace import trace
 from maxmod.op import ir
-from maxmod.signature import Signature, argument_names
+from maxmod.runtime import tree
+from maxmod.runtime.signature import Signature, argument_names
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 

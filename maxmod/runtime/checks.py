@@ -11,7 +11,7 @@ from maxmod.backends.base import Backend
 from maxmod.compiler.steps import RunKernel, RunProduct, Step
 from maxmod.errors import CompileError
 from maxmod.op import ir
-from maxmod.replay import Action
+from maxmod.runtime.recording import Action
 from maxmod.values.tensor_type import TensorType
 
 

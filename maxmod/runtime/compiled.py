@@ -11,8 +11,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from maxmod import backends, config, log, plan_cache, tree
-from maxmod.arena import Arena
+from maxmod import backends, config, log
 from maxmod.backends.base import Kernel
 from maxmod.compiler.dump import dump_text
 from maxmod.compiler.explain import Explanation
@@ -23,9 +22,11 @@ from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import ir
 from maxmod.op.op import Op
 from maxmod.ops.shape import rebound_sizes
-from maxmod.program import Program
-from maxmod.staging import TENSOR, StagedGraph, trace_function
-from maxmod.stats import Stats
+from maxmod.runtime import plan_cache, tree
+from maxmod.runtime.arena import Arena
+from maxmod.runtime.program import Program
+from maxmod.runtime.staging import TENSOR, StagedGraph, trace_function
+from maxmod.runtime.stats import Stats
 from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer
 from maxmod.values.device import DeviceRef

@@ -33,7 +33,9 @@ from maxmod.values.tensor_type import TensorType
 DIGESTED_NBYTES = 4 << 20
 
 # Rooms of the package that decide what is planned.
-_ROOMS = ("values", "kernel", "op", "backends", "tensor", "interpreters", "ops", "compiler")
+_ROOMS = (
+    "values", "kernel", "op", "backends", "tensor", "interpreters", "ops", "compiler", "runtime",
+)  # fmt: skip
 
 
 class PlanKey:

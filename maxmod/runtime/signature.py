@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from maxmod import backends, tree
+from maxmod import backends
 from maxmod.errors import ArgumentTypeError, DeviceError, DTypeError, ShapeError
+from maxmod.runtime import tree
 from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer
 from maxmod.tensor.exchange import DLPackArray

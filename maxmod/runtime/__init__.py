@@ -1,0 +1,1 @@
+"""Running compiled graphs: binding sizes and buffers, launching steps, recording CUDA graphs."""
