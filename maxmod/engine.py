@@ -10,7 +10,7 @@ from maxmod import backends
 from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DeviceError, OperandError, WeightsError
-from maxmod.graph_builder import Graph
+from maxmod.graph.builder import Graph
 from maxmod.op.ir import Graph as TracedGraph
 from maxmod.runtime import tree
 from maxmod.runtime.compiled import CompiledModel

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from maxmod.graph import ops
 from maxmod.graph import type as type
-from maxmod.graph_builder import Graph
-from maxmod.graph_values import (
+from maxmod.graph.builder import Graph
+from maxmod.graph.values import (
     BufferValue,
     BufferValueLike,
     StrongTensorValueLike,

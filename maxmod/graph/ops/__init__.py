@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from maxmod import functional as _functional
 from maxmod.functional import *  # noqa: F403
+from maxmod.graph.functions import buffer_create, buffer_load, call
+from maxmod.graph.functions import constant as constant
+from maxmod.graph.functions import constant_external as constant_external
+from maxmod.graph.functions import top_k as top_k
 from maxmod.graph.ops import allreduce, random
-from maxmod.graph_ops import buffer_create, buffer_load, call
-from maxmod.graph_ops import constant as constant
-from maxmod.graph_ops import constant_external as constant_external
-from maxmod.graph_ops import top_k as top_k
 from maxmod.values.layouts import InterpolationMode
 
 __all__ = [

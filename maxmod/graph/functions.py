@@ -7,8 +7,8 @@ from typing import Any
 
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, ShapeError, TraceError
-from maxmod.graph_builder import Graph
-from maxmod.graph_values import BufferValue, TensorValue, current_tracer
+from maxmod.graph.builder import Graph
+from maxmod.graph.values import BufferValue, TensorValue, current_tracer
 from maxmod.interpreters.operands import strong
 from maxmod.op.op import bind
 from maxmod.op.op import call as call_function

@@ -11,7 +11,7 @@ from typing import Any
 
 from maxmod import config
 from maxmod.errors import ArgumentError, OperandError
-from maxmod.graph_values import GraphTracer, TensorValue, Value, Weight, current_tracer
+from maxmod.graph.values import GraphTracer, TensorValue, Value, Weight, current_tracer
 from maxmod.interpreters.operands import strong
 from maxmod.op import ir
 from maxmod.op.op import interpreter
