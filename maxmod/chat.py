@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from maxmod.errors import ArgumentError, ModelError
-from maxmod.json_files import read_json
+from maxmod.weights.json_files import read_json
 
 _MAX_BYTES = 1 << 20
 

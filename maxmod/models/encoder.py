@@ -13,7 +13,6 @@ import numpy as np
 from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ModelError
-from maxmod.json_files import read_json, read_json_list
 from maxmod.models.config import from_table
 from maxmod.nn import Module
 from maxmod.runtime.compiled import CompiledModel
@@ -21,6 +20,7 @@ from maxmod.tensor import Tensor
 from maxmod.text import Tokenizer, open_tokenizer
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import TensorType
+from maxmod.weights.json_files import read_json, read_json_list
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from maxmod.errors import ArgumentError, ModelError
-from maxmod.json_files import read_json
 from maxmod.models.config import from_table
+from maxmod.weights.json_files import read_json
 
 Array = np.ndarray[Any, Any]
 

@@ -13,7 +13,6 @@ from typing import Any
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ModelError, WeightsError, did_you_mean
 from maxmod.interpreters.eager import lazy
-from maxmod.json_files import read_json
 from maxmod.models import bert, gemma, gpt2, llama, vit
 from maxmod.models.config import from_table
 from maxmod.models.encoder import TextEncoder, read_pooling
@@ -24,7 +23,8 @@ from maxmod.nn import Module
 from maxmod.tensor.default_context import default_device, default_dtype, resolve
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.weights import Weights, expect_room, open_checkpoint
-from maxmod.weights.quantized import stored_layers
+from maxmod.weights.json_files import read_json
+from maxmod.weights.quantized_view import stored_layers
 
 
 def adder_folder() -> Path:

@@ -7,7 +7,7 @@ from maxmod.weights.checkpoint import Checkpoint, open_checkpoint
 from maxmod.weights.fit import expect_room
 from maxmod.weights.inspect import inspect_text
 from maxmod.weights.mapping import Weights
-from maxmod.weights.quantized import QuantizedWeights
+from maxmod.weights.quantized_view import QuantizedWeights
 from maxmod.weights.rename import (
     add_prefix,
     astype,

@@ -19,10 +19,10 @@ from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.tensor_type import TensorType
 from maxmod.weights.header import Entry, fail, quote, read_header
-from maxmod.weights.index import Files, find_files
 from maxmod.weights.mapping import Weights, aligned_empty, static_sizes
 from maxmod.weights.on_device import OnDevice
 from maxmod.weights.parallel import in_parallel
+from maxmod.weights.shard_index import Files, find_files
 
 _MAX_READ = 1 << 30  # bytes; one read call of Linux returns at most 2 GB
 

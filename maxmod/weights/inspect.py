@@ -9,7 +9,7 @@ import re
 from maxmod.dtype import DType
 from maxmod.weights.checkpoint import Checkpoint, open_checkpoint
 from maxmod.weights.mapping import format_nbytes
-from maxmod.weights.quantized import stored_layers
+from maxmod.weights.quantized_view import stored_layers
 
 _ESTIMATED = (DType.float32, DType.bfloat16, DType.int8)
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # a part of a dotted name

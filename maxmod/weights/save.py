@@ -22,9 +22,9 @@ import numpy as np
 from maxmod import backends
 from maxmod.errors import ArgumentError, CheckpointError, OperandError
 from maxmod.weights.header import CODES, MAX_HEADER_BYTES, MAX_NAME_CHARACTERS, quote
-from maxmod.weights.index import MODEL_FILE, read_index
 from maxmod.weights.mapping import ALIGNMENT, Weights, as_weights
 from maxmod.weights.progress import progress
+from maxmod.weights.shard_index import MODEL_FILE, read_index
 
 _SUFFIX = ".safetensors"
 _WRITE_BYTES = 1 << 26  # per call, so that the progress bar moves

@@ -12,10 +12,10 @@ from models.folders import LLAMA
 
 from maxmod import CPU, Device, DType
 from maxmod.errors import CheckpointError, MaxmodError, ModelError
-from maxmod.json_files import read_json
 from maxmod.models import adder_folder, load_model
 from maxmod.values.device import DeviceRef
 from maxmod.weights import open_checkpoint, save_state
+from maxmod.weights.json_files import read_json
 
 
 @pytest.fixture
