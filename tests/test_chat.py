@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from maxmod.chat import ChatTemplate, open_chat_template
 from maxmod.errors import ArgumentError, ModelError
-from maxmod.text import open_tokenizer
+from maxmod.generate.chat import ChatTemplate, open_chat_template
+from maxmod.generate.text import open_tokenizer
 
 FOLDER = Path(__file__).parent / "assets" / "llama" / "chat"
 GOLDEN = json.loads((FOLDER / "golden.json").read_text("utf-8"))

@@ -96,7 +96,7 @@ def test_nothing_is_compiled_again(adder: LanguageModel) -> None:
 
 
 def test_the_cache_grows(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maxmod.decoding.ROWS", 2)
+    monkeypatch.setattr("maxmod.generate.decoding.ROWS", 2)
     case = GOLDEN[0]
     tokens = list(generate(model, case["prompt_ids"], stop=[0]))
     assert len(tokens) > 20

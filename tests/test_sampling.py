@@ -16,9 +16,9 @@ from ops.samples_choose import OPTIONS, probabilities
 from maxmod import CPU, DType, Tensor, TensorType
 from maxmod.backends.devices import Device
 from maxmod.errors import ArgumentError, OperandError
+from maxmod.generate.sampling import Sampler, Sampling
 from maxmod.nn import Module
 from maxmod.ops.choose import candidates
-from maxmod.sampling import Sampler, Sampling
 from maxmod.values.device import CPU_REF
 
 GOLDEN = json.loads((Path(__file__).parent / "assets" / "llama" / "sampling.json").read_text())

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maxmod.errors import ArgumentError, ModelError
-from maxmod.text import (
+from maxmod.generate.text import (
     CharacterTokenizer,
     StopStrings,
     TextStream,

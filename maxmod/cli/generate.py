@@ -9,12 +9,12 @@ import time
 import warnings
 from collections.abc import Iterator
 
-from maxmod.chat import open_chat_template
 from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, kernels_text
 from maxmod.errors import ArgumentError
 from maxmod.generate import generate
+from maxmod.generate.chat import open_chat_template
+from maxmod.generate.text import StopStrings, TextStream
 from maxmod.models import LanguageModel, load_model
-from maxmod.text import StopStrings, TextStream
 
 
 def run(options: argparse.Namespace) -> int:

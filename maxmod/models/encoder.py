@@ -13,11 +13,11 @@ import numpy as np
 from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ModelError
+from maxmod.generate.text import Tokenizer, open_tokenizer
 from maxmod.models.config import from_table
 from maxmod.nn import Module
 from maxmod.runtime.compiled import CompiledModel
 from maxmod.tensor import Tensor
-from maxmod.text import Tokenizer, open_tokenizer
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import TensorType
 from maxmod.weights.json_files import read_json, read_json_list

@@ -17,7 +17,7 @@ from typing import Any
 
 from maxmod import functional as F
 from maxmod.errors import ModelError
-from maxmod.kv_cache import CacheShape, Context, WholeContext
+from maxmod.generate.kv_cache import CacheShape, Context, WholeContext
 from maxmod.models.attention import attention, merge_heads, soft_cap, split_heads
 from maxmod.models.rotary import Turns, rope_frequencies
 from maxmod.nn import Embedding, GemmaRMSNorm, Linear, Module, ModuleList

@@ -12,12 +12,12 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.generate import generate_text
-from maxmod.kv_cache import CachedContext, CacheShape, KVCache
+from maxmod.generate.kv_cache import CachedContext, CacheShape, KVCache
+from maxmod.generate.sampling import Sampler, Sampling
+from maxmod.generate.text import Tokenizer, open_tokenizer
 from maxmod.nn import Module
 from maxmod.runtime.compiled import CompiledModel
-from maxmod.sampling import Sampler, Sampling
 from maxmod.tensor import Tensor
-from maxmod.text import Tokenizer, open_tokenizer
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import TensorType
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maxmod.errors import ModelError
-from maxmod.kv_cache import CacheShape, Context, WholeContext
+from maxmod.generate.kv_cache import CacheShape, Context, WholeContext
 from maxmod.models.activations import ACTIVATIONS, check_activation
 from maxmod.models.attention import attention, merge_heads, split_heads
 from maxmod.models.rotary import Turns, rope_frequencies

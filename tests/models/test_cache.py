@@ -11,7 +11,7 @@ from models.folders import ASSETS, GPT2, LLAMA
 
 from maxmod import CPU, Device, DType, Tensor
 from maxmod.compiler.steps import RunKernel, RunOp
-from maxmod.kv_cache import KVCache
+from maxmod.generate.kv_cache import KVCache
 from maxmod.models import LanguageModel, load_model
 
 ALL = GPT2 + LLAMA

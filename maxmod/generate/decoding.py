@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from maxmod.errors import ModelError
-from maxmod.kv_cache import KVCache
-from maxmod.sampling import Sampler, Sampling
+from maxmod.generate.kv_cache import KVCache
+from maxmod.generate.sampling import Sampler, Sampling
 
 # The cache has a multiple of so many rows, so that similar lengths run the same program.
 ROWS = 64

@@ -1,12 +1,4 @@
-"""Text generation: one token after another, each from the logits after all tokens before it.
-
->>> from maxmod.generate import generate_text
->>> from maxmod.models import adder_folder, load_model
->>> "".join(generate_text(load_model(adder_folder()), "123+456="))
-'579'
-
-`LanguageModel.generate` and `LanguageModel.stream` are the short way to it.
-"""
+"""The loop of generation, for tokens and for text."""
 
 from __future__ import annotations
 
@@ -15,12 +7,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from maxmod.chat import open_chat_template
-from maxmod.decoding import Decodable, Decoder
 from maxmod.errors import ArgumentError, MaxmodWarning, SliceError
+from maxmod.generate.chat import open_chat_template
+from maxmod.generate.decoding import Decodable, Decoder
+from maxmod.generate.sampling import Sampling
+from maxmod.generate.text import StopStrings, TextStream, Tokenizer
 from maxmod.op.rules import expect_int
-from maxmod.sampling import Sampling
-from maxmod.text import StopStrings, TextStream, Tokenizer
 
 # Room for more new tokens than this is made when they come.
 FIRST_ROOM = 1024
@@ -95,7 +87,8 @@ def generate_batch(
         prompts: One or more sequences of at least one token.
         max_new_tokens: How many tokens to give at most; None for as many as the model has room for.
         stop: Tokens that end a text and are not given; those of the model by default.
-        repetition_penalty: This and the next four are explained at `maxmod.sampling.Sampling`.
+        repetition_penalty: This and the next four are explained at `Sampling`, in
+            `maxmod.generate.sampling`.
         temperature: 0 takes the most likely token, which is the default; above that, tokens are
             drawn at random.
         top_k: Only from the so many most likely tokens; 0 for all.
