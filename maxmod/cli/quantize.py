@@ -9,8 +9,8 @@ import time
 from maxmod.backends.devices import CPU
 from maxmod.cli.options import chosen_dtype, given_path
 from maxmod.models import save_quantized
+from maxmod.models.quantized_folder import expect_new_folder
 from maxmod.models.registry import loader_of
-from maxmod.models.rounding import expect_new_folder
 from maxmod.weights import open_checkpoint
 from maxmod.weights.mapping import format_nbytes
 

@@ -5,8 +5,8 @@
 
 from maxmod.models.encoder import TextEncoder
 from maxmod.models.language import LanguageModel
+from maxmod.models.quantized_folder import save_quantized
 from maxmod.models.registry import adder_folder, load_encoder, load_model, load_vision_model
-from maxmod.models.rounding import save_quantized
 from maxmod.models.vision import VisionModel
 
 __all__ = [

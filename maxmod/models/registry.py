@@ -17,7 +17,7 @@ from maxmod.models import bert, gemma, gpt2, llama, vit
 from maxmod.models.config import from_table
 from maxmod.models.encoder import TextEncoder, read_pooling
 from maxmod.models.language import LanguageModel
-from maxmod.models.rounding import FIELD, Rounding, as_stored, is_marked, rounded
+from maxmod.models.quantized_folder import FIELD, Rounding, as_stored, is_marked, rounded
 from maxmod.models.vision import VisionModel
 from maxmod.nn import Module
 from maxmod.tensor.default_context import default_device, default_dtype, resolve

@@ -9,7 +9,7 @@ from maxmod.nn.lora import LoRA, lora_layers, lora_parameters
 from maxmod.nn.module import Module, TransparentModule, module_dataclass
 from maxmod.nn.norm import GemmaRMSNorm, GroupNorm, LayerNorm, RMSNorm
 from maxmod.nn.pinned import PinnedDeviceTensor
-from maxmod.nn.quantized import QuantizedLinear, quantize
+from maxmod.nn.quantized_linear import QuantizedLinear, quantize
 from maxmod.nn.rope import RotaryEmbedding, TransposedRotaryEmbedding
 from maxmod.nn.subgraph import as_subgraph
 

@@ -21,7 +21,7 @@ from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError
 from maxmod.nn import Module, QuantizedLinear
 from maxmod.nn import quantize as quantize_layers
 from maxmod.nn.places import descendants_of, parameters_of
-from maxmod.nn.quantized import linear_layers
+from maxmod.nn.quantized_linear import linear_layers
 from maxmod.weights import QuantizedWeights, Weights, save_state
 from maxmod.weights.json_files import MAX_BYTES, read_json, read_json_list
 from maxmod.weights.mapping import Recipe, View
