@@ -10,7 +10,7 @@ import numpy as np
 
 from maxmod import backends
 from maxmod.compiler.fusion.plan import plan_groups
-from maxmod.compiler.group import FusionGroup
+from maxmod.compiler.groups.group import FusionGroup
 from maxmod.compiler.pipeline import optimize
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import text as kernel_text

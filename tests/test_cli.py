@@ -188,7 +188,7 @@ def test_interrupt() -> None:
         "load = g.load_model\n"
         "g.load_model = lambda *a, **k: dataclasses.replace(load(*a, **k), stop=frozenset(),"
         " max_positions=10**9)\n"
-        "from maxmod.decoding import Decoder\n"
+        "from maxmod.generate.decoding import Decoder\n"
         "Decoder.next_tokens = lambda self: [2]\n"
         "from maxmod.cli import main\n"
         "sys.exit(main(['generate', '--max-new-tokens', str(10**9), '1+1=']))\n"

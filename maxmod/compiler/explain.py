@@ -17,7 +17,7 @@ from maxmod.values.dim import Size, as_size, evaluate, product
 from maxmod.values.tensor_type import TensorType
 
 if TYPE_CHECKING:
-    from maxmod.compiler.group import FusionGroup
+    from maxmod.compiler.groups.group import FusionGroup
 
 SHOWN_INTERMEDIATES = 8  # the largest ones, in the memory plan
 FOLDED_LINES = 3  # fewer are shown as they are

@@ -10,9 +10,9 @@ from maxmod.compiler.codegen.cuda.pointwise import emit_cuda
 from maxmod.compiler.codegen.emit import symbols_of
 from maxmod.compiler.codegen.host.loops import emit_host
 from maxmod.compiler.fusion.plan import plan_groups
-from maxmod.compiler.group import FusionGroup, LibraryProduct
-from maxmod.compiler.lower import lower
-from maxmod.compiler.order import Item, order_items, owners
+from maxmod.compiler.groups.group import FusionGroup, LibraryProduct
+from maxmod.compiler.groups.lower import lower
+from maxmod.compiler.groups.order import Item, order_items, owners
 from maxmod.compiler.passes.expand_composites import expand_products
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule, Step
 from maxmod.compiler.templates import emit_template

@@ -12,7 +12,7 @@ from maxmod.values.dim import Size, evaluate
 from maxmod.values.tensor_type import TensorType
 
 if TYPE_CHECKING:  # schedules are also loaded, without the planner
-    from maxmod.compiler.group import FusionGroup
+    from maxmod.compiler.groups.group import FusionGroup
     from maxmod.op import ir
 
 

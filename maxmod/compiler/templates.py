@@ -9,7 +9,7 @@ from maxmod.compiler.codegen.contraction import emit_contraction
 from maxmod.compiler.codegen.cuda.attention import FEW_ROWS, emit_few, kernel_for_many, query_rows
 from maxmod.compiler.codegen.cuda.contraction import MOST_ROWS, emit_gemv
 from maxmod.compiler.codegen.whole_op import emit_whole_op
-from maxmod.compiler.group import Attention, Contraction, FusionGroup, WholeOp
+from maxmod.compiler.groups.group import Attention, Contraction, FusionGroup, WholeOp
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op.op import Kind
 from maxmod.values.dim import Size, product

@@ -27,7 +27,7 @@ class ChatTemplate:
         ModelError: If the template is malformed, or the package jinja2 is missing.
 
     Example:
-        >>> from maxmod.chat import ChatTemplate
+        >>> from maxmod.generate.chat import ChatTemplate
         >>> template = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}"
         ...     "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}", {}, "here")
         >>> template.render([{"role": "user", "content": "Hello"}])

@@ -39,7 +39,7 @@ class CharacterTokenizer(Tokenizer):
         vocabulary: Characters to tokens. Longer keys are special tokens, which no text contains.
 
     Example:
-        >>> from maxmod.text import CharacterTokenizer
+        >>> from maxmod.generate.text import CharacterTokenizer
         >>> tokenizer = CharacterTokenizer({"0": 0, "1": 1, "+": 2, "<|end|>": 3})
         >>> tokenizer.encode("1+0"), tokenizer.decode([0, 2, 1, 3])
         ([1, 2, 0], '0+1')
@@ -168,7 +168,7 @@ class TextStream:
     text of all tokens.
 
     Example:
-        >>> from maxmod.text import CharacterTokenizer, TextStream
+        >>> from maxmod.generate.text import CharacterTokenizer, TextStream
         >>> stream = TextStream(CharacterTokenizer({"a": 0, "b": 1}))
         >>> [stream.push(token) for token in (1, 0)], stream.finish()
         (['b', 'a'], '')
@@ -212,7 +212,7 @@ class StopStrings:
         ArgumentError: If one of them is empty.
 
     Example:
-        >>> from maxmod.text import StopStrings
+        >>> from maxmod.generate.text import StopStrings
         >>> stops = StopStrings(["\\n\\n"])
         >>> [stops.push(piece) for piece in ("one", "\\n", "two\\n", "\\nthree")], stops.found
         (['one', '', '\\ntwo', ''], True)

@@ -14,7 +14,7 @@ from ops.samples_attention import attention
 from maxmod import DType, Tensor, TensorType, configure
 from maxmod import functional as F
 from maxmod.compiler.fusion.plan import plan_groups
-from maxmod.compiler.group import Attention
+from maxmod.compiler.groups.group import Attention
 from maxmod.compiler.passes.expand_composites import expand_composites
 from maxmod.compiler.passes.merge_common import merge_common
 from maxmod.kernel.source import Dialect

@@ -44,7 +44,7 @@ def test_examples(name: str, no_accelerator: None) -> None:
 
 
 def test_there_are_examples() -> None:
-    for name in ("maxmod.tensor", "maxmod.tensor.buffer"):
+    for name in ("maxmod.tensor.tensor", "maxmod.tensor.buffer"):
         assert _examples(name)
 
 

@@ -237,8 +237,8 @@ def test_order_of_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 _WARM = """
 import ctypes, sys
-from maxmod.backends import host_compiler
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.backends.host import compiler as host_compiler
+from maxmod.kernel.source import Dialect, KernelSource
 code = "void k(void *const *b, const int64_t *s) { *(float *)b[0] = 7; }"
 kernel = host_compiler.build(KernelSource("k", Dialect.HOST, code, "k", 1, 0))
 value = ctypes.c_float()

@@ -202,7 +202,7 @@ def test_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 _RACER = """
 import sys
-from maxmod import kernel_cache
+from maxmod.kernel import cache as kernel_cache
 for round in range(40):
     key = kernel_cache.make_key(str(round % 8))
     data = (str(round % 8) * 50000).encode()

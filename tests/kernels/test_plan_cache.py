@@ -296,7 +296,7 @@ def test_the_key_depends_on_the_architecture(monkeypatch: pytest.MonkeyPatch) ->
     assert not is_hit(softmax)
 
 
-@pytest.mark.parametrize("place", ["op.py", "compiler/fusion/rules.py", "ops/norm.py", "kernels"])
+@pytest.mark.parametrize("place", ["op/op.py", "compiler/fusion/conditions.py", "ops/norm.py", "kernels"])
 def test_the_key_depends_on_the_sources(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
 ) -> None:

@@ -14,8 +14,8 @@ from maxmod.compiler.codegen.element import (
     template_source,
 )
 from maxmod.compiler.codegen.masks import mask_test
-from maxmod.compiler.group import Attention, FusionGroup
-from maxmod.compiler.lower import MAX_SPLITS, Load, split_loops
+from maxmod.compiler.groups.group import Attention, FusionGroup
+from maxmod.compiler.groups.lower import MAX_SPLITS, Load, split_loops
 from maxmod.dtype import DType, compute_dtype
 from maxmod.kernel.source import KernelSource
 from maxmod.op import ir

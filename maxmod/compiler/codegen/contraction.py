@@ -13,8 +13,8 @@ from maxmod.compiler.codegen.element import (
     template_source,
 )
 from maxmod.compiler.codegen.emit import index_text, storage_type
-from maxmod.compiler.group import Contraction, FusionGroup
-from maxmod.compiler.lower import MAX_SPLITS, Load, split_loops
+from maxmod.compiler.groups.group import Contraction, FusionGroup
+from maxmod.compiler.groups.lower import MAX_SPLITS, Load, split_loops
 from maxmod.dtype import DType, compute_dtype
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import ir

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from maxmod.compiler.codegen.cuda.text import function
 from maxmod.compiler.codegen.emit import (
     compute_type,
+    function,
     index_text,
     loaded,
     scalar_text,
@@ -21,8 +21,8 @@ from maxmod.compiler.codegen.emit import (
     storage_type,
     stored,
 )
-from maxmod.compiler.group import FusionGroup
-from maxmod.compiler.lower import MAX_SPLITS, Apply, Load, Lowering, needed, split_loops
+from maxmod.compiler.groups.group import FusionGroup
+from maxmod.compiler.groups.lower import MAX_SPLITS, Apply, Load, Lowering, needed, split_loops
 from maxmod.dtype import DType
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource, Launch

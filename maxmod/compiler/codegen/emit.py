@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from maxmod.compiler.lower import Apply, Instruction, Load, Lowered, Position, Reduction, needed
+from maxmod.compiler.groups.lower import (
+    Apply,
+    Instruction,
+    Load,
+    Lowered,
+    Position,
+    Reduction,
+    needed,
+)
 from maxmod.dtype import DType
 from maxmod.op.affine import Index
 from maxmod.values.dim import Dim, Size, as_dim
@@ -228,3 +236,25 @@ def symbols_of(lowered: Lowered) -> list[str]:
         sizes += [index.const, *(factor for _, factor in index.terms)]
     names = {s.name for size in sizes if isinstance(size, Dim) for s in size.parameters}
     return sorted(names)
+
+
+def indent(lines: Iterable[str], depth: int = 1) -> list[str]:
+    """Indents lines, but no preprocessor lines."""
+    return [line if not line or line[0] == "#" else "    " * depth + line for line in lines]
+
+
+def block(head: str, body: Iterable[str]) -> list[str]:
+    """Returns a statement with a body in braces."""
+    return [f"{head} {{", *indent(body), "}"]
+
+
+def function(head: str, params: Sequence[str], body: Iterable[str]) -> list[str]:
+    """Returns a function with its parameters on as many lines as they need."""
+    lines = [f"{head}("]
+    for number, param in enumerate(params):
+        text = param + (", " if number < len(params) - 1 else ")")
+        if len(lines[-1]) + len(text) > 98:
+            lines[-1] = lines[-1].rstrip()
+            lines.append("    ")
+        lines[-1] += text
+    return [*lines, "{", *indent(body), "}"]

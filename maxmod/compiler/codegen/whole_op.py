@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from maxmod.compiler.codegen.element import Text, symbol_names, template_source
-from maxmod.compiler.group import FusionGroup, WholeOp
+from maxmod.compiler.groups.group import FusionGroup, WholeOp
 from maxmod.kernel.source import Dialect, KernelSource, Launch
 from maxmod.values.dim import product
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from maxmod.compiler.codegen.attention import lower_attention
 from maxmod.compiler.fusion import conditions
-from maxmod.compiler.group import Attention, FusionGroup
+from maxmod.compiler.groups.group import Attention, FusionGroup
 from maxmod.op import ir
 from maxmod.op.affine import Unfusable
 from maxmod.op.op import Kind

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from maxmod.compiler.group import FusionGroup
-from maxmod.compiler.lower import Load, lower
+from maxmod.compiler.groups.group import FusionGroup
+from maxmod.compiler.groups.lower import Load, lower
 from maxmod.op import ir
 from maxmod.op.affine import Unfusable
 from maxmod.op.op import Kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from maxmod.compiler.codegen.contraction import lower_contraction
-from maxmod.compiler.group import Contraction, FusionGroup
+from maxmod.compiler.groups.group import Contraction, FusionGroup
 from maxmod.op import ir
 from maxmod.op.affine import Unfusable
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from maxmod.compiler.fusion import conditions
-from maxmod.compiler.group import FusionGroup, LibraryProduct
+from maxmod.compiler.groups.group import FusionGroup, LibraryProduct
 from maxmod.dtype import DType
 from maxmod.kernel.source import ACTIVATIONS
 from maxmod.op import ir

@@ -17,9 +17,9 @@ from maxmod.compiler.fusion.attention import AttentionFinder
 from maxmod.compiler.fusion.contraction import contraction_group
 from maxmod.compiler.fusion.library import LibraryFinder
 from maxmod.compiler.fusion.siblings import join_siblings
-from maxmod.compiler.group import Attention, FusionGroup, LibraryProduct, WholeOp
-from maxmod.compiler.lower import lower
-from maxmod.compiler.order import find_stores
+from maxmod.compiler.groups.group import Attention, FusionGroup, LibraryProduct, WholeOp
+from maxmod.compiler.groups.lower import lower
+from maxmod.compiler.groups.order import find_stores
 from maxmod.kernel.source import Dialect
 from maxmod.op import ir
 from maxmod.op.affine import Unfusable

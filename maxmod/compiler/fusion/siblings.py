@@ -10,9 +10,9 @@ from __future__ import annotations
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations
 
-from maxmod.compiler.group import FusionGroup
-from maxmod.compiler.lower import lower
-from maxmod.compiler.order import Item, Waits
+from maxmod.compiler.groups.group import FusionGroup
+from maxmod.compiler.groups.lower import lower
+from maxmod.compiler.groups.order import Item, Waits
 from maxmod.op import ir
 from maxmod.op.affine import Unfusable
 from maxmod.values.dim import Sizes

@@ -20,7 +20,7 @@ from maxmod import functional as F
 from maxmod.backends.cuda import nvrtc
 from maxmod.compiler.codegen.cuda.contraction import emit_gemv
 from maxmod.compiler.fusion.plan import plan_groups
-from maxmod.compiler.group import Contraction
+from maxmod.compiler.groups.group import Contraction
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource

@@ -14,8 +14,8 @@ from maxmod.compiler.codegen.cuda.text import VECTOR_NBYTES, multiple_of
 from maxmod.compiler.codegen.element import ElementLowering, Text, template_source
 from maxmod.compiler.codegen.emit import index_text, storage_type
 from maxmod.compiler.codegen.masks import open_test
-from maxmod.compiler.group import Attention, FusionGroup
-from maxmod.compiler.lower import Apply, Load
+from maxmod.compiler.groups.group import Attention, FusionGroup
+from maxmod.compiler.groups.lower import Apply, Load
 from maxmod.dtype import DType
 from maxmod.kernel.source import WARP, Dialect, KernelSource, Launch
 from maxmod.op.affine import Index, Loop

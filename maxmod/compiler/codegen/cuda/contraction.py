@@ -5,7 +5,7 @@ from __future__ import annotations
 from maxmod.compiler.codegen.contraction import Codes, LoweredContraction, lower_contraction
 from maxmod.compiler.codegen.cuda.text import VECTOR_NBYTES, multiple_of
 from maxmod.compiler.codegen.element import Text, template_source
-from maxmod.compiler.group import Contraction, FusionGroup
+from maxmod.compiler.groups.group import Contraction, FusionGroup
 from maxmod.kernel.source import WARP, Dialect, KernelSource, Launch
 from maxmod.values.dim import Size, product
 

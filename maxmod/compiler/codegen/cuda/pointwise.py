@@ -15,9 +15,7 @@ from maxmod.compiler.codegen.cuda.text import (
     Span,
     Width,
     arguments,
-    block,
     count_text,
-    function,
     index_type,
     instruction_line,
     loop_variables,
@@ -28,13 +26,15 @@ from maxmod.compiler.codegen.cuda.text import (
 )
 from maxmod.compiler.codegen.emit import (
     C_TYPES,
+    block,
     compute_type,
+    function,
     guard_lines,
     scalar_text,
     size_text,
     symbols_of,
 )
-from maxmod.compiler.lower import Apply, Load, Lowered
+from maxmod.compiler.groups.lower import Apply, Load, Lowered
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource, Launch
 from maxmod.op.affine import Loop

@@ -14,9 +14,7 @@ from maxmod.compiler.codegen.cuda.text import (
     Span,
     Width,
     arguments,
-    block,
     count_text,
-    function,
     index_type,
     instruction_line,
     loop_variables,
@@ -25,15 +23,17 @@ from maxmod.compiler.codegen.cuda.text import (
     span_width,
 )
 from maxmod.compiler.codegen.emit import (
+    block,
     combined,
     compute_type,
+    function,
     index_text,
     size_text,
     start_value,
     stored,
 )
 from maxmod.compiler.codegen.rows import Keep, Phase, RowPlan, plan_rows
-from maxmod.compiler.lower import Lowered, Reduction
+from maxmod.compiler.groups.lower import Lowered, Reduction
 from maxmod.kernel.source import SHARED_NBYTES, WARP, Launch
 from maxmod.op.affine import Loop
 from maxmod.values.dim import Size, as_dim, as_size, product

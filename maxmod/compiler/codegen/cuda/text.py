@@ -8,11 +8,12 @@ or by a condition on symbolic sizes that the kernel evaluates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from maxmod.compiler.codegen.emit import (
+    block,
     compute_type,
     index_text,
     loaded,
@@ -22,7 +23,7 @@ from maxmod.compiler.codegen.emit import (
     stored,
     symbols_of,
 )
-from maxmod.compiler.lower import Apply, Load, Lowered, Store
+from maxmod.compiler.groups.lower import Apply, Load, Lowered, Store
 from maxmod.op.affine import Index, Loop
 from maxmod.values.dim import AlgebraicDim, Size, product
 
@@ -66,16 +67,6 @@ static __device__ __forceinline__ int64_t mm_quotient(int64_t a, int64_t b)
 """
 
 
-def indent(lines: Iterable[str], depth: int = 1) -> list[str]:
-    """Indents lines, but no preprocessor lines."""
-    return [line if not line or line[0] == "#" else "    " * depth + line for line in lines]
-
-
-def block(head: str, body: Iterable[str]) -> list[str]:
-    """Returns a statement with a body in braces."""
-    return [f"{head} {{", *indent(body), "}"]
-
-
 # ---- arguments -----------------------------------------------------------------------------------
 
 
@@ -92,18 +83,6 @@ def arguments(lowered: Lowered) -> str:
     """Returns the names of the parameters, to pass them on."""
     names = [f"b{number}" for number in range(len(lowered.buffers))]
     return ", ".join(names + [f"s_{name}" for name in symbols_of(lowered)])
-
-
-def function(head: str, params: Sequence[str], body: Iterable[str]) -> list[str]:
-    """Returns a function with its parameters on as many lines as they need."""
-    lines = [f"{head}("]
-    for number, param in enumerate(params):
-        text = param + (", " if number < len(params) - 1 else ")")
-        if len(lines[-1]) + len(text) > 98:
-            lines[-1] = lines[-1].rstrip()
-            lines.append("    ")
-        lines[-1] += text
-    return [*lines, "{", *indent(body), "}"]
 
 
 # ---- index types ---------------------------------------------------------------------------------

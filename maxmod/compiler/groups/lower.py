@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from maxmod.compiler.group import FusionGroup
+from maxmod.compiler.groups.group import FusionGroup
 from maxmod.dtype import DType, compute_dtype
 from maxmod.op import ir
 from maxmod.op.affine import (

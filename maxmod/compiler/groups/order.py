@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from maxmod.compiler.group import FusionGroup
+from maxmod.compiler.groups.group import FusionGroup
 from maxmod.op import ir
 from maxmod.op.op import Kind
 
