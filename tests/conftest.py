@@ -24,6 +24,7 @@ if not _IS_WORKER:
 import hypothesis
 import pytest
 from emulated import EmulatedBackend
+from readable_ids import readable_id
 
 from maxmod import backends, config
 from maxmod.backends.devices import CPU, Accelerator, Device
@@ -62,6 +63,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure() -> None:
     if not _IS_WORKER:
         shutil.rmtree(os.environ["MAXMOD_CACHE_DIR"], ignore_errors=True)
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: Any) -> str | None:
+    return readable_id(val)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

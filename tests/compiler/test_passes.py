@@ -100,28 +100,39 @@ def test_composites_are_written_out_down_to_ops_with_kernels() -> None:
     assert all(node.source is not None for node in graph.nodes)
 
 
-@pytest.mark.parametrize(
-    ("fn", "left"),
-    [
-        (lambda x: x * 1.0, []),
-        (lambda x: 1.0 * x, []),
-        (lambda x: x - 0.0, []),
-        (lambda x: x + -0.0, []),
-        (lambda x: x + 0.0, ["add"]),  # would turn -0.0 into 0.0
-        (lambda x: x / 1.0, []),
-        (lambda x: x**1, []),
-        (lambda x: x**2, ["mul"]),
-        (lambda x: F.negate(F.negate(x)), []),
-        (lambda x: x.T.T, []),
-        (lambda x: x.permute([1, 0]).permute([0, 1]), ["permute"]),
-        (lambda x: x.reshape([12]).reshape([2, 6]), ["reshape"]),
-        (lambda x: x.reshape([3, 4]), []),
-        (lambda x: x.cast(DType.float64).cast(DType.float32), []),
-        (lambda x: x.cast(DType.float16).cast(DType.float32), ["cast", "cast"]),
-        (lambda x: x * Tensor.ones([2, 3, 4], dtype=DType.float32, device=CPU_REF), ["mul"]),
-    ],
-)
-def test_simplify(fn: Callable[[Tensor], Tensor], left: list[str]) -> None:
+# A function, and the ops that are left of it.
+SIMPLIFIED: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
+    "times one": (lambda x: x * 1.0, []),
+    "one times": (lambda x: 1.0 * x, []),
+    "minus zero": (lambda x: x - 0.0, []),
+    "plus negative zero": (lambda x: x + -0.0, []),
+    "plus zero": (lambda x: x + 0.0, ["add"]),  # would turn -0.0 into 0.0
+    "divided by one": (lambda x: x / 1.0, []),
+    "power of one": (lambda x: x**1, []),
+    "power of two": (lambda x: x**2, ["mul"]),
+    "negated twice": (lambda x: F.negate(F.negate(x)), []),
+    "transposed twice": (lambda x: x.T.T, []),
+    "permuted twice": (lambda x: x.permute([1, 0]).permute([0, 1]), ["permute"]),
+    "reshaped twice": (lambda x: x.reshape([12]).reshape([2, 6]), ["reshape"]),
+    "reshaped to its shape": (lambda x: x.reshape([3, 4]), []),
+    "cast to a wider dtype and back": (
+        lambda x: x.cast(DType.float64).cast(DType.float32),
+        [],
+    ),
+    "cast to a narrower dtype and back": (
+        lambda x: x.cast(DType.float16).cast(DType.float32),
+        ["cast", "cast"],
+    ),
+    "times ones of a larger shape": (
+        lambda x: x * Tensor.ones([2, 3, 4], dtype=DType.float32, device=CPU_REF),
+        ["mul"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SIMPLIFIED)
+def test_simplify(name: str) -> None:
+    fn, left = SIMPLIFIED[name]
     graph = eliminate_dead(simplify(traced(lambda x: F.exp(fn(x)), f32(3, 4))))
     names = [n for n in op_names(graph) if n not in ("full", "broadcast", "exp")]
     assert names == left
