@@ -7,12 +7,12 @@ from typing import Any
 
 import cuda_shim
 import numpy as np
+from helpers import run_op
 
-from maxmod import backends, ir, kernel_text
+from maxmod import ir, kernel_text
 from maxmod.compiler.pipeline import optimize
 from maxmod.compiler.schedule import schedule
 from maxmod.compiler.steps import RunKernel, Schedule
-from maxmod.device import CPU_REF
 from maxmod.dim import SymbolicDim
 from maxmod.dtype import storage_dtype
 from maxmod.kernel import Dialect, KernelSource
@@ -26,8 +26,7 @@ RESIDENT_THREADS = 2048
 def planned(fn: Callable[..., Any], *types: TensorType) -> Schedule:
     """Returns the CUDA schedule of a function."""
     graph = trace_function(fn, types, name="f", parameters={}).graph
-    run = backends.get(CPU_REF).run
-    return schedule(optimize(graph, run, Dialect.CUDA), Dialect.CUDA)
+    return schedule(optimize(graph, run_op, Dialect.CUDA), Dialect.CUDA)
 
 
 def sources_of(fn: Callable[..., Any], *types: TensorType) -> tuple[KernelSource, ...]:

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from compiler.graphs import f32, traced
-from helpers import tensor
+from helpers import run_op, tensor
 from ops.test_registry import SAMPLES
 
 from maxmod import custom, ir
 from maxmod import functional as F
-from maxmod.compiled import _run
 from maxmod.compiler.lowering import plan_graph
 from maxmod.compiler.packing import Packer, UnpackableError, Unpacker, live_objects
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, Schedule
@@ -57,7 +56,7 @@ def without_groups(plan: Schedule) -> Schedule:
 def assert_comes_back(graph: ir.Graph) -> None:
     kernels = live_objects(graph)
     for dialect in DIALECTS:
-        plan = plan_graph(graph, dialect, _run, contextlib.nullcontext)[1]
+        plan = plan_graph(graph, dialect, run_op, contextlib.nullcontext)[1]
         plan = without_groups(replace(plan, constants={}))
         assert repacked(plan, kernels) == plan
         assert repr(repacked(plan, kernels)) == repr(plan)  # keeps 1, 1.0 and True apart

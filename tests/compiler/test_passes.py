@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 import pytest
 from compiler.graphs import f32, op_names, traced
+from helpers import run_op
 
 from maxmod import DType, Tensor, ir
 from maxmod import functional as F
-from maxmod.compiled import _run as run
 from maxmod.compiler.passes.eliminate_dead import eliminate_dead
 from maxmod.compiler.passes.expand_composites import expand_composites
 from maxmod.compiler.passes.fold_constants import FOLD_LIMIT_NBYTES, fold_constants
@@ -27,7 +27,7 @@ PASSES = (
     simplify,
     expand_composites,
     recognize_gelu,
-    partial(fold_constants, run=run),
+    partial(fold_constants, run=run_op),
 )
 
 
@@ -44,8 +44,8 @@ def test_no_pass_changes_the_result(transform: Callable[[ir.Graph], ir.Graph]) -
     changed = ir.verify(transform(graph))
     rng = np.random.default_rng(0)
     args = [rng.normal(size=(5, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)]
-    (before,) = ir.interpret(graph, run, args, {}, {"n": 5})
-    (after,) = ir.interpret(changed, run, args, {}, {"n": 5})
+    (before,) = ir.interpret(graph, run_op, args, {}, {"n": 5})
+    (after,) = ir.interpret(changed, run_op, args, {}, {"n": 5})
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
 
 
@@ -76,8 +76,8 @@ def test_masks_made_of_positions_stay_formulas_for_kernels() -> None:
         return F.where(seen, x, 0.0) + waves
 
     graph = traced(fn, f32(4, 4))
-    assert op_names(fold_constants(graph, run)).count("greater_equal") == 0
-    kept = op_names(eliminate_dead(fold_constants(graph, run, keep_formulas=True)))
+    assert op_names(fold_constants(graph, run_op)).count("greater_equal") == 0
+    kept = op_names(eliminate_dead(fold_constants(graph, run_op, keep_formulas=True)))
     assert kept.count("greater_equal") == 1
     assert "sin" not in kept
     assert "cast" not in kept
@@ -85,10 +85,10 @@ def test_masks_made_of_positions_stay_formulas_for_kernels() -> None:
 
 def test_constants_are_folded_up_to_the_limit() -> None:
     small = Tensor(np.ones(4, np.float32))
-    graph = fold_constants(traced(lambda x: x + F.exp(small * 2.0), f32(4)), run)
+    graph = fold_constants(traced(lambda x: x + F.exp(small * 2.0), f32(4)), run_op)
     assert op_names(eliminate_dead(graph)) == ["add"]
     big = Tensor(np.ones(FOLD_LIMIT_NBYTES // 4 + 1, np.float32))
-    graph = fold_constants(traced(lambda x: x + F.exp(big), f32(1)), run)
+    graph = fold_constants(traced(lambda x: x + F.exp(big), f32(1)), run_op)
     assert "exp" in op_names(graph)
 
 
@@ -168,5 +168,5 @@ def test_gelu_by_tanh_is_recognised(name: str) -> None:
     x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     x[0] = [np.nan, np.inf, -np.inf, 0]
     with np.errstate(all="ignore"):
-        (wanted,), (found,) = (ir.interpret(g, run, [x], {}, {"n": 50}) for g in (before, after))
+        (wanted,), (found,) = (ir.interpret(g, run_op, [x], {}, {"n": 50}) for g in (before, after))
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fuzz.random_programs import Program, programs
+from helpers import run_op
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import maxmod
 from maxmod import BufferType, DType, Tensor, TensorType, ir
-from maxmod.compiled import _run as run_op
 from maxmod.compiled import compile_function
 from maxmod.device import CPU_REF
 from maxmod.op import FUNCTIONS
