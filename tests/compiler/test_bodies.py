@@ -182,7 +182,7 @@ def test_kernels_of_bodies_are_listed_and_explained() -> None:
     assert "there is no generated kernel" not in text.partition("== kernel")[0]
 
 
-def test_equal_kernels_are_shared_between_bodies_and_what_is_around() -> None:
+def test_bodies_and_the_graph_around_share_equal_kernels() -> None:
     def fn(x: Tensor) -> Any:
         y = F.exp(x) + 1.0
         twice = F.while_loop(y, lambda y: F.max(y)[0] < 50, lambda y: F.exp(y) + 1.0)
@@ -273,7 +273,7 @@ def test_rebind_in_a_body() -> None:
             assert model(Tensor([1.0]), Tensor([3.0]))[0].item() == 3
 
 
-def test_names_that_stand_in_no_operand() -> None:
+def test_body_reads_symbolic_sizes_of_the_graph_around() -> None:
     def fn(x: Tensor, y: Tensor) -> Any:
         n = x.shape[0]
         return F.while_loop(
@@ -286,7 +286,7 @@ def test_names_that_stand_in_no_operand() -> None:
     assert model(Tensor.ones([0]), Tensor([11.0]))[0].item() == 11
 
 
-def test_a_name_that_is_known_late_outside() -> None:
+def test_body_uses_a_size_that_is_known_at_run_time() -> None:
     def fn(x: Tensor) -> Any:
         kept = F.gather(x, F.flatten(F.nonzero(x, "k")), 0)
         (y,) = F.while_loop(kept, lambda y: F.sum(y)[0] < 100, lambda y: y * y + 1.0)

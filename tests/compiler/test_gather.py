@@ -66,7 +66,7 @@ def test_positions_of_every_dtype(dtype: DType) -> None:
         check(model, "scaled", gather.arguments(rng, DType.float32, dtype, sizes))
 
 
-def test_an_embedding_is_read_by_the_kernel_that_normalises_it() -> None:
+def test_the_norm_kernel_reads_the_embedding() -> None:
     def fn(table: Tensor, places: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         x = F.gather(table, tokens, axis=0) + F.gather(places, F.arange(0, 4, dtype=I64), axis=0)
         return x, F.rms_norm(x, table[0], 1e-6)

@@ -130,6 +130,6 @@ def test_values_of_other_types_are_refused(value: Any) -> None:
 @pytest.mark.parametrize(
     "packed", [{"op": "nothing"}, {"what": 1}, {"dtype": "x"}, {"type": 7}, {}, {"RunOp": [1]}]
 )
-def test_what_is_malformed_is_an_error(packed: Any) -> None:
+def test_malformed_values_are_refused(packed: Any) -> None:
     with pytest.raises((LookupError, TypeError, ValueError)):
         Unpacker([], ()).unpack(packed)

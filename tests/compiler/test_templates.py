@@ -107,7 +107,7 @@ def test_attention_reads_and_writes_through_views() -> None:
     _close(model(Tensor(x)), wanted)
 
 
-def test_what_follows_stays_outside() -> None:
+def test_ops_after_attention_are_another_kernel() -> None:
     model = compiled(lambda q, k, v: F.exp(_plain(q, k, v)).T, *[f32(2, 3, 8, 16)] * 3)
     assert [kernel.name for kernel in model.kernels] == ["attention", "map_exp"]
     q, k, v = (_random(2, 3, 8, 16, seed=n) for n in range(3))
@@ -153,7 +153,7 @@ def test_masks_are_read_in_the_kernel(kind: str) -> None:
     _close(model(*(Tensor(x) for x in (q, k, v, mask))), wanted)
 
 
-def test_a_position_that_is_data_moves_the_mask() -> None:
+def test_a_tensor_position_moves_the_mask() -> None:
     """Decoding: the query stands at a position that is an argument."""
 
     def fn(q: Tensor, k: Tensor, v: Tensor, start: Tensor) -> Tensor:
@@ -244,7 +244,7 @@ def test_half_types_are_computed_in_float32(dtype: DType) -> None:
     _close(found.cast(DType.float32), wanted, float(DType.finfo(dtype).eps))
 
 
-def test_nan_and_infinity_are_those_of_softmax() -> None:
+def test_nan_and_infinity_behave_as_in_softmax() -> None:
     model = compiled(_window, *[f32(1, "s", 16)] * 3)
     q, k, v = _random(1, 600, 16), _random(1, 600, 16, seed=1), _random(1, 600, 16, seed=2)
     q[0, 5] = np.nan
@@ -454,7 +454,7 @@ def test_results_do_not_depend_on_the_call() -> None:
         assert all((model(x, w).to_numpy() == first).all() for _ in range(5))
 
 
-def test_kernels_are_compared_with_their_graphs() -> None:
+def test_check_compares_kernels_with_graphs() -> None:
     with configure(check=True):
         model = compiled(
             lambda x, w: F.scaled_dot_product_attention(x @ w.T, x, x, is_causal=True),

@@ -142,7 +142,7 @@ def test_domain_errors_of_eager_ops_are_silent_and_leave_no_trace() -> None:
             np.ones(1) / np.zeros(1)
 
 
-def test_a_custom_op_sees_the_context_of_its_caller() -> None:
+def test_a_custom_op_sees_the_context_of_the_caller() -> None:
     scale: ContextVar[float] = ContextVar("scale", default=1.0)
     maxmod.custom.register("test.scaled", numpy=lambda x: x * np.float32(scale.get()))
     token = scale.set(3.0)

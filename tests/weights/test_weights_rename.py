@@ -216,7 +216,7 @@ def test_split_is_undone_by_concat(axis: int, sizes: list[int] | None) -> None:
         np.testing.assert_array_equal(whole[name].data, array)
 
 
-def test_pieces_own_their_memory() -> None:
+def test_pieces_do_not_share_memory() -> None:
     state = arrays(x=(4, 3))
     piece = split(state, {"x": ["a", "b"]})["a"]
     assert not np.shares_memory(piece.data, state["x"])

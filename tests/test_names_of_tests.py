@@ -1,6 +1,10 @@
-"""Ids of tests: a red line says which case failed."""
+"""Names and ids of tests: a red line says what failed, and which case."""
 
 from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +13,23 @@ from readable_ids import LONGEST, is_unreadable, readable_id
 from maxmod import DType, TensorType
 from maxmod.device import CPU_REF
 from maxmod.dim import Dim
+
+# Words for a subject that the name does not say; and "is no X": English has "is not an X".
+UNCLEAR = re.compile(
+    r"test_(it|they|that|this|these|those|what)_"
+    r"|_(it|its|they|them|their|what|those)(_|$)"
+    r"|_(is|are)_no_"
+)
+
+
+def test_names_have_a_subject() -> None:
+    unclear = []
+    for path in sorted(Path(__file__).parent.rglob("test_*.py")):
+        nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+        names = [node.name for node in nodes if isinstance(node, ast.FunctionDef)]
+        tests = [name for name in names if name.startswith("test_")]
+        unclear += [f"{path.name}: {name}" for name in tests if UNCLEAR.search(name)]
+    assert unclear == []
 
 
 def test_ids_of_collected_tests_are_readable(request: pytest.FixtureRequest) -> None:
