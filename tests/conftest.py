@@ -27,8 +27,10 @@ from emulated import EmulatedBackend
 from readable_ids import readable_id
 
 from maxmod import backends, config
+from maxmod.backends.cpu import CpuBackend
 from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.device import DeviceKind, DeviceRef
+from maxmod.op import Op
 
 assert config.current().verify, "maxmod was imported before tests/conftest.py"
 
@@ -121,6 +123,20 @@ def device(request: pytest.FixtureRequest) -> Device:
     if request.param == "emulated":
         return request.getfixturevalue("emulated_accelerator")
     return CPU() if request.param == "cpu" else Accelerator()
+
+
+@pytest.fixture
+def host_ops(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the ops that the host runs one by one, in order; a kernel adds none."""
+    names: list[str] = []
+    original = CpuBackend.run
+
+    def run(self: CpuBackend, op: Op, *args: Any) -> Any:
+        names.append(op.name)
+        return original(self, op, *args)
+
+    monkeypatch.setattr(CpuBackend, "run", run)
+    return names
 
 
 @pytest.fixture

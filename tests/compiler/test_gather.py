@@ -119,6 +119,23 @@ def test_a_bad_position_is_refused_as_by_the_op(name: str, dtype: DType) -> None
         check(model, name, [table, positions])
 
 
+def test_kernels_run_again_after_a_refused_position(host_ops: list[str]) -> None:
+    """Only the call with the bad position runs op by op, to find the op that refuses it."""
+    gather = GATHERS["normed"]
+    model = compiled(gather.fn, *gather.types(DType.float32, I64))
+    arrays = gather.arguments(np.random.default_rng(4), DType.float32, I64, SIZES[0])
+    table, positions, bad = map(tensor, (*arrays, np.full_like(arrays[1], 99)))
+    model(table, positions)
+    host_ops.clear()
+    with pytest.raises(IndexError):
+        model(table, bad)
+    assert host_ops[-1] == "gather"
+    host_ops.clear()
+    for _ in range(2):
+        model(table, positions)
+    assert host_ops == []
+
+
 def test_a_bad_position_among_many_threads_is_found() -> None:
     model = compiled(
         lambda w, p: F.gather(w, p, axis=0) + 1, f32("v", 64), TensorType(I64, ["s"], CPU_REF)
