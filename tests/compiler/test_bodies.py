@@ -164,11 +164,12 @@ def test_kernels_of_bodies_are_listed_and_explained() -> None:
     model = compiled(branches, f32("n", 8))
     names = [kernel.name for kernel in model.kernels]
     assert {"matmul_add_relu", "matmul_sub", "map_greater"} <= {*names}
-    text = model.explain()
+    text = model.explain(width=100)
     assert ", 1 branch\n" in text
-    assert all(kernel.code in text for kernel in model.kernels)
+    found = model.explanation()
+    assert all(k.code in found.kernel(n) for n, k in enumerate(model.kernels))
     for body in ("then", "otherwise"):
-        assert f"\n    {body}:\n        step     runs" in text
+        assert f"\n    {body}:\n        step  runs" in text
         assert f", {body} 0\n" in text  # where a kernel is used
     assert "there is no generated kernel" not in text.partition("== kernel")[0]
 
