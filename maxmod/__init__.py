@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from maxmod import custom, ops  # noqa: F401  (operators of Tensor need ops registered)
 from maxmod.backends import accelerator_count
 from maxmod.backends.devices import CPU, Accelerator, Device
+from maxmod.config import __version__ as __version__
 from maxmod.config import configure
 from maxmod.dtype import DType
 from maxmod.errors import MaxmodError, MaxmodWarning
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
         weights,
     )
     from maxmod.nn import Module, module_dataclass, quantize
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CPU",

@@ -19,6 +19,8 @@ from typing import Any
 
 from maxmod.errors import ConfigError, MaxmodWarning, did_you_mean
 
+__version__ = "0.1.0"
+
 PREFIX = "MAXMOD_"
 # The folder of the package; the first frame of a stack outside of it is the user's line.
 PACKAGE = os.path.dirname(os.path.abspath(__file__))

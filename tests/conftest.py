@@ -24,9 +24,12 @@ if not _IS_WORKER:
 import hypothesis
 import pytest
 from emulated import EmulatedBackend
+from readable_ids import readable_id
 
 from maxmod import backends, config
 from maxmod.backends.devices import CPU, Accelerator, Device
+from maxmod.backends.host.backend import CpuBackend
+from maxmod.op.op import Op
 from maxmod.values.device import DeviceKind, DeviceRef
 
 assert config.current().verify, "maxmod was imported before tests/conftest.py"
@@ -62,6 +65,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure() -> None:
     if not _IS_WORKER:
         shutil.rmtree(os.environ["MAXMOD_CACHE_DIR"], ignore_errors=True)
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: Any) -> str | None:
+    return readable_id(val)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -116,6 +123,20 @@ def device(request: pytest.FixtureRequest) -> Device:
     if request.param == "emulated":
         return request.getfixturevalue("emulated_accelerator")
     return CPU() if request.param == "cpu" else Accelerator()
+
+
+@pytest.fixture
+def host_ops(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the ops that the host runs one by one, in order; a kernel adds none."""
+    names: list[str] = []
+    original = CpuBackend.run
+
+    def run(self: CpuBackend, op: Op, *args: Any) -> Any:
+        names.append(op.name)
+        return original(self, op, *args)
+
+    monkeypatch.setattr(CpuBackend, "run", run)
+    return names
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import Any
 
 import cuda_shim
 import numpy as np
+from helpers import run_op
 
-from maxmod import backends
 from maxmod.compiler.pipeline import optimize
 from maxmod.compiler.schedule import schedule
 from maxmod.compiler.steps import RunKernel, Schedule
@@ -17,7 +17,6 @@ from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import ir
 from maxmod.runtime.staging import trace_function
-from maxmod.values.device import CPU_REF
 from maxmod.values.dim import SymbolicDim
 from maxmod.values.tensor_type import TensorType
 
@@ -28,8 +27,7 @@ RESIDENT_THREADS = 2048
 def planned(fn: Callable[..., Any], *types: TensorType) -> Schedule:
     """Returns the CUDA schedule of a function."""
     graph = trace_function(fn, types, name="f", parameters={}).graph
-    run = backends.get(CPU_REF).run
-    return schedule(optimize(graph, run, Dialect.CUDA), Dialect.CUDA)
+    return schedule(optimize(graph, run_op, Dialect.CUDA), Dialect.CUDA)
 
 
 def sources_of(fn: Callable[..., Any], *types: TensorType) -> tuple[KernelSource, ...]:

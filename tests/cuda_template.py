@@ -7,8 +7,8 @@ from typing import Any
 
 import cuda_shim
 import numpy as np
+from helpers import run_op
 
-from maxmod import backends
 from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.compiler.groups.group import FusionGroup
 from maxmod.compiler.pipeline import optimize
@@ -17,7 +17,6 @@ from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op.ir import bind_type
 from maxmod.runtime.staging import trace_function
-from maxmod.values.device import CPU_REF
 from maxmod.values.dim import SymbolicDim, evaluate
 from maxmod.values.tensor_type import TensorType
 
@@ -41,7 +40,7 @@ class CudaTemplate:
         emit: Callable[[FusionGroup, Any, str], KernelSource],
     ) -> None:
         graph = trace_function(fn, types, name="f", parameters={}).graph
-        self.graph = optimize(graph, backends.get(CPU_REF).run, Dialect.CUDA)
+        self.graph = optimize(graph, run_op, Dialect.CUDA)
         groups = plan_groups(self.graph, templates=Dialect.CUDA)
         (self.group,) = [group for group in groups if group.template is not None]
         self.source = emit(self.group, self.group.template, "kernel")

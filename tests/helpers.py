@@ -16,6 +16,7 @@ from maxmod import backends
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.interpreters.trace import trace
 from maxmod.op.ir import interpret, verify
+from maxmod.op.op import Op
 from maxmod.tensor import Tensor
 from maxmod.values.device import CPU_REF
 from maxmod.values.dim import SymbolicDim
@@ -132,6 +133,13 @@ def assert_close(
     np.testing.assert_allclose(found, wanted, rtol=rtol, atol=atol)
 
 
+def run_op(
+    op: Op, arrays: Sequence[Any], attrs: dict[str, Any], types: Sequence[TensorType]
+) -> Sequence[Any]:
+    """Runs one op eagerly on the host; what `ir.interpret` calls for each node."""
+    return backends.get(CPU_REF).run(op, arrays, attrs, types)
+
+
 def interpreted(fn: Any, types: Sequence[TensorType], *args: Tensor) -> list[Tensor]:
     """Traces a function for types with named sizes and runs the graph op by op.
 
@@ -153,6 +161,5 @@ def interpreted(fn: Any, types: Sequence[TensorType], *args: Tensor) -> list[Ten
             if isinstance(size, SymbolicDim):
                 dims[size.name] = int(actual)
     graph = verify(found.graph)
-    run = backends.get(CPU_REF).run
-    arrays = interpret(graph, run, [arg.data for arg in args], {}, dims)
+    arrays = interpret(graph, run_op, [arg.data for arg in args], {}, dims)
     return [tensor(array) for array in arrays]

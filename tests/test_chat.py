@@ -38,7 +38,7 @@ def _render(source: str, **variables: object) -> str:
     return ChatTemplate(source, {"bos_token": "<s>"}, "here").render(USER, **variables)
 
 
-def test_what_templates_use() -> None:
+def test_templates_use_filters_functions_and_loop_controls() -> None:
     assert _render("{{ bos_token }}{{ messages | length }}") == "<s>1"
     assert _render("{% if tools %}t{% else %}n{% endif %}") == "n"
     assert _render("{{ tools | tojson }}", tools=[{"a": "<é>"}]) == '[{"a": "<é>"}]'

@@ -373,7 +373,7 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert "launches of" in head and "with length=32" in head and "compiled in" in head
     titles = [section.split()[0] for section in sections]
     assert titles[0] == "steps" and titles[-1] == "memory"
-    assert "more, for other weights ..." in sections[0]
+    assert " steps once more, for " in sections[0]
     assert "gpt2.py:" in sections[0]
     assert any("a row is read once" in section for section in sections)
     assert "peak" in sections[-1] and "maxmod explain --source N" in sections[-1]

@@ -128,7 +128,7 @@ def _columns(steps: list[list[int | None]]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("eager", [False, True])
-def test_a_batch_gives_what_its_texts_give_alone(model: LanguageModel, eager: bool) -> None:
+def test_a_batch_gives_the_tokens_of_each_text_alone(model: LanguageModel, eager: bool) -> None:
     """Prompts of several lengths; two of the texts end before the others."""
     prompts = [case["prompt_ids"] for case in GOLDEN]
     steps = list(generate_batch(model, prompts, max_new_tokens=12, eager=eager))

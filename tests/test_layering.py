@@ -1,13 +1,15 @@
 """The structure of the package: who may import whom, how long a file may be, what an import costs.
 
-A module imports from its own layer and below, and no two modules import each other, directly or in
-a ring. Every import statement counts, also inside functions and under `TYPE_CHECKING`.
+A room imports from the floors below it, and no two modules import each other, directly or in a
+ring. Every import counts: inside functions, under `TYPE_CHECKING`, and of modules named in strings.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,40 +20,57 @@ import maxmod
 
 PACKAGE = Path(maxmod.__file__).parent
 
-# The layer of each module or package directly inside maxmod.
-LAYERS = {
-    "errors": 0,
-    "config": 0,
-    "dtype": 1,
-    "log": 1,
-    "values": 2,
-    "kernel": 2,
-    "op": 3,
-    "backends": 4,
-    "custom": 4,
-    "tensor": 4,
-    "interpreters": 5,
-    "ops": 6,
-    "functional": 7,  # faces of the ops; models write F.gelu(x) as users do
-    "random": 7,
-    "compiler": 7,
-    "runtime": 8,
-    "graph": 8,
-    "engine": 9,
-    "nn": 9,
-    "models": 9,
-    "weights": 9,
-    "generate": 9,
-    "__init__": 10,
-    "array_api": 10,
-    "driver": 10,
-    "compat": 10,
-    "cli": 10,
-    "__main__": 10,
+# The rooms, that is the folders and files directly inside maxmod, from the lowest floor to the
+# highest. A room imports from lower floors only, so that rooms on one floor never know each other.
+FLOORS: tuple[dict[str, str], ...] = (
+    {"errors": "every exception class"},
+    {"config": "every MAXMOD_* variable", "dtype": "DType"},
+    {"log": "the debug ladder", "values": "dimensions, shapes, devices, types, layouts"},
+    {"kernel": "kernel sources, hand-written text, the cache", "op": "ops, type rules, the graph"},
+    {"backends": "what devices do: the host and CUDA", "custom": "kernels of users"},
+    {"tensor": "Tensor, buffers, defaults"},
+    {
+        "interpreters": "how an op call runs: eager, lazy or traced",
+        "driver": "the names of devices and buffers",
+    },
+    {"ops": "every op, one file for each family"},
+    {
+        "functional": "the ops as users call them",
+        "random": "random numbers",
+        "array_api": "the array API standard",
+        "compiler": "from a graph to a schedule of kernels",
+        "weights": "checkpoints: read, renamed, saved",
+    },
+    {
+        "runtime": "compiled models: binding sizes, running steps",
+        "graph": "building graphs by hand, as in MAX",
+        "generate": "text generation: KV cache, sampling, decoding",
+    },
+    {"engine": "sessions, as in MAX", "nn": "Module and the layers"},
+    {"models": "architectures, read from a folder", "compat": "scripts written for MAX"},
+    {
+        "__init__": "the names of `import maxmod`",
+        "cli": "the command",
+    },
+    {"__main__": "python -m maxmod"},
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+# The floors inside of a room, its own files under "". Rooms that are not listed have one floor.
+INNER_FLOORS: dict[str, tuple[set[str], ...]] = {
+    "compiler": (
+        {"groups"},
+        {"codegen"},
+        {"codegen.host", "codegen.cuda"},
+        {"fusion"},
+        {"passes"},
+        {""},
+        {"report"},
+    ),
 }
 
-# Packages that must not import each other although their layers would allow it.
-BANNED = {"compiler": {"backends"}, "backends": {"ir"}}
+# Modules that must not import each other although their floors would allow it.
+BANNED = {"maxmod.compiler": "maxmod.backends", "maxmod.backends": "maxmod.op.ir"}
 
 # Third-party packages that may only be imported inside functions: they are optional or slow.
 OPTIONAL = {"PIL", "cupy", "cupyx", "jax", "jinja2", "rich", "tokenizers", "torch", "tqdm"}
@@ -80,9 +99,56 @@ def _sources() -> dict[str, Path]:
 SOURCES = _sources()
 
 
-def _layer(module: str) -> int:
-    top = module.split(".")[1] if "." in module else "__init__"
-    return LAYERS[top]
+def _room(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def _inner_floor(module: str) -> int:
+    """Returns the floor of a module among those of its own room."""
+    inner = module.split(".")[2:]
+    floors = INNER_FLOORS.get(_room(module), ({""},))
+    names = {name: number for number, floor in enumerate(floors) for name in floor}
+    while inner and ".".join(inner) not in names:
+        inner.pop()
+    return names[".".join(inner)]
+
+
+def _is_upward(module: str, target: str) -> bool:
+    if _room(module) == _room(target):
+        return _inner_floor(target) > _inner_floor(module)
+    return FLOOR[_room(target)] >= FLOOR[_room(module)]
+
+
+def _is_banned(module: str, target: str) -> bool:
+    return any(
+        f"{module}.".startswith(f"{above}.") and f"{target}.".startswith(f"{below}.")
+        for above, below in BANNED.items()
+    )
+
+
+def _pattern(text: ast.JoinedStr) -> str:
+    """Returns a regular expression of the names that an f-string can be."""
+    parts = [v.value if isinstance(v, ast.Constant) else None for v in text.values]
+    return "".join(r"\w+" if part is None else re.escape(str(part)) for part in parts)
+
+
+def _named_modules(module: str, tree: ast.AST) -> list[tuple[int, str]]:
+    """Returns (line, module) of what strings name, such as `import_module("maxmod.nn")`.
+
+    The packages around a module are loaded before it, so that their names import nothing.
+    """
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            pattern = _pattern(node)
+            # `maxmod.__getattr__` loads what the package lists under TYPE_CHECKING.
+            if pattern.startswith(r"maxmod\.") and pattern != r"maxmod\.\w+":
+                found += [(node.lineno, name) for name in SOURCES if re.fullmatch(pattern, name)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name = node.value.partition(":")[0]
+            if name in SOURCES and not module.startswith(f"{name}."):
+                found.append((node.lineno, name))
+    return found
 
 
 def _imports(module: str, tree: ast.AST) -> list[tuple[int, str]]:
@@ -97,7 +163,7 @@ def _imports(module: str, tree: ast.AST) -> list[tuple[int, str]]:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 found.append((node.lineno, inner if inner in SOURCES else node.module))
-    return found
+    return found + _named_modules(module, tree)
 
 
 def _inside_functions(tree: ast.AST) -> list[ast.stmt]:
@@ -107,6 +173,7 @@ def _inside_functions(tree: ast.AST) -> list[ast.stmt]:
     return [node for node in inner if isinstance(node, (ast.Import, ast.ImportFrom))]
 
 
+@functools.cache
 def _trees() -> dict[str, ast.AST]:
     return {name: ast.parse(path.read_text("utf-8")) for name, path in SOURCES.items()}
 
@@ -115,9 +182,15 @@ def _is_maxmod(name: str) -> bool:
     return name == "maxmod" or name.startswith("maxmod.")
 
 
-def test_every_module_has_a_layer() -> None:
-    found = {name.split(".")[1] for name in SOURCES if "." in name}
-    assert found <= LAYERS.keys(), f"no layer for {sorted(found - LAYERS.keys())}"
+def test_every_room_has_a_floor() -> None:
+    found = {_room(name) for name in SOURCES}
+    assert found == FLOOR.keys()
+    assert sum(len(rooms) for rooms in FLOORS) <= 30
+    assert len(FLOORS) <= 14
+
+
+def test_the_top_of_the_package_is_small() -> None:
+    assert len([*PACKAGE.glob("*.py")]) <= 15
 
 
 def test_imports_go_downwards() -> None:
@@ -127,9 +200,8 @@ def test_imports_go_downwards() -> None:
             if not _is_maxmod(target):
                 continue
             assert target in SOURCES, f"{name}:{line}: there is no module {target}"
-            banned = BANNED.get(name.split(".")[1] if "." in name else "", set())
-            if _layer(target) > _layer(name) or target.split(".")[1:2] in [[b] for b in banned]:
-                wrong.append(f"{name}:{line} ({_layer(name)}) -> {target} ({_layer(target)})")
+            if _is_upward(name, target) or _is_banned(name, target):
+                wrong.append(f"{name}:{line} -> {target}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -49,7 +49,7 @@ def test_is_pure_python(wheel: zipfile.ZipFile) -> None:
     assert "Root-Is-Purelib: true" in _metadata(wheel, "WHEEL")
 
 
-def test_every_source_file_is_in_it(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_has_every_source_file(wheel: zipfile.ZipFile) -> None:
     """Compared with what is in the checkout, so that a new file cannot be forgotten."""
     packed = set(wheel.namelist())
     sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "maxmod").rglob("*.py")}
@@ -66,14 +66,14 @@ def test_every_source_file_is_in_it(wheel: zipfile.ZipFile) -> None:
     assert "maxmod/py.typed" in packed
 
 
-def test_the_embedded_model_is_in_it(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_has_the_embedded_model(wheel: zipfile.ZipFile) -> None:
     folder = ROOT / "maxmod" / "models" / "adder"
     files = {p.name for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".md")}
     assert {"config.json", "model.safetensors"} <= files
     assert {f"maxmod/models/adder/{name}" for name in files} <= set(wheel.namelist())
 
 
-def test_nothing_else_is_in_it(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_has_nothing_else(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
     assert tops == {"maxmod", f"maxmod-{maxmod.__version__}.dist-info"}
     stray = ("__pycache__", ".pyc", ".so", "test_", "conftest")

@@ -175,7 +175,7 @@ def test_tokens_that_were_chosen_count_as_repeated(place: Any) -> None:
     assert _choices(place, options, [[0]], [-1.0, -1.5], vocab=2) == [[1]]
 
 
-def test_nan_is_no_token(place: Any) -> None:
+def test_nan_is_not_a_token(place: Any) -> None:
     for temperature in (0.0, 1.0):
         rows = np.zeros((3, 8), np.float32)
         rows[1, 7] = np.nan

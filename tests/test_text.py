@@ -159,7 +159,7 @@ def test_prompt_is_never_cut(tmp_path: Path) -> None:
     assert len(open_tokenizer(tmp_path).encode("the bells are ringing")) == 11
 
 
-def test_text_that_is_no_unicode(tokenizer: Tokenizer) -> None:
+def test_lone_surrogates_are_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(ModelError, match="not valid Unicode"):
         tokenizer.encode("a\udcff")
 
@@ -200,7 +200,7 @@ def test_stop_strings_in_any_pieces(text: str, stops: list[str], random: Random)
     assert all(stop not in found for stop in stops)
 
 
-def test_text_is_held_back_only_while_it_may_be_a_stop() -> None:
+def test_only_the_beginning_of_a_stop_string_is_held_back() -> None:
     stream = StopStrings(["<end>"])
     assert [stream.push(piece) for piece in ("a<", "e", "x", "<end", "?", "b")] == [
         "a",

@@ -113,9 +113,9 @@ class _Version(argparse.Action):
     """Prints the version; it is looked up only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *args: object, **kwargs: object) -> None:
-        import maxmod
+        from maxmod.config import __version__
 
-        print(f"maxmod {maxmod.__version__}")
+        print(f"maxmod {__version__}")
         parser.exit()
 
 

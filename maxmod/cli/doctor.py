@@ -8,10 +8,10 @@ import os
 import platform
 import sys
 
-import maxmod
 from maxmod import backends
 from maxmod.backends.devices import Accelerator
 from maxmod.backends.host import compiler as host_compiler
+from maxmod.config import __version__
 from maxmod.kernel import cache as kernel_cache
 from maxmod.values.device import DeviceRef
 
@@ -22,7 +22,7 @@ _CUPY = ("cupy-cuda13x", "cupy-cuda12x", "cupy")  # names of its builds
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     rows = [
-        ("maxmod", maxmod.__version__),
+        ("maxmod", __version__),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("system", f"{platform.platform()}, {os.cpu_count()} cores"),
         *((name, _version(name) or "not installed") for name in _PACKAGES),

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     sizes["length"] = max(options.length, options.seq)
     found = compiled.explanation(**sizes)
     if options.source is not None:
-        count = len(found.plan.kernels)
+        count = len(compiled.kernels)
         if not 0 <= options.source < count:
             raise ArgumentError(
                 f"explain: --source: there is no kernel {options.source}: expected 0 to "
@@ -44,9 +44,9 @@ def run(options: argparse.Namespace) -> int:
         print(f"\n{found}")
         return 0
     if options.graph:
-        print(f"\n== graph\n{found.graph}")
+        print(f"\n== graph\n{found.graph()}")
     print(f"\n== steps\n{found.steps(fold=True)}")
-    for number in range(len(found.plan.kernels)):
+    for number in range(len(compiled.kernels)):
         print(f"\n{found.kernel(number, source=False)}")
     print(f"\n== memory\n{found.memory_text()}\n\n{_HINT}")
     return 0

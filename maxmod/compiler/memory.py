@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule, Step
+from maxmod.compiler.units import plural, scaled
 from maxmod.errors import DimError, ShapeError
 from maxmod.op import ir
 from maxmod.ops.shape import rebound_sizes
@@ -42,16 +43,13 @@ class MemoryPlan:
         return self.arena_nbytes + self.body_nbytes + self.output_nbytes + self.weight_nbytes
 
     def __str__(self) -> str:
-        bodies = f"branches and loops {_size(self.body_nbytes)}, " if self.body_nbytes else ""
+        sizes = (self.weight_nbytes, self.arena_nbytes, self.body_nbytes, self.output_nbytes)
+        weights, arena, inner, outputs = (scaled(nbytes, "B") for nbytes in sizes)
+        bodies = f"branches and loops {inner}, " if self.body_nbytes else ""
         return (
-            f"weights {_size(self.weight_nbytes)}, arena {_size(self.arena_nbytes)} for "
-            f"{len(self.offsets)} intermediates, {bodies}outputs {_size(self.output_nbytes)}, peak "
-            f"{_size(self.peak_nbytes)}"
+            f"weights {weights}, arena {arena} for {plural(len(self.offsets), 'intermediate')}, "
+            f"{bodies}outputs {outputs}, peak {scaled(self.peak_nbytes, 'B')}"
         )
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 2**20:.2f} MiB" if nbytes >= 2**17 else f"{nbytes / 2**10:.2f} KiB"
 
 
 def is_planned(step: Step) -> bool:

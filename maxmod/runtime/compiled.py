@@ -14,8 +14,8 @@ from typing import Any
 from maxmod import backends, config, log
 from maxmod.backends.base import Kernel
 from maxmod.compiler.dump import dump_text
-from maxmod.compiler.explain import Explanation
 from maxmod.compiler.memory import MemoryPlan, plan_memory
+from maxmod.compiler.report import Explanation
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
 from maxmod.errors import ArgumentTypeError, CompileError, WeightsError
 from maxmod.kernel.source import Dialect, KernelSource
@@ -35,6 +35,7 @@ from maxmod.values.tensor_type import BufferType, TensorType
 # Bound programs kept per compiled model: one for each set of sizes seen lately.
 PROGRAM_LIMIT = 16
 
+_DUMP_WIDTH = 100  # characters of a line in logs and in files of `MAXMOD_DUMP`
 _PIPELINE = "maxmod.compiler.pipeline"  # the compiler itself; needed where no plan is stored
 
 
@@ -136,7 +137,7 @@ class CompiledModel:
     def _show(self, graph: ir.Graph, plan: Schedule) -> None:
         """Logs and writes what was planned, as far as it is asked for."""
         if self._dialect and (config.current().dump or log.wants(log.GRAPHS)):
-            explanation = Explanation(graph, plan)
+            explanation = Explanation(graph, plan, width=_DUMP_WIDTH)
             dump_text(self.__name__, "explain", str(explanation))
             log.show(log.GRAPHS, "%s\n%s", self.__name__, explanation.steps())
             for number in range(len(plan.kernels)):
@@ -301,26 +302,32 @@ class CompiledModel:
         sizes = rebound_sizes(self.staged.graph, dims)
         return plan_memory(self._schedule, sizes, nbytes)
 
-    def explain(self, **dims: int) -> str:
+    def explain(self, *, width: int | None = None, **dims: int) -> str:
         """Returns what was compiled, as text: summary, graph, steps, memory plan and kernels.
 
         Each step tells how many bytes it reads and writes and how much it computes; each kernel why
-        its ops were put together, or kept out of it.
+        its ops were put together, or kept out of it. Equal layers are shown once, and the files of
+        `kernels/` that a source contains by name; `kernels` has the whole sources.
 
         Args:
+            width: Characters of a line; those of the terminal by default, and 80 where there is
+                none. The lines of sources stay as they are. If a symbolic size has the name
+                `width`, it is that size.
             **dims: The value of each symbolic size, for numbers in place of expressions.
         """
-        return str(self.explanation(**dims))
+        return str(self.explanation(width=width, **dims))
 
-    def explanation(self, **dims: int) -> Explanation:
+    def explanation(self, *, width: int | None = None, **dims: int) -> Explanation:
         """Returns the parts of `explain`, to be shown one by one; other names have no effect."""
         names = ir.symbols(self.staged.graph)
+        if "width" in names and width is not None:
+            dims, width = {**dims, "width": width}, None
         sizes = {name: dims[name] for name in names if name in dims}
         memory = None
         if len(sizes) == len(names):
             memory = self.memory_plan(**sizes)
             sizes = rebound_sizes(self.staged.graph, sizes)
-        return Explanation(*self._plan(), sizes, memory)
+        return Explanation(*self._plan(), sizes, memory, width=width)
 
     def __repr__(self) -> str:
         ins = ", ".join(type.short() for type in self.in_layouts)

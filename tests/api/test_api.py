@@ -31,7 +31,7 @@ def test_case(name: str) -> None:
     assert not idle, f"the case does not use {', '.join(idle)}"
 
 
-def test_a_case_must_use_what_it_claims() -> None:
+def test_a_case_must_use_the_claimed_names() -> None:
     with entered() as codes:
         F.relu(Tensor([1.0]))
     assert find("F.relu").codes & codes

@@ -143,7 +143,7 @@ def test_unary_operators() -> None:
     assert_same(~ours(numbers("bool")), ~theirs(numbers("bool")))
 
 
-def test_other_operands_are_left_to_their_class() -> None:
+def test_operands_of_other_types_are_refused() -> None:
     x = ours(numbers("float64"))
     with pytest.raises(TypeError):
         x + "text"

@@ -116,7 +116,7 @@ def test_python_numbers(name: str) -> None:
         getattr(xp, name)(1, 2)
 
 
-def test_python_numbers_take_the_dtype_beside_them() -> None:
+def test_python_numbers_take_the_dtype_of_the_other_operand() -> None:
     x = xp.asarray([0.0, 1.0], dtype=xp.float32)
     assert (x + 16777217).dtype is xp.float32  # rounded; an error for Tensor
     assert numpy_of(x + 16777217)[0] == np.float32(16777217)

@@ -79,7 +79,7 @@ def test_names(path: str) -> None:
     assert [name for name in wanted if not hasattr(module, name)] == []
 
 
-def test_names_of_functional_are_those_of_every_version() -> None:
+def test_functional_has_the_names_of_every_version() -> None:
     """The single-device names of 25.7, 26.1 and 26.7."""
     wanted = FUNCTIONS.split()
     for path in ("max.functional", "max.experimental.functional", "max.graph.ops"):
@@ -126,7 +126,7 @@ def test_star_import() -> None:
 
 
 @pytest.mark.parametrize("package", ["max.nn", "max.nn.module_v3", "max.experimental.nn"])
-def test_a_function_stays_where_a_module_has_its_name(package: str) -> None:
+def test_a_function_hides_the_module_of_the_same_name(package: str) -> None:
     submodule = importlib.import_module(f"{package}.norm.rms_norm")
     norm = importlib.import_module(f"{package}.norm")
     assert isinstance(submodule, ModuleType)
@@ -166,7 +166,7 @@ MISSING = [
 
 
 @pytest.mark.parametrize(("statement", "hint"), MISSING)
-def test_a_missing_name_says_what_is_near(statement: str, hint: str) -> None:
+def test_a_missing_name_suggests_the_nearest_one(statement: str, hint: str) -> None:
     with pytest.raises(ImportError) as caught:
         exec(statement, {})
     assert isinstance(caught.value, MaxmodError)
@@ -174,7 +174,7 @@ def test_a_missing_name_says_what_is_near(statement: str, hint: str) -> None:
     assert "maxmod does not have max." in str(caught.value)
 
 
-def test_a_missing_attribute_says_what_is_near() -> None:
+def test_a_missing_attribute_suggests_the_nearest_one() -> None:
     module = importlib.import_module("max.experimental.functional")
     with pytest.raises(AttributeError, match="Did you mean 'relu'"):
         _ = module.relu_
@@ -233,7 +233,7 @@ def test_an_installed_max_is_not_hidden(
     assert importlib.import_module("max.driver").CPU == "the real one"
 
 
-def test_a_folder_that_is_called_max_is_nothing(
+def test_a_folder_called_max_is_not_a_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compat.uninstall()

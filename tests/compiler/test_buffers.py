@@ -44,7 +44,7 @@ def test_a_slice_is_stored_in_place() -> None:
     assert total.item() == want.sum()
 
 
-def test_reads_before_and_after_a_store_see_what_the_program_says() -> None:
+def test_reads_and_stores_keep_program_order() -> None:
     def fn(cache: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         before = cache.sum(axis=None)
         F.buffer_store_slice(cache, x, [slice(0, 1)])
@@ -100,7 +100,7 @@ def test_rows_move_within_a_buffer() -> None:
     np.testing.assert_array_equal(cache.to_numpy(), want)
 
 
-def test_the_graph_says_what_is_stored() -> None:
+def test_the_graph_text_names_the_stores() -> None:
     def fn(cache: Tensor) -> None:
         F.buffer_store(cache, cache * 2.0)
 
@@ -125,7 +125,7 @@ def test_stores_are_checked_when_traced() -> None:
         traced(fn, BUFFER, f32(1, 4))
 
 
-def test_a_store_beyond_a_symbolic_size_fails_when_it_runs() -> None:
+def test_a_store_beyond_a_symbolic_size_fails_at_run_time() -> None:
     def fn(cache: Tensor, x: Tensor) -> Tensor:
         F.buffer_store_slice(cache, x, [slice(2, 3)])
         return x
@@ -135,7 +135,7 @@ def test_a_store_beyond_a_symbolic_size_fails_when_it_runs() -> None:
         model(buffer(2), np.zeros((1, 4), np.float32))
 
 
-def test_rows_are_stored_in_place_at_a_position_that_is_data() -> None:
+def test_rows_are_stored_in_place_at_a_tensor_position() -> None:
     """One compile and one program; each call stores somewhere else."""
 
     def fn(cache: Tensor, x: Tensor, position: Tensor) -> Tensor:

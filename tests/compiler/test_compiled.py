@@ -116,7 +116,7 @@ def test_products_of_infinities_give_no_warning(dtype: DType) -> None:
     assert np.isnan(product(x, 0 * np.eye(40, dtype=x.dtype)).to_numpy()).all()
 
 
-def test_nested_arguments_and_results_keep_their_structure() -> None:
+def test_nested_arguments_and_results_keep_structure() -> None:
     def fn(pair: Pair, cache: dict[str, Tensor], factor: int) -> Any:
         total = pair.first + pair.second[0]
         return {"sum": total, "all": [total * factor, (cache["k"], None)], "box": Box(total, "b")}
@@ -154,7 +154,7 @@ def test_one_value_returned_twice_gives_two_tensors() -> None:
     assert first.data is not second.data
 
 
-def test_weights_stay_those_of_compile_time_and_can_be_replaced() -> None:
+def test_weights_of_compile_time_stay_until_replaced() -> None:
     w = Tensor(ones(2))
     model = compiled(lambda x: x * w, f32(2), weights={"w": w})
     assert model(ones(2)).to_numpy().tolist() == [1, 1]
@@ -232,7 +232,7 @@ def test_a_broken_compiler_falls_back_to_ops(
         np.testing.assert_allclose(model(np.zeros(3, np.float32)).to_numpy(), 2.0)
 
 
-def test_staged_graphs_print_and_name_their_types() -> None:
+def test_staged_graphs_print_and_name_types() -> None:
     staged = trace_function(lambda x: F.exp(x), [f32("n")], name="f", parameters={})
     assert "exp %arg0" in str(staged)
     assert staged.in_layouts == [f32("n")]

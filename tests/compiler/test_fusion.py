@@ -39,33 +39,62 @@ W = Tensor(np.linspace(0.5, 1.5, 8, dtype=np.float32))
 N = f32("n", 8)
 
 
-@pytest.mark.parametrize(
-    ("fn", "types", "expected"),
-    [
-        (lambda x: F.gelu(x * 1.5 + W) + x, (N,), [(False, 1)]),
-        (lambda x: F.softmax(x), (N,), [(True, 1)]),
-        (lambda x: F.layer_norm(x, W, W, 1e-5), (N,), [(True, 1)]),
-        (lambda x: F.rms_norm(x, W, 1e-5), (N,), [(True, 1)]),
-        (lambda x, y: F.softmax(x * 0.5 + y), (N, N), [(True, 1)]),
-        # Written by hand, found all the same.
-        (lambda x: F.exp(x - F.max(x)) / F.sum(F.exp(x - F.max(x))), (N,), [(True, 1)]),
-        (lambda x: (x - F.mean(x)) * F.rsqrt(F.mean(x * x) + 1e-6), (N,), [(True, 1)]),
-        # The sum of residual and update is normalised and used again: one kernel, two results.
-        (lambda x, y: (x + y, F.layer_norm(x + y, W, W, 1e-5)), (N, N), [(True, 2)]),
-        (lambda x: F.softmax(F.softmax(x) * 2.0), (N,), [(True, 1)]),
-        (lambda x: (F.exp(x), F.exp(x) + 1.0), (N,), [(False, 2)]),
-        # Views cost nothing inside a kernel.
-        (lambda x: F.exp(x.T.reshape([-1])) * 2.0, (N,), [(False, 1)]),
-        (lambda x: F.exp(x)[1:, ::2] + F.tanh(x[1:, 1::2]), (f32(4, 8),), [(False, 1)]),
-        # Rows of another shape, and another axis, are kernels or calls of their own; the division
-        # of the first softmax is cheap enough to move into the second kernel.
-        (lambda x: F.softmax(F.softmax(x).T), (f32(4, 8),), [(True, 1), (True, 2)]),
-        (lambda x: F.exp(F.sum(F.exp(x), axis=0)), (N,), [(False, 1), (False, 1)]),
-        # A matrix product ends a kernel.
-        (lambda x: F.exp(F.exp(x) @ x.T), (f32(8, 8),), [(False, 1), (False, 1)]),
-    ],
-)
-def test_groups(fn: Any, types: Any, expected: list[tuple[bool, int]]) -> None:
+# A function, the types of its arguments, and the groups made of it.
+GROUPS: dict[str, tuple[Callable[..., Any], tuple[TensorType, ...], list[tuple[bool, int]]]] = {
+    "pointwise": (lambda x: F.gelu(x * 1.5 + W) + x, (N,), [(False, 1)]),
+    "softmax": (lambda x: F.softmax(x), (N,), [(True, 1)]),
+    "layer norm": (lambda x: F.layer_norm(x, W, W, 1e-5), (N,), [(True, 1)]),
+    "RMS norm": (lambda x: F.rms_norm(x, W, 1e-5), (N,), [(True, 1)]),
+    "pointwise before softmax": (lambda x, y: F.softmax(x * 0.5 + y), (N, N), [(True, 1)]),
+    "softmax written by hand": (
+        lambda x: F.exp(x - F.max(x)) / F.sum(F.exp(x - F.max(x))),
+        (N,),
+        [(True, 1)],
+    ),
+    "norm written by hand": (
+        lambda x: (x - F.mean(x)) * F.rsqrt(F.mean(x * x) + 1e-6),
+        (N,),
+        [(True, 1)],
+    ),
+    # The sum of residual and update is normalised and used again: one kernel, two results.
+    "residual and its norm": (
+        lambda x, y: (x + y, F.layer_norm(x + y, W, W, 1e-5)),
+        (N, N),
+        [(True, 2)],
+    ),
+    "softmax of softmax": (lambda x: F.softmax(F.softmax(x) * 2.0), (N,), [(True, 1)]),
+    "two results": (lambda x: (F.exp(x), F.exp(x) + 1.0), (N,), [(False, 2)]),
+    # Views cost nothing inside a kernel.
+    "transposed and reshaped": (lambda x: F.exp(x.T.reshape([-1])) * 2.0, (N,), [(False, 1)]),
+    "slices": (
+        lambda x: F.exp(x)[1:, ::2] + F.tanh(x[1:, 1::2]),
+        (f32(4, 8),),
+        [(False, 1)],
+    ),
+    # Rows of another shape, and another axis, are kernels or calls of their own; the division
+    # of the first softmax is cheap enough to move into the second kernel.
+    "softmax of both axes": (
+        lambda x: F.softmax(F.softmax(x).T),
+        (f32(4, 8),),
+        [(True, 1), (True, 2)],
+    ),
+    "sum of columns": (
+        lambda x: F.exp(F.sum(F.exp(x), axis=0)),
+        (N,),
+        [(False, 1), (False, 1)],
+    ),
+    # A matrix product ends a kernel.
+    "product between": (
+        lambda x: F.exp(F.exp(x) @ x.T),
+        (f32(8, 8),),
+        [(False, 1), (False, 1)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_groups(name: str) -> None:
+    fn, types, expected = GROUPS[name]
     assert groups(fn, *types) == expected
     rng = np.random.default_rng(1)
     sizes = [[5 if not isinstance(s, int) else s for s in t.sizes] for t in types]

@@ -66,7 +66,7 @@ def test_positions_of_every_dtype(dtype: DType) -> None:
         check(model, "scaled", gather.arguments(rng, DType.float32, dtype, sizes))
 
 
-def test_an_embedding_is_read_by_the_kernel_that_normalises_it() -> None:
+def test_the_norm_kernel_reads_the_embedding() -> None:
     def fn(table: Tensor, places: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         x = F.gather(table, tokens, axis=0) + F.gather(places, F.arange(0, 4, dtype=I64), axis=0)
         return x, F.rms_norm(x, table[0], 1e-6)
@@ -117,6 +117,23 @@ def test_a_bad_position_is_refused_as_by_the_op(name: str, dtype: DType) -> None
         assert str(found.value) == str(eager.value)
         assert f"position {position} out of range for an axis of size 5" in str(found.value)
         check(model, name, [table, positions])
+
+
+def test_kernels_run_again_after_a_refused_position(host_ops: list[str]) -> None:
+    """Only the call with the bad position runs op by op, to find the op that refuses it."""
+    gather = GATHERS["normed"]
+    model = compiled(gather.fn, *gather.types(DType.float32, I64))
+    arrays = gather.arguments(np.random.default_rng(4), DType.float32, I64, SIZES[0])
+    table, positions, bad = map(tensor, (*arrays, np.full_like(arrays[1], 99)))
+    model(table, positions)
+    host_ops.clear()
+    with pytest.raises(IndexError):
+        model(table, bad)
+    assert host_ops[-1] == "gather"
+    host_ops.clear()
+    for _ in range(2):
+        model(table, positions)
+    assert host_ops == []
 
 
 def test_a_bad_position_among_many_threads_is_found() -> None:

@@ -50,6 +50,8 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[TensorType, ...]]] = {
         (f32("batch", "seq", 768),) * 2,
     ),
     "causal_softmax": (_causal, (f32("batch", 12, "seq", "seq"),)),
+    # Two values are kept across three loops: they must not share memory.
+    "kept_rows": (lambda x: F.softmax(F.exp(x)) + F.exp(x), (f32("rows", "size"),)),
     "half_rms_norm": (lambda x: F.rms_norm(x, x[0], 1e-6), (HALF,)),
     "embedding": (
         lambda tokens, table: F.gather(table, tokens, axis=0) * 2.0,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from compiler.graphs import f32, traced
-from helpers import tensor
+from helpers import run_op, tensor
 from ops.test_registry import SAMPLES
 
 from maxmod import custom
@@ -23,7 +23,6 @@ from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect
 from maxmod.op import ir
 from maxmod.op.op import FUNCTIONS
-from maxmod.runtime.compiled import _run
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim
 
@@ -58,7 +57,7 @@ def without_groups(plan: Schedule) -> Schedule:
 def assert_comes_back(graph: ir.Graph) -> None:
     kernels = live_objects(graph)
     for dialect in DIALECTS:
-        plan = plan_graph(graph, dialect, _run, contextlib.nullcontext)[1]
+        plan = plan_graph(graph, dialect, run_op, contextlib.nullcontext)[1]
         plan = without_groups(replace(plan, constants={}))
         assert repacked(plan, kernels) == plan
         assert repr(repacked(plan, kernels)) == repr(plan)  # keeps 1, 1.0 and True apart
@@ -132,6 +131,6 @@ def test_values_of_other_types_are_refused(value: Any) -> None:
 @pytest.mark.parametrize(
     "packed", [{"op": "nothing"}, {"what": 1}, {"dtype": "x"}, {"type": 7}, {}, {"RunOp": [1]}]
 )
-def test_what_is_malformed_is_an_error(packed: Any) -> None:
+def test_malformed_values_are_refused(packed: Any) -> None:
     with pytest.raises((LookupError, TypeError, ValueError)):
         Unpacker([], ()).unpack(packed)

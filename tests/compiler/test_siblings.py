@@ -89,7 +89,7 @@ def test_stores_at_one_position_in_cuda() -> None:
         _check_two_caches(model, device)
 
 
-def test_a_store_stays_behind_what_reads_the_old_contents() -> None:
+def test_a_store_stays_after_reads_of_the_old_contents() -> None:
     def fn(buffer: Any, x: Any) -> Any:
         old = buffer * 2 + x
         F.buffer_store(buffer, x + 1)

@@ -89,6 +89,22 @@ def test_a_bad_position_is_refused_as_by_the_op(name: str) -> None:
         check(model, name, arrays)
 
 
+def test_kernels_run_again_after_a_refused_position(host_ops: list[str]) -> None:
+    program = STORES["rows"]
+    model = compiled(program.fn, *program.types(DType.float32))
+    arrays = program.arguments(np.random.default_rng(5), DType.float32, *SIZES[0])
+    buffer, rows, position = map(tensor, arrays)
+    model(buffer, rows, position)
+    host_ops.clear()
+    with pytest.raises(IndexError):
+        model(buffer, rows, tensor(np.array(99)))
+    assert host_ops != []
+    host_ops.clear()
+    for _ in range(2):
+        model(buffer, rows, position)
+    assert host_ops == []
+
+
 def test_more_rows_than_there_are() -> None:
     program = STORES["rows"]
     model = compiled(program.fn, *program.types(DType.float32))
@@ -173,7 +189,7 @@ def test_keys_and_values_are_stored_by_a_kernel_each() -> None:
     ]
     assert names[0] == "map_mul_update_rows"
     assert len(targets(model)) == 2
-    assert "stored in %arg0" in model.explain()
+    assert "stored in %arg0" in model.explain(width=200)
     cache, used = tensor(np.zeros((1, 2, 5, 8), np.float32)), tensor(np.array(0))
     x, turn = np.arange(16, dtype=np.float32), np.arange(8, dtype=np.float32)
     for step in range(5):

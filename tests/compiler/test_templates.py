@@ -107,7 +107,7 @@ def test_attention_reads_and_writes_through_views() -> None:
     _close(model(Tensor(x)), wanted)
 
 
-def test_what_follows_stays_outside() -> None:
+def test_ops_after_attention_are_another_kernel() -> None:
     model = compiled(lambda q, k, v: F.exp(_plain(q, k, v)).T, *[f32(2, 3, 8, 16)] * 3)
     assert [kernel.name for kernel in model.kernels] == ["attention", "map_exp"]
     q, k, v = (_random(2, 3, 8, 16, seed=n) for n in range(3))
@@ -153,7 +153,7 @@ def test_masks_are_read_in_the_kernel(kind: str) -> None:
     _close(model(*(Tensor(x) for x in (q, k, v, mask))), wanted)
 
 
-def test_a_position_that_is_data_moves_the_mask() -> None:
+def test_a_tensor_position_moves_the_mask() -> None:
     """Decoding: the query stands at a position that is an argument."""
 
     def fn(q: Tensor, k: Tensor, v: Tensor, start: Tensor) -> Tensor:
@@ -244,7 +244,7 @@ def test_half_types_are_computed_in_float32(dtype: DType) -> None:
     _close(found.cast(DType.float32), wanted, float(DType.finfo(dtype).eps))
 
 
-def test_nan_and_infinity_are_those_of_softmax() -> None:
+def test_nan_and_infinity_behave_as_in_softmax() -> None:
     model = compiled(_window, *[f32(1, "s", 16)] * 3)
     q, k, v = _random(1, 600, 16), _random(1, 600, 16, seed=1), _random(1, 600, 16, seed=2)
     q[0, 5] = np.nan
@@ -275,18 +275,18 @@ def test_queries_without_keys_give_nan() -> None:
 H = f32("b", 2, "s", 16)
 
 
-@pytest.mark.parametrize(
-    "fn",
-    [
-        lambda q, k, v: (F.softmax(q @ k.T) @ v, F.softmax(q @ k.T)),  # the weights are a result
-        lambda q, k, v: F.softmax(q @ k.T, axis=-2) @ v,  # another axis
-        lambda q, k, v: F.softmax(F.softmax(q @ k.T)) @ v,  # more than pointwise in between
-        lambda q, k, v: F.exp(q @ k.T) @ v,
-        lambda q, k, v: F.softmax(q @ k.T + (q @ k.T).permute([0, 1, 3, 2])) @ v,
-    ],
-)
-def test_what_is_no_attention(fn: Any) -> None:
-    assert _attentions(fn, H, H, H) == 0
+NO_ATTENTION = {
+    "the weights are a result": lambda q, k, v: (F.softmax(q @ k.T) @ v, F.softmax(q @ k.T)),
+    "softmax of another axis": lambda q, k, v: F.softmax(q @ k.T, axis=-2) @ v,
+    "more than pointwise between": lambda q, k, v: F.softmax(F.softmax(q @ k.T)) @ v,
+    "exp in place of softmax": lambda q, k, v: F.exp(q @ k.T) @ v,
+    "scores used twice": lambda q, k, v: F.softmax(q @ k.T + (q @ k.T).permute([0, 1, 3, 2])) @ v,
+}
+
+
+@pytest.mark.parametrize("name", NO_ATTENTION)
+def test_similar_graphs_are_not_taken_for_attention(name: str) -> None:
+    assert _attentions(NO_ATTENTION[name], H, H, H) == 0
 
 
 def test_attention_of_a_causal_mask_leaves_blocks_out() -> None:
@@ -454,7 +454,7 @@ def test_results_do_not_depend_on_the_call() -> None:
         assert all((model(x, w).to_numpy() == first).all() for _ in range(5))
 
 
-def test_kernels_are_compared_with_their_graphs() -> None:
+def test_check_compares_kernels_with_graphs() -> None:
     with configure(check=True):
         model = compiled(
             lambda x, w: F.scaled_dot_product_attention(x @ w.T, x, x, is_causal=True),

@@ -31,7 +31,7 @@ def test_parameters_become_weights_and_tied_ones_share_one() -> None:
     assert list(graph.weights) == ["a"]
 
 
-def test_tensors_from_outside_become_constants_with_their_value_at_trace_time() -> None:
+def test_tensors_from_outside_become_constants_at_trace_time() -> None:
     c = Tensor(np.ones(3, np.float32))
     row = Tensor(np.ones((2, 3), np.float32))[0]
     model = compiled(lambda x: x + c + row, f32(3))

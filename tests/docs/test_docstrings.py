@@ -120,7 +120,7 @@ def test_functions_and_methods_have_all_sections() -> None:
     assert all(missing[name] for name in INCOMPLETE), "strike off what is done"
 
 
-def test_arguments_are_those_of_the_signature() -> None:
+def test_documented_arguments_match_the_signature() -> None:
     wrong = []
     for name, value in _public_functions():
         documented = _documented(inspect.getdoc(value) or "")

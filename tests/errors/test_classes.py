@@ -58,7 +58,7 @@ def test_bases(name: str) -> None:
     assert CLASSES[name].__doc__
 
 
-def test_weights_error_keeps_its_lines() -> None:
+def test_weights_error_keeps_all_lines() -> None:
     """A plain KeyError would print the repr of its message."""
     assert str(errors.WeightsError("missing:\n  a.weight")) == "missing:\n  a.weight"
     assert str(errors.WeightsError()) == ""

@@ -61,7 +61,7 @@ def test_cupy_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install 'maxmod[cuda12]' or 'maxmod[cuda13]'" in text
 
 
-def test_cupy_cannot_write_its_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cupy_cannot_write_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def failing(name: str, *args: Any, **kwargs: Any) -> Any:

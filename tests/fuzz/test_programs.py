@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fuzz.random_programs import Program, programs
+from helpers import run_op
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,6 @@ import maxmod
 from maxmod import BufferType, DType, Tensor, TensorType
 from maxmod.op import ir
 from maxmod.op.op import FUNCTIONS
-from maxmod.runtime.compiled import _run as run_op
 from maxmod.runtime.compiled import compile_function
 from maxmod.runtime.staging import trace_function
 from maxmod.values.device import CPU_REF

@@ -113,7 +113,7 @@ def test_an_error_leaves_the_block() -> None:
         _ = Graph.current
 
 
-def test_values_stay_in_their_graph() -> None:
+def test_values_of_another_graph_are_refused() -> None:
     with Graph("one", input_types=[f32(2)]) as one:
         x = one.inputs[0]
     for use in (lambda: x + 1, lambda: F.exp(x), lambda: F.concat([x, x]), lambda: x.item()):

@@ -125,7 +125,7 @@ def test_damaged_entry_is_built_again(cache_folder: Path) -> None:
 
 
 @needs_compiler
-def test_entry_that_is_no_library_is_built_again() -> None:
+def test_entry_that_is_not_a_library_is_built_again() -> None:
     """The digest is right, but what it covers cannot be loaded."""
     with maxmod.configure(nocache=True):
         key = host_compiler.build(source()).key

@@ -88,7 +88,7 @@ def test_nocache(cache_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["folder", "file"])
-def test_what_others_can_write_is_not_used(cache_folder: Path, target: str) -> None:
+def test_entries_that_others_can_write_are_not_used(cache_folder: Path, target: str) -> None:
     kernel_cache.store(KEY, DATA)
     if target == "file":
         (cache_folder / f"{KEY}.bin").chmod(0o666)
@@ -104,7 +104,7 @@ def test_what_others_can_write_is_not_used(cache_folder: Path, target: str) -> N
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away"
 )
-def test_what_others_own_is_not_used(cache_folder: Path) -> None:
+def test_entries_that_others_own_are_not_used(cache_folder: Path) -> None:
     kernel_cache.store(KEY, DATA)
     os.chown(cache_folder / f"{KEY}.bin", 12345, 12345)
     assert kernel_cache.load(KEY) is None
@@ -159,7 +159,7 @@ def test_info_and_clear(cache_folder: Path) -> None:
     assert kernel_cache.info().nbytes == 0
 
 
-def test_trim_removes_what_was_not_used_for_longest(cache_folder: Path) -> None:
+def test_trim_removes_the_least_recently_used_entries(cache_folder: Path) -> None:
     keys = [kernel_cache.make_key(str(number)) for number in range(10)]
     for number, key in enumerate(keys):
         kernel_cache.store(key, DATA, source="text")

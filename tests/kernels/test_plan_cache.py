@@ -147,7 +147,7 @@ def test_constants() -> None:
     assert any(array is table.data for array in warm._schedule.constants.values())
 
 
-def test_lines_are_those_of_this_trace() -> None:
+def test_source_lines_come_from_this_trace() -> None:
     def one(x: Any) -> Any:
         return F.exp(x)
 
@@ -296,7 +296,9 @@ def test_the_key_depends_on_the_architecture(monkeypatch: pytest.MonkeyPatch) ->
     assert not is_hit(softmax)
 
 
-@pytest.mark.parametrize("place", ["op/op.py", "compiler/fusion/conditions.py", "ops/norm.py", "kernels"])
+@pytest.mark.parametrize(
+    "place", ["op/op.py", "compiler/fusion/conditions.py", "ops/norm.py", "kernels"]
+)
 def test_the_key_depends_on_the_sources(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
 ) -> None:
@@ -327,7 +329,7 @@ def test_the_key_depends_on_the_sources(
     assert path.stat().st_mtime_ns == facts.st_mtime_ns
 
 
-def test_a_kernel_of_a_user_is_the_one_that_was_traced() -> None:
+def test_cached_plans_call_the_custom_kernel_of_this_trace() -> None:
     """Equal source, another closure: the plan is the same, the function is not."""
 
     def make(add: float) -> CompiledModel:
@@ -401,7 +403,7 @@ def test_sealed_nonsense_is_a_miss(plans: Path, data: bytes) -> None:
     assert is_hit(softmax)
 
 
-def test_what_others_can_write_is_not_used(plans: Path) -> None:
+def test_plans_that_others_can_write_are_not_used(plans: Path) -> None:
     assert not is_hit(softmax)
     entry_of(plans).chmod(0o666)
     assert not is_hit(softmax)
@@ -410,7 +412,7 @@ def test_what_others_can_write_is_not_used(plans: Path) -> None:
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away"
 )
-def test_what_others_own_is_not_used(plans: Path) -> None:
+def test_plans_that_others_own_are_not_used(plans: Path) -> None:
     assert not is_hit(softmax)
     os.chown(entry_of(plans), 12345, 12345)
     assert not is_hit(softmax)

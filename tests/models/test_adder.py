@@ -56,5 +56,5 @@ def test_known_answers(adder: LanguageModel, prompt: str, answer: str) -> None:
     assert _answers(adder, [prompt])[prompt] == answer
 
 
-def test_it_is_small() -> None:
+def test_the_folder_is_small() -> None:
     assert sum(path.stat().st_size for path in adder_folder().iterdir()) < 1_000_000

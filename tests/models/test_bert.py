@@ -181,5 +181,5 @@ def test_refused_parts(tmp_path: Path, file: str, content: object, message: str)
     assert str(folder) in str(caught.value)
 
 
-def test_what_a_folder_says() -> None:
+def test_pooling_is_read_from_the_folder() -> None:
     assert read_pooling(FOLDER) == Pooling(normalize=True)

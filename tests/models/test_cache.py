@@ -76,7 +76,7 @@ def test_several_tokens_after_others() -> None:
     "name",
     ["gpt2/tied", *(f"llama/{n}" for n in ("llama32", "mistral", "qwen3", "gemma2", "gemma3"))],
 )
-def test_sequences_of_other_lengths_beside_it(name: str, eager: bool) -> None:
+def test_sequences_of_several_lengths_in_a_batch(name: str, eager: bool) -> None:
     model = _model(ASSETS / name)
     lengths = [4, 9, 1]
     rows = [_tokens(model, 1, length + 2)[0] for length in lengths]
@@ -91,7 +91,7 @@ def test_sequences_of_other_lengths_beside_it(name: str, eager: bool) -> None:
         _close(np.array([logits[index] for logits in found]), expected)
 
 
-def test_what_stands_in_the_padding_does_not_matter() -> None:
+def test_tokens_of_the_padding_do_not_matter() -> None:
     model = _model(ASSETS / "llama" / "llama2")
     results = []
     for filler in (0, 60):
@@ -130,7 +130,7 @@ def test_two_compiles_serve_all_lengths() -> None:
     assert model.step(seq=9, logits=True).stats.programs == 3
 
 
-def test_the_step_changes_the_cache_in_its_own_memory() -> None:
+def test_a_step_changes_the_cache_in_place() -> None:
     model = _model(ASSETS / "llama" / "qwen2")
     steps = model.step(logits=True)._schedule.steps
     targets = [n for step in steps for n in getattr(step, "targets", ())]

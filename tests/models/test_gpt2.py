@@ -57,7 +57,7 @@ def test_logits(name: str, device: Device) -> None:
 
 @pytest.mark.parametrize("eager", [True, False])
 @pytest.mark.parametrize("name", FOLDERS)
-def test_next_logits_are_those_of_the_last_position(name: str, eager: bool) -> None:
+def test_next_logits_belong_to_the_last_position(name: str, eager: bool) -> None:
     model = _load(name)
     for tokens, expected in _golden(name):
         found = model.next_logits(tokens, eager=eager)
@@ -87,7 +87,7 @@ def test_half_types(dtype: DType) -> None:
         assert np.abs(found - expected[:, -1]).max() < bound * scale
 
 
-def test_dtype_is_that_of_the_file_unless_given() -> None:
+def test_the_file_gives_the_dtype_unless_given() -> None:
     model = load_model(FIXTURES / "bfloat16", device=CPU())
     assert model.dtype is DType.bfloat16
     assert {tensor.dtype for _, tensor in model.module.parameters} == {DType.bfloat16}

@@ -86,7 +86,7 @@ def test_tied_heads_stay_one_tensor() -> None:
     assert module.lm_head.weight is not module.embed_tokens.weight
 
 
-def test_the_window_hides_what_is_before_it() -> None:
+def test_the_window_hides_older_tokens() -> None:
     """Two layers with a window of 5 see at most 9 tokens; a full model sees all."""
     tokens, _ = golden(FOLDER / "mistral")[2]
     changed = tokens.copy()
@@ -162,7 +162,7 @@ def test_which_layers_of_gemma_see_everything(name: str, full: Iterable[int]) ->
     assert [n for n, kind in enumerate(kinds) if kind == "full_attention"] == list(full)
 
 
-def test_gemma2_bounds_its_logits() -> None:
+def test_gemma2_bounds_logits() -> None:
     tokens, expected = golden(FOLDER / "gemma2")[2]
     assert 2.5 < np.abs(expected).max() <= 3.0
     model = load_model(FOLDER / "gemma2", device=CPU(), dtype=DType.float32)

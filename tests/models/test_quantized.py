@@ -86,7 +86,7 @@ def test_while_loading_and_afterwards_are_the_same(scheme: str) -> None:
     np.testing.assert_array_equal(after, one.next_logits(tokens))
 
 
-def test_scales_keep_their_dtype() -> None:
+def test_scales_keep_the_dtype() -> None:
     """In a model of halves too; codes are made of what is stored, not of a rounded copy."""
     model = load_model(TIED, device=CPU(), dtype=DType.bfloat16, quantize="int8")
     exact = load_model(TIED, device=CPU(), quantize="int8")
@@ -99,7 +99,7 @@ def test_scales_keep_their_dtype() -> None:
     assert len(list(generate(model, [1, 2, 3], max_new_tokens=4))) <= 4
 
 
-def test_what_is_refused() -> None:
+def test_bad_options_are_refused() -> None:
     with pytest.raises(ArgumentError, match="group_size and skip: expected quantize beside them"):
         load_model(TIED, device=CPU(), group_size=32)
     with pytest.raises(ShapeError, match=r"quantize: h.0.attn.c_attn.weight: .*group_size=128"):

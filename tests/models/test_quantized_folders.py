@@ -64,7 +64,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("folder", "load", "options", "results"), CASES)
-def test_what_is_saved_loads(
+def test_saved_folders_load(
     folder: Path,
     load: Callable[..., Any],
     options: dict[str, Any],
@@ -118,7 +118,7 @@ def test_other_dtypes_do_not_touch_scales(tmp_path: Path) -> None:
     assert again.module.wte.weight.dtype is DType.bfloat16  # type: ignore[attr-defined]
 
 
-def test_what_save_state_wrote_loads_without_a_mark(tmp_path: Path) -> None:
+def test_quantised_state_loads_without_a_mark_in_the_config(tmp_path: Path) -> None:
     model = load_model(TIED, device=CPU(), quantize="int8")
     save_state(model.module.parameters, tmp_path)
     shutil.copy(TIED / "config.json", tmp_path)
@@ -203,7 +203,9 @@ def test_codes_that_do_not_fit(tmp_path: Path) -> None:
         load_model(made, device=CPU())
 
 
-def test_what_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_folders_and_plain_models_are_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = load_model(TIED, device=CPU())
     with pytest.raises(ArgumentError, match=r"no layer of the model is quantised. Hint: maxmod.qu"):
         save_quantized(model, tmp_path / "model")
@@ -228,7 +230,9 @@ def test_what_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("name", ["empty", ".", "link", "dangling", "deep/er"])
-def test_where_it_may_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_paths_that_may_be_saved_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     model = load_model(TIED, device=CPU(), quantize="int8")
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to("empty")
@@ -240,7 +244,7 @@ def test_where_it_may_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     _assert_same(load_model(name, device=CPU()), model)
 
 
-def test_only_what_belongs_to_the_model_is_copied(tmp_path: Path) -> None:
+def test_only_files_of_the_model_are_copied(tmp_path: Path) -> None:
     folder = copy(SENTENCES, tmp_path / "source")
     for name in (".git/note.txt", "other/config.json", ".hidden.json"):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -179,7 +179,7 @@ def test_other_modes_of_images(tmp_path: Path) -> None:
     assert keep.pixels(tmp_path / "turned.png").shape == (3, 4, 2)
 
 
-def test_what_is_no_image(tmp_path: Path) -> None:
+def test_missing_and_damaged_images_are_refused(tmp_path: Path) -> None:
     preprocessing = read_preprocessing(CLASSIFIER)
     with pytest.raises(ValueError, match="there is no such file"):
         preprocessing.pixels(tmp_path / "none.png")

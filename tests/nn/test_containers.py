@@ -32,7 +32,7 @@ class Noted(Module):
 
 
 class TestModuleList:
-    def test_it_is_a_list_of_children(self):
+    def test_a_module_list_is_a_list_of_children(self):
         a, b = Add(1), Add(2)
         items = ModuleList([a, b])
         assert ModuleList.__mro__[1:3] == (list, Module)
@@ -57,7 +57,7 @@ class TestModuleList:
         assert type(items[:1]) is list
         assert type(items + [Add(3)]) is list  # noqa: RUF005
 
-    def test_truth_equality_and_hash_are_those_of_lists(self):
+    def test_truth_equality_and_hash_behave_as_in_lists(self):
         a = Add(1)
         assert not ModuleList()
         assert ModuleList([a])
@@ -66,7 +66,7 @@ class TestModuleList:
         with pytest.raises(TypeError, match="unhashable"):
             hash(ModuleList())
 
-    def test_it_has_no_call(self):
+    def test_a_module_list_cannot_be_called(self):
         with pytest.raises(TypeError, match=r"ModuleList must implement forward\(\)"):
             ModuleList()(1)
         with pytest.raises(NotImplementedError):
@@ -90,7 +90,7 @@ class TestModuleList:
         assert [n for n, _ in items.children] == ["0", "last"]
         assert [n for n, _ in items.parameters] == ["t", "0.w", "last.w"]
 
-    def test_functions_are_no_children(self):
+    def test_functions_are_not_children(self):
         assert [n for n, _ in ModuleList([Add(1), abs, None, Add(2)]).children] == ["0", "3"]
 
     @pytest.mark.parametrize("item", [Tensor.ones([1]), [Add(1)], (Add(1),), {"a": Add(1)}])
@@ -121,7 +121,7 @@ class TestSequential:
         with pytest.raises(TypeError, match="unhashable"):
             hash(m)
 
-    def test_it_takes_one_argument(self):
+    def test_sequential_takes_one_argument(self):
         with pytest.raises(TypeError):
             Sequential(Add(1))(1, 2)
         assert Sequential(lambda pair: pair[0])((1, 2)) == 1

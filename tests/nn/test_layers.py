@@ -82,7 +82,7 @@ class TestLinear:
             np.testing.assert_array_equal(a.to_numpy(), b.to_numpy())
         assert (first[0].to_numpy() != first[4].to_numpy()).all()
 
-    def test_large_weights_are_drawn_when_they_are_needed(self):
+    def test_large_weights_are_drawn_on_first_use(self):
         m = Linear(1024, 1024)
         assert not m.weight.real
         assert m.bias.real
@@ -248,7 +248,7 @@ class TestRMSNorm:
 
     @pytest.mark.parametrize("kind", [RMSNorm, GemmaRMSNorm])
     @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
-    def test_the_dtype_is_that_of_x(self, kind, dtype):
+    def test_the_result_has_the_dtype_of_x(self, kind, dtype):
         m, x = kind(16), normal(4, 16).astype(dtype)
         found = m(Tensor(x))
         assert found.dtype is DType.from_numpy(dtype)

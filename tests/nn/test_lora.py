@@ -113,7 +113,7 @@ def test_values(
     )
 
 
-def test_names_are_those_without_the_wrapper() -> None:
+def test_the_wrapper_does_not_change_names() -> None:
     model = Model()
     assert [name for name, _ in model.parameters] == ["up.weight", "up.bias", "rest.0.weight"]
     assert [name for name, _ in lora_layers(model)] == ["up", "rest.0"]

@@ -63,7 +63,7 @@ def test_the_number_of_types_must_fit_the_call():
         Linear(1, 1).compile()
 
 
-def test_a_tensor_is_no_type():
+def test_a_tensor_in_place_of_a_type_is_refused():
     with pytest.raises(TypeError, match="expected a TensorType"):
         Linear(1, 1).compile(Tensor.ones([1, 1]))
 
@@ -125,7 +125,7 @@ def test_names():
     assert Net().trace(rows(1), name="other").graph.name == "other"
 
 
-def test_results_keep_their_structure():
+def test_results_keep_structure():
     class Many(Module):
         def forward(self, x):
             return {"pair": (x, x + 1), "list": [x * 2], "note": "static", "none": None}
@@ -156,7 +156,7 @@ def test_tied_parameters_are_one_weight():
     assert found.to_numpy().tolist() == [[2, 2, 2, 2]]
 
 
-def test_tensors_that_are_no_parameters_become_constants():
+def test_tensors_that_are_not_parameters_become_constants():
     outside = Tensor.full([2], 10.0)
 
     class Shift(Module):
@@ -206,7 +206,7 @@ class TestTrace:
 
 
 class TestWeights:
-    def test_they_are_used_in_place_of_the_values_of_the_module(self):
+    def test_given_weights_replace_the_module_values(self):
         m = Linear(2, 1)
         before = dict(m.parameters)
         given = {"weight": np.ones([1, 2], np.float32), "bias": Tensor.full([1], 3.0)}

@@ -63,7 +63,7 @@ class Checkpoint(Mapping):
 
 
 class TestLoadStateDict:
-    def test_every_parameter_gets_its_value(self):
+    def test_every_parameter_gets_the_value_of_the_state(self):
         m = model()
         state = {n: a + i for i, (n, a) in enumerate(state_of(m).items())}
         assert m.load_state_dict(state) is None
@@ -164,7 +164,7 @@ class TestLoadStateDict:
         with pytest.raises(ValueError, match=r"'weight': .*C-contiguous"):
             m.load_state_dict({"weight": np.ones([2, 3], np.float32).T})
 
-    def test_values_that_are_no_arrays(self):
+    def test_values_that_are_not_arrays(self):
         m = Linear(1, 1)
         before = m.weight
         with pytest.raises(TypeError, match="from_dlpack"):
@@ -172,7 +172,7 @@ class TestLoadStateDict:
         assert m.weight is before
 
     @pytest.mark.parametrize("state", [[("weight", 1)], "model.safetensors", None])
-    def test_states_that_are_no_mappings(self, state):
+    def test_states_that_are_not_mappings(self, state):
         with pytest.raises(TypeError, match="expected a mapping of names to arrays"):
             Linear(1, 1).load_state_dict(state)
 
@@ -190,7 +190,7 @@ class TestLoadStateDict:
             m.load_state_dict(Failing(state_of(m)))
         assert all(tensor is before[name] for name, tensor in m.parameters)
 
-    def test_what_was_written_is_put_back_if_a_write_fails(self):
+    def test_a_failed_write_restores_the_earlier_ones(self):
         @module_dataclass(frozen=True)
         class Frozen(Module):
             weight: Tensor
@@ -297,7 +297,7 @@ class TestLazyMappings:
         m.load_state_dict(checkpoint, strict=False)
         assert checkpoint.read == [name for name, _ in m.parameters]
 
-    def test_without_types_the_values_tell_them(self):
+    def test_mappings_without_types_are_checked_by_value(self):
         m = model()
         arrays = state_of(m) | {"0.weight": np.ones([7], np.float32)}
         checkpoint = Checkpoint(arrays, has_types=False)
@@ -352,7 +352,7 @@ class TestTied:
         assert m.wte.weight[0, 0].item() == 1
 
     @pytest.mark.parametrize("name", ["wte.weight", "lm_head.weight"])
-    def test_through_a_lookup_that_keeps_what_is_not_there(self, name):
+    def test_ties_load_through_dict_get(self, name):
         m = tied_model()
         m.load_state({name: np.ones([4, 2], np.float32)}.get)
         assert m.lm_head.weight is m.wte.weight
@@ -381,7 +381,7 @@ class TestLoadState:
         assert all(seen[name] is tensor for name, tensor in before.items())
         np.testing.assert_array_equal(m.weight.to_numpy(), before["weight"].to_numpy() + 1)
 
-    def test_get_of_a_dict_keeps_what_is_not_there(self):
+    def test_dict_get_keeps_missing_parameters(self):
         m = Linear(2, 1)
         weight = m.weight
         m.load_state({"bias": Tensor.zeros([1])}.get)
@@ -400,12 +400,12 @@ class TestLoadState:
         assert m.weight.dtype is DType.float64
         assert (m.in_dim, m.out_dim) == (2, 3)
 
-    def test_the_device_is_that_of_the_value(self, emulated_accelerator):
+    def test_the_value_gives_the_device(self, emulated_accelerator):
         m = Linear(1, 1, bias=False)
         m.load_state(lambda name: np.ones([1, 1], np.float32))
         assert m.weight.device.is_host
 
-    def test_tensors_are_stored_as_they_are(self):
+    def test_tensors_are_stored_without_a_copy(self):
         m = Linear(1, 1, bias=False)
         weight = Tensor.ones([1, 1])
         m.load_state({"weight": weight}.__getitem__)
@@ -438,7 +438,7 @@ class TestLoadState:
             m.load_state(lookup)
         assert all(tensor is before[name] for name, tensor in m.parameters)
 
-    def test_what_a_lookup_returns_must_be_an_array(self):
+    def test_lookups_must_return_arrays(self):
         with pytest.raises(TypeError, match="from_dlpack"):
             Linear(1, 1).load_state(lambda name: None)
 

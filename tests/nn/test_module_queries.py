@@ -89,7 +89,7 @@ class TestCalling:
 
 
 class TestOrder:
-    def test_own_tensors_come_before_those_of_children(self):
+    def test_own_tensors_come_before_child_tensors(self):
         expected = ["scale", "fc.weight", "fc.bias", "norm.weight", "norm.bias"]
         assert names(Block().parameters) == expected
 
@@ -103,7 +103,7 @@ class TestOrder:
         assert names(outer.parameters)[-1] == "1.weight"
         assert dict(outer.parameters)["0.fc.weight"] is block.fc.weight
 
-    def test_reassigning_keeps_the_place_and_deleting_gives_it_up(self):
+    def test_reassigned_names_keep_the_order_and_deleted_ones_do_not(self):
         m = Module()
         m.a = Tensor.ones([1])
         m.b = Tensor.ones([1])
@@ -122,7 +122,7 @@ class TestOrder:
 
 
 class TestWhatCounts:
-    def test_other_data_and_absent_tensors_are_no_parameters(self):
+    def test_other_data_and_absent_tensors_are_not_parameters(self):
         m = Module()
         m.size, m.name, m.table, m.absent, m.bias, m.f = 3, "x", {"a": 1}, None, 0, len
         assert list(m.parameters) == list(m.children) == []
@@ -168,7 +168,7 @@ class TestSharing:
         with pytest.raises(ArgumentError):
             list(m.descendants)
 
-    def test_two_parameters_of_one_name_are_an_error_where_names_matter(self):
+    def test_two_parameters_with_one_qualified_name_are_refused(self):
         m = Module()
         m.leaf = Leaf()
         setattr(m, "leaf.w", Tensor.zeros([1]))
@@ -208,7 +208,7 @@ def test_subgraphs_are_the_functions_themselves():
 
 
 class TestDevice:
-    def test_without_a_record_it_is_that_of_the_first_parameter(self, device):
+    def test_the_first_parameter_gives_the_device(self, device):
         assert Module().device == DeviceRef.CPU().to_device()
         m = Module()
         m.w = Tensor.ones([1], device=device)

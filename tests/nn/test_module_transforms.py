@@ -28,7 +28,7 @@ class TestApply:
         assert m.scale.item() == 2
         assert m[0].weight is weight
 
-    def test_all_get_their_qualified_name(self):
+    def test_functions_get_qualified_names(self):
         m = Sequential(Linear(1, 1), Sequential(Linear(1, 1, bias=False)))
         seen = []
         m.apply_to_parameters(lambda name, t: seen.append(name) or t)
@@ -67,7 +67,7 @@ class TestApply:
         m.apply_to_parameters(lambda _, t: t * 3)
         assert m.a.weight.item() == 3
 
-    def test_a_result_that_is_no_tensor_is_stored_as_it_is(self):
+    def test_results_of_other_types_are_stored_unchanged(self):
         m = Linear(1, 1)
         m.apply_to_parameters(lambda name, t: 0 if name == "bias" else t)
         assert [name for name, _ in m.parameters] == ["weight"]
@@ -117,7 +117,7 @@ class TestMap:
         assert m.map_parameters(lambda _, t: t + 1).weight.item() == 2
         assert m.weight.item() == 1
 
-    def test_what_cannot_be_copied_is_reported(self):
+    def test_uncopyable_attributes_are_named(self):
         m = Linear(1, 1)
         m.lock = threading.Lock()
         with pytest.raises(TypeError, match="lock"):
@@ -125,7 +125,7 @@ class TestMap:
 
 
 class TestTo:
-    def test_returns_the_module_and_keeps_tensors_that_are_there(self):
+    def test_to_returns_the_module_and_keeps_tensors_on_the_device(self):
         m = Linear(2, 2)
         m.to(CPU())
         before = dict(m.parameters)
@@ -154,7 +154,7 @@ class TestTo:
         assert m.a is m.b
         assert m.a.weight.device == emulated_accelerator
 
-    def test_lazy_tensors_are_moved_when_they_are_made(self, emulated_accelerator):
+    def test_lazy_tensors_are_moved_on_first_use(self, emulated_accelerator):
         with lazy():
             m = Linear(2, 2).to(CPU())
             m.weight = Tensor.ones([2, 2], device=CPU())

@@ -90,14 +90,14 @@ class TestQueries:
     def test_parameters_are_named_by_keys(self):
         assert names(Model()) == NAMES
 
-    def test_contents_are_no_children_and_no_local_parameters(self):
+    def test_contents_are_neither_children_nor_local_parameters(self):
         m = Model()
         assert [name for name, _ in m.children] == ["head"]
         assert [name for name, _ in m.descendants] == ["head"]
         assert [name for name, _ in m.local_parameters] == ["scale"]
         assert repr(m) == "Model(head=Leaf())"
 
-    def test_queries_look_at_what_is_there_now(self):
+    def test_queries_see_the_present_contents(self):
         m = Module()
         m.blocks = []
         assert names(m) == []
@@ -156,7 +156,7 @@ class TestQueries:
         m.x = [[Wrapper()]]
         assert names(m) == ["x.0.base.w"]
 
-    def test_a_reference_to_a_module_around_is_not_followed(self):
+    def test_references_to_parent_modules_are_not_followed(self):
         m = Module()
         m.child = Leaf()
         m.child.parents = [m]
@@ -285,7 +285,7 @@ class TestLoading:
             m.load_state_dict({"w": Tensor.zeros([2]), "cache.0": Tensor.zeros([1])})
         assert first_values(m)["w"] == 1
 
-    def test_a_tensor_tied_to_an_attribute_is_loaded_with_it(self):
+    def test_a_tensor_tied_to_an_attribute_is_loaded_once(self):
         m = Leaf()
         m.tied = [m.w]
         with warnings.catch_warnings():
@@ -296,7 +296,7 @@ class TestLoading:
 
 
 class TestOthers:
-    def test_compile_makes_weights_of_them(self):
+    def test_tensors_in_containers_become_weights(self):
         m = Model()
         compiled = m.compile(ROWS)
         assert sorted(compiled.weights) == sorted(NAMES)

@@ -82,7 +82,7 @@ class TestRepr:
             ")"
         )
 
-    def test_what_fits_stays_on_its_line(self):
+    def test_modules_that_fit_stay_on_one_line(self):
         pairs = [Sequential(Part(100), Part(200)), Sequential(Part(300), Part(400))]
         assert repr(Sequential(*pairs, ModuleList(pairs[:1]))) == (
             "Sequential(\n"
@@ -130,7 +130,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("value", CASES, ids=range(len(CASES)))
-def test_the_layout_is_that_of_rich(value):
+def test_the_layout_matches_rich(value):
     rich = pytest.importorskip("rich.pretty", reason="rich, the model of the layout, is missing")
     assert pretty_repr(value) == rich.pretty_repr(value)
 

@@ -73,7 +73,7 @@ def test_layers_are_replaced(scheme: str, group: int | None) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
-def test_it_computes_with_the_rounded_weights(scheme: str, device: Device) -> None:
+def test_quantised_models_compute_with_the_rounded_weights(scheme: str, device: Device) -> None:
     """Eager and compiled agree with a model that holds the rounded weights as floats."""
     with maxmod.default_device(CPU()), maxmod.default_dtype(DType.float32):
         model, same = Model(), Model()
@@ -128,7 +128,7 @@ def test_all_or_nothing(bad: str) -> None:
     assert all(one is other for one, other in zip(layers, after))
 
 
-def test_what_has_no_layers_is_refused() -> None:
+def test_modules_without_linear_layers_are_refused() -> None:
     with pytest.raises(ArgumentError, match="no linear layer to quantise in LayerNorm"):
         maxmod.quantize(LayerNorm(4), "int8")
     with pytest.raises(ArgumentError, match=r"in Linear. Hint: QuantizedLinear.of"):
@@ -152,7 +152,7 @@ def test_a_subclass_and_a_shared_layer() -> None:
     assert type(model[1]) is Scaled
 
 
-def test_the_layer_inside_of_a_wrapper_keeps_its_names() -> None:
+def test_a_wrapped_layer_keeps_parameter_names() -> None:
     model = Sequential(LoRA(Linear(4, 4), max_num_loras=1, max_lora_rank=1, max_lora_seq_len=4))
     names = [name for name, _ in model.parameters]
     maxmod.quantize(model, "int8")
@@ -176,7 +176,7 @@ def test_state_saves_and_loads(scheme: str, tmp_path: Path) -> None:
     assert other.twin.weight is other.layers[1].weight
 
 
-def test_a_weight_without_data_is_rounded_when_it_is_read() -> None:
+def test_a_lazy_weight_is_rounded_on_first_use() -> None:
     with F.lazy():
         linear = Linear(32, 3)
         layer = QuantizedLinear.of(linear, "int4")
@@ -196,6 +196,6 @@ def test_summary_counts_the_bytes() -> None:
     assert "QuantizedLinear" in str(rounded.summary())
 
 
-def test_what_is_no_module_is_named() -> None:
+def test_the_type_of_a_wrong_argument_is_named() -> None:
     with pytest.raises(TypeError, match="quantize: expected a module, got NoneType"):
         maxmod.quantize(None, "int8")  # type: ignore[type-var]

@@ -260,7 +260,7 @@ def test_a_loop_whose_condition_is_known_is_unrolled() -> None:
     assert "loop" not in str(model.graph)
 
 
-def test_a_loop_of_a_graph_keeps_its_types() -> None:
+def test_a_loop_in_a_graph_keeps_the_types() -> None:
     def fn(x: Tensor) -> Any:
         return F.while_loop(x, lambda x: x[0] < 3, lambda x: F.concat([x, x]))
 
@@ -328,7 +328,7 @@ LATE: dict[str, tuple[Any, Any, list[Any]]] = {
 
 
 @pytest.mark.parametrize("name", LATE)
-def test_names_that_get_their_value_at_run_time(name: str) -> None:
+def test_sizes_that_get_a_value_at_run_time(name: str) -> None:
     fn, types, calls = LATE[name]
     model = assert_compiles(fn, types, *calls)
     before = model.stats.programs

@@ -74,7 +74,7 @@ def test_kernels_without_operands() -> None:
     assert found.to_numpy().tolist() == [0, 1, 2, 3]
 
 
-def test_parameters_keep_their_types() -> None:
+def test_parameters_keep_python_types() -> None:
     seen: list[Any] = []
 
     def note(x: Any, p: Any) -> Any:
@@ -107,7 +107,7 @@ def test_operands_cannot_be_changed() -> None:
     assert X.to_numpy().tolist() == [1, 2, 3]
 
 
-def test_results_have_memory_of_their_own() -> None:
+def test_results_do_not_share_memory() -> None:
     custom.register("test.same", numpy=lambda x: x)
     x = tensor(np.zeros(2, np.float32))
     (found,) = F.custom("test.same", HOST, [x], [x.type])
@@ -175,7 +175,7 @@ def test_compiled_with_symbolic_sizes() -> None:
     assert sizes_of(lambda x: F.custom("test.doubled_rows", HOST, [x], None), of("n")) == ["n * 2"]
 
 
-def test_a_compiled_model_keeps_its_kernel() -> None:
+def test_a_compiled_model_keeps_the_kernel_of_compile_time() -> None:
     custom.register("test.version", numpy=lambda x: x + 1)
     model = compile_function(
         lambda x: F.custom("test.version", HOST, [x], [x.type])[0],
@@ -236,7 +236,7 @@ def test_the_digest_follows_the_text() -> None:
 # ---- in place ----------------------------------------------------------------------------------
 
 
-def test_inplace_custom_changes_its_operands() -> None:
+def test_inplace_custom_changes_operands() -> None:
     memory = np.zeros(3, np.float32)
     x = Tensor.from_dlpack(memory)
     assert F.inplace_custom("test.increment", HOST, [x]) == []
@@ -257,7 +257,7 @@ def test_inplace_custom_may_have_results() -> None:
     assert x.to_numpy().tolist() == [4, 4]
 
 
-def test_other_tensors_keep_their_elements() -> None:
+def test_inplace_custom_of_a_view_leaves_other_tensors_unchanged() -> None:
     base = tensor(np.zeros((2, 2), np.float32))
     row, repeated = base[0], base[0].broadcast_to([3, 2])
     F.inplace_custom("test.increment", HOST, [row])

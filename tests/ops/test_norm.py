@@ -55,7 +55,7 @@ def _llama(x, weight, epsilon, offset, early, dtype):
 
 @pytest.mark.parametrize("dtype", HALVES, ids=lambda d: d.name)
 @pytest.mark.parametrize("early", [False, True])
-def test_rms_norm_rounds_where_it_says(dtype, early):
+def test_rms_norm_rounds_before_or_after_the_weight(dtype, early):
     rng = np.random.default_rng(0)
     x, weight = numbers(rng, dtype, (50, 64)), numbers(rng, dtype, (64,))
     result = F.rms_norm(tensor(x), tensor(weight), 1e-6, 0.5, multiply_before_cast=early)

@@ -64,7 +64,7 @@ def test_windows_of_nothing_but_padding() -> None:
     assert alone.to_numpy()[0, 1, 1, 0] == 12
 
 
-def test_nan_wins_and_stays_in_its_windows() -> None:
+def test_nan_wins_in_the_windows_that_hold_one() -> None:
     x = IMAGE.copy()
     x[0, 2, 2] = np.nan
     found = F.max_pool2d(tensor(x), (2, 2)).to_numpy()[0, :, :, 0]

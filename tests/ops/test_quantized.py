@@ -95,7 +95,7 @@ def test_weights_must_be_finite(bad: float) -> None:
                 F.quantize_weight(tensor(weight), scheme)
 
 
-def test_what_is_refused() -> None:
+def test_bad_operands_are_refused() -> None:
     weight = tensor(_weight(4, 96))
     with pytest.raises(ValueError, match="scheme: expected 'int8' or 'int4', got 'int5'"):
         F.quantize_weight(weight, "int5")
@@ -245,7 +245,9 @@ def test_deep_products(depth: int) -> None:
 
 @pytest.mark.parametrize(("scheme", "group"), FORMATS[:2])
 @pytest.mark.parametrize("dtype", [DType.float32, DType.bfloat16, DType.float16])
-def test_what_follows_is_in_the_kernel(scheme: str, group: int | None, dtype: DType) -> None:
+def test_bias_activation_and_residual_are_in_the_kernel(
+    scheme: str, group: int | None, dtype: DType
+) -> None:
     """Bias, activation and residual; the operand is read through a view."""
     codes, scales, oracle = _operands(scheme, group, 40, 64)
 
@@ -267,7 +269,7 @@ def test_what_follows_is_in_the_kernel(scheme: str, group: int | None, dtype: DT
             np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance * 10)
 
 
-def test_what_has_no_kernel_runs_as_an_op() -> None:
+def test_operands_without_a_kernel_run_as_an_op() -> None:
     """Sums in float64, scales of a dtype without vectors, codes that are computed."""
     codes, scales, oracle = _operands("int8", None, 5, 8)
     x = _weight(3, 8).astype(np.float64)
@@ -287,7 +289,7 @@ def test_what_has_no_kernel_runs_as_an_op() -> None:
     np.testing.assert_allclose(found, oracle(x), rtol=1e-5, atol=1e-5)
 
 
-def test_two_products_are_no_attention() -> None:
+def test_two_products_are_not_taken_for_attention() -> None:
     """A softmax between them is a row kernel of its own."""
     codes, scales, oracle = _operands("int8", None, 8, 8)
     model = compiled(

@@ -56,7 +56,7 @@ def test_antialias_only_changes_axes_that_shrink() -> None:
     assert mean == pytest.approx(float((wide(x.to_numpy()) * weights).sum()), rel=1e-5)
 
 
-def test_an_infinity_stays_where_it_has_weight() -> None:
+def test_an_infinity_reaches_only_elements_with_a_weight() -> None:
     x = Tensor([1.0, 2.0, float("inf"), 4.0])
     assert F.resize_linear(x, [7], 1).to_numpy().tolist() == [1, 1.5, 2, np.inf, np.inf, np.inf, 4]
     column = F.reshape(x, [1, 1, 4, 1])
@@ -65,7 +65,7 @@ def test_an_infinity_stays_where_it_has_weight() -> None:
     assert not np.isnan(found).any()
 
 
-def test_the_same_size_gives_a_tensor_of_its_own() -> None:
+def test_resizing_to_the_same_size_copies() -> None:
     x = tensor(image(1, 1, 2, 3))
     before = x.to_numpy().copy()
     for fn in (F.resize_linear, F.resize_nearest, F.resize_bicubic):

@@ -135,7 +135,7 @@ def test_broadcasting_follows_numpy(shapes):
 
 
 @given(st.lists(st.integers(0, 3), max_size=3), st.lists(st.integers(0, 3), max_size=3))
-def test_broadcasting_refuses_what_numpy_refuses(first, second):
+def test_broadcasting_refuses_the_shapes_that_numpy_refuses(first, second):
     x, y = np.ones(first, np.float32), np.ones(second, np.float32)
     try:
         expected = list(np.broadcast_shapes(tuple(first), tuple(second)))

@@ -101,7 +101,7 @@ def test_compiled_with_symbolic_sizes() -> None:
     assert sizes_of(lambda x: F.top_k(x, x.shape[0], axis=0), type_of("n", 3)) == ["n,3", "n,3"]
 
 
-def test_a_symbolic_axis_is_checked_when_it_runs() -> None:
+def test_a_symbolic_axis_is_checked_at_run_time() -> None:
     model = assert_compiles(
         lambda x: F.top_k(x, 3), (type_of("n"),), (np.arange(5, dtype=np.float32),)
     )
@@ -165,7 +165,7 @@ def test_box_errors() -> None:
         nms(boxes, scores, good[0], Tensor([0.5]), good[2])
 
 
-def test_boxes_in_a_graph_need_their_number() -> None:
+def test_boxes_in_a_graph_need_a_named_number() -> None:
     boxes = np.array([[[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3]]], np.float32)
     scores = np.array([[[0.5, 0.6, 0.7]]], np.float32)
 

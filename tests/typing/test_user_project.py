@@ -24,7 +24,7 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_runs(copied: Path, no_accelerator: None) -> None:
+def test_the_project_runs(copied: Path, no_accelerator: None) -> None:
     module = importlib.import_module("project.use")
     total, text, steps = module.scripts(copied).split()
     assert float(total) == pytest.approx(float(total))

@@ -120,18 +120,18 @@ def test_an_unused_pinned_request_is_none(no_accelerator: None) -> None:
     assert empty is None
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda ref: Tensor([1.0], device=CPU(), dtype=DType.float32).to(ref),
-        lambda ref: Tensor([1.0], dtype=DType.float32, device=ref),
-        lambda ref: Tensor.ones([1], device=ref),
-        lambda ref: maxmod.Buffer(DType.int8, [1], ref),
-    ],
-)
-def test_a_device_beyond_the_last_is_refused(emulated_accelerator: Device, use: Any) -> None:
+USES_OF_A_DEVICE = {
+    "to": lambda ref: Tensor([1.0], device=CPU(), dtype=DType.float32).to(ref),
+    "literal": lambda ref: Tensor([1.0], dtype=DType.float32, device=ref),
+    "ones": lambda ref: Tensor.ones([1], device=ref),
+    "buffer": lambda ref: maxmod.Buffer(DType.int8, [1], ref),
+}
+
+
+@pytest.mark.parametrize("name", USES_OF_A_DEVICE)
+def test_a_device_beyond_the_last_is_refused(emulated_accelerator: Device, name: str) -> None:
     with pytest.raises(ValueError, match=r"Accelerator\(2\): there is no such device"):
-        use(DeviceRef.GPU(2))
+        USES_OF_A_DEVICE[name](DeviceRef.GPU(2))
 
 
 def test_domain_errors_of_eager_ops_are_silent_and_leave_no_trace() -> None:
@@ -142,7 +142,7 @@ def test_domain_errors_of_eager_ops_are_silent_and_leave_no_trace() -> None:
             np.ones(1) / np.zeros(1)
 
 
-def test_a_custom_op_sees_the_context_of_its_caller() -> None:
+def test_a_custom_op_sees_the_context_of_the_caller() -> None:
     scale: ContextVar[float] = ContextVar("scale", default=1.0)
     maxmod.custom.register("test.scaled", numpy=lambda x: x * np.float32(scale.get()))
     token = scale.set(3.0)

@@ -247,7 +247,7 @@ def test_view_refuses(device: Device) -> None:
 # ---- copies -------------------------------------------------------------------------------------
 
 
-def test_to_is_the_same_object_where_it_is(device: Device) -> None:
+def test_to_the_same_device_returns_the_same_object(device: Device) -> None:
     buffer = ramp(3, device=device)
     assert buffer.to(device) is buffer
     assert buffer.to(device.default_stream) is buffer
@@ -328,7 +328,7 @@ def test_narrow_floats_and_numpy() -> None:
         np.from_dlpack(Buffer.zeros([2], DType.bfloat16))
 
 
-def test_tensor_shares_memory_with_its_buffer(device: Device) -> None:
+def test_tensor_and_buffer_share_memory(device: Device) -> None:
     buffer = Buffer.zeros([2], DType.bfloat16, device)
     tensor = Tensor(storage=buffer)
     buffer[0] = 3.0

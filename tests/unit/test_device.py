@@ -33,7 +33,7 @@ def test_reference() -> None:
     assert len({ref, DeviceRef.GPU(1), DeviceRef.CPU()}) == 2
 
 
-def test_reference_is_no_device() -> None:
+def test_a_reference_is_not_a_device() -> None:
     assert DeviceRef.CPU() != CPU()
     assert DeviceRef.from_device(CPU()) == DeviceRef.CPU()
     assert DeviceRef.from_device(DeviceRef.GPU(3)) == DeviceRef.GPU(3)
@@ -92,7 +92,7 @@ def test_accelerator_beyond_the_last(emulated_accelerator: Device) -> None:
         DeviceRef.GPU(2).to_device()
 
 
-def test_devices_are_forgotten_with_their_backend(no_accelerator: None) -> None:
+def test_devices_are_forgotten_with_the_backend(no_accelerator: None) -> None:
     """An accelerator that was there in an earlier test is not found again."""
     with pytest.raises(RuntimeError):
         DeviceRef.GPU().to_device()
@@ -145,7 +145,7 @@ def test_specs_without_accelerators(no_accelerator: None) -> None:
         driver.load_devices([DeviceSpec.accelerator()])
 
 
-def test_there_are_no_virtual_devices() -> None:
+def test_virtual_devices_do_not_exist() -> None:
     driver.set_virtual_device_count(0)
     assert driver.get_virtual_device_count() == 0
     assert driver.is_virtual_device_mode() is False

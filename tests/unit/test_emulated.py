@@ -64,7 +64,7 @@ def test_functions_return_arrays_of_the_device(backend: EmulatedBackend) -> None
     assert all(isinstance(part, EmulatedArray) for part in xp.split(x, 3, axis=1))
 
 
-def test_tensors_run_on_it(emulated_accelerator: Accelerator) -> None:
+def test_tensors_run_on_the_emulated_device(emulated_accelerator: Accelerator) -> None:
     x = Tensor([[1.0, 2.0, 3.0]])
     assert x.device == emulated_accelerator
     assert x.dtype is DType.bfloat16

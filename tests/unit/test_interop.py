@@ -170,7 +170,7 @@ class _Once:
         return (1, 0)
 
 
-def test_accelerators_name_their_memory() -> None:
+def test_accelerators_name_the_kind_of_memory() -> None:
     with emulated_cuda() as (device, _):
         tensor = Tensor([1.0, 2.0], dtype=DType.float32, device=device)
         assert tensor.__dlpack_device__() == (2, 0)

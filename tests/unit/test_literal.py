@@ -71,7 +71,7 @@ def test_narrow_floats_are_refused():
 
 
 @pytest.mark.parametrize("value", ["12", ["a"], [None], [[1, "b"]], [1j], [Tensor]])
-def test_what_is_no_number(value):
+def test_values_that_are_not_numbers_are_refused(value):
     with pytest.raises((TypeError, ValueError)):
         Tensor.constant(value)
 

@@ -155,7 +155,7 @@ def test_arrays():
     assert (whole + np.array([], dtype=np.int64).reshape(0, 1)).shape == [0, 2]
 
 
-def test_what_is_no_operand():
+def test_operands_of_other_types_are_refused():
     x = Tensor([1.0])
     for other in (None, "a", object(), [1.0], 1j):
         with pytest.raises(TypeError):

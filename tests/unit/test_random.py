@@ -21,7 +21,7 @@ def _seeded():
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(1, 50))
-def test_words_are_those_of_numpy(seed, first, blocks):
+def test_words_match_numpy(seed, first, blocks):
     generator = np.random.Philox(key=seed)
     generator.advance(first)
     np.testing.assert_array_equal(words(np, seed, first, blocks), generator.random_raw(4 * blocks))

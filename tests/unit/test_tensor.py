@@ -28,7 +28,7 @@ def test_exactly_one_source():
         Tensor(storage=Tensor(1.0).storage, dtype=F32)
 
 
-def test_arrays_keep_their_dtype_and_share_memory():
+def test_arrays_keep_the_dtype_and_share_memory():
     array = np.arange(3)
     x = Tensor(array)
     assert x.dtype is DType.int64
@@ -51,7 +51,7 @@ def test_storage():
     assert x.driver_tensor.to_numpy().tolist() == [1.0, 1.0]
 
 
-def test_from_dlpack_returns_tensors_as_they_are():
+def test_from_dlpack_returns_tensors_unchanged():
     x = Tensor([1.0])
     assert Tensor.from_dlpack(x) is x
     narrow = Tensor.from_dlpack(np.ones(2, ml_dtypes.bfloat16))
@@ -148,7 +148,7 @@ def test_awaiting():
 # ---- lazy tensors ------------------------------------------------------------------------------
 
 
-def test_lazy_tensors_are_made_when_they_are_needed():
+def test_lazy_tensors_are_made_on_first_use():
     with F.lazy():
         x = Tensor.ones([2])
         y = x + 1
@@ -339,7 +339,7 @@ class TestArraysOfAnotherDevice:
         with default_device(CPU()):
             assert Tensor(array).device == CPU()
 
-    def test_in_a_trace_it_is_a_constant(self, emulated_accelerator):
+    def test_an_array_becomes_a_constant_of_the_trace(self, emulated_accelerator):
         model = compile_function(
             lambda x: x + Tensor(np.array([1, 2], np.float32), device=x.device),
             [TensorType(DType.float32, [2], emulated_accelerator)],

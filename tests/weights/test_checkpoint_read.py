@@ -40,7 +40,7 @@ def test_every_dtype_and_shape(tmp_path: Path, code: str, shape: list[int], mmap
     assert raw_bytes(tensor) == raw
 
 
-def test_reads_what_the_package_writes(tmp_path: Path) -> None:
+def test_files_of_the_safetensors_package_are_read(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     state = {f"layer.{i}.weight": rng.normal(size=(i, 5)).astype(np.float16) for i in range(5)}
     safetensors.numpy.save_file(state, tmp_path / "model.safetensors", {"note": "hello"})
@@ -156,7 +156,7 @@ def test_aliases_of_save_model_are_tied(tmp_path: Path) -> None:
     assert halves["head.weight"] is kept and kept.dtype is DType.float16
 
 
-def test_format_is_no_alias(tmp_path: Path) -> None:
+def test_format_is_not_an_alias(tmp_path: Path) -> None:
     write(tmp_path / "model.safetensors", {"pt": floats(1)}, format="pt")
     assert list(open_checkpoint(tmp_path)) == ["pt"]
 

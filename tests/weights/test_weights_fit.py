@@ -46,7 +46,7 @@ def test_memory_of_the_host(host: Path) -> None:
     assert CPU().stats == {}
 
 
-def test_this_host() -> None:
+def test_free_memory_of_the_host_is_below_the_total() -> None:
     stats = host_limits.memory()
     if not Path("/proc/meminfo").exists():
         assert stats == {}
@@ -54,7 +54,7 @@ def test_this_host() -> None:
     assert 0 < stats["free_memory"] <= stats["total_memory"]
 
 
-def test_what_does_not_fit(host: Path) -> None:
+def test_weights_that_do_not_fit_are_refused(host: Path) -> None:
     path = save_state({"w": np.zeros((1000, 1500), np.float32), "n": np.zeros(3, np.int64)}, host)
     with open_checkpoint(path) as checkpoint:
         with pytest.raises(OutOfMemoryError) as caught:

@@ -131,7 +131,7 @@ def test_the_host_is_the_checkpoint_itself(checkpoint: Checkpoint) -> None:
     assert checkpoint.on(CPU()) is checkpoint
 
 
-def test_views_are_computed_there(checkpoint: Checkpoint, accelerator: Device) -> None:
+def test_views_are_computed_on_the_device(checkpoint: Checkpoint, accelerator: Device) -> None:
     state = _state()
     view = checkpoint.on(accelerator)
     turned = transpose(view, ["large", "half", "narrow"])
@@ -205,7 +205,7 @@ def test_a_model(accelerator: Device) -> None:
         _same(tensor, theirs[name].data)
 
 
-def test_where_there_are_no_such_buffers(
+def test_devices_without_pinned_buffers(
     checkpoint: Checkpoint, emulated_accelerator: Device
 ) -> None:
     view = checkpoint.on(emulated_accelerator)

@@ -147,7 +147,7 @@ def test_kinds_of_state(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_stored(
+def test_states_that_cannot_be_stored(
     tmp_path: Path, state: Any, options: dict[str, Any], message: str
 ) -> None:
     save_state(weights(), tmp_path)
@@ -391,7 +391,7 @@ def test_interrupt_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, na
     assert values(tmp_path)["a"] == [1] * 10
 
 
-def test_everything_is_synced_before_it_is_renamed(
+def test_files_are_synced_before_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []

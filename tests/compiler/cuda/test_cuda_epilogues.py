@@ -260,21 +260,21 @@ def test_the_library_does_the_same_where_sizes_are_known_later(gpu: Any) -> None
         assert _did(backend) == [*program.library]
 
 
-def test_explain_says_what_the_library_does(gpu: Any) -> None:
+def test_explain_names_the_epilogue_of_the_library(gpu: Any) -> None:
     device, _ = gpu
     types = _types(DType.float32, 12, device)
     texts = {
-        name: compile_function(PROGRAMS[name].fn, types, name="f", parameters={}).explain()
+        name: compile_function(PROGRAMS[name].fn, types, name="f", parameters={}).explain(width=200)
         for name in ("bias, gelu", "bias and addend")
     }
-    assert "= gelu(matmul(%arg0, %0) + %arg2)   # " in texts["bias, gelu"]
-    assert "= matmul(%arg0, %0) + %arg2 + %arg3   # " in texts["bias and addend"]
+    assert "= gelu(matmul(%arg0, %0) + %arg2)  # " in texts["bias, gelu"]
+    assert "= matmul(%arg0, %0) + %arg2 + %arg3  # " in texts["bias and addend"]
     for text in texts.values():
         assert "left to the matrix library" in text
         assert "0 launches of 0 kernels" in text
 
 
-def test_nothing_is_fused_where_that_is_switched_off(gpu: Any) -> None:
+def test_switched_off_fusion_leaves_plain_products(gpu: Any) -> None:
     device, backend = gpu
     program = PROGRAMS["bias, gelu"]
     for options in ({"nofuse": True}, {"fuse_limit": 0}):
@@ -300,7 +300,7 @@ def test_sums_of_8_bit_floats_are_added_by_ops(gpu: Any) -> None:
     np.testing.assert_array_equal(found, rounded)
 
 
-def test_copies_of_8_bit_floats_keep_their_type(gpu: Any) -> None:
+def test_copies_of_8_bit_floats_keep_the_dtype(gpu: Any) -> None:
     """A result that is an argument is copied."""
     device, _ = gpu
     x = tensor(np.arange(8, dtype=np.float32)).cast(DType.float8_e4m3fn)

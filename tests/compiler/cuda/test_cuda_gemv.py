@@ -92,7 +92,7 @@ def test_products(case: Case, order: int) -> None:
 
 
 @pytest.mark.parametrize("transposed", [True, False])
-def test_nan_and_infinity_stay_in_their_rows_and_columns(transposed: bool) -> None:
+def test_nan_and_infinity_stay_in_the_same_row_and_column(transposed: bool) -> None:
     case = CASES[0] if transposed else CASES[4]
     rng = np.random.default_rng(1)
     shapes = [(3, case.k), case.types[1].sizes, (case.n,)]

@@ -112,7 +112,7 @@ def test_sizes_share_the_arena_but_not_the_graph(
     assert (stats.programs, stats.recordings, stats.replays) == counts
 
 
-def test_it_can_be_switched_off(gpu: Any) -> None:
+def test_options_switch_recording_off(gpu: Any) -> None:
     device, _ = gpu
     compiled, weights = _compiled(device)
     for options in ({"cuda_graphs": False}, {"sync": True}, {"check": True}):
@@ -167,7 +167,7 @@ def _accumulate(device: Device, rows: int = 4) -> CompiledModel:
     return compile_function(step, kinds, name="step", parameters={})
 
 
-def test_buffers_are_changed_where_they_are(gpu: Any) -> None:
+def test_recorded_stores_change_buffers_in_place(gpu: Any) -> None:
     """A recording is used for the buffers that it was made with; with others it runs as it is."""
     device, _ = gpu
     compiled = _accumulate(device)
@@ -186,7 +186,7 @@ def test_buffers_are_changed_where_they_are(gpu: Any) -> None:
     assert _numbers(compiled) == (2, 2 + 1 + 9 + 2 + 1 + 1)
 
 
-def test_a_buffer_that_kernels_cannot_use_as_it_lies(gpu: Any) -> None:
+def test_a_misaligned_buffer_is_changed_all_the_same(gpu: Any) -> None:
     device, backend = gpu
     compiled = _accumulate(device)
     weight = _weights(device)[0]
@@ -201,7 +201,9 @@ def test_a_buffer_that_kernels_cannot_use_as_it_lies(gpu: Any) -> None:
     assert _numbers(compiled) == (0, 0)
 
 
-def test_large_arguments_must_lie_where_they_lay(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_arguments_at_another_address_are_recorded_again(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     device, _ = gpu
     monkeypatch.setattr("maxmod.runtime.recording.DIRECT_NBYTES", 100)
     compiled, weights = _compiled(device)
@@ -340,7 +342,7 @@ def test_a_size_in_the_data_parts_the_steps(gpu: Any) -> None:
     assert compiled.stats.replays == 9 - len(counts)
 
 
-def test_what_cannot_be_recorded_runs_as_it_is(
+def test_steps_that_refuse_recording_run_one_by_one(
     gpu: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """CuPy's cuBLAS refuses to be recorded."""

@@ -150,7 +150,9 @@ def test_plans_are_destroyed(backend: EmulatedCudaBackend) -> None:
 
 
 @pytest.mark.parametrize("alignment", [4, 8, 256])
-def test_alignment_is_promised_as_it_is(backend: EmulatedCudaBackend, alignment: int) -> None:
+def test_the_actual_alignment_is_promised_to_the_library(
+    backend: EmulatedCudaBackend, alignment: int
+) -> None:
     """An algorithm that loads 16 bytes at a time must not be chosen for less."""
     block = backend.xp.asarray(np.ones(600, np.float32))
     start = (-block.ctypes.data % 256 + alignment) // 4 % 256
@@ -190,7 +192,7 @@ def test_epilogues(backend: EmulatedCudaBackend, dtype: Any, batched: bool) -> N
         np.testing.assert_allclose(found, ACTIVATIONS[activation](total), rtol=eps, atol=1e-6)
 
 
-def test_what_is_added_may_lie_anywhere(backend: EmulatedCudaBackend) -> None:
+def test_bias_and_addend_may_have_any_strides(backend: EmulatedCudaBackend) -> None:
     """A bias with gaps, an addend that is transposed: copied first. One that is not aligned is
     promised as it is.
     """

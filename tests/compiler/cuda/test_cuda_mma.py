@@ -143,7 +143,7 @@ def test_products(name: str) -> None:
     np.testing.assert_array_equal(out, _spread(wanted.astype(np.float32), SUMS))
 
 
-def test_places_that_the_formulas_give() -> None:
+def test_formulas_give_the_place_of_every_fragment() -> None:
     """Lane 5 has groupID 1 and threadID_in_group 1."""
     left = [(1, 2), (1, 3), (9, 2), (9, 3), (1, 10), (1, 11), (9, 10), (9, 11)]
     right = [(2, 1), (3, 1), (10, 1), (11, 1)]

@@ -98,7 +98,7 @@ def test_a_block(gpu: Any, dtype: DType, tolerance: float, order: int) -> None:
     assert compiled.stats.programs == 4  # the third needs a larger arena than the first
 
 
-def test_kernels_are_checked_against_their_graphs(gpu: Any) -> None:
+def test_check_compares_kernels_with_graphs(gpu: Any) -> None:
     """`MAXMOD_CHECK=1` compares every launch with the ops run one by one."""
     device, _ = gpu
     with maxmod.default_device(device), maxmod.default_dtype(DType.float32):

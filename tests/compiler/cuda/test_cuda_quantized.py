@@ -119,7 +119,7 @@ def test_products(case: Case, order: int) -> None:
     [(DType.float32, None), (DType.float32, 64), (DType.bfloat16, 32), (DType.float64, 32)],
     ids=["int8", "int4", "bfloat16", "float64"],
 )
-def test_few_rows_read_codes_and_many_the_floats_made_of_them(
+def test_few_rows_read_codes_and_many_rows_read_floats(
     rows: int | str, dtype: DType, group: int | None
 ) -> None:
     """What follows is done by our kernel, or by the library. Sums in float64 are the library's."""

@@ -74,6 +74,17 @@ def test_symbolic_sizes(name: str, order: int) -> None:
         _check(_symbolic()[name], name, rows, size, order)
 
 
+def test_values_kept_across_three_loops_do_not_share_memory() -> None:
+    """exp(x) is read in the last loop, as are the weights that the second one keeps."""
+    types = row_types("r", "rows", "size", DType.float32)
+    function = CudaFunction(lambda x: F.softmax(F.exp(x)) + F.exp(x), *types)
+    for rows, size in [(2, 1), (3, 31), (2, 768), (1, 1025)]:
+        x = np.random.default_rng(size).normal(size=(rows, size)).astype(np.float32)
+        (found,) = function(x, order=2)
+        e = np.exp(x.astype(np.float64))
+        assert_close(tensor(found), softmax(e) + e, ulps=2)
+
+
 def test_no_rows() -> None:
     x = np.zeros((0, 7), np.float32)
     (found,) = _symbolic()["softmax"](x)
@@ -98,7 +109,7 @@ def _halves() -> dict[tuple[DType, str, int], CudaFunction]:
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=lambda d: d.name)
-def test_halfrow_types(dtype: DType) -> None:
+def test_half_types(dtype: DType) -> None:
     for (kind, name, size), function in _halves().items():
         if kind is dtype:
             _check(function, name, 3, size, 2, dtype)
@@ -121,7 +132,7 @@ def _reductions() -> dict[tuple[str, DType, int], CudaFunction]:
     return made
 
 
-def test_reductions_of_otherrow_types() -> None:
+def test_reductions_of_other_types() -> None:
     """Integers wrap as they do in NumPy, and bool is a number of its own."""
     rng = np.random.default_rng(11)
     for (name, dtype, size), function in _reductions().items():
@@ -142,7 +153,7 @@ def test_nan_wins_in_extremes() -> None:
         assert np.isnan(function(x)[0]).ravel().tolist() == [False, True, False]
 
 
-def test_infinities_insoftmax() -> None:
+def test_infinities_in_softmax() -> None:
     x = np.array([[0, -np.inf, -np.inf], [-np.inf, 0, 0], [np.nan, 0, 1]], np.float32)
     function = CudaFunction(lambda x: F.softmax(x), TensorType(DType.float32, (3, 3), CPU_REF))
     (found,) = function(x)

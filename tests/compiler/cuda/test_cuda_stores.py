@@ -58,7 +58,7 @@ def test_a_position_out_of_range_stores_nothing(name: str) -> None:
             np.testing.assert_array_equal(buffer.to(CPU()).to_numpy(), arrays[0])
 
 
-def test_a_buffer_that_is_not_aligned_is_written_through() -> None:
+def test_a_misaligned_buffer_is_written_through() -> None:
     with emulated_cuda() as (device, backend):
         model = _compiled("rows", DType.float32, device)
         block = backend.xp.asarray(np.zeros(49, np.float32))

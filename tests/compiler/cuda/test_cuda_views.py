@@ -80,7 +80,7 @@ def test_vectors_are_as_wide_as_sizes_allow(name: str, dtype: DType, width: int)
     assert width == 1 or f"constexpr int V = {width};" in code
 
 
-def test_a_tail_that_is_no_vector() -> None:
+def test_rows_of_prime_length_have_a_scalar_version() -> None:
     code = _code("prime")
     assert "mm_elements<4>(" in code
     assert "mm_elements<1>(" in code
@@ -92,7 +92,7 @@ def test_symbolic_rows_ask_whether_vectors_fit() -> None:
     assert "% 4 == 0" not in _code("symbolic_rows")
 
 
-def test_positions_have_32_bits_where_they_fit() -> None:
+def test_small_positions_have_32_bits() -> None:
     def code(*sizes: Any) -> str:
         return sources_of(lambda x: x + 1, TensorType(DType.int8, sizes, CPU_REF))[0].code
 
@@ -112,7 +112,7 @@ def test_mixed_types_share_one_width() -> None:
 # ---- launch rules --------------------------------------------------------------------------------
 
 
-def test_grids_cover_the_elements_up_to_what_the_device_holds() -> None:
+def test_grids_cover_the_elements_up_to_the_resident_threads() -> None:
     launch = _function("symbolic", DType.float32).source.launch
     assert launch.grid({"n": 0}, 1 << 20) == Grid(0, 256, 0)
     assert launch.grid({"n": 1}, 1 << 20) == Grid(1, 256, 0)

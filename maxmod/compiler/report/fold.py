@@ -1,0 +1,101 @@
+"""Equal layers are shown once: runs of the same keys are found, and named by their weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_NUMBER = re.compile(r"(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A run of entries that follows itself: it stands for all of them.
+
+    Attributes:
+        start: Position of its first entry.
+        period: Number of its entries.
+        repeats: How often it comes again.
+    """
+
+    start: int
+    period: int
+    repeats: int
+
+    @property
+    def hidden(self) -> range:
+        """The positions that it stands for."""
+        first = self.start + self.period
+        return range(first, first + self.period * self.repeats)
+
+
+def find_folds(keys: Sequence[Hashable], least: int) -> list[Fold]:
+    """Returns runs that come again, in order: the longest, and others beside it.
+
+    What repeats inside a run that is kept is a fold, too: a block may consist of equal layers.
+
+    Args:
+        keys: What entries of equal layers have in common.
+        least: How many entries a fold hides at least.
+    """
+    numbers: dict[Hashable, int] = {}
+    ids = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+    return sorted(_folds(ids, 0, len(ids), least), key=lambda fold: fold.hidden.start)
+
+
+def _folds(ids: Any, begin: int, end: int, least: int) -> Iterator[Fold]:
+    best = _best(ids[begin:end], least)
+    if best is None:
+        return
+    found = Fold(best.start + begin, best.period, best.repeats)
+    yield from _folds(ids, begin, found.start, least)
+    yield from _folds(ids, found.start, found.hidden.start, least)
+    yield found
+    yield from _folds(ids, found.hidden.stop, end, least)
+
+
+def _best(ids: Any, least: int) -> Fold | None:
+    """Returns the fold that hides most; of equal ones that with the shortest run."""
+    best = None
+    for period in range(1, len(ids) // 2 + 1):
+        start, length = _longest_run(ids[period:] == ids[:-period])
+        hidden = length // period * period
+        if hidden >= least and (best is None or hidden > best.period * best.repeats):
+            best = Fold(start, period, length // period)
+    return best
+
+
+def _longest_run(flags: Any) -> tuple[int, int]:
+    """Returns where the longest run of true flags starts, and its length."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(np.int8), [0]))))
+    if len(edges) == 0:
+        return 0, 0
+    starts, lengths = edges[::2], edges[1::2] - edges[::2]
+    longest = int(np.argmax(lengths))
+    return int(starts[longest]), int(lengths[longest])
+
+
+def layers(kept: Sequence[str], first: Sequence[str], last: Sequence[str]) -> str:
+    """Returns which layers a fold stands for, by the first weight whose name tells it.
+
+    Args:
+        kept: The names that the kept run reads.
+        first: Those of its first repetition, in the same order.
+        last: Those of its last repetition.
+
+    Returns:
+        `blocks.1 to blocks.29`, `blocks.1` for one, or nothing.
+    """
+    for names in zip(kept, first, last):
+        paths = [_NUMBER.split(name.removeprefix("@")) for name in names if name.startswith("@")]
+        if len(paths) == 3 and len(set(map(len, paths))) == 1:
+            zero, one, end = paths
+            for position in range(1, len(zero), 2):  # every other part is a number
+                if zero[position] != one[position]:
+                    shown = ["".join(path[: position + 1]) for path in (one, end)]
+                    return " to ".join(dict.fromkeys(shown))
+    return ""

@@ -1,0 +1,88 @@
+"""Lines that fit a width, and notes in place of those that equal layers repeat."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Hashable, Iterator, Sequence
+
+from maxmod.compiler.report import fold
+
+INDENT = "    "
+# Spaces at which no line breaks: before a unit, after the sign of a remark.
+_KEPT = re.compile(r"(?<=\d) (?=[kMGTPE]?(?:B|FLOP)\b)|(?<= #) ")
+_GLUE = "\N{NO-BREAK SPACE}"
+_LEAST_WIDTH = 40  # narrower than this, lines are broken as if it were so wide
+
+
+def wrapped(text: str, width: int, first: str = "", later: str = "") -> list[str]:
+    """Breaks a line between words, but not before a unit; what is longer than a line stays whole.
+
+    Args:
+        text: The line.
+        width: Characters of a line.
+        first: Stands before the first line.
+        later: Stands before the following ones.
+    """
+    found = textwrap.wrap(
+        _KEPT.sub(_GLUE, text),
+        max(width, _LEAST_WIDTH),
+        initial_indent=first,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace(_GLUE, " ") for line in found] or [first.rstrip()]
+
+
+def indented(text: str, indent: str = INDENT) -> list[str]:
+    """Returns the lines of a text, each after an indent."""
+    return [f"{indent}{line}".rstrip() for line in text.splitlines()]
+
+
+def folded(
+    entries: Sequence[list[str]],
+    keys: Sequence[Hashable],
+    reads: Sequence[Sequence[str]],
+    noun: str,
+    indent: str,
+    least: int,
+) -> Iterator[str]:
+    """Yields the lines of entries, with a note in place of those that equal layers repeat.
+
+    Args:
+        entries: The lines of each entry.
+        keys: What entries of equal layers have in common.
+        reads: Names that each entry reads.
+        noun: What an entry is.
+        indent: Stands before a note.
+        least: How many entries a note hides at least.
+    """
+    hidden: dict[int, fold.Fold] = {}
+    for found in fold.find_folds(keys, least):
+        hidden.update(dict.fromkeys(found.hidden, found))
+    for position, lines in enumerate(entries):
+        found = hidden.get(position)
+        if found is None:
+            yield from lines
+        elif position == found.hidden.start:
+            yield f"{indent}{fold_note(found, reads, noun)}"
+
+
+def fold_note(found: fold.Fold, reads: Sequence[Sequence[str]], noun: str) -> str:
+    """Returns what stands in place of a fold: `... the last 3 steps 28 more times ...`.
+
+    Args:
+        found: The fold.
+        reads: Names that each entry reads.
+        noun: What an entry is.
+    """
+
+    def names(start: int) -> list[str]:
+        return [name for read in reads[start : start + found.period] for name in read]
+
+    last = found.hidden.stop - found.period
+    layers = fold.layers(names(found.start), names(found.hidden.start), names(last))
+    times = "once more" if found.repeats == 1 else f"{found.repeats} more times"
+    what = noun if found.period == 1 else f"{found.period} {noun}s"
+    return f"... the last {what} {times}{f', for {layers}' if layers else ''} ..."
