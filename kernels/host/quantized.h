@@ -26,7 +26,8 @@ MM_INLINE const MM_RIGHT_TYPE *mm_right(const mm_args g, int64_t k, int64_t n)
 typedef char mm_bytes __attribute__((vector_size(16)));
 
 // MM_LANES bytes as integers, with or without a sign. GCC before 15 makes scalar code of the general
-// way for four bytes from one, so its name for the instruction is used.
+// way for four bytes from one, so its names for instructions are used. GCC 12 copies less than a
+// vector by way of memory, which the processor waits for, so eight or four bytes come as an integer.
 MM_INLINE mm_mask mm_widen(const void *from, const int is_signed)
 {
 #if MM_LANES == 16 && defined(__AVX512F__) && !defined(__clang__)
@@ -35,10 +36,22 @@ MM_INLINE mm_mask mm_widen(const void *from, const int is_signed)
     return is_signed ? (mm_mask)__builtin_ia32_pmovsxbd512_mask(bytes, (mm_mask){0}, -1)
                      : (mm_mask)__builtin_ia32_pmovzxbd512_mask(bytes, (mm_mask){0}, -1);
 #elif MM_LANES == 8 && defined(__AVX2__) && !defined(__clang__)
-    mm_bytes bytes = {0};
-    memcpy(&bytes, from, MM_LANES);
+    typedef int64_t halves __attribute__((vector_size(16)));
+    int64_t eight;
+    memcpy(&eight, from, sizeof eight);
+    const mm_bytes bytes = (mm_bytes)(halves){eight};
     return is_signed ? (mm_mask)__builtin_ia32_pmovsxbd256(bytes)
                      : (mm_mask)__builtin_ia32_pmovzxbd256(bytes);
+#elif MM_LANES == 4 && !defined(__clang__)
+    typedef int16_t shorts __attribute__((vector_size(16)));
+    int32_t four;
+    memcpy(&four, from, sizeof four);
+    const mm_bytes bytes = (mm_bytes)(mm_mask){four};
+    const mm_bytes pick = {0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7};
+    const shorts pairs = (shorts)__builtin_shuffle(bytes, pick);
+    // Each byte four times: shifted down to the lowest place it is the integer.
+    const mm_mask fours = (mm_mask)__builtin_shuffle(pairs, (shorts){0, 0, 1, 1, 2, 2, 3, 3});
+    return is_signed ? fours >> 24 : (mm_mask)((mm_words)fours >> 24);
 #else
     typedef int8_t small __attribute__((vector_size(MM_LANES)));
     typedef int16_t middle __attribute__((vector_size(2 * MM_LANES)));
@@ -88,15 +101,16 @@ typedef float mm_scale;
 MM_INLINE mm_vec mm_weights(const uint8_t *row, int64_t k, mm_scale scale)
 {
     const mm_mask pairs = mm_widen(row + k / MM_BLOCK * 16 + k % 16, 0);
-    const mm_mask codes = k & 16 ? pairs >> 4 : pairs;
 #if MM_LANES == 16
+    const mm_mask codes = k & 16 ? pairs >> 4 : pairs;
 #if defined(__clang__)
     return __builtin_ia32_permvarsf512(scale, codes);
 #else
     return __builtin_shuffle(scale, codes);
 #endif
 #else
-    return __builtin_convertvector((codes & 15) - 8, mm_vec) * scale;
+    const mm_mask codes = k & 16 ? pairs >> 4 : pairs & 15;
+    return __builtin_convertvector(codes - 8, mm_vec) * scale;
 #endif
 }
 
