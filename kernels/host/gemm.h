@@ -1,5 +1,7 @@
 // Matrix products: finish(left @ right), with anything elementwise applied to a sum while it is in
-// the first-level cache. Every sum runs over the whole depth in one fixed order.
+// the first-level cache. Every sum runs over the whole depth in one fixed order, which does not depend
+// on the number of threads. Nor does it on the number of rows among products of many rows, and among
+// those of up to MM_FEW_ROWS rows if the right operand is quantised or its rows are contiguous.
 //
 // Many rows: the left operand is packed into tiles once; each thread packs a panel of the right
 // operand, which then stays in its second-level cache, and multiplies all tiles with it.

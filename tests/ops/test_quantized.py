@@ -17,6 +17,7 @@ from maxmod.errors import DTypeError
 from maxmod.values.device import CPU_REF
 
 FORMATS = [("int8", None), ("int4", 32), ("int4", 64), ("int4", 128)]
+FEW_ROWS = 8  # MM_FEW_ROWS of kernels/host/gemm.h: up to here a row has the same bits alone
 
 
 def _weight(rows: int, depth: int, seed: int = 1) -> Any:
@@ -164,11 +165,15 @@ def test_kernel(scheme: str, group: int | None, columns: int, depth: int) -> Non
     codes, scales, oracle = _operands(scheme, group, columns, depth)
     model = compiled(F.quantized_linear, f32("b", depth), codes.type, scales.type)
     assert [kernel.name for kernel in model.kernels] == ["quantized_linear"]
+    x = _weight(50, depth, seed=3)
+    wanted = oracle(x)
+    alone = [model(Tensor(row[None]), codes, scales).to_numpy() for row in x[:FEW_ROWS]]
     for rows in (1, 2, 3, 4, 7, 8, 9, 15, 50):
-        x = _weight(rows, depth, seed=3)
-        wanted = oracle(x)
-        found = model(Tensor(x), codes, scales).to_numpy()
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-5 * np.abs(wanted).max())
+        found = model(Tensor(x[:rows]), codes, scales).to_numpy()
+        limit = 2e-5 * np.abs(wanted).max()
+        np.testing.assert_allclose(found, wanted[:rows], rtol=1e-5, atol=limit)
+        if rows <= FEW_ROWS:
+            np.testing.assert_array_equal(found, np.concatenate(alone[:rows]))
 
 
 @pytest.mark.parametrize(("scheme", "group"), FORMATS[:2])
@@ -223,7 +228,7 @@ def test_a_row_does_not_depend_on_the_others() -> None:
     x = _weight(7, depth, seed=8)
     x[1, 3], x[2], x[4, 0], x[5] = 1e9, 0, np.nan, 1e-36
     alone = [model(Tensor(row[None]), codes, scales).to_numpy() for row in x]
-    for rows in ([0, 1], [0, 2, 3], [1, 0, 3, 6], [5, 0, 4, 2, 1, 6]):
+    for rows in ([0, 1], [0, 2, 3], [1, 0, 3, 6], [1, 4], [5, 0, 4, 2, 1, 6], [3, 5, 1, 4, 1, 5]):
         found = model(Tensor(x[rows]), codes, scales).to_numpy()
         np.testing.assert_array_equal(found, np.concatenate([alone[row] for row in rows]))
 
@@ -267,6 +272,9 @@ def test_bias_activation_and_residual_are_in_the_kernel(
             found = model(given[0], codes, scales, *given[1:]).cast(DType.float32).to_numpy()
             tolerance = {DType.float32: 1e-5, DType.bfloat16: 2e-2, DType.float16: 3e-3}[dtype]
             np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance * 10)
+            if seq == 1:
+                one = model(given[0][:, :1], codes, scales, given[1], given[2][:1])
+                np.testing.assert_array_equal(one.cast(DType.float32).to_numpy(), found[:1])
 
 
 def test_operands_without_a_kernel_run_as_an_op() -> None:
