@@ -21,6 +21,7 @@ _IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not _IS_WORKER:
     os.environ["MAXMOD_CACHE_DIR"] = tempfile.mkdtemp(prefix="maxmod-tests-")
 
+import build_cache
 import hypothesis
 import pytest
 from emulated import EmulatedBackend
@@ -42,6 +43,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("maxmod")
 
+build_cache.share_host_builds()
+
 _GPUS = backends.accelerator_count()
 _NO_GPU = "" if _GPUS else backends.get(DeviceRef.GPU()).unavailable_reason()
 _ORACLES = ("torch", "transformers")
@@ -60,10 +63,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--require") == "gpu" and not _GPUS:
         raise pytest.UsageError(f"--require=gpu: no GPU can be used. {_NO_GPU}")
+    if not _IS_WORKER:
+        own = getattr(config, "cache", None)  # None under `-p no:cacheprovider`
+        parent = own.mkdir("builds") if own else os.environ["MAXMOD_CACHE_DIR"]
+        os.environ[build_cache.FOLDER] = str(parent)
 
 
 def pytest_unconfigure() -> None:
     if not _IS_WORKER:
+        build_cache.trim()
         shutil.rmtree(os.environ["MAXMOD_CACHE_DIR"], ignore_errors=True)
 
 

@@ -160,7 +160,7 @@ class _Python:
 
     def _of_call(self, node: ast.Call) -> Iterator[Mutant]:
         for left, right in pairwise(node.args):
-            if _are_alike(left, right):
+            if _are_alike(left, right) and self._text(left) != self._text(right):
                 (a, b), (c, d) = self._span(left), self._span(right)
                 between = self._source[b:c].decode()
                 yield Mutant(a, d, self._text(right) + between + self._text(left))

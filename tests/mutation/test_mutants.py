@@ -22,6 +22,7 @@ PYTHON = {
     "condition": ("y = a if b else c", ["y = a if not (b) else c"]),
     "arguments": ("f(a, b, k=c)", ["f(b, a, k=c)", "f(a, b, )"]),
     "arguments of other kinds": ("f(a, b.c, *d)", []),
+    "equal arguments": ("f(a, a)", []),
     "assertion": ("assert a < b", []),
     "error": ("raise ValueError(1 + 2)", []),
     "annotation": ("y: Literal[1] = a", []),

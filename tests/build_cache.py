@@ -1,0 +1,125 @@
+"""What compilers made for tests: nothing is compiled twice, neither in a run nor in the next.
+
+    path = cached(".so", [text, *flags], lambda: compile(text, flags))
+
+The key is a digest of everything that decides the result, so an entry cannot hide a fault: it is
+what the compiler would give again. All workers share the folder. It outlives the run in pytest's
+own cache (`pytest --cache-clear` removes it); what was not used for a week is removed.
+
+`share_host_builds` puts it behind the C compiler of the host kernels. The kernel cache of maxmod
+lies above and does not notice: tests that are about it see every hit and miss as users do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from maxmod.backends import host_build, host_compiler
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: the same thing may be built twice at once
+    fcntl = None
+
+FOLDER = "TESTS_BUILD_FOLDER"  # the variable by which workers and child processes find it
+_KEPT_S = 7 * 86400.0
+_RUN = subprocess.run
+
+
+def folder() -> Path:
+    """Returns the folder of the entries."""
+    found = Path(os.environ[FOLDER])
+    found.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def cached(suffix: str, parts: Sequence[str], build: Callable[[], bytes]) -> Path:
+    """Returns the file with a result, which is built if nobody did before.
+
+    Args:
+        suffix: The end of the file's name.
+        parts: Everything that decides the result.
+        build: Makes it. It must not ask for another entry, because it holds a lock.
+    """
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    path = folder() / f"{digest}{suffix}"
+    if not _is_used(path):
+        with _locked(digest[:2]):
+            if not _is_used(path):
+                _write(path, build())
+    return path
+
+
+def _is_used(path: Path) -> bool:
+    """Whether a file is there; marks it as used."""
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(path)
+        return True
+    return False
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """Keeps out other threads and processes; one of 256 locks, so that their files stay few."""
+    if fcntl is None:
+        yield
+        return
+    with open(folder() / f"{name}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing unlocks
+
+
+def trim() -> None:
+    """Removes what was not used for a week, and what dead processes left behind."""
+    oldest = time.time() - _KEPT_S
+    for path in folder().iterdir():
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+
+
+# ---- host kernels --------------------------------------------------------------------------------
+
+
+def share_host_builds() -> None:
+    """Lets `host_build` take from here what a compiler of this system made before."""
+    compile = host_build._compile
+
+    def shared(path: str, flags: list[str], text: str, folder: str) -> bytes:
+        # A compiler that a test made up, or a test that watches processes, is served as ever.
+        if subprocess.run is not _RUN or os.path.realpath(path) not in _system_compilers():
+            return compile(path, flags, text, folder)
+        parts = [identity(path), host_compiler.processor(), *flags, text]
+        return cached(".so", parts, lambda: compile(path, flags, text, folder)).read_bytes()
+
+    host_build._compile = shared
+
+
+@functools.cache
+def _system_compilers() -> set[str]:
+    found = (shutil.which(name) for name in ("cc", "gcc", "clang"))
+    return {os.path.realpath(path) for path in found if path}
+
+
+@functools.cache
+def identity(program: str) -> str:
+    """Returns what tells versions of a program apart."""
+    path = os.path.realpath(program)
+    facts: Any = os.stat(path)
+    return f"{path} {facts.st_size} {facts.st_mtime_ns}"
