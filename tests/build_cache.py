@@ -24,7 +24,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from maxmod.backends import host_build, host_compiler
+from maxmod.backends.host import build as host_build
+from maxmod.backends.host import compiler as host_compiler
 
 try:
     import fcntl

@@ -12,8 +12,9 @@ import build_cache
 import pytest
 
 from maxmod import configure
-from maxmod.backends import host_build, host_compiler
-from maxmod.kernel import Dialect, KernelSource
+from maxmod.backends.host import build as host_build
+from maxmod.backends.host import compiler as host_compiler
+from maxmod.kernel.source import Dialect, KernelSource
 
 
 @pytest.fixture(autouse=True)
