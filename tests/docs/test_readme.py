@@ -1,7 +1,8 @@
 """What README.md and the pages of `.docs` say is true: their Python runs, their commands print what
 they show.
 
-Each `python` block runs on its own, as a script would, in an empty folder. In a `console` block,
+Each `python` block runs on its own, as a script would, in an empty folder; after the comment
+`<!-- continues -->` it runs after the `python` block before it. In a `console` block,
 lines after `$ maxmod ...` are the expected output; `...` stands for anything, and a command without
 expected lines only has to succeed. A block after the comment `<!-- not tested: REASON -->` is left
 out. The table of variables lists exactly those of `maxmod.config`.
@@ -29,9 +30,14 @@ from maxmod.config import VARIABLES
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / ".docs" / "pages").glob("*.md"))]
+PAGES = [
+    README,
+    *sorted((ROOT / ".docs").glob("*.md")),
+    *sorted((ROOT / ".docs" / "pages").glob("*.md")),
+]
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NOT_TESTED = re.compile(r"<!-- not tested: [^>]+ -->\s*\Z")
+_CONTINUES = re.compile(r"<!-- continues -->\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -44,22 +50,28 @@ class Block:
     line: int
     tested: bool
 
+    @property
+    def end(self) -> int:
+        """The line after the last one."""
+        return self.line + self.text.count("\n")
+
     def __str__(self) -> str:
-        return f"{self.page.stem} line {self.line}"
+        return f"{self.page.stem} line {self.end}"
 
 
 def _blocks(page: Path) -> list[Block]:
     source = page.read_text("utf-8")
-    return [
-        Block(
-            page=page,
-            language=match[1],
-            text=match[2],
-            line=source.count("\n", 0, match.start()) + 1,
-            tested=not _NOT_TESTED.search(source[: match.start()]),
-        )
-        for match in _FENCE.finditer(source)
-    ]
+    found: list[Block] = []
+    for match in _FENCE.finditer(source):
+        before, text = source[: match.start()], match[2]
+        line = before.count("\n") + 1
+        if _CONTINUES.search(before):
+            earlier = [block for block in found if block.language == match[1]][-1]
+            # Lines between keep the numbers of the page.
+            text = earlier.text + "\n" * (line - earlier.end) + text
+            line = earlier.line
+        found.append(Block(page, match[1], text, line, not _NOT_TESTED.search(before)))
+    return found
 
 
 def _tested(language: str) -> list[Block]:

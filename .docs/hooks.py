@@ -1,0 +1,23 @@
+"""Puts the pages for developers, which lie beside this file, into the site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+FOLDER = Path(__file__).parent
+PAGES = ("ARCHITECTURE.md", "CONTRIBUTING.md", "LIFE_OF_RSQRT.md")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages under names in lower case, as the others have, and the picture of the rooms."""
+    for page in PAGES:
+        text = (FOLDER / page).read_text("utf-8")
+        for other in PAGES:
+            text = text.replace(f"]({other})", f"]({other.lower()})")
+        files.append(File.generated(config, page.lower(), content=text))
+    picture = (FOLDER / "rooms.svg").read_bytes()
+    files.append(File.generated(config, "rooms.svg", content=picture))
+    return files
