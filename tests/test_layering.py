@@ -74,7 +74,7 @@ BANNED = {"maxmod.compiler": "maxmod.backends", "maxmod.backends": "maxmod.op.ir
 
 # Third-party packages that may only be imported inside functions: they are optional or slow.
 OPTIONAL = {"PIL", "cupy", "cupyx", "jax", "jinja2", "rich", "tokenizers", "torch", "tqdm"}
-OPTIONAL |= {"transformers"}
+OPTIONAL |= {"markupsafe", "pygments", "transformers"}
 
 # Scripts of the developers, which are not in the wheel.
 DEVELOPMENT = {"models/adder/train.py"}
