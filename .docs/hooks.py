@@ -12,7 +12,7 @@ PAGES = ("ARCHITECTURE.md", "CONTRIBUTING.md", "LIFE_OF_RSQRT.md")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages under names in lower case, as the others have, and the picture of the rooms."""
+    """Adds the pages under names in lower case, as the others have, and the picture."""
     for page in PAGES:
         text = (FOLDER / page).read_text("utf-8")
         for other in PAGES:

@@ -394,6 +394,19 @@ def test_explain_other_parts(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, err) == (1, "maxmod: error: explain: --batch: expected 1 or more.\n")
 
 
+def test_explain_writes_a_page(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    arguments = ("explain", "--device", "cpu", "--html")
+    code, out, err = _main(capsys, *arguments, str(path))
+    assert (code, err) == (0, "")
+    assert out.startswith(f"written: {path} (") and out.endswith(" kB)\n")
+    assert path.read_text("utf-8").startswith("<!DOCTYPE html>")
+    for wrong, reason in ((tmp_path / "no" / "page.html", "No such file"), (tmp_path, "Is a dir")):
+        code, out, err = _main(capsys, *arguments, str(wrong))
+        assert (code, out) == (1, "")
+        assert err.startswith(f"maxmod: error: explain: --html: cannot write {wrong}: {reason}")
+
+
 def test_bench(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("bench", "--device", "cpu", "--rounds", "1", "--new-tokens", "3")
     code, out, err = _main(capsys, *arguments)

@@ -18,7 +18,7 @@ import maxmod
 
 # Third-party packages that may only be imported inside functions: they are optional or slow.
 OPTIONAL = {"PIL", "cupy", "cupyx", "jax", "jinja2", "rich", "tokenizers", "torch", "tqdm"}
-OPTIONAL |= {"transformers"}
+OPTIONAL |= {"markupsafe", "pygments", "transformers"}
 
 MAX_LINES = 600
 LONG_FILES: dict[str, str] = {}  # path: reason

@@ -15,7 +15,7 @@ import pytest
 import maxmod
 
 ROOT = Path(__file__).parents[1]
-MAX_NBYTES = 1_000_000
+MAX_NBYTES = 1_200_000  # about 1 MB, a third of it the embedded model
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +64,7 @@ def test_the_wheel_has_every_source_file(wheel: zipfile.ZipFile) -> None:
     assert kernels <= packed
     assert development.isdisjoint(packed)
     assert "maxmod/py.typed" in packed
+    assert {f"maxmod/compiler/report/page.{end}" for end in ("html", "css")} <= packed
 
 
 def test_the_wheel_has_the_embedded_model(wheel: zipfile.ZipFile) -> None:
@@ -90,7 +91,7 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     assert found["Version"] == maxmod.__version__
     assert found["Requires-Python"] == ">=3.11"
     assert found["License-Expression"] == "Apache-2.0"
-    assert {"cuda12", "cuda13", "text", "progress", "test", "dev"} <= set(
+    assert {"cuda12", "cuda13", "text", "progress", "html", "test", "dev"} <= set(
         found.get_all("Provides-Extra")
     )
     core = [r for r in found.get_all("Requires-Dist") if "extra ==" not in r]

@@ -259,6 +259,8 @@ def _add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--source", metavar="N", type=int, help="show the text of kernel N, and nothing else")
     add("--graph", action="store_true", help="show the graph too")
     add("--all", action="store_true", help="show everything, sources too")
+    add("--html", metavar="FILE", help="write everything as one page, with drawings, and stop")
+    add("--measure", action="store_true", help="run the step and show times")
     _add_place(explain)
     _add_debug(explain)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
+from pathlib import Path
 
 from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, kernels_text
+from maxmod.compiler.units import scaled
 from maxmod.errors import ArgumentError
 from maxmod.models import LanguageModel, load_model
 from maxmod.runtime.compiled import CompiledModel
@@ -26,7 +29,9 @@ def run(options: argparse.Namespace) -> int:
     compiled = _compiled(model, options)
     sizes = {"batch": options.batch, "seq": options.seq}
     sizes["length"] = max(options.length, options.seq)
-    found = compiled.explanation(**sizes)
+    found = compiled.explanation(measure=options.measure, **sizes)
+    if options.html is not None:
+        return _write(options.html, found.html())
     if options.source is not None:
         count = len(compiled.kernels)
         if not 0 <= options.source < count:
@@ -39,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         print(found.kernel(options.source))
         return 0
     print(found.summary())
-    print(_compiling(model, compiled))
+    print(textwrap.fill(_compiling(model, compiled), found.width, subsequent_indent="    "))
     if options.all:
         print(f"\n{found}")
         return 0
@@ -49,6 +54,17 @@ def run(options: argparse.Namespace) -> int:
     for number in range(len(compiled.kernels)):
         print(f"\n{found.kernel(number, source=False)}")
     print(f"\n== memory\n{found.memory_text()}\n\n{_HINT}")
+    return 0
+
+
+def _write(path: str, page: str) -> int:
+    """Writes the page and returns the exit code."""
+    try:
+        Path(path).write_text(page, "utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise ArgumentError(f"explain: --html: cannot write {path}: {reason}.") from None
+    print(f"written: {path} ({scaled(len(page.encode()), 'B')})")
     return 0
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from maxmod import log
@@ -14,9 +16,35 @@ from maxmod.op import ir
 from maxmod.runtime.recording import Action
 from maxmod.values.tensor_type import TensorType
 
+# Seconds of every run of a step, by the slot of its first result.
+StepTimes = dict[int, list[float]]
+
+_COLLECTED: ContextVar[StepTimes | None] = ContextVar("collected", default=None)
+
+
+@contextlib.contextmanager
+def collected_times() -> Iterator[StepTimes]:
+    """Collects the times of the steps of programs that are bound in this block."""
+    found: StepTimes = {}
+    token = _COLLECTED.set(found)
+    try:
+        yield found
+    finally:
+        _COLLECTED.reset(token)
+
+
+def wants_times(*, inside: bool) -> bool:
+    """True if steps are to be timed.
+
+    Args:
+        inside: Whether they run in a step of another program; it is that step that is collected.
+    """
+    return log.wants(log.TIMES) or (_COLLECTED.get() is not None and not inside)
+
 
 def timed(step: Step, name: str, action: Action, backend: Backend, index: int) -> Action:
-    """Logs time, bytes and bandwidth of a step in every call (`MAXMOD_DEBUG=2`)."""
+    """Times a step in every call, and collects the times or logs them (`MAXMOD_DEBUG=2`)."""
+    collected = _COLLECTED.get()
 
     def run(slots: list[Any]) -> None:
         backend.synchronize(index)
@@ -24,18 +52,26 @@ def timed(step: Step, name: str, action: Action, backend: Backend, index: int) -
         action(slots)
         backend.synchronize(index)
         time_s = time.perf_counter() - start_s
-        arrays = [slots[slot] for slot in (*step.inputs, *step.outputs)]
-        nbytes = sum(array.nbytes for array in arrays if array is not None)
-        log.show(
-            log.TIMES,
-            "%9.3f ms %9.3f MB %7.1f GB/s  %s",
-            time_s * 1e3,
-            nbytes / 1e6,
-            nbytes / max(time_s, 1e-9) / 1e9,
-            name,
-        )
+        if collected is None:
+            _log_time(step, name, slots, time_s)
+        else:
+            collected.setdefault(step.outputs[0], []).append(time_s)
 
     return run
+
+
+def _log_time(step: Step, name: str, slots: Sequence[Any], time_s: float) -> None:
+    """Logs time, bytes and bandwidth of a step."""
+    arrays = [slots[slot] for slot in (*step.inputs, *step.outputs)]
+    nbytes = sum(array.nbytes for array in arrays if array is not None)
+    log.show(
+        log.TIMES,
+        "%9.3f ms %9.3f MB %7.1f GB/s  %s",
+        time_s * 1e3,
+        nbytes / 1e6,
+        nbytes / max(time_s, 1e-9) / 1e9,
+        name,
+    )
 
 
 def checked(

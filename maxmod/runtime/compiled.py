@@ -9,15 +9,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maxmod import backends, config, log
 from maxmod.backends.base import Kernel
 from maxmod.compiler.dump import dump_text
 from maxmod.compiler.memory import MemoryPlan, plan_memory
-from maxmod.compiler.report import Explanation
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
-from maxmod.errors import ArgumentTypeError, CompileError, WeightsError
+from maxmod.errors import ArgumentError, ArgumentTypeError, CompileError, WeightsError
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import ir
 from maxmod.op.op import Op
@@ -32,11 +31,16 @@ from maxmod.tensor.buffer import Buffer
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import BufferType, TensorType
 
+if TYPE_CHECKING:  # imported when it is asked for
+    from maxmod.compiler.report import Explanation, Measurement
+
 # Bound programs kept per compiled model: one for each set of sizes seen lately.
 PROGRAM_LIMIT = 16
 
 _DUMP_WIDTH = 100  # characters of a line in logs and in files of `MAXMOD_DUMP`
 _PIPELINE = "maxmod.compiler.pipeline"  # the compiler itself; needed where no plan is stored
+_REPORT = "maxmod.compiler.report"  # what explains; needed where it is asked for
+_MEASURING = "maxmod.runtime.measuring"
 
 
 Timed = Callable[[str], contextlib.AbstractContextManager[None]]
@@ -137,7 +141,8 @@ class CompiledModel:
     def _show(self, graph: ir.Graph, plan: Schedule) -> None:
         """Logs and writes what was planned, as far as it is asked for."""
         if self._dialect and (config.current().dump or log.wants(log.GRAPHS)):
-            explanation = Explanation(graph, plan, width=_DUMP_WIDTH)
+            report = importlib.import_module(_REPORT)
+            explanation = report.Explanation(graph, plan, width=_DUMP_WIDTH)
             dump_text(self.__name__, "explain", str(explanation))
             log.show(log.GRAPHS, "%s\n%s", self.__name__, explanation.steps())
             for number in range(len(plan.kernels)):
@@ -269,27 +274,37 @@ class CompiledModel:
                 if len(self._programs) == PROGRAM_LIMIT:
                     self._programs.move_to_end(key)
                 return program
-            plan = self._plan()[1] if config.current().check else self._schedule
-            complete = partial(rebound_sizes, self.staged.graph)
-            block = self._arena.block
-            program = Program(
-                plan,
-                complete(self.signature.bind(tensors)),
-                self._backend,
-                self._device,
-                self._kernels,
-                self._fixed,
-                self._arena,
-                self._buffers,
-                self.stats,
-                complete,
-            )
-            if self._arena.block is not block:  # the others are bound to the old one
-                self._programs.clear()
+            program = self._bind(tensors)
             self.stats.programs += 1
             self._programs[key] = program
             if len(self._programs) > PROGRAM_LIMIT:
                 self._programs.popitem(last=False)
+        return program
+
+    def _bind(self, tensors: Sequence[Tensor], *, explained: bool = False) -> Program:
+        """Binds a program to the sizes of these arguments.
+
+        Args:
+            tensors: The arguments.
+            explained: Take the plan with the groups, which may not be the one that was stored.
+        """
+        explained = explained or config.current().check
+        complete = partial(rebound_sizes, self.staged.graph)
+        block = self._arena.block
+        program = Program(
+            self._plan()[1] if explained else self._schedule,
+            complete(self.signature.bind(tensors)),
+            self._backend,
+            self._device,
+            self._kernels,
+            self._fixed,
+            self._arena,
+            self._buffers,
+            self.stats,
+            complete,
+        )
+        if self._arena.block is not block:  # the others are bound to the old one
+            self._programs.clear()
         return program
 
     def memory_plan(self, **dims: int) -> MemoryPlan:
@@ -315,19 +330,63 @@ class CompiledModel:
                 `width`, it is that size.
             **dims: The value of each symbolic size, for numbers in place of expressions.
         """
-        return str(self.explanation(width=width, **dims))
+        return str(self._explanation(dims, width))
 
-    def explanation(self, *, width: int | None = None, **dims: int) -> Explanation:
-        """Returns the parts of `explain`, to be shown one by one; other names have no effect."""
+    def explain_html(self, *, measure: bool = False, **dims: int) -> str:
+        """Returns what was compiled, as a page of HTML that needs no other file.
+
+        It shows what `explain` tells, and draws the order of the steps, the memory plan over time,
+        and a roofline of the kernels: operations per second over operations per byte.
+
+        Args:
+            measure: Run the model some times, with zeros for arguments, and show the times of its
+                steps beside what the device reaches at best. All sizes must be given then.
+            **dims: The value of each symbolic size, for numbers in place of expressions.
+
+        Raises:
+            ArgumentError: If `measure` is set and a size is missing.
+            ImportError: If jinja2 or pygments is not installed.
+        """
+        return self._explanation(dims, measure=measure).html()
+
+    def explanation(
+        self, *, width: int | None = None, measure: bool = False, **dims: int
+    ) -> Explanation:
+        """Returns the parts of `explain` and `explain_html`, to be shown one by one.
+
+        Args:
+            width: As for `explain`.
+            measure: As for `explain_html`.
+            **dims: The value of each symbolic size; other names have no effect.
+        """
+        return self._explanation(dims, width, measure)
+
+    def _explanation(
+        self, dims: Mapping[str, int], width: int | None = None, measure: bool = False
+    ) -> Explanation:
         names = ir.symbols(self.staged.graph)
         if "width" in names and width is not None:
             dims, width = {**dims, "width": width}, None
-        sizes = {name: dims[name] for name in names if name in dims}
+        sizes: Mapping[str, int] = {name: dims[name] for name in names if name in dims}
         memory = None
         if len(sizes) == len(names):
             memory = self.memory_plan(**sizes)
             sizes = rebound_sizes(self.staged.graph, sizes)
-        return Explanation(*self._plan(), sizes, memory, width=width)
+        elif measure:
+            missing = ", ".join(f"{name}=..." for name in names if name not in dims)
+            raise ArgumentError(f"explain: to measure, every size must be given: add {missing}.")
+        measured = self._measured(sizes) if measure else None
+        report = importlib.import_module(_REPORT)
+        return report.Explanation(*self._plan(), sizes, memory, measured, width)
+
+    def _measured(self, dims: Mapping[str, int]) -> Measurement:
+        def bind(tensors: Sequence[Tensor]) -> Callable[[Sequence[Any]], Any]:
+            with self._lock:
+                return self._bind(tensors, explained=True).run
+
+        types = [ir.bind_type(type, dims) for type in self.in_layouts]
+        measuring = importlib.import_module(_MEASURING)
+        return measuring.measure(self._plan()[0], types, self._device, bind, compile_function)
 
     def __repr__(self) -> str:
         ins = ", ".join(type.short() for type in self.in_layouts)

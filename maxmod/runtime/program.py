@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from maxmod import backends, config, log
+from maxmod import backends, config
 from maxmod.backends.base import Backend, Kernel, Launch
 from maxmod.compiler.memory import MemoryPlan, is_planned, placed, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Schedule, Step
@@ -24,7 +24,7 @@ from maxmod.op.op import Kind
 from maxmod.ops.control_flow.bodies import Body
 from maxmod.ops.shape import rebound_sizes
 from maxmod.runtime.arena import Arena
-from maxmod.runtime.checks import checked, timed
+from maxmod.runtime.checks import checked, timed, wants_times
 from maxmod.runtime.late_sizes import LateSize, cut
 from maxmod.runtime.recording import Action, Counts, Work, with_recordings
 from maxmod.values.device import DeviceRef
@@ -110,10 +110,11 @@ class Program:
         self._works: list[Work] = []
         steps = plan.bound_steps(dims)
         self._counters = self._new_counters(steps)
+        is_timed = wants_times(inside=inside)
         for step in steps:
             count = len(self._works)
             self._bind(step)
-            if log.wants(log.TIMES) and len(self._works) > count:
+            if is_timed and len(self._works) > count:
                 work = self._works[count]
                 work.run = timed(step, self._name(step), work.run, backend, device.id)
         updates = [self._update_work(update) for update in plan.updates]
@@ -122,7 +123,7 @@ class Program:
             self._late_updates = [update.run for update in updates]
         elif not late:
             self._works += updates
-        is_plain = not (self._sync or self._check or late or inside or log.wants(log.TIMES))
+        is_plain = not (self._sync or self._check or late or inside or is_timed)
         if is_plain and settings.cuda_graphs and backend.records:
             self._actions = with_recordings(
                 self._works, buffers, plan.outputs, backend, device.id, counts

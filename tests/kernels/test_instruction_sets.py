@@ -1,4 +1,4 @@
-"""Host kernels built for older processors than this one: fewer lanes, no fused multiply-add.
+"""Host kernels built for other processors than this one: older ones, and AVX-512 with VNNI.
 
 Which text of `kernels/host` is compiled depends on the instruction sets, so that most of it would
 otherwise never run on the machine of a developer.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,31 +23,53 @@ from maxmod.backends.host import compiler as host_compiler
 from maxmod.backends.host import quantize as host_quantize
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.runtime.compiled import compile_function
+from maxmod.runtime.compiled import CompiledModel, compile_function
 
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
 REASON = host_compiler.unavailable_reason() or ("" if IS_X86 else "flags of x86 processors")
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON or "-")
 
-# What is switched off, and how many floats a vector has then.
-SETS = {
-    "avx512": ("-mno-avx512vnni", 16),
-    "avx2": ("-mno-avx512f", 8),
-    "avx": ("-mno-avx2 -mno-fma", 8),
-    "sse2": ("-mno-sse3", 4),
-}
+COMPILER = host_compiler.find()
+FEATURES = host_compiler.processor().split()
+EMULATED = Path(__file__).with_name("avx512_vnni.h")
+# Builds are kept by text and options, which therefore tell what the header says.
+EMULATED_OPTIONS = f"-include {EMULATED} -DVNNI_TEXT={zlib.crc32(EMULATED.read_bytes())}"
+
+
+def _sets() -> dict[str, tuple[str, int]]:
+    """Returns options of the compiler, and how many floats a vector has with them.
+
+    What the processor has is not among them: all other tests run with it. Where it has no VNNI,
+    the text for it runs by way of `avx512_vnni.h`, for which AVX2 and GCC are needed.
+    """
+    sets = {"sse2": ("-mno-sse3", 4)}
+    if "avx2" in FEATURES:
+        sets["avx"] = ("-mno-avx2 -mno-fma", 8)
+    if "avx512f" in FEATURES:
+        sets["avx2"] = ("-mno-avx512f", 8)
+    if "avx512_vnni" in FEATURES:
+        sets["avx512"] = ("-mno-avx512vnni", 16)
+    elif "avx2" in FEATURES and COMPILER and COMPILER.version.startswith("GCC"):
+        sets["avx512-vnni"] = (f"-mno-avx512f {EMULATED_OPTIONS}", 16)
+    return sets
+
+
+SETS = _sets()
 DEPTH = 96
+ODD_DEPTH = 77  # of the int8 weight: whole steps, whole vectors and a part of one
+GROUP = 64  # of the int4 weight, which has one
+FEW_ROWS = 8  # MM_FEW_ROWS of kernels/host/gemm.h
+SAME_BITS = (0, 1, 3, 7)  # of the functions: where a row does not depend on the others
 
 
 @pytest.fixture(params=SETS)
 def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Builds kernels with less than the processor has; gives the floats of a vector."""
-    compiler = host_compiler.find()
-    assert compiler is not None
+    """Builds kernels for another processor; gives the floats of a vector."""
+    assert COMPILER is not None
     flags, count = SETS[request.param]
     build = host_quantize._kernel.__wrapped__
     monkeypatch.setattr(host_quantize, "_kernel", build)  # forgets nothing, keeps nothing
-    with maxmod.configure(cc=f"{compiler.path} {flags}"):
+    with maxmod.configure(cc=f"{COMPILER.path} {flags}"):
         yield count
 
 
@@ -59,8 +83,8 @@ def _functions(
     """One kernel each: products of every kind, attention, a row kernel."""
     q = F.unsqueeze(x, 0)
     return [
-        F.quantized_linear(x, codes, scales),
-        F.quantized_linear(x, packed, fine),
+        F.quantized_linear(x[:, :ODD_DEPTH], codes, scales),
+        F.quantized_linear(x[:, -GROUP:], packed, fine),
         x @ w.T,
         x @ F.reshape(w, [DEPTH, 40]),
         x.cast(DType.bfloat16) @ h.T,
@@ -79,12 +103,14 @@ def test_kernels(lanes: int) -> None:
     kernel = host_compiler.build(KernelSource("w", Dialect.HOST, code, "mm_kernel", 1, 0))
     found = ctypes.c_int()
     kernel((ctypes.c_void_p * 1)(ctypes.addressof(found)), None)
-    assert found.value <= lanes
+    assert found.value == lanes
 
     weight = _normal(40, DEPTH)
     w = Tensor(weight, device=CPU())
     h = w.cast(DType.bfloat16)
-    arguments = [w, h, *F.quantize_weight(w, "int8"), *F.quantize_weight(w, "int4")]
+    int8 = F.quantize_weight(w[:, :ODD_DEPTH], "int8")
+    int4 = F.quantize_weight(w[:, :GROUP], "int4", GROUP)
+    arguments = [w, h, *int8, *int4]
     rows = TensorType(DType.float32, ["rows", DEPTH], CPU())
     types = [rows, *(tensor.type for tensor in arguments)]
     model = compile_function(_functions, types, name="f", parameters={})
@@ -102,6 +128,22 @@ def test_kernels(lanes: int) -> None:
             np.testing.assert_allclose(
                 got, wanted, rtol=0, atol=tolerance * np.abs(wanted).max(), err_msg=f"{number}"
             )
+    _expect_equal_rows(model, arguments)
+
+
+def _expect_equal_rows(model: CompiledModel, arguments: list[Tensor]) -> None:
+    """Checks that a row has the same bits alone and among others, and so do rows of any numbers."""
+    x = _normal(FEW_ROWS, DEPTH)
+    x[1, 70], x[2, 70], x[4], x[5, 70] = 1e9, -1e9, 0, np.inf  # not by products of bytes
+
+    def results(rows: Any) -> list[Any]:
+        made = model(Tensor(rows, device=CPU()), *arguments)
+        return [made[number].to_numpy() for number in SAME_BITS]
+
+    alone = [results(x[[row]]) for row in range(FEW_ROWS)]
+    for first, end in ((0, 2), (1, 3), (0, 3), (2, 6), (0, 5), (2, FEW_ROWS), (0, FEW_ROWS)):
+        for found, *rows in zip(results(x[first:end]), *alone[first:end], strict=True):
+            np.testing.assert_array_equal(found, np.concatenate(rows))
 
 
 def test_rounding_of_weights(lanes: int) -> None:

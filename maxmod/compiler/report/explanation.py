@@ -12,6 +12,7 @@ from maxmod.compiler.report.cost import total
 from maxmod.compiler.report.facts import Facts
 from maxmod.compiler.report.listing import graph_text
 from maxmod.compiler.report.measurement import Measurement
+from maxmod.compiler.report.page import page
 from maxmod.compiler.report.table import steps_text
 from maxmod.compiler.steps import Schedule
 from maxmod.op import ir
@@ -49,6 +50,14 @@ class Explanation:
 
     def __str__(self) -> str:
         return text.everything(self.facts, self.width)
+
+    def html(self) -> str:
+        """All of it as a page of HTML that needs no other file.
+
+        Raises:
+            ImportError: If jinja2 or pygments is not installed.
+        """
+        return page(self.facts)
 
     def summary(self) -> str:
         """The first thing to read: how many steps and kernels, how much they read and compute."""

@@ -294,6 +294,11 @@ class Facts:
             if slot in offsets
         ]
 
+    @property
+    def apart_nbytes(self) -> int:
+        """Bytes that intermediates would take without sharing the arena."""
+        return sum(one.nbytes for one in self.intermediates)
+
     # ---- numbers ---------------------------------------------------------------------------------
 
     def number(self, size: Size) -> Size:

@@ -47,6 +47,24 @@ def find_folds(keys: Sequence[Hashable], least: int) -> list[Fold]:
     return sorted(_folds(ids, 0, len(ids), least), key=lambda fold: fold.hidden.start)
 
 
+def visible(keys: Sequence[Hashable], least: int) -> Iterator[int | Fold]:
+    """Yields the positions that are shown, and a fold in place of those that it hides.
+
+    Args:
+        keys: What entries of equal layers have in common.
+        least: How many entries a fold hides at least.
+    """
+    hidden: dict[int, Fold] = {}
+    for found in find_folds(keys, least):
+        hidden.update(dict.fromkeys(found.hidden, found))
+    for position in range(len(keys)):
+        fold = hidden.get(position)
+        if fold is None:
+            yield position
+        elif position == fold.hidden.start:
+            yield fold
+
+
 def _folds(ids: Any, begin: int, end: int, least: int) -> Iterator[Fold]:
     best = _best(ids[begin:end], least)
     if best is None:

@@ -58,15 +58,11 @@ def folded(
         indent: Stands before a note.
         least: How many entries a note hides at least.
     """
-    hidden: dict[int, fold.Fold] = {}
-    for found in fold.find_folds(keys, least):
-        hidden.update(dict.fromkeys(found.hidden, found))
-    for position, lines in enumerate(entries):
-        found = hidden.get(position)
-        if found is None:
-            yield from lines
-        elif position == found.hidden.start:
-            yield f"{indent}{fold_note(found, reads, noun)}"
+    for entry in fold.visible(keys, least):
+        if isinstance(entry, int):
+            yield from entries[entry]
+        else:
+            yield f"{indent}{fold_note(entry, reads, noun)}"
 
 
 def fold_note(found: fold.Fold, reads: Sequence[Sequence[str]], noun: str) -> str:

@@ -11,7 +11,7 @@ from maxmod.compiler.report.lines import INDENT, folded, wrapped
 from maxmod.compiler.units import scaled, seconds
 
 _LEAST_COLUMN = 60  # characters; with fewer, what a step makes of what gets lines of its own
-_LEAST_HIDDEN = 3  # steps; fewer are shown as they are
+LEAST_HIDDEN = 3  # steps; fewer are shown as they are
 _UNITS = ("B", "B", "FLOP")
 
 
@@ -33,7 +33,8 @@ class Row:
     @property
     def key(self) -> tuple[str, ...]:
         """What rows of equal layers have in common."""
-        return ("view",) if self.is_view else self.steps[0].key
+        step = self.steps[0]
+        return (step.kind, step.condition) if self.is_view else step.key
 
     @property
     def is_view(self) -> bool:
@@ -60,11 +61,9 @@ class Row:
     def remark(self) -> str:
         """When it runs, the lines that it comes from, and why it is no kernel."""
         step = self.steps[0]
-        if self.is_view:
-            return ""
         idle = "" if step.runs else "not with these sizes"
-        parts = (step.condition, idle, names.places(step.places), step.reason)
-        return ": ".join(filter(None, parts))
+        why = ("",) if self.is_view else (names.places(step.places), step.reason)
+        return ": ".join(filter(None, (step.condition, idle, *why)))
 
     @property
     def reads(self) -> list[str]:
@@ -76,8 +75,9 @@ def rows_of(facts: Facts) -> list[Row]:
     """Returns the rows of the table; views that follow each other share one."""
     rows: list[Row] = []
     for step in facts.steps:
-        if step.kind == "view" and rows and rows[-1].is_view:
-            rows[-1].steps.append(step)
+        last = rows[-1] if rows else None
+        if last and last.is_view and last.key == (step.kind, step.condition):
+            last.steps.append(step)
         else:
             rows.append(Row([step]))
     return rows
@@ -113,7 +113,7 @@ def steps_text(facts: Facts, width: int, *, fold: bool) -> str:
         lines = [line for entry in entries for line in entry]
     else:
         keys, reads = [row.key for row in rows], [row.reads for row in rows]
-        lines = list(folded(entries, keys, reads, "step", " " * (widths[0] + 2), _LEAST_HIDDEN))
+        lines = list(folded(entries, keys, reads, "step", " " * (widths[0] + 2), LEAST_HIDDEN))
     return "\n".join([f"{fronts[0]}  what", *lines])
 
 

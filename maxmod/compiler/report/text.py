@@ -13,6 +13,7 @@ from maxmod.compiler.report.sources import parts_of
 from maxmod.compiler.report.table import steps_text
 from maxmod.compiler.units import plural, scaled, seconds
 from maxmod.op import ir
+from maxmod.values.dim import Size
 
 SHOWN_PLACES = 8  # the largest ones, in the memory plan
 SHOWN_KERNELS = 3  # those with most bytes, in the summary
@@ -59,12 +60,18 @@ def counts(facts: Facts) -> str:
     return ", ".join([f"{launches} of {plural(len(facts.plan.kernels), 'kernel')}", *rest])
 
 
-def traffic(facts: Facts) -> str:
-    """Returns the bytes and operations of a call."""
+def totals(facts: Facts) -> tuple[Size, Size, Size]:
+    """Returns the bytes that a call reads, those that it writes, and its operations."""
     moving = moving_steps(facts)
     reads, writes, flops = (
         facts.number(total(step.cost[column] for step in moving)) for column in range(3)
     )
+    return reads, writes, flops
+
+
+def traffic(facts: Facts) -> str:
+    """Returns the bytes and operations of a call as words."""
+    reads, writes, flops = totals(facts)
     sizes = ", ".join(f"{name}={size}" for name, size in facts.dims.items())
     return (
         f"a call reads {scaled(reads, 'B')}, writes {scaled(writes, 'B')} and computes "
@@ -141,7 +148,9 @@ def memory(facts: Facts, width: int) -> str:
     lines = wrapped(str(facts.memory), width, "", INDENT)
     found = facts.intermediates
     if found:
-        lines += wrapped(sharing(facts), width, "", INDENT)
+        apart = scaled(facts.apart_nbytes, "B")
+        note = f"side by side, the intermediates would take {apart}; the largest places are:"
+        lines += wrapped(note, width, "", INDENT)
         lines.append(f"{'offset':>12}  {'size':>9}  value")
     places: dict[tuple[int, int], list[Intermediate]] = {}
     for one in found:
@@ -160,9 +169,3 @@ def _values(facts: Facts, found: list[Intermediate]) -> str:
     born, dies = (facts.running[at].number for at in (first.born, first.dies))
     text = f"{first.name}, made in step {born}, last read in step {dies}"
     return f"{text}; then {plural(len(found) - 1, 'other')}" if len(found) > 1 else text
-
-
-def sharing(facts: Facts) -> str:
-    """Returns what intermediates would take without sharing the arena."""
-    apart = scaled(sum(one.nbytes for one in facts.intermediates), "B")
-    return f"side by side, the intermediates would take {apart}; the largest places are:"

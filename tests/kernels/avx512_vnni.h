@@ -1,0 +1,52 @@
+// AVX-512 with VNNI on an x86 processor with AVX2: with this in front of them, host kernels take the
+// text for both. GCC makes several instructions of an operation on a vector of 512 bits; the few
+// instructions that the kernels name are here in plain C.
+#include <stdint.h>
+#include <string.h>
+
+#define __AVX512F__ 1
+#define __AVX512VNNI__ 1
+#pragma GCC optimize("O0") // the results are tested, not the time, and compiling takes a third
+
+typedef int32_t vnni_ints __attribute__((vector_size(64)));
+typedef float vnni_floats __attribute__((vector_size(64)));
+typedef char vnni_bytes __attribute__((vector_size(16)));
+typedef short vnni_halves __attribute__((vector_size(32)));
+
+#define __builtin_ia32_movntps512(to, from) memcpy((to), &(from), 64)
+#define __builtin_ia32_pmovsxbd512_mask(bytes, rest, mask) vnni_widen((bytes), 1)
+#define __builtin_ia32_pmovzxbd512_mask(bytes, rest, mask) vnni_widen((bytes), 0)
+#define __builtin_ia32_vcvtph2ps512_mask(codes, rest, mask, rounding) vnni_floats_of(codes)
+#define __builtin_ia32_vpdpbusd_v16si vnni_add_byte_products
+
+static inline vnni_ints vnni_widen(vnni_bytes bytes, int is_signed)
+{
+    vnni_ints wide;
+    for (int i = 0; i < 16; i++)
+        wide[i] = is_signed ? (int8_t)bytes[i] : (uint8_t)bytes[i];
+    return wide;
+}
+
+static inline vnni_floats vnni_floats_of(vnni_halves codes)
+{
+    typedef short eight_codes __attribute__((vector_size(16)));
+    typedef float eight_floats __attribute__((vector_size(32)));
+    eight_codes parts[2];
+    memcpy(parts, &codes, sizeof parts);
+    const eight_floats floats[2] = {
+        __builtin_ia32_vcvtph2ps256(parts[0]), __builtin_ia32_vcvtph2ps256(parts[1])};
+    vnni_floats all;
+    memcpy(&all, floats, sizeof all);
+    return all;
+}
+
+static inline vnni_ints vnni_add_byte_products(vnni_ints sums, vnni_ints left, vnni_ints right)
+{
+    uint8_t a[64];
+    int8_t b[64];
+    memcpy(a, &left, sizeof a);
+    memcpy(b, &right, sizeof b);
+    for (int i = 0; i < 64; i++)
+        sums[i / 4] += a[i] * b[i];
+    return sums;
+}
