@@ -8,7 +8,7 @@ _CUDA = "tests/compiler/cuda"
 GENERATE = {
     "maxmod/generate/sampling.py": ("tests/test_sampling.py", "tests/test_generate.py"),
     "maxmod/generate/decoding.py": ("tests/test_generate.py", "tests/test_sampling.py"),
-    "maxmod/generate/kv_cache.py": ("tests/models/test_cache.py", "tests/test_generate.py"),
+    "maxmod/generate/kv_cache.py": ("tests/test_generate.py", "tests/models/test_cache.py"),
     "maxmod/generate/chat.py": ("tests/test_chat.py",),
     "maxmod/generate/text.py": ("tests/test_text.py",),
     "maxmod/generate/loop.py": (
@@ -33,6 +33,7 @@ _TEXT = (
     f"{_CUDA}/test_cuda_views.py",
     f"{_CUDA}/test_cuda_rows.py",
 )
+_GUARDED = f"{_C}/test_guarded_operands.py"
 _ATTENTION = (f"{_C}/test_attention_windows.py", f"{_C}/test_templates.py")
 COMPILER = {
     "maxmod/compiler/passes/simplify.py": _PASSES,
@@ -59,11 +60,14 @@ COMPILER = {
 }
 
 KERNELS = {
-    "kernels/host/attention.h": _ATTENTION,
-    "kernels/host/tile.h": (*_ATTENTION, f"{_C}/test_choose.py"),
-    "kernels/host/gemm.h": (f"{_C}/test_templates.py", "tests/ops/test_quantized.py"),
-    "kernels/host/quantized.h": ("tests/ops/test_quantized.py",),
-    "kernels/host/choose.h": (f"{_C}/test_choose.py", "tests/test_sampling.py"),
+    "kernels/host/attention.h": (_GUARDED, *_ATTENTION),
+    "kernels/host/tile.h": (_GUARDED, *_ATTENTION, f"{_C}/test_choose.py"),
+    "kernels/host/gemm.h": (_GUARDED, f"{_C}/test_templates.py", "tests/ops/test_quantized.py"),
+    "kernels/host/quantized.h": (
+        _GUARDED,
+        "tests/ops/test_quantized.py",
+    ),
+    "kernels/host/choose.h": (_GUARDED, f"{_C}/test_choose.py", "tests/test_sampling.py"),
     "kernels/shared/choose.h": (f"{_C}/test_choose.py", "tests/test_sampling.py"),
     "kernels/cuda/attention_few.h": (_ATTENTION[0], f"{_CUDA}/test_cuda_attention.py"),
     "kernels/cuda/attention_many.h": (_ATTENTION[0], f"{_CUDA}/test_cuda_attention.py"),
