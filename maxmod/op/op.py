@@ -3,7 +3,7 @@
 An `Op` says everything about one operation: the eager body on storage arrays, the type rule, the
 scalar C text, the definition in other ops. `REGISTRY` is the only list of ops. Calling an op goes
 to the innermost interpreter: tracers are pushed with `interpreter`, and eager execution, registered
-by `maxmod.tensor`, is at the bottom, so that a new thread always starts eager.
+by `maxmod.interpreters.eager`, is at the bottom, so that a new thread always starts eager.
 """
 
 from __future__ import annotations
@@ -272,7 +272,9 @@ def innermost() -> Interpreter:
     current = _INNERMOST.get()
     if current is not None:
         return current
-    assert _bottom is not None, "maxmod.tensor registers eager execution when it is imported"
+    assert _bottom is not None, (
+        "maxmod.interpreters.eager registers eager execution when it is imported"
+    )
     return _bottom
 
 
@@ -296,6 +298,16 @@ def lookup(name: str) -> Op:
     if name not in REGISTRY:
         raise KeyError(f"There is no op {name!r}.{did_you_mean(name, REGISTRY)}")
     return REGISTRY[name]
+
+
+def op_of(public: Callable[..., Any]) -> Op:
+    """Returns the record of an op from the function that `op` made."""
+    return public.op  # type: ignore[attr-defined]
+
+
+def is_op(record: Op | None, *functions: Callable[..., Any]) -> bool:
+    """True if a record is that of one of some ops: `is_op(node.op, exp, log)`."""
+    return any(record is known for known in map(op_of, functions))
 
 
 def function(fn: Callable[P, R]) -> Callable[P, R]:

@@ -229,8 +229,8 @@ def _selected(op: Op, condition: TensorType, x: TensorType, y: TensorType) -> Te
     return broadcast_type(op, x.dtype, condition, x, y)
 
 
-@op(E, _selected, scalar="({0} ? {1} : {2})", name="select")
-def _select(xp: Any, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
+@op(E, _selected, scalar="({0} ? {1} : {2})")
+def select(xp: Any, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """x where the condition is true, else y; x and y of one dtype."""
     return xp.where(condition, x, y)
 
@@ -268,4 +268,4 @@ def where(
         raise OperandError("where: exactly one of condition and cond must be given.")
     condition = strong("where", cond if condition is None else condition)
     x, y = promote_operands("where", (x, y))
-    return _select(condition, x, y)
+    return select(condition, x, y)

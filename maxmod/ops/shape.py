@@ -291,10 +291,9 @@ def _broadcast_view(indices: Any, x: TensorType, out: TensorType, *, shape: Size
     _broadcasted,
     prepare=_broadcast_sizes,
     view=_broadcast_view,
-    name="broadcast",
     label="broadcast_to",
 )
-def _broadcast(xp: Any, x: Tensor, shape: Sizes) -> Tensor:
+def broadcast(xp: Any, x: Tensor, shape: Sizes) -> Tensor:
     """Repeats axes of size 1 and adds leading axes."""
     return xp.broadcast_to(x, shape)
 
@@ -326,7 +325,7 @@ def broadcast_to(x: Tensor, shape: Iterable[Any], out_dims: Any = None) -> Tenso
         if out_dims is None:
             raise ArgumentError("broadcast_to: a tensor as shape needs out_dims.")
         shape = _declared_sizes(x, shape, out_dims)
-    return _broadcast(x, shape=shape)
+    return broadcast(x, shape=shape)
 
 
 def _declared_sizes(x: Tensor, shape: Tensor, out_dims: Iterable[Any]) -> Sizes:

@@ -28,7 +28,8 @@ from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource, Launch
 from maxmod.op import ir
 from maxmod.op.affine import Index, Loop, SplitNeeded, Unfusable, flat_index, of_loop
-from maxmod.op.op import lookup
+from maxmod.op.op import op_of
+from maxmod.ops.elementwise import cast_elements
 from maxmod.values.dim import Dim, Size, product
 
 
@@ -57,7 +58,7 @@ class ElementLowering(Lowering):
         if self.given_number is not None and position != self.given_position:
             raise Unfusable("a computed value is read at two positions")
         # A conversion to the type that it has stands for the value itself.
-        what = Apply(lookup("cast"), (), (("dtype", value.type.dtype),))
+        what = Apply(op_of(cast_elements), (), (("dtype", value.type.dtype),))
         self.given_number = self.append(what, value.type.dtype)
         self.given_position = position
         return self.given_number

@@ -7,14 +7,17 @@ cheap ops around queries, keys, values and result join where their positions can
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from maxmod.compiler.codegen.attention import lower_attention
 from maxmod.compiler.fusion import conditions
 from maxmod.compiler.groups.group import Attention, FusionGroup
 from maxmod.op import ir
 from maxmod.op.affine import Unfusable
-from maxmod.op.op import Kind
+from maxmod.op.op import Kind, is_op
+from maxmod.ops.arithmetic import sub, true_div
+from maxmod.ops.elementwise import cast_elements, exp
+from maxmod.ops.reduce import reduce_max, reduce_sum
 from maxmod.values.dim import product
 
 MAX_FREE_NODES = 16  # of a mask that is made again for every score
@@ -82,27 +85,27 @@ class AttentionFinder:
         """Returns what a softmax over the last axis is taken of, and its nodes."""
         nodes = []
         division = self.producer.get(weights)
-        while division is not None and division.op.name == "cast":
+        while division is not None and is_op(division.op, cast_elements):
             nodes.append(division)
             division = self.producer.get(division.inputs[0])
-        if division is None or division.op.name != "true_div":
+        if division is None or not is_op(division.op, true_div):
             return None
         exponential = self.producer.get(division.inputs[0])
-        total = self._row_reduction(division.inputs[1], "add")
+        total = self._row_reduction(division.inputs[1], reduce_sum)
         if exponential is None or total is None or total.inputs != exponential.outputs:
             return None
         shifted = self.producer.get(exponential.inputs[0])
-        if exponential.op.name != "exp" or shifted is None or shifted.op.name != "sub":
+        if not is_op(exponential.op, exp) or shifted is None or not is_op(shifted.op, sub):
             return None
         logits, top = shifted.inputs
-        largest = self._row_reduction(top, "maximum")
+        largest = self._row_reduction(top, reduce_max)
         if largest is None or largest.inputs[0] is not logits or logits.type.rank < 2:
             return None
         return logits, [*nodes, division, exponential, total, shifted, largest]
 
-    def _row_reduction(self, value: ir.Value, combine: str) -> ir.Node | None:
+    def _row_reduction(self, value: ir.Value, reduction: Callable[..., object]) -> ir.Node | None:
         node = self.producer.get(value)
-        if node is None or node.op.combine != combine:
+        if node is None or not is_op(node.op, reduction):
             return None
         return node if node.kwargs["axis"] == node.inputs[0].type.rank - 1 else None
 
@@ -211,7 +214,7 @@ class AttentionFinder:
         found: list[ir.Node] = []
         while value not in self.results and len(self.users.get(value, ())) == 1:
             (node,) = self.users[value]
-            rounds = node.op.name == "cast" and node.output.type.dtype.is_float()
+            rounds = is_op(node.op, cast_elements) and node.output.type.dtype.is_float()
             rounds = rounds and all(other.op is not node.op for other in found)
             if not (rounds or node.op.kind is Kind.VIEW) or not conditions.can_fuse(node):
                 break

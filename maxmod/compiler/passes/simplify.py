@@ -11,7 +11,12 @@ from typing import Any
 
 from maxmod.dtype import DType, can_hold
 from maxmod.op import ir
-from maxmod.op.op import lookup
+from maxmod.op.op import Op, is_op, op_of
+from maxmod.ops.arithmetic import add, mul, negate, pow, sub, true_div
+from maxmod.ops.comparison import logical_not
+from maxmod.ops.create import full_source
+from maxmod.ops.elementwise import cast_elements
+from maxmod.ops.shape import broadcast, permute, reshape
 
 Producers = dict[ir.Value, ir.Node]
 # Returns the value to use instead, a node to put in place, or None to leave the call alone.
@@ -41,7 +46,7 @@ def simplify(graph: ir.Graph) -> ir.Graph:
 
 
 def _apply(node: ir.Node, producers: Producers) -> ir.Value | ir.Node | None:
-    for rule in RULES.get(node.op.name, ()):
+    for rule in RULES.get(node.op, ()):
         found = rule(node, producers)
         if found is not None:
             return found
@@ -51,9 +56,9 @@ def _apply(node: ir.Node, producers: Producers) -> ir.Value | ir.Node | None:
 def number_of(value: ir.Value, producers: Producers) -> float | None:
     """Returns the number that a value is filled with, or None."""
     node = producers.get(value)
-    while node is not None and node.op.name == "broadcast":
+    while node is not None and is_op(node.op, broadcast):
         node = producers.get(node.inputs[0])
-    if node is None or node.op.name != "full":
+    if node is None or not is_op(node.op, full_source):
         return None
     number = node.kwargs["value"]
     return float(number) if isinstance(number, (bool, int, float)) else None
@@ -89,7 +94,7 @@ def _square(node: ir.Node, producers: Producers) -> ir.Node | None:
     x, y = node.inputs
     if number_of(y, producers) != 2 or x.type.sizes != node.output.type.sizes:
         return None
-    return ir.Node(lookup("mul"), (x, x), (), node.outputs, node.source)
+    return ir.Node(op_of(mul), (x, x), (), node.outputs, node.source)
 
 
 def _same_type(node: ir.Node, producers: Producers) -> ir.Value | None:
@@ -141,16 +146,16 @@ def _with(node: ir.Node, inputs: Sequence[ir.Value], attrs: dict[str, Any]) -> i
 
 
 _ONE = _neutral(1)
-RULES: dict[str, tuple[Rule, ...]] = {
-    "add": (_neutral(0, negative_zero=True), _commuted(_neutral(0, negative_zero=True))),
-    "sub": (_neutral(0, negative_zero=False),),
-    "mul": (_ONE, _commuted(_ONE)),
-    "true_div": (_ONE,),
-    "pow": (_ONE, _square),
-    "cast": (_same_type, _widened),
-    "negate": (_twice,),
-    "logical_not": (_twice,),
-    "permute": (_identity_permutation, _permuted_twice),
-    "reshape": (_same_type, _reshaped_twice),
-    "broadcast": (_same_type,),
+RULES: dict[Op, tuple[Rule, ...]] = {
+    op_of(add): (_neutral(0, negative_zero=True), _commuted(_neutral(0, negative_zero=True))),
+    op_of(sub): (_neutral(0, negative_zero=False),),
+    op_of(mul): (_ONE, _commuted(_ONE)),
+    op_of(true_div): (_ONE,),
+    op_of(pow): (_ONE, _square),
+    op_of(cast_elements): (_same_type, _widened),
+    op_of(negate): (_twice,),
+    op_of(logical_not): (_twice,),
+    op_of(permute): (_identity_permutation, _permuted_twice),
+    op_of(reshape): (_same_type, _reshaped_twice),
+    op_of(broadcast): (_same_type,),
 }
