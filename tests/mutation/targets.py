@@ -8,7 +8,7 @@ _CUDA = "tests/compiler/cuda"
 GENERATE = {
     "maxmod/generate/sampling.py": ("tests/test_sampling.py", "tests/test_generate.py"),
     "maxmod/generate/decoding.py": ("tests/test_generate.py", "tests/test_sampling.py"),
-    "maxmod/generate/kv_cache.py": ("tests/test_generate.py", "tests/models/test_cache.py"),
+    "maxmod/generate/kv_cache.py": ("tests/test_kv_cache.py", "tests/test_generate.py"),
     "maxmod/generate/chat.py": ("tests/test_chat.py",),
     "maxmod/generate/text.py": ("tests/test_text.py",),
     "maxmod/generate/loop.py": (
