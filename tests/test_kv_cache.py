@@ -63,7 +63,7 @@ def test_positions_count_from_the_first_token() -> None:
     assert positions.to_numpy().tolist() == [[0, 0, 1], [1, 2, 3], [0, 1, 2]]
 
 
-def test_rows_are_stored_behind_those_of_earlier_tokens() -> None:
+def test_rows_are_stored_behind_earlier_rows() -> None:
     cache = _cache(0)
     given = [_rows(3, 1), _rows(2, 1000)]
     for rows in given:

@@ -109,7 +109,7 @@ def test_decisions_by_name_are_found(text: str) -> None:
     assert not any(map(_decides_by_name, ast.walk(ast.parse("print(n.op.name, lookup(name))"))))
 
 
-def test_the_compiler_compares_ops_and_never_their_names() -> None:
+def test_the_compiler_compares_ops_and_never_names() -> None:
     """A misspelt name is never equal; a misspelt function is an error when it is imported."""
     wrong = [
         f"{name}:{node.lineno}"
