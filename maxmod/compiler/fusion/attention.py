@@ -195,17 +195,19 @@ class AttentionFinder:
         if trailing:
             group.outputs = [trailing[-1].output]
             group.domain = trailing[-1].output.type.sizes
-        if self._lowers(group):
+        if self._lowers(group, nodes[0].op.name if len(nodes) == 1 else ""):
             return True
         group.nodes, group.domain, group.outputs = saved
         return False
 
-    def _lowers(self, group: FusionGroup) -> bool:
+    def _lowers(self, group: FusionGroup, added: str = "") -> bool:
+        """True if there is a kernel for the group; else the op that was added is blamed."""
         assert isinstance(group.template, Attention)
         try:
             lower_attention(group, group.template)
         except Unfusable as error:
-            group.reasons.append(f"something stays out: {error}")
+            if added:
+                group.reasons.append(f"{added} stays out: {error}")
             return False
         return True
 
