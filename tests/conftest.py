@@ -30,7 +30,7 @@ from readable_ids import readable_id
 from maxmod import backends, config
 from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.backends.host.backend import CpuBackend
-from maxmod.op.op import Op
+from maxmod.op import Op
 from maxmod.values.device import DeviceKind, DeviceRef
 
 assert config.current().verify, "maxmod was imported before tests/conftest.py"

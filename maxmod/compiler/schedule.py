@@ -18,8 +18,7 @@ from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule
 from maxmod.compiler.templates import emit_template
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op import ir
-from maxmod.op.op import Kind
+from maxmod.op import Kind, ir
 from maxmod.values.dim import Size
 from maxmod.values.tensor_type import TensorType
 
@@ -120,7 +119,7 @@ class _StepMaker:
         ]
 
     def _node_step(self, node: ir.Node, in_place: bool) -> Step:
-        if not node.op.is_product:
+        if not node.op.meaning.is_product:
             return self._op_step(node, in_place)
         template = LibraryProduct(node)
         sizes = node.output.type.sizes

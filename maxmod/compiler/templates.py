@@ -11,7 +11,7 @@ from maxmod.compiler.codegen.cuda.contraction import MOST_ROWS, emit_gemv
 from maxmod.compiler.codegen.whole_op import emit_whole_op
 from maxmod.compiler.groups.group import Attention, Contraction, FusionGroup, WholeOp
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op.op import Kind
+from maxmod.op import Kind
 from maxmod.values.dim import Size, product
 
 

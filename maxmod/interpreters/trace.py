@@ -18,8 +18,7 @@ from typing import Any
 from maxmod.config import PACKAGE
 from maxmod.errors import MaxmodError, TraceError
 from maxmod.interpreters.operands import operands, plan
-from maxmod.op import ir
-from maxmod.op.op import Op, innermost, interpreter, lookup
+from maxmod.op import Op, innermost, interpreter, ir, lookup
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import BufferType, TensorType
 

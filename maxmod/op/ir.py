@@ -6,12 +6,12 @@ graph means; `format_graph` prints it. Graphs are immutable: a pass builds a new
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from maxmod.errors import GraphError
-from maxmod.op.op import Op
+from maxmod.op.record import Op
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim, SymbolicDim, evaluate
 from maxmod.values.tensor_type import TensorType
@@ -113,12 +113,6 @@ def node(
     return Node(op, tuple(inputs), tuple(sorted(attrs.items())), tuple(outputs), source)
 
 
-def infer_outputs(op: Op, types: Iterable[TensorType], attrs: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Runs an op's type rule; always returns a tuple of types."""
-    result = op.infer(op, *types, **attrs)
-    return result if isinstance(result, tuple) else (result,)
-
-
 def verify(graph: Graph) -> Graph:
     """Checks that every value is bound once and before its use, and re-runs every type rule.
 
@@ -138,7 +132,7 @@ def verify(graph: Graph) -> Graph:
         if any(value in bound for value in n.outputs) or len(set(n.outputs)) != len(n.outputs):
             raise GraphError(f"{where}: an output is bound twice.")
         try:
-            expected = infer_outputs(n.op, [v.type for v in n.inputs], n.kwargs)
+            expected = n.op.result_types(*[v.type for v in n.inputs], **n.kwargs)
         except Exception as error:
             raise GraphError(f"{where}: its type rule refuses it: {error}") from error
         found = tuple(value.type for value in n.outputs)
@@ -194,7 +188,8 @@ def interpret(
 
 def late_name(op: Op, attrs: Mapping[str, Any]) -> str | None:
     """Returns the name of a size that a call gives a value to, None for most calls."""
-    size = attrs[op.binds] if op.binds is not None else None
+    binds = op.meaning.binds
+    size = attrs[binds] if binds is not None else None
     return size.name if isinstance(size, SymbolicDim) else None
 
 

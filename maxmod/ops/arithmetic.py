@@ -9,7 +9,7 @@ import numpy as np
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError
 from maxmod.interpreters.operands import promote_operands
-from maxmod.op.op import Kind, Operands, function, op
+from maxmod.op import Kind, Operands, function, op
 from maxmod.op.rules import broadcasting, elementwise, is_any, is_float, is_numeric, is_signed
 from maxmod.tensor import Tensor
 

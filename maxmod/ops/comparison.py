@@ -7,7 +7,7 @@ from typing import Any
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, OperandError
 from maxmod.interpreters.operands import promote_operands, strong
-from maxmod.op.op import Kind, Op, Operands, function, op
+from maxmod.op import Kind, Op, Operands, function, op
 from maxmod.op.rules import broadcast_type, expect_same_dtype, is_bool, predicate
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType

@@ -11,7 +11,7 @@ from typing import Any
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import OperandError
 from maxmod.interpreters.operands import strong
-from maxmod.op.op import Kind, Op, op
+from maxmod.op import Kind, Op, op
 from maxmod.op.rules import elementwise, is_float, is_numeric, predicate
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType

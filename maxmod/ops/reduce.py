@@ -9,7 +9,7 @@ import numpy as np
 from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError
 from maxmod.interpreters.operands import strong
-from maxmod.op.op import Kind, call, function, op
+from maxmod.op import Kind, call, function, op
 from maxmod.op.rules import axis_in_rank, is_any, is_numeric, normalize_axis, reduced, same_for_axis
 from maxmod.ops.arithmetic import add, floor_div, mul
 from maxmod.ops.comparison import greater, logical_and, not_equal, where

@@ -8,9 +8,8 @@ from typing import Any
 from maxmod import backends
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.interpreters.operands import strong
-from maxmod.op import ir
+from maxmod.op import Kind, Op, function, ir, op
 from maxmod.op.affine import Index, broadcast_indices, through_reshape
-from maxmod.op.op import Kind, Op, function, op
 from maxmod.op.rules import normalize_axis, same_count
 from maxmod.ops.control_flow.late_sizes import declare_size
 from maxmod.tensor import Tensor
@@ -489,7 +488,7 @@ def rebound_sizes(graph: ir.Graph, dims: Mapping[str, int]) -> dict[str, int]:
     """
     known = dict(dims)
     for node in graph.nodes:
-        if node.op is not rebind.op:  # type: ignore[attr-defined]
+        if node.op is not rebind.op:
             continue
         attrs = node.kwargs
         for have, want in zip(node.inputs[0].type.sizes, attrs["shape"], strict=True):

@@ -189,7 +189,7 @@ def _right_operand(
     group: FusionGroup, product: ir.Node, n: Loop, k: Loop
 ) -> tuple[Load, Codes | None]:
     column, depth = of_loop(n), of_loop(k)
-    if product.op.is_product:
+    if product.op.meaning.is_product:
         load = _plain_load(group, product.inputs[1], (depth, column))
         if load.index.factor(k) not in (0, 1) and load.index.factor(n) not in (0, 1):
             raise Unfusable("no axis of the right operand is contiguous")

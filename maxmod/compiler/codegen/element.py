@@ -26,9 +26,8 @@ from maxmod.compiler.groups.lower import MAX_SPLITS, Apply, Load, Lowering, need
 from maxmod.dtype import DType
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource, Launch
-from maxmod.op import ir
+from maxmod.op import ir, op_of
 from maxmod.op.affine import Index, Loop, SplitNeeded, Unfusable, flat_index, of_loop
-from maxmod.op.op import op_of
 from maxmod.ops.elementwise import cast_elements
 from maxmod.values.dim import Dim, Size, product
 

@@ -130,12 +130,12 @@ def scalar_text(instructions: Sequence[Instruction], number: int) -> str:
     if isinstance(what, Position):
         text = _integer(instructions, what)
         return text if what.is_store else f"mm_position({text}, {size_text(what.extent)})"
-    assert isinstance(what, Apply) and what.op.scalar is not None
+    assert isinstance(what, Apply) and what.op.lowering.scalar is not None
     attrs: Mapping[str, Any] = {
         name: _attr_text(value, instruction.dtype) for name, value in what.attrs
     }
     index = "" if what.index is None else f"({index_text(what.index)})"
-    return what.op.scalar.format(*(f"t{arg}" for arg in what.args), index=index, **attrs)
+    return what.op.lowering.scalar.format(*(f"t{arg}" for arg in what.args), index=index, **attrs)
 
 
 def outside_text(instructions: Sequence[Instruction], number: int) -> str:
@@ -193,14 +193,14 @@ def combined(what: Reduction, left: str, right: str) -> str:
         "mul": f"{left} * {right}",
         "maximum": f"mm_max({left}, {right})",
         "minimum": f"mm_min({left}, {right})",
-    }[what.op.combine or ""]
+    }[what.op.lowering.combine or ""]
 
 
 def start_value(what: Reduction, dtype: DType) -> str:
     """Returns the literal that a reduction starts with."""
-    if what.op.identity is not None:
-        return literal(what.op.identity, dtype)
-    lowest = what.op.combine == "maximum"
+    if what.op.lowering.identity is not None:
+        return literal(what.op.lowering.identity, dtype)
+    lowest = what.op.lowering.combine == "maximum"
     if dtype.is_float():
         return literal(float("-inf") if lowest else float("inf"), dtype)
     if dtype is DType.bool:

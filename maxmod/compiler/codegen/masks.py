@@ -19,8 +19,8 @@ from maxmod.compiler.codegen.element import ElementLowering
 from maxmod.compiler.codegen.emit import compute_type
 from maxmod.compiler.groups.lower import Apply, Load
 from maxmod.dtype import can_hold
+from maxmod.op import Op, is_op, op_of
 from maxmod.op.affine import Loop
-from maxmod.op.op import Op, is_op, op_of
 from maxmod.ops.arithmetic import add, maximum, minimum, negate, sub
 from maxmod.ops.comparison import (
     greater,

@@ -22,14 +22,14 @@ def emit_whole_op(group: FusionGroup, template: WholeOp, dialect: Dialect) -> Ke
     memory for a row at a time.
     """
     node = template.node
-    assert node.op.kernel is not None
+    assert node.op.lowering.kernel is not None
     assert group.inputs == list(node.inputs), "each operand is another value"
     *outer, size = node.inputs[0].type.sizes
     is_cuda = dialect is Dialect.CUDA
     text = Text(group, [], symbol_names([*outer, size]), dialect, ("float",) if is_cuda else ())
     text.count("mm_rows", outer)
     text.count("mm_size", [size])
-    files = (f"shared/{node.op.kernel}.h", f"{dialect.value}/{node.op.kernel}.h")
+    files = (f"shared/{node.op.lowering.kernel}.h", f"{dialect.value}/{node.op.lowering.kernel}.h")
     launch = Launch(product(outer), 1, THREADS, row=size)
     source = template_source(text, group, node.op.name, files, launch)
     if is_cuda:

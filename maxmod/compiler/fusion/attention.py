@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from maxmod.compiler.codegen.attention import lower_attention
 from maxmod.compiler.fusion import conditions
 from maxmod.compiler.groups.group import Attention, FusionGroup
-from maxmod.op import ir
+from maxmod.op import Kind, ir, is_op
 from maxmod.op.affine import Unfusable
-from maxmod.op.op import Kind, is_op
 from maxmod.ops.arithmetic import sub, true_div
 from maxmod.ops.elementwise import cast_elements, exp
 from maxmod.ops.reduce import reduce_max, reduce_sum
@@ -56,7 +55,7 @@ class AttentionFinder:
         """Returns the groups."""
         groups: list[FusionGroup] = []
         for node in self.graph.nodes:
-            if node.op.is_product and min(v.type.rank for v in node.inputs) > 1:
+            if node.op.meaning.is_product and min(v.type.rank for v in node.inputs) > 1:
                 group = self._match(node)
                 if group is not None:
                     groups.append(group)
@@ -120,7 +119,7 @@ class AttentionFinder:
                 continue
             seen.add(node)
             sizes = node.outputs[0].type.sizes
-            if node.op.is_product:
+            if node.op.meaning.is_product:
                 if product(sizes) == count and sizes[-2:] == inner:
                     found.append(node)
             elif node.op.kind in (Kind.ELEMENTWISE, Kind.VIEW):

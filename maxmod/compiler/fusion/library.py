@@ -13,8 +13,7 @@ from maxmod.compiler.fusion import conditions
 from maxmod.compiler.groups.group import FusionGroup, LibraryProduct
 from maxmod.dtype import DType
 from maxmod.kernel.source import ACTIVATIONS
-from maxmod.op import ir
-from maxmod.op.op import Kind, is_op, lookup
+from maxmod.op import Kind, ir, is_op, lookup
 from maxmod.ops.arithmetic import add
 from maxmod.values.tensor_type import TensorType
 
@@ -50,7 +49,7 @@ class LibraryFinder:
 
     def find(self, product: ir.Node) -> FusionGroup | None:
         """Returns the group of a product and of what follows it; None if nothing does."""
-        if not product.op.is_product or any(v.type.rank < 2 for v in product.inputs):
+        if not product.op.meaning.is_product or any(v.type.rank < 2 for v in product.inputs):
             return None
         chain = [(LibraryProduct(product), product)]
         while True:

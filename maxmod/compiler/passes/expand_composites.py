@@ -7,8 +7,7 @@ from collections.abc import Callable
 from maxmod.compiler.codegen.contraction import has_kernel
 from maxmod.compiler.codegen.cuda.contraction import MOST_ROWS
 from maxmod.interpreters.trace import Tracer
-from maxmod.op import ir
-from maxmod.op.op import Kind, interpreter
+from maxmod.op import Kind, interpreter, ir
 from maxmod.tensor import Tensor
 from maxmod.values.dim import product as sizes_product
 
@@ -43,7 +42,9 @@ def expand_products(graph: ir.Graph, *, few: bool = False) -> ir.Graph:
 
 
 def _expanded(graph: ir.Graph, is_wanted: Callable[[ir.Node], bool]) -> ir.Graph:
-    wanted = {node for node in graph.nodes if node.op.expand is not None and is_wanted(node)}
+    wanted = {
+        node for node in graph.nodes if node.op.meaning.expand is not None and is_wanted(node)
+    }
     if not wanted:
         return graph
     nodes: list[ir.Node] = []
@@ -52,11 +53,11 @@ def _expanded(graph: ir.Graph, is_wanted: Callable[[ir.Node], bool]) -> ir.Graph
         if node not in wanted:
             nodes.append(node)
             continue
-        assert node.op.expand is not None
+        assert node.op.meaning.expand is not None
         inner = Tracer({})
         arguments = [inner.argument(value.type) for value in node.inputs]
         with interpreter(inner):
-            result = node.op.expand(*arguments, **node.kwargs)
+            result = node.op.meaning.expand(*arguments, **node.kwargs)
         results = result if isinstance(result, list) else [result]
         values = dict(zip((a._value for a in arguments), node.inputs, strict=True))
         for made in inner.nodes:

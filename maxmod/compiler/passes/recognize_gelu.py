@@ -10,8 +10,7 @@ from itertools import product
 
 from maxmod.compiler.passes.simplify import Producers, number_of
 from maxmod.dtype import DType
-from maxmod.op import ir
-from maxmod.op.op import is_op, op_of
+from maxmod.op import ir, is_op, op_of
 from maxmod.ops.activation import gelu
 from maxmod.ops.arithmetic import add, mul, pow, true_div
 from maxmod.ops.elementwise import tanh

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from maxmod.dtype import DType, can_hold
-from maxmod.op import ir
-from maxmod.op.op import Op, is_op, op_of
+from maxmod.op import Op, ir, is_op, op_of
 from maxmod.ops.arithmetic import add, mul, negate, pow, sub, true_div
 from maxmod.ops.comparison import logical_not
 from maxmod.ops.create import full_source

@@ -14,8 +14,7 @@ from maxmod.compiler.report.cost import Cost, cost_of
 from maxmod.compiler.report.measurement import Measurement
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule, Step
 from maxmod.kernel.source import KernelSource
-from maxmod.op import ir
-from maxmod.op.op import Kind
+from maxmod.op import Kind, ir
 from maxmod.values.dim import Size, evaluate
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.nn.module import Module, module_dataclass
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.tensor import Tensor
 from maxmod.tensor.default_context import resolve
 from maxmod.values.dim import DimLike

@@ -16,7 +16,7 @@ from maxmod import CPU, DType
 from maxmod import functional as F
 from maxmod.compiler.steps import RunOp
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op.op import Kind
+from maxmod.op import Kind
 from maxmod.runtime.compiled import compile_function
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import TensorType

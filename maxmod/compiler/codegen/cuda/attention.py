@@ -18,8 +18,8 @@ from maxmod.compiler.groups.group import Attention, FusionGroup
 from maxmod.compiler.groups.lower import Apply, Load
 from maxmod.dtype import DType
 from maxmod.kernel.source import WARP, Dialect, KernelSource, Launch
+from maxmod.op import is_op
 from maxmod.op.affine import Index, Loop
-from maxmod.op.op import is_op
 from maxmod.ops.elementwise import cast_elements
 from maxmod.values.dim import Size, as_dim, as_size, product
 
@@ -216,7 +216,7 @@ def _half_type(group: FusionGroup, attention: Attention) -> DType | None:
     for value in (*attention.scores.inputs, attention.mixed.inputs[1]):
         node = producer.get(value)
         while node is not None and value.type.dtype is DType.float32:
-            if node.op.view is None and not is_op(node.op, cast_elements):
+            if node.op.lowering.view is None and not is_op(node.op, cast_elements):
                 break
             value = node.inputs[0]
             node = producer.get(value)

@@ -367,19 +367,21 @@ def _row_results(lowered: Lowered, team: _Team) -> list[str]:
 
 def _joined(what: Reduction, number: int, start: str, team: _Team) -> str:
     if team.is_block:
-        return f"mm_block_{what.op.combine}(r{number}, {start}, mm_part{number})"
+        return f"mm_block_{what.op.lowering.combine}(r{number}, {start}, mm_part{number})"
     return (
-        f"r{number}" if team.lanes == 1 else f"mm_warp_{what.op.combine}<{team.lanes}>(r{number})"
+        f"r{number}"
+        if team.lanes == 1
+        else f"mm_warp_{what.op.lowering.combine}<{team.lanes}>(r{number})"
     )
 
 
 def _joins(lowered: Lowered, is_block: bool) -> list[str]:
     """Defines a function for each kind of reduction; every thread of the team gets the result."""
     lines: list[str] = []
-    for what in {what.op.combine: what for _, what in _reductions(lowered)}.values():
+    for what in {what.op.lowering.combine: what for _, what in _reductions(lowered)}.values():
         lines += [
             "template <int LANES, typename T>",
-            f"static __device__ __forceinline__ T mm_warp_{what.op.combine}(T v)",
+            f"static __device__ __forceinline__ T mm_warp_{what.op.lowering.combine}(T v)",
             "{",
             "#pragma unroll",
             "    for (int mm_lane = LANES / 2; mm_lane > 0; mm_lane /= 2) {",
@@ -393,16 +395,16 @@ def _joins(lowered: Lowered, is_block: bool) -> list[str]:
         if is_block:
             lines += [
                 "template <typename T>",
-                f"static __device__ __forceinline__ T mm_block_{what.op.combine}"
+                f"static __device__ __forceinline__ T mm_block_{what.op.lowering.combine}"
                 "(T v, T start, T *part)",
                 "{",
-                f"    v = mm_warp_{what.op.combine}<{WARP}>(v);",
+                f"    v = mm_warp_{what.op.lowering.combine}<{WARP}>(v);",
                 f"    if (threadIdx.x % {WARP} == 0)",
                 f"        part[threadIdx.x / {WARP}] = v;",
                 "    __syncthreads();",
                 f"    const int mm_warp = threadIdx.x % {WARP};",
                 f"    v = mm_warp < blockDim.x / {WARP} ? part[mm_warp] : start;",
-                f"    return mm_warp_{what.op.combine}<{WARP}>(v);",
+                f"    return mm_warp_{what.op.lowering.combine}<{WARP}>(v);",
                 "}",
                 "",
             ]

@@ -354,7 +354,7 @@ def _operator(what: Reduction, dtype: DType) -> str:
     Declared reductions would keep their value in memory (measured: 0.18 ns an element instead of
     0.05), so maximum and minimum use the built-in ones.
     """
-    combine = what.op.combine or ""
+    combine = what.op.lowering.combine or ""
     if combine in ("add", "mul"):
         return {"add": "+", "mul": "*"}[combine]
     if dtype is DType.bool:
@@ -364,17 +364,17 @@ def _operator(what: Reduction, dtype: DType) -> str:
 
 def _needs_flag(what: Reduction, dtype: DType) -> bool:
     """True if a NaN must be found beside the reduction, whose comparisons it would slip through."""
-    return what.op.combine in ("maximum", "minimum") and dtype.is_float()
+    return what.op.lowering.combine in ("maximum", "minimum") and dtype.is_float()
 
 
 def _accumulate(what: Reduction, dtype: DType, number: int) -> list[str]:
     """Returns the statements that take one element into a reduction."""
     total, element = f"r{number}", f"t{what.arg}"
-    if what.op.combine not in ("maximum", "minimum"):
+    if what.op.lowering.combine not in ("maximum", "minimum"):
         return [f"{total} = {combined(what, total, element)};"]
     if dtype is DType.bool:
         return [f"{total} = {total} {_operator(what, dtype)} {element};"]
-    sign = ">" if what.op.combine == "maximum" else "<"
+    sign = ">" if what.op.lowering.combine == "maximum" else "<"
     lines = [f"{total} = {element} {sign} {total} ? {element} : {total};"]
     if _needs_flag(what, dtype):
         lines.append(f"n{number} |= {element} != {element};")
