@@ -102,6 +102,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             terminalreporter.write_line(f"{count or 'all':>5} {reason}")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keeps the tests of a file on one worker, if `--dist` says nothing else.
+
+    They share what is costly to make: traced functions, plans, kernels of the emulated GPU.
+    """
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture
 def emulated_accelerator() -> Iterator[Device]:
     """Device 0 of an emulated accelerator with two devices, which is then the default device."""
