@@ -23,7 +23,9 @@ _PLANNING = (
     f"{_C}/test_golden.py",
     f"{_C}/test_fusion.py",
     f"{_C}/test_siblings.py",
+    f"{_C}/test_attention_choice.py",
     f"{_C}/test_templates.py",
+    f"{_CUDA}/test_cuda_epilogues.py",
 )
 _TEXT = (
     f"{_C}/test_golden.py",
