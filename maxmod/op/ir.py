@@ -42,14 +42,44 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Scope:
+    """One call of a composite op that a pass wrote out in other ops, or of a named function.
+
+    Two calls are two objects.
+
+    Attributes:
+        name: What the user called, such as `softmax`.
+        outer: The call in whose definition this one stands; None for a call of the user.
+    """
+
+    name: str
+    outer: Scope | None = None
+
+    @property
+    def chain(self) -> tuple[Scope, ...]:
+        """The calls around a node, that of the user first."""
+        return (self,) if self.outer is None else (*self.outer.chain, self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """One op call. `attrs` are its static arguments, sorted by name; they may contain symbols."""
+    """One op call.
+
+    Attributes:
+        op: The op.
+        inputs: Its operands.
+        attrs: Its static arguments, sorted by name; they may contain symbols.
+        outputs: Its results.
+        source: The line of the user.
+        scope: The call that it is a part of; None for an op that the user called.
+    """
 
     op: Op
     inputs: tuple[Value, ...]
     attrs: tuple[tuple[str, Any], ...]
     outputs: tuple[Value, ...]
     source: Source | None = None
+    scope: Scope | None = None
 
     @property
     def output(self) -> Value:
@@ -108,9 +138,10 @@ def node(
     attrs: Mapping[str, Any],
     outputs: Sequence[Value],
     source: Source | None = None,
+    scope: Scope | None = None,
 ) -> Node:
     """Makes a node; attributes are put into canonical order."""
-    return Node(op, tuple(inputs), tuple(sorted(attrs.items())), tuple(outputs), source)
+    return Node(op, tuple(inputs), tuple(sorted(attrs.items())), tuple(outputs), source, scope)
 
 
 def verify(graph: Graph) -> Graph:
@@ -325,7 +356,8 @@ def rebuild(
         return value
 
     changed = tuple(
-        Node(n.op, tuple(final(v) for v in n.inputs), n.attrs, n.outputs, n.source) for n in nodes
+        Node(n.op, tuple(final(v) for v in n.inputs), n.attrs, n.outputs, n.source, n.scope)
+        for n in nodes
     )
     return Graph(
         graph.name,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 
 from maxmod.compiler.passes.simplify import Producers, number_of
@@ -36,7 +37,7 @@ def recognize_gelu(graph: ir.Graph) -> ir.Graph:
         x = _argument(node, producers)
         if x is not None:
             attrs = (("approximate", "tanh"),)
-            node = ir.Node(op_of(gelu), (x,), attrs, node.outputs, node.source)
+            node = replace(node, op=op_of(gelu), inputs=(x,), attrs=attrs)
         nodes.append(node)
     return ir.rebuild(graph, nodes, {})
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace as replaced
 from typing import Any
 
 from maxmod.dtype import DType, can_hold
@@ -33,7 +34,14 @@ def simplify(graph: ir.Graph) -> ir.Graph:
     kept = []
     for original in graph.nodes:
         inputs = tuple(replace.get(value, value) for value in original.inputs)
-        node = ir.Node(original.op, inputs, original.attrs, original.outputs, original.source)
+        node = ir.Node(
+            original.op,
+            inputs,
+            original.attrs,
+            original.outputs,
+            original.source,
+            original.scope,
+        )
         found = _apply(node, producers)
         if isinstance(found, ir.Value):
             replace[node.output] = found
@@ -82,7 +90,7 @@ def _commuted(rule: Rule) -> Rule:
     """The same rule with the operands exchanged."""
 
     def commuted(node: ir.Node, producers: Producers) -> ir.Value | ir.Node | None:
-        swapped = ir.Node(node.op, node.inputs[::-1], node.attrs, node.outputs, node.source)
+        swapped = replaced(node, inputs=node.inputs[::-1])
         return rule(swapped, producers)
 
     return commuted
@@ -93,7 +101,7 @@ def _square(node: ir.Node, producers: Producers) -> ir.Node | None:
     x, y = node.inputs
     if number_of(y, producers) != 2 or x.type.sizes != node.output.type.sizes:
         return None
-    return ir.Node(op_of(mul), (x, x), (), node.outputs, node.source)
+    return replaced(node, op=op_of(mul), inputs=(x, x), attrs=())
 
 
 def _same_type(node: ir.Node, producers: Producers) -> ir.Value | None:
@@ -141,7 +149,7 @@ def _reshaped_twice(node: ir.Node, producers: Producers) -> ir.Node | None:
 
 
 def _with(node: ir.Node, inputs: Sequence[ir.Value], attrs: dict[str, Any]) -> ir.Node:
-    return ir.node(node.op, inputs, attrs, node.outputs, node.source)
+    return ir.node(node.op, inputs, attrs, node.outputs, node.source, node.scope)
 
 
 _ONE = _neutral(1)
