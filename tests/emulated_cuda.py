@@ -434,7 +434,7 @@ class EmulatedCudaBackend(CudaBackend):
 
 def _as_text(source: KernelSource, arch: str) -> bytes:
     assert arch == "sm_90"
-    return source.code.encode()
+    return source.plain.encode()
 
 
 @functools.lru_cache(1)

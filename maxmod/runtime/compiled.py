@@ -154,8 +154,11 @@ class CompiledModel:
 
     @property
     def kernels(self) -> tuple[KernelSource, ...]:
-        """The generated kernels with their sources; empty where ops run one by one."""
-        return self._schedule.kernels
+        """The generated kernels with their sources; empty where ops run one by one.
+
+        Lines and numbers of values are those of this model, wherever the kernels were built.
+        """
+        return self._plan()[1].kernels if self._schedule.kernels else ()
 
     @property
     def weights(self) -> Mapping[str, Tensor]:

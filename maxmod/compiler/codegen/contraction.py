@@ -168,10 +168,10 @@ def _lower(
     product = contraction.product
     left = product.inputs[0]
     column, depth = of_loop(n), of_loop(k)
-    a = ElementLowering(group)
+    a = ElementLowering(group, "tl")
     number = a.value(left, (*broadcast_indices(list(start), left.type.sizes[:-1]), depth))
     right, codes = _right_operand(group, product, n, k)
-    finish = ElementLowering(group, given=product.output)
+    finish = ElementLowering(group, "tf", given=product.output)
     position = (*start, column)
     stores = []
     for offset, value in enumerate(group.outputs):

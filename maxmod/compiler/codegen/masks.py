@@ -188,10 +188,11 @@ class _Test:
         j = "j1" if (slope.j > 0) == largest else "j0"
         name = f"corner{len(self.lines)}"
         kind = compute_type(self.lowering.instructions[number].dtype)
-        statements = [self.lowering.text(n) for n in self.lowering.needed(number)]
+        needed = self.lowering.needed(number)
+        statements = [line for n in needed for line in self.lowering.text(n)]
         used = set(re.findall(r"\w+", " ".join(statements)))
         ends = [f"const int64_t {n} = {x};" for n, x in (("i", i), ("j", j)) if n in used]
-        body = " ".join((*ends, *statements, f"{name} = t{number};"))
+        body = " ".join((*ends, *statements, f"{name} = {self.lowering.name(number)};"))
         self.lines += [f"{kind} {name};", f"{{ {body} }}"]
         return name
 

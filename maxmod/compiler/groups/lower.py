@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from maxmod.compiler.groups.group import FusionGroup
@@ -74,6 +74,7 @@ class Reduction:
 
 
 What = Load | Apply | Position | Reduction
+Memo = dict[tuple[ir.Value, tuple[Index, ...]], int]
 
 
 def operands(what: What) -> tuple[int, ...]:
@@ -136,6 +137,8 @@ class Lowered:
         buffers: Stored dtype of each buffer: the inputs of the group, then its outputs.
         input_count: How many buffers are inputs.
         room: For stores in place, how far each axis goes on; above 0 if the store is in range.
+        group: The group.
+        memo: Which instruction gives a value at a position.
 
     A buffer that is overwritten in place counts as an output only, also where it is read.
     """
@@ -146,7 +149,9 @@ class Lowered:
     stores: list[Store]
     buffers: list[DType]
     input_count: int
-    room: list[Size] = field(default_factory=list)
+    room: list[Size]
+    group: FusionGroup
+    memo: Memo
 
     def varying(self, loop: Loop) -> set[int]:
         """Returns the instructions that differ along a loop."""
@@ -267,7 +272,7 @@ class Lowering:
         self.producers = {value: node for node in group.nodes for value in node.outputs}
         self.inputs = {value: number for number, value in enumerate(group.reads)}
         self.instructions: list[Instruction] = []
-        self.memo: dict[tuple[ir.Value, tuple[Index, ...]], int] = {}
+        self.memo: Memo = {}
         self.positions: dict[Position, int] = {}
         self.room: list[Size] = []
 
@@ -283,7 +288,15 @@ class Lowering:
             stores.append(Store(number, flat, scalar, value.type.dtype))
         buffers = [value.type.dtype for value in (*self.group.reads, *outputs)]
         lowered = Lowered(
-            list(self.loops), self.row, self.instructions, stores, buffers, count, self.room
+            list(self.loops),
+            self.row,
+            self.instructions,
+            stores,
+            buffers,
+            count,
+            self.room,
+            self.group,
+            self.memo,
         )
         _check_in_place(lowered)
         return lowered

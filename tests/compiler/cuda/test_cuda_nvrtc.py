@@ -71,11 +71,11 @@ def _together(sources: list[KernelSource]) -> KernelSource:
         parts += [
             f"#define {source.entry} {source.entry}_{number}",
             f"namespace k{number} {{",
-            source.code,
+            source.plain,
             "}",
             f"#undef {source.entry}",
         ]
-    return replace(sources[0], code="\n".join(parts))
+    return replace(sources[0], plain="\n".join(parts))
 
 
 def _usages(sources: list[KernelSource], arch: str) -> dict[KernelSource, nvrtc.Usage]:
@@ -117,6 +117,6 @@ def test_each_kernel_compiles_alone(dtype: DType) -> None:
 def test_mistakes_are_refused() -> None:
     """A mistake is refused, with the text of the compiler: the tests above can fail."""
     (source,) = sources_of(lambda x: x + 1, TensorType(DType.float32, [64], CPU_REF))
-    broken = replace(source, code=source.code.replace("mm_read<V>", "mm_reed<V>"))
+    broken = replace(source, plain=source.plain.replace("mm_read<V>", "mm_reed<V>"))
     with pytest.raises(CompileError, match="mm_reed"):
         nvrtc.compile_text(broken, "sm_90")

@@ -79,7 +79,7 @@ def _source(case: Case) -> tuple[KernelSource, list[str]]:
 
 @functools.cache
 def _kernels() -> dict[Case, cuda_shim.Kernel]:
-    codes = [cuda_shim.Code(_source(case)[0].code, "mm_kernel") for case in CASES]
+    codes = [cuda_shim.Code(_source(case)[0].plain, "mm_kernel") for case in CASES]
     module = cuda_shim.Module(codes, kernel_text.prelude(Dialect.CUDA))
     return dict(zip(CASES, module.kernels, strict=True))
 
