@@ -19,7 +19,7 @@ class PublicView(griffe.Extension):
             )
 
     def on_function(self, *, func: griffe.Function, **kwargs: Any) -> None:
-        """Drops the first parameter of functions that `maxmod.op.op.op` decorates."""
+        """Drops the first parameter of functions that `maxmod.op.op` decorates."""
         decorators = [str(decorator.value) for decorator in func.decorators]
         if any(text == "op" or text.startswith("op(") for text in decorators):
             if [parameter.name for parameter in func.parameters][:1] == ["xp"]:

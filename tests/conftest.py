@@ -30,7 +30,7 @@ from readable_ids import readable_id
 from maxmod import backends, config
 from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.backends.host.backend import CpuBackend
-from maxmod.op.op import Op
+from maxmod.op import Op
 from maxmod.values.device import DeviceKind, DeviceRef
 
 assert config.current().verify, "maxmod was imported before tests/conftest.py"
@@ -100,6 +100,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("did not run")
         for reason, count in reasons.most_common():
             terminalreporter.write_line(f"{count or 'all':>5} {reason}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keeps the tests of a file on one worker, if `--dist` says nothing else.
+
+    They share what is costly to make: traced functions, plans, kernels of the emulated GPU.
+    """
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ class CudaFunction:
 
 def build(functions: Sequence[CudaFunction]) -> None:
     """Compiles the kernels of many functions at once, which is much faster than one by one."""
-    codes = [cuda_shim.Code(f.source.code, f.source.entry) for f in functions]
+    codes = [cuda_shim.Code(f.source.plain, f.source.entry) for f in functions]
     module = cuda_shim.Module(codes, kernel_text.prelude(Dialect.CUDA))
     for function, kernel in zip(functions, module.kernels, strict=True):
         function.kernel = kernel

@@ -11,7 +11,7 @@ from ops.oracles import ORACLES
 
 from maxmod import functional as F
 from maxmod.dtype import DType
-from maxmod.op.op import FUNCTIONS, lookup
+from maxmod.op import FUNCTIONS, lookup
 from maxmod.values.device import CPU_REF
 from maxmod.values.dim import SymbolicDim
 from maxmod.values.tensor_type import TensorType
@@ -145,7 +145,7 @@ def op_program(
     """Returns a function that calls one op, and the types of its arguments."""
     oracle, function = ORACLES[name], FUNCTIONS[name]
     attrs = oracle.attrs[number]
-    count = len(lookup(name).tensor_names)
+    count = len(lookup(name).signature.tensor_names)
     dtypes = [oracle.first or dtype, *[dtype] * (count - 1)]
     types = [TensorType(d, [size], CPU_REF) for d in dtypes]
     # Written out, because arguments are named after parameters.
@@ -164,9 +164,9 @@ def op_operands(name: str, number: int, dtype: DType, size: int) -> list[np.ndar
     op, oracle = lookup(name), ORACLES[name]
     rng = np.random.default_rng(7)
     arrays = []
-    for position in range(len(op.tensor_names)):
+    for position in range(len(op.signature.tensor_names)):
         kind = oracle.first if position == 0 and oracle.first is not None else dtype
-        arrays.append(numbers(rng, kind, [size], *op.domain))
+        arrays.append(numbers(rng, kind, [size], *op.meaning.domain))
     if name == "pow" and dtype.is_integral():
         arrays[1] = np.abs(arrays[1]) % 4
     target = oracle.attrs[number].get("dtype", dtype)

@@ -77,7 +77,7 @@ class CudaTemplate:
 
 def build(templates: Sequence[CudaTemplate]) -> None:
     """Compiles the kernels of many templates at once."""
-    codes = [cuda_shim.Code(t.source.code, t.source.entry) for t in templates]
+    codes = [cuda_shim.Code(t.source.plain, t.source.entry) for t in templates]
     module = cuda_shim.Module(codes, kernel_text.prelude(Dialect.CUDA), runs_long=True)
     for template, kernel in zip(templates, module.kernels, strict=True):
         template.kernel = kernel

@@ -19,7 +19,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from maxmod.backends.base import Backend
 from maxmod.dtype import storage_dtype
-from maxmod.op.op import Op
+from maxmod.op import Op
 from maxmod.values.device import DeviceKind
 from maxmod.values.tensor_type import TensorType
 

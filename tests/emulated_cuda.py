@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -333,6 +335,7 @@ class FakeCuda:
         self._known: dict[cuda_shim.Code, int] = {}
         self._pool = FakePool()
         self.order = 0
+        self.runs_long = False
         self.launches: list[tuple[int, int, int]] = []
         self.products = FakeCublasLt(_do_on)
         self.driver = SimpleNamespace(
@@ -381,7 +384,8 @@ class FakeCuda:
         if function not in self._built:
             waiting = [n for n in self._codes if n not in self._built]
             prelude = kernel_text.prelude(Dialect.CUDA)
-            module = cuda_shim.Module([self._codes[n] for n in waiting], prelude)
+            codes = [self._codes[n] for n in waiting]
+            module = cuda_shim.Module(codes, prelude, runs_long=self.runs_long)
             self._built.update(zip(waiting, module.kernels, strict=True))
         *dims, shared_nbytes, stream, table, extra = numbers
         assert extra == 0
@@ -430,20 +434,30 @@ class EmulatedCudaBackend(CudaBackend):
 
 def _as_text(source: KernelSource, arch: str) -> bytes:
     assert arch == "sm_90"
-    return source.code.encode()
+    return source.plain.encode()
 
 
-_BACKENDS: list[EmulatedCudaBackend] = []  # one, so that kernels are built once for all tests
+@functools.lru_cache(1)
+def _backend(file: str) -> EmulatedCudaBackend:
+    """Returns the backend of a test file: its kernels are built once for all tests of the file.
+
+    What was built before decides which kernels are built together, so that the build cache would
+    find little if the order of files did, too.
+    """
+    return EmulatedCudaBackend()
 
 
 @contextlib.contextmanager
-def emulated_cuda() -> Iterator[tuple[Device, EmulatedCudaBackend]]:
-    """Installs the emulated CuPy; gives the device and its backend."""
-    if not _BACKENDS:
-        _BACKENDS.append(EmulatedCudaBackend())
-    backend = _BACKENDS[0]
+def emulated_cuda(*, runs_long: bool = False) -> Iterator[tuple[Device, EmulatedCudaBackend]]:
+    """Installs the emulated CuPy; gives the device and its backend.
+
+    Args:
+        runs_long: Whether running the kernels takes longer than compiling them; see `cuda_shim`.
+    """
+    backend = _backend(os.environ["PYTEST_CURRENT_TEST"].partition("::")[0])
     backend.cuda.launches.clear()
     backend.cuda.order = 0
+    backend.cuda.runs_long = runs_long
     previous = backends.replace(DeviceKind.GPU, backend)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nvrtc, "compile_cubin", _as_text)

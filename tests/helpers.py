@@ -15,8 +15,8 @@ import numpy as np
 from maxmod import backends
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.interpreters.trace import trace
+from maxmod.op import Op
 from maxmod.op.ir import interpret, verify
-from maxmod.op.op import Op
 from maxmod.tensor import Tensor
 from maxmod.values.device import CPU_REF
 from maxmod.values.dim import SymbolicDim

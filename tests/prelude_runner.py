@@ -78,7 +78,7 @@ def run_host(statements: Sequence[str], arrays: Sequence[np.ndarray[Any, Any]]) 
 def run_cuda(statements: Sequence[str], arrays: Sequence[np.ndarray[Any, Any]]) -> None:
     """Runs statements on arrays, which they change, as CUDA threads on the host."""
     source = cuda_source(c_types(arrays), statements)
-    code = cuda_shim.Code(source.code, ENTRY)
+    code = cuda_shim.Code(source.plain, ENTRY)
     module = cuda_shim.Module([code], kernel_text.prelude(Dialect.CUDA))
     size = arrays[0].size
     blocks = -(-size // THREADS)

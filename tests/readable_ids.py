@@ -29,7 +29,11 @@ def readable_id(value: Any) -> str | None:
     if isinstance(value, _PLAIN):
         return None
     text = _text(value)
-    return text if text is None or len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    if text is None:
+        return None
+    # Workers send ids as UTF-8, which has no single surrogates.
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
 def is_unreadable(part: str, arguments: Iterable[str]) -> bool:

@@ -70,6 +70,57 @@ def test_no_import_rings() -> None:
     assert len(order) == len(SOURCES)
 
 
+def _is_op_name(node: ast.AST) -> bool:
+    """True for `op.name` and `node.op.name`."""
+    if not isinstance(node, ast.Attribute) or node.attr != "name":
+        return False
+    return isinstance(node.value, (ast.Attribute, ast.Name)) and "op" in (
+        getattr(node.value, "attr", ""),
+        getattr(node.value, "id", ""),
+    )
+
+
+def _decides_by_name(node: ast.AST) -> bool:
+    """True where the name of an op is compared, or is the key of a table, or names a record."""
+    if isinstance(node, ast.Compare):
+        return any(map(_is_op_name, (node.left, *node.comparators)))
+    if isinstance(node, ast.Subscript):
+        return _is_op_name(node.slice)
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+        return any(map(_is_op_name, node.args))
+    is_lookup = isinstance(node.func, ast.Name) and node.func.id == "lookup"
+    return is_lookup and any(isinstance(argument, ast.Constant) for argument in node.args)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'n.op.name == "exp"',
+        'op.name in ("exp",)',
+        "RULES.get(n.op.name)",
+        "RULES[n.op.name]",
+        'lookup("exp")',
+    ],
+)
+def test_decisions_by_name_are_found(text: str) -> None:
+    assert any(map(_decides_by_name, ast.walk(ast.parse(text))))
+    assert not any(map(_decides_by_name, ast.walk(ast.parse("print(n.op.name, lookup(name))"))))
+
+
+def test_the_compiler_compares_ops_and_never_names() -> None:
+    """A misspelt name is never equal; a misspelt function is an error when it is imported."""
+    wrong = [
+        f"{name}:{node.lineno}"
+        for name, tree in trees().items()
+        if name.startswith("maxmod.compiler.")
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Compare, ast.Subscript, ast.Call)) and _decides_by_name(node)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_imports_inside_functions_are_third_party() -> None:
     wrong = []
     for name, tree in trees().items():

@@ -47,6 +47,7 @@ def test_ids_of_collected_tests_are_readable(request: pytest.FixtureRequest) -> 
     ("value", "text"),
     [
         pytest.param((2, 3), "(2,3)", id="tuple"),
+        pytest.param(["\ud800"], "[\\ud800]", id="surrogate"),
         pytest.param([[1.5], "a"], "[[1.5],a]", id="list"),
         pytest.param({"b", "a"}, "{a,b}", id="set"),
         pytest.param({"a": None, "b": (1,)}, "{a=None,b=(1)}", id="dict"),

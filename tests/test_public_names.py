@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import maxmod
-from maxmod.op.op import FUNCTIONS
+from maxmod.op import FUNCTIONS
 
 PACKAGE = Path(maxmod.__file__).parent
 GOLDEN = Path(__file__).parent / "golden" / "public_names.txt"

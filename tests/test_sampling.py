@@ -41,7 +41,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[tuple[Device, bool]]:
     elif cuda_shim.unavailable_reason():
         pytest.skip(cuda_shim.unavailable_reason())
     else:
-        with emulated_cuda() as (device, _):
+        with emulated_cuda(runs_long=True) as (device, _):
             yield device, False
 
 

@@ -239,15 +239,15 @@ MM_INLINE void mm_tile(
         right[r] = scale ? mm_vec_load(out + r * out_row + MM_LANES) * scale[r] : (mm_vec){0};
     }
     for (int64_t k = 0; k < depth; k++) {
-        const mm_vec b0 = mm_vec_load(panel + k * MM_WIDE);
-        const mm_vec b1 = mm_vec_load(panel + k * MM_WIDE + MM_LANES);
+        const mm_vec near = mm_vec_load(panel + k * MM_WIDE);
+        const mm_vec far = mm_vec_load(panel + k * MM_WIDE + MM_LANES);
         if (soon)
             __builtin_prefetch(soon + k * soon_step, 0, 2);
         _Pragma("GCC unroll 14") for (int r = 0; r < rows; r++)
         {
             const float x = a[r * row + k * step];
-            left[r] = mm_add_multiple(left[r], x, b0);
-            right[r] = mm_add_multiple(right[r], x, b1);
+            left[r] = mm_add_multiple(left[r], x, near);
+            right[r] = mm_add_multiple(right[r], x, far);
         }
     }
     _Pragma("GCC unroll 14") for (int r = 0; r < rows; r++)

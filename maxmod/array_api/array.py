@@ -20,7 +20,7 @@ from maxmod.array_api.operators import Operators, dispatch
 from maxmod.backends.devices import Device
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, AxisError, OperandError
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.ops.shape import transpose
 from maxmod.tensor import Tensor
 from maxmod.values.device import CPU_REF

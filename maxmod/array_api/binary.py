@@ -18,7 +18,7 @@ from maxmod.array_api.dtypes import (
     number,
 )
 from maxmod.array_api.operators import function
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.tensor import Tensor
 
 Operand = Any  # Array | bool | int | float; at least one operand is an Array

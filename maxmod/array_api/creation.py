@@ -23,7 +23,7 @@ from maxmod.array_api.dtypes import (
 from maxmod.array_api.operators import function
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.ops.context import active_trace
 from maxmod.ops.create import arange as range_tensor
 from maxmod.ops.create import iota

@@ -12,7 +12,7 @@ from maxmod.array_api.dtypes import (
     number,
 )
 from maxmod.array_api.operators import function
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.tensor import Tensor
 
 

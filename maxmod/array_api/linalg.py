@@ -23,7 +23,7 @@ from maxmod.array_api.statistics import along
 from maxmod.array_api.statistics import sum as sum_along
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DTypeError, ShapeError, TraceError
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.op.rules import normalize_axis
 from maxmod.ops.context import active_trace
 from maxmod.ops.shape import slice_axis

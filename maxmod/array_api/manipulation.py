@@ -12,7 +12,7 @@ from maxmod.array_api.indexing import flipped
 from maxmod.array_api.operators import function
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, AxisError, ShapeError
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.ops.create import iota
 from maxmod.ops.shape import slice_axis

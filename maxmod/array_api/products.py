@@ -9,7 +9,7 @@ from maxmod.array_api.array import Array, arrays, tensor_of
 from maxmod.array_api.dtypes import is_numeric
 from maxmod.array_api.operators import function
 from maxmod.errors import ShapeError
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.op.rules import normalize_axis
 from maxmod.ops.shape import transpose
 from maxmod.tensor import Tensor

@@ -12,7 +12,7 @@ from maxmod.array_api.operators import function
 from maxmod.array_api.statistics import along, counted
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.op.rules import normalize_axis
 from maxmod.ops.shape import slice_axis
 from maxmod.tensor import Tensor

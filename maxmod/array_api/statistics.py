@@ -15,7 +15,7 @@ from maxmod.array_api.manipulation import Axes, concat, normalized_axes
 from maxmod.array_api.operators import function
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.op.rules import normalize_axis
 from maxmod.ops.shape import slice_axis
 from maxmod.tensor import Tensor

@@ -13,7 +13,7 @@ from maxmod import config
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import CompileError, GraphError, NoAcceleratorError
 from maxmod.kernel.source import ACTIVATIONS, Dialect, KernelSource
-from maxmod.op.op import Op, lookup
+from maxmod.op import Op, lookup
 from maxmod.values.device import DeviceKind
 from maxmod.values.tensor_type import TensorType
 
@@ -229,7 +229,7 @@ class Backend(abc.ABC):
         for added in (bias, addend):
             total = total if added is None else total + widened(added)
         if activation:
-            total = lookup(activation).eager(self.xp, total, **ACTIVATIONS[activation])
+            (total,) = lookup(activation).run(self.xp, [total], **ACTIVATIONS[activation])
         return total
 
     def is_close(self, found: Any, expected: Any, dtype: DType) -> bool:
@@ -261,12 +261,14 @@ class Backend(abc.ABC):
         Returns:
             One array for each type, of exactly that dtype and shape.
         """
-        if op.upcasts:
+        if op.meaning.upcasts:
             arrays = [widened(array) for array in arrays]
-        body = getattr(self, op.library) if op.library and hasattr(self, op.library) else op.eager
-        result = body(self.xp, arrays, **attrs) if op.variadic else body(self.xp, *arrays, **attrs)
-        results = result if isinstance(result, (list, tuple)) else (result,)
-        if op.mixed:  # what is elsewhere is as the ops of that device made it
+        method = op.meaning.backend_method
+        if method is None:
+            results = op.run(self.xp, arrays, **attrs)
+        else:
+            results = getattr(self, method)(*arrays, **attrs)
+        if op.signature.mixed_devices:  # what is elsewhere is as the ops of that device made it
             pairs = zip(results, types, strict=True)
             here = self.xp.ndarray
             return [self._fit(op, r, t) if isinstance(r, here) else r for r, t in pairs]
@@ -282,6 +284,11 @@ class Backend(abc.ABC):
         """Returns `run` as a function of the arrays, for operands of these types."""
         return lambda arrays: self.run(op, arrays, attrs, types)
 
+    def quantize_weight(self, weight: Any, scheme: str, group_size: int | None) -> Sequence[Any]:
+        """Returns codes and scales of a weight [out, in]; see the op of this name."""
+        op = lookup("quantize_weight")
+        return op.run(self.xp, [weight], scheme=scheme, group_size=group_size)
+
     def _fit(self, op: Op, array: Any, type: TensorType) -> Any:
         """Rounds to the stored dtype, and turns NumPy scalars back into arrays."""
         dtype = storage_dtype(type.dtype)
@@ -292,7 +299,7 @@ class Backend(abc.ABC):
         return self.xp.asarray(array, dtype=dtype)
 
     def _check(self, op: Op, array: Any, type: TensorType) -> None:
-        computed = storage_dtype(compute_dtype(type.dtype)) if op.upcasts else None
+        computed = storage_dtype(compute_dtype(type.dtype)) if op.meaning.upcasts else None
         if array.dtype not in (storage_dtype(type.dtype), computed) or array.shape != type.sizes:
             raise GraphError(
                 f"{op.name}: the eager body returned {array.dtype}{list(array.shape)} where its "

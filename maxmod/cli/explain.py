@@ -13,7 +13,8 @@ from maxmod.models import LanguageModel, load_model
 from maxmod.runtime.compiled import CompiledModel
 
 _HINT = """\
-maxmod explain --source N shows the text of kernel N, --graph the whole graph, --all everything"""
+maxmod explain --source N shows the text of kernel N, --graph the graph, --all everything,
+--html FILE writes a page with drawings, --measure adds times"""
 
 
 def run(options: argparse.Namespace) -> int:

@@ -15,8 +15,7 @@ from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule
 from maxmod.custom import CustomKernel
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource, Launch
-from maxmod.op import ir
-from maxmod.op.op import Op, lookup
+from maxmod.op import Op, ir, lookup
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import AlgebraicDim, Dim, StaticDim, SymbolicDim
 from maxmod.values.tensor_type import TensorType

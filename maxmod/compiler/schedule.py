@@ -9,9 +9,11 @@ from typing import NamedTuple
 from maxmod.compiler.codegen.cuda.pointwise import emit_cuda
 from maxmod.compiler.codegen.emit import symbols_of
 from maxmod.compiler.codegen.host.loops import emit_host
+from maxmod.compiler.codegen.reading import Reading
 from maxmod.compiler.fusion.plan import plan_groups
 from maxmod.compiler.groups.group import FusionGroup, LibraryProduct
 from maxmod.compiler.groups.lower import lower
+from maxmod.compiler.groups.naming import GraphNames, kernel_name
 from maxmod.compiler.groups.order import Item, order_items, owners
 from maxmod.compiler.passes.expand_composites import expand_products
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule, Step
@@ -19,7 +21,6 @@ from maxmod.compiler.templates import emit_template
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import ir
-from maxmod.op.op import Kind
 from maxmod.values.dim import Size
 from maxmod.values.tensor_type import TensorType
 
@@ -49,7 +50,7 @@ def _scheduled(graph: ir.Graph, kernels: _Kernels) -> Schedule:
         for value in node.outputs:
             slots[value] = len(slots)
     maker = _StepMaker(slots, kernels)
-    steps = maker.steps(items, in_place)
+    steps = maker.steps(items, in_place, GraphNames(graph))
     outputs = tuple(slots[value] for value in graph.outputs)
     flat = [s for step in steps for s in (step.steps if isinstance(step, Choice) else (step,))]
     owner = owners(pair for step in flat for pair in _shared(step))
@@ -110,17 +111,25 @@ class _StepMaker:
         self.slot_count = len(slots)
         self.kernels = kernels
 
-    def steps(self, items: Sequence[Item], in_place: set[ir.Node]) -> list[Step | Choice]:
-        """Returns the steps of groups and nodes that are in order."""
+    def steps(
+        self, items: Sequence[Item], in_place: set[ir.Node], names: GraphNames
+    ) -> list[Step | Choice]:
+        """Returns the steps of groups and nodes that are in order.
+
+        Args:
+            items: The groups and nodes.
+            in_place: The nodes that store in place.
+            names: Those of the graph that they are in.
+        """
         return [
-            self._group_step(item)
+            self._group_step(item, names)
             if isinstance(item, FusionGroup)
             else self._node_step(item, item in in_place)
             for item in items
         ]
 
     def _node_step(self, node: ir.Node, in_place: bool) -> Step:
-        if not node.op.is_product:
+        if not node.op.meaning.is_product:
             return self._op_step(node, in_place)
         template = LibraryProduct(node)
         sizes = node.output.type.sizes
@@ -140,10 +149,10 @@ class _StepMaker:
             group=group,
         )
 
-    def _group_step(self, group: FusionGroup) -> Step | Choice:
+    def _group_step(self, group: FusionGroup, names: GraphNames) -> Step | Choice:
         if isinstance(group.template, LibraryProduct):
             return self._product_step(group)
-        emitted = self.kernels.emitted(group)
+        emitted = self.kernels.emitted(group, names)
         if emitted.many is None:
             return self._kernel_step(group, emitted.few)
         few: list[Step | Choice] = [self._kernel_step(group, emitted.few)]
@@ -151,14 +160,16 @@ class _StepMaker:
         if isinstance(emitted.many, _Called):
             many = [self._kernel_step(group, emitted.many)]
         else:
-            many = self._many(group)
+            many = self._many(group, names)
         # Parts of a choice are plain: what has no template has no choice.
         ways = [tuple(step for step in way if not isinstance(step, Choice)) for way in (few, many)]
         return Choice(emitted.rows, emitted.limit, *ways)
 
-    def _many(self, group: FusionGroup) -> list[Step | Choice]:
+    def _many(self, group: FusionGroup, names: GraphNames) -> list[Step | Choice]:
         """Returns the steps of a group without its template."""
         graph = expand_products(group.as_graph("group"), few=True)
+        results = zip(graph.outputs, (names.values[value] for value in group.outputs))
+        known = {**names.values, **dict(results)}
         slots = dict(zip(graph.outputs, (self._slots[value] for value in group.outputs)))
         for node in graph.nodes:
             for value in node.outputs:
@@ -167,7 +178,7 @@ class _StepMaker:
         has_library = self.kernels.dialect is Dialect.CUDA
         ordered = order_items(graph, plan_groups(graph, has_library=has_library))
         assert ordered is not None, "nothing is stored in place"
-        return self.steps(*ordered)
+        return self.steps(*ordered, GraphNames(graph, known))
 
     def _new_slot(self) -> int:
         self.slot_count += 1
@@ -247,48 +258,44 @@ class _Kernels:
         self._by_group: dict[tuple[object, ...], _Emitted] = {}
         self._by_text: dict[str, int] = {}
 
-    def emitted(self, group: FusionGroup) -> _Emitted:
+    def emitted(self, group: FusionGroup, names: GraphNames) -> _Emitted:
         """Returns what computes a group and how it is called."""
         key = group.key()
         found = self._by_group.get(key)
         if found is None:
-            found = self._by_group[key] = self._emit(group)
+            found = self._by_group[key] = self._emit(group, names)
         return found
 
-    def _emit(self, group: FusionGroup) -> _Emitted:
+    def _emit(self, group: FusionGroup, names: GraphNames) -> _Emitted:
         assert self.dialect is not None
+        name = kernel_name(group, names)
         if group.template is not None:
-            return self._emit_template(group)
+            return self._emit_template(group, name, names)
         lowered = lower(group)
-        source = EMITTERS[self.dialect](lowered, _kernel_name(group))
+        source = EMITTERS[self.dialect](lowered, name)
         nonempty = tuple(dict.fromkeys(lowered.nonempty))
-        called = _Called(self._number(source), tuple(symbols_of(lowered)), nonempty)
+        called = _Called(self._number(source, names), tuple(symbols_of(lowered)), nonempty)
         return _Emitted(called)
 
-    def _emit_template(self, group: FusionGroup) -> _Emitted:
+    def _emit_template(self, group: FusionGroup, name: str, names: GraphNames) -> _Emitted:
         assert self.dialect is not None
-        found = emit_template(group, self.dialect, self.architecture)
-        few = _Called(self._number(found.few), found.few.symbols)
+        found = emit_template(group, self.dialect, name, self.architecture)
+        few = _Called(self._number(found.few, names), found.few.symbols)
         if isinstance(found.rows, int):
             return _Emitted(few)
         many: _Called | bool = True
         if found.many is not None:
-            many = _Called(self._number(found.many), found.many.symbols)
+            many = _Called(self._number(found.many, names), found.many.symbols)
         return _Emitted(few, many, found.rows, found.limit)
 
-    def _number(self, source: KernelSource) -> int:
-        number = self._by_text.get(source.code)
+    def _number(self, source: KernelSource, names: GraphNames) -> int:
+        """Returns the number of a kernel; the first group that uses it gives it its names."""
+        number = self._by_text.get(source.plain)
         if number is None:
-            number = self._by_text[source.code] = len(self.sources)
-            self.sources.append(source)
+            number = self._by_text[source.plain] = len(self.sources)
+            assert isinstance(source.reading, Reading)
+            self.sources.append(replace(source, reading=source.reading.of_graph(names)))
         return number
-
-
-def _kernel_name(group: FusionGroup) -> str:
-    """Returns a name made of the ops, such as `row_add_reduce_sum_mul`."""
-    names = [n.op.name for n in group.ordered if n.op.kind not in (Kind.VIEW, Kind.SOURCE)]
-    short = names if len(names) <= 6 else [*names[:3], f"{len(names) - 5}_more", *names[-2:]]
-    return "_".join(["row" if group.is_row else "map", *short])
 
 
 def _with_frees(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from maxmod.kernel.source import KernelSource
-from maxmod.op.op import Kind, Op
+from maxmod.op import Kind, Op
 from maxmod.values.dim import Size, evaluate
 from maxmod.values.tensor_type import TensorType
 
@@ -46,7 +46,7 @@ class RunOp:
     @property
     def is_view(self) -> bool:
         """True if the result shares the memory of the operand."""
-        return self.in_place or (self.op.kind is Kind.VIEW and self.op.view is not None)
+        return self.in_place or (self.op.kind is Kind.VIEW and self.op.lowering.view is not None)
 
 
 @dataclass(frozen=True, slots=True)

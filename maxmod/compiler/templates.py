@@ -11,7 +11,6 @@ from maxmod.compiler.codegen.cuda.contraction import MOST_ROWS, emit_gemv
 from maxmod.compiler.codegen.whole_op import emit_whole_op
 from maxmod.compiler.groups.group import Attention, Contraction, FusionGroup, WholeOp
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op.op import Kind
 from maxmod.values.dim import Size, product
 
 
@@ -31,7 +30,9 @@ class Template(NamedTuple):
     many: KernelSource | None = None
 
 
-def emit_template(group: FusionGroup, dialect: Dialect, architecture: str = "") -> Template:
+def emit_template(
+    group: FusionGroup, dialect: Dialect, name: str, architecture: str = ""
+) -> Template:
     """Returns the kernels of a group that has a template.
 
     Their `symbols` are the names of their integer arguments.
@@ -39,19 +40,18 @@ def emit_template(group: FusionGroup, dialect: Dialect, architecture: str = "") 
     Args:
         group: The group.
         dialect: The kernel language.
+        name: What a person calls the kernels.
         architecture: What the kernels are made for; one that is not known is taken for new.
     """
     template = group.template
     assert template is not None
     if isinstance(template, WholeOp):
-        return Template(emit_whole_op(group, template, dialect))
+        return Template(emit_whole_op(group, template, name, dialect))
     if isinstance(template, Attention):
         if dialect is Dialect.HOST:
-            return Template(emit_attention(group, template, "attention"))
-        return _attention(group, template, architecture)
+            return Template(emit_attention(group, template, name))
+        return _attention(group, template, name, architecture)
     assert isinstance(template, Contraction)
-    names = [n.op.name for n in group.ordered if n.op.kind is Kind.ELEMENTWISE]
-    name = "_".join([template.product.op.name, *names])
     if dialect is Dialect.HOST:
         return Template(emit_contraction(group, template, name))
     return _contraction(group, template, name)
@@ -62,8 +62,7 @@ def _contraction(group: FusionGroup, template: Contraction, name: str) -> Templa
     return Template(emit_gemv(group, template, name), rows, MOST_ROWS)
 
 
-def _attention(group: FusionGroup, template: Attention, architecture: str) -> Template:
-    name = "attention"
+def _attention(group: FusionGroup, template: Attention, name: str, architecture: str) -> Template:
     rows = query_rows(group, template)
     emit = kernel_for_many(group, template, architecture)
     many = None if emit is None else emit(group, template, name)

@@ -13,8 +13,7 @@ from maxmod import config
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.graph.values import GraphTracer, TensorValue, Value, Weight, current_tracer
 from maxmod.interpreters.operands import strong
-from maxmod.op import ir
-from maxmod.op.op import interpreter
+from maxmod.op import interpreter, ir
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 

@@ -10,8 +10,8 @@ from maxmod.errors import OperandError, ShapeError, TraceError
 from maxmod.graph.builder import Graph
 from maxmod.graph.values import BufferValue, TensorValue, current_tracer
 from maxmod.interpreters.operands import strong
-from maxmod.op.op import bind
-from maxmod.op.op import call as call_function
+from maxmod.op import bind
+from maxmod.op import call as call_function
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike
 from maxmod.values.dim import AlgebraicDim, Dim, Size, SymbolicDim, as_size

@@ -15,8 +15,7 @@ from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, NoGraphError, OperandError
 from maxmod.interpreters.operands import as_strong, is_strong
 from maxmod.interpreters.trace import Tracer
-from maxmod.op import ir
-from maxmod.op.op import Op, call, innermost
+from maxmod.op import Op, call, innermost, ir
 from maxmod.tensor import Tensor
 from maxmod.tensor.exchange import DLPackArray
 from maxmod.values.device import DeviceLike, DeviceRef

@@ -10,7 +10,7 @@ from maxmod import backends
 from maxmod.backends.base import Backend
 from maxmod.errors import DimError, LazyError
 from maxmod.interpreters.operands import operands, plan
-from maxmod.op.op import Kind, Op, interpreter, register_bottom
+from maxmod.op import Kind, Op, interpreter, register_bottom
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Dim
 from maxmod.values.tensor_type import TensorType
@@ -32,7 +32,7 @@ class EagerInterpreter:
         results = runners[0]([t._data if t._data is not None else t.data for t in tensors])
         if len(results) == 1:
             made = Tensor.wrap(results[0], types[0])
-            if op.kind is _VIEW and not op.variadic:
+            if op.kind is _VIEW and not op.signature.variadic:
                 # Some of them copy, such as padding, and their operand must not be kept alive.
                 xp = _backend(types).xp
                 if xp.may_share_memory(results[0], tensors[0].data):

@@ -15,8 +15,7 @@ import numpy as np
 from maxmod import backends
 from maxmod.dtype import DType, promote, storage_dtype
 from maxmod.errors import DeviceError, DTypeError, OperandError
-from maxmod.op.ir import infer_outputs
-from maxmod.op.op import Op, Operands, call, freeze
+from maxmod.op import Op, Operands, call, freeze
 from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer
 from maxmod.tensor.exchange import DLPackArray, import_array
@@ -33,7 +32,7 @@ def operands(op: Op, args: Sequence[Any]) -> Sequence[Tensor]:
         TypeError: For values that the op does not take.
         ValueError: If dtypes cannot be promoted, or devices differ.
     """
-    policy = op.operands
+    policy = op.signature.operands
     if policy is _PROMOTED:
         return promote_operands(op.label, args)
     if policy is _STRONG:
@@ -196,11 +195,11 @@ def plan(op: Op, tensors: Sequence[Tensor], attrs: dict[str, Any]) -> Plan:
         raise OperandError(f"{op.label}: {', '.join(names)}: expected a static value.") from None
     if found is not None:
         return found
-    if not op.mixed:
+    if not op.signature.mixed_devices:
         same_device(op.label, tensors)
     types = [t._type for t in tensors]
-    canonical = op.prepare(op, *types, **attrs) if op.prepare is not None else attrs
-    made = Plan(canonical, infer_outputs(op, types, canonical), [])
+    canonical = op.prepared(*types, **attrs)
+    made = Plan(canonical, op.result_types(*types, **canonical), [])
     if len(_PLANS) > 4096:
         _PLANS.clear()
     _PLANS[key] = made

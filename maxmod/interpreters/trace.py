@@ -7,19 +7,19 @@ the graph; any other tensor from outside becomes a constant with the value that 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from maxmod.config import PACKAGE
 from maxmod.errors import MaxmodError, TraceError
 from maxmod.interpreters.operands import operands, plan
-from maxmod.op import ir
-from maxmod.op.op import Op, innermost, interpreter, lookup
+from maxmod.op import Op, innermost, interpreter, ir, lookup
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import BufferType, TensorType
 
@@ -43,6 +43,7 @@ class Tracer:
         self.weights: dict[str, ir.Value] = {}
         self.constants: dict[ir.Value, Any] = {}
         self.seed: int | None = None
+        self.scope: ir.Scope | None = None
         self._names = {id(tensor): name for name, tensor in reversed(list(parameters.items()))}
         self._kept: list[Tensor] = []  # tensors known by id must stay alive
         self._known: dict[int, ir.Value] = {}
@@ -135,7 +136,7 @@ class Tracer:
         """Appends a node and returns its result as a symbolic tensor, or a list of them."""
         outputs = [ir.Value(type) for type in types]
         self._own.update(outputs)
-        self.nodes.append(ir.node(op, inputs, attrs, outputs, source))
+        self.nodes.append(ir.node(op, inputs, attrs, outputs, source, self.scope))
         made = [Tensor.symbolic(value) for value in outputs]
         return made[0] if len(made) == 1 else made
 
@@ -189,6 +190,7 @@ def trace(
     name: str,
     parameters: Mapping[str, Tensor],
     flatten: Callable[[Any], list[Any]],
+    input_names: Sequence[str] = (),
 ) -> Trace:
     """Runs `fn` on symbolic arguments and returns the graph of what it did.
 
@@ -198,6 +200,7 @@ def trace(
         name: Name of the graph.
         parameters: Tensors that become weights, by qualified name.
         flatten: Lists the leaves of the results; tensors become outputs, in order.
+        input_names: What the graph calls the tensors among the arguments.
 
     Raises:
         TraceError: (a TypeError) If `fn` looks at data or returns no tensor.
@@ -224,7 +227,8 @@ def trace(
         tracer.constants,
         tuple(tracer.nodes),
         outputs,
-        updates=updates,
+        tuple(input_names),
+        updates,
     )
     return Trace(graph, results)
 
@@ -247,6 +251,27 @@ def current_tracer() -> Tracer | None:
     """Returns the tracer of this thread, or None outside a trace."""
     inner = innermost()
     return inner if isinstance(inner, Tracer) else None
+
+
+@contextlib.contextmanager
+def scope(name: str) -> Iterator[None]:
+    """Records the ops of a block as parts of one computation.
+
+    Kernels are named after it, as they are after a composite op. Eager calls do not notice.
+
+    Args:
+        name: What people call the computation, such as `rotary`.
+    """
+    tracer = current_tracer()
+    if tracer is None:
+        yield
+        return
+    outer = tracer.scope
+    tracer.scope = ir.Scope(name, outer)
+    try:
+        yield
+    finally:
+        tracer.scope = outer
 
 
 def _keep_constant(tensor: Tensor) -> None:
@@ -281,4 +306,4 @@ def _add_source(error: MaxmodError, source: ir.Source | None) -> None:
     error.args = (f"{error.args[0]}\n  at {source}", *error.args[1:])
 
 
-__all__ = ["Trace", "Tracer", "current_tracer", "trace"]
+__all__ = ["Trace", "Tracer", "current_tracer", "scope", "trace"]

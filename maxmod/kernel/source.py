@@ -13,8 +13,8 @@ Calling convention:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 from maxmod.errors import CompileError
 from maxmod.kernel.text import Dialect, prelude
@@ -85,6 +85,14 @@ class Launch:
         return Grid(blocks, threads, shared if is_known or shared <= SHARED_NBYTES else 0)
 
 
+class Reading(Protocol):
+    """How a person reads a kernel."""
+
+    def shown(self, text: str) -> str:
+        """Returns text of the kernel with other names of variables, and with remarks."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class KernelSource:
     """One kernel as text.
@@ -92,7 +100,8 @@ class KernelSource:
     Attributes:
         name: What a person calls it; not part of the cache key.
         dialect: Its language.
-        code: The text after the prelude, with `entry` defined in it.
+        plain: The text that is built, after the prelude, with `entry` defined in it. Its variables
+            are numbered, so that equal kernels have equal text wherever they come from.
         entry: Name of the entry function.
         buffers: Number of buffer arguments (inputs, then outputs).
         scalars: Number of int64 arguments.
@@ -108,11 +117,13 @@ class KernelSource:
             undefined before and after.
         counters: If not 0, one more buffer follows, of at least so many int32 that are 0 before and
             after.
+        reading: The names and remarks of `code`; None for text that was written by hand, or was
+            stored.
     """
 
     name: str
     dialect: Dialect
-    code: str
+    plain: str
     entry: str
     buffers: int
     scalars: int
@@ -123,10 +134,16 @@ class KernelSource:
     scratch_floats: Size = 0
     counters: Size = 0
     elementwise: tuple[str, ...] = ()
+    reading: Reading | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def code(self) -> str:
+        """The text for people: that which is built, with the names and lines of its first user."""
+        return self.plain if self.reading is None else self.reading.shown(self.plain)
 
     def full_text(self) -> str:
         """Returns what a compiler gets: the prelude, then the code, with its own line numbers."""
-        return f'{prelude(self.dialect)}\n#line 1 "kernel.{_SUFFIX[self.dialect]}"\n{self.code}'
+        return f'{prelude(self.dialect)}\n#line 1 "kernel.{_SUFFIX[self.dialect]}"\n{self.plain}'
 
     def to_cupy(self) -> Any:
         """Returns the kernel as an object of CuPy, to be called, changed or timed without maxmod.

@@ -16,6 +16,7 @@ import numpy as np
 from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ModelError
+from maxmod.interpreters.trace import scope
 from maxmod.tensor import Tensor
 
 # The fields of each kind of scaling; another one would change numbers in a way not known here.
@@ -126,7 +127,8 @@ class Turns:
     def apply(self, x: Tensor) -> Tensor:
         """Turns x [batch, heads, seq, dim]: element k with element k + dim / 2."""
         batch, heads, seq, dim = x.shape
-        pairs = x.reshape([batch, heads, seq, 2, dim // 2]).cast(DType.float32)
-        others = F.gather(pairs, self._swapped, axis=-2)
-        turned = pairs * self._cosine + others * self._sine
-        return turned.reshape([batch, heads, seq, dim]).cast(x.dtype)
+        with scope("rotary"):
+            pairs = x.reshape([batch, heads, seq, 2, dim // 2]).cast(DType.float32)
+            others = F.gather(pairs, self._swapped, axis=-2)
+            turned = pairs * self._cosine + others * self._sine
+            return turned.reshape([batch, heads, seq, dim]).cast(x.dtype)

@@ -8,7 +8,7 @@ from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike
 from maxmod.values.layouts import ConvInputLayout, FilterLayout

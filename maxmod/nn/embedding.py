@@ -8,7 +8,7 @@ from typing import Any
 from maxmod.errors import OperandError
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Dim, DimLike, ShapeLike
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from maxmod.dtype import DType
 from maxmod.interpreters.eager import EagerInterpreter, lazy
-from maxmod.op.op import innermost
+from maxmod.op import innermost
 from maxmod.ops.random import normal
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike

@@ -13,7 +13,7 @@ from maxmod.errors import OperandError, ShapeError
 from maxmod.nn.linear import Linear
 from maxmod.nn.module import Module, TransparentModule
 from maxmod.nn.places import descendants_of
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 

@@ -6,12 +6,12 @@ graph means; `format_graph` prints it. Graphs are immutable: a pass builds a new
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from maxmod.errors import GraphError
-from maxmod.op.op import Op
+from maxmod.op.record import Op
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim, SymbolicDim, evaluate
 from maxmod.values.tensor_type import TensorType
@@ -42,14 +42,44 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Scope:
+    """One call of a composite op that a pass wrote out in other ops, or of a named function.
+
+    Two calls are two objects.
+
+    Attributes:
+        name: What the user called, such as `softmax`.
+        outer: The call in whose definition this one stands; None for a call of the user.
+    """
+
+    name: str
+    outer: Scope | None = None
+
+    @property
+    def chain(self) -> tuple[Scope, ...]:
+        """The calls around a node, that of the user first."""
+        return (self,) if self.outer is None else (*self.outer.chain, self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """One op call. `attrs` are its static arguments, sorted by name; they may contain symbols."""
+    """One op call.
+
+    Attributes:
+        op: The op.
+        inputs: Its operands.
+        attrs: Its static arguments, sorted by name; they may contain symbols.
+        outputs: Its results.
+        source: The line of the user.
+        scope: The call that it is a part of; None for an op that the user called.
+    """
 
     op: Op
     inputs: tuple[Value, ...]
     attrs: tuple[tuple[str, Any], ...]
     outputs: tuple[Value, ...]
     source: Source | None = None
+    scope: Scope | None = None
 
     @property
     def output(self) -> Value:
@@ -108,15 +138,10 @@ def node(
     attrs: Mapping[str, Any],
     outputs: Sequence[Value],
     source: Source | None = None,
+    scope: Scope | None = None,
 ) -> Node:
     """Makes a node; attributes are put into canonical order."""
-    return Node(op, tuple(inputs), tuple(sorted(attrs.items())), tuple(outputs), source)
-
-
-def infer_outputs(op: Op, types: Iterable[TensorType], attrs: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Runs an op's type rule; always returns a tuple of types."""
-    result = op.infer(op, *types, **attrs)
-    return result if isinstance(result, tuple) else (result,)
+    return Node(op, tuple(inputs), tuple(sorted(attrs.items())), tuple(outputs), source, scope)
 
 
 def verify(graph: Graph) -> Graph:
@@ -138,7 +163,7 @@ def verify(graph: Graph) -> Graph:
         if any(value in bound for value in n.outputs) or len(set(n.outputs)) != len(n.outputs):
             raise GraphError(f"{where}: an output is bound twice.")
         try:
-            expected = infer_outputs(n.op, [v.type for v in n.inputs], n.kwargs)
+            expected = n.op.result_types(*[v.type for v in n.inputs], **n.kwargs)
         except Exception as error:
             raise GraphError(f"{where}: its type rule refuses it: {error}") from error
         found = tuple(value.type for value in n.outputs)
@@ -194,7 +219,8 @@ def interpret(
 
 def late_name(op: Op, attrs: Mapping[str, Any]) -> str | None:
     """Returns the name of a size that a call gives a value to, None for most calls."""
-    size = attrs[op.binds] if op.binds is not None else None
+    binds = op.meaning.binds
+    size = attrs[binds] if binds is not None else None
     return size.name if isinstance(size, SymbolicDim) else None
 
 
@@ -330,7 +356,8 @@ def rebuild(
         return value
 
     changed = tuple(
-        Node(n.op, tuple(final(v) for v in n.inputs), n.attrs, n.outputs, n.source) for n in nodes
+        Node(n.op, tuple(final(v) for v in n.inputs), n.attrs, n.outputs, n.source, n.scope)
+        for n in nodes
     )
     return Graph(
         graph.name,

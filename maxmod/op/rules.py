@@ -17,7 +17,7 @@ from maxmod.values.dim import Size, Sizes, StaticDim, broadcast, format_sizes, i
 from maxmod.values.tensor_type import TensorType
 
 if TYPE_CHECKING:
-    from maxmod.op.op import Op
+    from maxmod.op.record import Op
 
 Accepts = Callable[[DType], bool]
 
@@ -65,9 +65,9 @@ def expect_dtype(op: Op, accepts: Accepts, *types: TensorType) -> None:
 
 
 def _names(op: Op, count: int) -> list[str]:
-    if op.variadic:
-        return [f"{op.tensor_names[0]}[{i}]" for i in range(count)]
-    return list(op.tensor_names[:count])
+    if op.signature.variadic:
+        return [f"{op.signature.tensor_names[0]}[{i}]" for i in range(count)]
+    return list(op.signature.tensor_names[:count])
 
 
 def _dtype_hint(accepts: Accepts, dtype: DType) -> str:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from maxmod.errors import ArgumentError
-from maxmod.op.op import Kind, Op, op
+from maxmod.op import Kind, Op, op
 from maxmod.op.rules import elementwise, is_float, is_numeric
 from maxmod.ops.elementwise import erf_of
 from maxmod.tensor import Tensor

@@ -9,7 +9,7 @@ import numpy as np
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError
 from maxmod.interpreters.operands import promote_operands
-from maxmod.op.op import Kind, Operands, function, op
+from maxmod.op import Kind, Operands, function, op
 from maxmod.op.rules import broadcasting, elementwise, is_any, is_float, is_numeric, is_signed
 from maxmod.tensor import Tensor
 
@@ -106,10 +106,8 @@ def mul(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     return xp.multiply(lhs, rhs)
 
 
-@op(
-    E, broadcasting(is_float), operands=PROMOTED, scalar="({0} / {1})", name="true_div", label="div"
-)
-def _true_div(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+@op(E, broadcasting(is_float), operands=PROMOTED, scalar="({0} / {1})", label="div")
+def true_div(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Quotient of floats, lhs / rhs."""
     return xp.divide(lhs, rhs)
 
@@ -143,7 +141,7 @@ def div(lhs: TensorLike, rhs: TensorLike) -> Tensor:
         lhs, rhs = lhs.cast(DType.float64), rhs.cast(DType.float64)
     elif lhs.dtype is DType.bool:
         raise DTypeError("div: operands have an unsupported dtype: expected numbers, got bool.")
-    return _true_div(lhs, rhs)
+    return true_div(lhs, rhs)
 
 
 @op(E, broadcasting(is_numeric), operands=PROMOTED, scalar="mm_floor_div({0}, {1})")

@@ -10,7 +10,7 @@ import numpy as np
 from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
 from maxmod.interpreters.operands import promote_strong, strong
-from maxmod.op.op import Kind, Op, Operands, function, op
+from maxmod.op import Kind, Op, Operands, function, op
 from maxmod.op.rules import expect_dtype, expect_same_dtype, is_float
 from maxmod.ops.arithmetic import add, mul
 from maxmod.ops.comparison import greater_equal, where
@@ -31,7 +31,7 @@ def _attended(op: Op, *types: TensorType, **attrs: Any) -> TensorType:
     query, key, value = types[:3]
     expect_dtype(op, is_float, query, key, value)
     expect_same_dtype(op, query, key, value)
-    for name, operand in zip(op.tensor_names, (query, key, value)):
+    for name, operand in zip(op.signature.tensor_names, (query, key, value)):
         if operand.rank < 2:
             raise ShapeError(
                 f"{NAME}: {name}: expected [..., heads, positions, width], got {operand.short()}."

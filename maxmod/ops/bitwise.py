@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from maxmod.op.op import Kind, Operands, op
+from maxmod.op import Kind, Operands, op
 from maxmod.op.rules import broadcasting, elementwise, is_integral
 from maxmod.tensor import Tensor
 

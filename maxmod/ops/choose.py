@@ -8,7 +8,7 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, ShapeError
-from maxmod.op.op import Kind, Op, op
+from maxmod.op import Kind, Op, op
 from maxmod.ops.philox import words
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType

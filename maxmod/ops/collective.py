@@ -7,7 +7,7 @@ from typing import Any
 
 from maxmod.errors import ArgumentError
 from maxmod.interpreters.operands import strong
-from maxmod.op.op import function
+from maxmod.op import function
 from maxmod.op.rules import normalize_axis
 from maxmod.ops.arithmetic import add
 from maxmod.ops.split_concat import concat

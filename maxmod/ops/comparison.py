@@ -7,7 +7,7 @@ from typing import Any
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, OperandError
 from maxmod.interpreters.operands import promote_operands, strong
-from maxmod.op.op import Kind, Op, Operands, function, op
+from maxmod.op import Kind, Op, Operands, function, op
 from maxmod.op.rules import broadcast_type, expect_same_dtype, is_bool, predicate
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
@@ -229,8 +229,8 @@ def _selected(op: Op, condition: TensorType, x: TensorType, y: TensorType) -> Te
     return broadcast_type(op, x.dtype, condition, x, y)
 
 
-@op(E, _selected, scalar="({0} ? {1} : {2})", name="select")
-def _select(xp: Any, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
+@op(E, _selected, scalar="({0} ? {1} : {2})")
+def select(xp: Any, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """x where the condition is true, else y; x and y of one dtype."""
     return xp.where(condition, x, y)
 
@@ -268,4 +268,4 @@ def where(
         raise OperandError("where: exactly one of condition and cond must be given.")
     condition = strong("where", cond if condition is None else condition)
     x, y = promote_operands("where", (x, y))
-    return _select(condition, x, y)
+    return select(condition, x, y)

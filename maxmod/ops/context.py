@@ -9,7 +9,7 @@ from typing import Any
 
 from maxmod.interpreters.eager import EagerInterpreter, LazyInterpreter
 from maxmod.interpreters.operands import strong
-from maxmod.op.op import Interpreter, innermost
+from maxmod.op import Interpreter, innermost
 from maxmod.tensor import Tensor
 
 

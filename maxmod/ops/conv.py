@@ -14,7 +14,7 @@ from typing import Any
 from maxmod.dtype import compute_dtype
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.interpreters.operands import promote_strong, strong
-from maxmod.op.op import Kind, Op, function, op
+from maxmod.op import Kind, Op, function, op
 from maxmod.op.rules import expect_dtype, expect_int, expect_same_dtype, is_numeric
 from maxmod.ops.arithmetic import add
 from maxmod.ops.elementwise import cast

@@ -9,7 +9,7 @@ import numpy as np
 
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, LazyError, OperandError
-from maxmod.op.op import Kind, Op, function, op
+from maxmod.op import Kind, Op, function, op
 from maxmod.op.rules import created, expect_int
 from maxmod.ops.arithmetic import add, div, floor_div, maximum, mul, negate, sub
 from maxmod.ops.control_flow.late_sizes import declare_size

@@ -12,7 +12,7 @@ from maxmod.custom import CustomKernel, lookup
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DeviceError, OperandError, ShapeError, TraceError
 from maxmod.interpreters.operands import same_device, strong
-from maxmod.op.op import Kind, Op, function, op
+from maxmod.op import Kind, Op, function, op
 from maxmod.ops.context import active_trace
 from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer
@@ -320,7 +320,7 @@ def inplace_custom(
     backend = backends.get(ref)
     arrays = [_writable(backend, tensor) for tensor in tensors]
     every = [*(tensor.type for tensor in tensors), *types]
-    made = backend.run(_custom.op, arrays, attrs, every)  # type: ignore[attr-defined]
+    made = backend.run(_custom.op, arrays, attrs, every)
     results = made[len(tensors) :]
     return [Tensor.wrap(data, type) for data, type in zip(results, types, strict=True)]
 

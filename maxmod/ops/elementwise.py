@@ -11,7 +11,7 @@ from typing import Any
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import OperandError
 from maxmod.interpreters.operands import strong
-from maxmod.op.op import Kind, Op, op
+from maxmod.op import Kind, Op, op
 from maxmod.op.rules import elementwise, is_float, is_numeric, predicate
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
@@ -464,7 +464,7 @@ def _cast_type(op: Op, x: TensorType, *, dtype: DType) -> TensorType:
 
 
 @op(E, _cast_type, scalar="mm_cast_{dtype}({0})", upcasts=False, name="cast")
-def _cast(xp: Any, x: Tensor, dtype: DType) -> Tensor:
+def cast_elements(xp: Any, x: Tensor, dtype: DType) -> Tensor:
     """Conversion to another dtype, elementwise."""
     source = DType.from_numpy(x.dtype)
     if compute_dtype(source) is not source and not dtype.is_float():
@@ -501,4 +501,4 @@ def cast(x: Tensor, dtype: DType) -> Tensor:
         Tensor([    1 1.008], dtype=DType.bfloat16, device=Device(type=cpu,id=0))
     """
     x = strong("cast", x)
-    return x if dtype is x.dtype else _cast(x, dtype=dtype)
+    return x if dtype is x.dtype else cast_elements(x, dtype=dtype)

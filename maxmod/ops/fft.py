@@ -8,7 +8,7 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
-from maxmod.op.op import Kind, Op, op
+from maxmod.op import Kind, Op, op
 from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.tensor import Tensor
 from maxmod.values.layouts import Normalization

@@ -9,8 +9,8 @@ import numpy as np
 from maxmod.dtype import DType
 from maxmod.errors import AxisError, DTypeError, ShapeError, SliceError
 from maxmod.interpreters.operands import is_strong, strong, weak
+from maxmod.op import Kind, Op, function, op
 from maxmod.op.affine import Index
-from maxmod.op.op import Kind, Op, function, op
 from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.ops.arithmetic import add, maximum, minimum, mul, sub
 from maxmod.ops.comparison import where

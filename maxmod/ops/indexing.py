@@ -10,7 +10,7 @@ import numpy as np
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError, TraceError
 from maxmod.interpreters.operands import strong
-from maxmod.op.op import function
+from maxmod.op import function
 from maxmod.ops.arithmetic import add, floor_div, maximum, mul, sub
 from maxmod.ops.comparison import where
 from maxmod.ops.control_flow.late_sizes import declare_size

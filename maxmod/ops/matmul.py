@@ -7,7 +7,7 @@ from typing import Any
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.interpreters.operands import promote_operands, strong
-from maxmod.op.op import Kind, Operands, function, op
+from maxmod.op import Kind, Operands, function, op
 from maxmod.op.rules import contracted, expect_int
 from maxmod.ops.arithmetic import add, mul, sub
 from maxmod.ops.comparison import greater_equal, logical_and, where
@@ -17,7 +17,7 @@ from maxmod.tensor import Tensor
 from maxmod.values.dim import Size
 
 
-@op(Kind.CONTRACT, contracted, operands=Operands.STRONG_PROMOTED, library="matmul")
+@op(Kind.CONTRACT, contracted, operands=Operands.STRONG_PROMOTED, is_product=True)
 def matmul(xp: Any, lhs: Tensor, rhs: Tensor) -> Tensor:
     """Matrix product over the last axis of lhs and the second to last of rhs.
 

@@ -9,7 +9,7 @@ import numpy as np
 from maxmod.dtype import compute_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
 from maxmod.interpreters.operands import strong
-from maxmod.op.op import Kind, Op, Operands, function, op
+from maxmod.op import Kind, Op, Operands, function, op
 from maxmod.op.rules import (
     axis_in_rank,
     expect_dtype,
@@ -108,7 +108,7 @@ def _positive_epsilon(op: Op, *types: TensorType, epsilon: Any, **attrs: Any) ->
 def _normalized(op: Op, x: TensorType, *scales: TensorType, **attrs: Any) -> TensorType:
     expect_dtype(op, is_float, x, *scales)
     expect_same_dtype(op, x, *scales)
-    for name, scale in zip(op.tensor_names[1:], scales, strict=True):
+    for name, scale in zip(op.signature.tensor_names[1:], scales, strict=True):
         if x.rank == 0 or scale.sizes != x.sizes[-1:]:
             raise ShapeError(
                 f"{op.name}: Could not apply {name} {scale.short()} to input {x.short()}: expected "

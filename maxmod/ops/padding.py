@@ -10,7 +10,7 @@ import numpy as np
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, PaddingError, ShapeError
 from maxmod.interpreters.operands import strong
-from maxmod.op.op import Kind, Op, function, op
+from maxmod.op import Kind, Op, function, op
 from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.ops.arithmetic import abs, maximum, minimum, mod, sub
 from maxmod.ops.control_flow.late_sizes import declare_size

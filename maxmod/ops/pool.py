@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from maxmod.errors import ArgumentError, ShapeError
-from maxmod.op.op import Kind, Op, op
+from maxmod.op import Kind, Op, op
 from maxmod.op.rules import Accepts, expect_dtype, is_float, is_numeric
 from maxmod.ops.window import numbers, pad_spatial, taps, window_count
 from maxmod.tensor import Tensor

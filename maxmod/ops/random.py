@@ -11,7 +11,7 @@ import numpy as np
 
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, OperandError, RandomError
-from maxmod.op.op import Kind, Op, function, op
+from maxmod.op import Kind, Op, function, op
 from maxmod.op.rules import created
 from maxmod.ops.context import active_trace
 from maxmod.ops.philox import chunks

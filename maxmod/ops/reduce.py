@@ -9,7 +9,7 @@ import numpy as np
 from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError
 from maxmod.interpreters.operands import strong
-from maxmod.op.op import Kind, call, function, op
+from maxmod.op import Kind, call, function, op
 from maxmod.op.rules import axis_in_rank, is_any, is_numeric, normalize_axis, reduced, same_for_axis
 from maxmod.ops.arithmetic import add, floor_div, mul
 from maxmod.ops.comparison import greater, logical_and, not_equal, where
@@ -33,10 +33,9 @@ def _flat(name: str, x: Any, axis: int | None) -> tuple[Tensor, int]:
     prepare=axis_in_rank,
     combine="add",
     identity=0,
-    name="reduce_sum",
     label="sum",
 )
-def _sum(xp: Any, x: Tensor, axis: int) -> Tensor:
+def reduce_sum(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Sum along an axis in the dtype of x."""
     return xp.sum(x, axis=axis, keepdims=True, dtype=x.dtype)
 
@@ -47,10 +46,9 @@ def _sum(xp: Any, x: Tensor, axis: int) -> Tensor:
     prepare=axis_in_rank,
     combine="mul",
     identity=1,
-    name="reduce_prod",
     label="prod",
 )
-def _prod(xp: Any, x: Tensor, axis: int) -> Tensor:
+def reduce_prod(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Product along an axis in the dtype of x."""
     return xp.prod(x, axis=axis, keepdims=True, dtype=x.dtype)
 
@@ -60,10 +58,9 @@ def _prod(xp: Any, x: Tensor, axis: int) -> Tensor:
     reduced(is_any, empty=False),
     prepare=axis_in_rank,
     combine="maximum",
-    name="reduce_max",
     label="max",
 )
-def _max(xp: Any, x: Tensor, axis: int) -> Tensor:
+def reduce_max(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Largest element along an axis; NaN if there is one."""
     return xp.max(x, axis=axis, keepdims=True)
 
@@ -73,16 +70,15 @@ def _max(xp: Any, x: Tensor, axis: int) -> Tensor:
     reduced(is_any, empty=False),
     prepare=axis_in_rank,
     combine="minimum",
-    name="reduce_min",
     label="min",
 )
-def _min(xp: Any, x: Tensor, axis: int) -> Tensor:
+def reduce_min(xp: Any, x: Tensor, axis: int) -> Tensor:
     """Smallest element along an axis; NaN if there is one."""
     return xp.min(x, axis=axis, keepdims=True)
 
 
 def _expand_mean(x: Tensor, *, axis: int) -> Tensor:
-    total = _sum(x.cast(_sum_dtype(x.dtype)), axis=axis)
+    total = reduce_sum(x.cast(_sum_dtype(x.dtype)), axis=axis)
     count = Tensor.full((), x.sizes[axis], dtype=total.dtype, device=x.type.device)
     if x.dtype.is_float():
         return (total / count).cast(x.dtype)
@@ -174,7 +170,7 @@ def sum(x: Tensor, axis: int | None = -1) -> Tensor:
         >>> F.squeeze(F.sum(x, axis=0), 0).to_numpy().tolist()
         [4.0, 6.0]
     """
-    return _sum(*_flat("sum", x, axis))
+    return reduce_sum(*_flat("sum", x, axis))
 
 
 @function
@@ -225,7 +221,7 @@ def prod(x: Tensor, axis: int | None = -1) -> Tensor:
         >>> F.prod(Tensor([[1.0, 2.0], [3.0, 4.0]])).to_numpy().tolist()
         [[2.0], [12.0]]
     """
-    return _prod(*_flat("prod", x, axis))
+    return reduce_prod(*_flat("prod", x, axis))
 
 
 @function
@@ -310,7 +306,7 @@ def max(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
         >>> F.max(x, 3).to_numpy().tolist()
         [[3.0, 5.0], [4.0, 3.0]]
     """
-    return _extreme("max", _max, "maximum", x, y, axis)
+    return _extreme("max", reduce_max, "maximum", x, y, axis)
 
 
 @function
@@ -339,7 +335,7 @@ def min(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
         >>> F.min(x, 3).to_numpy().tolist()
         [[1.0, 3.0], [3.0, 2.0]]
     """
-    return _extreme("min", _min, "minimum", x, y, axis)
+    return _extreme("min", reduce_min, "minimum", x, y, axis)
 
 
 def _extreme(name: str, reduction: Any, pair: str, x: Any, y: Any, axis: Any) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.interpreters.operands import strong
-from maxmod.op.op import Kind, Op, function, op
+from maxmod.op import Kind, Op, function, op
 from maxmod.op.rules import Accepts, expect_dtype, expect_int, is_any, is_float
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size, Sizes, as_size, as_sizes, format_sizes

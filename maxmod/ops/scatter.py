@@ -10,7 +10,7 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, ShapeError, SliceError
-from maxmod.op.op import Kind, Op, op
+from maxmod.op import Kind, Op, op
 from maxmod.op.rules import Accepts, expect_dtype, is_any, is_numeric, normalize_axis
 from maxmod.tensor import Tensor
 from maxmod.values.dim import format_sizes

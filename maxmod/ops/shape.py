@@ -8,9 +8,8 @@ from typing import Any
 from maxmod import backends
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.interpreters.operands import strong
-from maxmod.op import ir
+from maxmod.op import Kind, Op, function, ir, op
 from maxmod.op.affine import Index, broadcast_indices, through_reshape
-from maxmod.op.op import Kind, Op, function, op
 from maxmod.op.rules import normalize_axis, same_count
 from maxmod.ops.control_flow.late_sizes import declare_size
 from maxmod.tensor import Tensor
@@ -291,10 +290,9 @@ def _broadcast_view(indices: Any, x: TensorType, out: TensorType, *, shape: Size
     _broadcasted,
     prepare=_broadcast_sizes,
     view=_broadcast_view,
-    name="broadcast",
     label="broadcast_to",
 )
-def _broadcast(xp: Any, x: Tensor, shape: Sizes) -> Tensor:
+def broadcast(xp: Any, x: Tensor, shape: Sizes) -> Tensor:
     """Repeats axes of size 1 and adds leading axes."""
     return xp.broadcast_to(x, shape)
 
@@ -326,7 +324,7 @@ def broadcast_to(x: Tensor, shape: Iterable[Any], out_dims: Any = None) -> Tenso
         if out_dims is None:
             raise ArgumentError("broadcast_to: a tensor as shape needs out_dims.")
         shape = _declared_sizes(x, shape, out_dims)
-    return _broadcast(x, shape=shape)
+    return broadcast(x, shape=shape)
 
 
 def _declared_sizes(x: Tensor, shape: Tensor, out_dims: Iterable[Any]) -> Sizes:
@@ -490,7 +488,7 @@ def rebound_sizes(graph: ir.Graph, dims: Mapping[str, int]) -> dict[str, int]:
     """
     known = dict(dims)
     for node in graph.nodes:
-        if node.op is not rebind.op:  # type: ignore[attr-defined]
+        if node.op is not rebind.op:
             continue
         attrs = node.kwargs
         for have, want in zip(node.inputs[0].type.sizes, attrs["shape"], strict=True):

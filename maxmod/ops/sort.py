@@ -9,7 +9,7 @@ import numpy as np
 from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
 from maxmod.interpreters.operands import strong
-from maxmod.op.op import Kind, Op, function, op
+from maxmod.op import Kind, Op, function, op
 from maxmod.op.rules import expect_int, expect_same_dtype, normalize_axis
 from maxmod.ops.context import active_trace
 from maxmod.ops.control_flow.late_sizes import declare_size

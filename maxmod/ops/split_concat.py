@@ -7,7 +7,7 @@ from typing import Any
 
 from maxmod.errors import ArgumentError, OperandError, ShapeError
 from maxmod.interpreters.operands import strong
-from maxmod.op.op import Kind, Op, Operands, function, op
+from maxmod.op import Kind, Op, Operands, function, op
 from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.ops.shape import reshape, slice_axis, unsqueeze
 from maxmod.tensor import Tensor

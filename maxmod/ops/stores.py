@@ -11,8 +11,8 @@ from maxmod.dtype import DType
 from maxmod.errors import DTypeError, OperandError, ShapeError, SliceError
 from maxmod.interpreters.operands import is_strong, same_device, strong
 from maxmod.interpreters.trace import current_tracer
+from maxmod.op import Kind, Op, function, op
 from maxmod.op.affine import Index
-from maxmod.op.op import Kind, Op, function, op
 from maxmod.op.rules import normalize_axis
 from maxmod.ops.indexing import bounds_of, declared_rows, index_items, is_dynamic
 from maxmod.ops.shape import basic_slice, reshape
@@ -22,7 +22,7 @@ from maxmod.values.tensor_type import TensorType
 
 
 def _updated(op: Op, x: TensorType, source: TensorType, **bounds: Sizes) -> TensorType:
-    wanted = basic_slice.op.infer(op, x, **bounds)  # type: ignore[attr-defined]
+    wanted = basic_slice.op.result_types(x, **bounds)[0]
     if source.dtype is not x.dtype:
         raise DTypeError(f"{op.name}: expected {x.dtype!r}, got {source.short()}.")
     if source.sizes != wanted.sizes:
@@ -233,11 +233,7 @@ def buffer_store_slice(destination: Tensor, source: Tensor, indices: Any) -> Non
         raise OperandError("buffer_store: items must be ints, slices or ..., not None.")
     starts, stops, steps, kept = bounds_of(destination, items)
     bounds = {"starts": starts, "stops": stops, "steps": steps}
-    sliced = basic_slice.op.infer(  # type: ignore[attr-defined]
-        basic_slice.op,  # type: ignore[attr-defined]
-        destination.type,
-        **bounds,
-    ).sizes
+    sliced = basic_slice.op.result_types(destination.type, **bounds)[0].sizes
     wanted = tuple(sliced[axis] for axis in kept if axis is not None)
     if source.sizes != wanted:
         raise ShapeError(
@@ -247,7 +243,7 @@ def buffer_store_slice(destination: Tensor, source: Tensor, indices: Any) -> Non
     source = reshape(source, sliced)
     tracer = current_tracer()
     if tracer is None:
-        update_slice.op.assign(_writable(destination), source.data, **bounds)  # type: ignore[attr-defined]
+        _assign(_writable(destination), source.data, **bounds)
     elif sliced == destination.sizes:
         tracer.store(destination, source)
     else:
@@ -269,9 +265,8 @@ def _store_rows(destination: Tensor, source: Tensor, items: list[Any]) -> None:
     if tracer is not None:
         tracer.store(destination, update_rows(destination, source, position, axis))
         return
-    op = update_rows.op  # type: ignore[attr-defined]
-    op.infer(op, destination.type, source.type, position.type, axis=axis)
-    op.assign(_writable(destination), source.data, position.data, axis=axis)
+    update_rows.op.result_types(destination.type, source.type, position.type, axis=axis)
+    _assign_rows(_writable(destination), source.data, position.data, axis=axis)
 
 
 def _writable(destination: Tensor) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from maxmod.dtype import DType
-from maxmod.op.op import Kind, Operands, op
+from maxmod.op import Kind, Operands, op
 from maxmod.op.rules import broadcasting, elementwise, is_float, predicate
 from maxmod.tensor import Tensor
 

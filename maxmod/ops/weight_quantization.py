@@ -20,7 +20,7 @@ import numpy as np
 
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
-from maxmod.op.op import Kind, Op, lookup, op
+from maxmod.op import Kind, Op, lookup, op
 from maxmod.op.rules import expect_dtype, expect_int, expect_sizes_static, is_float
 from maxmod.ops.arithmetic import mul, sub
 from maxmod.ops.bitwise import bitwise_and, bitwise_right_shift
@@ -89,7 +89,7 @@ def _codes_and_scales(
     )
 
 
-@op(Kind.OPAQUE, _codes_and_scales, prepare=_scheme, library="quantize_weight")
+@op(Kind.OPAQUE, _codes_and_scales, prepare=_scheme, backend_method="quantize_weight")
 def quantize_weight(
     xp: Any, weight: Tensor, scheme: str = "int8", group_size: int | None = None
 ) -> list[Tensor]:
@@ -282,7 +282,7 @@ def _codes(weight: Tensor) -> Tensor:
     return reshape(sub(cast(halves, DType.int8), 8), (rows, 2 * nbytes))
 
 
-@op(Kind.CONTRACT, _linear, library="quantized_linear", expand=_expand_linear)
+@op(Kind.CONTRACT, _linear, expand=_expand_linear)
 def quantized_linear(xp: Any, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
     """x @ w.T over the last axis, where w is quantised: `dequantize_weight(weight, scales)`.
 

@@ -18,8 +18,7 @@ from maxmod.compiler.memory import MemoryPlan, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
 from maxmod.errors import ArgumentError, ArgumentTypeError, CompileError, WeightsError
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op import ir
-from maxmod.op.op import Op
+from maxmod.op import Op, ir
 from maxmod.ops.shape import rebound_sizes
 from maxmod.runtime import plan_cache, tree
 from maxmod.runtime.arena import Arena
@@ -155,8 +154,11 @@ class CompiledModel:
 
     @property
     def kernels(self) -> tuple[KernelSource, ...]:
-        """The generated kernels with their sources; empty where ops run one by one."""
-        return self._schedule.kernels
+        """The generated kernels with their sources; empty where ops run one by one.
+
+        Lines and numbers of values are those of this model, wherever the kernels were built.
+        """
+        return self._plan()[1].kernels if self._schedule.kernels else ()
 
     @property
     def weights(self) -> Mapping[str, Tensor]:

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 from maxmod import backends
 from maxmod.compiler.report import Measurement
 from maxmod.dtype import DType
-from maxmod.op import ir
-from maxmod.op.op import Kind
+from maxmod.op import Kind, ir
 from maxmod.runtime.checks import StepTimes, collected_times
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceRef

@@ -82,7 +82,7 @@ def _is_known(graph: ir.Graph) -> bool:
     inner = [item for item in live_objects(graph) if isinstance(item, ir.Graph)]
     ops.update(node.op for body in inner for node in body.nodes)
     return constants <= DIGESTED_NBYTES and all(
-        op.eager.__module__.startswith("maxmod.") for op in ops
+        op.meaning.eager.__module__.startswith("maxmod.") for op in ops
     )
 
 

@@ -19,8 +19,7 @@ from maxmod import backends, config
 from maxmod.backends.base import Backend, Kernel, Launch
 from maxmod.compiler.memory import MemoryPlan, is_planned, placed, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Schedule, Step
-from maxmod.op import ir
-from maxmod.op.op import Kind
+from maxmod.op import Kind, ir
 from maxmod.ops.control_flow.bodies import Body
 from maxmod.ops.shape import rebound_sizes
 from maxmod.runtime.arena import Arena
@@ -363,7 +362,7 @@ class Program:
 
     def _store_work(self, step: RunOp, attrs: dict[str, Any]) -> Work:
         """Overwrites the first operand, which is a buffer of the caller."""
-        assign = step.op.assign
+        assign = step.op.meaning.assign
         assert assign is not None
         target, *others = step.inputs
         (result,) = step.outputs

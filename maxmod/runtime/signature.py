@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,6 +39,8 @@ class Signature:
                     f"compile: {label}: expected a TensorType, got a tensor. Hint: pass x.type."
                 )
         self.types = [leaf for leaf in self.leaves if isinstance(leaf, TensorType)]
+        shown = zip(_names(self.tree, names), self.leaves)
+        self.input_names = [name for name, leaf in shown if isinstance(leaf, TensorType)]
         self._plain = all(child.kind is None for child in self.tree.children)
 
     def arguments(self, make: Callable[[TensorType], Tensor]) -> Sequence[Any]:
@@ -143,6 +146,26 @@ def _labels(structure: tree.Tree, names: Sequence[str]) -> list[str]:
         name = f" ({names[index]})" if index < len(names) else ""
         labels += [f"argument {index}{name}{path}" for path in _paths(child)]
     return labels
+
+
+def _names(structure: tree.Tree, names: Sequence[str]) -> list[str]:
+    """Returns what a graph calls each leaf: `x`, `cache.0`, and `arg2` where no name is known."""
+    found = []
+    for index, child in enumerate(structure.children):
+        name = names[index] if index < len(names) else f"arg{index}"
+        found += [".".join((name, *path)) for path in _key_paths(child)]
+    return found
+
+
+def _key_paths(structure: tree.Tree) -> list[tuple[str, ...]]:
+    """Returns the keys that lead to each leaf, with nothing in them but letters and digits."""
+    if structure.kind is None:
+        return [()]
+    return [
+        (re.sub(r"\W", "_", str(key)), *path)
+        for key, child in zip(structure.keys, structure.children)
+        for path in _key_paths(child)
+    ]
 
 
 def _paths(structure: tree.Tree) -> list[str]:

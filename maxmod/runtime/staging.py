@@ -73,6 +73,7 @@ def trace_function(
         name=name,
         parameters=parameters,
         flatten=lambda value: tree.flatten(value)[0],
+        input_names=signature.input_names,
     )
     if config.current().verify:
         ir.verify(traced.graph)

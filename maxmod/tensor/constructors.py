@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.tensor.default_context import resolve
 from maxmod.values.device import CPU_REF, DeviceLike
 from maxmod.values.dim import ShapeLike, as_size, as_sizes

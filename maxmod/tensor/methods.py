@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from maxmod.dtype import DType
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.dim import ShapeLike
 

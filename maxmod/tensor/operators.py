@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Self
 
-from maxmod.op.op import call
+from maxmod.op import call
 
 
 class Operators:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from maxmod.op.op import FUNCTIONS
+from maxmod.op import FUNCTIONS
 
 # PyTorch's and NumPy's names.
 _INSTEAD = {

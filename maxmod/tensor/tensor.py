@@ -17,7 +17,7 @@ from maxmod import backends
 from maxmod.backends.devices import Device, device_of
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError, TraceError
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.tensor.buffer import Buffer
 from maxmod.tensor.constructors import Constructors
 from maxmod.tensor.default_context import (

@@ -23,7 +23,7 @@ import numpy as np
 
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, ShapeError, WeightsError
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.op.rules import normalize_axis
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType

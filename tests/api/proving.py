@@ -93,7 +93,7 @@ def _codes(value: Any) -> set[CodeType]:
     if isinstance(value, property):
         return set().union(*map(_codes, filter(None, (value.fget, value.fset))))
     if hasattr(value, "op"):  # all ops are called through one function: look for its own body
-        return {value.op.eager.__code__}
+        return {value.op.meaning.eager.__code__}
     value = inspect.unwrap(value) if callable(value) and not inspect.isclass(value) else value
     if isinstance(value, FunctionType):
         return {value.__code__}

@@ -11,7 +11,7 @@ from api.proving import CASES, entered, find
 from ops.test_registry import SAMPLES
 
 from maxmod import functional as F
-from maxmod.op.op import REGISTRY, Kind
+from maxmod.op import REGISTRY, Kind
 from maxmod.tensor import Tensor
 
 for _file in sorted(Path(__file__).parent.glob("cases_*.py")):

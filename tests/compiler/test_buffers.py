@@ -104,7 +104,7 @@ def test_the_graph_text_names_the_stores() -> None:
     def fn(cache: Tensor) -> None:
         F.buffer_store(cache, cache * 2.0)
 
-    assert "store %arg0 = %" in str(traced(fn, BUFFER))
+    assert "store %cache = %" in str(traced(fn, BUFFER))
 
 
 def test_only_buffers_can_be_changed() -> None:

@@ -14,7 +14,7 @@ import maxmod
 from maxmod import DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.compiler.steps import RunKernel, RunOp
-from maxmod.op.op import Kind
+from maxmod.op import Kind
 from maxmod.runtime.compiled import CompiledModel
 from maxmod.values.device import CPU_REF
 

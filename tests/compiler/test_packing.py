@@ -21,8 +21,7 @@ from maxmod.compiler.pipeline import plan_graph
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, Schedule
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect
-from maxmod.op import ir
-from maxmod.op.op import FUNCTIONS
+from maxmod.op import FUNCTIONS, ir
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim
 
@@ -72,7 +71,7 @@ def test_every_op(name: str) -> None:
         arrays = sample.make(np.random.default_rng(0), dtype)
 
         def fn(*args: Any, attrs: Any = attrs) -> Any:
-            return function(*([args] if function.op.variadic else args), **attrs)
+            return function(*([args] if function.op.signature.variadic else args), **attrs)
 
         assert_comes_back(traced(fn, *[tensor(array).type for array in arrays]))
 

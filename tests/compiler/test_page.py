@@ -131,7 +131,7 @@ def test_memory_is_drawn_as_planned() -> None:
 
 def test_unknown_sizes_are_asked_for() -> None:
     page = Page(_layers("n").explain_html())
-    assert page.text.count("give n=...") == 3  # steps, memory, roofline
+    assert page.text.count("values for n") == 3  # steps, memory, roofline
     assert "32 B * n" in page.text
     assert page.all("rect", "block") == [] and page.all("circle") == []
 

@@ -18,8 +18,7 @@ from maxmod.compiler.passes.fold_constants import FOLD_LIMIT_NBYTES, fold_consta
 from maxmod.compiler.passes.merge_common import merge_common
 from maxmod.compiler.passes.recognize_gelu import recognize_gelu
 from maxmod.compiler.passes.simplify import simplify
-from maxmod.op import ir
-from maxmod.op.op import Kind
+from maxmod.op import Kind, ir
 from maxmod.values.device import CPU_REF
 
 PASSES = (

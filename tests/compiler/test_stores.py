@@ -189,7 +189,7 @@ def test_keys_and_values_are_stored_by_a_kernel_each() -> None:
     ]
     assert names[0] == "map_mul_update_rows"
     assert len(targets(model)) == 2
-    assert "stored in %arg0" in model.explain(width=200)
+    assert "stored in %keys" in model.explain(width=200)
     cache, used = tensor(np.zeros((1, 2, 5, 8), np.float32)), tensor(np.array(0))
     x, turn = np.arange(16, dtype=np.float32), np.arange(8, dtype=np.float32)
     for step in range(5):

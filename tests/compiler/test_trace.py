@@ -18,9 +18,9 @@ from maxmod.values.device import CPU_REF
 def test_text_form_names_types_ops_and_lines() -> None:
     graph = traced(lambda x, y: F.exp(x) + y, f32("n", 3), f32(3))
     lines = str(graph).splitlines()
-    assert lines[0] == "graph f(%arg0: float32[n,3], %arg1: float32[3])"
-    assert lines[1].startswith("  %0: float32[n,3] = exp %arg0")
-    assert lines[2].startswith("  %1: float32[n,3] = add %0 %arg1")
+    assert lines[0] == "graph f(%x: float32[n,3], %y: float32[3])"
+    assert lines[1].startswith("  %0: float32[n,3] = exp %x")
+    assert lines[2].startswith("  %1: float32[n,3] = add %0 %y")
     assert "# test_trace.py:" in lines[1]
     assert lines[3] == "  return %1"
 

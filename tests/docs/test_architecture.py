@@ -39,7 +39,7 @@ def test_picture_of_rooms() -> None:
     assert (DOCS / "rooms.svg").read_text("utf-8") == drawn, "run: python .docs/draw_rooms.py"
 
 
-def test_longest_ways_keep_what_is_reached() -> None:
+def test_longest_ways_keep_every_reachable_room() -> None:
     reduced = runpy.run_path(str(DOCS / "draw_rooms.py"))["longest_ways"]
     graph = {"a": {"b", "c", "d"}, "b": {"c"}, "c": {"d"}, "d": set()}
     assert reduced(graph) == {"a": {"b"}, "b": {"c"}, "c": {"d"}, "d": set()}

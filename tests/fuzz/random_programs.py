@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from maxmod.dtype import DType
-from maxmod.op.op import FUNCTIONS
+from maxmod.op import FUNCTIONS
 from maxmod.tensor import Tensor
 from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import TensorType

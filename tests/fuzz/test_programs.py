@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 import maxmod
 from maxmod import BufferType, DType, Tensor, TensorType
-from maxmod.op import ir
-from maxmod.op.op import FUNCTIONS
+from maxmod.op import FUNCTIONS, ir
 from maxmod.runtime.compiled import compile_function
 from maxmod.runtime.staging import trace_function
 from maxmod.values.device import CPU_REF

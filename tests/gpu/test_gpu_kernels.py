@@ -15,7 +15,7 @@ from maxmod import CPU, Tensor, TensorType
 from maxmod.backends.devices import Accelerator
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect
-from maxmod.op.op import lookup
+from maxmod.op import lookup
 from maxmod.runtime.compiled import CompiledModel, compile_function
 
 pytestmark = pytest.mark.gpu
@@ -47,7 +47,7 @@ def test_elementwise_ops(dtype: DType) -> None:
     for name, number in op_cases(dtype):
         op, oracle = lookup(name), ORACLES[name]
         fn, types = op_program(name, number, dtype, SIZE)
-        arrays = [numbers(rng, t.dtype, [SIZE], *op.domain) for t in types]
+        arrays = [numbers(rng, t.dtype, [SIZE], *op.meaning.domain) for t in types]
         if name == "pow" and dtype.is_integral():
             arrays[1] = np.abs(arrays[1]) % 4
         if name == "cast" and dtype.is_float():

@@ -35,7 +35,7 @@ def source(number: int = 1, name: str = "add", **changes: object) -> KernelSourc
         f"        x[i] += {number};\n"
         "}\n"
     )
-    values = {"name": name, "dialect": Dialect.HOST, "code": code, "entry": "mm_kernel"}
+    values = {"name": name, "dialect": Dialect.HOST, "plain": code, "entry": "mm_kernel"}
     return KernelSource(**{**values, "buffers": 1, "scalars": 1, **changes})  # type: ignore[arg-type]
 
 
@@ -92,11 +92,11 @@ def test_many_at_once() -> None:
 @needs_compiler
 def test_every_input_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     base = host_compiler.build(source()).key
-    other_entry = source().code.replace("mm_kernel", "mm_other")
+    other_entry = source().plain.replace("mm_kernel", "mm_other")
     changed = [
         source(2),
         source(options=("-O1",)),
-        source(code=other_entry, entry="mm_other"),
+        source(plain=other_entry, entry="mm_other"),
     ]
     keys = {host_compiler.build(s).key for s in changed}
     monkeypatch.setattr(kernel_text, "prelude", lambda dialect: "#include <stdint.h>\n")
@@ -152,7 +152,7 @@ def test_without_cache(cache_folder: Path) -> None:
 
 @needs_compiler
 def test_refused_kernel(cache_folder: Path) -> None:
-    bad = source(code="void mm_kernel(void *const *b, const int64_t *s)\n{\n    return 1 +;\n}\n")
+    bad = source(plain="void mm_kernel(void *const *b, const int64_t *s)\n{\n    return 1 +;\n}\n")
     with pytest.raises(CompileError, match=r"host_compiler: add: .* refused the kernel") as caught:
         host_compiler.build_all([source(1), bad, source(2)])
     error = caught.value
@@ -167,7 +167,7 @@ def test_refused_kernel(cache_folder: Path) -> None:
 @needs_compiler
 def test_a_kernel_that_calls_an_unknown_function_is_refused() -> None:
     """Building tells, not loading, which happens later."""
-    bad = source(code="void mm_kernel(void *const *b, const int64_t *s)\n{\n    mm_none(1);\n}\n")
+    bad = source(plain="void mm_kernel(void *const *b, const int64_t *s)\n{\n    mm_none(1);\n}\n")
     with pytest.raises(CompileError, match="refused the kernel") as caught:
         host_compiler.build_all([bad])
     assert "mm_none" in caught.value.log
@@ -287,7 +287,7 @@ def test_stream_row() -> None:
         "    mm_stream_row((char *)buffers[0] + scalars[0], buffers[1], (size_t)scalars[1]);\n"
         "    mm_fence();\n}\n"
     )
-    kernel = host_compiler.build(source(code=code))
+    kernel = host_compiler.build(source(plain=code))
     rng = np.random.default_rng(0)
     data = rng.integers(1, 255, 700).astype(np.uint8)
     for offset in (0, 1, 4, 31, 63, 64):

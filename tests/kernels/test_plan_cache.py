@@ -297,7 +297,7 @@ def test_the_key_depends_on_the_architecture(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    "place", ["op/op.py", "compiler/fusion/conditions.py", "ops/norm.py", "kernels"]
+    "place", ["op/record.py", "compiler/fusion/conditions.py", "ops/norm.py", "kernels"]
 )
 def test_the_key_depends_on_the_sources(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str

@@ -51,12 +51,19 @@ def test_logits(folder: Path, device: Device) -> None:
         np.testing.assert_allclose(np.array(compiled(rows)), expected, rtol=0, atol=atol)
 
 
+# One of each way to norm, gate, bound and scale; the others differ in positions, in the window and
+# in a bias, which are compiled in float32 above.
+ROUNDED = {"chat", "gemma", "gemma2", "gemma3", "qwen3"}
+
+
 @pytest.mark.parametrize("folder", LLAMA, ids=lambda folder: folder.name)
 def test_bfloat16(folder: Path) -> None:
     """No further from float32 than twice what transformers is in bfloat16."""
     model = load_model(folder, device=CPU())
     assert model.dtype is DType.bfloat16
-    compiled = model.module.compile(model.tokens_type)
+    runs = [model.module]
+    if folder.name in ROUNDED:
+        runs.append(model.module.compile(model.tokens_type))
     with np.load(folder / "golden.npz") as data:
         halves = [data[f"half_{i}"] for i in range(3)]
     for (tokens, expected), half in zip(golden(folder), halves):
@@ -64,8 +71,8 @@ def test_bfloat16(folder: Path) -> None:
         theirs = np.sqrt(np.mean((half - expected) ** 2))
         scale = np.abs(expected).max()
         assert theirs < 0.05 * scale
-        for logits in (model.module(rows), compiled(rows)):
-            ours = np.array(logits.cast(DType.float32))
+        for run in runs:
+            ours = np.array(run(rows).cast(DType.float32))
             assert np.sqrt(np.mean((ours - expected) ** 2)) < 2 * theirs + 1e-3 * scale
 
 

@@ -8,7 +8,7 @@ _CUDA = "tests/compiler/cuda"
 GENERATE = {
     "maxmod/generate/sampling.py": ("tests/test_sampling.py", "tests/test_generate.py"),
     "maxmod/generate/decoding.py": ("tests/test_generate.py", "tests/test_sampling.py"),
-    "maxmod/generate/kv_cache.py": ("tests/test_generate.py", "tests/models/test_cache.py"),
+    "maxmod/generate/kv_cache.py": ("tests/test_kv_cache.py", "tests/test_generate.py"),
     "maxmod/generate/chat.py": ("tests/test_chat.py",),
     "maxmod/generate/text.py": ("tests/test_text.py",),
     "maxmod/generate/loop.py": (
@@ -23,7 +23,9 @@ _PLANNING = (
     f"{_C}/test_golden.py",
     f"{_C}/test_fusion.py",
     f"{_C}/test_siblings.py",
+    f"{_C}/test_attention_choice.py",
     f"{_C}/test_templates.py",
+    f"{_CUDA}/test_cuda_epilogues.py",
 )
 _TEXT = (
     f"{_C}/test_golden.py",
@@ -34,6 +36,7 @@ _TEXT = (
     f"{_CUDA}/test_cuda_rows.py",
 )
 _GUARDED = f"{_C}/test_guarded_operands.py"
+_SETS = "tests/kernels/test_instruction_sets.py"
 _ATTENTION = (f"{_C}/test_attention_windows.py", f"{_C}/test_templates.py")
 COMPILER = {
     "maxmod/compiler/passes/simplify.py": _PASSES,
@@ -61,12 +64,14 @@ COMPILER = {
 
 KERNELS = {
     "kernels/host/attention.h": (_GUARDED, *_ATTENTION),
-    "kernels/host/tile.h": (_GUARDED, *_ATTENTION, f"{_C}/test_choose.py"),
-    "kernels/host/gemm.h": (_GUARDED, f"{_C}/test_templates.py", "tests/ops/test_quantized.py"),
-    "kernels/host/quantized.h": (
+    "kernels/host/tile.h": (_GUARDED, *_ATTENTION, f"{_C}/test_choose.py", _SETS),
+    "kernels/host/gemm.h": (
         _GUARDED,
+        f"{_C}/test_templates.py",
         "tests/ops/test_quantized.py",
+        _SETS,
     ),
+    "kernels/host/quantized.h": (_GUARDED, "tests/ops/test_quantized.py", _SETS),
     "kernels/host/choose.h": (_GUARDED, f"{_C}/test_choose.py", "tests/test_sampling.py"),
     "kernels/shared/choose.h": (f"{_C}/test_choose.py", "tests/test_sampling.py"),
     "kernels/cuda/attention_few.h": (_ATTENTION[0], f"{_CUDA}/test_cuda_attention.py"),

@@ -12,8 +12,7 @@ from ops.oracles import ORACLES, Oracle
 import maxmod.ops
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, MaxmodError
-from maxmod.op.ir import infer_outputs
-from maxmod.op.op import FUNCTIONS, REGISTRY, Kind, Op
+from maxmod.op import FUNCTIONS, REGISTRY, Kind, Op
 from maxmod.tensor import Tensor
 
 ELEMENTWISE = {name: o for name, o in REGISTRY.items() if o.kind is Kind.ELEMENTWISE}
@@ -45,9 +44,9 @@ def _operands(
     op: Op, oracle: Oracle, dtype: DType, shape: tuple[int, ...], rng: np.random.Generator
 ) -> list[np.ndarray[Any, Any]]:
     arrays = []
-    for position in range(len(op.tensor_names)):
+    for position in range(len(op.signature.tensor_names)):
         kind = oracle.first if position == 0 and oracle.first is not None else dtype
-        arrays.append(numbers(rng, kind, shape, *op.domain))
+        arrays.append(numbers(rng, kind, shape, *op.meaning.domain))
     if op.name == "pow" and dtype.is_integral():
         arrays[1] = np.abs(arrays[1]) % 4  # negative exponents have a test of their own
     return arrays
@@ -57,7 +56,7 @@ def _check(op: Op, oracle: Oracle, arrays: list[np.ndarray[Any, Any]]) -> None:
     tensors = [tensor(array) for array in arrays]
     for attrs in oracle.attrs:
         result = FUNCTIONS[op.name](*tensors, **attrs)
-        (inferred,) = infer_outputs(op, [t.type for t in tensors], attrs)
+        (inferred,) = op.result_types(*[t.type for t in tensors], **attrs)
         assert result.type == inferred
         with np.errstate(all="ignore"):
             expected = oracle.fn(*[wide(array) for array in arrays], **attrs)
@@ -118,7 +117,7 @@ def test_special_values(name: str, dtype: DType) -> None:
     elif name == "cast":
         arrays = [line]
         oracle = Oracle(oracle.fn, attrs=tuple({"dtype": d} for d in (DType.bool, *WIDE_FLOATS)))
-    elif len(op.tensor_names) == 1:
+    elif len(op.signature.tensor_names) == 1:
         arrays = [line]
     else:
         arrays = [line[:, None], line]
@@ -139,7 +138,9 @@ def test_refused_dtypes(name: str, dtype: DType) -> None:
         assert isinstance(caught.value, MaxmodError)
 
 
-@pytest.mark.parametrize("name", [n for n, o in ELEMENTWISE.items() if len(o.tensor_names) == 1])
+@pytest.mark.parametrize(
+    "name", [n for n, o in ELEMENTWISE.items() if len(o.signature.tensor_names) == 1]
+)
 def test_unary_ops_refuse_weak_operands(name: str) -> None:
     attrs = ORACLES[name].attrs[0]
     for value in (1.0, 2, True, np.ones(3)):
@@ -147,7 +148,9 @@ def test_unary_ops_refuse_weak_operands(name: str) -> None:
             FUNCTIONS[name](value, **attrs)
 
 
-@pytest.mark.parametrize("name", [n for n, o in ELEMENTWISE.items() if len(o.tensor_names) == 2])
+@pytest.mark.parametrize(
+    "name", [n for n, o in ELEMENTWISE.items() if len(o.signature.tensor_names) == 2]
+)
 def test_binary_ops_need_a_tensor(name: str) -> None:
     with pytest.raises(TypeError, match="at least one max object"):
         FUNCTIONS[name](1.0, np.ones(3))

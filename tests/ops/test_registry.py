@@ -16,8 +16,7 @@ import maxmod.ops  # noqa: F401  (fills the registry)
 from maxmod.backends.devices import CPU, Device
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError
-from maxmod.op.ir import infer_outputs
-from maxmod.op.op import FUNCTIONS, REGISTRY, Kind, Operands
+from maxmod.op import FUNCTIONS, REGISTRY, Kind, Operands
 from maxmod.tensor import Tensor
 
 _OTHER_FILES = sorted(Path(__file__).parent.glob("samples_*.py"))
@@ -52,10 +51,10 @@ def _listed(result: Any) -> list[Tensor]:
 def _check(name: str, sample: Sample, arrays: list[Any], attrs: dict[str, Any], fn: Any) -> None:
     op = REGISTRY[name]
     tensors = [tensor(array) for array in arrays]
-    results = _listed(fn(*([tensors] if op.variadic else tensors), **attrs))
+    results = _listed(fn(*([tensors] if op.signature.variadic else tensors), **attrs))
     types = [t.type for t in tensors]
-    canonical = op.prepare(op, *types, **attrs) if op.prepare else attrs
-    assert [r.type for r in results] == list(infer_outputs(op, types, canonical))
+    canonical = op.prepared(*types, **attrs)
+    assert [r.type for r in results] == list(op.result_types(*types, **canonical))
     with np.errstate(all="ignore"):
         expected = sample.oracle(*[wide(array) for array in arrays], **attrs)
     listed = expected if isinstance(expected, list) else [expected]
@@ -95,7 +94,7 @@ def test_special_values(name: str, sample: Sample, dtype: DType) -> None:
 def test_refused_dtypes(name: str, sample: Sample, dtype: DType) -> None:
     arrays = sample.make(np.random.default_rng(3), dtype)
     tensors = [tensor(array) for array in arrays]
-    operands = [tensors] if REGISTRY[name].variadic else tensors
+    operands = [tensors] if REGISTRY[name].signature.variadic else tensors
     with pytest.raises(DTypeError):
         FUNCTIONS[name](*operands, **_attrs(sample, dtype))
 
@@ -111,9 +110,9 @@ def test_definitions_in_other_ops(name: str, sample: Sample, dtype: DType) -> No
     attrs = _attrs(sample, dtype)
 
     def expanded(*tensors: Tensor, **attrs: Any) -> Any:
-        assert op.expand is not None
-        canonical = op.prepare(op, *[t.type for t in tensors], **attrs) if op.prepare else attrs
-        return op.expand(*tensors, **canonical)
+        assert op.meaning.expand is not None
+        canonical = op.prepared(*[t.type for t in tensors], **attrs)
+        return op.meaning.expand(*tensors, **canonical)
 
     _check(name, sample, arrays, attrs, expanded)
 
@@ -130,7 +129,7 @@ def test_other_devices(name: str, device: Device) -> None:
         if not arrays:
             attrs["device"] = device.ref
         tensors = [tensor(array).to(device) for array in arrays]
-        operands = [tensors] if REGISTRY[name].variadic else tensors
+        operands = [tensors] if REGISTRY[name].signature.variadic else tensors
         results = _listed(FUNCTIONS[name](*operands, **attrs))
         with np.errstate(all="ignore"):
             expected = sample.oracle(*[wide(array) for array in arrays], **attrs)
@@ -144,8 +143,8 @@ def test_other_devices(name: str, device: Device) -> None:
 def test_operands_are_tensors(name: str) -> None:
     sample = SAMPLES[name][0]
     arrays = sample.make(np.random.default_rng(3), sample.dtypes[0])
-    if not arrays or REGISTRY[name].operands is Operands.PROMOTED:
+    if not arrays or REGISTRY[name].signature.operands is Operands.PROMOTED:
         return
-    operands = [arrays] if REGISTRY[name].variadic else arrays
+    operands = [arrays] if REGISTRY[name].signature.variadic else arrays
     with pytest.raises(TypeError, match="do not support non-max objects"):
         FUNCTIONS[name](*operands, **_attrs(sample, sample.dtypes[0]))

@@ -15,7 +15,7 @@ from maxmod.backends.base import Backend
 from maxmod.backends.cuda.backend import CudaBackend
 from maxmod.backends.host.backend import CpuBackend
 from maxmod.driver import Device
-from maxmod.op.op import lookup
+from maxmod.op import REGISTRY, lookup
 from maxmod.values.device import CPU_REF, DeviceKind, DeviceRef
 
 
@@ -27,6 +27,12 @@ def backend(device: Device) -> Backend:
 def test_lookup() -> None:
     assert isinstance(backends.get(CPU_REF), CpuBackend)
     assert backends.get(DeviceRef.CPU(3)) is backends.get(CPU_REF)
+
+
+def test_ops_name_methods_that_every_backend_has() -> None:
+    named = {op.meaning.backend_method for op in REGISTRY.values()} - {None}
+    assert named == {"quantize_weight"}
+    assert all(callable(getattr(Backend, str(name))) for name in named)
 
 
 def test_replace(emulated_accelerator: Device) -> None:

@@ -11,7 +11,7 @@ import pytest
 from maxmod import CPU, DType, Tensor, TensorType, default_device, default_dtype, driver
 from maxmod import functional as F
 from maxmod.interpreters.eager import lazy
-from maxmod.op.op import FUNCTIONS
+from maxmod.op import FUNCTIONS
 from maxmod.runtime.compiled import compile_function
 
 F32 = DType.float32

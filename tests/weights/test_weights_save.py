@@ -332,11 +332,12 @@ def test_full_disk(tmp_path: Path) -> None:
     assert values(tmp_path)["a"] == [1] * 10
 
 
-# Ends the process at the n-th call of one of these functions, as a power cut would.
+# Saves again and again, each time in a process of its own, which ends at the n-th call of one of
+# these functions, as in a power cut; prints how each process ended.
 KILL = """
-path, limit, stop = sys.argv[1], eval(sys.argv[2]), int(sys.argv[3])
+folder, before, after = sys.argv[1], *map(eval, sys.argv[2:])
 count = 0
-def dying(real):
+def dying(real, stop):
     def call(*args, **kwargs):
         global count
         count += 1
@@ -344,33 +345,40 @@ def dying(real):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*args, **kwargs)
     return call
-for name in ("write", "fsync", "replace", "unlink"):
-    setattr(os, name, dying(getattr(os, name)))
-save_state(state, path, max_shard_bytes=limit)
-print("finished after", count)
+for stop in range(1, 100):
+    path = os.path.join(folder, str(stop))
+    save_state({name: array / 2 for name, array in state.items()}, path, max_shard_bytes=before)
+    process = os.fork()
+    if not process:
+        for name in ("write", "fsync", "replace", "unlink"):
+            setattr(os, name, dying(getattr(os, name), stop))
+        save_state(state, path, max_shard_bytes=after)
+        os._exit(0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    print(ended, flush=True)
+    if ended == 0:
+        break
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a POSIX system")
 @pytest.mark.parametrize("limits", [(None, None), (40, 40), (None, 40), (40, None)])
 def test_killed_at_any_point(tmp_path: Path, limits: tuple[int | None, int | None]) -> None:
     """After a kill, the folder holds the whole old model or the whole new one."""
-    before, after = limits
+    done = run(KILL, tmp_path, *limits)
+    assert done.returncode == 0, done.stderr
+    *killed, last = map(int, done.stdout.split())
+    assert last == 0
+    assert killed == [-9] * len(killed), done.stderr
     seen = []
-    for stop in range(1, 100):
-        folder = tmp_path / str(stop)
-        save_state(weights(1), folder, max_shard_bytes=before)
-        done = run(KILL, folder, after, stop)
-        found = values(folder)
+    for stop in range(1, len(killed) + 2):
+        found = values(tmp_path / str(stop))
         assert found in [{name: [v] * 10 for name in "abc"} for v in (1.0, 2.0)], (stop, found)
         seen.append(found["a"][0])
-        if done.returncode == 0:
-            break
-        assert done.returncode == -9, done.stderr
-    assert done.stdout.startswith("finished after")
     assert seen[0] == 1.0 and seen[-1] == 2.0
     assert seen == sorted(seen)  # never back to the old one
     # What a killed save leaves behind does not disturb the next one.
-    save_state(weights(5), tmp_path / "3", max_shard_bytes=after)
+    save_state(weights(5), tmp_path / "3", max_shard_bytes=limits[1])
     assert values(tmp_path / "3")["a"] == [5] * 10
 
 

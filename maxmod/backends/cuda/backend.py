@@ -26,7 +26,7 @@ from maxmod.backends.cuda import upload as cuda_upload
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import OutOfMemoryError
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op.op import Op
+from maxmod.op import Op
 from maxmod.values.device import DeviceKind
 from maxmod.values.tensor_type import TensorType
 
@@ -287,9 +287,9 @@ class CudaBackend(Backend):
         with self.xp.cuda.Device(index), _memory_errors(self, index):
             narrow = any(cuda_bits.narrow_dtype(array) is not None for array in arrays)
             narrow = narrow or any(cuda_bits.is_narrow(type.dtype) for type in types)
-            if narrow and not op.mixed and not cuda_bits.moves_bytes(op, attrs):
+            if narrow and not op.signature.mixed_devices and not cuda_bits.moves_bytes(op, attrs):
                 return self._run_on_host(op, arrays, attrs, types)
-            if op.is_product and all(array.ndim > 1 for array in arrays):
+            if op.meaning.is_product and all(array.ndim > 1 for array in arrays):
                 lhs, rhs = arrays
                 out = self.empty(types[0])
                 self.contract(lhs, rhs, out)
@@ -301,11 +301,10 @@ class CudaBackend(Backend):
     ) -> list[Any]:
         """Runs an op on types that CuPy has no dtype for."""
         hosts = [self.to_host(a) if isinstance(a, self.xp.ndarray) else a for a in arrays]
-        if op.upcasts:
+        if op.meaning.upcasts:
             hosts = [a if a.dtype.kind in "biuf" else a.astype(np.float32) for a in hosts]
         with np.errstate(all="ignore"):
-            result = op.eager(np, hosts, **attrs) if op.variadic else op.eager(np, *hosts, **attrs)
-        results = result if isinstance(result, (list, tuple)) else (result,)
+            results = op.run(np, hosts, **attrs)
         found = []
         for array, type in zip(results, types, strict=True):
             if not isinstance(array, self.xp.ndarray):  # a transfer has moved it already

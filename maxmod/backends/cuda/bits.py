@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from maxmod.dtype import DType, storage_dtype
-from maxmod.op.op import Kind, Op
+from maxmod.op import Kind, Op
 
 _CLASSES: dict[tuple[type, DType], type] = {}
 _MOVES = (Kind.VIEW, Kind.INDEX)
@@ -46,4 +46,4 @@ def narrow_dtype(array: Any) -> DType | None:
 def moves_bytes(op: Op, attrs: dict[str, Any]) -> bool:
     """True for ops that only move elements, so that they may run on bytes."""
     fills = any(isinstance(value, float) for value in attrs.values())
-    return op.kind in _MOVES and not op.upcasts and not fills
+    return op.kind in _MOVES and not op.meaning.upcasts and not fills

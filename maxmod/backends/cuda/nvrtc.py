@@ -89,7 +89,7 @@ def _key(source: KernelSource, arch: str) -> str:
         _file_identity(path),
         "\0".join((*_OPTIONS, *source.options)),
         source.entry,
-        source.code,
+        source.plain,
         shared=kernel_text.prelude(Dialect.CUDA),
     )
 

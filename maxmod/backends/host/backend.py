@@ -20,7 +20,7 @@ from maxmod.backends.host import quantize as host_quantize
 from maxmod.backends.host.memory import POOLED_NBYTES, HostPool
 from maxmod.dtype import storage_dtype
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op.op import Kind, Op, lookup
+from maxmod.op import Kind, Op
 from maxmod.values.device import DeviceKind
 from maxmod.values.tensor_type import TensorType
 
@@ -69,10 +69,10 @@ class CpuBackend(Backend):
     ) -> Callable[[Sequence[Any]], list[Any]]:
         general = super().runner(op, operands, attrs, types)
         is_wide = all(storage_dtype(type.dtype).char in _WIDE_CHARS for type in operands)
-        is_special = op.variadic or op.library or op.kind is Kind.OPAQUE
+        is_special = op.signature.variadic or op.kind is Kind.OPAQUE
         if len(types) != 1 or is_special or not is_wide:
             return general
-        body, dtype = op.eager, storage_dtype(types[0].dtype)
+        body, dtype = op.meaning.eager, storage_dtype(types[0].dtype)
 
         def run(arrays: Sequence[Any]) -> list[Any]:  # the common case, with nothing to decide
             if config.current().verify:
@@ -84,10 +84,10 @@ class CpuBackend(Backend):
 
         return run
 
-    def quantize_weight(self, xp: Any, weight: Any, scheme: str, group_size: int | None) -> Any:
-        """What the op of this name does; its own body has the last word on what it refuses."""
+    def quantize_weight(self, weight: Any, scheme: str, group_size: int | None) -> Sequence[Any]:
+        # The body of the op has the last word on what is refused.
         made = host_quantize.codes_and_scales(weight, group_size)
-        return made or lookup("quantize_weight").eager(xp, weight, scheme, group_size)
+        return made or super().quantize_weight(weight, scheme, group_size)
 
     # ---- kernels -------------------------------------------------------------------------------
 

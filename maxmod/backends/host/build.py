@@ -109,7 +109,7 @@ def build_libraries(compiler: Any, sources: Mapping[str, KernelSource]) -> dict[
     """
     results: dict[str, bytes | Exception] = {}
     # Long ones first, so that no processor works on one at the end while the others wait.
-    todo = iter(sorted(sources.items(), key=lambda item: -len(item[1].code)))
+    todo = iter(sorted(sources.items(), key=lambda item: -len(item[1].plain)))
     lock = threading.Lock()
 
     def work(folder: str) -> None:

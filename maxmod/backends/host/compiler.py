@@ -178,7 +178,7 @@ def _key(compiler: HostCompiler, source: KernelSource) -> str:
         compiler.identity,
         "\0".join((*compiler.flags, *source.options)),
         source.entry,
-        source.code,
+        source.plain,
         shared=kernel_text.prelude(Dialect.HOST),
     )
 

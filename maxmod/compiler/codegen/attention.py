@@ -84,7 +84,7 @@ class LoweredAttention:
         test = mask_test(*self.logit, self.i, self.j)
         text.raw("bool", "mm_is_masked", limits, text.with_pointers(test))
         # Conversions on the way to the result are what storing does.
-        result = ElementLowering(group, given=attention.mixed.output)
+        result = ElementLowering(group, "to", given=attention.mixed.output)
         made = result.value(attention.mixed.output, ())
         store = (len(group.inputs), self.out, made, group.outputs[0])
         text.store("mm_out", ", int64_t i, int64_t e, float given", result, [store])
@@ -127,7 +127,7 @@ def _lower(
         raise Unfusable("the size of a head is not known")
     if not (0 < depth <= MAX_WIDTH and 0 < width <= MAX_WIDTH):
         raise Unfusable("the heads are empty or very large")
-    logit = ElementLowering(group, given=attention.scores.output)
+    logit = ElementLowering(group, "ts", given=attention.scores.output)
     number = logit.value(attention.logits, (*start, rows, columns))
     if logit.given_position[-2:] != (rows, columns):
         raise Unfusable("the scores are read in another order")
@@ -146,18 +146,22 @@ def _lower(
         j,
         d,
         e,
-        _operand(group, queries, batch, (rows, of_loop(d))),
-        _operand(group, keys, batch, (of_loop(d), columns)),
-        _operand(group, values, start, (columns, of_loop(e))),
+        _operand(group, "tq", queries, batch, (rows, of_loop(d))),
+        _operand(group, "tk", keys, batch, (of_loop(d), columns)),
+        _operand(group, "tv", values, start, (columns, of_loop(e))),
         (logit, number),
         out,
     )
 
 
 def _operand(
-    group: FusionGroup, value: ir.Value, batch: Sequence[Index], inner: Sequence[Index]
+    group: FusionGroup,
+    prefix: str,
+    value: ir.Value,
+    batch: Sequence[Index],
+    inner: Sequence[Index],
 ) -> tuple[ElementLowering, int]:
-    lowering = ElementLowering(group)
+    lowering = ElementLowering(group, prefix)
     outer = broadcast_indices(list(batch), value.type.sizes[:-2])
     return lowering, lowering.value(value, (*outer, *inner))
 

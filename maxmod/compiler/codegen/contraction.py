@@ -168,10 +168,10 @@ def _lower(
     product = contraction.product
     left = product.inputs[0]
     column, depth = of_loop(n), of_loop(k)
-    a = ElementLowering(group)
+    a = ElementLowering(group, "tl")
     number = a.value(left, (*broadcast_indices(list(start), left.type.sizes[:-1]), depth))
     right, codes = _right_operand(group, product, n, k)
-    finish = ElementLowering(group, given=product.output)
+    finish = ElementLowering(group, "tf", given=product.output)
     position = (*start, column)
     stores = []
     for offset, value in enumerate(group.outputs):
@@ -189,7 +189,7 @@ def _right_operand(
     group: FusionGroup, product: ir.Node, n: Loop, k: Loop
 ) -> tuple[Load, Codes | None]:
     column, depth = of_loop(n), of_loop(k)
-    if product.op.is_product:
+    if product.op.meaning.is_product:
         load = _plain_load(group, product.inputs[1], (depth, column))
         if load.index.factor(k) not in (0, 1) and load.index.factor(n) not in (0, 1):
             raise Unfusable("no axis of the right operand is contiguous")

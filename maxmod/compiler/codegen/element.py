@@ -16,19 +16,21 @@ from maxmod.compiler.codegen.emit import (
     function,
     index_text,
     loaded,
-    scalar_text,
+    scalar_name,
     size_text,
+    statement,
     storage_type,
     stored,
 )
+from maxmod.compiler.codegen.reading import Part, Reading
 from maxmod.compiler.groups.group import FusionGroup
 from maxmod.compiler.groups.lower import MAX_SPLITS, Apply, Load, Lowering, needed, split_loops
 from maxmod.dtype import DType
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource, Launch
-from maxmod.op import ir
+from maxmod.op import ir, op_of
 from maxmod.op.affine import Index, Loop, SplitNeeded, Unfusable, flat_index, of_loop
-from maxmod.op.op import lookup
+from maxmod.ops.elementwise import cast_elements
 from maxmod.values.dim import Dim, Size, product
 
 
@@ -37,6 +39,8 @@ class ElementLowering(Lowering):
 
     Args:
         group: The group.
+        prefix: What its variables start with: no two parts of a kernel share a variable, so that
+            one table gives all of them readable names.
         given: The value that the hand-written text has computed: the argument `given` of the
             element function.
 
@@ -45,8 +49,11 @@ class ElementLowering(Lowering):
         given_position: Where the argument is read.
     """
 
-    def __init__(self, group: FusionGroup, given: ir.Value | None = None) -> None:
+    def __init__(
+        self, group: FusionGroup, prefix: str = "t", given: ir.Value | None = None
+    ) -> None:
         super().__init__(group, [], None, [])
+        self.prefix = prefix
         self.given = given
         self.given_number: int | None = None
         self.given_position: tuple[Index, ...] = ()
@@ -57,7 +64,7 @@ class ElementLowering(Lowering):
         if self.given_number is not None and position != self.given_position:
             raise Unfusable("a computed value is read at two positions")
         # A conversion to the type that it has stands for the value itself.
-        what = Apply(lookup("cast"), (), (("dtype", value.type.dtype),))
+        what = Apply(op_of(cast_elements), (), (("dtype", value.type.dtype),))
         self.given_number = self.append(what, value.type.dtype)
         self.given_position = position
         return self.given_number
@@ -65,12 +72,14 @@ class ElementLowering(Lowering):
     def _read(self, node: ir.Node, number: int, position: Sequence[Index], size: Size) -> Index:
         raise Unfusable("hand-written text does not report positions that are out of range")
 
-    def text(self, number: int) -> str:
-        """Returns the C statement of one instruction."""
-        instruction = self.instructions[number]
-        given = number == self.given_number
-        text = "given" if given else scalar_text(self.instructions, number)
-        return f"const {compute_type(instruction.dtype)} t{number} = {text};"
+    def text(self, number: int) -> list[str]:
+        """Returns the C statement of one instruction; none for a plain number."""
+        given = "given" if number == self.given_number else ""
+        return statement(self.instructions, number, given, self.prefix)
+
+    def name(self, number: int) -> str:
+        """Returns what other statements call the value of an instruction."""
+        return scalar_name(self.instructions, number, self.prefix)
 
     def needed(self, number: int) -> list[int]:
         """Returns an instruction and everything that it is computed from, in order."""
@@ -185,12 +194,18 @@ class Text:
         values = (*group.inputs, *group.outputs)
         self._types = [*(storage_type(value.type.dtype) for value in values), *scratch]
         self._input_count = len(group.inputs)
+        self._lowerings: dict[str, ElementLowering] = {}
         self.lines = [*self._argument_types(), ""]
 
     @property
     def buffer_count(self) -> int:
         """How many buffers the kernel takes."""
         return len(self._types)
+
+    def parts(self) -> list[Part]:
+        """Returns the instructions in the text so far."""
+        found = self._lowerings.values()
+        return [Part(part.prefix, part.instructions, part.memo) for part in found]
 
     def define(self, name: str, value: int | str) -> None:
         """Adds a constant; a macro on the host, where `#if` asks for it."""
@@ -226,8 +241,8 @@ class Text:
         """Adds the type of a stored element, and functions from it to float and back."""
         kind = storage_type(dtype)
         self.lines += [f"typedef {kind} {name}_type;", ""]
-        self._function(f"float {name}_load({kind} x)", [f"return {loaded(dtype, 'x')};"])
-        self._function(f"{kind} {name}_store(float x)", [f"return {stored(dtype, 'x')};"])
+        self._function(f"float {name}_load({kind} given)", [f"return {loaded(dtype, 'given')};"])
+        self._function(f"{kind} {name}_store(float given)", [f"return {stored(dtype, 'given')};"])
 
     def function(
         self, name: str, parameters: str, lowering: ElementLowering, number: int, kind: str = ""
@@ -243,7 +258,7 @@ class Text:
         """
         kind = kind or compute_type(lowering.instructions[number].dtype)
         body = self.body(lowering, [number])
-        self.raw(kind, name, parameters, [*body, f"return t{number};"])
+        self.raw(kind, name, parameters, [*body, f"return {lowering.name(number)};"])
 
     def plain(self, kind: str, name: str, parameters: str, result: str) -> None:
         """Adds a function of the arguments alone that returns an expression."""
@@ -261,14 +276,15 @@ class Text:
         for buffer, _, _, _ in stores:
             lines.append(f"{self._types[buffer]} *const __restrict__ b{buffer} = g.b{buffer};")
         for buffer, index, number, value in stores:
-            text = stored(value.type.dtype, f"t{number}")
+            text = stored(value.type.dtype, lowering.name(number))
             lines.append(f"b{buffer}[{index_text(index)}] = {text};")
         self.raw("void", name, parameters, lines)
 
     def body(self, lowering: ElementLowering, numbers: Sequence[int]) -> list[str]:
         """Returns the statements that compute instructions."""
+        self._lowerings[lowering.prefix] = lowering
         needed = sorted({n for number in numbers for n in lowering.needed(number)})
-        return self.with_pointers([*map(lowering.text, needed)])
+        return self.with_pointers([line for n in needed for line in lowering.text(n)])
 
     def with_pointers(self, lines: Sequence[str]) -> list[str]:
         """Returns statements behind the declarations of the buffers that they read."""
@@ -369,7 +385,8 @@ def template_source(
         files: The hand-written text, by its place in the kernel folder.
         launch: How many threads run it, for CUDA.
     """
-    parts = ["\n".join(text.lines), *map(kernel_text.read, files)]
+    generated = "\n".join(text.lines)
+    parts = [generated, *map(kernel_text.read, files)]
     if text.dialect is Dialect.CUDA:
         parts.append("\n".join([*text.entry(), ""]))
     symbols = tuple(text.symbols)
@@ -382,4 +399,5 @@ def template_source(
         len(symbols),
         launch or Launch(),
         symbols=symbols,
+        reading=Reading(group, group.inputs, text.parts(), generated),
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from maxmod.compiler.groups.lower import (
     Apply,
@@ -14,6 +14,7 @@ from maxmod.compiler.groups.lower import (
     Lowered,
     Position,
     Reduction,
+    Store,
     needed,
 )
 from maxmod.dtype import DType
@@ -64,29 +65,84 @@ def stored(dtype: DType, text: str) -> str:
 
 
 def literal(value: Any, dtype: DType) -> str:
-    """Returns the C literal of a number: the one place where numbers become text."""
+    """Returns the C literal of a number: the one place where numbers become text.
+
+    It is of the C type of the dtype, and can stand wherever a variable can.
+    """
     if dtype is DType.bool:
-        return "1" if value else "0"
+        return "true" if value else "false"
     if dtype.is_float():
-        is_double = dtype is DType.float64
-        number = float(value) if is_double else ctypes.c_float(value).value  # a compiler would warn
-        kind = "double" if is_double else "float"
-        if math.isnan(number):
-            return f"(({kind})NAN)"
-        if math.isinf(number):
-            return f"(({kind}){'-' if number < 0 else ''}INFINITY)"
-        suffix = "" if is_double else "f"
-        return f"({kind})({number.hex()}{suffix})" if number else _zero(number, suffix)
+        return _float_literal(float(value), dtype)
     number = int(value)
-    if dtype.kind == "unsigned":
-        return f"(({C_TYPES[dtype]}){number}ull)"
+    if dtype is DType.int32 and number != -(2**31):
+        return str(number) if number >= 0 else f"({number})"
     if number == -(2**63):  # has no literal of its own: the minus is an operator
-        return "(-9223372036854775807ll - 1)"
-    return f"(({C_TYPES[dtype]}){number}ll)"
+        return "(int64_t)(-9223372036854775807ll - 1)"
+    suffix = "ull" if dtype.kind == "unsigned" else "ll"
+    return f"({C_TYPES[dtype]}){number}{suffix if abs(number) >= 2**31 else ''}"
 
 
-def _zero(number: float, suffix: str) -> str:
-    return f"-0.0{suffix}" if math.copysign(1, number) < 0 else f"0.0{suffix}"
+def _float_literal(value: float, dtype: DType) -> str:
+    """Returns the shortest decimal that is read as the same number.
+
+    NumPy and Python print at most 9 digits of a float and 17 of a double, which is always enough
+    (IEEE 754, section 5.12.2); compilers round what they read to the nearest.
+    """
+    is_double = dtype is DType.float64
+    with np.errstate(over="ignore"):  # numbers that are too large become infinite
+        text = repr(value) if is_double else str(np.float32(value))
+    if "n" in text:  # of float type, both of them
+        name = text.replace("nan", "NAN").replace("inf", "INFINITY")
+        return f"(double){name}" if is_double else f"({name})" if value < 0 else name
+    text = text if is_double else f"{text}f"
+    return f"({text})" if text.startswith("-") else text
+
+
+def number_text(instruction: Instruction) -> str | None:
+    """Returns the literal of an instruction that only gives a number, None for any other.
+
+    Booleans stay variables: in C, a literal would be an int.
+    """
+    what = instruction.what
+    if not isinstance(what, Apply) or what.op.lowering.scalar != "{value}":
+        return None
+    value = dict(what.attrs)["value"]
+    is_number = isinstance(value, (int, float)) and instruction.dtype is not DType.bool
+    return literal(value, instruction.dtype) if is_number else None
+
+
+def scalar_name(instructions: Sequence[Instruction], number: int, prefix: str = "t") -> str:
+    """Returns what other statements call the value of an instruction: its variable, or a number."""
+    return number_text(instructions[number]) or f"{prefix}{number}"
+
+
+def statement(
+    instructions: Sequence[Instruction], number: int, text: str = "", prefix: str = "t"
+) -> list[str]:
+    """Returns the statement that gives an instruction its variable; none for a plain number.
+
+    Args:
+        instructions: All instructions.
+        number: Which of them.
+        text: The expression; empty for that of its op.
+        prefix: What the variables of these instructions start with.
+    """
+    if number_text(instructions[number]) is not None:
+        return []
+    text = bare(text or scalar_text(instructions, number, prefix))
+    return [f"const {compute_type(instructions[number].dtype)} {prefix}{number} = {text};"]
+
+
+def bare(text: str) -> str:
+    """Removes brackets around a whole expression."""
+    if not text.startswith("(") or not text.endswith(")"):
+        return text
+    depth = 0
+    for place, sign in enumerate(text):
+        depth += (sign == "(") - (sign == ")")
+        if depth == 0:
+            return text[1:-1] if place == len(text) - 1 else text
+    return text
 
 
 def size_text(size: Size) -> str:
@@ -121,8 +177,8 @@ def index_text(index: Index) -> str:
     return index.render(size_text)
 
 
-def scalar_text(instructions: Sequence[Instruction], number: int) -> str:
-    """Returns the expression of an instruction; those that it needs are variables `t<number>`."""
+def scalar_text(instructions: Sequence[Instruction], number: int, prefix: str = "t") -> str:
+    """Returns the expression of an instruction; those that it needs are `scalar_name`s."""
     instruction = instructions[number]
     what = instruction.what
     if isinstance(what, Load):
@@ -130,12 +186,13 @@ def scalar_text(instructions: Sequence[Instruction], number: int) -> str:
     if isinstance(what, Position):
         text = _integer(instructions, what)
         return text if what.is_store else f"mm_position({text}, {size_text(what.extent)})"
-    assert isinstance(what, Apply) and what.op.scalar is not None
+    assert isinstance(what, Apply) and what.op.lowering.scalar is not None
     attrs: Mapping[str, Any] = {
         name: _attr_text(value, instruction.dtype) for name, value in what.attrs
     }
     index = "" if what.index is None else f"({index_text(what.index)})"
-    return what.op.scalar.format(*(f"t{arg}" for arg in what.args), index=index, **attrs)
+    operands = (scalar_name(instructions, arg, prefix) for arg in what.args)
+    return what.op.lowering.scalar.format(*operands, index=index, **attrs)
 
 
 def outside_text(instructions: Sequence[Instruction], number: int) -> str:
@@ -151,7 +208,7 @@ def outside_text(instructions: Sequence[Instruction], number: int) -> str:
 def _integer(instructions: Sequence[Instruction], position: Position) -> str:
     """Returns the integer that a position is made of, as int64: what is larger is out of range."""
     is_larger = instructions[position.arg].dtype is DType.uint64
-    name = f"t{position.arg}"
+    name = scalar_name(instructions, position.arg)
     return f"mm_clipped_u64({name})" if is_larger else name
 
 
@@ -180,10 +237,14 @@ def guard_lines(lowered: Lowered, leave: str) -> list[str]:
         *before, _ = needed(lowered.instructions, [number])
         lines.append("{")
         for n in before:
-            kind = compute_type(lowered.instructions[n].dtype)
-            lines.append(f"    const {kind} t{n} = {scalar_text(lowered.instructions, n)};")
+            lines += [f"    {line}" for line in statement(lowered.instructions, n)]
         lines += [f"    if ({outside_text(lowered.instructions, number)})", f"        {leave}", "}"]
     return lines
+
+
+def stored_text(lowered: Lowered, store: Store) -> str:
+    """Returns the expression of the element that a store writes."""
+    return stored(store.stored, scalar_name(lowered.instructions, store.value))
 
 
 def combined(what: Reduction, left: str, right: str) -> str:
@@ -193,14 +254,20 @@ def combined(what: Reduction, left: str, right: str) -> str:
         "mul": f"{left} * {right}",
         "maximum": f"mm_max({left}, {right})",
         "minimum": f"mm_min({left}, {right})",
-    }[what.op.combine or ""]
+    }[what.op.lowering.combine or ""]
+
+
+def accumulated(what: Reduction, total: str, element: str) -> str:
+    """Returns the statement that takes an element into a total."""
+    sign = {"add": "+", "mul": "*"}.get(what.op.lowering.combine or "")
+    return f"{total} {sign}= {element};" if sign else f"{total} = {combined(what, total, element)};"
 
 
 def start_value(what: Reduction, dtype: DType) -> str:
     """Returns the literal that a reduction starts with."""
-    if what.op.identity is not None:
-        return literal(what.op.identity, dtype)
-    lowest = what.op.combine == "maximum"
+    if what.op.lowering.identity is not None:
+        return literal(what.op.lowering.identity, dtype)
+    lowest = what.op.lowering.combine == "maximum"
     if dtype.is_float():
         return literal(float("-inf") if lowest else float("inf"), dtype)
     if dtype is DType.bool:

@@ -19,8 +19,19 @@ from maxmod.compiler.codegen.element import ElementLowering
 from maxmod.compiler.codegen.emit import compute_type
 from maxmod.compiler.groups.lower import Apply, Load
 from maxmod.dtype import can_hold
+from maxmod.op import Op, is_op, op_of
 from maxmod.op.affine import Loop
-from maxmod.op.op import lookup
+from maxmod.ops.arithmetic import add, maximum, minimum, negate, sub
+from maxmod.ops.comparison import (
+    greater,
+    greater_equal,
+    logical_and,
+    logical_not,
+    logical_or,
+    select,
+)
+from maxmod.ops.create import full_source, iota
+from maxmod.ops.elementwise import cast_elements
 
 _MAX_DEPTH = 32
 
@@ -77,12 +88,12 @@ class _Test:
 
     def open(self, number: int, opened: ElementLowering, depth: int) -> list[str]:
         """Replaces choices by what they choose; returns the conditions of that."""
-        name, args = self._apply(number)
+        op, args = self._apply(number)
         if depth > _MAX_DEPTH:
             return []
-        if name in ("add", "cast"):
+        if is_op(op, add, cast_elements):
             return [found for arg in args for found in self.open(arg, opened, depth + 1)]
-        if name != "select":
+        if not is_op(op, select):
             return []
         condition, chosen, other = args
         if self._is_lowest(other):
@@ -93,26 +104,26 @@ class _Test:
             return []
         if known:
             old = self.lowering.instructions[number]
-            same = Apply(lookup("cast"), (kept,), (("dtype", old.dtype),))
+            same = Apply(op_of(cast_elements), (kept,), (("dtype", old.dtype),))
             opened.instructions[number] = replace(old, what=same)
         return [*([known] if known else []), *self.open(kept, opened, depth + 1)]
 
-    def _apply(self, number: int) -> tuple[str, tuple[int, ...]]:
+    def _apply(self, number: int) -> tuple[Op | None, tuple[int, ...]]:
         what = self.lowering.instructions[number].what
         if number == self.lowering.given_number or not isinstance(what, Apply):
-            return "", ()
-        return what.op.name, what.args
+            return None, ()
+        return what.op, what.args
 
     def is_masked(self, number: int, depth: int) -> str:
         """Returns a condition under which a score is -inf in the whole block, or ''."""
-        name, args = self._apply(number)
+        op, args = self._apply(number)
         if depth > _MAX_DEPTH:
             return ""
-        if name == "add":
+        if is_op(op, add):
             return _either(*(self.is_masked(arg, depth + 1) for arg in args))
-        if name == "cast":
+        if is_op(op, cast_elements):
             return self.is_masked(args[0], depth + 1)
-        if name != "select":
+        if not is_op(op, select):
             return ""
         condition, chosen, other = args
         if self._is_lowest(other):
@@ -125,43 +136,43 @@ class _Test:
 
     def _is_lowest(self, number: int) -> bool:
         what = self.lowering.instructions[number].what
-        if isinstance(what, Apply) and what.op.name == "cast" and what.args:
+        if isinstance(what, Apply) and is_op(what.op, cast_elements) and what.args:
             return self._is_lowest(what.args[0])
-        if not isinstance(what, Apply) or what.op.name != "full":
+        if not isinstance(what, Apply) or not is_op(what.op, full_source):
             return False
         value = dict(what.attrs)["value"]
         return isinstance(value, float) and value == -math.inf
 
     def is_never(self, number: int, depth: int) -> str:
         """Returns a condition under which a comparison is false in the whole block, or ''."""
-        name, args = self._apply(number)
+        op, args = self._apply(number)
         if depth > _MAX_DEPTH:
             return ""
-        if name == "logical_and":
+        if is_op(op, logical_and):
             return _either(*(self.is_never(arg, depth + 1) for arg in args))
-        if name == "logical_or":
+        if is_op(op, logical_or):
             return _both(*(self.is_never(arg, depth + 1) for arg in args))
-        if name == "logical_not":
+        if is_op(op, logical_not):
             return self.is_always(args[0], depth + 1)
-        return self._compared(name, args, never=True)
+        return self._compared(op, args, never=True)
 
     def is_always(self, number: int, depth: int) -> str:
         """Returns a condition under which a comparison is true in the whole block, or ''."""
-        name, args = self._apply(number)
+        op, args = self._apply(number)
         if depth > _MAX_DEPTH:
             return ""
-        if name == "logical_and":
+        if is_op(op, logical_and):
             return _both(*(self.is_always(arg, depth + 1) for arg in args))
-        if name == "logical_or":
+        if is_op(op, logical_or):
             return _either(*(self.is_always(arg, depth + 1) for arg in args))
-        if name == "logical_not":
+        if is_op(op, logical_not):
             return self.is_never(args[0], depth + 1)
-        return self._compared(name, args, never=False)
+        return self._compared(op, args, never=False)
 
-    def _compared(self, name: str, args: tuple[int, ...], never: bool) -> str:
-        sign = {"greater": ">", "greater_equal": ">="}.get(name)
-        if sign is None:
+    def _compared(self, op: Op | None, args: tuple[int, ...], never: bool) -> str:
+        if not is_op(op, greater, greater_equal):
             return ""
+        sign = ">" if is_op(op, greater) else ">="
         left, right = args
         slopes = self._slope(left), self._slope(right)
         if slopes[0] is None or slopes[1] is None:
@@ -177,10 +188,11 @@ class _Test:
         j = "j1" if (slope.j > 0) == largest else "j0"
         name = f"corner{len(self.lines)}"
         kind = compute_type(self.lowering.instructions[number].dtype)
-        statements = [self.lowering.text(n) for n in self.lowering.needed(number)]
+        needed = self.lowering.needed(number)
+        statements = [line for n in needed for line in self.lowering.text(n)]
         used = set(re.findall(r"\w+", " ".join(statements)))
         ends = [f"const int64_t {n} = {x};" for n, x in (("i", i), ("j", j)) if n in used]
-        body = " ".join((*ends, *statements, f"{name} = t{number};"))
+        body = " ".join((*ends, *statements, f"{name} = {self.lowering.name(number)};"))
         self.lines += [f"{kind} {name};", f"{{ {body} }}"]
         return name
 
@@ -192,9 +204,9 @@ class _Test:
         if isinstance(what, Load):
             moves = what.index.factor(self.i) != 0 or what.index.factor(self.j) != 0
             return None if moves else _Slope(0, 0)
-        name, args = self._apply(number)
+        op, args = self._apply(number)
         assert isinstance(what, Apply)
-        if name == "iota" and what.index is not None:
+        if is_op(op, iota) and what.index is not None:
             return _slope_of(what.index.factor(self.i), what.index.factor(self.j))
         slopes = [self._slope(arg, depth + 1) for arg in args]
         if any(slope is None for slope in slopes):
@@ -202,14 +214,14 @@ class _Test:
         known = [slope for slope in slopes if slope is not None]
         if all(slope == (0, 0) for slope in known):  # sources and what is made of them
             return None if what.index is not None else _Slope(0, 0)
-        if name == "cast":  # one that wraps around goes up and down
+        if is_op(op, cast_elements):  # one that wraps around goes up and down
             source = self.lowering.instructions[args[0]].dtype
             return known[0] if can_hold(instruction.dtype, source) else None
-        if name == "negate":
+        if is_op(op, negate):
             return _Slope(-known[0].i, -known[0].j)
-        if name in ("add", "maximum", "minimum"):
+        if is_op(op, add, maximum, minimum):
             return _sum(known[0], known[1])
-        if name == "sub":
+        if is_op(op, sub):
             return _sum(known[0], _Slope(-known[1].i, -known[1].j))
         return None
 

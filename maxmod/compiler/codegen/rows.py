@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maxmod.compiler.groups.lower import Apply, Lowered, Reduction, Store, operands
-from maxmod.op.op import Kind
+from maxmod.op import Kind
 
 
 class Keep(enum.Enum):
@@ -142,6 +142,10 @@ def _costly(lowered: Lowered, targets: list[list[int]]) -> set[int]:
 def is_costly(lowered: Lowered, number: int) -> bool:
     """True for instructions that cost more than keeping and reading their value."""
     what = lowered.instructions[number].what
-    if not isinstance(what, Apply) or what.op.scalar is None:
+    if not isinstance(what, Apply) or what.op.lowering.scalar is None:
         return False
-    return what.op.kind is Kind.ELEMENTWISE and what.op.upcasts and "mm_" in what.op.scalar
+    return (
+        what.op.kind is Kind.ELEMENTWISE
+        and what.op.meaning.upcasts
+        and "mm_" in what.op.lowering.scalar
+    )

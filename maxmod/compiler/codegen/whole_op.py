@@ -14,7 +14,9 @@ THREADS = 1024  # of a block, which has a row
 HOST_OPTIONS = ("-O2",)
 
 
-def emit_whole_op(group: FusionGroup, template: WholeOp, dialect: Dialect) -> KernelSource:
+def emit_whole_op(
+    group: FusionGroup, template: WholeOp, name: str, dialect: Dialect
+) -> KernelSource:
     """Returns the kernel of an op that has one.
 
     The text gets its operands in order and the result, and `mm_rows` and `mm_size` of the first
@@ -22,16 +24,16 @@ def emit_whole_op(group: FusionGroup, template: WholeOp, dialect: Dialect) -> Ke
     memory for a row at a time.
     """
     node = template.node
-    assert node.op.kernel is not None
+    assert node.op.lowering.kernel is not None
     assert group.inputs == list(node.inputs), "each operand is another value"
     *outer, size = node.inputs[0].type.sizes
     is_cuda = dialect is Dialect.CUDA
     text = Text(group, [], symbol_names([*outer, size]), dialect, ("float",) if is_cuda else ())
     text.count("mm_rows", outer)
     text.count("mm_size", [size])
-    files = (f"shared/{node.op.kernel}.h", f"{dialect.value}/{node.op.kernel}.h")
+    files = (f"shared/{node.op.lowering.kernel}.h", f"{dialect.value}/{node.op.lowering.kernel}.h")
     launch = Launch(product(outer), 1, THREADS, row=size)
-    source = template_source(text, group, node.op.name, files, launch)
+    source = template_source(text, group, name, files, launch)
     if is_cuda:
         return replace(source, scratch_floats=product([*outer, size]))
     return replace(source, options=HOST_OPTIONS)

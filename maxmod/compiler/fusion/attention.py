@@ -7,14 +7,16 @@ cheap ops around queries, keys, values and result join where their positions can
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from maxmod.compiler.codegen.attention import lower_attention
 from maxmod.compiler.fusion import conditions
 from maxmod.compiler.groups.group import Attention, FusionGroup
-from maxmod.op import ir
+from maxmod.op import Kind, ir, is_op
 from maxmod.op.affine import Unfusable
-from maxmod.op.op import Kind
+from maxmod.ops.arithmetic import sub, true_div
+from maxmod.ops.elementwise import cast_elements, exp
+from maxmod.ops.reduce import reduce_max, reduce_sum
 from maxmod.values.dim import product
 
 MAX_FREE_NODES = 16  # of a mask that is made again for every score
@@ -53,7 +55,7 @@ class AttentionFinder:
         """Returns the groups."""
         groups: list[FusionGroup] = []
         for node in self.graph.nodes:
-            if node.op.is_product and min(v.type.rank for v in node.inputs) > 1:
+            if node.op.meaning.is_product and min(v.type.rank for v in node.inputs) > 1:
                 group = self._match(node)
                 if group is not None:
                     groups.append(group)
@@ -82,27 +84,27 @@ class AttentionFinder:
         """Returns what a softmax over the last axis is taken of, and its nodes."""
         nodes = []
         division = self.producer.get(weights)
-        while division is not None and division.op.name == "cast":
+        while division is not None and is_op(division.op, cast_elements):
             nodes.append(division)
             division = self.producer.get(division.inputs[0])
-        if division is None or division.op.name != "true_div":
+        if division is None or not is_op(division.op, true_div):
             return None
         exponential = self.producer.get(division.inputs[0])
-        total = self._row_reduction(division.inputs[1], "add")
+        total = self._row_reduction(division.inputs[1], reduce_sum)
         if exponential is None or total is None or total.inputs != exponential.outputs:
             return None
         shifted = self.producer.get(exponential.inputs[0])
-        if exponential.op.name != "exp" or shifted is None or shifted.op.name != "sub":
+        if not is_op(exponential.op, exp) or shifted is None or not is_op(shifted.op, sub):
             return None
         logits, top = shifted.inputs
-        largest = self._row_reduction(top, "maximum")
+        largest = self._row_reduction(top, reduce_max)
         if largest is None or largest.inputs[0] is not logits or logits.type.rank < 2:
             return None
         return logits, [*nodes, division, exponential, total, shifted, largest]
 
-    def _row_reduction(self, value: ir.Value, combine: str) -> ir.Node | None:
+    def _row_reduction(self, value: ir.Value, reduction: Callable[..., object]) -> ir.Node | None:
         node = self.producer.get(value)
-        if node is None or node.op.combine != combine:
+        if node is None or not is_op(node.op, reduction):
             return None
         return node if node.kwargs["axis"] == node.inputs[0].type.rank - 1 else None
 
@@ -117,7 +119,7 @@ class AttentionFinder:
                 continue
             seen.add(node)
             sizes = node.outputs[0].type.sizes
-            if node.op.is_product:
+            if node.op.meaning.is_product:
                 if product(sizes) == count and sizes[-2:] == inner:
                     found.append(node)
             elif node.op.kind in (Kind.ELEMENTWISE, Kind.VIEW):
@@ -192,17 +194,19 @@ class AttentionFinder:
         if trailing:
             group.outputs = [trailing[-1].output]
             group.domain = trailing[-1].output.type.sizes
-        if self._lowers(group):
+        if self._lowers(group, nodes[0].op.name if len(nodes) == 1 else ""):
             return True
         group.nodes, group.domain, group.outputs = saved
         return False
 
-    def _lowers(self, group: FusionGroup) -> bool:
+    def _lowers(self, group: FusionGroup, added: str = "") -> bool:
+        """True if there is a kernel for the group; else the op that was added is blamed."""
         assert isinstance(group.template, Attention)
         try:
             lower_attention(group, group.template)
         except Unfusable as error:
-            group.reasons.append(f"something stays out: {error}")
+            if added:
+                group.reasons.append(f"{added} stays out: {error}")
             return False
         return True
 
@@ -211,7 +215,7 @@ class AttentionFinder:
         found: list[ir.Node] = []
         while value not in self.results and len(self.users.get(value, ())) == 1:
             (node,) = self.users[value]
-            rounds = node.op.name == "cast" and node.output.type.dtype.is_float()
+            rounds = is_op(node.op, cast_elements) and node.output.type.dtype.is_float()
             rounds = rounds and all(other.op is not node.op for other in found)
             if not (rounds or node.op.kind is Kind.VIEW) or not conditions.can_fuse(node):
                 break

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from maxmod.compiler.groups.group import FusionGroup
 from maxmod.compiler.groups.lower import Load, lower
-from maxmod.op import ir
+from maxmod.op import Kind, ir
 from maxmod.op.affine import Unfusable
-from maxmod.op.op import Kind
 from maxmod.values.dim import Sizes, as_dim, as_size, product
 
 
@@ -19,14 +18,14 @@ def can_fuse(node: ir.Node) -> bool:
         return False
     kind = node.op.kind
     if kind is Kind.ELEMENTWISE or kind is Kind.SOURCE:
-        return node.op.scalar is not None
+        return node.op.lowering.scalar is not None
     if kind is Kind.VIEW:
-        return node.op.view is not None
+        return node.op.lowering.view is not None
     if kind is Kind.INDEX:
-        return node.op.position is not None
+        return node.op.lowering.position is not None
     if kind is Kind.REDUCE:
         x = node.inputs[0].type
-        return node.op.combine is not None and dict(node.attrs)["axis"] == x.rank - 1
+        return node.op.lowering.combine is not None and dict(node.attrs)["axis"] == x.rank - 1
     return False
 
 
@@ -38,7 +37,7 @@ def is_computed_here(node: ir.Node) -> bool:
 
 def is_alias(node: ir.Node) -> bool:
     """True for views that need no copy: the same elements in the same order."""
-    if node.op.kind is not Kind.VIEW or node.op.view is None:
+    if node.op.kind is not Kind.VIEW or node.op.lowering.view is None:
         return False
     if product(node.inputs[0].type.sizes) != product(node.output.type.sizes):
         return False
@@ -54,7 +53,7 @@ def start(node: ir.Node, order: int) -> FusionGroup:
     """Returns the group that a node alone makes."""
     if node.op.kind is Kind.REDUCE:
         return FusionGroup({node: order}, node.inputs[0].type.sizes, [node.output], is_row=True)
-    if node.op.assign is not None:
+    if node.op.meaning.assign is not None:
         targets = {node.output: node.inputs[0]}
         return FusionGroup({node: order}, node.inputs[1].type.sizes, [node.output], targets=targets)
     return FusionGroup({node: order}, node.output.type.sizes, [node.output])
@@ -62,7 +61,7 @@ def start(node: ir.Node, order: int) -> FusionGroup:
 
 def is_cheap(node: ir.Node) -> bool:
     """True for ops that cost no more than reading their result would."""
-    return node.op.kind is not Kind.REDUCE and "mm_" not in (node.op.scalar or "").replace(
+    return node.op.kind is not Kind.REDUCE and "mm_" not in (node.op.lowering.scalar or "").replace(
         "mm_cast_", ""
     )
 

@@ -13,10 +13,11 @@ from maxmod.compiler.fusion import conditions
 from maxmod.compiler.groups.group import FusionGroup, LibraryProduct
 from maxmod.dtype import DType
 from maxmod.kernel.source import ACTIVATIONS
-from maxmod.op import ir
-from maxmod.op.op import Kind
+from maxmod.op import Kind, ir, is_op, lookup
+from maxmod.ops.arithmetic import add
 from maxmod.values.tensor_type import TensorType
 
+_ACTIVATIONS = {lookup(name): name for name in ACTIVATIONS}
 # Types with which the library takes a bias and an activation; with an addend, it takes others too.
 _EPILOGUES = (DType.float32, DType.float16, DType.bfloat16)
 
@@ -48,7 +49,7 @@ class LibraryFinder:
 
     def find(self, product: ir.Node) -> FusionGroup | None:
         """Returns the group of a product and of what follows it; None if nothing does."""
-        if not product.op.is_product or any(v.type.rank < 2 for v in product.inputs):
+        if not product.op.meaning.is_product or any(v.type.rank < 2 for v in product.inputs):
             return None
         chain = [(LibraryProduct(product), product)]
         while True:
@@ -80,11 +81,15 @@ class LibraryFinder:
         if node.output.type != value.type or found.activation:
             return None
         has_epilogues = value.type.dtype in _EPILOGUES
-        if node.op.name in ACTIVATIONS:
+        if node.op in _ACTIVATIONS:
+            name = _ACTIVATIONS[node.op]
             fits = has_epilogues and found.addend is None
-            is_known = node.kwargs == ACTIVATIONS[node.op.name]
-            return replace(found, activation=node.op.name) if fits and is_known else None
-        if node.op.name != "add":
+            return (
+                replace(found, activation=name)
+                if fits and node.kwargs == ACTIVATIONS[name]
+                else None
+            )
+        if not is_op(node.op, add):
             return None
         (other,) = (operand for operand in node.inputs if operand is not value)
         if found.bias is None and has_epilogues and self._is_bias(other, value.type):

@@ -21,9 +21,8 @@ from maxmod.compiler.groups.group import Attention, FusionGroup, LibraryProduct,
 from maxmod.compiler.groups.lower import lower
 from maxmod.compiler.groups.order import find_stores
 from maxmod.kernel.source import Dialect
-from maxmod.op import ir
+from maxmod.op import Kind, ir
 from maxmod.op.affine import Unfusable
-from maxmod.op.op import Kind
 from maxmod.values.dim import product as sizes_product
 
 # A kernel with more arguments than this is slow to call, and rarely what anyone wants.
@@ -218,7 +217,7 @@ class _Planner:
         for node in self.graph.nodes:
             if len(self.groups) == config.current().fuse_limit >= 0:
                 break
-            if node.op.kernel is not None and conditions.is_computed_here(node):
+            if node.op.lowering.kernel is not None and conditions.is_computed_here(node):
                 nodes, sizes = {node: self.order[node]}, node.inputs[0].type.sizes
                 group = FusionGroup(nodes, sizes, list(node.outputs), template=WholeOp(node))
                 group.reasons.append("it has a kernel of its own")
@@ -262,7 +261,7 @@ class _Planner:
         """True for nodes whose value must be computed by a kernel of its own."""
         if not conditions.can_fuse(node):
             return False
-        if node.op.assign is not None:
+        if node.op.meaning.assign is not None:
             return node in self.stores
         if node.op.kind is Kind.VIEW:  # others alias memory; a result must own its elements
             return node.output in self.results and not conditions.is_alias(node)
@@ -289,7 +288,7 @@ class _Planner:
             node.op.kind not in (Kind.VIEW, Kind.SOURCE) or node.output in other.outputs
         ):
             return False
-        if not conditions.can_fuse(node) or node.op.assign is not None:
+        if not conditions.can_fuse(node) or node.op.meaning.assign is not None:
             return False
         private = self._is_private(group, node)
         inlined = node.op.kind in (Kind.VIEW, Kind.SOURCE)  # costs nothing to do again

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from maxmod.compiler.groups.group import FusionGroup
 from maxmod.dtype import DType, compute_dtype
-from maxmod.op import ir
+from maxmod.op import Kind, Op, ir
 from maxmod.op.affine import (
     Index,
     Indirect,
@@ -30,7 +30,6 @@ from maxmod.op.affine import (
     room_above,
     split_loop,
 )
-from maxmod.op.op import Kind, Op
 from maxmod.values.dim import Size, as_size
 
 
@@ -75,6 +74,7 @@ class Reduction:
 
 
 What = Load | Apply | Position | Reduction
+Memo = dict[tuple[ir.Value, tuple[Index, ...]], int]
 
 
 def operands(what: What) -> tuple[int, ...]:
@@ -137,6 +137,8 @@ class Lowered:
         buffers: Stored dtype of each buffer: the inputs of the group, then its outputs.
         input_count: How many buffers are inputs.
         room: For stores in place, how far each axis goes on; above 0 if the store is in range.
+        group: The group.
+        memo: Which instruction gives a value at a position.
 
     A buffer that is overwritten in place counts as an output only, also where it is read.
     """
@@ -147,7 +149,9 @@ class Lowered:
     stores: list[Store]
     buffers: list[DType]
     input_count: int
-    room: list[Size] = field(default_factory=list)
+    room: list[Size]
+    group: FusionGroup
+    memo: Memo
 
     def varying(self, loop: Loop) -> set[int]:
         """Returns the instructions that differ along a loop."""
@@ -268,7 +272,7 @@ class Lowering:
         self.producers = {value: node for node in group.nodes for value in node.outputs}
         self.inputs = {value: number for number, value in enumerate(group.reads)}
         self.instructions: list[Instruction] = []
-        self.memo: dict[tuple[ir.Value, tuple[Index, ...]], int] = {}
+        self.memo: Memo = {}
         self.positions: dict[Position, int] = {}
         self.room: list[Size] = []
 
@@ -284,7 +288,15 @@ class Lowering:
             stores.append(Store(number, flat, scalar, value.type.dtype))
         buffers = [value.type.dtype for value in (*self.group.reads, *outputs)]
         lowered = Lowered(
-            list(self.loops), self.row, self.instructions, stores, buffers, count, self.room
+            list(self.loops),
+            self.row,
+            self.instructions,
+            stores,
+            buffers,
+            count,
+            self.room,
+            self.group,
+            self.memo,
         )
         _check_in_place(lowered)
         return lowered
@@ -292,15 +304,15 @@ class Lowering:
     def _stored(self, value: ir.Value) -> tuple[int, Index]:
         """Returns the instruction that gives an output, and where it goes."""
         node = self.producers[value]
-        if node.op.assign is None or value not in self.group.targets:
+        if node.op.meaning.assign is None or value not in self.group.targets:
             position = self._output_position(value)
             return self.value(value, position), flat_index(position, value.type.sizes)
-        assert node.op.position is not None
+        assert node.op.lowering.position is not None
         source = node.inputs[1]
         position = self._output_position(source)
         read = functools.partial(self._read, node)
         types = [x.type for x in node.inputs]
-        target = node.op.position(list(position), read, *types, **node.kwargs)
+        target = node.op.lowering.position(list(position), read, *types, **node.kwargs)
         for index, size in zip(target, value.type.sizes, strict=True):
             self.room += [room_above(index, size), as_size(index.const + 1)]
         if any(isinstance(size, int) and size < 1 for size in self.room):
@@ -331,19 +343,19 @@ class Lowering:
         kind = node.op.kind
         if kind is Kind.VIEW:
             (x,) = node.inputs
-            assert node.op.view is not None
-            source = node.op.view(list(position), x.type, value.type, **node.kwargs)
+            assert node.op.lowering.view is not None
+            source = node.op.lowering.view(list(position), x.type, value.type, **node.kwargs)
             return self.value(x, tuple(source))
         if kind is Kind.SOURCE:
             flat = flat_index(position, value.type.sizes)
-            uses_index = "{index}" in (node.op.scalar or "")
+            uses_index = "{index}" in (node.op.lowering.scalar or "")
             what = Apply(node.op, (), node.attrs, flat if uses_index else None)
             return self.append(what, value.type.dtype)
         if kind is Kind.INDEX:
-            assert node.op.position is not None
+            assert node.op.lowering.position is not None
             read = functools.partial(self._read, node)
             types = [x.type for x in node.inputs]
-            source = node.op.position(list(position), read, *types, **node.kwargs)
+            source = node.op.lowering.position(list(position), read, *types, **node.kwargs)
             return self.value(node.inputs[0], tuple(source))
         if kind is Kind.REDUCE:
             return self._reduction(node, value, position)
@@ -364,7 +376,7 @@ class Lowering:
 
     def _read(self, node: ir.Node, number: int, position: Sequence[Index], size: Size) -> Index:
         """Returns an element of an operand as a position on an axis."""
-        is_store = node.op.assign is not None
+        is_store = node.op.meaning.assign is not None
         index = self._counted(node.inputs[number], tuple(position))
         if index is not None and is_below(index, size):
             return index
@@ -378,12 +390,18 @@ class Lowering:
     def _counted(self, value: ir.Value, position: tuple[Index, ...]) -> Index | None:
         """Returns the number that a value is, if it only counts along an axis."""
         node = self.producers.get(value)
-        while node is not None and node.op.view is not None:
+        while node is not None and node.op.lowering.view is not None:
             (x,) = node.inputs
-            position = tuple(node.op.view(list(position), x.type, value.type, **node.kwargs))
+            position = tuple(
+                node.op.lowering.view(list(position), x.type, value.type, **node.kwargs)
+            )
             value, node = x, self.producers.get(x)
         dtype = value.type.dtype
-        if node is None or node.op.scalar != "{index}" or dtype not in (DType.int32, DType.int64):
+        if (
+            node is None
+            or node.op.lowering.scalar != "{index}"
+            or dtype not in (DType.int32, DType.int64)
+        ):
             return None
         return flat_index(position, value.type.sizes)
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from maxmod.compiler.groups.group import FusionGroup
-from maxmod.op import ir
-from maxmod.op.op import Kind
+from maxmod.op import Kind, ir
 
 Item = FusionGroup | ir.Node
 
@@ -109,7 +108,7 @@ def find_stores(graph: ir.Graph) -> set[ir.Node]:
     buffers = {graph.inputs[position] for position, _ in graph.updates}
     stores = set()
     for node in graph.nodes:
-        if node.op.assign is not None and node.inputs[0] in buffers:
+        if node.op.meaning.assign is not None and node.inputs[0] in buffers:
             stores.add(node)
             buffers.add(node.output)
     return stores

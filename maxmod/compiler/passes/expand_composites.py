@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace as replaced
 
 from maxmod.compiler.codegen.contraction import has_kernel
 from maxmod.compiler.codegen.cuda.contraction import MOST_ROWS
 from maxmod.interpreters.trace import Tracer
-from maxmod.op import ir
-from maxmod.op.op import Kind, interpreter
+from maxmod.op import Kind, interpreter, ir
 from maxmod.tensor import Tensor
 from maxmod.values.dim import product as sizes_product
 
 
 def expand_composites(graph: ir.Graph) -> ir.Graph:
-    """Writes each composite op out in other ops, with the line of the original call.
+    """Writes each composite op out in other ops, which keep its line and, as their scope, its name.
 
     Before: ``%1 = softmax %0 axis=1``. After: ``reduce_max``, ``sub``, ``exp``, ``reduce_sum``,
     ``true_div``, which the planner turns into one row kernel.
@@ -43,7 +43,9 @@ def expand_products(graph: ir.Graph, *, few: bool = False) -> ir.Graph:
 
 
 def _expanded(graph: ir.Graph, is_wanted: Callable[[ir.Node], bool]) -> ir.Graph:
-    wanted = {node for node in graph.nodes if node.op.expand is not None and is_wanted(node)}
+    wanted = {
+        node for node in graph.nodes if node.op.meaning.expand is not None and is_wanted(node)
+    }
     if not wanted:
         return graph
     nodes: list[ir.Node] = []
@@ -52,16 +54,17 @@ def _expanded(graph: ir.Graph, is_wanted: Callable[[ir.Node], bool]) -> ir.Graph
         if node not in wanted:
             nodes.append(node)
             continue
-        assert node.op.expand is not None
+        assert node.op.meaning.expand is not None
         inner = Tracer({})
         arguments = [inner.argument(value.type) for value in node.inputs]
         with interpreter(inner):
-            result = node.op.expand(*arguments, **node.kwargs)
+            result = node.op.meaning.expand(*arguments, **node.kwargs)
         results = result if isinstance(result, list) else [result]
         values = dict(zip((a._value for a in arguments), node.inputs, strict=True))
+        scope = ir.Scope(node.op.label, node.scope)
         for made in inner.nodes:
             inputs = tuple(values.get(value, value) for value in made.inputs)
-            nodes.append(ir.Node(made.op, inputs, made.attrs, made.outputs, node.source))
+            nodes.append(replaced(made, inputs=inputs, source=node.source, scope=scope))
         for output, tensor in zip(node.outputs, results, strict=True):
             assert isinstance(tensor, Tensor)
             value = inner.lift(tensor)

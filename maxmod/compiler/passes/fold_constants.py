@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from maxmod.compiler.fusion.conditions import is_cheap
 from maxmod.custom import CustomKernel
-from maxmod.op import ir
-from maxmod.op.op import Kind
+from maxmod.op import Kind, ir
 
 # Larger results would cost more to read in every call than a kernel spends to make them again.
 FOLD_LIMIT_NBYTES = 1 << 16

@@ -34,5 +34,6 @@ def optimize_bodies(graph: ir.Graph, optimize: Callable[[ir.Graph], ir.Graph]) -
             for name, body in bodies.items()
         }
         attrs = {**node.kwargs, **made}
-        nodes.append(ir.node(node.op, (*node.inputs, *outer), attrs, node.outputs, node.source))
+        inputs = (*node.inputs, *outer)
+        nodes.append(ir.node(node.op, inputs, attrs, node.outputs, node.source, node.scope))
     return ir.rebuild(graph, nodes, {}, constants)

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 
 from maxmod.compiler.passes.simplify import Producers, number_of
 from maxmod.dtype import DType
-from maxmod.op import ir
-from maxmod.op.op import lookup
+from maxmod.op import ir, is_op, op_of
+from maxmod.ops.activation import gelu
+from maxmod.ops.arithmetic import add, mul, pow, true_div
+from maxmod.ops.elementwise import tanh
 
 # Coefficients of x and x^3 under the tanh.
 _INNER = {1: math.sqrt(2 / math.pi), 3: math.sqrt(2 / math.pi) * 0.044715}
@@ -34,14 +37,14 @@ def recognize_gelu(graph: ir.Graph) -> ir.Graph:
         x = _argument(node, producers)
         if x is not None:
             attrs = (("approximate", "tanh"),)
-            node = ir.Node(lookup("gelu"), (x,), attrs, node.outputs, node.source)
+            node = replace(node, op=op_of(gelu), inputs=(x,), attrs=attrs)
         nodes.append(node)
     return ir.rebuild(graph, nodes, {})
 
 
 def _argument(node: ir.Node, producers: Producers) -> ir.Value | None:
     """Returns x if a node gives gelu by tanh of it."""
-    if node.op.name != "mul" or not node.output.type.dtype.is_float():
+    if not is_op(node.op, mul) or not node.output.type.dtype.is_float():
         return None
     for factor, x, inner in _forms(node, producers):
         if x.type != node.output.type or not math.isclose(factor, 0.5):
@@ -57,7 +60,7 @@ def _argument(node: ir.Node, producers: Producers) -> ir.Value | None:
 
 def _forms(node: ir.Node, producers: Producers) -> Iterator[tuple[float, ir.Value, ir.Value]]:
     """Yields (c, x, y) where a product can be read as c * x * (1 + tanh(y))."""
-    if node.op.name != "mul":
+    if not is_op(node.op, mul):
         return
     for left, right in (node.inputs, node.inputs[::-1]):
         for (c, x), (d, last) in product(_scaled(left, producers), _scaled(right, producers)):
@@ -74,26 +77,26 @@ def _scaled(value: ir.Value, producers: Producers) -> Iterator[tuple[float, ir.V
     """Yields (c, x) where a value can be read as c * x: as it is, and without a factor."""
     yield 1.0, value
     node = producers.get(value)
-    if node is None or node.op.name not in ("mul", "true_div"):
+    if node is None or not is_op(node.op, mul, true_div):
         return
     x, y = node.inputs
     number = number_of(y, producers)
     if number:
-        yield (number if node.op.name == "mul" else 1 / number), x
+        yield (number if is_op(node.op, mul) else 1 / number), x
     number = number_of(x, producers)
-    if number is not None and node.op.name == "mul":
+    if number is not None and is_op(node.op, mul):
         yield number, y
 
 
 def _inside(value: ir.Value, producers: Producers) -> ir.Value | None:
     """Returns y if a value is 1 + tanh(y)."""
     node = producers.get(value)
-    if node is None or node.op.name != "add":
+    if node is None or not is_op(node.op, add):
         return None
     for one, other in (node.inputs, node.inputs[::-1]):
-        tanh = producers.get(other)
-        if number_of(one, producers) == 1 and tanh is not None and tanh.op.name == "tanh":
-            return tanh.inputs[0]
+        inner = producers.get(other)
+        if inner is not None and is_op(inner.op, tanh) and number_of(one, producers) == 1:
+            return inner.inputs[0]
     return None
 
 
@@ -107,17 +110,17 @@ def _polynomial(
     if number is not None:
         return {0: number}
     node = producers.get(value)
-    if node is None or node.op.name not in ("add", "mul", "pow") or depth == 0:
+    if node is None or not is_op(node.op, add, mul, pow) or depth == 0:
         return None
     left = _polynomial(node.inputs[0], x, producers, depth - 1)
-    if node.op.name == "pow":
+    if is_op(node.op, pow):
         power = number_of(node.inputs[1], producers)
         return {3: 1.0} if left == {1: 1.0} and power == 3 else None
     right = _polynomial(node.inputs[1], x, producers, depth - 1)
     if left is None or right is None:
         return None
     found: Polynomial = {}
-    if node.op.name == "add":
+    if is_op(node.op, add):
         for n, c in (*left.items(), *right.items()):
             found[n] = found.get(n, 0.0) + c
     else:

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace as replaced
 from typing import Any
 
 from maxmod.dtype import DType, can_hold
-from maxmod.op import ir
-from maxmod.op.op import lookup
+from maxmod.op import Op, ir, is_op, op_of
+from maxmod.ops.arithmetic import add, mul, negate, pow, sub, true_div
+from maxmod.ops.comparison import logical_not
+from maxmod.ops.create import full_source
+from maxmod.ops.elementwise import cast_elements
+from maxmod.ops.shape import broadcast, permute, reshape
 
 Producers = dict[ir.Value, ir.Node]
 # Returns the value to use instead, a node to put in place, or None to leave the call alone.
@@ -29,7 +34,14 @@ def simplify(graph: ir.Graph) -> ir.Graph:
     kept = []
     for original in graph.nodes:
         inputs = tuple(replace.get(value, value) for value in original.inputs)
-        node = ir.Node(original.op, inputs, original.attrs, original.outputs, original.source)
+        node = ir.Node(
+            original.op,
+            inputs,
+            original.attrs,
+            original.outputs,
+            original.source,
+            original.scope,
+        )
         found = _apply(node, producers)
         if isinstance(found, ir.Value):
             replace[node.output] = found
@@ -41,7 +53,7 @@ def simplify(graph: ir.Graph) -> ir.Graph:
 
 
 def _apply(node: ir.Node, producers: Producers) -> ir.Value | ir.Node | None:
-    for rule in RULES.get(node.op.name, ()):
+    for rule in RULES.get(node.op, ()):
         found = rule(node, producers)
         if found is not None:
             return found
@@ -51,9 +63,9 @@ def _apply(node: ir.Node, producers: Producers) -> ir.Value | ir.Node | None:
 def number_of(value: ir.Value, producers: Producers) -> float | None:
     """Returns the number that a value is filled with, or None."""
     node = producers.get(value)
-    while node is not None and node.op.name == "broadcast":
+    while node is not None and is_op(node.op, broadcast):
         node = producers.get(node.inputs[0])
-    if node is None or node.op.name != "full":
+    if node is None or not is_op(node.op, full_source):
         return None
     number = node.kwargs["value"]
     return float(number) if isinstance(number, (bool, int, float)) else None
@@ -78,7 +90,7 @@ def _commuted(rule: Rule) -> Rule:
     """The same rule with the operands exchanged."""
 
     def commuted(node: ir.Node, producers: Producers) -> ir.Value | ir.Node | None:
-        swapped = ir.Node(node.op, node.inputs[::-1], node.attrs, node.outputs, node.source)
+        swapped = replaced(node, inputs=node.inputs[::-1])
         return rule(swapped, producers)
 
     return commuted
@@ -89,7 +101,7 @@ def _square(node: ir.Node, producers: Producers) -> ir.Node | None:
     x, y = node.inputs
     if number_of(y, producers) != 2 or x.type.sizes != node.output.type.sizes:
         return None
-    return ir.Node(lookup("mul"), (x, x), (), node.outputs, node.source)
+    return replaced(node, op=op_of(mul), inputs=(x, x), attrs=())
 
 
 def _same_type(node: ir.Node, producers: Producers) -> ir.Value | None:
@@ -137,20 +149,20 @@ def _reshaped_twice(node: ir.Node, producers: Producers) -> ir.Node | None:
 
 
 def _with(node: ir.Node, inputs: Sequence[ir.Value], attrs: dict[str, Any]) -> ir.Node:
-    return ir.node(node.op, inputs, attrs, node.outputs, node.source)
+    return ir.node(node.op, inputs, attrs, node.outputs, node.source, node.scope)
 
 
 _ONE = _neutral(1)
-RULES: dict[str, tuple[Rule, ...]] = {
-    "add": (_neutral(0, negative_zero=True), _commuted(_neutral(0, negative_zero=True))),
-    "sub": (_neutral(0, negative_zero=False),),
-    "mul": (_ONE, _commuted(_ONE)),
-    "true_div": (_ONE,),
-    "pow": (_ONE, _square),
-    "cast": (_same_type, _widened),
-    "negate": (_twice,),
-    "logical_not": (_twice,),
-    "permute": (_identity_permutation, _permuted_twice),
-    "reshape": (_same_type, _reshaped_twice),
-    "broadcast": (_same_type,),
+RULES: dict[Op, tuple[Rule, ...]] = {
+    op_of(add): (_neutral(0, negative_zero=True), _commuted(_neutral(0, negative_zero=True))),
+    op_of(sub): (_neutral(0, negative_zero=False),),
+    op_of(mul): (_ONE, _commuted(_ONE)),
+    op_of(true_div): (_ONE,),
+    op_of(pow): (_ONE, _square),
+    op_of(cast_elements): (_same_type, _widened),
+    op_of(negate): (_twice,),
+    op_of(logical_not): (_twice,),
+    op_of(permute): (_identity_permutation, _permuted_twice),
+    op_of(reshape): (_same_type, _reshaped_twice),
+    op_of(broadcast): (_same_type,),
 }

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maxmod.compiler.steps import RunKernel, RunProduct, Step
-from maxmod.op import ir
-from maxmod.op.op import Kind
+from maxmod.op import Kind, ir
 from maxmod.values.dim import Size, as_size, product
 from maxmod.values.tensor_type import TensorType
 
@@ -79,7 +78,9 @@ def _read_types(group: FusionGroup) -> list[TensorType]:
     found = []
     for value in group.inputs:
         # That an op stores into a value is no reason to read it.
-        readers = {n: n.inputs[1:] if n.op.assign is not None else n.inputs for n in group.nodes}
+        readers = {
+            n: n.inputs[1:] if n.op.meaning.assign is not None else n.inputs for n in group.nodes
+        }
         users = [node for node, inputs in readers.items() if value in inputs]
         is_table = all(n.op.kind is Kind.INDEX and n.inputs[0] is value for n in users)
         found += [node.output.type for node in users] if is_table else [value.type]
@@ -90,6 +91,6 @@ def _written_types(group: FusionGroup) -> list[TensorType]:
     """Returns the types of what a kernel writes; of a buffer that is the part that changes."""
     types = {value: value.type for value in group.outputs}
     for node in group.nodes:
-        if node.op.assign is not None:
+        if node.op.meaning.assign is not None:
             types[node.output] = node.inputs[1].type
     return list(types.values())

@@ -14,8 +14,7 @@ from maxmod.compiler.report.cost import Cost, cost_of
 from maxmod.compiler.report.measurement import Measurement
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule, Step
 from maxmod.kernel.source import KernelSource
-from maxmod.op import ir
-from maxmod.op.op import Kind
+from maxmod.op import Kind, ir
 from maxmod.values.dim import Size, evaluate
 
 if TYPE_CHECKING:
@@ -329,11 +328,13 @@ def _reasons(group: FusionGroup) -> Iterator[str]:
     """Why a kernel was formed, then what joined it or was kept out of it and why."""
     count = sum(node.op.kind not in (Kind.VIEW, Kind.SOURCE) for node in group.ordered)
     if group.template is not None and not group.reasons:
-        yield "a matrix product"
+        yield "a matrix product on its own"
     elif group.template is None and count > 1:
         yield (
             f"{count} ops on rows of {group.domain[-1]}: a row is read once and stays in the cache"
             if group.is_row
             else f"{count} ops on the same elements: nothing between them goes to memory"
         )
+    elif group.template is None and not group.reasons:
+        yield "a single op, with no neighbour that the same kernel could compute"
     yield from group.reasons

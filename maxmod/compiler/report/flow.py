@@ -57,11 +57,13 @@ def _boxes(facts: Facts) -> Iterator[_Box]:
 
 def _box(facts: Facts, row: Row) -> _Box:
     weights = len({name for name in row.reads if name.startswith("@")})
-    types = {name: value.type.short() for value, name in facts.names.items()}
-    made = [types[name] for step in row.steps for name in step.results if name in types]
-    note = ", ".join([*made[-1:], *([plural(weights, "weight")] if weights else [])])
+    values = {name: value for value, name in facts.names.items()}
+    made = [values[name] for step in row.steps for name in step.results if name in values]
+    types = [value.type.with_sizes(tuple(map(facts.number, value.type.sizes))) for value in made]
+    notes = [type.short() for type in types[-1:]]
+    notes += [plural(weights, "weight")] if weights else []
     kind = row.runs.split()[0]
-    return _Box(kind, f"{row.number}  {row.name}", note, [row])
+    return _Box(kind, f"{row.number}  {row.name}", ", ".join(notes), [row])
 
 
 def _edges(facts: Facts, boxes: Sequence[_Box]) -> dict[int, list[int]]:

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from maxmod.compiler.report.lines import INDENT, folded, indented, wrapped
 from maxmod.compiler.report.names import together
-from maxmod.op import ir
-from maxmod.op.op import Kind
+from maxmod.op import Kind, ir
 
 _IN_TYPE = {"device", "dtype", "shape"}  # static arguments of sources that their type repeats
 _LEAST_HIDDEN = 8  # ops; fewer are shown as they are

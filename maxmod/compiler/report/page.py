@@ -109,7 +109,7 @@ def page(facts: Facts) -> str:
         seconds=seconds,
         plural=plural,
         limits=_limits(facts),
-        missing=", ".join(f"{name}=..." for name in _missing(facts)),
+        missing=" and ".join(_missing(facts)),
     )
 
 

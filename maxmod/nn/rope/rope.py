@@ -11,8 +11,9 @@ from typing import Any
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
+from maxmod.interpreters.trace import scope
 from maxmod.nn.module import Module, module_dataclass
-from maxmod.op.op import call
+from maxmod.op import call
 from maxmod.tensor import Tensor
 from maxmod.tensor.default_context import resolve
 from maxmod.values.dim import DimLike
@@ -128,8 +129,9 @@ class RotaryEmbedding(Module[..., Tensor]):
                 position.
         """
         turns = call("unsqueeze", self._turns(x, start_pos), 1)  # one for all heads
-        pairs = call("as_interleaved_complex", x)
-        return call("complex_mul", pairs, turns).reshape(x.shape)
+        with scope("rotary"):
+            pairs = call("as_interleaved_complex", x)
+            return call("complex_mul", pairs, turns).reshape(x.shape)
 
     def _turns(self, x: Tensor, start_pos: DimLike) -> Tensor:
         """Returns the rows of the table that belong to the positions of x: [sequence, dim/2, 2]."""
@@ -178,6 +180,7 @@ class TransposedRotaryEmbedding(RotaryEmbedding):
         turns = call("unsqueeze", self._turns(x, start_pos), 1)
         cosine, sine = turns[..., 0], turns[..., 1]
         half = self.dim // 2
-        real, imaginary = x[..., :half], x[..., half:]
-        turned = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
-        return call("concat", turned, axis=-1)
+        with scope("rotary"):
+            real, imaginary = x[..., :half], x[..., half:]
+            turned = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
+            return call("concat", turned, axis=-1)

@@ -14,8 +14,7 @@ import numpy as np
 from maxmod import backends
 from maxmod.interpreters.operands import strong
 from maxmod.interpreters.trace import Tracer
-from maxmod.op import ir
-from maxmod.op.op import Kind, Op, interpreter, op
+from maxmod.op import Kind, Op, interpreter, ir, op
 from maxmod.ops.shape import rebound_sizes
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size, SymbolicDim
@@ -60,7 +59,7 @@ def _apart(xp: Any, results: Sequence[Any], others: Sequence[Any]) -> list[Any]:
     return apart
 
 
-@op(Kind.OPAQUE, _declared, mixed=True)
+@op(Kind.OPAQUE, _declared, mixed_devices=True)
 def branch(
     xp: Any,
     operands: Sequence[Tensor],
@@ -83,7 +82,7 @@ def branch(
     return _apart(xp, _run_body(chosen, arrays, sizes), arrays)
 
 
-@op(Kind.OPAQUE, _declared, mixed=True)
+@op(Kind.OPAQUE, _declared, mixed_devices=True)
 def loop(
     xp: Any,
     operands: Sequence[Tensor],

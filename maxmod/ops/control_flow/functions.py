@@ -14,7 +14,7 @@ from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DTypeError, OperandError, ShapeError, TraceError
 from maxmod.interpreters.operands import strong
 from maxmod.interpreters.trace import Tracer, current_tracer
-from maxmod.op.op import function
+from maxmod.op import function
 from maxmod.ops.context import active_trace
 from maxmod.ops.control_flow.bodies import Bodies, branch, listed_results, loop
 from maxmod.tensor import Tensor

@@ -6,7 +6,7 @@ from typing import Any
 
 from maxmod.dtype import DType
 from maxmod.errors import ShapeError
-from maxmod.op.op import Kind, Op, call, op
+from maxmod.op import Kind, Op, call, op
 from maxmod.ops.context import active_trace
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size, SymbolicDim

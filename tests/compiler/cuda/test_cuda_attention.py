@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuda_registers import assert_no_spills
 from cuda_template import CudaTemplate, build
 from emulated_cuda import emulated_cuda
 from helpers import tensor, values, wide
@@ -156,14 +157,9 @@ def test_the_order_of_blocks_changes_nothing() -> None:
 
 
 @pytest.mark.skipif(MISSING, reason="needs NVRTC: pip install 'cuda-toolkit[nvrtc]'")
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
-def test_few_without_spills(arch: str) -> None:
-    for case in FEW:
-        _, log = nvrtc.compile_text(_few()[case].source, arch)
-        assert nvrtc.warnings_of(log) == ""
-        used = nvrtc.usage(log)["mm_kernel"]
-        assert used.spill_nbytes == 0, case
-        assert used.registers <= 168  # three blocks of 128 threads on a processor
+def test_few_without_spills() -> None:
+    # Three blocks of 128 threads on a multiprocessor.
+    assert_no_spills([_few()[case].source for case in FEW], registers=168)
 
 
 # ---- many queries ------------------------------------------------------------------------------
@@ -299,14 +295,10 @@ def test_operands_of_tensor_cores(name: str) -> None:
 
 
 @pytest.mark.skipif(MISSING, reason="needs NVRTC: pip install 'cuda-toolkit[nvrtc]'")
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
-def test_many_without_spills(arch: str) -> None:
-    for case in [*MANY, *(case for case in MMA if case.depth in (64, 96, 128, 256))]:
-        _, log = nvrtc.compile_text(_many()[case].source, arch)
-        assert nvrtc.warnings_of(log) == ""
-        used = nvrtc.usage(log)["mm_kernel"]
-        assert used.spill_nbytes == 0, case
-        assert used.registers <= (168 if case in MANY else 255)
+def test_many_without_spills() -> None:
+    assert_no_spills([_many()[case].source for case in MANY], registers=168)
+    large = [case for case in MMA if case.depth in (64, 96, 128, 256)]
+    assert_no_spills([_many()[case].source for case in large], registers=255)
 
 
 def test_halves_that_are_widened_are_computed_in_float32() -> None:

@@ -267,8 +267,8 @@ def test_explain_names_the_epilogue_of_the_library(gpu: Any) -> None:
         name: compile_function(PROGRAMS[name].fn, types, name="f", parameters={}).explain(width=200)
         for name in ("bias, gelu", "bias and addend")
     }
-    assert "= gelu(matmul(%arg0, %0) + %arg2)  # " in texts["bias, gelu"]
-    assert "= matmul(%arg0, %0) + %arg2 + %arg3  # " in texts["bias and addend"]
+    assert "= gelu(matmul(%x, %0) + %b)  # " in texts["bias, gelu"]
+    assert "= matmul(%x, %0) + %b + %c  # " in texts["bias and addend"]
     for text in texts.values():
         assert "left to the matrix library" in text
         assert "0 launches of 0 kernels" in text

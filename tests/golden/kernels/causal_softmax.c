@@ -1,62 +1,60 @@
-// row_greater_equal_mul_select_3_more_reduce_sum_true_div
+// row_greater_equal_mul_select_softmax
 static void mm_items(
     void *const *mm_buffers, const int64_t *mm_scalars, void *mm_shared, char *mm_room,
     int64_t mm_begin, int64_t mm_end)
 {
-    const float *const restrict b0 = mm_buffers[0];
-    float *const restrict b1 = mm_buffers[1];
+    const float *const restrict scores = mm_buffers[0];
+    float *const restrict out = mm_buffers[1];
     const int64_t s_batch = mm_scalars[0];
     const int64_t s_seq = mm_scalars[1];
     const int64_t mm_extent = s_seq;
     const int64_t mm_total = (int64_t)(s_batch * 12) * (int64_t)s_seq;
     const int mm_stream = (mm_total * mm_extent) * 4 > 16777216;
-    float *const e10 = (void *)(mm_room + 0 * (((size_t)mm_extent + 7) / 8 * 64));
-    float *const o1 = (void *)(mm_room + 1 * (((size_t)mm_extent + 7) / 8 * 64));
+    float *const row9 = (void *)(mm_room + 0 * (((size_t)mm_extent + 7) / 8 * 64));
+    float *const out_block = (void *)(mm_room + 1 * (((size_t)mm_extent + 7) / 8 * 64));
     for (int64_t mm_row = mm_begin; mm_row < mm_end; mm_row++) {
         int64_t rest = mm_row;
         const int64_t i1 = rest % s_seq;
         rest /= s_seq;
         const int64_t i0 = rest;
-        const int64_t t0 = (i1);
-        const float t4 = (float)(0x1.0000000000000p-3f);
-        const float t6 = ((float)-INFINITY);
-        float r8 = ((float)-INFINITY);
-        int n8 = 0;
-#pragma omp simd reduction(max : r8) reduction(| : n8)
+        const int64_t v0 = i1;  // %0 iota
+        float max7 = -INFINITY;
+        int nan7 = 0;
+#pragma omp simd reduction(max : max7) reduction(| : nan7)
         for (int64_t x3 = 0; x3 < mm_extent; x3++) {
-            const int64_t t1 = (x3);
-            const bool t2 = (t0 >= t1);
-            const float t3 = b0[x3 + i1 * s_seq + i0 * (s_seq * s_seq)];
-            const float t5 = (t3 * t4);
-            const float t7 = (t2 ? t5 : t6);
-            r8 = t7 > r8 ? t7 : r8;
-            n8 |= t7 != t7;
+            const int64_t v0_2 = x3;                 // %0 iota
+            const bool v2 = v0 >= v0_2;              // %2 greater_equal
+            const float v_scores = scores[x3 + i1 * s_seq + i0 * (s_seq * s_seq)];  // %scores
+            const float v4 = v_scores * 0.125f;      // %4 mul
+            const float v6 = v2 ? v4 : (-INFINITY);  // %6 select
+            max7 = v6 > max7 ? v6 : max7;
+            nan7 |= v6 != v6;
         }
-        const float t8 = n8 ? (float)NAN : r8;
-        float r11 = 0.0f;
-#pragma omp simd reduction(+ : r11)
+        const float v7 = nan7 ? NAN : max7;  // %7 max of softmax
+        float sum10 = 0.0f;
+#pragma omp simd reduction(+ : sum10)
         for (int64_t x3 = 0; x3 < mm_extent; x3++) {
-            const int64_t t1 = (x3);
-            const bool t2 = (t0 >= t1);
-            const float t3 = b0[x3 + i1 * s_seq + i0 * (s_seq * s_seq)];
-            const float t5 = (t3 * t4);
-            const float t7 = (t2 ? t5 : t6);
-            const float t9 = (t7 - t8);
-            const float t10 = mm_exp(t9);
-            e10[x3] = t10;
-            r11 = r11 + t10;
+            const int64_t v0_2 = x3;                 // %0 iota
+            const bool v2 = v0 >= v0_2;              // %2 greater_equal
+            const float v_scores = scores[x3 + i1 * s_seq + i0 * (s_seq * s_seq)];  // %scores
+            const float v4 = v_scores * 0.125f;      // %4 mul
+            const float v6 = v2 ? v4 : (-INFINITY);  // %6 select
+            const float v8 = v6 - v7;                // %8 sub of softmax
+            const float v9 = mm_exp(v8);             // %9 exp of softmax
+            row9[x3] = v9;
+            sum10 += v9;
         }
-        const float t11 = r11;
+        const float v10 = sum10;  // %10 sum of softmax
 #pragma omp simd
         for (int64_t x3 = 0; x3 < mm_extent; x3++) {
-            const float t10 = e10[x3];
-            const float t12 = (t10 / t11);
-            o1[x3] = t12;
+            const float v9 = row9[x3];   // %9 exp of softmax
+            const float v11 = v9 / v10;  // %11 div of softmax
+            out_block[x3] = v11;
         }
         if (mm_stream)
-            mm_stream_row(b1 + (i1 * s_seq + i0 * (s_seq * s_seq)), o1, (size_t)(mm_extent) * sizeof *o1);
+            mm_stream_row(out + (i1 * s_seq + i0 * (s_seq * s_seq)), out_block, (size_t)(mm_extent) * sizeof *out_block);
         else
-            memcpy(b1 + (i1 * s_seq + i0 * (s_seq * s_seq)), o1, (size_t)(mm_extent) * sizeof *o1);
+            memcpy(out + (i1 * s_seq + i0 * (s_seq * s_seq)), out_block, (size_t)(mm_extent) * sizeof *out_block);
     }
     if (mm_stream)
         mm_fence();

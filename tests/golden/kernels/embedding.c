@@ -3,9 +3,9 @@ static void mm_items(
     void *const *mm_buffers, const int64_t *mm_scalars, void *mm_shared, char *mm_room,
     int64_t mm_begin, int64_t mm_end)
 {
-    const float *const restrict b0 = mm_buffers[0];
-    const int32_t *const restrict b1 = mm_buffers[1];
-    float *const restrict b2 = mm_buffers[2];
+    const float *const restrict table = mm_buffers[0];
+    const int32_t *const restrict tokens = mm_buffers[1];
+    float *const restrict out = mm_buffers[2];
     const int64_t s_batch = mm_scalars[0];
     const int64_t s_seq = mm_scalars[1];
     const int64_t s_vocab = mm_scalars[2];
@@ -18,22 +18,21 @@ static void mm_items(
         const int64_t mm_first = mm_work % mm_blocks * 2048;
         const int64_t mm_count = mm_min_i64(2048, mm_extent - mm_first);
         const int64_t i0 = mm_work / mm_blocks;
-        _Alignas(64) float o2[2048];
-        const int32_t t0 = b1[i0];
-        const int64_t t1 = mm_position(t0, s_vocab);
-        mm_wrong |= mm_is_outside(t0, s_vocab);
-        const float t3 = (float)(0x1.0000000000000p+1f);
+        _Alignas(64) float out_block[2048];
+        const int32_t v_tokens = tokens[i0];  // %tokens
+        const int64_t at_tokens = mm_position(v_tokens, s_vocab);
+        mm_wrong |= mm_is_outside(v_tokens, s_vocab);
 #pragma omp simd
         for (int64_t mm_k = 0; mm_k < mm_count; mm_k++) {
             const int64_t i1 = mm_first + mm_k;
-            const float t2 = b0[i1 + t1 * 768];
-            const float t4 = (t2 * t3);
-            o2[mm_k] = t4;
+            const float v_table = table[i1 + at_tokens * 768];  // %table
+            const float v2 = v_table * 2.0f;                    // %2 mul
+            out_block[mm_k] = v2;
         }
         if (mm_stream)
-            mm_stream_row(b2 + (mm_first + i0 * 768), o2, (size_t)(mm_count) * sizeof *o2);
+            mm_stream_row(out + (mm_first + i0 * 768), out_block, (size_t)(mm_count) * sizeof *out_block);
         else
-            memcpy(b2 + (mm_first + i0 * 768), o2, (size_t)(mm_count) * sizeof *o2);
+            memcpy(out + (mm_first + i0 * 768), out_block, (size_t)(mm_count) * sizeof *out_block);
     }
     if (mm_stream)
         mm_fence();

@@ -1,28 +1,29 @@
-// row_gather_mul_reduce_sum_4_more_add_mul
-template <int N, typename T> static __device__ __forceinline__ mm_vector<T, N> mm_read(const T *p)
+// row_gather_rms_norm
+template <int N, typename T>
+static __device__ __forceinline__ mm_vector<T, N> mm_read(const T *mm_at)
 {
-    return *reinterpret_cast<const mm_vector<T, N> *>(p);
+    return *reinterpret_cast<const mm_vector<T, N> *>(mm_at);
 }
 
 template <int N, typename T>
-static __device__ __forceinline__ void mm_write(T *p, const mm_vector<T, N> &v)
+static __device__ __forceinline__ void mm_write(T *mm_at, const mm_vector<T, N> &mm_elements)
 {
-    *reinterpret_cast<mm_vector<T, N> *>(p) = v;
+    *reinterpret_cast<mm_vector<T, N> *>(mm_at) = mm_elements;
 }
 
 template <int LANES, typename T>
-static __device__ __forceinline__ T mm_warp_add(T v)
+static __device__ __forceinline__ T mm_warp_add(T mm_mine)
 {
 #pragma unroll
     for (int mm_lane = LANES / 2; mm_lane > 0; mm_lane /= 2) {
-        const T w = (T)__shfl_xor_sync(0xffffffffu, v, mm_lane);
-        v = v + w;
+        const T mm_other = (T)__shfl_xor_sync(0xffffffffu, mm_mine, mm_lane);
+        mm_mine = mm_mine + mm_other;
     }
-    return v;
+    return mm_mine;
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) mm_kernel(const float *__restrict__ b0,
-    const int64_t *__restrict__ b1, const float *__restrict__ b2, float *__restrict__ b3,
+extern "C" __global__ void __launch_bounds__(256, 2) mm_kernel(const float *__restrict__ table,
+    const int64_t *__restrict__ tokens, const float *__restrict__ constant, float *__restrict__ out,
     long long s_seq)
 {
     constexpr int V = 4;
@@ -31,44 +32,41 @@ extern "C" __global__ void __launch_bounds__(256, 2) mm_kernel(const float *__re
         int64_t mm_row = mm_base + threadIdx.x / 32;
         mm_row = mm_row < (int64_t)s_seq ? mm_row : (int64_t)s_seq - 1;  // too many threads: repeat a row
         const int64_t i0 = mm_row;
-        const int64_t t0 = b1[i0];
-        const int64_t t1 = mm_position(t0, 32000);
-        float r4 = 0.0f;
-        float e2[6 * V];  // kept in registers
+        const int64_t v_tokens = tokens[i0];  // %tokens
+        const int64_t at_tokens = mm_position(v_tokens, 32000);
+        float sum2 = 0.0f;
+        float row_table[6 * V];  // kept in registers
 #pragma unroll
         for (int mm_j = 0; mm_j < 6; mm_j++) {
             const int mm_i = (mm_j * 32 + mm_lane) * V;
-            const mm_vector<float, V> v2 = mm_read<V>(b0 + mm_i + t1 * 768);
+            const mm_vector<float, V> vec_table = mm_read<V>(table + mm_i + at_tokens * 768);
 #pragma unroll
             for (int mm_k = 0; mm_k < V; mm_k++) {
-                const float t2 = v2.v[mm_k];
-                const float t3 = (t2 * t2);
-                e2[mm_j * V + mm_k] = t2;
-                r4 = r4 + t3;
+                const float v_table = vec_table.v[mm_k];  // %table
+                const float v1 = v_table * v_table;       // %1 mul of rms_norm
+                row_table[mm_j * V + mm_k] = v_table;
+                sum2 += v1;
             }
         }
-        const float t4 = mm_warp_add<32>(r4);
-        const float t5 = (float)(0x1.8000000000000p+9f);
-        const float t6 = (t4 / t5);
-        const float t7 = (float)(0x1.0c6f7a0000000p-20f);
-        const float t8 = (t6 + t7);
-        const float t9 = mm_rsqrt(t8);
-        const float t12 = 0.0f;
+        const float v2 = mm_warp_add<32>(sum2);  // %2 sum of rms_norm
+        const float v4 = v2 / 768.0f;            // %4 div of rms_norm
+        const float v6 = v4 + 1e-06f;            // %6 add of rms_norm
+        const float v7 = mm_rsqrt(v6);           // %7 rsqrt of rms_norm
 #pragma unroll
         for (int mm_j = 0; mm_j < 6; mm_j++) {
             const int mm_i = (mm_j * 32 + mm_lane) * V;
-            const mm_vector<float, V> v11 = mm_read<V>(b2 + mm_i);
-            mm_vector<float, V> o3;
+            const mm_vector<float, V> vec_constant = mm_read<V>(constant + mm_i);
+            mm_vector<float, V> out_block;
 #pragma unroll
             for (int mm_k = 0; mm_k < V; mm_k++) {
-                const float t2 = e2[mm_j * V + mm_k];
-                const float t10 = (t2 * t9);
-                const float t11 = v11.v[mm_k];
-                const float t13 = (t11 + t12);
-                const float t14 = (t10 * t13);
-                o3.v[mm_k] = t14;
+                const float v_table = row_table[mm_j * V + mm_k];  // %table
+                const float v8 = v_table * v7;                     // %8 mul of rms_norm
+                const float v_constant = vec_constant.v[mm_k];     // @constant.0
+                const float v10 = v_constant + 0.0f;               // %10 add of rms_norm
+                const float v11 = v8 * v10;                        // %11 mul of rms_norm
+                out_block.v[mm_k] = v11;
             }
-            mm_write(b3 + mm_i + i0 * 768, o3);
+            mm_write(out + mm_i + i0 * 768, out_block);
         }
     }
 }

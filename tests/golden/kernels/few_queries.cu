@@ -1,10 +1,10 @@
 typedef struct {
-    const uint16_t *b0;
-    const uint16_t *b1;
-    const uint16_t *b2;
-    uint16_t *b3;
-    float *b4;
-    uint32_t *b5;
+    const uint16_t *query;
+    const uint16_t *key;
+    const uint16_t *value;
+    uint16_t *out;
+    float *scratch;
+    uint32_t *counters;
     int64_t s_batch;
     int64_t s_length;
 } mm_args;
@@ -47,10 +47,10 @@ MM_INLINE float mm_q(const mm_args g, const mm_at at, int64_t i, int64_t d)
     const int64_t x0 = at.x0;
     const int64_t x1 = at.x1;
     const int64_t x2 = at.x2;
-    const uint16_t *const __restrict__ b0 = g.b0;
-    const float t0 = mm_load_bfloat16(b0[d + x2 * 128 + x1 * 512 + x0 * 4096]);
-    const float t1 = mm_cast_float32(t0);
-    return t1;
+    const uint16_t *const __restrict__ query = g.query;
+    const float v_query = mm_load_bfloat16(query[d + x2 * 128 + x1 * 512 + x0 * 4096]);  // %query
+    const float v3 = mm_cast_float32(v_query);  // %3 cast of attention
+    return v3;
 }
 
 MM_INLINE float mm_k(const mm_args g, const mm_at at, int64_t j, int64_t d)
@@ -58,10 +58,10 @@ MM_INLINE float mm_k(const mm_args g, const mm_at at, int64_t j, int64_t d)
     const int64_t s_length = g.s_length;
     const int64_t x0 = at.x0;
     const int64_t x1 = at.x1;
-    const uint16_t *const __restrict__ b1 = g.b1;
-    const float t0 = mm_load_bfloat16(b1[d + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024)]);
-    const float t1 = mm_cast_float32(t0);
-    return t1;
+    const uint16_t *const __restrict__ key = g.key;
+    const float v_key = mm_load_bfloat16(key[d + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024)]);  // %key
+    const float v4 = mm_cast_float32(v_key);  // %4 cast of attention
+    return v4;
 }
 
 MM_INLINE float mm_v(const mm_args g, const mm_at at, int64_t j, int64_t e)
@@ -69,18 +69,17 @@ MM_INLINE float mm_v(const mm_args g, const mm_at at, int64_t j, int64_t e)
     const int64_t s_length = g.s_length;
     const int64_t x0 = at.x0;
     const int64_t x1 = at.x1;
-    const uint16_t *const __restrict__ b2 = g.b2;
-    const float t0 = mm_load_bfloat16(b2[e + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024)]);
-    const float t1 = mm_cast_float32(t0);
-    return t1;
+    const uint16_t *const __restrict__ value = g.value;
+    const float v_value = mm_load_bfloat16(value[e + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024)]);  // %value
+    const float v5 = mm_cast_float32(v_value);  // %5 cast of attention
+    return v5;
 }
 
 MM_INLINE float mm_score(const mm_args g, const mm_at at, int64_t i, int64_t j, float given)
 {
-    const float t0 = given;
-    const float t1 = (float)(0x1.6a09e60000000p-4f);
-    const float t2 = (t0 * t1);
-    return t2;
+    const float v7 = given;              // %7 matmul of attention
+    const float v9 = v7 * 0.088388346f;  // %9 mul of attention
+    return v9;
 }
 
 MM_INLINE bool mm_is_masked(const mm_args g, const mm_at at, int64_t i0, int64_t i1, int64_t j0, int64_t j1)
@@ -93,21 +92,21 @@ MM_INLINE void mm_out(const mm_args g, const mm_at at, int64_t i, int64_t e, flo
     const int64_t x0 = at.x0;
     const int64_t x1 = at.x1;
     const int64_t x2 = at.x2;
-    const float t0 = given;
-    uint16_t *const __restrict__ b3 = g.b3;
-    b3[e + x1 * 512 + x2 * 128 + x0 * 4096] = mm_store_bfloat16(t0);
+    const float v15 = given;  // %15 matmul of attention
+    uint16_t *const __restrict__ out = g.out;
+    out[e + x1 * 512 + x2 * 128 + x0 * 4096] = mm_store_bfloat16(v15);
 }
 
 typedef uint16_t mm_key_type;
 
-MM_INLINE float mm_key_load(uint16_t x)
+MM_INLINE float mm_key_load(uint16_t given)
 {
-    return mm_load_bfloat16(x);
+    return mm_load_bfloat16(given);
 }
 
-MM_INLINE uint16_t mm_key_store(float x)
+MM_INLINE uint16_t mm_key_store(float given)
 {
-    return mm_store_bfloat16(x);
+    return mm_store_bfloat16(given);
 }
 
 MM_INLINE const uint16_t * mm_key(const mm_args g, const mm_at at, int64_t j, int64_t d)
@@ -115,19 +114,19 @@ MM_INLINE const uint16_t * mm_key(const mm_args g, const mm_at at, int64_t j, in
     const int64_t s_length = g.s_length;
     const int64_t x0 = at.x0;
     const int64_t x1 = at.x1;
-    return g.b1 + (d + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024));
+    return g.key + (d + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024));
 }
 
 typedef uint16_t mm_value_type;
 
-MM_INLINE float mm_value_load(uint16_t x)
+MM_INLINE float mm_value_load(uint16_t given)
 {
-    return mm_load_bfloat16(x);
+    return mm_load_bfloat16(given);
 }
 
-MM_INLINE uint16_t mm_value_store(float x)
+MM_INLINE uint16_t mm_value_store(float given)
 {
-    return mm_store_bfloat16(x);
+    return mm_store_bfloat16(given);
 }
 
 MM_INLINE const uint16_t * mm_value(const mm_args g, const mm_at at, int64_t j, int64_t e)
@@ -135,17 +134,17 @@ MM_INLINE const uint16_t * mm_value(const mm_args g, const mm_at at, int64_t j, 
     const int64_t s_length = g.s_length;
     const int64_t x0 = at.x0;
     const int64_t x1 = at.x1;
-    return g.b2 + (e + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024));
+    return g.value + (e + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024));
 }
 
 MM_INLINE float *mm_partial(const mm_args g)
 {
-    return g.b4;
+    return g.scratch;
 }
 
 MM_INLINE uint32_t *mm_arrived(const mm_args g)
 {
-    return g.b5;
+    return g.counters;
 }
 
 constexpr int MM_DEPTH = 128;
@@ -166,10 +165,10 @@ constexpr int MM_VALUE_IS_STORED = 1;
 // kernels/cuda/attention_few.h
 
 extern "C" __global__ void __launch_bounds__(MM_THREADS, MM_BLOCKS) mm_kernel(
-    const uint16_t *__restrict__ b0, const uint16_t *__restrict__ b1,
-    const uint16_t *__restrict__ b2, uint16_t *__restrict__ b3, float *__restrict__ b4,
-    uint32_t *__restrict__ b5, long long s_batch, long long s_length)
+    const uint16_t *__restrict__ query, const uint16_t *__restrict__ key,
+    const uint16_t *__restrict__ value, uint16_t *__restrict__ out, float *__restrict__ scratch,
+    uint32_t *__restrict__ counters, long long s_batch, long long s_length)
 {
-    const mm_args g = {b0, b1, b2, b3, b4, b5, s_batch, s_length};
+    const mm_args g = {query, key, value, out, scratch, counters, s_batch, s_length};
     mm_run(g);
 }

@@ -1,8 +1,8 @@
 typedef struct {
-    const uint16_t *b0;
-    const uint16_t *b1;
-    const uint16_t *b2;
-    uint16_t *b3;
+    const uint16_t *w;
+    const uint16_t *x;
+    const uint16_t *r;
+    uint16_t *out;
     int64_t s_batch;
 } mm_args;
 
@@ -36,50 +36,50 @@ MM_INLINE mm_at mm_place(const mm_args g, int64_t number)
 MM_INLINE float mm_left(const mm_args g, const mm_at at, int64_t k)
 {
     const int64_t i0 = at.i0;
-    const uint16_t *const __restrict__ b1 = g.b1;
-    const float t0 = mm_load_bfloat16(b1[k + i0 * 4096]);
-    return t0;
+    const uint16_t *const __restrict__ x = g.x;
+    const float v_x = mm_load_bfloat16(x[k + i0 * 4096]);  // %x
+    return v_x;
 }
 
 MM_INLINE const uint16_t *mm_right(const mm_args g, int64_t k, int64_t n)
 {
-    return g.b0 + (k + n * 4096);
+    return g.w + (k + n * 4096);
 }
 
 MM_INLINE void mm_finish(const mm_args g, const mm_at at, int64_t n, float given)
 {
     const int64_t i0 = at.i0;
-    const uint16_t *const __restrict__ b2 = g.b2;
-    const float t0 = mm_load_bfloat16(b2[n + i0 * 4096]);
-    const float t1 = given;
-    const float t2 = mm_gelu_none(t1);
-    const float t3 = (t0 + t2);
-    uint16_t *const __restrict__ b3 = g.b3;
-    b3[n + i0 * 4096] = mm_store_bfloat16(t3);
+    const uint16_t *const __restrict__ r = g.r;
+    const float v_r = mm_load_bfloat16(r[n + i0 * 4096]);  // %r
+    const float v1 = given;                                // %1 matmul
+    const float v2 = mm_gelu_none(v1);                     // %2 gelu
+    const float v3 = v_r + v2;                             // %3 add
+    uint16_t *const __restrict__ out = g.out;
+    out[n + i0 * 4096] = mm_store_bfloat16(v3);
 }
 
 typedef uint16_t mm_left_type;
 
-MM_INLINE float mm_left_load(uint16_t x)
+MM_INLINE float mm_left_load(uint16_t given)
 {
-    return mm_load_bfloat16(x);
+    return mm_load_bfloat16(given);
 }
 
-MM_INLINE uint16_t mm_left_store(float x)
+MM_INLINE uint16_t mm_left_store(float given)
 {
-    return mm_store_bfloat16(x);
+    return mm_store_bfloat16(given);
 }
 
 typedef uint16_t mm_right_type;
 
-MM_INLINE float mm_right_load(uint16_t x)
+MM_INLINE float mm_right_load(uint16_t given)
 {
-    return mm_load_bfloat16(x);
+    return mm_load_bfloat16(given);
 }
 
-MM_INLINE uint16_t mm_right_store(float x)
+MM_INLINE uint16_t mm_right_store(float given)
 {
-    return mm_store_bfloat16(x);
+    return mm_store_bfloat16(given);
 }
 
 constexpr int MM_RIGHT_WIDTH = 8;
@@ -98,9 +98,9 @@ constexpr int MM_STAGED_NBYTES = 24576;
 // kernels/cuda/gemv.h
 
 extern "C" __global__ void __launch_bounds__(MM_THREADS, MM_BLOCKS) mm_kernel(
-    const uint16_t *__restrict__ b0, const uint16_t *__restrict__ b1,
-    const uint16_t *__restrict__ b2, uint16_t *__restrict__ b3, long long s_batch)
+    const uint16_t *__restrict__ w, const uint16_t *__restrict__ x,
+    const uint16_t *__restrict__ r, uint16_t *__restrict__ out, long long s_batch)
 {
-    const mm_args g = {b0, b1, b2, b3, s_batch};
+    const mm_args g = {w, x, r, out, s_batch};
     mm_run(g);
 }

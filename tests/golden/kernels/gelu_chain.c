@@ -3,10 +3,10 @@ static void mm_items(
     void *const *mm_buffers, const int64_t *mm_scalars, void *mm_shared, char *mm_room,
     int64_t mm_begin, int64_t mm_end)
 {
-    const float *const restrict b0 = mm_buffers[0];
-    const float *const restrict b1 = mm_buffers[1];
-    const float *const restrict b2 = mm_buffers[2];
-    float *const restrict b3 = mm_buffers[3];
+    const float *const restrict x = mm_buffers[0];
+    const float *const restrict constant = mm_buffers[1];
+    const float *const restrict r = mm_buffers[2];
+    float *const restrict out = mm_buffers[3];
     const int64_t mm_extent = 768;
     const int64_t mm_blocks = (mm_extent + 2047) / 2048;
     const int64_t mm_total = (int64_t)512 * mm_blocks;
@@ -15,24 +15,23 @@ static void mm_items(
         const int64_t mm_first = mm_work % mm_blocks * 2048;
         const int64_t mm_count = mm_min_i64(2048, mm_extent - mm_first);
         const int64_t i0 = mm_work / mm_blocks;
-        _Alignas(64) float o3[2048];
-        const float t1 = (float)(0x1.8000000000000p+0f);
+        _Alignas(64) float out_block[2048];
 #pragma omp simd
         for (int64_t mm_k = 0; mm_k < mm_count; mm_k++) {
             const int64_t i1 = mm_first + mm_k;
-            const float t0 = b0[i1 + i0 * 768];
-            const float t2 = (t0 * t1);
-            const float t3 = b1[i1];
-            const float t4 = (t2 + t3);
-            const float t5 = mm_gelu_none(t4);
-            const float t6 = b2[i1 + i0 * 768];
-            const float t7 = (t5 + t6);
-            o3[mm_k] = t7;
+            const float v_x = x[i1 + i0 * 768];     // %x
+            const float v1 = v_x * 1.5f;            // %1 mul
+            const float v_constant = constant[i1];  // @constant.0
+            const float v2 = v1 + v_constant;       // %2 add
+            const float v3 = mm_gelu_none(v2);      // %3 gelu
+            const float v_r = r[i1 + i0 * 768];     // %r
+            const float v4 = v3 + v_r;              // %4 add
+            out_block[mm_k] = v4;
         }
         if (mm_stream)
-            mm_stream_row(b3 + (mm_first + i0 * 768), o3, (size_t)(mm_count) * sizeof *o3);
+            mm_stream_row(out + (mm_first + i0 * 768), out_block, (size_t)(mm_count) * sizeof *out_block);
         else
-            memcpy(b3 + (mm_first + i0 * 768), o3, (size_t)(mm_count) * sizeof *o3);
+            memcpy(out + (mm_first + i0 * 768), out_block, (size_t)(mm_count) * sizeof *out_block);
     }
     if (mm_stream)
         mm_fence();

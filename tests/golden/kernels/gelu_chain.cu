@@ -1,17 +1,18 @@
 // map_mul_add_gelu_add
-template <int N, typename T> static __device__ __forceinline__ mm_vector<T, N> mm_read(const T *p)
+template <int N, typename T>
+static __device__ __forceinline__ mm_vector<T, N> mm_read(const T *mm_at)
 {
-    return *reinterpret_cast<const mm_vector<T, N> *>(p);
+    return *reinterpret_cast<const mm_vector<T, N> *>(mm_at);
 }
 
 template <int N, typename T>
-static __device__ __forceinline__ void mm_write(T *p, const mm_vector<T, N> &v)
+static __device__ __forceinline__ void mm_write(T *mm_at, const mm_vector<T, N> &mm_elements)
 {
-    *reinterpret_cast<mm_vector<T, N> *>(p) = v;
+    *reinterpret_cast<mm_vector<T, N> *>(mm_at) = mm_elements;
 }
 
-extern "C" __global__ void __launch_bounds__(256) mm_kernel(const float *__restrict__ b0,
-    const float *__restrict__ b1, const float *__restrict__ b2, float *__restrict__ b3)
+extern "C" __global__ void __launch_bounds__(256) mm_kernel(const float *__restrict__ x,
+    const float *__restrict__ constant, const float *__restrict__ r, float *__restrict__ out)
 {
     constexpr int V = 4;
     const int mm_step = (int)gridDim.x * 256;
@@ -22,22 +23,21 @@ extern "C" __global__ void __launch_bounds__(256) mm_kernel(const float *__restr
         mm_rest /= (768 / V);
         const int i0 = mm_rest;
         const int mm_i = mm_span * V;
-        const float t1 = (float)(0x1.8000000000000p+0f);
-        const mm_vector<float, V> v0 = mm_read<V>(b0 + mm_i + i0 * 768);
-        const mm_vector<float, V> v3 = mm_read<V>(b1 + mm_i);
-        const mm_vector<float, V> v6 = mm_read<V>(b2 + mm_i + i0 * 768);
-        mm_vector<float, V> o3;
+        const mm_vector<float, V> vec_x = mm_read<V>(x + mm_i + i0 * 768);
+        const mm_vector<float, V> vec_constant = mm_read<V>(constant + mm_i);
+        const mm_vector<float, V> vec_r = mm_read<V>(r + mm_i + i0 * 768);
+        mm_vector<float, V> out_block;
 #pragma unroll
         for (int mm_k = 0; mm_k < V; mm_k++) {
-            const float t0 = v0.v[mm_k];
-            const float t2 = (t0 * t1);
-            const float t3 = v3.v[mm_k];
-            const float t4 = (t2 + t3);
-            const float t5 = mm_gelu_none(t4);
-            const float t6 = v6.v[mm_k];
-            const float t7 = (t5 + t6);
-            o3.v[mm_k] = t7;
+            const float v_x = vec_x.v[mm_k];                // %x
+            const float v1 = v_x * 1.5f;                    // %1 mul
+            const float v_constant = vec_constant.v[mm_k];  // @constant.0
+            const float v2 = v1 + v_constant;               // %2 add
+            const float v3 = mm_gelu_none(v2);              // %3 gelu
+            const float v_r = vec_r.v[mm_k];                // %r
+            const float v4 = v3 + v_r;                      // %4 add
+            out_block.v[mm_k] = v4;
         }
-        mm_write(b3 + mm_i + i0 * 768, o3);
+        mm_write(out + mm_i + i0 * 768, out_block);
     }
 }

@@ -3,8 +3,8 @@ static void mm_items(
     void *const *mm_buffers, const int64_t *mm_scalars, void *mm_shared, char *mm_room,
     int64_t mm_begin, int64_t mm_end)
 {
-    const float *const restrict b0 = mm_buffers[0];
-    float *const restrict b1 = mm_buffers[1];
+    const float *const restrict x = mm_buffers[0];
+    float *const restrict out = mm_buffers[1];
     const int64_t mm_extent = 64;
     const int64_t mm_blocks = (mm_extent + 2047) / 2048;
     const int64_t mm_total = (int64_t)4 * (int64_t)12 * (int64_t)16 * mm_blocks;
@@ -18,21 +18,19 @@ static void mm_items(
         const int64_t i1 = rest % 12;
         rest /= 12;
         const int64_t i0 = rest;
-        _Alignas(64) float o1[2048];
-        const float t1 = (float)(0x1.0000000000000p+1f);
-        const float t3 = (float)(0x1.0000000000000p+0f);
+        _Alignas(64) float out_block[2048];
 #pragma omp simd
         for (int64_t mm_k = 0; mm_k < mm_count; mm_k++) {
             const int64_t i3 = mm_first + mm_k;
-            const float t0 = b0[i3 + i1 * 64 + i2 * 768 + i0 * 12288];
-            const float t2 = (t0 * t1);
-            const float t4 = (t2 + t3);
-            o1[mm_k] = t4;
+            const float v_x = x[i3 + i1 * 64 + i2 * 768 + i0 * 12288];  // %x
+            const float v1 = v_x * 2.0f;                                // %1 mul
+            const float v5 = v1 + 1.0f;                                 // %5 add
+            out_block[mm_k] = v5;
         }
         if (mm_stream)
-            mm_stream_row(b1 + (mm_first + i2 * 64 + i1 * 1024 + i0 * 12288), o1, (size_t)(mm_count) * sizeof *o1);
+            mm_stream_row(out + (mm_first + i2 * 64 + i1 * 1024 + i0 * 12288), out_block, (size_t)(mm_count) * sizeof *out_block);
         else
-            memcpy(b1 + (mm_first + i2 * 64 + i1 * 1024 + i0 * 12288), o1, (size_t)(mm_count) * sizeof *o1);
+            memcpy(out + (mm_first + i2 * 64 + i1 * 1024 + i0 * 12288), out_block, (size_t)(mm_count) * sizeof *out_block);
     }
     if (mm_stream)
         mm_fence();

@@ -1,17 +1,18 @@
 // map_mul_add
-template <int N, typename T> static __device__ __forceinline__ mm_vector<T, N> mm_read(const T *p)
+template <int N, typename T>
+static __device__ __forceinline__ mm_vector<T, N> mm_read(const T *mm_at)
 {
-    return *reinterpret_cast<const mm_vector<T, N> *>(p);
+    return *reinterpret_cast<const mm_vector<T, N> *>(mm_at);
 }
 
 template <int N, typename T>
-static __device__ __forceinline__ void mm_write(T *p, const mm_vector<T, N> &v)
+static __device__ __forceinline__ void mm_write(T *mm_at, const mm_vector<T, N> &mm_elements)
 {
-    *reinterpret_cast<mm_vector<T, N> *>(p) = v;
+    *reinterpret_cast<mm_vector<T, N> *>(mm_at) = mm_elements;
 }
 
-extern "C" __global__ void __launch_bounds__(256) mm_kernel(const float *__restrict__ b0,
-    float *__restrict__ b1)
+extern "C" __global__ void __launch_bounds__(256) mm_kernel(const float *__restrict__ x,
+    float *__restrict__ out)
 {
     constexpr int V = 4;
     const int mm_step = (int)gridDim.x * 256;
@@ -26,17 +27,15 @@ extern "C" __global__ void __launch_bounds__(256) mm_kernel(const float *__restr
         mm_rest /= 12;
         const int i0 = mm_rest;
         const int mm_i = mm_span * V;
-        const float t1 = (float)(0x1.0000000000000p+1f);
-        const float t3 = (float)(0x1.0000000000000p+0f);
-        const mm_vector<float, V> v0 = mm_read<V>(b0 + mm_i + i1 * 64 + i2 * 768 + i0 * 12288);
-        mm_vector<float, V> o1;
+        const mm_vector<float, V> vec_x = mm_read<V>(x + mm_i + i1 * 64 + i2 * 768 + i0 * 12288);
+        mm_vector<float, V> out_block;
 #pragma unroll
         for (int mm_k = 0; mm_k < V; mm_k++) {
-            const float t0 = v0.v[mm_k];
-            const float t2 = (t0 * t1);
-            const float t4 = (t2 + t3);
-            o1.v[mm_k] = t4;
+            const float v_x = vec_x.v[mm_k];  // %x
+            const float v1 = v_x * 2.0f;      // %1 mul
+            const float v5 = v1 + 1.0f;       // %5 add
+            out_block.v[mm_k] = v5;
         }
-        mm_write(b1 + mm_i + i2 * 64 + i1 * 1024 + i0 * 12288, o1);
+        mm_write(out + mm_i + i2 * 64 + i1 * 1024 + i0 * 12288, out_block);
     }
 }

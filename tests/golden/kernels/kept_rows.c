@@ -1,53 +1,53 @@
-// row_exp_reduce_max_sub_2_more_true_div_add
+// row_exp_softmax_add
 static void mm_items(
     void *const *mm_buffers, const int64_t *mm_scalars, void *mm_shared, char *mm_room,
     int64_t mm_begin, int64_t mm_end)
 {
-    const float *const restrict b0 = mm_buffers[0];
-    float *const restrict b1 = mm_buffers[1];
+    const float *const restrict x = mm_buffers[0];
+    float *const restrict out = mm_buffers[1];
     const int64_t s_rows = mm_scalars[0];
     const int64_t s_size = mm_scalars[1];
     const int64_t mm_extent = s_size;
     const int64_t mm_total = (int64_t)s_rows;
     const int mm_stream = (mm_total * mm_extent) * 4 > 16777216;
-    float *const e1 = (void *)(mm_room + 0 * (((size_t)mm_extent + 7) / 8 * 64));
-    float *const e4 = (void *)(mm_room + 1 * (((size_t)mm_extent + 7) / 8 * 64));
-    float *const o1 = (void *)(mm_room + 2 * (((size_t)mm_extent + 7) / 8 * 64));
+    float *const row0 = (void *)(mm_room + 0 * (((size_t)mm_extent + 7) / 8 * 64));
+    float *const row3 = (void *)(mm_room + 1 * (((size_t)mm_extent + 7) / 8 * 64));
+    float *const out_block = (void *)(mm_room + 2 * (((size_t)mm_extent + 7) / 8 * 64));
     for (int64_t mm_row = mm_begin; mm_row < mm_end; mm_row++) {
         const int64_t i0 = mm_row;
-        float r2 = ((float)-INFINITY);
-        int n2 = 0;
-#pragma omp simd reduction(max : r2) reduction(| : n2)
+        float max1 = -INFINITY;
+        int nan1 = 0;
+#pragma omp simd reduction(max : max1) reduction(| : nan1)
         for (int64_t x1 = 0; x1 < mm_extent; x1++) {
-            const float t0 = b0[x1 + i0 * s_size];
-            const float t1 = mm_exp(t0);
-            e1[x1] = t1;
-            r2 = t1 > r2 ? t1 : r2;
-            n2 |= t1 != t1;
+            const float v_x = x[x1 + i0 * s_size];  // %x
+            const float v0 = mm_exp(v_x);           // %0 exp
+            row0[x1] = v0;
+            max1 = v0 > max1 ? v0 : max1;
+            nan1 |= v0 != v0;
         }
-        const float t2 = n2 ? (float)NAN : r2;
-        float r5 = 0.0f;
-#pragma omp simd reduction(+ : r5)
+        const float v1 = nan1 ? NAN : max1;  // %1 max of softmax
+        float sum4 = 0.0f;
+#pragma omp simd reduction(+ : sum4)
         for (int64_t x1 = 0; x1 < mm_extent; x1++) {
-            const float t1 = e1[x1];
-            const float t3 = (t1 - t2);
-            const float t4 = mm_exp(t3);
-            e4[x1] = t4;
-            r5 = r5 + t4;
+            const float v0 = row0[x1];    // %0 exp
+            const float v2 = v0 - v1;     // %2 sub of softmax
+            const float v3 = mm_exp(v2);  // %3 exp of softmax
+            row3[x1] = v3;
+            sum4 += v3;
         }
-        const float t5 = r5;
+        const float v4 = sum4;  // %4 sum of softmax
 #pragma omp simd
         for (int64_t x1 = 0; x1 < mm_extent; x1++) {
-            const float t1 = e1[x1];
-            const float t4 = e4[x1];
-            const float t6 = (t4 / t5);
-            const float t7 = (t6 + t1);
-            o1[x1] = t7;
+            const float v0 = row0[x1];  // %0 exp
+            const float v3 = row3[x1];  // %3 exp of softmax
+            const float v5 = v3 / v4;   // %5 div of softmax
+            const float v6 = v5 + v0;   // %6 add
+            out_block[x1] = v6;
         }
         if (mm_stream)
-            mm_stream_row(b1 + (i0 * s_size), o1, (size_t)(mm_extent) * sizeof *o1);
+            mm_stream_row(out + (i0 * s_size), out_block, (size_t)(mm_extent) * sizeof *out_block);
         else
-            memcpy(b1 + (i0 * s_size), o1, (size_t)(mm_extent) * sizeof *o1);
+            memcpy(out + (i0 * s_size), out_block, (size_t)(mm_extent) * sizeof *out_block);
     }
     if (mm_stream)
         mm_fence();

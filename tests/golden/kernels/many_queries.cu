@@ -1,8 +1,8 @@
 typedef struct {
-    const uint16_t *b0;
-    const uint16_t *b1;
-    const uint16_t *b2;
-    uint16_t *b3;
+    const uint16_t *q;
+    const uint16_t *k;
+    const uint16_t *v;
+    uint16_t *out;
     int64_t s_batch;
     int64_t s_length;
 } mm_args;
@@ -46,10 +46,10 @@ MM_INLINE float mm_q(const mm_args g, const mm_at at, int64_t i, int64_t d)
     const int64_t x0 = at.x0;
     const int64_t x1 = at.x1;
     const int64_t x2 = at.x2;
-    const uint16_t *const __restrict__ b0 = g.b0;
-    const float t0 = mm_load_bfloat16(b0[d + i * 128 + x2 * 65536 + x1 * 262144 + x0 * 2097152]);
-    const float t1 = mm_cast_float32(t0);
-    return t1;
+    const uint16_t *const __restrict__ q = g.q;
+    const float v_q = mm_load_bfloat16(q[d + i * 128 + x2 * 65536 + x1 * 262144 + x0 * 2097152]);  // %q
+    const float v3 = mm_cast_float32(v_q);  // %3 cast of attention
+    return v3;
 }
 
 MM_INLINE float mm_k(const mm_args g, const mm_at at, int64_t j, int64_t d)
@@ -57,10 +57,10 @@ MM_INLINE float mm_k(const mm_args g, const mm_at at, int64_t j, int64_t d)
     const int64_t s_length = g.s_length;
     const int64_t x0 = at.x0;
     const int64_t x1 = at.x1;
-    const uint16_t *const __restrict__ b1 = g.b1;
-    const float t0 = mm_load_bfloat16(b1[d + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024)]);
-    const float t1 = mm_cast_float32(t0);
-    return t1;
+    const uint16_t *const __restrict__ k = g.k;
+    const float v_k = mm_load_bfloat16(k[d + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024)]);  // %k
+    const float v4 = mm_cast_float32(v_k);  // %4 cast of attention
+    return v4;
 }
 
 MM_INLINE float mm_v(const mm_args g, const mm_at at, int64_t j, int64_t e)
@@ -68,31 +68,29 @@ MM_INLINE float mm_v(const mm_args g, const mm_at at, int64_t j, int64_t e)
     const int64_t s_length = g.s_length;
     const int64_t x0 = at.x0;
     const int64_t x1 = at.x1;
-    const uint16_t *const __restrict__ b2 = g.b2;
-    const float t0 = mm_load_bfloat16(b2[e + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024)]);
-    const float t1 = mm_cast_float32(t0);
-    return t1;
+    const uint16_t *const __restrict__ v = g.v;
+    const float v_v = mm_load_bfloat16(v[e + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024)]);  // %v
+    const float v5 = mm_cast_float32(v_v);  // %5 cast of attention
+    return v5;
 }
 
 MM_INLINE float mm_score(const mm_args g, const mm_at at, int64_t i, int64_t j, float given)
 {
-    const int64_t t0 = (i);
-    const int64_t t1 = (j);
-    const bool t2 = (t0 >= t1);
-    const float t3 = given;
-    const float t4 = (float)(0x1.6a09e60000000p-4f);
-    const float t5 = (t3 * t4);
-    const float t6 = ((float)-INFINITY);
-    const float t7 = (t2 ? t5 : t6);
-    return t7;
+    const int64_t v10 = i;                     // %10 iota of attention
+    const int64_t v11 = j;                     // %11 iota of attention
+    const bool v13 = v10 >= v11;               // %13 greater_equal of attention
+    const float v7 = given;                    // %7 matmul of attention
+    const float v9 = v7 * 0.088388346f;        // %9 mul of attention
+    const float v15 = v13 ? v9 : (-INFINITY);  // %15 select of attention
+    return v15;
 }
 
 MM_INLINE bool mm_is_masked(const mm_args g, const mm_at at, int64_t i0, int64_t i1, int64_t j0, int64_t j1)
 {
     int64_t corner0;
-    { const int64_t i = i1; const int64_t t0 = (i); corner0 = t0; }
+    { const int64_t i = i1; const int64_t v10 = i; corner0 = v10; }
     int64_t corner2;
-    { const int64_t j = j0; const int64_t t1 = (j); corner2 = t1; }
+    { const int64_t j = j0; const int64_t v11 = j; corner2 = v11; }
     return (!(corner0 >= corner2));
 }
 
@@ -101,39 +99,38 @@ MM_INLINE void mm_out(const mm_args g, const mm_at at, int64_t i, int64_t e, flo
     const int64_t x0 = at.x0;
     const int64_t x1 = at.x1;
     const int64_t x2 = at.x2;
-    const float t0 = given;
-    uint16_t *const __restrict__ b3 = g.b3;
-    b3[e + i * 128 + x1 * 262144 + x2 * 65536 + x0 * 2097152] = mm_store_bfloat16(t0);
+    const float v21 = given;  // %21 matmul of attention
+    uint16_t *const __restrict__ out = g.out;
+    out[e + i * 128 + x1 * 262144 + x2 * 65536 + x0 * 2097152] = mm_store_bfloat16(v21);
 }
 
 MM_INLINE bool mm_is_open(const mm_args g, const mm_at at, int64_t i0, int64_t i1, int64_t j0, int64_t j1)
 {
     int64_t corner0;
-    { const int64_t i = i0; const int64_t t0 = (i); corner0 = t0; }
+    { const int64_t i = i0; const int64_t v10 = i; corner0 = v10; }
     int64_t corner2;
-    { const int64_t j = j1; const int64_t t1 = (j); corner2 = t1; }
+    { const int64_t j = j1; const int64_t v11 = j; corner2 = v11; }
     return (true && (corner0 >= corner2));
 }
 
 MM_INLINE float mm_open_score(const mm_args g, const mm_at at, int64_t i, int64_t j, float given)
 {
-    const float t3 = given;
-    const float t4 = (float)(0x1.6a09e60000000p-4f);
-    const float t5 = (t3 * t4);
-    const float t7 = mm_cast_float32(t5);
-    return t7;
+    const float v7 = given;                 // %7 matmul of attention
+    const float v9 = v7 * 0.088388346f;     // %9 mul of attention
+    const float v15 = mm_cast_float32(v9);  // %15 select of attention
+    return v15;
 }
 
 typedef uint16_t mm_query_type;
 
-MM_INLINE float mm_query_load(uint16_t x)
+MM_INLINE float mm_query_load(uint16_t given)
 {
-    return mm_load_bfloat16(x);
+    return mm_load_bfloat16(given);
 }
 
-MM_INLINE uint16_t mm_query_store(float x)
+MM_INLINE uint16_t mm_query_store(float given)
 {
-    return mm_store_bfloat16(x);
+    return mm_store_bfloat16(given);
 }
 
 MM_INLINE const uint16_t * mm_query(const mm_args g, const mm_at at, int64_t i, int64_t d)
@@ -141,19 +138,19 @@ MM_INLINE const uint16_t * mm_query(const mm_args g, const mm_at at, int64_t i, 
     const int64_t x0 = at.x0;
     const int64_t x1 = at.x1;
     const int64_t x2 = at.x2;
-    return g.b0 + (d + i * 128 + x2 * 65536 + x1 * 262144 + x0 * 2097152);
+    return g.q + (d + i * 128 + x2 * 65536 + x1 * 262144 + x0 * 2097152);
 }
 
 typedef uint16_t mm_key_type;
 
-MM_INLINE float mm_key_load(uint16_t x)
+MM_INLINE float mm_key_load(uint16_t given)
 {
-    return mm_load_bfloat16(x);
+    return mm_load_bfloat16(given);
 }
 
-MM_INLINE uint16_t mm_key_store(float x)
+MM_INLINE uint16_t mm_key_store(float given)
 {
-    return mm_store_bfloat16(x);
+    return mm_store_bfloat16(given);
 }
 
 MM_INLINE const uint16_t * mm_key(const mm_args g, const mm_at at, int64_t j, int64_t d)
@@ -161,19 +158,19 @@ MM_INLINE const uint16_t * mm_key(const mm_args g, const mm_at at, int64_t j, in
     const int64_t s_length = g.s_length;
     const int64_t x0 = at.x0;
     const int64_t x1 = at.x1;
-    return g.b1 + (d + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024));
+    return g.k + (d + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024));
 }
 
 typedef uint16_t mm_value_type;
 
-MM_INLINE float mm_value_load(uint16_t x)
+MM_INLINE float mm_value_load(uint16_t given)
 {
-    return mm_load_bfloat16(x);
+    return mm_load_bfloat16(given);
 }
 
-MM_INLINE uint16_t mm_value_store(float x)
+MM_INLINE uint16_t mm_value_store(float given)
 {
-    return mm_store_bfloat16(x);
+    return mm_store_bfloat16(given);
 }
 
 MM_INLINE const uint16_t * mm_value(const mm_args g, const mm_at at, int64_t j, int64_t e)
@@ -181,7 +178,7 @@ MM_INLINE const uint16_t * mm_value(const mm_args g, const mm_at at, int64_t j, 
     const int64_t s_length = g.s_length;
     const int64_t x0 = at.x0;
     const int64_t x1 = at.x1;
-    return g.b2 + (e + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024));
+    return g.v + (e + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024));
 }
 
 constexpr int MM_DEPTH = 128;
@@ -198,10 +195,10 @@ constexpr int MM_VALUE_IS_STORED = 1;
 // kernels/cuda/attention_mma.h
 
 extern "C" __global__ void __launch_bounds__(MM_THREADS, MM_BLOCKS) mm_kernel(
-    const uint16_t *__restrict__ b0, const uint16_t *__restrict__ b1,
-    const uint16_t *__restrict__ b2, uint16_t *__restrict__ b3, long long s_batch,
+    const uint16_t *__restrict__ q, const uint16_t *__restrict__ k,
+    const uint16_t *__restrict__ v, uint16_t *__restrict__ out, long long s_batch,
     long long s_length)
 {
-    const mm_args g = {b0, b1, b2, b3, s_batch, s_length};
+    const mm_args g = {q, k, v, out, s_batch, s_length};
     mm_run(g);
 }

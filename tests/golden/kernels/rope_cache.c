@@ -1,13 +1,13 @@
-// map_sub_gather_mul_mul_add_update_rows
+// map_sub_gather_mul_add_update_rows
 static void mm_items(
     void *const *mm_buffers, const int64_t *mm_scalars, void *mm_shared, char *mm_room,
     int64_t mm_begin, int64_t mm_end)
 {
-    const float *const restrict b0 = mm_buffers[0];
-    const float *const restrict b1 = mm_buffers[1];
-    const float *const restrict b2 = mm_buffers[2];
-    const int64_t *const restrict b3 = mm_buffers[3];
-    float *const restrict b4 = mm_buffers[4];
+    const float *const restrict x = mm_buffers[0];
+    const float *const restrict cosine = mm_buffers[1];
+    const float *const restrict sine = mm_buffers[2];
+    const int64_t *const restrict used = mm_buffers[3];
+    float *const restrict keys = mm_buffers[4];
     const int64_t s_length = mm_scalars[0];
     const int64_t mm_extent = 32;
     const int64_t mm_blocks = (mm_extent + 2047) / 2048;
@@ -21,30 +21,29 @@ static void mm_items(
         const int64_t i1 = rest % 2;
         rest /= 2;
         const int64_t i0 = rest;
-        _Alignas(64) float o4[2048];
-        const int64_t t0 = b3[0];
-        const int64_t t1 = t0;
-        const int64_t t5 = ((int64_t)1ll);
-        const int64_t t6 = (i1);
-        const int64_t t7 = (t5 - t6);
-        const int64_t t8 = mm_position(t7, 2);
-        mm_wrong |= mm_is_outside(t7, 2);
+        _Alignas(64) float keys_block[2048];
+        const int64_t v_used = used[0];  // %used
+        const int64_t at_used = v_used;
+        const int64_t v2 = i1;               // %2 iota
+        const int64_t v4 = (int64_t)1 - v2;  // %4 sub
+        const int64_t at4 = mm_position(v4, 2);
+        mm_wrong |= mm_is_outside(v4, 2);
 #pragma omp simd
         for (int64_t mm_k = 0; mm_k < mm_count; mm_k++) {
             const int64_t i2 = mm_first + mm_k;
-            const float t2 = b0[i2 + i1 * 32 + i0 * 64];
-            const float t3 = b1[i2];
-            const float t4 = (t2 * t3);
-            const float t9 = b0[i2 + t8 * 32 + i0 * 64];
-            const float t10 = b2[i2 + i1 * 32];
-            const float t11 = (t9 * t10);
-            const float t12 = (t4 + t11);
-            o4[mm_k] = t12;
+            const float v_x = x[i2 + i1 * 32 + i0 * 64];     // %x
+            const float v_cosine = cosine[i2];               // %cosine
+            const float v6 = v_x * v_cosine;                 // %6 mul
+            const float v_x_2 = x[i2 + at4 * 32 + i0 * 64];  // %x
+            const float v_sine = sine[i2 + i1 * 32];         // %sine
+            const float v7 = v_x_2 * v_sine;                 // %7 mul
+            const float v8 = v6 + v7;                        // %8 add
+            keys_block[mm_k] = v8;
         }
         if (mm_stream)
-            mm_stream_row(b4 + (i1 * 32 + mm_first + t1 * 64 + i0 * (s_length * 64)), o4, (size_t)(mm_count) * sizeof *o4);
+            mm_stream_row(keys + (i1 * 32 + mm_first + at_used * 64 + i0 * (s_length * 64)), keys_block, (size_t)(mm_count) * sizeof *keys_block);
         else
-            memcpy(b4 + (i1 * 32 + mm_first + t1 * 64 + i0 * (s_length * 64)), o4, (size_t)(mm_count) * sizeof *o4);
+            memcpy(keys + (i1 * 32 + mm_first + at_used * 64 + i0 * (s_length * 64)), keys_block, (size_t)(mm_count) * sizeof *keys_block);
     }
     if (mm_stream)
         mm_fence();
@@ -56,10 +55,10 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
 {
     const int64_t s_length = mm_scalars[0];
     *(int64_t *)mm_buffers[5] = 1;
-    const int64_t *const restrict b3 = mm_buffers[3];
+    const int64_t *const restrict used = mm_buffers[3];
     {
-        const int64_t t0 = b3[0];
-        if (t0 < 0 || t0 >= s_length)
+        const int64_t v_used = used[0];  // %used
+        if (v_used < 0 || v_used >= s_length)
             return;
     }
     *(int64_t *)mm_buffers[5] = 0;

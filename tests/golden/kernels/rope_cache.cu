@@ -1,37 +1,38 @@
-// map_sub_gather_mul_mul_add_update_rows
-static __device__ __forceinline__ int64_t mm_quotient(int64_t a, int64_t b)
+// map_sub_gather_mul_add_update_rows
+static __device__ __forceinline__ int64_t mm_quotient(int64_t mm_a, int64_t mm_b)
 {
-    if (((a | b) >> 32) == 0)
-        return (uint32_t)a / (uint32_t)b;
-    const float mm_inverse = __fdividef(0.999999f, (float)b);
+    if (((mm_a | mm_b) >> 32) == 0)
+        return (uint32_t)mm_a / (uint32_t)mm_b;
+    const float mm_inverse = __fdividef(0.999999f, (float)mm_b);
     int64_t mm_whole = 0;
-    while (a >= b) {
-        int64_t mm_part = (int64_t)((float)a * mm_inverse);
+    while (mm_a >= mm_b) {
+        int64_t mm_part = (int64_t)((float)mm_a * mm_inverse);
         mm_part = mm_part > 0 ? mm_part : 1;
         mm_whole += mm_part;
-        a -= mm_part * b;
+        mm_a -= mm_part * mm_b;
     }
     return mm_whole;
 }
 
-template <int N, typename T> static __device__ __forceinline__ mm_vector<T, N> mm_read(const T *p)
+template <int N, typename T>
+static __device__ __forceinline__ mm_vector<T, N> mm_read(const T *mm_at)
 {
-    return *reinterpret_cast<const mm_vector<T, N> *>(p);
+    return *reinterpret_cast<const mm_vector<T, N> *>(mm_at);
 }
 
 template <int N, typename T>
-static __device__ __forceinline__ void mm_write(T *p, const mm_vector<T, N> &v)
+static __device__ __forceinline__ void mm_write(T *mm_at, const mm_vector<T, N> &mm_elements)
 {
-    *reinterpret_cast<mm_vector<T, N> *>(p) = v;
+    *reinterpret_cast<mm_vector<T, N> *>(mm_at) = mm_elements;
 }
 
-extern "C" __global__ void __launch_bounds__(256) mm_kernel(const float *__restrict__ b0,
-    const float *__restrict__ b1, const float *__restrict__ b2, const int64_t *__restrict__ b3,
-    float *__restrict__ b4, long long s_length)
+extern "C" __global__ void __launch_bounds__(256) mm_kernel(const float *__restrict__ x,
+    const float *__restrict__ cosine, const float *__restrict__ sine, const int64_t *__restrict__ used,
+    float *__restrict__ keys, long long s_length)
 {
     {
-        const int64_t t0 = b3[0];
-        if (t0 < 0 || t0 >= s_length)
+        const int64_t v_used = used[0];  // %used
+        if (v_used < 0 || v_used >= s_length)
             return;
     }
     constexpr int V = 4;
@@ -47,28 +48,27 @@ extern "C" __global__ void __launch_bounds__(256) mm_kernel(const float *__restr
         mm_rest = mm_q1;
         const int64_t i0 = mm_rest;
         const int64_t mm_i = mm_span * V;
-        const int64_t t0 = b3[0];
-        const int64_t t1 = t0;
-        const int64_t t5 = ((int64_t)1ll);
-        const int64_t t6 = (i1);
-        const int64_t t7 = (t5 - t6);
-        const int64_t t8 = mm_position(t7, 2);
-        const mm_vector<float, V> v2 = mm_read<V>(b0 + mm_i + i1 * 32 + i0 * 64);
-        const mm_vector<float, V> v3 = mm_read<V>(b1 + mm_i);
-        const mm_vector<float, V> v9 = mm_read<V>(b0 + mm_i + t8 * 32 + i0 * 64);
-        const mm_vector<float, V> v10 = mm_read<V>(b2 + mm_i + i1 * 32);
-        mm_vector<float, V> o4;
+        const int64_t v_used = used[0];  // %used
+        const int64_t at_used = v_used;
+        const int64_t v2 = i1;               // %2 iota
+        const int64_t v4 = (int64_t)1 - v2;  // %4 sub
+        const int64_t at4 = mm_position(v4, 2);
+        const mm_vector<float, V> vec_x = mm_read<V>(x + mm_i + i1 * 32 + i0 * 64);
+        const mm_vector<float, V> vec_cosine = mm_read<V>(cosine + mm_i);
+        const mm_vector<float, V> vec_x_2 = mm_read<V>(x + mm_i + at4 * 32 + i0 * 64);
+        const mm_vector<float, V> vec_sine = mm_read<V>(sine + mm_i + i1 * 32);
+        mm_vector<float, V> keys_block;
 #pragma unroll
         for (int mm_k = 0; mm_k < V; mm_k++) {
-            const float t2 = v2.v[mm_k];
-            const float t3 = v3.v[mm_k];
-            const float t4 = (t2 * t3);
-            const float t9 = v9.v[mm_k];
-            const float t10 = v10.v[mm_k];
-            const float t11 = (t9 * t10);
-            const float t12 = (t4 + t11);
-            o4.v[mm_k] = t12;
+            const float v_x = vec_x.v[mm_k];            // %x
+            const float v_cosine = vec_cosine.v[mm_k];  // %cosine
+            const float v6 = v_x * v_cosine;            // %6 mul
+            const float v_x_2 = vec_x_2.v[mm_k];        // %x
+            const float v_sine = vec_sine.v[mm_k];      // %sine
+            const float v7 = v_x_2 * v_sine;            // %7 mul
+            const float v8 = v6 + v7;                   // %8 add
+            keys_block.v[mm_k] = v8;
         }
-        mm_write(b4 + i1 * 32 + mm_i + t1 * 64 + i0 * (s_length * 64), o4);
+        mm_write(keys + i1 * 32 + mm_i + at_used * 64 + i0 * (s_length * 64), keys_block);
     }
 }

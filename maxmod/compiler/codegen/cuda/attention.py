@@ -18,7 +18,9 @@ from maxmod.compiler.groups.group import Attention, FusionGroup
 from maxmod.compiler.groups.lower import Apply, Load
 from maxmod.dtype import DType
 from maxmod.kernel.source import WARP, Dialect, KernelSource, Launch
+from maxmod.op import is_op
 from maxmod.op.affine import Index, Loop
+from maxmod.ops.elementwise import cast_elements
 from maxmod.values.dim import Size, as_dim, as_size, product
 
 # Up to so many queries with the same keys, reading the keys is what takes the time.
@@ -214,7 +216,7 @@ def _half_type(group: FusionGroup, attention: Attention) -> DType | None:
     for value in (*attention.scores.inputs, attention.mixed.inputs[1]):
         node = producer.get(value)
         while node is not None and value.type.dtype is DType.float32:
-            if node.op.view is None and node.op.name != "cast":
+            if node.op.lowering.view is None and not is_op(node.op, cast_elements):
                 break
             value = node.inputs[0]
             node = producer.get(value)
@@ -240,7 +242,7 @@ def _aligned(operand: tuple[Load, Loop] | None, dtype: DType) -> tuple[Load, Loo
 def _stored(lowering: ElementLowering, number: int, inner: Loop) -> tuple[Load, Loop] | None:
     """Returns the load that gives an element as it is stored, if neighbours are neighbours."""
     what = lowering.instructions[number].what
-    while isinstance(what, Apply) and what.op.name == "cast":
+    while isinstance(what, Apply) and is_op(what.op, cast_elements):
         target = dict(what.attrs)["dtype"]
         inside = lowering.instructions[what.args[0]].what
         is_same = isinstance(inside, Load) and inside.stored is target

@@ -17,7 +17,6 @@ from maxmod.compiler.codegen.cuda.text import (
     arguments,
     count_text,
     index_type,
-    instruction_line,
     loop_variables,
     multiple_of,
     named_extents,
@@ -27,13 +26,15 @@ from maxmod.compiler.codegen.cuda.text import (
 from maxmod.compiler.codegen.emit import (
     C_TYPES,
     block,
-    compute_type,
     function,
     guard_lines,
     scalar_text,
     size_text,
+    statement,
+    stored_text,
     symbols_of,
 )
+from maxmod.compiler.codegen.reading import reading_of
 from maxmod.compiler.groups.lower import Apply, Load, Lowered
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource, Launch
@@ -67,6 +68,7 @@ def emit_cuda(lowered: Lowered, name: str) -> KernelSource:
         launch,
         symbols=symbols,
         elementwise=_elementwise(lowered),
+        reading=reading_of(lowered),
     )
 
 
@@ -110,10 +112,10 @@ def _elementwise(lowered: Lowered) -> tuple[str, ...]:
             text = scalar_text(lowered.instructions, number)
         else:
             return ()
-        lines.append(f"const {compute_type(instruction.dtype)} t{number} = {text};")
+        lines += statement(lowered.instructions, number, text)
     if any(store.index != index for store in lowered.stores):
         return ()
-    lines += [f"b{store.buffer} = t{store.value};" for store in lowered.stores]
+    lines += [f"b{store.buffer} = {stored_text(lowered, store)};" for store in lowered.stores]
     parameters = [f"{dtype.name} b{n}" for n, dtype in enumerate(lowered.buffers)]
     inputs, outputs = parameters[: lowered.input_count], parameters[lowered.input_count :]
     return ", ".join(inputs), ", ".join(outputs), "\n".join(lines)
@@ -187,5 +189,6 @@ def _step(
         lines.append(f"const {kind} mm_i = mm_span * V;")
     elif outer or span.needs_position(moving, lowered.stores):
         lines += loop_variables([*named_extents(outer), ("mm_i", extent)], kind, "mm_work")
-    lines += [instruction_line(lowered, n) for n in numbers if n not in varies]
+    for n in numbers:
+        lines += [] if n in varies else statement(lowered.instructions, n)
     return [*lines, *span.lines(moving, lowered.stores)]

@@ -16,21 +16,24 @@ from maxmod.compiler.codegen.cuda.text import (
     arguments,
     count_text,
     index_type,
-    instruction_line,
     loop_variables,
     named_extents,
     parameters,
     span_width,
 )
 from maxmod.compiler.codegen.emit import (
+    accumulated,
+    bare,
     block,
     combined,
     compute_type,
     function,
     index_text,
+    scalar_name,
     size_text,
     start_value,
-    stored,
+    statement,
+    stored_text,
 )
 from maxmod.compiler.codegen.rows import Keep, Phase, RowPlan, plan_rows
 from maxmod.compiler.groups.lower import Lowered, Reduction
@@ -225,7 +228,7 @@ def _rows(lowered: Lowered, plan: RowPlan, team: _Team, elements: int) -> list[s
     for phase in plan.phases:
         body += _phase(lowered, phase, kept, team, Span(lowered, _row(lowered), kind, elements))
         kept.update(phase.keeps)
-    body += [instruction_line(lowered, number) for number in plan.after]
+    body += _statements(lowered, plan.after)
     body += _row_results(lowered, team)
     if team.is_block and len(_reductions(lowered)) == 1:
         body.append("__syncthreads();  // the partial results are written again for the next row")
@@ -279,11 +282,11 @@ def _kept_arrays(lowered: Lowered, plan: RowPlan, team: _Team) -> list[str]:
 
 def _phase(lowered: Lowered, phase: Phase, kept: set[int], team: _Team, span: Span) -> list[str]:
     """Returns the text of one loop over the row, and of joining what the threads found."""
-    lines = [instruction_line(lowered, number) for number in phase.before]
+    lines = _statements(lowered, phase.before)
     reductions = {n: what for n, what in _reductions(lowered) if n in phase.reductions}
     for number, what in reductions.items():
         dtype = lowered.instructions[number].dtype
-        lines.append(f"{compute_type(dtype)} r{number} = {start_value(what, dtype)};")
+        lines.append(f"{compute_type(dtype)} r{number} = {bare(start_value(what, dtype))};")
     if team.steps:
         lines += _register_arrays(lowered, phase, team, span)
     row = _row(lowered)
@@ -291,10 +294,9 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int], team: _Team, span: Sp
     index = _kept_index(lowered, team, span)
     given = {number: f"e{number}[{index}]" for number in phase.body if number in kept}
     then = [f"e{number}[{index}] = t{number};" for number in phase.keeps]
-    then += [
-        f"r{number} = {combined(what, f'r{number}', f't{what.arg}')};"
-        for number, what in reductions.items()
-    ]
+    for number, what in reductions.items():
+        element = scalar_name(lowered.instructions, what.arg)
+        then.append(accumulated(what, f"r{number}", element))
     body = span.lines(phase.body, stores, given, then)
     if team.steps:
         needs_position = span.needs_position(phase.body, stores, given)
@@ -302,10 +304,14 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int], team: _Team, span: Sp
     else:
         lines += _strided_loop(lowered, span, body)
     for number, what in reductions.items():
-        dtype = lowered.instructions[number].dtype
-        joined = _joined(what, number, start_value(what, dtype), team)
-        lines.append(f"const {compute_type(dtype)} t{number} = {joined};")
+        start = start_value(what, lowered.instructions[number].dtype)
+        lines += statement(lowered.instructions, number, _joined(what, number, start, team))
     return lines
+
+
+def _statements(lowered: Lowered, numbers: Sequence[int]) -> list[str]:
+    """Returns the statements of instructions that differ in no span."""
+    return [line for number in numbers for line in statement(lowered.instructions, number)]
 
 
 def _register_arrays(lowered: Lowered, phase: Phase, team: _Team, span: Span) -> list[str]:
@@ -353,7 +359,7 @@ def _strided_loop(lowered: Lowered, span: Span, body: Sequence[str]) -> list[str
 def _row_results(lowered: Lowered, team: _Team) -> list[str]:
     """Writes the outputs that have one element for each row."""
     writes = [
-        f"b{store.buffer}[{index_text(store.index)}] = {stored(store.stored, f't{store.value}')};"
+        f"b{store.buffer}[{index_text(store.index)}] = {stored_text(lowered, store)};"
         for store in lowered.stores
         if store.index.factor(_row(lowered)) == 0
     ]
@@ -367,42 +373,44 @@ def _row_results(lowered: Lowered, team: _Team) -> list[str]:
 
 def _joined(what: Reduction, number: int, start: str, team: _Team) -> str:
     if team.is_block:
-        return f"mm_block_{what.op.combine}(r{number}, {start}, mm_part{number})"
+        return f"mm_block_{what.op.lowering.combine}(r{number}, {start}, mm_part{number})"
     return (
-        f"r{number}" if team.lanes == 1 else f"mm_warp_{what.op.combine}<{team.lanes}>(r{number})"
+        f"r{number}"
+        if team.lanes == 1
+        else f"mm_warp_{what.op.lowering.combine}<{team.lanes}>(r{number})"
     )
 
 
 def _joins(lowered: Lowered, is_block: bool) -> list[str]:
     """Defines a function for each kind of reduction; every thread of the team gets the result."""
     lines: list[str] = []
-    for what in {what.op.combine: what for _, what in _reductions(lowered)}.values():
+    for what in {what.op.lowering.combine: what for _, what in _reductions(lowered)}.values():
         lines += [
             "template <int LANES, typename T>",
-            f"static __device__ __forceinline__ T mm_warp_{what.op.combine}(T v)",
+            f"static __device__ __forceinline__ T mm_warp_{what.op.lowering.combine}(T mm_mine)",
             "{",
             "#pragma unroll",
             "    for (int mm_lane = LANES / 2; mm_lane > 0; mm_lane /= 2) {",
-            "        const T w = (T)__shfl_xor_sync(0xffffffffu, v, mm_lane);",
-            f"        v = {combined(what, 'v', 'w')};",
+            "        const T mm_other = (T)__shfl_xor_sync(0xffffffffu, mm_mine, mm_lane);",
+            f"        mm_mine = {combined(what, 'mm_mine', 'mm_other')};",
             "    }",
-            "    return v;",
+            "    return mm_mine;",
             "}",
             "",
         ]
         if is_block:
             lines += [
                 "template <typename T>",
-                f"static __device__ __forceinline__ T mm_block_{what.op.combine}"
-                "(T v, T start, T *part)",
+                f"static __device__ __forceinline__ T mm_block_{what.op.lowering.combine}"
+                "(T mm_mine, T mm_start, T *mm_parts)",
                 "{",
-                f"    v = mm_warp_{what.op.combine}<{WARP}>(v);",
+                f"    mm_mine = mm_warp_{what.op.lowering.combine}<{WARP}>(mm_mine);",
                 f"    if (threadIdx.x % {WARP} == 0)",
-                f"        part[threadIdx.x / {WARP}] = v;",
+                f"        mm_parts[threadIdx.x / {WARP}] = mm_mine;",
                 "    __syncthreads();",
                 f"    const int mm_warp = threadIdx.x % {WARP};",
-                f"    v = mm_warp < blockDim.x / {WARP} ? part[mm_warp] : start;",
-                f"    return mm_warp_{what.op.combine}<{WARP}>(v);",
+                f"    mm_mine = mm_warp < blockDim.x / {WARP} ? mm_parts[mm_warp] : mm_start;",
+                f"    return mm_warp_{what.op.lowering.combine}<{WARP}>(mm_mine);",
                 "}",
                 "",
             ]

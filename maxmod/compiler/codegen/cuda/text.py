@@ -14,13 +14,12 @@ from types import MappingProxyType
 
 from maxmod.compiler.codegen.emit import (
     block,
-    compute_type,
     index_text,
     loaded,
-    scalar_text,
     size_text,
+    statement,
     storage_type,
-    stored,
+    stored_text,
     symbols_of,
 )
 from maxmod.compiler.groups.lower import Apply, Load, Lowered, Store
@@ -34,15 +33,16 @@ INT32_LIMIT = 1 << 30  # half of the range, so that a stride can be added before
 NOTHING: Mapping[int, str] = MappingProxyType({})
 
 VECTORS = """\
-template <int N, typename T> static __device__ __forceinline__ mm_vector<T, N> mm_read(const T *p)
+template <int N, typename T>
+static __device__ __forceinline__ mm_vector<T, N> mm_read(const T *mm_at)
 {
-    return *reinterpret_cast<const mm_vector<T, N> *>(p);
+    return *reinterpret_cast<const mm_vector<T, N> *>(mm_at);
 }
 
 template <int N, typename T>
-static __device__ __forceinline__ void mm_write(T *p, const mm_vector<T, N> &v)
+static __device__ __forceinline__ void mm_write(T *mm_at, const mm_vector<T, N> &mm_elements)
 {
-    *reinterpret_cast<mm_vector<T, N> *>(p) = v;
+    *reinterpret_cast<mm_vector<T, N> *>(mm_at) = mm_elements;
 }
 """
 
@@ -50,17 +50,17 @@ static __device__ __forceinline__ void mm_write(T *p, const mm_vector<T, N> &v)
 # fit into 32 bits; for larger ones, estimates in float, which are always a little too small (the
 # four roundings add up to less than 4e-7), leave a millionth of the rest each time.
 QUOTIENT = """\
-static __device__ __forceinline__ int64_t mm_quotient(int64_t a, int64_t b)
+static __device__ __forceinline__ int64_t mm_quotient(int64_t mm_a, int64_t mm_b)
 {
-    if (((a | b) >> 32) == 0)
-        return (uint32_t)a / (uint32_t)b;
-    const float mm_inverse = __fdividef(0.999999f, (float)b);
+    if (((mm_a | mm_b) >> 32) == 0)
+        return (uint32_t)mm_a / (uint32_t)mm_b;
+    const float mm_inverse = __fdividef(0.999999f, (float)mm_b);
     int64_t mm_whole = 0;
-    while (a >= b) {
-        int64_t mm_part = (int64_t)((float)a * mm_inverse);
+    while (mm_a >= mm_b) {
+        int64_t mm_part = (int64_t)((float)mm_a * mm_inverse);
         mm_part = mm_part > 0 ? mm_part : 1;
         mm_whole += mm_part;
-        a -= mm_part * b;
+        mm_a -= mm_part * mm_b;
     }
     return mm_whole;
 }
@@ -258,8 +258,7 @@ class Span:
         positions: list[Index] = []
         varies = self.lowered.varying(self.loop) if self.is_vector else set()
         for number in numbers:
-            instruction = self.lowered.instructions[number]
-            what = instruction.what
+            what = self.lowered.instructions[number].what
             if number in given:
                 text = given[number]
             elif isinstance(what, Load) and self._is_contiguous(what.index, varies):
@@ -270,11 +269,11 @@ class Span:
             else:
                 index = what.index if isinstance(what, (Load, Apply)) else None
                 positions += [] if index is None else [index]
-                text = scalar_text(self.lowered.instructions, number)
-            body.append(f"const {compute_type(instruction.dtype)} t{number} = {text};")
+                text = ""  # that of the op
+            body += statement(self.lowered.instructions, number, text)
         body += then
         for store in stores:
-            value = stored(store.stored, f"t{store.value}")
+            value = stored_text(self.lowered, store)
             if self._is_contiguous(store.index, varies):
                 out = f"o{store.buffer}"
                 before.append(f"mm_vector<{storage_type(store.stored)}, V> {out};")
@@ -313,9 +312,3 @@ class Span:
         """Returns the position of the first element."""
         first = Index(((Loop("mm_i", self.loop.extent), 1),))
         return index_text(index.substituted({self.loop: first}))
-
-
-def instruction_line(lowered: Lowered, number: int) -> str:
-    """Returns the statement that computes an instruction that differs in no span."""
-    kind = compute_type(lowered.instructions[number].dtype)
-    return f"const {kind} t{number} = {scalar_text(lowered.instructions, number)};"

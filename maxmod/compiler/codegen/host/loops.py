@@ -9,22 +9,27 @@ written line, 10.2 to 4.9 ms on a gelu chain of 4096 x 4096 floats, 2 cores of a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from maxmod.compiler.codegen.emit import (
-    combined,
+    accumulated,
+    bare,
     compute_type,
     guard_lines,
     index_text,
+    literal,
     outside_text,
-    scalar_text,
+    scalar_name,
     size_text,
     start_value,
+    statement,
     storage_type,
-    stored,
+    stored_text,
     symbols_of,
 )
+from maxmod.compiler.codegen.reading import reading_of
 from maxmod.compiler.codegen.rows import Phase, RowPlan, plan_rows
 from maxmod.compiler.groups.lower import Load, Lowered, Position, Reduction, Store, needed
 from maxmod.dtype import DType
@@ -83,6 +88,7 @@ def emit_host(lowered: Lowered, name: str) -> KernelSource:
         len(lowered.buffers),
         len(symbols),
         has_flag=has_flag,
+        reading=reading_of(lowered),
     )
 
 
@@ -145,10 +151,9 @@ def _instructions(lowered: Lowered, numbers: Iterable[int]) -> list[str]:
     """Returns the statements of instructions; positions are checked as well."""
     lines = []
     for number in numbers:
-        instruction = lowered.instructions[number]
-        kind = compute_type(instruction.dtype)
-        lines.append(f"const {kind} t{number} = {scalar_text(lowered.instructions, number)};")
-        if isinstance(instruction.what, Position) and not instruction.what.is_store:
+        what = lowered.instructions[number].what
+        lines += statement(lowered.instructions, number)
+        if isinstance(what, Position) and not what.is_store:
             lines.append(f"{WRONG} |= {outside_text(lowered.instructions, number)};")
     return lines
 
@@ -164,10 +169,9 @@ def _stream_flag(lowered: Lowered, elements: str) -> str:
     return f"const int mm_stream = ({elements}) * {nbytes} > {STREAM_NBYTES};"
 
 
-def _store_one(store: Store) -> str:
+def _store_one(lowered: Lowered, store: Store) -> str:
     """Returns the statement that writes one element where it belongs."""
-    value = stored(store.stored, f"t{store.value}")
-    return f"b{store.buffer}[{index_text(store.index)}] = {value};"
+    return f"b{store.buffer}[{index_text(store.index)}] = {stored_text(lowered, store)};"
 
 
 def _copy_out(store: Store, source: str, first: str, count: str) -> list[str]:
@@ -195,11 +199,11 @@ def _pointwise_kernel(lowered: Lowered) -> _Parts:
     copies: list[str] = []
     for store in lowered.stores:
         if store.index.factor(inner) not in (0, 1):  # 0: there is one element
-            body.append(_store_one(store))
+            body.append(_store_one(lowered, store))
             continue
         out = f"o{store.buffer}"
         scratch.append(f"_Alignas(64) {storage_type(store.stored)} {out}[{BLOCK}];")
-        body.append(f"{out}[mm_k] = {stored(store.stored, f't{store.value}')};")
+        body.append(f"{out}[mm_k] = {stored_text(lowered, store)};")
         start = Index(((Loop("mm_first", inner.extent), 1),))
         first = index_text(store.index.substituted({inner: start}))
         copies += _copy_out(store, out, f"({first})", "mm_count")
@@ -249,7 +253,7 @@ def _row_kernel(lowered: Lowered) -> _Parts:
     body += _instructions(lowered, plan.after)
     for store in lowered.stores:
         if store.index.factor(row) == 0:
-            body.append(_store_one(store))
+            body.append(_store_one(lowered, store))
         elif store.index.factor(row) == 1:
             first = index_text(store.index.substituted({row: ZERO}))
             body += _copy_out(store, f"o{store.buffer}", f"({first})", "mm_extent")
@@ -305,7 +309,7 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
         what = instruction.what
         assert isinstance(what, Reduction)
         kind = compute_type(instruction.dtype)
-        lines.append(f"{kind} r{number} = {start_value(what, instruction.dtype)};")
+        lines.append(f"{kind} r{number} = {bare(start_value(what, instruction.dtype))};")
         clauses.append(f"reduction({_operator(what, instruction.dtype)} : r{number})")
         if _needs_flag(what, instruction.dtype):
             lines.append(f"int n{number} = 0;")
@@ -313,8 +317,7 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
     body = []
     for number in phase.body:
         if number in kept:
-            kind = compute_type(lowered.instructions[number].dtype)
-            body.append(f"const {kind} t{number} = e{number}[{lowered.row.name}];")
+            body += statement(lowered.instructions, number, f"e{number}[{lowered.row.name}]")
         else:
             body += _instructions(lowered, [number])
         if number in phase.keeps:
@@ -322,15 +325,15 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
     for number in phase.reductions:
         instruction = lowered.instructions[number]
         assert isinstance(instruction.what, Reduction)
-        body += _accumulate(instruction.what, instruction.dtype, number)
+        body += _accumulate(lowered, instruction.what, number)
     checked = _checked(lowered).intersection(phase.body).difference(kept)
     if phase.writes_outputs:
         for store in lowered.stores:
             if store.index.factor(lowered.row) == 1:
-                value = stored(store.stored, f"t{store.value}")
+                value = stored_text(lowered, store)
                 body.append(f"o{store.buffer}[{lowered.row.name}] = {value};")
             elif store.index.factor(lowered.row) != 0:
-                body.append(_store_one(store))
+                body.append(_store_one(lowered, store))
     lines += [
         _pragma("simd", clauses, checks=bool(checked)),
         f"for (int64_t {lowered.row.name} = 0; {lowered.row.name} < mm_extent; "
@@ -341,10 +344,10 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
     for number in phase.reductions:
         instruction = lowered.instructions[number]
         assert isinstance(instruction.what, Reduction)
-        kind = compute_type(instruction.dtype)
         flagged = _needs_flag(instruction.what, instruction.dtype)
-        value = f"n{number} ? ({kind})NAN : r{number}" if flagged else f"r{number}"
-        lines.append(f"const {kind} t{number} = {value};")
+        nan = literal(math.nan, instruction.dtype) if flagged else ""
+        value = f"n{number} ? {nan} : r{number}" if flagged else f"r{number}"
+        lines += statement(lowered.instructions, number, value)
     return lines
 
 
@@ -354,7 +357,7 @@ def _operator(what: Reduction, dtype: DType) -> str:
     Declared reductions would keep their value in memory (measured: 0.18 ns an element instead of
     0.05), so maximum and minimum use the built-in ones.
     """
-    combine = what.op.combine or ""
+    combine = what.op.lowering.combine or ""
     if combine in ("add", "mul"):
         return {"add": "+", "mul": "*"}[combine]
     if dtype is DType.bool:
@@ -364,17 +367,18 @@ def _operator(what: Reduction, dtype: DType) -> str:
 
 def _needs_flag(what: Reduction, dtype: DType) -> bool:
     """True if a NaN must be found beside the reduction, whose comparisons it would slip through."""
-    return what.op.combine in ("maximum", "minimum") and dtype.is_float()
+    return what.op.lowering.combine in ("maximum", "minimum") and dtype.is_float()
 
 
-def _accumulate(what: Reduction, dtype: DType, number: int) -> list[str]:
+def _accumulate(lowered: Lowered, what: Reduction, number: int) -> list[str]:
     """Returns the statements that take one element into a reduction."""
-    total, element = f"r{number}", f"t{what.arg}"
-    if what.op.combine not in ("maximum", "minimum"):
-        return [f"{total} = {combined(what, total, element)};"]
+    dtype = lowered.instructions[number].dtype
+    total, element = f"r{number}", scalar_name(lowered.instructions, what.arg)
+    if what.op.lowering.combine not in ("maximum", "minimum"):
+        return [accumulated(what, total, element)]
     if dtype is DType.bool:
         return [f"{total} = {total} {_operator(what, dtype)} {element};"]
-    sign = ">" if what.op.combine == "maximum" else "<"
+    sign = ">" if what.op.lowering.combine == "maximum" else "<"
     lines = [f"{total} = {element} {sign} {total} ? {element} : {total};"]
     if _needs_flag(what, dtype):
         lines.append(f"n{number} |= {element} != {element};")

@@ -1,0 +1,127 @@
+"""How the call of an op travels: from its public function to the innermost interpreter.
+
+Tracers are pushed with `interpreter`; eager execution, which `maxmod.interpreters.eager` registers,
+is at the bottom, so that a new thread always starts eager.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from maxmod.errors import OperandError, did_you_mean
+from maxmod.op.record import REQUIRED, Op
+from maxmod.values.dim import Dim, as_size
+
+
+class Interpreter(Protocol):
+    """Gives a call its meaning: run it, record it, postpone it."""
+
+    def apply(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+        """Returns the result tensor, or a list of them."""
+        ...
+
+
+_INNERMOST: ContextVar[Interpreter | None] = ContextVar("maxmod_interpreter", default=None)
+_bottom: Interpreter | None = None
+
+
+def register_bottom(interpreter: Interpreter) -> None:
+    """Sets the interpreter that is used outside every `interpreter` block (eager execution)."""
+    global _bottom
+    _bottom = interpreter
+
+
+def innermost() -> Interpreter:
+    """Returns the interpreter that the next call goes to."""
+    current = _INNERMOST.get()
+    if current is not None:
+        return current
+    assert _bottom is not None, "maxmod.interpreters.eager registers itself when it is imported"
+    return _bottom
+
+
+@contextlib.contextmanager
+def interpreter(inner: Interpreter) -> Iterator[None]:
+    """Sends every op call of this context to `inner`."""
+    token = _INNERMOST.set(inner)
+    try:
+        yield
+    finally:
+        _INNERMOST.reset(token)
+
+
+def bind(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+    """The one door that every op call goes through."""
+    return (_INNERMOST.get() or _bottom).apply(op, args, attrs)  # type: ignore[union-attr]
+
+
+def freeze(value: Any) -> Any:
+    """Makes a static argument hashable: lists become tuples, static Dims become ints."""
+    if isinstance(value, (list, tuple)):
+        return tuple(freeze(item) for item in value)
+    return as_size(value) if isinstance(value, Dim) else value
+
+
+def public_function(op: Op, fn: Callable[..., Any], signature: inspect.Signature) -> Any:
+    """Makes the function that users call: it sorts arguments and goes through the door.
+
+    Args:
+        op: The record of the op, which becomes the attribute `op` of the function.
+        fn: The eager body; name, module and docstring are taken from it.
+        signature: The signature that users see.
+    """
+    count = -1 if op.signature.variadic else len(op.signature.tensor_names)
+    defaults = op.signature.defaults
+    needed = frozenset(name for name, value in defaults.items() if value is REQUIRED)
+
+    def public(*args: Any, **kwargs: Any) -> Any:
+        if len(args) == count:  # the common case, where the general way is ten times as slow
+            if not kwargs and not needed:
+                return bind(op, args, defaults.copy())
+            if kwargs.keys() <= defaults.keys() and kwargs.keys() >= needed:
+                return bind(op, args, {**defaults, **kwargs})
+        operands, attrs = _sorted_arguments(op, signature, args, kwargs)
+        return bind(op, operands, attrs)
+
+    public.__name__ = public.__qualname__ = fn.__name__
+    public.__doc__ = fn.__doc__
+    public.__module__ = fn.__module__
+    public.__signature__ = signature  # type: ignore[attr-defined]
+    public.op = op  # type: ignore[attr-defined]
+    return public
+
+
+def _sorted_arguments(
+    op: Op, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns operands and static arguments of a call, however they were given."""
+    try:
+        bound = signature.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise OperandError(_misuse(op, signature, kwargs, error)) from None
+    tensors = [bound.pop(name) for name in op.signature.tensor_names]
+    if op.signature.variadic:
+        tensors = _listed(op, tensors[0])
+    return tuple(tensors), {**op.signature.defaults, **bound}
+
+
+def _misuse(op: Op, signature: inspect.Signature, kwargs: dict[str, Any], error: TypeError) -> str:
+    """Returns what is wrong with the arguments of a call."""
+    known = list(signature.parameters)
+    unknown = [name for name in kwargs if name not in known]
+    near = did_you_mean(unknown[0], known) if unknown else ""
+    return f"{op.name}: {error}; it takes ({', '.join(known)}).{near}"
+
+
+def _listed(op: Op, values: Any) -> list[Any]:
+    """Lists the operands of an op that takes several; one tensor alone is a mistake."""
+    if hasattr(values, "sizes") or not isinstance(values, Iterable):
+        raise OperandError(
+            f"{op.name}: {op.signature.tensor_names[0]}: expected a list of tensors, got "
+            f"{type(values).__name__}. Hint: F.{op.name}([x, y])."
+        )
+    return list(values)

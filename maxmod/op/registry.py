@@ -1,0 +1,151 @@
+"""The registry: every op and every public function, entered by a decorator where it is written.
+
+`REGISTRY` is the only list of ops, and `FUNCTIONS` the only list of what users call by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from maxmod.errors import did_you_mean
+from maxmod.op.calling import public_function
+from maxmod.op.record import (
+    REQUIRED,
+    Kind,
+    Lowering,
+    Meaning,
+    Op,
+    Operands,
+    Signature,
+    TypeRule,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+REGISTRY: dict[str, Op] = {}
+FUNCTIONS: dict[str, Callable[..., Any]] = {}
+_TENSOR_ANNOTATIONS = ("Tensor", "TensorLike", "Sequence[Tensor]")
+_COMPUTES = (Kind.ELEMENTWISE, Kind.REDUCE, Kind.CONTRACT, Kind.COMPOSITE)
+
+
+class OpFunction(Protocol[P, R_co]):
+    """The public function of an op."""
+
+    __name__: str
+    op: Op
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Calls the op: runs it, or records it in a trace."""
+        ...
+
+
+def op(
+    kind: Kind,
+    infer: TypeRule,
+    *,
+    name: str | None = None,
+    label: str | None = None,
+    operands: Operands = Operands.STRONG,
+    mixed_devices: bool = False,
+    prepare: Callable[..., dict[str, Any]] | None = None,
+    upcasts: bool | None = None,
+    domain: tuple[float, float] = (-3.0, 3.0),
+    is_product: bool = False,
+    backend_method: str | None = None,
+    expand: Callable[..., Any] | None = None,
+    assign: Callable[..., None] | None = None,
+    binds: str | None = None,
+    scalar: str | None = None,
+    view: Callable[..., Any] | None = None,
+    position: Callable[..., Any] | None = None,
+    combine: str | None = None,
+    identity: float | None = None,
+    kernel: str | None = None,
+) -> Callable[[Callable[Concatenate[Any, P], R]], OpFunction[P, R]]:
+    """Makes an `Op` from its eager implementation and returns the public function.
+
+    The decorated function takes the array module first, then the tensors (annotated `Tensor`,
+    `TensorLike` or `Sequence[Tensor]`, although they arrive as arrays), then static arguments. The
+    public function has the same signature without the array module.
+
+    Args:
+        kind: What the op does, for the compiler.
+        infer: The type rule.
+        name: By default that of the decorated function.
+        label: By default the name.
+        operands, mixed_devices, prepare: See `Signature`.
+        upcasts: By default True for the kinds that compute with their operands.
+        domain, is_product, backend_method, expand, assign, binds: See `Meaning`.
+        scalar, view, position, combine, identity, kernel: See `Lowering`.
+    """
+
+    def decorate(fn: Callable[Concatenate[Any, P], R]) -> OpFunction[P, R]:
+        shown = inspect.signature(fn)
+        shown = shown.replace(parameters=list(shown.parameters.values())[1:])
+        widens = kind in _COMPUTES if upcasts is None else upcasts
+        record = Op(
+            name or fn.__name__,
+            label or name or fn.__name__,
+            kind,
+            _signature(shown, operands, mixed_devices, prepare),
+            Meaning(infer, fn, widens, domain, is_product, backend_method, expand, assign, binds),
+            Lowering(scalar, view, position, combine, identity, kernel),
+        )
+        public = public_function(record, fn, shown)
+        assert record.name not in REGISTRY, record.name
+        REGISTRY[record.name] = record
+        FUNCTIONS[record.name] = public
+        return public
+
+    return decorate
+
+
+def _signature(
+    shown: inspect.Signature,
+    operands: Operands,
+    mixed_devices: bool,
+    prepare: Callable[..., dict[str, Any]] | None,
+) -> Signature:
+    """Tells tensors from static arguments by their annotations."""
+    parameters = shown.parameters.values()
+    tensors = tuple(p.name for p in parameters if p.annotation in _TENSOR_ANNOTATIONS)
+    defaults = {
+        p.name: REQUIRED if p.default is inspect.Parameter.empty else p.default
+        for p in parameters
+        if p.name not in tensors
+    }
+    variadic = any(p.annotation == "Sequence[Tensor]" for p in parameters)
+    return Signature(tensors, defaults, variadic, operands, mixed_devices, prepare)
+
+
+def lookup(name: str) -> Op:
+    """Returns the op of a name; `KeyError` with a suggestion if there is none."""
+    if name not in REGISTRY:
+        raise KeyError(f"There is no op {name!r}.{did_you_mean(name, REGISTRY)}")
+    return REGISTRY[name]
+
+
+def op_of(public: Callable[..., Any]) -> Op:
+    """Returns the record of an op from the function that `op` made."""
+    return public.op  # type: ignore[attr-defined]
+
+
+def is_op(record: Op | None, *functions: Callable[..., Any]) -> bool:
+    """True if a record is that of one of some ops: `is_op(node.op, exp, log)`."""
+    return any(record is known for known in map(op_of, functions))
+
+
+def function(fn: Callable[P, R]) -> Callable[P, R]:
+    """Registers a public function that is written in terms of ops, so that `call` finds it."""
+    assert fn.__name__ not in FUNCTIONS, fn.__name__
+    FUNCTIONS[fn.__name__] = fn
+    return fn
+
+
+def call(name: str, *args: Any, **kwargs: Any) -> Any:
+    """Calls a public function by name, for code that sits below the files that define them."""
+    return FUNCTIONS[name](*args, **kwargs)
