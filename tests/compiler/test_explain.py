@@ -96,6 +96,20 @@ def test_why_kernels_were_formed() -> None:
     assert "- a matrix product on its own" in str(product)
 
 
+def test_what_the_user_called_is_named() -> None:
+    """Ops that a composite was written out in are those of the composite."""
+    gamma = Tensor.ones([8], dtype=DType.float32, device=CPU_REF)
+    model = compiled(lambda x: F.softmax(x * 2.0) + F.layer_norm(x, gamma, gamma, 1e-5), f32(4, 8))
+    graph = model.explanation().graph().splitlines()
+    of_softmax = [line for line in graph if "# softmax, test_explain.py:" in line]
+    assert len(of_softmax) == 5 and sum(" = exp " in line for line in of_softmax) == 1
+    assert sum("# layer_norm, test_explain.py:" in line for line in graph) > 8
+    text = model.explain(width=200)
+    assert "stays in the cache (mul, softmax, layer_norm, add)" in text
+    assert "softmax" in model.kernels[0].name
+    assert "# softmax, test_explain.py:" in model.explain_html()
+
+
 def test_equal_layers_are_folded() -> None:
     weights = [Tensor(np.eye(8, dtype=np.float32), device=CPU_REF) for _ in range(6)]
     gamma = Tensor.ones([8], dtype=DType.float32, device=CPU_REF)

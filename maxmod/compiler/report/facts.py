@@ -26,6 +26,7 @@ _REASONS = {
     Kind.REDUCE: "kernels reduce the last axis only",
 }
 _NO_KERNEL = "there is no generated kernel for it"
+MOST_CALLS = 8  # named in a reason
 SCRATCH = "scratch"  # memory of a kernel that is no value of the graph
 
 
@@ -330,11 +331,25 @@ def _reasons(group: FusionGroup) -> Iterator[str]:
     if group.template is not None and not group.reasons:
         yield "a matrix product on its own"
     elif group.template is None and count > 1:
-        yield (
-            f"{count} ops on rows of {group.domain[-1]}: a row is read once and stays in the cache"
+        why = (
+            f"on rows of {group.domain[-1]}: a row is read once and stays in the cache"
             if group.is_row
-            else f"{count} ops on the same elements: nothing between them goes to memory"
+            else "on the same elements: nothing between them goes to memory"
         )
+        yield f"{count} ops {why} ({', '.join(_calls(group))})"
     elif group.template is None and not group.reasons:
         yield "a single op, with no neighbour that the same kernel could compute"
     yield from group.reasons
+
+
+def _calls(group: FusionGroup) -> list[str]:
+    """What the user called, each call once: `mul, add, softmax`."""
+    found: dict[object, str] = {}
+    for node in group.ordered:
+        call = node.scope.chain[0] if node.scope is not None else None
+        if call is not None:
+            found[call] = call.name
+        elif node.op.kind not in (Kind.VIEW, Kind.SOURCE):
+            found[node] = node.op.name
+    names = list(found.values())
+    return names if len(names) <= MOST_CALLS else [*names[:MOST_CALLS], "..."]

@@ -56,7 +56,10 @@ def _node_lines(node: ir.Node, names: Mapping[ir.Value, str], width: int, column
 
 
 def _remark(node: ir.Node) -> str:
-    return f"# {ir.place(node)}" if node.source else ""
+    """Returns what the user called, if it was written out in other ops, and the user's line."""
+    call = node.scope.chain[0].name if node.scope is not None else ""
+    found = ", ".join(filter(None, (call, ir.place(node))))
+    return f"# {found}" if found else ""
 
 
 def node_text(node: ir.Node, names: Mapping[ir.Value, str]) -> str:
