@@ -52,6 +52,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 INNER_FLOORS: dict[str, tuple[set[str], ...]] = {
     "compiler": (
         {"groups"},
+        {"choose_kernels"},
         {"codegen"},
         {"codegen.host", "codegen.cuda"},
         {"fusion"},

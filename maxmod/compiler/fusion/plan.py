@@ -9,9 +9,8 @@ the reason kept for `explain`.
 from __future__ import annotations
 
 from maxmod import config
-from maxmod.compiler.codegen.contraction import has_kernel
-from maxmod.compiler.codegen.cuda.attention import FEW_ROWS, kernel_for_many, query_rows
-from maxmod.compiler.codegen.cuda.contraction import MOST_ROWS
+from maxmod.compiler import choose_kernels
+from maxmod.compiler.codegen.cuda.attention import query_rows
 from maxmod.compiler.fusion import conditions
 from maxmod.compiler.fusion.attention import AttentionFinder
 from maxmod.compiler.fusion.contraction import contraction_group
@@ -23,7 +22,6 @@ from maxmod.compiler.groups.order import find_stores
 from maxmod.kernel.source import Dialect
 from maxmod.op import Kind, ir
 from maxmod.op.affine import Unfusable
-from maxmod.values.dim import product as sizes_product
 
 # A kernel with more arguments than this is slow to call, and rarely what anyone wants.
 MAX_BUFFERS = 24
@@ -102,7 +100,7 @@ class _Planner:
             self.users,
             leaves_epilogues=self.dialect is Dialect.CUDA,
         )
-        self.groups = [group for group in finder.run() if not self._has_many_queries(group)]
+        self.groups = [group for group in finder.run() if not self._is_for_ops(group)]
         if settings.fuse_limit >= 0:
             del self.groups[settings.fuse_limit :]
         made = {value for group in self.groups for value in group.outputs}
@@ -116,14 +114,12 @@ class _Planner:
             else:
                 wanted.update(node.inputs)
 
-    def _has_many_queries(self, group: FusionGroup) -> bool:
-        """True for attention that is known to have more queries than our kernel is for."""
+    def _is_for_ops(self, group: FusionGroup) -> bool:
+        """True for attention that no kernel of ours does as fast as ops do."""
         if self.dialect is not Dialect.CUDA or not isinstance(group.template, Attention):
             return False
-        if kernel_for_many(group, group.template, self.architecture) is not None:
-            return False
         rows = query_rows(group, group.template)
-        return isinstance(rows, int) and rows > FEW_ROWS
+        return choose_kernels.is_for_ops(group, group.template, rows, self.architecture)
 
     def find_library_products(self) -> None:
         """Forms groups of products and of what the library does to their sums.
@@ -141,7 +137,7 @@ class _Planner:
             if node.op.kind is not Kind.CONTRACT or node in self.group_of:
                 continue
             group = finder.find(node) if conditions.is_computed_here(node) else None
-            if group is not None and not self._is_for_library(node):
+            if group is not None and not choose_kernels.is_for_library(node, self.dialect):
                 group = self._few_rows(node, group)
             if group is not None:
                 self.groups.append(group)
@@ -200,7 +196,9 @@ class _Planner:
                 break
             if node.op.kind is not Kind.CONTRACT or node in self.group_of:
                 continue
-            if not conditions.is_computed_here(node) or self._is_for_library(node):
+            if not conditions.is_computed_here(node):
+                continue
+            if choose_kernels.is_for_library(node, self.dialect):
                 continue
             epilogue = None if settings.nofuse else self._epilogue(node)
             group = contraction_group(node, epilogue, self.order, self._inlined_views(node))
@@ -222,14 +220,6 @@ class _Planner:
                 group = FusionGroup(nodes, sizes, list(node.outputs), template=WholeOp(node))
                 group.reasons.append("it has a kernel of its own")
                 self.groups.append(group)
-
-    def _is_for_library(self, product: ir.Node) -> bool:
-        """True if our own kernels cannot do a product, or are known to be slower."""
-        if self.dialect is Dialect.HOST:
-            return False
-        rows = sizes_product(product.output.type.sizes[:-1])
-        is_many = isinstance(rows, int) and rows > MOST_ROWS
-        return self.dialect is None or is_many or not has_kernel(product)
 
     def _epilogue(self, product: ir.Node) -> FusionGroup | None:
         """Returns the elementwise group that alone reads a product, if there is one."""
