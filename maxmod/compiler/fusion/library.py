@@ -60,7 +60,7 @@ class LibraryFinder:
             return None
         found, last = chain[-1]
         numbers = {node: self._order[node] for _, node in chain}
-        return FusionGroup(numbers, last.output.type.sizes, [last.output], template=found)
+        return FusionGroup(numbers, last.output.type.sizes, (last.output,), template=found)
 
     def _only_user(self, value: ir.Value) -> ir.Node | None:
         """Returns the op that alone reads a value."""
