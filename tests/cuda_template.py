@@ -41,7 +41,7 @@ class CudaTemplate:
     ) -> None:
         graph = trace_function(fn, types, name="f", parameters={}).graph
         self.graph = optimize(graph, run_op, Dialect.CUDA)
-        groups = plan_groups(self.graph, templates=Dialect.CUDA)
+        groups = plan_groups(self.graph, template_dialect=Dialect.CUDA)
         (self.group,) = [group for group in groups if group.template is not None]
         self.source = emit(self.group, self.group.template, "kernel")
         self.kernel: cuda_shim.Kernel | None = None

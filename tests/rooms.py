@@ -29,7 +29,6 @@ FLOORS: tuple[dict[str, str], ...] = (
     {
         "functional": "the ops as users call them",
         "random": "random numbers",
-        "array_api": "the array API standard",
         "compiler": "from a graph to fused kernels",
         "weights": "checkpoints: read, save",
     },
@@ -37,6 +36,7 @@ FLOORS: tuple[dict[str, str], ...] = (
         "runtime": "compiled models: bind sizes, run steps",
         "graph": "building graphs by hand, as in MAX",
         "generate": "KV cache, sampling, decoding, text",
+        "array_api": "the array API standard",
     },
     {"engine": "sessions, as in MAX", "nn": "Module and the layers"},
     {"models": "architectures, read from a folder", "compat": "scripts written for MAX"},
@@ -52,6 +52,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 INNER_FLOORS: dict[str, tuple[set[str], ...]] = {
     "compiler": (
         {"groups"},
+        {"choose_kernels"},
         {"codegen"},
         {"codegen.host", "codegen.cuda"},
         {"fusion"},

@@ -58,6 +58,19 @@ def test_imports_go_downwards() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_ops_are_called_by_name_only_below_them() -> None:
+    """Above, a function is clickable and typed, and a misspelt one fails at once."""
+    wrong = []
+    for name, tree in trees().items():
+        if FLOOR[room_of(name)] < FLOOR["ops"]:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("maxmod.op"):
+                names = {alias.name for alias in node.names} & {"call", "FUNCTIONS"}
+                wrong += [f"{name}:{node.lineno}: imports {found}" for found in names]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_no_import_rings() -> None:
     graph = {
         name: {t for _, t in imports_of(name, tree) if t in SOURCES and t != name}

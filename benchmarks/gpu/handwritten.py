@@ -38,8 +38,7 @@ from maxmod.runtime.compiled import CompiledModel, compile_function
 RESULTS = Path(__file__).parents[1] / "results" / "gpu_handwritten.json"
 ROWS = 16  # compared with NumPy, of each of two heads
 TOLERANCE = {DType.float32: 1e-4, DType.float16: 4e-3, DType.bfloat16: 2e-2}
-PLAN = "maxmod.compiler.fusion.plan"
-TEMPLATES = "maxmod.compiler.templates"
+CHOICES = "maxmod.compiler.choose_kernels"
 
 
 @dataclass(frozen=True)
@@ -133,9 +132,9 @@ def _function(case: Case) -> Callable[..., Tensor]:
 def _without_kernels() -> Iterator[None]:
     """Leaves products and attention to ops and the matrix library."""
     with (
-        mock.patch(f"{PLAN}.kernel_for_many", lambda *args: None),
-        mock.patch(f"{PLAN}.FEW_ROWS", 0),
-        mock.patch(f"{PLAN}.MOST_ROWS", 0),
+        mock.patch(f"{CHOICES}.kernel_for_many", lambda *args: None),
+        mock.patch(f"{CHOICES}.FEW_QUERIES", 0),
+        mock.patch(f"{CHOICES}.MOST_GEMV_ROWS", 0),
         configure(nocache=True),  # of the plan
     ):
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from maxmod.array_api import indexing
@@ -20,10 +21,11 @@ from maxmod.array_api.operators import Operators, dispatch
 from maxmod.backends.devices import Device
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, AxisError, OperandError
-from maxmod.op import call
 from maxmod.ops.shape import transpose
 from maxmod.tensor import Tensor
 from maxmod.values.device import CPU_REF
+
+TensorFunction = Callable[..., Tensor]  # an op of maxmod
 
 VERSION = "2024.12"
 
@@ -227,17 +229,17 @@ def _assignable(name: str, x: Tensor, value: Any) -> Tensor:
     return source.cast(x.dtype)
 
 
-def unary(op: str, x: Any, accepts: Accepts, name: str = "") -> Array:
-    """Applies an op of the registry to an array."""
-    return Array(call(op, operand(name or op, x, accepts)))
+def unary(op: TensorFunction, x: Any, accepts: Accepts, name: str = "") -> Array:
+    """Applies an op to an array; errors call it by its name or by another one."""
+    return Array(op(operand(name or op.__name__, x, accepts)))
 
 
-def binary(op: str, x1: Any, x2: Any, accepts: Accepts, name: str = "") -> Array:
-    """Applies an op of the registry to two operands of one dtype."""
-    return Array(call(op, *operands(name or op, x1, x2, accepts)))
+def binary(op: TensorFunction, x1: Any, x2: Any, accepts: Accepts, name: str = "") -> Array:
+    """Applies an op to two operands of one dtype."""
+    return Array(op(*operands(name or op.__name__, x1, x2, accepts)))
 
 
-def bits(op: str, logical: str, x1: Any, x2: Any) -> Array:
+def bits(op: TensorFunction, logical: TensorFunction, x1: Any, x2: Any) -> Array:
     """Applies an op on bits, which is a logical one for bools."""
-    first, second = operands(op, x1, x2, is_bits)
-    return Array(call(logical if is_bool(first.dtype) else op, first, second))
+    first, second = operands(op.__name__, x1, x2, is_bits)
+    return Array(logical(first, second) if is_bool(first.dtype) else op(first, second))

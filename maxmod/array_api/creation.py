@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from maxmod import functional as F
 from maxmod.array_api.array import Array, operand, tensor_of
 from maxmod.array_api.dtypes import (
     DEFAULT_FLOAT,
@@ -23,7 +24,6 @@ from maxmod.array_api.dtypes import (
 from maxmod.array_api.operators import function
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
-from maxmod.op import call
 from maxmod.ops.context import active_trace
 from maxmod.ops.create import arange as range_tensor
 from maxmod.ops.create import iota
@@ -151,7 +151,7 @@ def _stacked(obj: Any, dtype: DType, device: Any) -> Tensor:
     shared = _shared(obj)
     if shared is not None:
         return shared.cast(dtype).to(device)
-    return call("stack", [_stacked(item, dtype, device) for item in obj], 0)
+    return F.stack([_stacked(item, dtype, device) for item in obj], 0)
 
 
 def _leaf_dtype(leaves: list[Any]) -> DType:
@@ -322,13 +322,13 @@ def linspace(
     row = iota(count=num, dtype=DType.float64, device=ref)
     # The distance in halves, because that of the two largest floats is infinite.
     step = 2 * ((stop / 2 - start / 2) / parts) if parts > 0 else 0.0
-    values = call("add", call("mul", row, step), start)
+    values = F.add(F.mul(row, step), start)
     if endpoint and num > 1:
         last = Tensor.full((), num - 1, dtype=DType.float64, device=ref)
         end = Tensor.full((), stop, dtype=DType.float64, device=ref)
-        values = call("where", call("equal", row, last), end, values)
+        values = F.where(F.equal(row, last), end, values)
     if not dtype.is_float():
-        values = call("floor", values)
+        values = F.floor(values)
     return Array(values.cast(dtype))
 
 
@@ -336,7 +336,7 @@ def _diagonal(rows: int, columns: int, device: Any) -> Tensor:
     """Column minus row, for each element of a matrix."""
     row = iota(count=rows, dtype=DType.int64, device=device)
     column = iota(count=columns, dtype=DType.int64, device=device)
-    return call("sub", column, call("unsqueeze", row, 1))
+    return F.sub(column, F.unsqueeze(row, 1))
 
 
 @function
@@ -352,7 +352,7 @@ def eye(
     """A matrix with ones on diagonal number k and zeros elsewhere."""
     dtype, ref = resolve(dtype or DEFAULT_FLOAT, device)
     distance = _diagonal(n_rows, n_rows if n_cols is None else n_cols, ref)
-    return Array(call("equal", distance, k).cast(dtype))
+    return Array(F.equal(distance, k).cast(dtype))
 
 
 @function
@@ -375,7 +375,7 @@ def _triangle(name: str, x: Array, k: int) -> Array:
     limit = Tensor.full((), k, dtype=DType.int64, device=tensor.type.device)
     pair = (limit, distance) if name == "tril" else (distance, limit)
     zero = Tensor.full((), 0, dtype=tensor.dtype, device=tensor.type.device)
-    return Array(call("where", call("greater_equal", *pair), tensor, zero))
+    return Array(F.where(F.greater_equal(*pair), tensor, zero))
 
 
 @function

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from maxmod import functional as F
 from maxmod.array_api.array import Array, arrays, operand, tensor_of
 from maxmod.array_api.creation import eye
 from maxmod.array_api.dtypes import FLOATS, is_float, is_numeric, number
@@ -23,7 +24,6 @@ from maxmod.array_api.statistics import along
 from maxmod.array_api.statistics import sum as sum_along
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DTypeError, ShapeError, TraceError
-from maxmod.op import call
 from maxmod.op.rules import normalize_axis
 from maxmod.ops.context import active_trace
 from maxmod.ops.shape import slice_axis
@@ -69,7 +69,7 @@ def _matrix(name: str, x: Array) -> Tensor:
 
 def outer(x1: Array, x2: Array, /) -> Array:
     """Product of every element of a vector with every element of another."""
-    return Array(call("outer", *arrays("outer", x1, x2, is_numeric)))
+    return Array(F.outer(*arrays("outer", x1, x2, is_numeric)))
 
 
 def cross(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
@@ -82,8 +82,8 @@ def cross(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
             raise ShapeError(f"cross: axis {axis} of {tensor.type.short()} has not the size 3.")
     a, b = ([slice_axis(t, t.rank + place, i, i + 1) for i in range(3)] for t in (first, second))
     turns = [(1, 2), (2, 0), (0, 1)]
-    parts = [call("sub", call("mul", a[i], b[j]), call("mul", a[j], b[i])) for i, j in turns]
-    return Array(call("concat", parts, place))
+    parts = [F.sub(F.mul(a[i], b[j]), F.mul(a[j], b[i])) for i, j in turns]
+    return Array(F.concat(parts, place))
 
 
 def diagonal(x: Array, /, *, offset: int = 0) -> Array:
@@ -98,7 +98,7 @@ def diagonal(x: Array, /, *, offset: int = 0) -> Array:
     chosen = Tensor(places, dtype=DType.int64, device=tensor.type.device) if count else None
     if chosen is None:
         return Array(slice_axis(flat, flat.rank - 1, 0, 0))
-    return Array(call("gather", flat, chosen, axis=-1))
+    return Array(F.gather(flat, chosen, axis=-1))
 
 
 def trace(x: Array, /, *, offset: int = 0, dtype: DType | None = None) -> Array:
@@ -119,9 +119,9 @@ def matrix_power(x: Array, n: int, /) -> Array:
     result = unit.broadcast_to(tensor.sizes)
     while n:
         if n & 1:
-            result = call("matmul", result, base)
+            result = F.matmul(result, base)
         n >>= 1
-        base = call("matmul", base, base) if n else base
+        base = F.matmul(base, base) if n else base
     return Array(result)
 
 
@@ -133,17 +133,17 @@ def vector_norm(x: Array, /, *, axis: Axes = None, keepdims: bool = False, ord: 
     """
     tensor = operand("vector_norm", x, is_float)
     axes = normalized_axes("vector_norm", axis, tensor.rank)
-    size = call("abs", tensor)
+    size = F.abs(tensor)
     if math.isinf(ord):
-        return Array(along("vector_norm", "max" if ord > 0 else "min", size, axes, keepdims))
+        return Array(along("vector_norm", F.max if ord > 0 else F.min, size, axes, keepdims))
     if ord == 0:
-        powers = call("not_equal", size, 0).cast(tensor.dtype)
-        return Array(along("vector_norm", "sum", powers, axes, keepdims))
+        powers = F.not_equal(size, 0).cast(tensor.dtype)
+        return Array(along("vector_norm", F.sum, powers, axes, keepdims))
     exponent = number(ord, tensor.dtype, tensor.type.device)
-    powers = call("mul", size, size) if ord == 2 else size if ord == 1 else size**exponent
-    total = along("vector_norm", "sum", powers, axes, keepdims)
+    powers = F.mul(size, size) if ord == 2 else size if ord == 1 else size**exponent
+    total = along("vector_norm", F.sum, powers, axes, keepdims)
     if ord == 2:
-        return Array(call("sqrt", total))
+        return Array(F.sqrt(total))
     return Array(total if ord == 1 else total ** number(1 / ord, tensor.dtype, tensor.type.device))
 
 
@@ -163,13 +163,13 @@ def matrix_norm(x: Array, /, *, keepdims: bool = False, ord: Any = "fro") -> Arr
         return vector_norm(x, axis=(-2, -1), keepdims=keepdims)
     if ord in (1, -1, math.inf, -math.inf):
         lines = -2 if abs(ord) == 1 else -1
-        sums = along("matrix_norm", "sum", call("abs", tensor), lines, keepdims=True)
-        result = along("matrix_norm", "max" if ord > 0 else "min", sums, (-2, -1), keepdims)
+        sums = along("matrix_norm", F.sum, F.abs(tensor), lines, keepdims=True)
+        result = along("matrix_norm", F.max if ord > 0 else F.min, sums, (-2, -1), keepdims)
         return Array(result)
     if ord not in (2, -2, "nuc"):
         raise ArgumentError(f"matrix_norm: ord: expected fro, nuc, 1, -1, 2, -2, inf, got {ord!r}.")
     values = svdvals(x).tensor
-    op = {2: "max", -2: "min", "nuc": "sum"}[ord]
+    op = {2: F.max, -2: F.min, "nuc": F.sum}[ord]
     result = along("matrix_norm", op, values, -1, keepdims=True)
     sizes = tensor.sizes[:-2]
     return Array(result.reshape([*sizes, 1, 1] if keepdims else sizes))

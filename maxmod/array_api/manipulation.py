@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from maxmod import functional as F
 from maxmod.array_api.array import Array, tensor_of
 from maxmod.array_api.creation import copied
 from maxmod.array_api.dtypes import common_dtype_of
@@ -12,7 +13,6 @@ from maxmod.array_api.indexing import flipped
 from maxmod.array_api.operators import function
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, AxisError, ShapeError
-from maxmod.op import call
 from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.ops.create import iota
 from maxmod.ops.shape import slice_axis
@@ -51,14 +51,14 @@ def concat(arrays: Sequence[Array], /, *, axis: int | None = 0) -> Array:
     """Joins arrays along an axis; None flattens them first."""
     tensors = joined("concat", arrays)
     if axis is None:
-        return Array(call("concat", [call("flatten", tensor) for tensor in tensors], 0))
-    return Array(call("concat", tensors, axis))
+        return Array(F.concat([F.flatten(tensor) for tensor in tensors], 0))
+    return Array(F.concat(tensors, axis))
 
 
 @function
 def stack(arrays: Sequence[Array], /, *, axis: int = 0) -> Array:
     """Joins arrays of one shape along a new axis."""
-    return Array(call("stack", joined("stack", arrays), axis))
+    return Array(F.stack(joined("stack", arrays), axis))
 
 
 @function
@@ -67,13 +67,13 @@ def unstack(x: Array, /, *, axis: int = 0) -> tuple[Array, ...]:
     tensor = tensor_of("unstack", x)
     axis = normalize_axis("unstack", axis, tensor.rank)
     slices = [slice_axis(tensor, axis, i, i + 1) for i in range(int(tensor.sizes[axis]))]
-    return tuple(Array(call("squeeze", part, axis)) for part in slices)
+    return tuple(Array(F.squeeze(part, axis)) for part in slices)
 
 
 @function
 def expand_dims(x: Array, /, axis: int) -> Array:
     """Adds an axis of size 1."""
-    return Array(call("unsqueeze", tensor_of("expand_dims", x), axis))
+    return Array(F.unsqueeze(tensor_of("expand_dims", x), axis))
 
 
 @function
@@ -133,9 +133,7 @@ def roll(x: Array, /, shift: int | tuple[int, ...], *, axis: Axes = None) -> Arr
     tensor = tensor_of("roll", x)
     if axis is None:
         return Array(
-            _rolled(call("flatten", tensor), 0, expect_int("roll", shift, "shift")).reshape(
-                tensor.sizes
-            )
+            _rolled(F.flatten(tensor), 0, expect_int("roll", shift, "shift")).reshape(tensor.sizes)
         )
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
     shifts = (shift,) * len(axes) if isinstance(shift, int) else tuple(shift)
@@ -152,7 +150,7 @@ def _rolled(tensor: Tensor, axis: int, shift: int) -> Tensor:
     if cut == 0:
         return tensor
     parts = [slice_axis(tensor, axis, cut, size), slice_axis(tensor, axis, 0, cut)]
-    return call("concat", parts, axis)
+    return F.concat(parts, axis)
 
 
 @function
@@ -165,7 +163,7 @@ def tile(x: Array, repetitions: tuple[int, ...], /) -> Array:
     for axis, count in enumerate(counts):
         if count == 0:
             tensor = slice_axis(tensor, axis, 0, 0)
-    return Array(call("tile", tensor, [max(count, 1) for count in counts]) if rank else tensor)
+    return Array(F.tile(tensor, [max(count, 1) for count in counts]) if rank else tensor)
 
 
 @function
@@ -176,16 +174,16 @@ def repeat(x: Array, repeats: int | Array, /, *, axis: int | None = None) -> Arr
     """
     tensor = tensor_of("repeat", x)
     if axis is None:
-        tensor, axis = call("flatten", tensor), 0
+        tensor, axis = F.flatten(tensor), 0
     axis = normalize_axis("repeat", axis, tensor.rank)
     if isinstance(repeats, Array):
         counts = repeats.tensor.cast(DType.int64)
         counts = counts.broadcast_to((tensor.sizes[axis],))
-        total = int(call("sum", counts, axis=0).item())
-        return Array(call("repeat_interleave", tensor, counts, axis=axis, out_dim=total))
+        total = int(F.sum(counts, axis=0).item())
+        return Array(F.repeat_interleave(tensor, counts, axis=axis, out_dim=total))
     if repeats == 0:
         return Array(slice_axis(tensor, axis, 0, 0))
-    return Array(call("repeat_interleave", tensor, repeats, axis=axis))
+    return Array(F.repeat_interleave(tensor, repeats, axis=axis))
 
 
 def places_along(indices: Tensor, axis: int) -> Tensor:

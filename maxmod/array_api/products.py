@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from maxmod import functional as F
 from maxmod.array_api.array import Array, arrays, tensor_of
 from maxmod.array_api.dtypes import is_numeric
 from maxmod.array_api.operators import function
 from maxmod.errors import ShapeError
-from maxmod.op import call
 from maxmod.op.rules import normalize_axis
 from maxmod.ops.shape import transpose
 from maxmod.tensor import Tensor
@@ -19,7 +19,7 @@ from maxmod.values.dim import product
 @function
 def matmul(x1: Array, x2: Array, /) -> Array:
     """Matrix product; a vector counts as one row or column, other axes broadcast."""
-    return Array(call("matmul", *arrays("matmul", x1, x2, is_numeric)))
+    return Array(F.matmul(*arrays("matmul", x1, x2, is_numeric)))
 
 
 @function
@@ -42,8 +42,8 @@ def vecdot(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
         raise ShapeError(
             f"vecdot: axis {axis} differs: {first.type.short()}, {second.type.short()}."
         )
-    total = call("sum", call("mul", *rows), axis=-1)
-    return Array(call("squeeze", total, -1))
+    total = F.sum(F.mul(*rows), axis=-1)
+    return Array(F.squeeze(total, -1))
 
 
 def _last(tensor: Tensor, axis: int) -> Tensor:
@@ -76,7 +76,7 @@ def tensordot(
     columns = [second.sizes[a] for a in free_right]
     lhs = first.permute([*free_left, *left]).reshape([product(rows), product(sizes)])
     rhs = second.permute([*right, *free_right]).reshape([product(sizes), product(columns)])
-    return Array(call("matmul", lhs, rhs).reshape([*rows, *columns]))
+    return Array(F.matmul(lhs, rhs).reshape([*rows, *columns]))
 
 
 def _paired(first: Tensor, second: Tensor, axes: Any) -> tuple[list[int], list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from maxmod import functional as F
 from maxmod.array_api.array import Array, operand, tensor_of
 from maxmod.array_api.dtypes import beside, common_dtype, is_integral, is_number, is_numeric, number
 from maxmod.array_api.indexing import broadcast_sizes, expect_data
@@ -12,8 +13,8 @@ from maxmod.array_api.operators import function
 from maxmod.array_api.statistics import along, counted
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
-from maxmod.op import call
 from maxmod.op.rules import normalize_axis
+from maxmod.ops import sort as sort_ops
 from maxmod.ops.shape import slice_axis
 from maxmod.tensor import Tensor
 
@@ -23,13 +24,13 @@ from maxmod.tensor import Tensor
 @function
 def argmax(x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
     """Position of the largest element along an axis, or in the flat array; the first of equals."""
-    return Array(along("argmax", "argmax", operand("argmax", x, is_numeric), axis, keepdims))
+    return Array(along("argmax", F.argmax, operand("argmax", x, is_numeric), axis, keepdims))
 
 
 @function
 def argmin(x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
     """Position of the smallest element along an axis, or in the flat array; the first of equals."""
-    return Array(along("argmin", "argmin", operand("argmin", x, is_numeric), axis, keepdims))
+    return Array(along("argmin", F.argmin, operand("argmin", x, is_numeric), axis, keepdims))
 
 
 @function
@@ -37,7 +38,7 @@ def nonzero(x: Array, /) -> tuple[Array, ...]:
     """Positions of the elements that are not 0, one int64 vector for each axis; not traced."""
     expect_data("nonzero")
     tensor = tensor_of("nonzero", x)
-    found = call("nonzero", tensor, out_dim="found")
+    found = F.nonzero(tensor, out_dim="found")
     columns = [slice_axis(found, 1, axis, axis + 1) for axis in range(tensor.rank)]
     return tuple(Array(column.reshape(found.sizes[:1])) for column in columns)
 
@@ -72,14 +73,14 @@ def searchsorted(
         raise ArgumentError(f"searchsorted: side: expected 'left' or 'right', got {side!r}.")
     line = operand("searchsorted", x1, is_numeric)
     if sorter is not None:
-        line = call("gather", line, operand("searchsorted", sorter, is_integral), axis=0)
+        line = F.gather(line, operand("searchsorted", sorter, is_integral), axis=0)
     if is_number(x2):
         values = number(x2, beside("searchsorted", x2, line.dtype), line.type.device)
     else:
         values = operand("searchsorted", x2, is_numeric)
     dtype = common_dtype("searchsorted", line.dtype, values.dtype)
     pair = (line.cast(dtype), values.cast(dtype))
-    return Array(call("searchsorted", *pair, right=side == "right"))
+    return Array(sort_ops.searchsorted(*pair, right=side == "right"))
 
 
 @function
@@ -90,7 +91,7 @@ def take(x: Array, indices: Array, /, *, axis: int | None = None) -> Array:
         if tensor.rank != 1:
             raise ArgumentError(f"take: an array with {tensor.rank} axes needs an axis.")
         axis = 0
-    return Array(call("gather", tensor, operand("take", indices, is_integral), axis=axis))
+    return Array(F.gather(tensor, operand("take", indices, is_integral), axis=axis))
 
 
 @function
@@ -108,7 +109,7 @@ def take_along_axis(x: Array, indices: Array, /, *, axis: int = -1) -> Array:
     batch = broadcast_sizes([rows.sizes[:-1], places.sizes[:-1]])
     rows = rows.broadcast_to((*batch, rows.sizes[-1]))
     places = places.broadcast_to((*batch, places.sizes[-1]))
-    found = call("gather_nd", rows, call("unsqueeze", places, -1), batch_dims=rows.rank - 1)
+    found = F.gather_nd(rows, F.unsqueeze(places, -1), batch_dims=rows.rank - 1)
     back = sorted(range(tensor.rank), key=last.__getitem__)
     return Array(found.permute(back))
 
@@ -120,8 +121,8 @@ def _ordered(name: str, x: Array, axis: int, descending: bool) -> list[Tensor]:
     """Sorted elements and their positions; equal ones keep their order, NaN is the largest."""
     tensor = operand(name, x, is_numeric)
     axis = normalize_axis(name, axis, tensor.rank)
-    op = "top_k" if descending else "bottom_k"
-    return call(op, tensor, tensor.sizes[axis], axis)
+    op = F.top_k if descending else F.bottom_k
+    return op(tensor, tensor.sizes[axis], axis)
 
 
 @function
@@ -169,29 +170,28 @@ def unique_all(x: Array, /) -> UniqueAll:
     """
     expect_data("unique")
     tensor = tensor_of("unique", x)
-    flat = call("flatten", tensor)
+    flat = F.flatten(tensor)
     count = tensor.num_elements()
-    order = call("argsort", flat)
-    line = call("gather", flat, order, axis=0)
+    order = F.argsort(flat)
+    line = F.gather(flat, order, axis=0)
     device = tensor.type.device
     first = Tensor.full((min(count, 1),), True, dtype=DType.bool, device=device)
-    rest = call(
-        "not_equal",
+    rest = F.not_equal(
         slice_axis(line, 0, min(count, 1), count),
         slice_axis(line, 0, 0, max(count - 1, 0)),
     )
-    is_new = call("concat", [first, rest], 0)
-    starts = call("nonzero", is_new, out_dim="found")
+    is_new = F.concat([first, rest], 0)
+    starts = F.nonzero(is_new, out_dim="found")
     starts = starts.reshape(starts.sizes[:1])
     end = Tensor.full((1,), count, dtype=DType.int64, device=device)
-    ends = slice_axis(call("concat", [starts, end], 0), 0, 1, int(starts.sizes[0]) + 1)
-    place = call("sub", call("cumsum", is_new.cast(DType.int64), 0), 1)
-    inverse = call("scatter_nd", place, place, call("unsqueeze", order, 1))
+    ends = slice_axis(F.concat([starts, end], 0), 0, 1, int(starts.sizes[0]) + 1)
+    place = F.sub(F.cumsum(is_new.cast(DType.int64), 0), 1)
+    inverse = F.scatter_nd(place, place, F.unsqueeze(order, 1))
     return UniqueAll(
-        Array(call("gather", line, starts, axis=0)),
-        Array(call("gather", order, starts, axis=0)),
+        Array(F.gather(line, starts, axis=0)),
+        Array(F.gather(order, starts, axis=0)),
         Array(inverse.reshape(tensor.sizes)),
-        Array(call("sub", ends, starts)),
+        Array(F.sub(ends, starts)),
     )
 
 

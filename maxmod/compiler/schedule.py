@@ -78,7 +78,7 @@ def _planned(
         if dialect is not None:
             groups = plan_groups(
                 graph,
-                templates=dialect,
+                template_dialect=dialect,
                 has_library=dialect is Dialect.CUDA,
                 in_place=in_place,
                 architecture=architecture,
@@ -133,7 +133,7 @@ class _StepMaker:
             return self._op_step(node, in_place)
         template = LibraryProduct(node)
         sizes = node.output.type.sizes
-        return self._product_step(FusionGroup({node: 0}, sizes, [node.output], template=template))
+        return self._product_step(FusionGroup({node: 0}, sizes, (node.output,), template=template))
 
     def _product_step(self, group: FusionGroup) -> RunProduct:
         template = group.template
@@ -153,20 +153,17 @@ class _StepMaker:
         if isinstance(group.template, LibraryProduct):
             return self._product_step(group)
         emitted = self.kernels.emitted(group, names)
-        if emitted.many is None:
-            return self._kernel_step(group, emitted.few)
-        few: list[Step | Choice] = [self._kernel_step(group, emitted.few)]
-        many: list[Step | Choice]
-        if isinstance(emitted.many, _Called):
-            many = [self._kernel_step(group, emitted.many)]
+        few = self._kernel_step(group, emitted.few)
+        if isinstance(emitted.rows, int):
+            return few
+        if emitted.many is not None:
+            many = (self._kernel_step(group, emitted.many),)
         else:
-            many = self._many(group, names)
-        # Parts of a choice are plain: what has no template has no choice.
-        ways = [tuple(step for step in way if not isinstance(step, Choice)) for way in (few, many)]
-        return Choice(emitted.rows, emitted.limit, *ways)
+            many = self._steps_of_ops(group, names)
+        return Choice(emitted.rows, emitted.limit, (few,), many)
 
-    def _many(self, group: FusionGroup, names: GraphNames) -> list[Step | Choice]:
-        """Returns the steps of a group without its template."""
+    def _steps_of_ops(self, group: FusionGroup, names: GraphNames) -> tuple[Step, ...]:
+        """Returns the steps of the ops of a group, without its template."""
         graph = expand_products(group.as_graph("group"), few=True)
         results = zip(graph.outputs, (names.values[value] for value in group.outputs))
         known = {**names.values, **dict(results)}
@@ -178,7 +175,9 @@ class _StepMaker:
         has_library = self.kernels.dialect is Dialect.CUDA
         ordered = order_items(graph, plan_groups(graph, has_library=has_library))
         assert ordered is not None, "nothing is stored in place"
-        return self.steps(*ordered, GraphNames(graph, known))
+        steps = self.steps(*ordered, GraphNames(graph, known))
+        # What has no template has no choice.
+        return tuple(step for step in steps if not isinstance(step, Choice))
 
     def _new_slot(self) -> int:
         self.slot_count += 1
@@ -237,15 +236,19 @@ class _Called(NamedTuple):
 
 
 class _Emitted(NamedTuple):
-    """What computes a group: a kernel; or `few` up to `limit` rows and else `many`.
+    """What computes a group.
 
-    `many` is a kernel, True for steps without templates, or None if there is nothing to choose.
+    Attributes:
+        few: The kernel, or the one for up to `limit` rows.
+        rows: The number of rows, if it is not known and decides; else 0.
+        limit: Up to which number of rows `few` is right.
+        many: The kernel for more rows; None if the ops of the group are better on their own.
     """
 
     few: _Called
-    many: _Called | bool | None = None
     rows: Size = 0
     limit: int = 0
+    many: _Called | None = None
 
 
 class _Kernels:
@@ -283,10 +286,10 @@ class _Kernels:
         few = _Called(self._number(found.few, names), found.few.symbols)
         if isinstance(found.rows, int):
             return _Emitted(few)
-        many: _Called | bool = True
+        many = None
         if found.many is not None:
             many = _Called(self._number(found.many, names), found.many.symbols)
-        return _Emitted(few, many, found.rows, found.limit)
+        return _Emitted(few, found.rows, found.limit, many)
 
     def _number(self, source: KernelSource, names: GraphNames) -> int:
         """Returns the number of a kernel; the first group that uses it gives it its names."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from maxmod.compiler import choose_kernels
+from maxmod.compiler.choose_kernels import FEW_QUERIES, MOST_GEMV_ROWS, ManyQueries
 from maxmod.compiler.codegen.attention import emit_attention
 from maxmod.compiler.codegen.contraction import emit_contraction
-from maxmod.compiler.codegen.cuda.attention import FEW_ROWS, emit_few, kernel_for_many, query_rows
-from maxmod.compiler.codegen.cuda.contraction import MOST_ROWS, emit_gemv
+from maxmod.compiler.codegen.cuda.attention import emit_few, emit_many, emit_mma, query_rows
+from maxmod.compiler.codegen.cuda.contraction import emit_gemv
 from maxmod.compiler.codegen.whole_op import emit_whole_op
 from maxmod.compiler.groups.group import Attention, Contraction, FusionGroup, WholeOp
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.values.dim import Size, product
+
+_FOR_MANY = {ManyQueries.FLOAT32: emit_many, ManyQueries.TENSOR_CORES: emit_mma}
 
 
 class Template(NamedTuple):
@@ -59,13 +63,15 @@ def emit_template(
 
 def _contraction(group: FusionGroup, template: Contraction, name: str) -> Template:
     rows = product(template.product.output.type.sizes[:-1])
-    return Template(emit_gemv(group, template, name), rows, MOST_ROWS)
+    return Template(emit_gemv(group, template, name), rows, MOST_GEMV_ROWS)
 
 
 def _attention(group: FusionGroup, template: Attention, name: str, architecture: str) -> Template:
     rows = query_rows(group, template)
-    emit = kernel_for_many(group, template, architecture)
-    many = None if emit is None else emit(group, template, name)
-    if many is not None and isinstance(rows, int) and rows > FEW_ROWS:
+    if isinstance(rows, int) and rows <= FEW_QUERIES:
+        return Template(emit_few(group, template, name))
+    kernel = choose_kernels.kernel_for_many(group, template, architecture)
+    many = None if kernel is None else _FOR_MANY[kernel](group, template, name)
+    if many is not None and isinstance(rows, int):
         return Template(many)
-    return Template(emit_few(group, template, name), rows, FEW_ROWS, many)
+    return Template(emit_few(group, template, name), rows, FEW_QUERIES, many)

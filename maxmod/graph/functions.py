@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, ShapeError, TraceError
 from maxmod.graph.builder import Graph
 from maxmod.graph.values import BufferValue, TensorValue, current_tracer
 from maxmod.interpreters.operands import strong
 from maxmod.op import bind
-from maxmod.op import call as call_function
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike
 from maxmod.values.dim import AlgebraicDim, Dim, Size, SymbolicDim, as_size
@@ -36,7 +36,7 @@ def constant(
         ValueError: If a literal is not rectangular or does not fit, or an array has another dtype.
     """
     current_tracer()
-    return TensorValue(call_function("constant", value, dtype, device))
+    return TensorValue(F.constant(value, dtype, device))
 
 
 def constant_external(
@@ -190,5 +190,5 @@ def top_k(input: Any, k: int, axis: int = -1) -> Any:
     Raises:
         ValueError: If k is negative or larger than the axis, or there is no such axis.
     """
-    found = call_function("top_k", input, k, axis)
+    found = F.top_k(input, k, axis)
     return tuple(found) if isinstance(input, TensorValue) else found

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, NoGraphError, OperandError
 from maxmod.interpreters.operands import as_strong, is_strong
 from maxmod.interpreters.trace import Tracer
-from maxmod.op import Op, call, innermost, ir
+from maxmod.op import Op, innermost, ir
 from maxmod.tensor import Tensor
 from maxmod.tensor.exchange import DLPackArray
 from maxmod.values.device import DeviceLike, DeviceRef
@@ -117,7 +118,7 @@ class TensorValue(Value):
         Returns:
             A value of the graph.
         """
-        return call("flatten", self, start_dim, end_dim)
+        return F.flatten(self, start_dim, end_dim)
 
     def rebind(self, shape: ShapeLike, message: str = "") -> Tensor:
         """Returns the tensor with another shape, which is checked when the graph runs.
@@ -132,7 +133,7 @@ class TensorValue(Value):
         Raises:
             ValueError: If the rank or a known size differs.
         """
-        return call("rebind", self, shape, message)
+        return F.rebind(self, shape, message)
 
     def var(self, axis: int = -1) -> Tensor:
         """Returns the population variance along an axis, which stays with size 1.
@@ -163,7 +164,7 @@ class TensorValue(Value):
             TypeError: For bool.
         """
         self._expect_number("stdev")
-        return call("sqrt", self.var(axis))
+        return F.sqrt(self.var(axis))
 
     def print(self, label: str = "debug_tensor") -> None:
         """Prints the type, once, while the graph is built.
@@ -171,7 +172,7 @@ class TensorValue(Value):
         Args:
             label: What to call it.
         """
-        call("print", self, label)
+        F.print(self, label)
 
     def _expect_number(self, name: str) -> None:
         if self.dtype is DType.bool:

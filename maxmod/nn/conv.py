@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
-from maxmod.op import call
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike
 from maxmod.values.layouts import ConvInputLayout, FilterLayout
@@ -113,8 +113,7 @@ class Conv2d(Module[[Tensor], Tensor]):
         Raises:
             ValueError: If the rank or the channels of x differ, or no window fits.
         """
-        return call(
-            "conv2d",
+        return F.conv2d(
             x,
             self.weight.to(x.device),
             self.stride,

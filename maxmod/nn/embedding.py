@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from maxmod import functional as F
 from maxmod.errors import OperandError
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
-from maxmod.op import call
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Dim, DimLike, ShapeLike
 
@@ -102,7 +102,7 @@ class Embedding(Module[[Tensor], Tensor]):
                 f"Embedding: indices: expected a Tensor, got {type(indices).__name__}. Hint: "
                 "Tensor(indices, dtype=DType.int64) makes one."
             )
-        return call("gather", self.weight, indices, axis=0)
+        return F.gather(self.weight, indices, axis=0)
 
     def __rich_repr__(self) -> Iterable[Any]:
         yield "vocab_size", self.vocab_size

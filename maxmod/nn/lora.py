@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, ShapeError
 from maxmod.nn.linear import Linear
 from maxmod.nn.module import Module, TransparentModule
 from maxmod.nn.places import descendants_of
-from maxmod.op import call
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 
@@ -156,8 +156,8 @@ class LoRA(TransparentModule[[Tensor], Tensor]):
         adapters = _adapter_of_rows(x, self._batch)
         for index in range(int(lora_a.shape[0])):  # few; a product of all rows with each of them
             addition = (x @ lora_a[index].T) @ lora_b[index].T
-            chosen = call("unsqueeze", call("equal", adapters, index), -1)
-            result = call("where", chosen, result + addition, result)
+            chosen = F.unsqueeze(F.equal(adapters, index), -1)
+            result = F.where(chosen, result + addition, result)
         return result
 
 
@@ -166,10 +166,10 @@ def _adapter_of_rows(x: Tensor, batch: _Batch) -> Tensor:
     ids, starts, end = (part.to(x.device).cast(DType.int64) for part in batch)
     rows = Tensor.arange(x.shape[0], dtype=DType.int64, device=x.device)
     row = rows.unsqueeze(-1)
-    first, stop = (call("rebind", bound, ids.shape) for bound in (starts[:-1], starts[1:]))
-    inside = call("logical_and", row >= first, row < stop)  # [rows, groups]
-    found = call("where", inside, ids + 1, 0).sum(-1).squeeze(-1)  # 0 outside of all groups
-    return call("where", rows < end.reshape([1]), found, 0) - 1
+    first, stop = (F.rebind(bound, ids.shape) for bound in (starts[:-1], starts[1:]))
+    inside = F.logical_and(row >= first, row < stop)  # [rows, groups]
+    found = F.where(inside, ids + 1, 0).sum(-1).squeeze(-1)  # 0 outside of all groups
+    return F.where(rows < end.reshape([1]), found, 0) - 1
 
 
 def lora_layers(model: Module[..., Any]) -> Iterator[tuple[str, LoRA]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ShapeError
 from maxmod.nn.module import Module
-from maxmod.op import call
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Dim, DimLike
 
@@ -87,9 +87,9 @@ class LayerNorm(Module[[Tensor], Tensor]):
         weight = Tensor.ones([self.dim], **like) if self.weight is None else self.weight
         bias = Tensor.zeros([self.dim], **like) if self.bias is None else self.bias
         if self.keep_dtype:
-            return call("layer_norm", x, weight, bias, self.eps)
-        wide = [tensor.cast(DType.float32) for tensor in (x, weight, bias)]
-        return call("layer_norm", *wide, self.eps).cast(x.dtype)
+            return F.layer_norm(x, weight, bias, self.eps)
+        weight, bias = weight.cast(DType.float32), bias.cast(DType.float32)
+        return F.layer_norm(x.cast(DType.float32), weight, bias, self.eps).cast(x.dtype)
 
     def __rich_repr__(self) -> Iterable[Any]:
         yield "dim", self.dim
@@ -268,7 +268,7 @@ class GroupNorm(Module[[Tensor], Tensor]):
         like = {"dtype": x.dtype, "device": x.device}
         weight = Tensor.ones([self.num_channels], **like) if self.weight is None else self.weight
         bias = Tensor.zeros([self.num_channels], **like) if self.bias is None else self.bias
-        return call("group_norm", x, weight, bias, self.num_groups, self.eps)
+        return F.group_norm(x, weight, bias, self.num_groups, self.eps)
 
     def __rich_repr__(self) -> Iterable[Any]:
         yield "num_groups", self.num_groups
@@ -306,8 +306,7 @@ def rms_norm(
         )
     # A product in float32 takes the weight as it is; otherwise x decides what it is rounded to.
     dtype = DType.float32 if multiply_before_cast and weight.dtype is not x.dtype else x.dtype
-    result = call(
-        "rms_norm",
+    result = F.rms_norm(
         x.cast(dtype),
         weight.cast(dtype),
         eps,

@@ -9,10 +9,11 @@ import numpy as np
 from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError
 from maxmod.interpreters.operands import strong
-from maxmod.op import Kind, call, function, op
+from maxmod.op import Kind, function, op
 from maxmod.op.rules import axis_in_rank, is_any, is_numeric, normalize_axis, reduced, same_for_axis
-from maxmod.ops.arithmetic import add, floor_div, mul
+from maxmod.ops.arithmetic import add, floor_div, maximum, minimum, mul
 from maxmod.ops.comparison import greater, logical_and, not_equal, where
+from maxmod.ops.shape import flatten
 from maxmod.tensor import Tensor
 
 TensorLike = Any
@@ -23,7 +24,7 @@ def _flat(name: str, x: Any, axis: int | None) -> tuple[Tensor, int]:
     """Handles `axis=None`: the tensor is flattened first."""
     x = strong(name, x)
     if axis is None:
-        return call("flatten", x), 0
+        return flatten(x), 0
     return x, normalize_axis(name, axis, x.rank)
 
 
@@ -306,7 +307,7 @@ def max(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
         >>> F.max(x, 3).to_numpy().tolist()
         [[3.0, 5.0], [4.0, 3.0]]
     """
-    return _extreme("max", reduce_max, "maximum", x, y, axis)
+    return _extreme("max", reduce_max, maximum, x, y, axis)
 
 
 @function
@@ -335,15 +336,15 @@ def min(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
         >>> F.min(x, 3).to_numpy().tolist()
         [[1.0, 3.0], [3.0, 2.0]]
     """
-    return _extreme("min", reduce_min, "minimum", x, y, axis)
+    return _extreme("min", reduce_min, minimum, x, y, axis)
 
 
-def _extreme(name: str, reduction: Any, pair: str, x: Any, y: Any, axis: Any) -> Tensor:
+def _extreme(name: str, reduction: Any, pair: Any, x: Any, y: Any, axis: Any) -> Tensor:
     if y is None:
         return reduction(*_flat(name, x, -1 if axis is _AXIS_DEFAULT else axis))
     if axis is not _AXIS_DEFAULT:
         raise ArgumentError(f"{name}: give either a second tensor or an axis, not both.")
-    return call(pair, x, y)
+    return pair(x, y)
 
 
 @op(Kind.OPAQUE, same_for_axis(is_numeric), prepare=axis_in_rank, upcasts=True)

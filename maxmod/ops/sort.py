@@ -118,7 +118,7 @@ def _candidates(xp: Any, rows: Any, k: int, descending: bool) -> Any:
 
 
 @op(Kind.OPAQUE, _values_and_positions, prepare=_count_on_axis, upcasts=True)
-def top_k(xp: Any, input: Tensor, k: int, axis: int = -1) -> list[Tensor]:
+def top_k(xp: Any, input: Tensor, k: Size, axis: int = -1) -> list[Tensor]:
     """The k largest elements along an axis, largest first, and their positions.
 
     Args:
@@ -144,7 +144,7 @@ def top_k(xp: Any, input: Tensor, k: int, axis: int = -1) -> list[Tensor]:
 
 
 @op(Kind.OPAQUE, _values_and_positions, prepare=_count_on_axis, upcasts=True)
-def bottom_k(xp: Any, input: Tensor, k: int, axis: int = -1) -> list[Tensor]:
+def bottom_k(xp: Any, input: Tensor, k: Size, axis: int = -1) -> list[Tensor]:
     """The k smallest elements along an axis, smallest first, and their positions.
 
     Args:

@@ -23,8 +23,8 @@ import numpy as np
 
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, ShapeError, WeightsError
-from maxmod.op import call
 from maxmod.op.rules import normalize_axis
+from maxmod.ops import split_concat
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 from maxmod.weights.mapping import Recipe, Step, View, Weights, aligned_empty, as_weights, compact
@@ -464,7 +464,7 @@ class _Join(Step):
     def apply(self, tensors: list[Tensor]) -> Tensor:
         type = self.type("tensor", [tensor.type for tensor in tensors])
         if not all(tensor.type.device.is_cpu() for tensor in tensors):
-            return call("concat", tensors, axis=self.axis)
+            return split_concat.concat(tensors, axis=self.axis)
         whole = aligned_empty(type.sizes, storage_dtype(type.dtype))
         np.concatenate([tensor.data for tensor in tensors], axis=self.axis, out=whole)
         return Tensor.wrap(whole, type)

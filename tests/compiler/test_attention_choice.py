@@ -45,5 +45,5 @@ def test_kernels_of_a_gpu(name: str) -> None:
     shapes = [["b", sharing, queries, depth], *[["b", 1, "t", depth]] * 2]
     types = [TensorType(dtype, shape, CPU_REF) for shape in shapes]
     graph = optimize(traced(attention, *types), run_op, Dialect.CUDA)
-    groups = plan_groups(graph, templates=Dialect.CUDA, architecture=architecture)
+    groups = plan_groups(graph, template_dialect=Dialect.CUDA, architecture=architecture)
     assert any(isinstance(group.template, Attention) for group in groups) is is_kernel

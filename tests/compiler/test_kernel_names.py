@@ -82,13 +82,13 @@ def _names(fn: Callable[..., Any], *types: Any) -> list[str]:
         "named function",
     ],
 )
-def test_a_kernel_is_named_after_what_the_user_called(
+def test_a_kernel_is_named_after_the_calls_of_the_user(
     fn: Callable[..., Any], types: list[Any], expected: str
 ) -> None:
     assert _names(fn, *types) == [expected]
 
 
-def test_a_part_of_a_composite_op_names_it_and_its_ops() -> None:
+def test_a_part_of_a_composite_op_names_the_composite_and_the_ops() -> None:
     """Kernels reduce the last axis only, so that softmax along another one is several steps."""
     names = _names(lambda x: F.softmax(x, axis=0), f32(8, 64))
     assert names == ["map_softmax_sub_exp", "map_softmax_div"]
@@ -98,7 +98,7 @@ def _optimized(fn: Callable[..., Any], *types: Any) -> ir.Graph:
     return optimize(traced(fn, *types), run_op, Dialect.HOST)
 
 
-def test_nodes_keep_the_calls_they_come_from() -> None:
+def test_nodes_keep_the_calls_of_the_user() -> None:
     graph = _optimized(lambda x: F.softmax(F.layer_norm(x * 2.0, V, V, 1e-5)), f32("n", 64))
     chains = [
         tuple(scope.name for scope in node.scope.chain) if node.scope else ()
@@ -116,7 +116,7 @@ def test_calls_of_one_op_are_told_apart() -> None:
     assert len(scopes) == 2
 
 
-def test_a_scope_ends_with_its_block() -> None:
+def test_a_scope_ends_with_the_block() -> None:
     graph = traced(lambda x: F.exp(_turned(x)), f32("n"))
     by_op = {node.op.name: node.scope for node in graph.nodes}
     assert by_op["sin"] is not None and by_op["sin"].name == "rotary"

@@ -65,7 +65,7 @@ _STATEMENT = re.compile(r"const \w+ (\w+) = (.*);\s+// (%\d+) (\w+)(?: of (\w+))
 
 
 @DIALECTS
-def test_each_statement_has_the_number_the_op_and_the_line_of_its_value(dialect: Dialect) -> None:
+def test_each_statement_has_the_number_the_op_and_the_line_of_a_value(dialect: Dialect) -> None:
     graph, (source,) = _planned(_scores, [ROWS], dialect)
     nodes = {name: node for node in graph.nodes for name in [ir.value_names(graph)[node.output]]}
     found = _STATEMENT.findall(source.code)
@@ -81,7 +81,7 @@ def test_each_statement_has_the_number_the_op_and_the_line_of_its_value(dialect:
 
 
 @DIALECTS
-def test_numbers_stand_where_they_are_used(dialect: Dialect) -> None:
+def test_numbers_are_written_at_the_place_of_use(dialect: Dialect) -> None:
     _, (source,) = _planned(_scores, [ROWS], dialect)
     texts = dict(found[:2] for found in reversed(_STATEMENT.findall(source.code)))
     assert texts["v1"] == "v_x * 0.125f"
@@ -89,7 +89,7 @@ def test_numbers_stand_where_they_are_used(dialect: Dialect) -> None:
 
 
 @DIALECTS
-def test_buffers_are_called_what_the_user_called_them(dialect: Dialect) -> None:
+def test_buffers_have_the_names_of_the_user(dialect: Dialect) -> None:
     model = Block(64)
     _, sources = _planned(model, [ROWS], dialect, dict(model.parameters))
     norm = next(source for source in sources if source.name == "row_layer_norm")
@@ -102,7 +102,7 @@ def test_buffers_are_called_what_the_user_called_them(dialect: Dialect) -> None:
     assert "const float v14 = given;               // %14 matmul, test_reading.py:" in first.code
 
 
-def test_outputs_and_rows_have_the_numbers_of_their_values() -> None:
+def test_outputs_and_rows_have_the_numbers_of_values() -> None:
     _, (source,) = _planned(lambda x: (x + 1.0, F.softmax(x + 1.0)), [ROWS], Dialect.HOST)
     assert "float *const restrict out6 = mm_buffers[1];" in source.code
     assert "float *const restrict out1 = mm_buffers[2];" in source.code
@@ -110,13 +110,13 @@ def test_outputs_and_rows_have_the_numbers_of_their_values() -> None:
     assert "sum5 += v4;" in source.code
 
 
-def test_a_buffer_that_is_overwritten_keeps_its_name() -> None:
+def test_an_overwritten_buffer_keeps_the_name() -> None:
     fn, types = CASES["rope_cache"]
     _, (source,) = _planned(fn, types, Dialect.HOST)
     assert "float *const restrict keys = mm_buffers[4];" in source.code
 
 
-def test_nested_arguments_are_called_after_their_keys() -> None:
+def test_nested_arguments_are_called_after_keys() -> None:
     def fn(pair: Any, cache: Any) -> Tensor:
         return pair[0] + pair[1] * cache["key states"]
 
@@ -190,7 +190,7 @@ def test_names_and_remarks_are_all_that_differs(name: str, dialect: Dialect) -> 
 
 
 @pytest.mark.skipif(bool(NO_COMPILER), reason=NO_COMPILER or "-")
-def test_what_is_read_compiles_on_the_host() -> None:
+def test_readable_kernels_compile_on_the_host() -> None:
     sources = [
         source for fn, types in CASES.values() for source in _planned(fn, types, Dialect.HOST)[1]
     ]
@@ -201,7 +201,7 @@ def test_what_is_read_compiles_on_the_host() -> None:
 
 
 @pytest.mark.skipif(bool(NO_SHIM), reason=NO_SHIM or "-")
-def test_what_is_read_compiles_as_cuda() -> None:
+def test_readable_kernels_compile_as_cuda() -> None:
     sources = [
         source for fn, types in CASES.values() for source in _planned(fn, types, Dialect.CUDA)[1]
     ]
@@ -209,7 +209,7 @@ def test_what_is_read_compiles_as_cuda() -> None:
     assert len(cuda_shim.Module(codes, kernel_text.prelude(Dialect.CUDA)).kernels) == len(sources)
 
 
-def test_buffers_of_a_whole_op_keep_their_numbers() -> None:
+def test_buffers_of_a_whole_op_keep_numbers() -> None:
     types = choose_types("rows", "size")
     (source,) = _planned(choose_tokens, types, Dialect.HOST)[1]
     assert source.name == "choose_tokens"
@@ -243,7 +243,7 @@ def test_lines_and_names_do_not_make_another_kernel(dialect: Dialect) -> None:
     assert here.code != there.code
 
 
-def test_layers_share_kernels_which_read_as_those_of_the_first() -> None:
+def test_layers_share_kernels_which_read_as_the_first_layer() -> None:
     def sources(layers: int) -> tuple[KernelSource, ...]:
         model = Sequential(*(Block(64) for _ in range(layers)))
         return _planned(model, [ROWS], Dialect.HOST, dict(model.parameters))[1]

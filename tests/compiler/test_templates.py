@@ -28,7 +28,7 @@ def _random(*shape: int, seed: int = 4) -> Any:
 
 def _attentions(fn: Callable[..., Any], *types: TensorType) -> int:
     graph = merge_common(expand_composites(traced(fn, *types)))
-    groups = plan_groups(graph, templates=Dialect.HOST)
+    groups = plan_groups(graph, template_dialect=Dialect.HOST)
     return sum(isinstance(group.template, Attention) for group in groups)
 
 

@@ -45,6 +45,11 @@ COMPILER = {
     "maxmod/compiler/passes/recognize_gelu.py": _PASSES,
     "maxmod/compiler/passes/expand_composites.py": _PASSES,
     "maxmod/compiler/passes/eliminate_dead.py": _PASSES,
+    "maxmod/compiler/choose_kernels.py": (
+        f"{_C}/test_choose_kernels.py",
+        f"{_C}/test_attention_choice.py",
+    ),
+    "maxmod/compiler/groups/group.py": (f"{_C}/test_groups.py", *_PLANNING),
     "maxmod/compiler/fusion/plan.py": _PLANNING,
     "maxmod/compiler/fusion/conditions.py": _PLANNING,
     "maxmod/compiler/fusion/siblings.py": _PLANNING,

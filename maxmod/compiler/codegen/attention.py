@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from maxmod.compiler.choose_kernels import LONGEST_HEAD
 from maxmod.compiler.codegen.element import (
     ElementLowering,
     Text,
@@ -20,9 +21,6 @@ from maxmod.dtype import DType, compute_dtype
 from maxmod.kernel.source import KernelSource
 from maxmod.op import ir
 from maxmod.op.affine import Index, Loop, SplitNeeded, Unfusable, broadcast_indices, of_loop
-
-# Longer keys or values would need more than a second-level cache for one block of them.
-MAX_WIDTH = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ def _lower(
     depth, width = queries.type.sizes[-1], values.type.sizes[-1]
     if not (isinstance(depth, int) and isinstance(width, int)):
         raise Unfusable("the size of a head is not known")
-    if not (0 < depth <= MAX_WIDTH and 0 < width <= MAX_WIDTH):
+    if not (0 < depth <= LONGEST_HEAD and 0 < width <= LONGEST_HEAD):
         raise Unfusable("the heads are empty or very large")
     logit = ElementLowering(group, "ts", given=attention.scores.output)
     number = logit.value(attention.logits, (*start, rows, columns))

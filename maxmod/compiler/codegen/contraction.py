@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from maxmod.compiler import choose_kernels
 from maxmod.compiler.codegen.element import (
     ElementLowering,
     Text,
@@ -15,7 +16,7 @@ from maxmod.compiler.codegen.element import (
 from maxmod.compiler.codegen.emit import index_text, storage_type
 from maxmod.compiler.groups.group import Contraction, FusionGroup
 from maxmod.compiler.groups.lower import MAX_SPLITS, Load, split_loops
-from maxmod.dtype import DType, compute_dtype
+from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import ir
 from maxmod.op.affine import (
@@ -125,14 +126,6 @@ def _pointer(text: Text, name: str, load: Load) -> None:
     )
 
 
-def has_kernel(product: ir.Node) -> bool:
-    """True if there are kernels for products of these types."""
-    left, right = (value.type for value in product.inputs[:2])
-    floats = product.inputs[-1].type.dtype  # scales, if the right operand is quantised
-    is_summed = compute_dtype(product.output.type.dtype) is DType.float32
-    return right.rank == 2 and left.rank > 0 and is_summed and floats in VECTOR_LOADS
-
-
 def lower_contraction(group: FusionGroup, contraction: Contraction) -> LoweredContraction:
     """Lowers every part of a contraction group.
 
@@ -142,7 +135,7 @@ def lower_contraction(group: FusionGroup, contraction: Contraction) -> LoweredCo
     product = contraction.product
     out = product.output.type
     left = product.inputs[0].type
-    if not has_kernel(product):
+    if not choose_kernels.has_kernel(product):
         raise Unfusable("only sums in float32 of products with a matrix are supported")
     loops = [Loop(f"x{axis}", size) for axis, size in enumerate(out.sizes[:-1])]
     start = [of_loop(loop) for loop in loops]

@@ -8,10 +8,12 @@ cheap ops around queries, keys, values and result join where their positions can
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from maxmod.compiler.codegen.attention import lower_attention
 from maxmod.compiler.fusion import conditions
 from maxmod.compiler.groups.group import Attention, FusionGroup
+from maxmod.compiler.groups.lower import attempt
 from maxmod.op import Kind, ir, is_op
 from maxmod.op.affine import Unfusable
 from maxmod.ops.arithmetic import sub, true_div
@@ -167,48 +169,52 @@ class AttentionFinder:
 
     def _grown(self, nodes: list[ir.Node], attention: Attention) -> FusionGroup | None:
         """Returns the group with as much around it as can be lowered; None if it cannot be."""
-        group = self._group(nodes, attention, attention.mixed.output)
+        result = attention.mixed.output
+        members = {node: self.order[node] for node in nodes}
+        reason = "softmax(q k^T) v: the scores stay in the cache"
+        group = FusionGroup(
+            members, result.type.sizes, (result,), reasons=(reason,), template=attention
+        )
         optional = self._optional(nodes, attention.logits)
-        trailing = self._trailing(attention.mixed.output)
-        if self._try(group, [*optional, *trailing], trailing):
+        trailing = self._trailing(result)
+        group, is_all = self._joined(group, [*optional, *trailing], trailing)
+        if is_all:
             return group
-        if not self._lowers(group):
+        if isinstance(attempt(lower_attention, group, attention), Unfusable):
             return None
         for node in trailing:
-            if not self._try(group, [node], [node]):
+            group, has_joined = self._joined(group, [node], [node])
+            if not has_joined:
                 break
         for node in optional:
             if any(value in group.inputs for value in node.outputs):
-                self._try(group, [node], [])
+                group, _ = self._joined(group, [node], [])
         return group
 
-    def _group(self, nodes: list[ir.Node], attention: Attention, result: ir.Value) -> FusionGroup:
-        members = {node: self.order[node] for node in nodes}
-        group = FusionGroup(members, result.type.sizes, [result], template=attention)
-        group.reasons.append("softmax(q k^T) v: the scores stay in the cache")
-        return group
+    def _joined(
+        self, group: FusionGroup, nodes: list[ir.Node], trailing: list[ir.Node]
+    ) -> tuple[FusionGroup, bool]:
+        """Returns the group with nodes and True; or, if that is no kernel, without and False.
 
-    def _try(self, group: FusionGroup, nodes: list[ir.Node], trailing: list[ir.Node]) -> bool:
-        saved = (dict(group.nodes), group.domain, list(group.outputs))
-        group.nodes.update((node, self.order[node]) for node in nodes)
-        if trailing:
-            group.outputs = [trailing[-1].output]
-            group.domain = trailing[-1].output.type.sizes
-        if self._lowers(group, nodes[0].op.name if len(nodes) == 1 else ""):
-            return True
-        group.nodes, group.domain, group.outputs = saved
-        return False
+        One node that stays out is named, with the reason.
 
-    def _lowers(self, group: FusionGroup, added: str = "") -> bool:
-        """True if there is a kernel for the group; else the op that was added is blamed."""
+        Args:
+            group: The group.
+            nodes: What is to join.
+            trailing: Those of the nodes that follow the result, in order.
+        """
         assert isinstance(group.template, Attention)
-        try:
-            lower_attention(group, group.template)
-        except Unfusable as error:
-            if added:
-                group.reasons.append(f"{added} stays out: {error}")
-            return False
-        return True
+        larger = replace(group, nodes={**group.nodes, **{n: self.order[n] for n in nodes}})
+        if trailing:
+            result = trailing[-1].output
+            larger = replace(larger, outputs=(result,), domain=result.type.sizes)
+        lowered = attempt(lower_attention, larger, group.template)
+        if not isinstance(lowered, Unfusable):
+            return larger, True
+        if len(nodes) == 1:
+            reason = f"{nodes[0].op.name} stays out: {lowered}"
+            group = replace(group, reasons=(*group.reasons, reason))
+        return group, False
 
     def _trailing(self, value: ir.Value) -> list[ir.Node]:
         """Returns the views and conversions that alone read the result, one after the other."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from maxmod.compiler.groups.group import FusionGroup
-from maxmod.compiler.groups.lower import Load, lower
+from maxmod.compiler.groups.lower import Load, attempt, lower
 from maxmod.op import Kind, ir
 from maxmod.op.affine import Unfusable
 from maxmod.values.dim import Sizes, as_dim, as_size, product
@@ -29,8 +29,8 @@ def can_fuse(node: ir.Node) -> bool:
     return False
 
 
-def is_computed_here(node: ir.Node) -> bool:
-    """True for matrix products with something to compute."""
+def is_on_one_device(node: ir.Node) -> bool:
+    """True for nodes with something to compute, all of it on one device."""
     types = [value.type for value in (*node.inputs, *node.outputs)]
     return all(t.device == types[0].device and 0 not in t.sizes for t in types)
 
@@ -41,9 +41,8 @@ def is_alias(node: ir.Node) -> bool:
         return False
     if product(node.inputs[0].type.sizes) != product(node.output.type.sizes):
         return False
-    try:
-        lowered = lower(start(node, 0))
-    except Unfusable:
+    lowered = attempt(lower, start(node, 0))
+    if isinstance(lowered, Unfusable):
         return False
     what = lowered.instructions[0].what
     return isinstance(what, Load) and what.index == lowered.stores[0].index
@@ -52,11 +51,13 @@ def is_alias(node: ir.Node) -> bool:
 def start(node: ir.Node, order: int) -> FusionGroup:
     """Returns the group that a node alone makes."""
     if node.op.kind is Kind.REDUCE:
-        return FusionGroup({node: order}, node.inputs[0].type.sizes, [node.output], is_row=True)
+        return FusionGroup({node: order}, node.inputs[0].type.sizes, (node.output,), is_row=True)
     if node.op.meaning.assign is not None:
         targets = {node.output: node.inputs[0]}
-        return FusionGroup({node: order}, node.inputs[1].type.sizes, [node.output], targets=targets)
-    return FusionGroup({node: order}, node.output.type.sizes, [node.output])
+        return FusionGroup(
+            {node: order}, node.inputs[1].type.sizes, (node.output,), targets=targets
+        )
+    return FusionGroup({node: order}, node.output.type.sizes, (node.output,))
 
 
 def is_cheap(node: ir.Node) -> bool:

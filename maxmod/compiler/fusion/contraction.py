@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from maxmod.compiler.codegen.contraction import lower_contraction
 from maxmod.compiler.groups.group import Contraction, FusionGroup
+from maxmod.compiler.groups.lower import attempt
 from maxmod.op import ir
 from maxmod.op.affine import Unfusable
 
@@ -32,28 +34,23 @@ def contraction_group(
     for base in (epilogue, None) if epilogue is not None else (None,):
         for nodes in (inlined, {}) if inlined else ({},):
             group = _group(product, base, {**nodes, product: order[product]})
-            try:
-                lower_contraction(group, Contraction(product))
-            except Unfusable as error:
-                reasons.append(f"matmul: {error}")
-                continue
-            group.reasons += reasons
-            return group
+            found = attempt(lower_contraction, group, Contraction(product))
+            if not isinstance(found, Unfusable):
+                return replace(group, reasons=(*group.reasons, *reasons))
+            reasons.append(f"matmul: {found}")
     return None
 
 
 def _group(
-    product: ir.Node, epilogue: FusionGroup | None, nodes: dict[ir.Node, int]
+    product: ir.Node, epilogue: FusionGroup | None, nodes: Mapping[ir.Node, int]
 ) -> FusionGroup:
     template = Contraction(product)
     if epilogue is None:
         sizes = product.output.type.sizes
-        return FusionGroup(nodes, sizes, [product.output], template=template)
-    reasons = [*epilogue.reasons, "the sums of the matrix product stay in the cache"]
-    return FusionGroup(
-        {**epilogue.nodes, **nodes},
-        epilogue.domain,
-        list(epilogue.outputs),
-        reasons=reasons,
+        return FusionGroup(nodes, sizes, (product.output,), template=template)
+    return replace(
+        epilogue,
+        nodes={**epilogue.nodes, **nodes},
+        reasons=(*epilogue.reasons, "the sums of the matrix product stay in the cache"),
         template=template,
     )

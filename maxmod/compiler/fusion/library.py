@@ -9,17 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from maxmod.compiler import choose_kernels
 from maxmod.compiler.fusion import conditions
 from maxmod.compiler.groups.group import FusionGroup, LibraryProduct
-from maxmod.dtype import DType
-from maxmod.kernel.source import ACTIVATIONS
-from maxmod.op import Kind, ir, is_op, lookup
+from maxmod.op import Kind, ir, is_op
 from maxmod.ops.arithmetic import add
 from maxmod.values.tensor_type import TensorType
-
-_ACTIVATIONS = {lookup(name): name for name in ACTIVATIONS}
-# Types with which the library takes a bias and an activation; with an addend, it takes others too.
-_EPILOGUES = (DType.float32, DType.float16, DType.bfloat16)
 
 
 class LibraryFinder:
@@ -65,7 +60,7 @@ class LibraryFinder:
             return None
         found, last = chain[-1]
         numbers = {node: self._order[node] for _, node in chain}
-        return FusionGroup(numbers, last.output.type.sizes, [last.output], template=found)
+        return FusionGroup(numbers, last.output.type.sizes, (last.output,), template=found)
 
     def _only_user(self, value: ir.Value) -> ir.Node | None:
         """Returns the op that alone reads a value."""
@@ -80,22 +75,18 @@ class LibraryFinder:
         """Returns what the library computes with one op more, if it can."""
         if node.output.type != value.type or found.activation:
             return None
-        has_epilogues = value.type.dtype in _EPILOGUES
-        if node.op in _ACTIVATIONS:
-            name = _ACTIVATIONS[node.op]
+        has_epilogues = choose_kernels.library_adds_vectors(value.type.dtype)
+        activation = choose_kernels.library_activation(node)
+        if activation:
             fits = has_epilogues and found.addend is None
-            return (
-                replace(found, activation=name)
-                if fits and node.kwargs == ACTIVATIONS[name]
-                else None
-            )
+            return replace(found, activation=activation) if fits else None
         if not is_op(node.op, add):
             return None
         (other,) = (operand for operand in node.inputs if operand is not value)
         if found.bias is None and has_epilogues and self._is_bias(other, value.type):
             return replace(found, bias=other)
-        is_narrow = value.type.dtype.size_in_bits < 16  # sums of these are rounded by ops
-        if found.addend is None and other.type == value.type and not is_narrow:
+        fits = other.type == value.type and choose_kernels.library_adds_tensors(value.type.dtype)
+        if found.addend is None and fits:
             is_there = self._is_in_memory(other, found.product)
             return replace(found, addend=other) if is_there else None
         return None

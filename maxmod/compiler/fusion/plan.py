@@ -8,22 +8,21 @@ the reason kept for `explain`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from maxmod import config
-from maxmod.compiler.codegen.contraction import has_kernel
-from maxmod.compiler.codegen.cuda.attention import FEW_ROWS, kernel_for_many, query_rows
-from maxmod.compiler.codegen.cuda.contraction import MOST_ROWS
+from maxmod.compiler import choose_kernels
+from maxmod.compiler.codegen.cuda.attention import query_rows
 from maxmod.compiler.fusion import conditions
 from maxmod.compiler.fusion.attention import AttentionFinder
 from maxmod.compiler.fusion.contraction import contraction_group
 from maxmod.compiler.fusion.library import LibraryFinder
 from maxmod.compiler.fusion.siblings import join_siblings
 from maxmod.compiler.groups.group import Attention, FusionGroup, LibraryProduct, WholeOp
-from maxmod.compiler.groups.lower import lower
+from maxmod.compiler.groups.lower import is_kernel
 from maxmod.compiler.groups.order import find_stores
 from maxmod.kernel.source import Dialect
 from maxmod.op import Kind, ir
-from maxmod.op.affine import Unfusable
-from maxmod.values.dim import product as sizes_product
 
 # A kernel with more arguments than this is slow to call, and rarely what anyone wants.
 MAX_BUFFERS = 24
@@ -31,10 +30,15 @@ MAX_BUFFERS = 24
 _MOVES = (Kind.VIEW, Kind.REDUCE, Kind.INDEX)
 
 
+def _is_inlined(node: ir.Node) -> bool:
+    """True for what costs nothing to do again, in every kernel that reads it."""
+    return node.op.kind in (Kind.VIEW, Kind.SOURCE)
+
+
 def plan_groups(
     graph: ir.Graph,
     *,
-    templates: Dialect | None = None,
+    template_dialect: Dialect | None = None,
     has_library: bool = False,
     in_place: bool = False,
     architecture: str = "",
@@ -43,28 +47,28 @@ def plan_groups(
 
     Args:
         graph: The graph, with composite ops expanded.
-        templates: The language whose hand-written kernels for attention and matrix products may be
-            used; None for no such kernels.
+        template_dialect: The language of the hand-written kernels for attention and matrix products
+            that may be used; None for no such kernels.
         has_library: True if the matrix library can do more than to multiply.
         in_place: True if kernels may write into the memory of buffer arguments; `order_items` says
             whether there is an order then.
         architecture: What kernels are made for; one that is not known is taken for new.
     """
     stores = find_stores(graph) if in_place else set()
-    planner = _Planner(graph, templates, stores, architecture)
-    if templates:
+    planner = _Planner(graph, template_dialect, stores, architecture)
+    if template_dialect:
         planner.find_attention()
     if has_library:
         planner.find_library_products()
     planner.run()
-    if templates:
+    if template_dialect:
         planner.add_products()
         planner.add_whole_ops()
     if in_place:
         planner.place_updates()
     settings = config.current()
     if not settings.nofuse and settings.fuse_limit < 0:
-        join_siblings(graph, planner.groups, MAX_BUFFERS)
+        return join_siblings(graph, planner.groups, MAX_BUFFERS)
     return planner.groups
 
 
@@ -74,12 +78,12 @@ class _Planner:
     def __init__(
         self,
         graph: ir.Graph,
-        templates: Dialect | None,
+        template_dialect: Dialect | None,
         stores: set[ir.Node],
         architecture: str,
     ) -> None:
         self.graph = graph
-        self.dialect = templates
+        self.template_dialect = template_dialect
         self.architecture = architecture
         self.stores = stores
         self.order = {node: number for number, node in enumerate(graph.nodes)}
@@ -100,9 +104,9 @@ class _Planner:
             self.order,
             self.producer,
             self.users,
-            leaves_epilogues=self.dialect is Dialect.CUDA,
+            leaves_epilogues=self.template_dialect is Dialect.CUDA,
         )
-        self.groups = [group for group in finder.run() if not self._has_many_queries(group)]
+        self.groups = [group for group in finder.run() if not self._is_for_ops(group)]
         if settings.fuse_limit >= 0:
             del self.groups[settings.fuse_limit :]
         made = {value for group in self.groups for value in group.outputs}
@@ -116,14 +120,12 @@ class _Planner:
             else:
                 wanted.update(node.inputs)
 
-    def _has_many_queries(self, group: FusionGroup) -> bool:
-        """True for attention that is known to have more queries than our kernel is for."""
-        if self.dialect is not Dialect.CUDA or not isinstance(group.template, Attention):
-            return False
-        if kernel_for_many(group, group.template, self.architecture) is not None:
+    def _is_for_ops(self, group: FusionGroup) -> bool:
+        """True for attention that no kernel of ours does as fast as ops do."""
+        if self.template_dialect is not Dialect.CUDA or not isinstance(group.template, Attention):
             return False
         rows = query_rows(group, group.template)
-        return isinstance(rows, int) and rows > FEW_ROWS
+        return choose_kernels.is_for_ops(group, group.template, rows, self.architecture)
 
     def find_library_products(self) -> None:
         """Forms groups of products and of what the library does to their sums.
@@ -140,8 +142,8 @@ class _Planner:
                 break
             if node.op.kind is not Kind.CONTRACT or node in self.group_of:
                 continue
-            group = finder.find(node) if conditions.is_computed_here(node) else None
-            if group is not None and not self._is_for_library(node):
+            group = finder.find(node) if conditions.is_on_one_device(node) else None
+            if group is not None and not choose_kernels.is_for_library(node, self.template_dialect):
                 group = self._few_rows(node, group)
             if group is not None:
                 self.groups.append(group)
@@ -166,10 +168,10 @@ class _Planner:
             if node in self.group_of or not self._is_root(node):
                 continue
             group = conditions.start(node, self.order[node])
-            if not self._lowers(group) or self._reads_overwritten(group):
+            if not is_kernel(group) or self._reads_overwritten(group):
                 continue
             if not settings.nofuse:
-                self._grow(group)
+                group = self._grown(group)
             self.groups.append(group)
             self.spans.append(self._span(group))
             self.group_of.update((member, group) for member in group.nodes)
@@ -188,9 +190,10 @@ class _Planner:
                 continue
             if value in group.targets or buffer in group.targets.values():
                 continue
-            group.targets[value] = buffer
-            if self._reads_overwritten(group) or not self._lowers(group):
-                del group.targets[value]
+            storing = group.with_target(value, buffer)
+            if is_kernel(storing) and not self._reads_overwritten(storing):
+                self.groups[self.groups.index(group)] = storing
+                maker.update((output, storing) for output in storing.outputs)
 
     def add_products(self) -> None:
         """Puts matrix products into groups of their own, or before others."""
@@ -200,7 +203,9 @@ class _Planner:
                 break
             if node.op.kind is not Kind.CONTRACT or node in self.group_of:
                 continue
-            if not conditions.is_computed_here(node) or self._is_for_library(node):
+            if not conditions.is_on_one_device(node):
+                continue
+            if choose_kernels.is_for_library(node, self.template_dialect):
                 continue
             epilogue = None if settings.nofuse else self._epilogue(node)
             group = contraction_group(node, epilogue, self.order, self._inlined_views(node))
@@ -217,19 +222,15 @@ class _Planner:
         for node in self.graph.nodes:
             if len(self.groups) == config.current().fuse_limit >= 0:
                 break
-            if node.op.lowering.kernel is not None and conditions.is_computed_here(node):
-                nodes, sizes = {node: self.order[node]}, node.inputs[0].type.sizes
-                group = FusionGroup(nodes, sizes, list(node.outputs), template=WholeOp(node))
-                group.reasons.append("it has a kernel of its own")
+            if node.op.lowering.kernel is not None and conditions.is_on_one_device(node):
+                group = FusionGroup(
+                    {node: self.order[node]},
+                    node.inputs[0].type.sizes,
+                    node.outputs,
+                    reasons=("it has a kernel of its own",),
+                    template=WholeOp(node),
+                )
                 self.groups.append(group)
-
-    def _is_for_library(self, product: ir.Node) -> bool:
-        """True if our own kernels cannot do a product, or are known to be slower."""
-        if self.dialect is Dialect.HOST:
-            return False
-        rows = sizes_product(product.output.type.sizes[:-1])
-        is_many = isinstance(rows, int) and rows > MOST_ROWS
-        return self.dialect is None or is_many or not has_kernel(product)
 
     def _epilogue(self, product: ir.Node) -> FusionGroup | None:
         """Returns the elementwise group that alone reads a product, if there is one."""
@@ -267,39 +268,31 @@ class _Planner:
             return node.output in self.results and not conditions.is_alias(node)
         return node.op.kind is not Kind.SOURCE
 
-    def _grow(self, group: FusionGroup) -> None:
+    def _grown(self, group: FusionGroup) -> FusionGroup:
+        """Returns a group with all producers that can join it, the latest first."""
         refused: set[ir.Node] = set()
+        reasons = [*group.reasons]
         while True:
-            candidates = [
-                self.producer[value]
-                for value in group.inputs
-                if value in self.producer and self.producer[value] not in refused
-            ]
+            candidates = {self.producer[v] for v in group.inputs if v in self.producer} - refused
             if not candidates:
-                return
-            candidate = max(candidates, key=self.order.__getitem__)
-            if not self._join(group, candidate):
-                refused.add(candidate)
+                return replace(group, reasons=tuple(reasons))
+            node = max(candidates, key=self.order.__getitem__)
+            larger = self._joined(group, node) if self._is_free(node) else None
+            if isinstance(larger, FusionGroup):
+                group = larger
+                if node.op.kind is Kind.INDEX:
+                    reasons.append(f"{node.op.name} joins: elements are loaded where they are used")
+                continue
+            refused.add(node)
+            if larger is not None:
+                reasons.append(f"{node.op.name} stays out: {larger}")
 
-    def _join(self, group: FusionGroup, node: ir.Node) -> bool:
-        """Tries to add a producer; on refusal the group is as it was."""
-        other = self.group_of.get(node)
-        if other is not None and (
-            node.op.kind not in (Kind.VIEW, Kind.SOURCE) or node.output in other.outputs
-        ):
-            return False
+    def _is_free(self, node: ir.Node) -> bool:
+        """True if a kernel can compute a node, and none is there that does."""
         if not conditions.can_fuse(node) or node.op.meaning.assign is not None:
             return False
-        private = self._is_private(group, node)
-        inlined = node.op.kind in (Kind.VIEW, Kind.SOURCE)  # costs nothing to do again
-        reason = conditions.refusal(group, node, private or inlined)
-        if reason is None:
-            reason = self._try(group, node, private or inlined)
-        if reason is not None:
-            group.reasons.append(f"{node.op.name} stays out: {reason}")
-        elif node.op.kind is Kind.INDEX:
-            group.reasons.append(f"{node.op.name} joins: elements are loaded where they are used")
-        return reason is None
+        other = self.group_of.get(node)
+        return other is None or (_is_inlined(node) and node.output not in other.outputs)
 
     def _is_private(self, group: FusionGroup, node: ir.Node) -> bool:
         """True if only the group reads a value, also through views, which others may share."""
@@ -315,27 +308,23 @@ class _Planner:
                     pending += user.outputs
         return True
 
-    def _try(self, group: FusionGroup, node: ir.Node, inlined: bool) -> str | None:
-        saved = (dict(group.nodes), group.domain, list(group.outputs), group.is_row)
-        group.nodes[node] = self.order[node]
-        if node.op.kind is Kind.REDUCE:
-            group.domain = node.inputs[0].type.sizes
-            group.is_row = True
-        if not inlined:
-            group.outputs.append(node.output)
-        reason = None
-        if len(group.inputs) + len(group.outputs) > MAX_BUFFERS:
-            reason = "the kernel would have too many arguments"
-        elif node.op.kind in _MOVES and not self._lowers(group):
-            # Other producers are computed at the positions where they were loaded before.
-            reason = "its elements are read at positions that cannot be followed"
-        elif self._reads_overwritten(group):
-            reason = "it reads the memory that the kernel overwrites"
-        elif self._has_cycle(group):
-            reason = "the kernel would wait for its own result"
+    def _joined(self, group: FusionGroup, node: ir.Node) -> FusionGroup | str:
+        """Returns the group with a producer, or why that stays out."""
+        is_inside = _is_inlined(node) or self._is_private(group, node)
+        reason = conditions.refusal(group, node, is_inside)
         if reason is not None:
-            group.nodes, group.domain, group.outputs, group.is_row = saved
-        return reason
+            return reason
+        larger = group.with_node(node, self.order[node], is_output=not is_inside)
+        if len(larger.inputs) + len(larger.outputs) > MAX_BUFFERS:
+            return "the kernel would have too many arguments"
+        if node.op.kind in _MOVES and not is_kernel(larger):
+            # Other producers are computed at the positions where they were loaded before.
+            return "its elements are read at positions that cannot be followed"
+        if self._reads_overwritten(larger):
+            return "it reads the memory that the kernel overwrites"
+        if self._has_cycle(larger):
+            return "the kernel would wait for its own result"
+        return larger
 
     def _reads_overwritten(self, group: FusionGroup) -> bool:
         """True if an input of a group has the memory of a buffer that the group overwrites."""
@@ -351,13 +340,6 @@ class _Planner:
             value = node.inputs[0]
             node = self.producer.get(value)
         return value
-
-    def _lowers(self, group: FusionGroup) -> bool:
-        try:
-            lower(group)
-        except Unfusable:
-            return False
-        return True
 
     def _has_cycle(self, group: FusionGroup) -> bool:
         """True if a result of the group comes back to it through nodes outside."""
@@ -386,8 +368,7 @@ class _Planner:
             seen.add(node)
             # What a kernel writes depends on all that it reads. Views and sources are made again
             # wherever they are needed, so they tie no kernels together.
-            inlined = node.op.kind in (Kind.VIEW, Kind.SOURCE)
-            other = None if inlined else self.group_of.get(node)
+            other = None if _is_inlined(node) else self.group_of.get(node)
             made = node.outputs if other is None else other.outputs
             for value in made:
                 pending += self.users.get(value, ())

@@ -7,56 +7,58 @@ than such a kernel computes.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations
 
 from maxmod.compiler.groups.group import FusionGroup
-from maxmod.compiler.groups.lower import lower
+from maxmod.compiler.groups.lower import is_kernel
 from maxmod.compiler.groups.order import Item, Waits
 from maxmod.op import ir
-from maxmod.op.affine import Unfusable
 from maxmod.values.dim import Sizes
 
 
-def join_siblings(graph: ir.Graph, groups: list[FusionGroup], most_buffers: int) -> None:
+def join_siblings(
+    graph: ir.Graph, groups: Sequence[FusionGroup], most_buffers: int
+) -> list[FusionGroup]:
     """Joins elementwise groups that run over the same positions and read a value in common.
 
     Args:
         graph: The graph.
-        groups: Its groups; some are replaced by joined ones.
+        groups: Its groups.
         most_buffers: The number of inputs and outputs that a kernel may have.
+
+    Returns:
+        The groups; a joined one is where the first of its parts was.
     """
-    waits = Waits.of(graph, groups)
-    before = waits.before if waits.with_stores is None else waits.with_stores
-    reached = _reached(before)
-    if reached is None:
-        return
-    items: list[Item | None] = list(waits.items)
-    alike: dict[Sizes, list[int]] = {}
-    for number, item in reversed(list(enumerate(items))):  # the planner has the last ones first
-        if isinstance(item, FusionGroup) and not item.is_row and item.template is None:
-            alike.setdefault(item.domain, []).append(number)
-    for numbers in alike.values():
-        for first, second in combinations(numbers, 2):
-            one, other = items[first], items[second]
-            if not isinstance(one, FusionGroup) or not isinstance(other, FusionGroup):
+    waits = Waits.of(graph, [*groups])
+    dependencies = _Dependencies.of(
+        waits.before if waits.with_stores is None else waits.with_stores
+    )
+    result = [*groups]
+    if dependencies is None:
+        return result
+    for alike in _elementwise_by_domain(waits.items):
+        for first, second in combinations([*alike], 2):
+            if first not in alike or second not in alike or dependencies.tie(first, second):
                 continue
-            if len(one.outputs) + len(other.outputs) > most_buffers:
-                continue
-            if reached[first] >> second & 1 or reached[second] >> first & 1:
-                continue
-            joined = _joined(one, other, most_buffers)
+            joined = _joined(alike[first], alike[second], most_buffers)
             if joined is None:
                 continue
-            groups[groups.index(one)] = items[first] = joined
-            groups.remove(other)
-            items[second] = None
-            both = 1 << first | 1 << second
-            mask = reached[first] | reached[second]
-            reached[first] = reached[second] = mask
-            for number, others in enumerate(reached):
-                if others & both:
-                    reached[number] = others | both | mask
+            result[result.index(alike[first])] = joined
+            result.remove(alike.pop(second))
+            alike[first] = joined
+            dependencies.join(first, second)
+    return result
+
+
+def _elementwise_by_domain(items: Sequence[Item]) -> Collection[dict[int, FusionGroup]]:
+    """Returns the elementwise groups over the same positions, by number, in program order."""
+    found: dict[Sizes, dict[int, FusionGroup]] = {}
+    for number, item in reversed([*enumerate(items)]):  # the planner has the last ones first
+        if isinstance(item, FusionGroup) and not item.is_row and item.template is None:
+            found.setdefault(item.domain, {})[number] = item
+    return found.values()
 
 
 def _joined(one: FusionGroup, other: FusionGroup, most_buffers: int) -> FusionGroup | None:
@@ -66,29 +68,58 @@ def _joined(one: FusionGroup, other: FusionGroup, most_buffers: int) -> FusionGr
     made = FusionGroup(
         {**one.nodes, **other.nodes},
         one.domain,
-        [*one.outputs, *other.outputs],
+        (*one.outputs, *other.outputs),
         targets={**one.targets, **other.targets},
-        reasons=[*one.reasons, *other.reasons, "two kernels are one: same positions, one launch"],
+        reasons=(*one.reasons, *other.reasons, "two kernels are one: same positions, one launch"),
     )
     if len(made.inputs) + len(made.outputs) > most_buffers:
         return None
     overwritten = set(made.targets.values())
     if len(overwritten) < len(made.targets) or overwritten & {*one.reads, *other.reads}:
         return None
-    try:
-        lower(made)
-    except Unfusable:
-        return None
-    return made
+    return made if is_kernel(made) else None
 
 
-def _reached(before: list[set[int]]) -> list[int] | None:
-    """Returns for each item a mask of all that it waits for; None if some wait in a circle."""
-    found = [0] * len(before)
-    try:
-        for number in TopologicalSorter(dict(enumerate(before))).static_order():
-            for other in before[number]:
-                found[number] |= found[other] | 1 << other
-    except CycleError:
-        return None
-    return found
+class _Dependencies:
+    """Which items wait for which others, directly or through more of them.
+
+    A set of items is an integer with a bit for each, so that a union of hundreds is one operation.
+
+    Args:
+        waits_for: The set of each item.
+    """
+
+    def __init__(self, waits_for: list[int]) -> None:
+        self._waits_for = waits_for
+
+    @staticmethod
+    def of(before: Sequence[Iterable[int]]) -> _Dependencies | None:
+        """Returns those of items that wait for some directly; None if some wait in a circle."""
+        found = [0] * len(before)
+        try:
+            for item in TopologicalSorter(dict(enumerate(before))).static_order():
+                for other in before[item]:
+                    found[item] |= found[other] | _set_of(other)
+        except CycleError:
+            return None
+        return _Dependencies(found)
+
+    def tie(self, one: int, other: int) -> bool:
+        """True if one of two items waits for the other."""
+        is_first = self._waits_for[other] & _set_of(one)
+        return bool(is_first or self._waits_for[one] & _set_of(other))
+
+    def join(self, one: int, other: int) -> None:
+        """Makes one item of two: it waits for what either waits for, and what waits for either
+        waits for all of that.
+        """
+        both = _set_of(one) | _set_of(other)
+        before = self._waits_for[one] | self._waits_for[other]
+        self._waits_for[one] = self._waits_for[other] = before
+        self._waits_for = [
+            others | both | before if others & both else others for others in self._waits_for
+        ]
+
+
+def _set_of(item: int) -> int:
+    return 1 << item

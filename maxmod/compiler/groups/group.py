@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from maxmod.op import ir
+from maxmod.op import Kind, ir
 from maxmod.values.dim import Sizes
 
 
@@ -68,12 +70,15 @@ class LibraryProduct:
         return [*self.product.inputs, *added]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, eq=False)
 class FusionGroup:
     """Nodes that one kernel, or one call of a library, computes.
 
+    A group never changes: to try whether a node can join, a planner makes a larger group, and keeps
+    the one that it has if the larger one is no kernel.
+
     Attributes:
-        nodes: The nodes; `ordered` gives them in execution order.
+        nodes: The nodes with their positions in the graph; `ordered` gives them in execution order.
         domain: The iteration space. Values of a row group have this shape, or the same with 1 on
             the last axis.
         outputs: Values that the kernel writes.
@@ -84,16 +89,34 @@ class FusionGroup:
             generated.
     """
 
-    nodes: dict[ir.Node, int]
+    nodes: Mapping[ir.Node, int]
     domain: Sizes
-    outputs: list[ir.Value]
+    outputs: tuple[ir.Value, ...]
     is_row: bool = False
-    targets: dict[ir.Value, ir.Value] = field(default_factory=dict)
-    reasons: list[str] = field(default_factory=list)
+    targets: Mapping[ir.Value, ir.Value] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
     template: Attention | Contraction | LibraryProduct | WholeOp | None = None
 
-    @property
-    def ordered(self) -> list[ir.Node]:
+    def with_node(self, node: ir.Node, position: int, *, is_output: bool) -> FusionGroup:
+        """Returns the group with a node that makes one of its inputs.
+
+        Args:
+            node: The node; one that reduces makes a row group.
+            position: Its position in the graph.
+            is_output: True if the kernel has to write its value, because others need it.
+        """
+        outputs = (*self.outputs, node.output) if is_output else self.outputs
+        larger = replace(self, nodes={**self.nodes, node: position}, outputs=outputs)
+        if node.op.kind is not Kind.REDUCE:
+            return larger
+        return replace(larger, domain=node.inputs[0].type.sizes, is_row=True)
+
+    def with_target(self, value: ir.Value, buffer: ir.Value) -> FusionGroup:
+        """Returns the group with an output that overwrites a buffer in place."""
+        return replace(self, targets={**self.targets, value: buffer})
+
+    @cached_property
+    def ordered(self) -> tuple[ir.Node, ...]:
         """The nodes in execution order.
 
         Those of attention stand in an order that follows from what they compute alone: a mask that
@@ -102,9 +125,9 @@ class FusionGroup:
         """
         if isinstance(self.template, Attention):
             return self._operands_first()
-        return sorted(self.nodes, key=self.nodes.__getitem__)
+        return tuple(sorted(self.nodes, key=self.nodes.__getitem__))
 
-    def _operands_first(self) -> list[ir.Node]:
+    def _operands_first(self) -> tuple[ir.Node, ...]:
         producer = {value: node for node in self.nodes for value in node.outputs}
         found: dict[ir.Node, None] = {}
         pending = [producer[value] for value in reversed(self.outputs)]
@@ -116,10 +139,10 @@ class FusionGroup:
                 pending += reversed(missing)
             else:
                 found[pending.pop()] = None
-        return list(found)
+        return tuple(found)
 
-    @property
-    def inputs(self) -> list[ir.Value]:
+    @cached_property
+    def inputs(self) -> tuple[ir.Value, ...]:
         """Values that the group reads from elsewhere: in order of first use, those of the library
         in its own order.
         """
@@ -129,13 +152,13 @@ class FusionGroup:
             found.update((value, None) for value in self.template.operands)
         for node in self.ordered:
             found.update((value, None) for value in node.inputs if value not in made)
-        return list(found)
+        return tuple(found)
 
-    @property
-    def reads(self) -> list[ir.Value]:
+    @cached_property
+    def reads(self) -> tuple[ir.Value, ...]:
         """The inputs that the kernel gets to read; a buffer that it overwrites is not one."""
         overwritten = set(self.targets.values())
-        return [value for value in self.inputs if value not in overwritten]
+        return tuple(value for value in self.inputs if value not in overwritten)
 
     def key(self) -> tuple[object, ...]:
         """Returns what decides the kernel: groups with equal keys have equal text."""
@@ -156,4 +179,4 @@ class FusionGroup:
     def as_graph(self, name: str) -> ir.Graph:
         """Returns the group as a graph of its own, which `ir.interpret` can run."""
         inputs = (*self.reads, *self.targets.values())
-        return ir.Graph(name, inputs, {}, {}, tuple(self.ordered), tuple(self.outputs))
+        return ir.Graph(name, inputs, {}, {}, self.ordered, self.outputs)

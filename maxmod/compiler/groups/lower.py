@@ -9,9 +9,9 @@ that it read. What does not depend on the row loop of a row group is computed on
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from maxmod.compiler.groups.group import FusionGroup
 from maxmod.dtype import DType, compute_dtype
@@ -186,6 +186,27 @@ class Lowered:
 
 
 MAX_SPLITS = 16
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def attempt(lowering: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Unfusable:
+    """Returns what a group is lowered to, or the reason why it cannot be a kernel.
+
+    Args:
+        lowering: `lower`, or a function that lowers groups with a template.
+        args: Its arguments.
+        kwargs: Its arguments.
+    """
+    try:
+        return lowering(*args, **kwargs)
+    except Unfusable as error:
+        return error
+
+
+def is_kernel(group: FusionGroup) -> bool:
+    """True if a group without a template can be lowered."""
+    return isinstance(attempt(lower, group), Lowered)
 
 
 def lower(group: FusionGroup) -> Lowered:

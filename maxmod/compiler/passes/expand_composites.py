@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace as replaced
 
-from maxmod.compiler.codegen.contraction import has_kernel
-from maxmod.compiler.codegen.cuda.contraction import MOST_ROWS
+from maxmod.compiler import choose_kernels
 from maxmod.interpreters.trace import Tracer
+from maxmod.kernel.source import Dialect
 from maxmod.op import Kind, interpreter, ir
 from maxmod.tensor import Tensor
-from maxmod.values.dim import product as sizes_product
 
 
 def expand_composites(graph: ir.Graph) -> ir.Graph:
@@ -36,8 +35,7 @@ def expand_products(graph: ir.Graph, *, few: bool = False) -> ir.Graph:
     def is_wanted(node: ir.Node) -> bool:
         if node.op.kind is not Kind.CONTRACT:
             return False
-        rows = sizes_product(node.output.type.sizes[:-1])
-        return few or (isinstance(rows, int) and rows > MOST_ROWS) or not has_kernel(node)
+        return few or choose_kernels.is_for_library(node, Dialect.CUDA)
 
     return _expanded(graph, is_wanted)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.interpreters.trace import scope
 from maxmod.nn.module import Module, module_dataclass
-from maxmod.op import call
 from maxmod.tensor import Tensor
 from maxmod.tensor.default_context import resolve
 from maxmod.values.dim import DimLike
@@ -40,7 +40,7 @@ def exact_theta(dim: int, base: float) -> Tensor:
     if dim % 2:
         raise ArgumentError(f"rope.theta: dim: expected an even number, got {dim}.")
     exponents = Tensor.arange(0, dim, 2, dtype=DType.float64) * (-1.0 / dim)
-    return call("pow", float(base), exponents)
+    return F.pow(float(base), exponents)
 
 
 def embed(frequencies: Tensor, max_sequence_length: int) -> Tensor:
@@ -63,8 +63,8 @@ def exact_embed(frequencies: Tensor, max_sequence_length: int) -> Tensor:
     positions = Tensor.arange(
         0, max_sequence_length, dtype=DType.float64, device=frequencies.device
     )
-    angles = call("outer", positions, frequencies.cast(DType.float64))
-    return call("stack", [call("cos", angles), call("sin", angles)], axis=-1)
+    angles = F.outer(positions, frequencies.cast(DType.float64))
+    return F.stack([F.cos(angles), F.sin(angles)], axis=-1)
 
 
 def positional_embedding(dim: int, base: float, max_sequence_length: int) -> Tensor:
@@ -128,10 +128,10 @@ class RotaryEmbedding(Module[..., Tensor]):
             ValueError: If x has another rank or last axis, or the sequence goes beyond the last
                 position.
         """
-        turns = call("unsqueeze", self._turns(x, start_pos), 1)  # one for all heads
+        turns = F.unsqueeze(self._turns(x, start_pos), 1)  # one for all heads
         with scope("rotary"):
-            pairs = call("as_interleaved_complex", x)
-            return call("complex_mul", pairs, turns).reshape(x.shape)
+            pairs = F.as_interleaved_complex(x)
+            return F.complex_mul(pairs, turns).reshape(x.shape)
 
     def _turns(self, x: Tensor, start_pos: DimLike) -> Tensor:
         """Returns the rows of the table that belong to the positions of x: [sequence, dim/2, 2]."""
@@ -177,10 +177,10 @@ class TransposedRotaryEmbedding(RotaryEmbedding):
             ValueError: If x has another rank or last axis, or the sequence goes beyond the last
                 position.
         """
-        turns = call("unsqueeze", self._turns(x, start_pos), 1)
+        turns = F.unsqueeze(self._turns(x, start_pos), 1)
         cosine, sine = turns[..., 0], turns[..., 1]
         half = self.dim // 2
         with scope("rotary"):
             real, imaginary = x[..., :half], x[..., half:]
             turned = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
-            return call("concat", turned, axis=-1)
+            return F.concat(turned, axis=-1)

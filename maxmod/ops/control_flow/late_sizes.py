@@ -6,7 +6,7 @@ from typing import Any
 
 from maxmod.dtype import DType
 from maxmod.errors import ShapeError
-from maxmod.op import Kind, Op, call, op
+from maxmod.op import Kind, Op, op
 from maxmod.ops.context import active_trace
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size, SymbolicDim
@@ -47,4 +47,4 @@ def declare_size(size: Size, count: Tensor, reason: str) -> None:
         reason: What is declared, for the error: `nonzero: out_dim`.
     """
     if isinstance(size, SymbolicDim) and active_trace() is not None:
-        bind_size(call("reshape", count.cast(DType.int64), ()), size=size, reason=reason)
+        bind_size(count.cast(DType.int64).reshape(()), size=size, reason=reason)

@@ -70,7 +70,7 @@ def _source(case: Case) -> tuple[KernelSource, list[str]]:
     def fn(x: Any, w: Any, s: Any, b: Any) -> Any:
         return F.relu(F.quantized_linear(x, w, s) + b)
 
-    groups = plan_groups(traced(fn, *case.types), templates=Dialect.CUDA)
+    groups = plan_groups(traced(fn, *case.types), template_dialect=Dialect.CUDA)
     (group,) = [group for group in groups if isinstance(group.template, Contraction)]
     assert isinstance(group.template, Contraction)
     source = emit_gemv(group, group.template, "quantized_linear_add_relu")

@@ -1,14 +1,14 @@
 """CUDA C: attention, the generated part of the files `kernels/cuda/attention_*.h`.
 
-Which kernel is used is decided here: `FEW_ROWS` and `kernel_for_many`.
+Which of the kernels is used is decided in `maxmod.compiler.choose_kernels`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
+from maxmod.compiler.choose_kernels import FEW_QUERIES, LONGEST_MMA_HEAD, half_type
 from maxmod.compiler.codegen.attention import LoweredAttention, lower_attention
 from maxmod.compiler.codegen.cuda.text import VECTOR_NBYTES, multiple_of
 from maxmod.compiler.codegen.element import ElementLowering, Text, template_source
@@ -23,10 +23,6 @@ from maxmod.op.affine import Index, Loop
 from maxmod.ops.elementwise import cast_elements
 from maxmod.values.dim import Size, as_dim, as_size, product
 
-# Up to so many queries with the same keys, reading the keys is what takes the time.
-FEW_ROWS = 16
-TENSOR_CORES = 80  # the first architecture with the instructions of kernels/cuda/mma.h
-
 FEW_THREADS = 128
 FEW_CROWDING = 5  # 168 registers a thread leave room for 384 of the 2048 threads of a processor
 MANY_THREADS = 128
@@ -40,9 +36,7 @@ MMA_TILE = 16  # rows and columns of the matrices that a tensor core takes
 # Up to which length of keys and values: tiles of queries of a warp, and keys that are staged
 # together. The more queries share a load of keys, the better; the limits are the sums in registers
 # and 48 KB of shared memory, which every GPU gives unasked.
-MMA_SHAPES = ((80, 2, 64), (96, 2, 48), (128, 2, 32), (192, 1, 32), (256, 1, 16))
-
-Emitter = Callable[[FusionGroup, Attention, str], KernelSource]
+MMA_SHAPES = ((80, 2, 64), (96, 2, 48), (128, 2, 32), (192, 1, 32), (LONGEST_MMA_HEAD, 1, 16))
 
 
 def shared_rows(lowered: LoweredAttention) -> tuple[list[Loop], list[Loop]]:
@@ -64,30 +58,8 @@ def query_rows(group: FusionGroup, attention: Attention) -> Size:
     return as_size(as_dim(product(loop.extent for loop in members)) * as_dim(lowered.i.extent))
 
 
-def kernel_for_many(group: FusionGroup, attention: Attention, architecture: str) -> Emitter | None:
-    """Returns what emits the kernel for many queries; None if the ops are better on their own.
-
-    Halves go to tensor cores. Where those are missing, or the heads are too long, products of half
-    types are left to the matrix library. In float32 both multiply alike, and our kernel needs no
-    memory for the scores and skips masked blocks.
-
-    Args:
-        group: The group.
-        attention: What it computes.
-        architecture: Of the GPU, such as `sm_90`; one that is not known is taken for new.
-    """
-    lowered = lower_attention(group, attention)
-    number = "".join(filter(str.isdigit, architecture))
-    has_tensor_cores = not number or int(number) >= TENSOR_CORES
-    fits = max(lowered.depth, lowered.width) <= MMA_SHAPES[-1][0]
-    if has_tensor_cores and fits and _half_type(group, attention) is not None:
-        return emit_mma
-    is_float32 = all(v.type.dtype is DType.float32 for v in attention.scores.inputs)
-    return emit_many if is_float32 else None
-
-
 def emit_few(group: FusionGroup, attention: Attention, name: str) -> KernelSource:
-    """Returns the CUDA kernel of an attention group for up to `FEW_ROWS` queries with one key."""
+    """Returns the CUDA kernel of an attention group for up to `FEW_QUERIES` rows."""
     lowered = lower_attention(group, attention)
     outer, members = shared_rows(lowered)
     sharing = math.prod(int(loop.extent) for loop in members)
@@ -125,7 +97,7 @@ def emit_few(group: FusionGroup, attention: Attention, name: str) -> KernelSourc
     ):
         text.define(constant, number)
     text.lines.append("")
-    most_rows = rows if isinstance(rows, int) else FEW_ROWS
+    most_rows = rows if isinstance(rows, int) else FEW_QUERIES
     tasks = as_size(as_dim(product(loop.extent for loop in outer)) * -(-most_rows // together))
     teams = FEW_THREADS // lanes
     shared = 4 * teams * together * (lowered.width + 2) + 16
@@ -163,7 +135,7 @@ def emit_many(group: FusionGroup, attention: Attention, name: str) -> KernelSour
 def emit_mma(group: FusionGroup, attention: Attention, name: str) -> KernelSource:
     """Returns the CUDA kernel of an attention group of a half type for any number of queries."""
     lowered = lower_attention(group, attention)
-    dtype = _half_type(group, attention)
+    dtype = half_type(group, attention)
     assert dtype is not None
     text = Text(group, lowered.loops, lowered.symbols(), Dialect.CUDA)
     heads = product(loop.extent for loop in lowered.loops)
@@ -204,27 +176,6 @@ def emit_mma(group: FusionGroup, attention: Attention, name: str) -> KernelSourc
     launch = Launch(tasks, rows // 2, MMA_WARPS * WARP, shared)
     files = ("cuda/mma.h", "cuda/attention_mma.h")
     return template_source(text, group, name, files, launch)
-
-
-def _half_type(group: FusionGroup, attention: Attention) -> DType | None:
-    """Returns the half type that queries, keys and values have, wherever they are converted.
-
-    None if neither weights nor results are of it: rounding weights to it would show then.
-    """
-    producer = {value: node for node in group.nodes for value in node.outputs}
-    found = set()
-    for value in (*attention.scores.inputs, attention.mixed.inputs[1]):
-        node = producer.get(value)
-        while node is not None and value.type.dtype is DType.float32:
-            if node.op.lowering.view is None and not is_op(node.op, cast_elements):
-                break
-            value = node.inputs[0]
-            node = producer.get(value)
-        found.add(value.type.dtype)
-    dtype = found.pop()
-    rounded = {value.type.dtype for value in (attention.mixed.inputs[0], *group.outputs)}
-    is_half = not found and dtype in (DType.float16, DType.bfloat16) and dtype in rounded
-    return dtype if is_half else None
 
 
 def _aligned(operand: tuple[Load, Loop] | None, dtype: DType) -> tuple[Load, Loop] | None:

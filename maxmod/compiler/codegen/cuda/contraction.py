@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from maxmod.compiler.choose_kernels import MOST_GEMV_ROWS
 from maxmod.compiler.codegen.contraction import Codes, LoweredContraction, lower_contraction
 from maxmod.compiler.codegen.cuda.text import VECTOR_NBYTES, multiple_of
 from maxmod.compiler.codegen.element import Text, template_source
 from maxmod.compiler.groups.group import Contraction, FusionGroup
 from maxmod.kernel.source import WARP, Dialect, KernelSource, Launch
 from maxmod.values.dim import Size, product
-
-# Up to so many rows, one multiplication after another keeps up with the memory: with 8 rows of half
-# floats a Hopper processor issues 54 instructions in the 55 cycles in which as many weights arrive
-# (counted, not measured). More rows are for tensor cores, and so for cuBLAS.
-MOST_ROWS = 8
 
 THREADS = 256
 WARPS = 8
@@ -24,7 +20,7 @@ SEGMENT_NBYTES = 64  # less at a time wastes what the memory sends
 
 
 def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> KernelSource:
-    """Returns the CUDA kernel of a contraction group, for up to `MOST_ROWS` rows."""
+    """Returns the CUDA kernel of a contraction group, for up to `MOST_GEMV_ROWS` rows."""
     lowered = lower_contraction(group, contraction)
     text = lowered.text(group, Dialect.CUDA)
     rows = product(loop.extent for loop in lowered.loops)
@@ -40,7 +36,7 @@ def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> Kernel
     warp_columns, team = _by_depth_shape(lowered.n.extent, rows)
     if lowered.codes is not None:
         warp_columns = 1  # the floats of two columns would not fit the registers
-    most = rows if isinstance(rows, int) else MOST_ROWS
+    most = rows if isinstance(rows, int) else MOST_GEMV_ROWS
     padded = 1 if most == 1 else 4 if most <= 4 else 8
     # At least one step of a warp, for each row.
     staged_nbytes = max(STAGED_NBYTES, padded * WARP * width * left.size_in_bytes)

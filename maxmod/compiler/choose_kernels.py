@@ -1,0 +1,195 @@
+"""Which kernel multiplies and which one attends: all that decides is in this file.
+
+The tables are held by `tests/compiler/test_choose_kernels.py`, which plans a graph for each line.
+Names such as `cuda/gemv.h` are files of `kernels/`. "library" is the matrix library of the device:
+cuBLASLt, or NumPy on the host. "ops" means that the ops are planned one by one: products by the
+library, the softmax as a row kernel.
+
+Products, `x [..., k] @ w [k, n]`. Rows are those of x; `n` stands for a number that is not known
+while compiling: both kernels are made then, and each call runs the one for its rows.
+
+| device | rows | dtype of x               | w         | multiplied by                | epilogue  |
+|--------|------|--------------------------|-----------|------------------------------|-----------|
+| host   | any  | float32 float16 bfloat16 | 2 axes    | host/gemm.h                  | all       |
+| host   | any  | float32 float16 bfloat16 | int8 int4 | host/gemm.h host/quantized.h | all       |
+| host   | any  | float32 float16 bfloat16 | 3 axes    | library                      | none      |
+| host   | any  | float64 int32            | 2 axes    | library                      | none      |
+| cuda   | 1-8  | float32 float16 bfloat16 | 2 axes    | cuda/gemv.h                  | all       |
+| cuda   | 1-8  | float32 float16 bfloat16 | int8 int4 | cuda/gemv.h cuda/quantized.h | all       |
+| cuda   | 9-   | float32 float16 bfloat16 | 2 axes    | library                      | of library|
+| cuda   | 9-   | float32 float16 bfloat16 | int8 int4 | library                      | of library|
+| cuda   | n    | float32 float16 bfloat16 | 2 axes    | cuda/gemv.h library          | of library|
+| cuda   | any  | float32 float16 bfloat16 | 3 axes    | library                      | of library|
+| cuda   | any  | float64 int32            | 2 axes    | library                      | addend    |
+
+The epilogue is what is done to the sums before they go to memory: all elementwise ops; those of
+the library, which are a vector, and then relu, gelu by tanh, or an addend of the type of the
+result; only such an addend; or none. Where w is quantised and the library multiplies, a kernel
+makes floats of it first. Up to 8 rows, `host/gemm.h` reads w as it is; more rows pack it.
+
+Attention, `softmax(f(q @ k^T)) @ v`. Rows are queries that look at the same keys, those of all
+heads that share a key included. A head is the length of a key or value, whichever is longer. Scores
+are the type of `q @ k^T`: float32 where halves are converted before, as attention ops do, or that
+of q.
+
+| device | GPU    | rows | dtype of q, k and v      | scores  | head    | attended by           |
+|--------|--------|------|--------------------------|---------|---------|-----------------------|
+| host   |        | any  | float32 float16 bfloat16 | any     | 1-512   | host/attention.h      |
+| host   |        | any  | float32 float16 bfloat16 | any     | 513-    | ops                   |
+| host   |        | any  | float64                  | any     | 1-512   | ops                   |
+| cuda   | sm_75- | 1-16 | float32 float16 bfloat16 | any     | 1-512   | cuda/attention_few.h  |
+| cuda   | sm_80- | 17-  | float16 bfloat16         | any     | 1-256   | cuda/attention_mma.h  |
+| cuda   | sm_80- | 17-  | float16 bfloat16         | float32 | 257-512 | cuda/attention_many.h |
+| cuda   | sm_80- | 17-  | float16 bfloat16         | of q    | 257-512 | ops                   |
+| cuda   | sm_75  | 17-  | float16 bfloat16         | float32 | 1-512   | cuda/attention_many.h |
+| cuda   | sm_75  | 17-  | float16 bfloat16         | of q    | 1-512   | ops                   |
+| cuda   | sm_75- | 17-  | float32                  | any     | 1-512   | cuda/attention_many.h |
+| cuda   | sm_75- | any  | float32 float16 bfloat16 | any     | 513-    | ops                   |
+| cuda   | sm_75- | any  | float64                  | any     | 1-512   | ops                   |
+"""
+
+from __future__ import annotations
+
+import enum
+
+from maxmod.compiler.groups.group import Attention, FusionGroup
+from maxmod.dtype import DType, compute_dtype
+from maxmod.kernel.source import ACTIVATIONS, Dialect
+from maxmod.op import ir, is_op, lookup
+from maxmod.ops.elementwise import cast_elements
+from maxmod.values.dim import Size
+from maxmod.values.dim import product as sizes_product
+
+# ---- products ----------------------------------------------------------------------------------
+
+# Types that our kernels multiply, adding up in float32, and to which the library adds a vector.
+FLOATS = (DType.float32, DType.bfloat16, DType.float16)
+# Up to so many rows, one multiplication after another keeps up with the memory: with 8 rows of half
+# floats a Hopper processor issues 54 instructions in the 55 cycles in which as many weights arrive
+# (counted, not measured). More rows are for tensor cores, and so for cuBLAS.
+MOST_GEMV_ROWS = 8
+_ACTIVATIONS = {lookup(name): name for name in ACTIVATIONS}
+
+
+def has_kernel(product: ir.Node) -> bool:
+    """True if there are kernels for products of these types."""
+    left, right = (value.type for value in product.inputs[:2])
+    floats = product.inputs[-1].type.dtype  # scales, if the right operand is quantised
+    is_summed = compute_dtype(product.output.type.dtype) is DType.float32
+    return right.rank == 2 and left.rank > 0 and is_summed and floats in FLOATS
+
+
+def is_for_library(product: ir.Node, dialect: Dialect | None) -> bool:
+    """True if our own kernels cannot do a product, or are known to be slower.
+
+    Args:
+        product: The product.
+        dialect: The language of our kernels; None for none.
+    """
+    if dialect is None or not has_kernel(product):
+        return True
+    rows = sizes_product(product.output.type.sizes[:-1])
+    return dialect is Dialect.CUDA and is_known_above(rows, MOST_GEMV_ROWS)
+
+
+def is_known_above(rows: Size, limit: int) -> bool:
+    """True for more rows than a limit; what is not known while compiling is not."""
+    return isinstance(rows, int) and rows > limit
+
+
+# ---- what the library does to sums -------------------------------------------------------------
+
+
+def library_activation(node: ir.Node) -> str:
+    """Returns the key of `ACTIVATIONS` that the library applies as a node does; '' for none."""
+    name = _ACTIVATIONS.get(node.op, "")
+    return name if name and node.kwargs == ACTIVATIONS[name] else ""
+
+
+def library_adds_vectors(dtype: DType) -> bool:
+    """True for types of products to which the library adds a vector, and applies activations."""
+    return dtype in FLOATS
+
+
+def library_adds_tensors(dtype: DType) -> bool:
+    """True for types of products to which the library adds a tensor of that type.
+
+    Sums of narrower types are rounded by ops.
+    """
+    return dtype.size_in_bits >= 16
+
+
+# ---- attention ---------------------------------------------------------------------------------
+
+# Longer keys or values would need more than a second-level cache for one block of them.
+LONGEST_HEAD = 512
+# Longer ones do not leave the sums of a tile in registers, see `codegen/cuda/attention.py`.
+LONGEST_MMA_HEAD = 256
+# Up to so many queries with the same keys, reading the keys is what takes the time.
+FEW_QUERIES = 16
+TENSOR_CORES = 80  # the first architecture with the instructions of kernels/cuda/mma.h
+
+
+class ManyQueries(enum.Enum):
+    """Kernels of attention for more than `FEW_QUERIES` rows on a GPU."""
+
+    FLOAT32 = "cuda/attention_many.h"
+    TENSOR_CORES = "cuda/attention_mma.h"
+
+
+def kernel_for_many(
+    group: FusionGroup, attention: Attention, architecture: str
+) -> ManyQueries | None:
+    """Returns the kernel for many queries on a GPU; None if the ops are better on their own.
+
+    Halves go to tensor cores. Where those are missing, or the heads are too long, products of half
+    types are left to the matrix library. In float32 both multiply alike, and our kernel needs no
+    memory for the scores and skips masked blocks.
+
+    Args:
+        group: The group.
+        attention: What it computes.
+        architecture: Of the GPU, such as `sm_90`; one that is not known is taken for new.
+    """
+    number = "".join(filter(str.isdigit, architecture))
+    has_tensor_cores = not number or int(number) >= TENSOR_CORES
+    lengths = (v.type.sizes[-1] for v in (attention.scores.inputs[0], attention.mixed.inputs[1]))
+    fits = not any(is_known_above(length, LONGEST_MMA_HEAD) for length in lengths)
+    if has_tensor_cores and fits and half_type(group, attention) is not None:
+        return ManyQueries.TENSOR_CORES
+    is_float32 = all(v.type.dtype is DType.float32 for v in attention.scores.inputs)
+    return ManyQueries.FLOAT32 if is_float32 else None
+
+
+def is_for_ops(group: FusionGroup, attention: Attention, rows: Size, architecture: str) -> bool:
+    """True if, on a GPU, the ops of attention are known to be better on their own.
+
+    Args:
+        group: The group.
+        attention: What it computes.
+        rows: How many queries look at the same keys.
+        architecture: Of the GPU.
+    """
+    is_many = is_known_above(rows, FEW_QUERIES)
+    return is_many and kernel_for_many(group, attention, architecture) is None
+
+
+def half_type(group: FusionGroup, attention: Attention) -> DType | None:
+    """Returns the half type that queries, keys and values have, wherever they are converted.
+
+    None if neither weights nor results are of it: rounding weights to it would show then.
+    """
+    producer = {value: node for node in group.nodes for value in node.outputs}
+    found = set()
+    for value in (*attention.scores.inputs, attention.mixed.inputs[1]):
+        node = producer.get(value)
+        while node is not None and value.type.dtype is DType.float32:
+            if node.op.lowering.view is None and not is_op(node.op, cast_elements):
+                break
+            value = node.inputs[0]
+            node = producer.get(value)
+        found.add(value.type.dtype)
+    dtype = found.pop()
+    rounded = {value.type.dtype for value in (attention.mixed.inputs[0], *group.outputs)}
+    is_half = not found and dtype in (DType.float16, DType.bfloat16) and dtype in rounded
+    return dtype if is_half else None

@@ -1,0 +1,69 @@
+"""Fusion groups: they never change, and say what a kernel reads and writes."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+from compiler.graphs import f32, traced
+
+from maxmod import functional as F
+from maxmod.compiler.fusion.conditions import start
+from maxmod.compiler.groups.group import FusionGroup
+from maxmod.compiler.groups.lower import Lowered, attempt, is_kernel, lower
+from maxmod.op import ir
+from maxmod.op.affine import Unfusable
+
+
+def _nodes(fn: Any, *sizes: int) -> list[ir.Node]:
+    return list(traced(fn, f32(*sizes)).nodes)
+
+
+def test_a_larger_group_does_not_change_the_smaller_one() -> None:
+    exp, sin = _nodes(lambda x: F.sin(F.exp(x)), 3, 4)
+    small = start(sin, 1)
+    assert small.inputs == exp.outputs
+    large = small.with_node(exp, 0, is_output=False)
+    assert (large.ordered, large.inputs, large.outputs) == ((exp, sin), exp.inputs, sin.outputs)
+    assert (small.ordered, small.inputs, small.outputs) == ((sin,), exp.outputs, sin.outputs)
+
+
+def test_a_group_cannot_be_changed() -> None:
+    (exp,) = _nodes(F.exp, 3)
+    with pytest.raises(FrozenInstanceError):
+        start(exp, 0).is_row = True  # type: ignore[misc]
+
+
+def test_a_value_that_others_need_becomes_an_output() -> None:
+    exp, sin = _nodes(lambda x: F.sin(F.exp(x)), 3, 4)
+    group = start(sin, 1).with_node(exp, 0, is_output=True)
+    assert group.outputs == (*sin.outputs, *exp.outputs)
+
+
+def test_a_reduction_makes_a_row_group() -> None:
+    total, square = _nodes(lambda x: F.sqrt(F.sum(x, axis=1)), 3, 4)
+    group = start(square, 1).with_node(total, 0, is_output=False)
+    assert group.is_row
+    assert group.domain == (3, 4)
+    assert is_kernel(group)
+
+
+def test_a_buffer_that_is_overwritten_is_not_read() -> None:
+    (add,) = _nodes(lambda x: x + x, 3)
+    (x,) = set(add.inputs)
+    group = start(add, 0)
+    storing = group.with_target(add.output, x)
+    assert (group.reads, storing.reads) == ((x,), ())
+    assert storing.targets == {add.output: x}
+    assert not group.targets
+
+
+def test_an_attempt_gives_the_kernel_or_the_reason() -> None:
+    exp, total = _nodes(lambda x: F.sum(F.exp(x), axis=1), 3, 4)
+    assert isinstance(attempt(lower, start(total, 1)), Lowered)
+    wrong = FusionGroup({exp: 0, total: 1}, (3, 4), total.outputs)  # rows, but no row group
+    reason = attempt(lower, wrong)
+    assert isinstance(reason, Unfusable)
+    assert "is read at another row" in str(reason) or "in the domain" in str(reason)
+    assert not is_kernel(wrong)
