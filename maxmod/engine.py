@@ -134,7 +134,7 @@ class InferenceSession:
 
     Args:
         devices: The devices that graphs may use, beside the host; all of this machine by default.
-        num_threads: Must be None; `OMP_NUM_THREADS` sets the number of threads.
+        num_threads: Must be None; `MAXMOD_THREADS` sets the number of threads.
         custom_extensions: Must be empty; `F.custom` takes kernels.
 
     Raises:

@@ -14,7 +14,6 @@ from maxmod.array_api.operators import function
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, AxisError, ShapeError
 from maxmod.op.rules import expect_int, normalize_axis
-from maxmod.ops.create import iota
 from maxmod.ops.shape import slice_axis
 from maxmod.tensor import Tensor
 
@@ -184,9 +183,3 @@ def repeat(x: Array, repeats: int | Array, /, *, axis: int | None = None) -> Arr
     if repeats == 0:
         return Array(slice_axis(tensor, axis, 0, 0))
     return Array(F.repeat_interleave(tensor, repeats, axis=axis))
-
-
-def places_along(indices: Tensor, axis: int) -> Tensor:
-    """Positions 0, 1, ... along one axis of a tensor, with size 1 on the others."""
-    row = iota(count=indices.sizes[axis], dtype=DType.int64, device=indices.type.device)
-    return row.reshape([s if a == axis else 1 for a, s in enumerate(indices.sizes)])

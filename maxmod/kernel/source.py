@@ -5,7 +5,7 @@ any machine; a backend builds and launches them and never sees a graph.
 
 Calling convention:
     host: ``void entry(void *const *buffers, const int64_t *scalars)``; the body loads its pointers
-        and integers from the two tables and uses OpenMP itself.
+        and integers from the two tables and shares its work among threads with `mm_parallel`.
     cuda: ``extern "C" __global__ void entry(T0 *b0, ..., long long s0, ...)``, buffers first, all
         of them aligned to 16 bytes.
 """

@@ -41,7 +41,7 @@ def folder() -> str:
 
 @functools.cache
 def read(name: str) -> str:
-    """Returns the text of a file of the kernel folder, such as `"host/gemv.c"`."""
+    """Returns the text of a file of the kernel folder, such as `"host/gemm.h"`."""
     with open(os.path.join(folder(), *name.split("/")), encoding="utf-8") as file:
         return file.read()
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maxmod.values.dim import Dim, Size, Sizes, as_dim, as_size, product
+from maxmod.values.dim import Size, Sizes, as_dim, as_size, product
 
 
 class Unfusable(Exception):
@@ -285,12 +285,3 @@ def merge_loops(loops: Sequence[Loop], accesses: Sequence[Index]) -> tuple[list[
         values.update((loop, ZERO) for loop in run)
         values[run[-1]] = of_loop(joined)
     return result, lambda index: index.substituted(values)
-
-
-def size_symbols(sizes: Sequence[Size]) -> list[str]:
-    """Returns the names in sizes, in order, once each."""
-    names: dict[str, None] = {}
-    for size in sizes:
-        if isinstance(size, Dim):
-            names.update((symbol.name, None) for symbol in size.parameters)
-    return list(names)

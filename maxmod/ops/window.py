@@ -11,7 +11,7 @@ from typing import Any
 
 from maxmod.errors import ArgumentError, OperandError, ShapeError
 from maxmod.op.rules import expect_int
-from maxmod.values.dim import Size, as_size, format_sizes
+from maxmod.values.dim import Size, as_size
 
 # ---- static arguments --------------------------------------------------------------------------
 
@@ -125,11 +125,3 @@ def windows(
         (x.shape[0], *counts, *kernel, x.shape[-1]),
         (x.strides[0], *outer, *within, x.strides[-1]),
     )
-
-
-def expect_rank(op_name: str, name: str, shown: str, sizes: Sequence[Size], rank: int) -> None:
-    """Raises `ShapeError` unless an operand has the rank that the op needs."""
-    if len(sizes) != rank:
-        raise ShapeError(
-            f"{op_name}: {name}: expected rank {rank}, got {shown} with {format_sizes(sizes)}."
-        )
