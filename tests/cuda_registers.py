@@ -23,7 +23,7 @@ TIGHTEST = 2  # kernels that are compiled for the others, too
 def report(source: KernelSource, arch: str) -> str:
     """Returns the log of NVRTC, which holds no warning."""
     parts = [nvrtc.__name__, *map(str, nvrtc.load()[1:]), arch, *source.options]
-    parts += [kernel_text.prelude(Dialect.CUDA), source.code]
+    parts += [kernel_text.prelude(Dialect.CUDA), source.plain]
     log = build_cache.cached(
         ".log", parts, lambda: nvrtc.compile_text(source, arch)[1].encode()
     ).read_text("utf-8")

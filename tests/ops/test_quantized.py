@@ -262,7 +262,7 @@ def test_bias_activation_and_residual_are_in_the_kernel(
     types = [TensorType(dtype, sizes, CPU_REF) for sizes in (["s", "b", 64], [40], ["b", "s", 40])]
     with configure(check=True):
         model = compiled(fn, types[0], codes.type, scales.type, *types[1:])
-        assert [kernel.name for kernel in model.kernels] == ["quantized_linear_add_relu_add"]
+        assert [kernel.name for kernel in model.kernels] == ["quantized_linear_bias_relu_add"]
         for seq in (1, 9):
             x, b, r = _weight(seq * 2, 64).reshape(seq, 2, 64), _weight(1, 40)[0], _weight(1, 40)
             r = np.broadcast_to(r, (2, seq, 40)).copy()
