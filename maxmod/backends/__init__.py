@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 from maxmod.backends.base import Backend
+from maxmod.op import Op
 from maxmod.values.device import DeviceKind, DeviceRef
+from maxmod.values.tensor_type import TensorType
 
 # The room of each kind of device, and the class that its `backend.py` defines.
 _ROOMS = {DeviceKind.CPU: ("host", "CpuBackend"), DeviceKind.GPU: ("cuda", "CudaBackend")}
@@ -29,6 +32,13 @@ def get(device: DeviceRef) -> Backend:
         module = importlib.import_module(f"maxmod.backends.{room}.backend")
         backend = _LOADED.setdefault(device.device_type, getattr(module, name)())
     return backend
+
+
+def run(
+    op: Op, arrays: Sequence[Any], attrs: dict[str, Any], types: Sequence[TensorType]
+) -> Sequence[Any]:
+    """Runs an op on arrays; see `Backend.run`. The first result decides where."""
+    return get(types[0].device).run(op, arrays, attrs, types)
 
 
 def replace(kind: DeviceKind, backend: Backend | None) -> Backend | None:

@@ -26,6 +26,7 @@ class Arena:
 
     Attributes:
         lock: Held by the call that uses the block.
+        is_queued: Whether work on the device is queued, so that a call has to `follow`.
         block: The memory; a larger one takes its place when it is needed. Programs that are bound
             to a smaller one keep it alive, and must be forgotten soon.
     """
@@ -36,6 +37,7 @@ class Arena:
         self._stream: Any = None
         self._inner: Arena | None = None
         self.lock = threading.Lock()
+        self.is_queued = backend.records
         self.block: Any = backend.empty_bytes(0, index)
 
     @property

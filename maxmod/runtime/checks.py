@@ -9,10 +9,10 @@ from contextvars import ContextVar
 from typing import Any
 
 from maxmod import log
-from maxmod.backends.base import Backend
 from maxmod.compiler.steps import RunKernel, RunProduct, Step
 from maxmod.errors import CompileError
 from maxmod.op import ir
+from maxmod.runtime.environment import Environment
 from maxmod.runtime.recording import Action
 from maxmod.values.tensor_type import TensorType
 
@@ -42,15 +42,15 @@ def wants_times(*, inside: bool) -> bool:
     return log.wants(log.TIMES) or (_COLLECTED.get() is not None and not inside)
 
 
-def timed(step: Step, name: str, action: Action, backend: Backend, index: int) -> Action:
+def timed(step: Step, name: str, action: Action, environment: Environment) -> Action:
     """Times a step in every call, and collects the times or logs them (`MAXMOD_DEBUG=2`)."""
     collected = _COLLECTED.get()
 
     def run(slots: list[Any]) -> None:
-        backend.synchronize(index)
+        environment.synchronize()
         start_s = time.perf_counter()
         action(slots)
-        backend.synchronize(index)
+        environment.synchronize()
         time_s = time.perf_counter() - start_s
         if collected is None:
             _log_time(step, name, slots, time_s)
@@ -78,9 +78,9 @@ def checked(
     step: RunKernel | RunProduct,
     name: str,
     action: Action,
-    backend: Backend,
     types: Sequence[TensorType],
     dims: Mapping[str, int],
+    environment: Environment,
 ) -> Action:
     """Compares every launch with the group run op by op (`MAXMOD_CHECK=1`).
 
@@ -88,11 +88,12 @@ def checked(
         step: A step with a group.
         name: What an error calls it.
         action: Runs it.
-        backend: Runs the ops.
         types: The types of its results.
         dims: The value of each symbol.
+        environment: Where the ops run.
     """
     assert step.group is not None
+    backend = environment.backend
     graph = step.group.as_graph("group")
     targets = step.targets if isinstance(step, RunKernel) else ()
     operands = [*dict.fromkeys(step.inputs), *(slot for slot in targets if slot >= 0)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -18,11 +17,13 @@ from maxmod.compiler.memory import MemoryPlan, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
 from maxmod.errors import ArgumentError, ArgumentTypeError, CompileError, WeightsError
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op import Op, ir
+from maxmod.op import ir
 from maxmod.ops.shape import rebound_sizes
 from maxmod.runtime import plan_cache, tree
 from maxmod.runtime.arena import Arena
-from maxmod.runtime.program import Program
+from maxmod.runtime.binding import bind
+from maxmod.runtime.environment import Environment
+from maxmod.runtime.program import Program, ProgramCache
 from maxmod.runtime.staging import TENSOR, StagedGraph, trace_function
 from maxmod.runtime.stats import Stats
 from maxmod.tensor import Tensor
@@ -73,11 +74,9 @@ class CompiledModel:
         self._dialect: Dialect | None = None
         self._planned: tuple[ir.Graph, Schedule] | None = None
         self._schedule, self._kernels = self._build()
-        self._programs: OrderedDict[tuple[TensorType, ...], Program] = OrderedDict()
         self._lock = threading.Lock()
         self._arena = Arena(self._backend, self._device.id)
-        inputs = zip(self._schedule.inputs, staged.signature.types, strict=True)
-        self._buffers = [slot for slot, type in inputs if isinstance(type, BufferType)]
+        self._programs = ProgramCache(self._arena, PROGRAM_LIMIT)
         self._bind_weights({name: weights[name] for name in staged.graph.weights})
 
     def _build(self) -> tuple[Schedule, list[Kernel]]:
@@ -131,7 +130,7 @@ class CompiledModel:
         ):
             architecture = self._backend.architecture(self._device.id)
             graph, plan = pipeline.plan_graph(
-                self.staged.graph, self._dialect, _run, timed, architecture
+                self.staged.graph, self._dialect, backends.run, timed, architecture
             )
         self._show(graph, plan)
         self._planned = graph, plan
@@ -230,9 +229,24 @@ class CompiledModel:
                     if fixed[slot] is not None:
                         fixed[slot] = self._backend.contiguous(fixed[slot])
         with self._lock:
-            self._fixed = fixed
+            self._environment = self._new_environment(fixed)
             self._weights = dict(weights)
             self._programs.clear()
+
+    def _new_environment(self, fixed: Sequence[Any]) -> Environment:
+        """Returns what programs run with, given the arrays of weights and constants by slot."""
+        inputs = zip(self._schedule.inputs, self.signature.types, strict=True)
+        return Environment(
+            backend=self._backend,
+            device=self._device,
+            kernels=self._kernels,
+            sources=self._schedule.kernels,
+            stats=self.stats,
+            fixed=fixed,
+            buffers=[slot for slot, type in inputs if isinstance(type, BufferType)],
+            arena=self._arena,
+            complete=partial(rebound_sizes, self.staged.graph),
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs:
@@ -272,15 +286,12 @@ class CompiledModel:
         with self._lock:
             self.stats.calls += 1
             program = self._programs.get(key)
-            if program is not None:
-                if len(self._programs) == PROGRAM_LIMIT:
-                    self._programs.move_to_end(key)
-                return program
-            program = self._bind(tensors)
-            self.stats.programs += 1
-            self._programs[key] = program
-            if len(self._programs) > PROGRAM_LIMIT:
-                self._programs.popitem(last=False)
+            if program is None:
+                program = self._bind(tensors)
+                self.stats.programs += 1
+                self._programs.keep(key, program)
+            elif len(self._programs) == PROGRAM_LIMIT:  # the one used last is forgotten last
+                self._programs.move_to_end(key)
         return program
 
     def _bind(self, tensors: Sequence[Tensor], *, explained: bool = False) -> Program:
@@ -291,23 +302,10 @@ class CompiledModel:
             explained: Take the plan with the groups, which may not be the one that was stored.
         """
         explained = explained or config.current().check
-        complete = partial(rebound_sizes, self.staged.graph)
-        block = self._arena.block
-        program = Program(
-            self._plan()[1] if explained else self._schedule,
-            complete(self.signature.bind(tensors)),
-            self._backend,
-            self._device,
-            self._kernels,
-            self._fixed,
-            self._arena,
-            self._buffers,
-            self.stats,
-            complete,
-        )
-        if self._arena.block is not block:  # the others are bound to the old one
-            self._programs.clear()
-        return program
+        schedule = self._plan()[1] if explained else self._schedule
+        environment = self._environment
+        dims = environment.complete(self.signature.bind(tensors))
+        return self._programs.bound(lambda: bind(schedule, dims, environment))
 
     def memory_plan(self, **dims: int) -> MemoryPlan:
         """Returns where intermediates live and the peak number of bytes, without running.
@@ -315,7 +313,7 @@ class CompiledModel:
         Args:
             **dims: The value of each symbolic size.
         """
-        nbytes = sum(array.nbytes for array in self._fixed if array is not None)
+        nbytes = sum(array.nbytes for array in self._environment.fixed if array is not None)
         sizes = rebound_sizes(self.staged.graph, dims)
         return plan_memory(self._schedule, sizes, nbytes)
 
@@ -382,24 +380,18 @@ class CompiledModel:
         return report.Explanation(*self._plan(), sizes, memory, measured, width)
 
     def _measured(self, dims: Mapping[str, int]) -> Measurement:
-        def bind(tensors: Sequence[Tensor]) -> Callable[[Sequence[Any]], Any]:
+        def bound(tensors: Sequence[Tensor]) -> Callable[[Sequence[Any]], Any]:
             with self._lock:
                 return self._bind(tensors, explained=True).run
 
         types = [ir.bind_type(type, dims) for type in self.in_layouts]
         measuring = importlib.import_module(_MEASURING)
-        return measuring.measure(self._plan()[0], types, self._device, bind, compile_function)
+        return measuring.measure(self._plan()[0], types, self._device, bound, compile_function)
 
     def __repr__(self) -> str:
         ins = ", ".join(type.short() for type in self.in_layouts)
         outs = ", ".join(type.short() for type in self.out_layouts)
         return f"CompiledModel({self.__name__}: ({ins}) -> ({outs}))"
-
-
-def _run(
-    op: Op, arrays: Sequence[Any], attrs: dict[str, Any], types: Sequence[TensorType]
-) -> Sequence[Any]:
-    return backends.get(types[0].device).run(op, arrays, attrs, types)
 
 
 def _main_device(graph: ir.Graph) -> DeviceRef:

@@ -17,21 +17,21 @@ class LateSize:
         name: The name.
         count: Slot of the number.
         result: Slot of the step's result.
-        plan: What comes after.
+        rest: What comes after.
     """
 
     name: str
     count: int
     result: int
-    plan: Schedule
+    rest: Schedule
 
 
-def cut(plan: Schedule, dims: Mapping[str, int]) -> tuple[Schedule, LateSize | None]:
+def cut(schedule: Schedule, dims: Mapping[str, int]) -> tuple[Schedule, LateSize | None]:
     """Cuts a schedule where the first size without a value gets one."""
-    for index, step in enumerate(plan.steps):
+    for index, step in enumerate(schedule.steps):
         name = ir.late_name(step.op, step.attrs) if isinstance(step, RunOp) else None
         if name is not None and name not in dims:
-            rest = replace(plan, steps=plan.steps[index + 1 :])
+            rest = replace(schedule, steps=schedule.steps[index + 1 :])
             late = LateSize(name, step.inputs[0], step.outputs[0], rest)
-            return replace(plan, steps=plan.steps[:index]), late
-    return plan, None
+            return replace(schedule, steps=schedule.steps[:index]), late
+    return schedule, None

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from maxmod import log
-from maxmod.backends.base import Backend
 from maxmod.errors import GraphError
+from maxmod.runtime.environment import Environment
 
 Slots = list[Any]
 Action = Callable[[Slots], None]
@@ -42,7 +42,7 @@ class Work:
         makes: Slots it sets.
         launches: Whether it queues work for an accelerator.
         records: Whether that can be recorded: no memory is given away, nothing waits.
-        replay: Sets `makes` anew, of what it reads first, if the work is part of a recording.
+        remake: Sets `makes` anew, of what it reads first, if the work is part of a recording.
     """
 
     run: Action
@@ -51,33 +51,18 @@ class Work:
     makes: Sequence[int] = ()
     launches: bool = True
     records: bool = False
-    replay: Action | None = None
-
-
-class Counts(Protocol):
-    """Counts the recordings that were made, and how often one was started."""
-
-    recordings: int
-    replays: int
+    remake: Action | None = None
 
 
 def with_recordings(
-    works: Sequence[Work],
-    buffers: Collection[int],
-    wanted: Collection[int],
-    backend: Backend,
-    index: int,
-    counts: Counts,
+    works: Sequence[Work], wanted: Collection[int], environment: Environment
 ) -> list[Action]:
     """Returns what to run, with a `Segment` for each run of works that can be recorded.
 
     Args:
         works: All of the steps.
-        buffers: Slots of arguments that the caller owns and keeps: they may be changed.
         wanted: Slots that are read after all steps.
-        backend: Where they run.
-        index: The device.
-        counts: Counts recordings.
+        environment: Where they run, which counts recordings.
     """
     actions: list[Action] = []
     start = 0
@@ -88,8 +73,7 @@ def with_recordings(
         run = works[start:end]
         if sum(work.launches for work in run) >= LEAST_LAUNCHES:
             later = {slot for work in works[end:] for slot in work.reads}
-            outside = later.union(wanted)
-            actions.append(Segment(run, buffers, outside, backend, index, counts))
+            actions.append(Segment(run, later.union(wanted), environment))
             start = end
         else:
             actions += [work.run for work in works[start : end + 1]]
@@ -116,24 +100,19 @@ class Segment:
     """Steps that run as they are, or as a recording; see `with_recordings`."""
 
     def __init__(
-        self,
-        works: Sequence[Work],
-        buffers: Collection[int],
-        wanted: Collection[int],
-        backend: Backend,
-        index: int,
-        counts: Counts,
+        self, works: Sequence[Work], wanted: Collection[int], environment: Environment
     ) -> None:
         self._works = works
-        self._backend = backend
-        self._index = index
-        self._counts = counts
+        self._backend = environment.backend
+        self._index = environment.device.id
+        self._stats = environment.stats
         self._launches = sum(work.launches for work in works)
         self._read, self._written = _from_outside(works)
         used = self._read | self._written
-        self._buffers = sorted(used & set(buffers))
-        self._outer = sorted(used - set(buffers))
-        self._replayed = _needed(works, wanted)
+        # The caller owns buffers and may change them.
+        self._buffers = sorted(used.intersection(environment.buffers))
+        self._outer = sorted(used.difference(environment.buffers))
+        self._remade = _needed(works, wanted)
         self._recordings: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
         self._last: tuple[int, ...] | None = None
         self._direct: list[int] | None = None  # what the key is made of; known in the first call
@@ -197,7 +176,7 @@ class Segment:
             self._refused = True
             return None
         self._made += 1
-        self._counts.recordings += 1
+        self._stats.recordings += 1
         self._recordings[key] = recording
         if len(self._recordings) > KEPT:
             self._recordings.popitem(last=False)
@@ -205,22 +184,22 @@ class Segment:
 
     def _check_views(self, slots: Slots) -> None:
         """Raises if what is made again for others is not the memory that the steps wrote into."""
-        for work in self._replayed:
+        for work in self._remade:
             for slot in () if work.launches else work.makes:
                 if not self._backend.xp.may_share_memory(slots[slot], slots[work.reads[0]]):
                     raise GraphError("a view has to be copied")
 
     def _replay(self, recording: Recording, slots: Slots) -> None:
         self._used += 1
-        self._counts.replays += 1
+        self._stats.replays += 1
         copy_into = self._backend.copy_into
         for slot, memory in recording.copied_in:
             copy_into(memory, slots[slot])
         assert recording.start is not None
         recording.start()
-        for work in self._replayed:
-            assert work.replay is not None
-            work.replay(slots)
+        for work in self._remade:
+            assert work.remake is not None
+            work.remake(slots)
         for slot, memory in recording.copied_out:
             copy_into(slots[slot], memory)
 
@@ -242,7 +221,7 @@ def _needed(works: Sequence[Work], wanted: Collection[int]) -> list[Work]:
     needed = set(wanted)
     found = []
     for work in reversed(works):
-        if work.replay is not None and not needed.isdisjoint(work.makes):
+        if work.remake is not None and not needed.isdisjoint(work.makes):
             found.append(work)
             needed.update(work.reads)
     return found[::-1]

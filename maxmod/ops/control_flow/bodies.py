@@ -41,11 +41,8 @@ Body = ir.Graph | Callable[[Sequence[Any]], list[Any]]
 def _run_body(body: Body, arrays: Sequence[Any], sizes: Any) -> list[Any]:
     if not isinstance(body, ir.Graph):
         return body(arrays)
-
-    def run(op: Op, arrays: Any, attrs: Any, types: Any) -> Any:
-        return backends.get(types[0].device).run(op, arrays, attrs, types)
-
-    return ir.interpret(body, run, arrays, {}, rebound_sizes(body.traced or body, dict(sizes)))
+    known = rebound_sizes(body.traced or body, dict(sizes))
+    return ir.interpret(body, backends.run, arrays, {}, known)
 
 
 def _apart(xp: Any, results: Sequence[Any], others: Sequence[Any]) -> list[Any]:

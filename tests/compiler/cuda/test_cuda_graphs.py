@@ -262,7 +262,7 @@ def test_an_op_parts_the_steps(gpu: Any) -> None:
 def _parts(compiled: CompiledModel) -> list[bool]:
     """What the last program does, in order: True for recorded steps, False for others."""
     program = [*compiled._programs.values()][-1]
-    return [isinstance(action, Segment) for action in program._actions]
+    return [isinstance(action, Segment) for action in program.actions]
 
 
 def test_branches_and_loops_part_the_steps(gpu: Any) -> None:
@@ -486,7 +486,7 @@ def test_a_decoding_step_is_one_graph(
             assert len(backend.cuda.launches) == kernels  # all of them in the graph
     step = model.step()
     (program,) = step._programs.values()
-    assert [type(action) for action in program._actions] == [Segment]
+    assert [type(action) for action in program.actions] == [Segment]
     # Each text has a cache of its own; the first call for a cache runs as it is.
     assert (step.stats.recordings, step.stats.replays) == (2, step.stats.calls - 2)
 
@@ -505,7 +505,7 @@ def test_a_decoding_step_with_quantised_weights_is_one_graph(gpu: Any) -> None:
     assert backend.cuda.products.calls == []
     step = model.step()
     (program,) = step._programs.values()
-    assert [type(action) for action in program._actions] == [Segment]
+    assert [type(action) for action in program.actions] == [Segment]
     assert step.stats.replays == step.stats.calls - 1
     names = [kernel.name for kernel in step.kernels]
     assert len([name for name in names if name.startswith("quantized_linear")]) >= 3

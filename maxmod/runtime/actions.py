@@ -1,0 +1,175 @@
+"""What steps do in a call: functions of the slots, one maker for each kind of step.
+
+They know nothing of sizes: whoever makes them has filled in sizes and static arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from maxmod.backends.base import Backend, Launch
+from maxmod.compiler.steps import RunKernel, RunOp, RunProduct
+from maxmod.runtime.recording import Action, Slots
+from maxmod.values.tensor_type import TensorType
+
+# An op with the slots that it reads and writes, its static arguments and the types of its results.
+BoundOp = tuple[RunOp, dict[str, Any], Sequence[TensorType]]
+
+
+def launch_kernel(launch: Launch, varying: Sequence[tuple[int, int]]) -> Action:
+    """Launches a kernel.
+
+    Args:
+        launch: The kernel, which has the arrays that stay the same.
+        varying: (position, slot) of the other arguments.
+    """
+    fill = launch.fill
+
+    def run(slots: Slots) -> None:
+        for position, slot in varying:
+            fill(position, slots[slot])
+        launch()
+
+    return run
+
+
+def overwrite_buffers(
+    action: Action, launch: Launch, stored: Sequence[tuple[int, int, int]]
+) -> Action:
+    """Gives a kernel the buffers that it overwrites.
+
+    Args:
+        action: Launches it.
+        launch: The kernel.
+        stored: (position, slot of the result, slot of the buffer) of such arguments.
+    """
+    fill = launch.fill
+
+    def run(slots: Slots) -> None:
+        used = [fill(position, slots[target]) for position, _, target in stored]
+        action(slots)
+        for array, (_, slot, target) in zip(used, stored):
+            slots[slot] = slots[target]
+            if array is not slots[target]:  # the kernel got a copy
+                slots[target][...] = array
+
+    return run
+
+
+def repeat_if_flagged(action: Action, flag: Any, again: Action) -> Action:
+    """Runs the ops of a kernel that met a position out of range: one of them refuses it."""
+
+    def run(slots: Slots) -> None:
+        action(slots)
+        if flag[0]:
+            again(slots)
+
+    return run
+
+
+def run_ops_of_kernel(step: RunKernel, ops: Sequence[BoundOp], backend: Backend) -> Action:
+    """Runs the ops of a kernel one by one, in its place."""
+    arguments = [slot for slot in (*step.inputs, *step.targets) if slot >= 0]
+
+    def run(slots: Slots) -> None:
+        found = {slot: slots[slot] for slot in arguments}
+        for call, attrs, types in ops:
+            arrays = [found[slot] for slot in call.inputs]
+            found.update(zip(call.outputs, backend.run(call.op, arrays, attrs, types)))
+        for slot, target in zip(step.outputs, step.targets):
+            if target >= 0:
+                slots[slot] = slots[target]
+            slots[slot][...] = found[slot]
+
+    return run
+
+
+def multiply(step: RunProduct, backend: Backend) -> Action:
+    """Lets the matrix library of a backend multiply."""
+    contract = backend.contract
+    left, right, *added = step.inputs
+    (out,) = step.outputs
+    names = [*(["bias"] if step.has_bias else []), *(["addend"] if step.has_addend else [])]
+    more = dict(zip(names, added, strict=True))
+    activation = step.activation
+
+    def run(slots: Slots) -> None:
+        contract(slots[left], slots[right], slots[out])
+
+    def run_with_epilogue(slots: Slots) -> None:
+        arrays = {name: slots[slot] for name, slot in more.items()}
+        contract(slots[left], slots[right], slots[out], activation=activation, **arrays)
+
+    return run_with_epilogue if step.has_epilogue else run
+
+
+def run_op(
+    step: RunOp,
+    attrs: dict[str, Any],
+    types: Sequence[TensorType],
+    backend: Backend,
+    frees: Sequence[int],
+) -> Action:
+    """Runs an op on new memory, or makes a view.
+
+    Args:
+        step: The op.
+        attrs: Its static arguments.
+        types: The types of its results.
+        backend: Where it runs.
+        frees: Slots whose arrays are given back afterwards.
+    """
+    op, inputs, outputs = step.op, step.inputs, step.outputs
+
+    def run(slots: Slots) -> None:
+        results = backend.run(op, [slots[slot] for slot in inputs], attrs, types)
+        for slot, array in zip(outputs, results):
+            slots[slot] = array
+        for slot in frees:
+            slots[slot] = None
+
+    return run
+
+
+def store(step: RunOp, attrs: Mapping[str, Any]) -> Action:
+    """Overwrites the first operand of an op, which is a buffer of the caller."""
+    assign = step.op.meaning.assign
+    assert assign is not None
+    target, *others = step.inputs
+    (result,) = step.outputs
+
+    def run(slots: Slots) -> None:
+        assign(slots[target], *(slots[slot] for slot in others), **attrs)
+        slots[result] = slots[target]
+
+    return run
+
+
+def update_buffer(target: int, content: int) -> Action:
+    """Gives a buffer of the caller its new contents, unless they are there already."""
+
+    def run(slots: Slots) -> None:
+        if slots[content] is not slots[target]:
+            slots[target][...] = slots[content]
+
+    return run
+
+
+def use_buffers(places: Mapping[int, int]) -> Action:
+    """Gives results the arrays of the buffers that they were written into.
+
+    Args:
+        places: The slot of the buffer for the slot of each result.
+    """
+
+    def run(slots: Slots) -> None:
+        for slot, target in places.items():
+            slots[slot] = slots[target]
+
+    return run
+
+
+def wait(synchronize: Callable[[], None]) -> Action:
+    """Waits for the device (`MAXMOD_SYNC=1`)."""
+    return lambda slots: synchronize()

@@ -1,0 +1,340 @@
+"""Binding: a schedule with sizes, memory and kernels filled in becomes a program.
+
+Everything that does not change between calls is done here once: offsets in the arena, views of
+weights, ops without arguments, grid sizes and argument tables of kernels. `maxmod.runtime.actions`
+has what is left to do in a call, `maxmod.runtime.program` does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from maxmod import backends, config
+from maxmod.backends.base import Launch
+from maxmod.compiler.memory import placed, plan_memory
+from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Schedule, Step
+from maxmod.op import Kind, ir
+from maxmod.ops.shape import rebound_sizes
+from maxmod.runtime import actions
+from maxmod.runtime.arena import Arena
+from maxmod.runtime.checks import checked, timed, wants_times
+from maxmod.runtime.environment import Environment
+from maxmod.runtime.late_sizes import LateSize, cut
+from maxmod.runtime.nested import BoundBody, Continuation
+from maxmod.runtime.program import Program
+from maxmod.runtime.recording import Action, Work, with_recordings
+from maxmod.values.dim import evaluate
+from maxmod.values.tensor_type import TensorType
+
+
+def bind(schedule: Schedule, dims: Mapping[str, int], environment: Environment) -> Program:
+    """Makes the program of a schedule for one set of sizes.
+
+    Args:
+        schedule: What to run.
+        dims: The value of each symbol that is known before the call.
+        environment: What it runs with.
+    """
+    return _Binder(schedule, dims, environment).program()
+
+
+class _Binder:
+    """Turns steps into work, one after another; see `bind`.
+
+    `template` has the arrays that are the same in every call: those of weights and constants,
+    views of the arena, and what is computed of them here.
+    """
+
+    def __init__(
+        self, schedule: Schedule, dims: Mapping[str, int], environment: Environment
+    ) -> None:
+        self.schedule, self.late = cut(schedule, dims)
+        self.dims = dict(dims)
+        self.environment = environment
+        self.backend = environment.backend
+        self.settings = config.current()
+        self.is_timed = wants_times(inside=environment.inside)
+        self.steps = self.schedule.bound_steps(dims)
+        memory = plan_memory(self.schedule, dims, weight_nbytes=0)
+        self.offsets = memory.offsets
+        self.block = environment.arena.reserve(memory.arena_nbytes)
+        self.template = list(environment.fixed)
+        self.fresh: list[tuple[int, Callable[[], Any]]] = []
+        self.works: list[Work] = []
+        self.counters = self._new_counters()
+
+    def program(self) -> Program:
+        """Binds every step and puts the program together."""
+        for step in self.steps:
+            self._bind(step)
+        copied = self._copied()
+        late_updates: list[Action] = []
+        if self.late is None:
+            updates = [self._update_work(*update) for update in self.schedule.updates]
+            if copied:  # results that share memory with buffers are copied first
+                late_updates = [update.run for update in updates]
+            else:
+                self.works += updates
+        return Program(
+            backend=self.backend,
+            arena=self.environment.arena,
+            block=self.block,
+            template=self.template,
+            fresh=self.fresh,
+            inputs=self.schedule.inputs,
+            actions=self._actions(),
+            rest=self._continuation(self.late) if self.late is not None else None,
+            outputs=self.schedule.outputs,
+            copied=copied,
+            updates=late_updates,
+            types=self._types(self.schedule.output_types) if self.late is None else None,
+        )
+
+    # ---- the program as a whole ------------------------------------------------------------------
+
+    def _copied(self) -> list[int]:
+        """Returns the positions of results whose memory the caller has or gets twice."""
+        outputs, borrowed = self.schedule.outputs, self.schedule.borrowed
+        if self.environment.inside:
+            return []
+        return [
+            position
+            for position, slot in enumerate(outputs)
+            if position in borrowed or slot in outputs[:position]
+        ]
+
+    def _actions(self) -> list[Action]:
+        settings = self.settings
+        is_watched = settings.sync or settings.check or self.is_timed
+        is_whole = self.late is None and not self.environment.inside
+        if is_whole and not is_watched and settings.cuda_graphs and self.backend.records:
+            return with_recordings(self.works, self.schedule.outputs, self.environment)
+        return [work.run for work in self.works]
+
+    def _continuation(self, late: LateSize) -> Continuation:
+        """Returns what runs the steps that need a size that is known only then."""
+        dims, environment = self.dims, self.environment
+        # What is computed after a late size reads what was computed before it.
+        arena = Arena(self.backend, environment.device.id)
+        inner = replace(environment, arena=arena)
+
+        def bind_rest(size: int) -> Program:
+            return bind(late.rest, environment.complete({**dims, late.name: size}), inner)
+
+        return Continuation(late, arena, bind_rest)
+
+    # ---- steps -----------------------------------------------------------------------------------
+
+    def _bind(self, step: Step) -> None:
+        types = self._types(step.types)
+        if isinstance(step, RunKernel):
+            self._place(step)
+            work = self._kernel_work(step, types)
+        elif isinstance(step, RunProduct):
+            self._place(step)
+            work = self._product_work(step, types)
+        else:
+            work = self._op_work(step, types)
+        if work is not None:
+            if self.is_timed:
+                work.run = timed(step, self._name(step), work.run, self.environment)
+            self.works.append(work)
+        if self.settings.sync:
+            self.works.append(Work(actions.wait(self.environment.synchronize)))
+
+    def _place(self, step: RunKernel | RunProduct) -> None:
+        """Finds memory for the results of a step: in the arena, or new in every call."""
+        for slot, unbound in placed(step):
+            type = ir.bind_type(unbound, self.dims)
+            if slot in self.offsets:
+                offset = self.offsets[slot]
+                self.template[slot] = self.backend.view_bytes(self.block, offset, type)
+            else:
+                self.fresh.append((slot, self.backend.allocator(type)))
+
+    def _launch_work(
+        self, step: RunKernel | RunProduct, action: Action, *, records: bool = True
+    ) -> Work:
+        # Results that a kernel writes into a buffer of the caller, and the slots of the buffers.
+        targets = step.targets if isinstance(step, RunKernel) else ()
+        stored = {slot: target for slot, target in zip(step.outputs, targets) if target >= 0}
+        outputs = [slot for slot in step.outputs if slot not in stored]
+        return Work(
+            action,
+            self._varying([*step.inputs, *stored.values()]),
+            self._varying([*outputs, *stored.values()]),
+            tuple(stored),
+            records=records,
+            remake=actions.use_buffers(stored) if stored else None,
+        )
+
+    # ---- kernels ---------------------------------------------------------------------------------
+
+    def _kernel_work(self, step: RunKernel, types: Sequence[TensorType]) -> Work:
+        is_empty = any(evaluate(size, self.dims) < 1 for size in step.nonempty)
+        action = self._ops_action(step) if is_empty else self._kernel_action(step)
+        has_flag = self.environment.sources[step.kernel].has_flag
+        action = self._checked(step, action, types)
+        return self._launch_work(step, action, records=not (is_empty or has_flag))
+
+    def _kernel_action(self, step: RunKernel) -> Action:
+        source = self.environment.sources[step.kernel]
+        has_counters = source.counters != 0
+        count = len(step.inputs) + len(step.outputs)
+        scalars = [self.dims[name] for name in step.symbols]
+        kernel = self.environment.kernels[step.kernel]
+        launch = kernel.bind(count + source.has_flag + has_counters, scalars)
+        if has_counters:
+            launch.keep(count, self.counters)
+        varying, stored = self._arguments(step, launch)
+        action = actions.launch_kernel(launch, varying)
+        if stored:
+            action = actions.overwrite_buffers(action, launch, stored)
+        if source.has_flag:
+            flag = np.zeros(1, np.int64)
+            launch.keep(count, flag)
+            action = actions.repeat_if_flagged(action, flag, self._ops_action(step))
+        return action
+
+    def _arguments(
+        self, step: RunKernel, launch: Launch
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]]]:
+        """Gives a kernel the arrays that stay the same.
+
+        Returns:
+            (position, slot) of the other arguments, and (position, slot of the result, slot of the
+            buffer) of those that overwrite a buffer.
+        """
+        varying, stored = [], []
+        overwritten = dict(zip(step.outputs, step.targets))
+        for position, slot in enumerate((*step.inputs, *step.outputs)):
+            target = overwritten.get(slot, -1)
+            array = self.template[slot]
+            if target >= 0:
+                stored.append((position, slot, target))
+            elif array is not None and (_is_contiguous(array) or not self._in_arena(array)):
+                launch.keep(position, self.backend.contiguous(array))
+            else:
+                varying.append((position, slot))
+        return varying, stored
+
+    def _ops_action(self, step: RunKernel) -> Action:
+        calls = [
+            (call, ir.bind_attrs(call.attrs, self.dims), self._types(call.types))
+            for call in step.ops
+        ]
+        return actions.run_ops_of_kernel(step, calls, self.backend)
+
+    def _new_counters(self) -> Any:
+        """Returns zeros for the kernels that count; all of them leave zeros behind."""
+        sources = self.environment.sources
+        kernels = {step.kernel for step in self.steps if isinstance(step, RunKernel)}
+        counts = [evaluate(sources[kernel].counters, self.dims) for kernel in kernels]
+        if max(counts, default=0) == 0:
+            return None
+        found = self.backend.empty_bytes(4 * max(counts), self.environment.device.id)
+        found[...] = 0
+        return found
+
+    # ---- products, ops and stores ----------------------------------------------------------------
+
+    def _product_work(self, step: RunProduct, types: Sequence[TensorType]) -> Work:
+        action = actions.multiply(step, self.backend)
+        if step.has_epilogue:
+            action = self._checked(step, action, types)
+        return self._launch_work(step, action)
+
+    def _op_work(self, step: RunOp, types: Sequence[TensorType]) -> Work | None:
+        """Runs the op now if its operands never change (and returns None), else in every call."""
+        attrs = ir.bind_attrs(step.attrs, self.dims)
+        attrs.update((name, self._body(attrs, name, body)) for name, body in step.bodies)
+        if step.in_place:
+            return self._store_work(step, attrs)
+        if self._run_now(step, attrs, types):
+            return None
+        # A view gives no memory back: what it is a view of is still used through it.
+        frees = () if step.is_view else self._varying(step.frees)
+        backend = backends.get(types[0].device)
+        run = actions.run_op(step, attrs, types, backend, frees)
+        reads = self._varying(step.inputs)
+        if step.is_view:
+            return Work(run, reads, makes=step.outputs, launches=False, records=True, remake=run)
+        return Work(run, reads, makes=step.outputs)
+
+    def _run_now(self, step: RunOp, attrs: dict[str, Any], types: Sequence[TensorType]) -> bool:
+        """Runs an op whose result is the same in every call; returns False for others."""
+        arrays = [self.template[slot] for slot in step.inputs]
+        is_constant = step.is_view or step.op.kind is Kind.SOURCE
+        if not is_constant or any(array is None for array in arrays):
+            return False
+        results = backends.run(step.op, arrays, attrs, types)
+        # A view of an intermediate had to copy it: a reshape after a permute does.
+        if any(map(self._in_arena, arrays)) and not all(map(self._in_arena, results)):
+            return False
+        for slot, array in zip(step.outputs, results):
+            self.template[slot] = array
+        return True
+
+    def _body(self, attrs: Mapping[str, Any], name: str, body: Schedule) -> BoundBody:
+        """Returns what runs a graph of a branch or a loop."""
+        outer = self.environment
+        complete = partial(rebound_sizes, attrs[name])
+        environment = replace(
+            outer,
+            fixed=[None] * body.slot_count,
+            buffers=(),
+            arena=outer.arena.inner,
+            complete=complete,
+            inside=True,
+        )
+        return BoundBody(lambda: bind(body, complete(dict(attrs["sizes"])), environment))
+
+    def _store_work(self, step: RunOp, attrs: Mapping[str, Any]) -> Work:
+        target, *others = step.inputs
+        (result,) = step.outputs
+        # Where the store goes is known, unless it is another operand that says so.
+        return Work(
+            actions.store(step, attrs),
+            (target, *self._varying(others)),
+            (target,),
+            (result,),
+            records=len(others) == 1,
+            remake=actions.use_buffers({result: target}),
+        )
+
+    def _update_work(self, target: int, content: int) -> Work:
+        reads = (target, *self._varying([content]))
+        return Work(actions.update_buffer(target, content), reads, (target,), records=True)
+
+    # ---- what several of them need ---------------------------------------------------------------
+
+    def _types(self, types: Sequence[TensorType]) -> list[TensorType]:
+        return [ir.bind_type(type, self.dims) for type in types]
+
+    def _varying(self, slots: Sequence[int]) -> tuple[int, ...]:
+        """Returns the slots whose arrays are not the same in every call."""
+        return tuple(slot for slot in slots if self.template[slot] is None)
+
+    def _in_arena(self, array: Any) -> bool:
+        return bool(self.backend.xp.may_share_memory(array, self.block))
+
+    def _checked(
+        self, step: RunKernel | RunProduct, action: Action, types: Sequence[TensorType]
+    ) -> Action:
+        if not self.settings.check:
+            return action
+        return checked(step, self._name(step), action, types, self.dims, self.environment)
+
+    def _name(self, step: Step) -> str:
+        if isinstance(step, RunKernel):
+            return self.environment.sources[step.kernel].name
+        return step.op.name if isinstance(step, RunOp) else step.name
+
+
+def _is_contiguous(array: Any) -> bool:
+    return bool(array.flags.c_contiguous)

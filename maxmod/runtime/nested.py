@@ -1,0 +1,58 @@
+"""Programs that run in a step of another one, or after it: bound when they are first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from maxmod.runtime.arena import Arena
+from maxmod.runtime.late_sizes import LateSize
+from maxmod.runtime.program import Program, ProgramCache
+from maxmod.runtime.recording import Slots
+
+# Programs kept for the rest of a schedule, one for each value of a size that is known late.
+CONTINUATION_LIMIT = 16
+
+
+class BoundBody:
+    """The graph of a branch or a loop as a function of arrays.
+
+    Args:
+        bind: Makes its program.
+    """
+
+    def __init__(self, bind: Callable[[], Program]) -> None:
+        self._bind = bind
+        self._program: Program | None = None
+
+    def __call__(self, arrays: Sequence[Any]) -> list[Any]:
+        program = self._program
+        if program is None or not program.is_current:
+            program = self._program = self._bind()
+        return program.run_inside(arrays)
+
+
+class Continuation:
+    """What comes after a late size: a program for each of its values.
+
+    Args:
+        late: Where the size is found.
+        arena: Memory for what is computed from there on.
+        bind: Makes the program for a value of the size.
+    """
+
+    def __init__(self, late: LateSize, arena: Arena, bind: Callable[[int], Program]) -> None:
+        self._count = late.count
+        self._result = late.result
+        self._bind = bind
+        self._programs = ProgramCache(arena, CONTINUATION_LIMIT)
+
+    def __call__(self, slots: Slots) -> list[Any]:
+        count = slots[self._count]
+        size = int(count)
+        slots[self._result] = count
+        program = self._programs.get(size)
+        if program is None:
+            program = self._programs.bound(lambda: self._bind(size))
+            self._programs.keep(size, program)
+        return program.resume(slots)
