@@ -1,4 +1,4 @@
-"""Every MAXMOD_* variable: its name, type, default, legal values and meaning, in one table.
+"""Every MAXMOD_* variable: its name, type, default, legal values and meaning, in `Config`.
 
 Variables are read once, on import; a new thread starts with these values. Each can also be set for
 a block of code:
@@ -14,7 +14,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from maxmod.errors import ConfigError, MaxmodWarning, did_you_mean
@@ -27,9 +27,60 @@ PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _BOOLS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
+def _flag(default: bool, doc: str) -> Any:
+    return field(default=default, metadata={"legal": "0 or 1", "doc": doc})
+
+
+def _number(default: int, limits: tuple[int, int], legal: str, doc: str) -> Any:
+    return field(default=default, metadata={"legal": legal, "doc": doc, "limits": limits})
+
+
+def _text(legal: str, doc: str) -> Any:
+    return field(default="", metadata={"legal": legal, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The values in force. A field `name` is the variable `MAXMOD_NAME`."""
+
+    debug: int = _number(
+        0,
+        (0, 6),
+        "0 to 6",
+        "what to log: 1 devices, 2 times, 3 graphs, 4 sources, 5 passes, 6 assembly",
+    )
+    dump: str = _text("a folder", "write the graph after every pass into this folder")
+    compile: bool = _flag(True, "0 runs the traced graph op by op, without passes")
+    noopt: bool = _flag(False, "1 runs only the passes that are needed for correctness")
+    nofuse: bool = _flag(False, "1 makes one kernel for each op")
+    fuse_limit: int = _number(
+        -1,
+        (-1, 1 << 31),
+        "-1 or more",
+        "make only the first so many kernels, to find a wrong one; -1 makes all",
+    )
+    verify: bool = _flag(False, "1 verifies the graph after every pass and each result")
+    check: bool = _flag(False, "1 compares every kernel with its ops run one by one")
+    sync: bool = _flag(False, "1 waits for the device after every step")
+    cuda_graphs: bool = _flag(True, "0 starts every kernel of a GPU on its own")
+    progress: bool = _flag(True, "0 switches progress bars off")
+    threads: int = _number(
+        0,
+        (0, 256),
+        "0 or more",
+        "threads of host kernels, read once; 0 takes OMP_NUM_THREADS or all processors",
+    )
+    cc: str = _text("a command or path", "the C compiler; else CC, cc, gcc or clang")
+    cache_dir: str = _text("a folder", "where built kernels are kept")
+    nocache: bool = _flag(False, "1 neither reads nor writes the kernel cache")
+    cache_max_bytes: int = _number(
+        1 << 30, (0, 1 << 62), "0 or more", "size at which the kernel cache is trimmed"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One MAXMOD_* variable.
+    """One MAXMOD_* variable, as the fields of `Config` define it.
 
     Attributes:
         name: Its name as an option of `configure`.
@@ -70,79 +121,10 @@ class Variable:
         return PREFIX + self.name.upper()
 
 
-_FLAG = "0 or 1"
-VARIABLES = (
-    Variable(
-        "debug",
-        int,
-        0,
-        "0 to 6",
-        "what to log: 1 devices, 2 times, 3 graphs, 4 sources, 5 passes, 6 assembly",
-        limits=(0, 6),
-    ),
-    Variable("dump", str, "", "a folder", "write the graph after every pass into this folder"),
-    Variable("compile", bool, True, _FLAG, "0 runs the traced graph op by op, without passes"),
-    Variable("noopt", bool, False, _FLAG, "1 runs only the passes that are needed for correctness"),
-    Variable("nofuse", bool, False, _FLAG, "1 makes one kernel for each op"),
-    Variable(
-        "fuse_limit",
-        int,
-        -1,
-        "-1 or more",
-        "make only the first so many kernels, to find a wrong one; -1 makes all",
-        limits=(-1, 1 << 31),
-    ),
-    Variable("verify", bool, False, _FLAG, "1 verifies the graph after every pass and each result"),
-    Variable("check", bool, False, _FLAG, "1 compares every kernel with its ops run one by one"),
-    Variable("sync", bool, False, _FLAG, "1 waits for the device after every step"),
-    Variable("cuda_graphs", bool, True, _FLAG, "0 starts every kernel of a GPU on its own"),
-    Variable("progress", bool, True, _FLAG, "0 switches progress bars off"),
-    Variable(
-        "threads",
-        int,
-        0,
-        "0 or more",
-        "threads of host kernels, read once; 0 takes OMP_NUM_THREADS or all processors",
-        limits=(0, 256),
-    ),
-    Variable("cc", str, "", "a command or path", "the C compiler; else CC, cc, gcc or clang"),
-    Variable("cache_dir", str, "", "a folder", "where built kernels are kept"),
-    Variable("nocache", bool, False, _FLAG, "1 neither reads nor writes the kernel cache"),
-    Variable(
-        "cache_max_bytes",
-        int,
-        1 << 30,
-        "0 or more",
-        "size at which the kernel cache is trimmed",
-        limits=(0, 1 << 62),
-    ),
+VARIABLES = tuple(
+    Variable(f.name, type(f.default), f.default, **f.metadata) for f in fields(Config)
 )
 _BY_NAME = {variable.name: variable for variable in VARIABLES}
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """The values in force."""
-
-    debug: int = 0
-    dump: str = ""
-    compile: bool = True
-    noopt: bool = False
-    nofuse: bool = False
-    fuse_limit: int = -1
-    verify: bool = False
-    check: bool = False
-    sync: bool = False
-    cuda_graphs: bool = True
-    progress: bool = True
-    threads: int = 0
-    cc: str = ""
-    cache_dir: str = ""
-    nocache: bool = False
-    cache_max_bytes: int = 1 << 30
-
-
-assert [f.name for f in fields(Config)] == [v.name for v in VARIABLES]
 
 
 def from_environment(environ: dict[str, str] | None = None) -> Config:

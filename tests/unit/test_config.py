@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import asdict
+from typing import get_type_hints
 
 import pytest
 
@@ -13,6 +14,11 @@ from maxmod.errors import ConfigError, MaxmodWarning
 
 def test_defaults_of_table_and_class_agree() -> None:
     assert asdict(Config()) == {variable.name: variable.default for variable in VARIABLES}
+
+
+def test_types_of_table_and_class_agree() -> None:
+    declared = get_type_hints(Config)
+    assert declared == {variable.name: variable.type for variable in VARIABLES}
 
 
 def test_defaults_are_legal() -> None:
