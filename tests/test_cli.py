@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import maxmod
-from maxmod import configure
+from maxmod import cli, configure
 from maxmod.cli import main
+from maxmod.cli.parser import SUBCOMMANDS
 from maxmod.models import adder_folder
 from maxmod.weights import inspect_text
 
@@ -184,9 +185,9 @@ def test_interrupt() -> None:
     code = (
         # A shell that runs tests in the background ignores the signal, and children inherit it.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import dataclasses, sys, maxmod.cli.generate as g\n"
-        "load = g.load_model\n"
-        "g.load_model = lambda *a, **k: dataclasses.replace(load(*a, **k), stop=frozenset(),"
+        "import dataclasses, sys, maxmod.models as models\n"
+        "load = models.load_model\n"
+        "models.load_model = lambda *a, **k: dataclasses.replace(load(*a, **k), stop=frozenset(),"
         " max_positions=10**9)\n"
         "from maxmod.generate.decoding import Decoder\n"
         "Decoder.next_tokens = lambda self: [2]\n"
@@ -336,21 +337,30 @@ def test_version_and_help_load_no_models() -> None:
     code = (
         "import sys\n"
         "from maxmod.cli import main\n"
-        "try:\n"
-        "    main([sys.argv[1]])\n"
-        "except SystemExit as end:\n"
-        "    heavy = [m for m in sys.modules if m.startswith(('maxmod.models', 'maxmod.nn'))]\n"
-        "    sys.exit(end.code or len(heavy))\n"
+        "for line in sys.argv[1:]:\n"
+        "    try:\n"
+        "        main(line.split())\n"
+        "    except SystemExit as end:\n"
+        "        heavy = [m for m in sys.modules if m.startswith(('maxmod.models', 'maxmod.nn'))]\n"
+        "        assert not end.code and not heavy, (line, heavy)\n"
     )
-    for option, shown in (("--version", f"maxmod {maxmod.__version__}\n"), ("--help", "usage:")):
-        done = subprocess.run(
-            [sys.executable, "-c", code, option],
-            capture_output=True,
-            text=True,
-            env=_environment(),
-            check=True,
-        )
-        assert done.stdout.startswith(shown)
+    lines = ["--version", "--help", *(f"{name} --help" for name in SUBCOMMANDS)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *lines],
+        capture_output=True,
+        text=True,
+        env=_environment(),
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"maxmod {maxmod.__version__}\nusage: maxmod [-h]")
+    for name in SUBCOMMANDS:
+        assert f"usage: maxmod {name} [-h]" in done.stdout
+
+
+def test_every_subcommand_is_in_the_table() -> None:
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
+    assert modules - {"__init__", "arguments", "options", "parser"} == SUBCOMMANDS.keys()
 
 
 def test_cache(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

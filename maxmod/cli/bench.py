@@ -6,17 +6,36 @@ import argparse
 import itertools
 import json
 import time
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, kernels_text
+from maxmod.cli.arguments import add_device, add_model
 from maxmod.errors import ArgumentError
-from maxmod.generate import generate_batch
-from maxmod.models import load_model
+
+if TYPE_CHECKING:
+    from maxmod.models import LanguageModel
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the description and the arguments of the subcommand to its parser."""
+    parser.description = (
+        "Times loading, compiling, the first token and the following ones, with random tokens; the "
+        "best of some rounds."
+    )
+    add_model(parser)
+    add = parser.add_argument
+    add("--prompt-tokens", metavar="N", type=int, default=8, help="default: 8")
+    add("--new-tokens", metavar="N", type=int, default=8, help="default: 8")
+    add("--batch", metavar="N", type=int, default=1, help="sequences (default: 1)")
+    add("--rounds", metavar="N", type=int, default=3, help="default: 3")
+    add("--json", action="store_true", help="print the numbers as JSON")
+    add_device(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
+    from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, kernels_text
+    from maxmod.models import load_model
+
     if options.rounds < 1:
         raise ArgumentError(f"bench: --rounds: expected 1 or more, got {options.rounds}.")
     start = time.perf_counter()
@@ -35,16 +54,8 @@ def run(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     steps = [model.step(batch=options.batch, seq=seq) for seq in dict.fromkeys((count, 1))]
     compile_s = time.perf_counter() - start
-    rng = np.random.default_rng(0)
-    prompts = rng.integers(0, model.vocab_size, (options.batch, count)).tolist()
-    first_s, token_s = [], []
-    for _ in range(options.rounds + 1):  # the first round binds programs and does not count
-        times = [time.perf_counter()]
-        for _ in generate_batch(model, prompts, max_new_tokens=new, stop=()):
-            times.append(time.perf_counter())
-        first_s.append(times[1] - times[0])
-        token_s.append(np.median([b - a for a, b in itertools.pairwise(times[1:])]))
-    prefill_s, decode_s = min(first_s[1:]), float(min(token_s[1:]))
+    first_s, token_s = _times(model, options)
+    prefill_s, decode_s = min(first_s[1:]), min(token_s[1:])
     reads = int(steps[-1].explanation(batch=options.batch, length=count + new).reads())
     found = {
         "model": str(model.folder),
@@ -65,6 +76,30 @@ def run(options: argparse.Namespace) -> int:
     }
     print(json.dumps(found) if options.json else _text(found))
     return 0
+
+
+def _times(model: LanguageModel, options: argparse.Namespace) -> tuple[list[float], list[float]]:
+    """Generates some times, with random prompts.
+
+    Returns:
+        For each round the seconds until the first token, and the median of those that a token
+        takes after it. The first round binds programs and does not count.
+    """
+    import numpy as np
+
+    from maxmod.generate import generate_batch
+
+    rng = np.random.default_rng(0)
+    size = options.batch, options.prompt_tokens
+    prompts = rng.integers(0, model.vocab_size, size).tolist()
+    first_s, token_s = [], []
+    for _ in range(options.rounds + 1):
+        times = [time.perf_counter()]
+        for _ in generate_batch(model, prompts, max_new_tokens=options.new_tokens, stop=()):
+            times.append(time.perf_counter())
+        first_s.append(times[1] - times[0])
+        token_s.append(float(np.median([b - a for a, b in itertools.pairwise(times[1:])])))
+    return first_s, token_s
 
 
 def _text(found: dict[str, object]) -> str:

@@ -7,6 +7,11 @@ import argparse
 from maxmod.kernel import cache as kernel_cache
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the description and the arguments of the subcommand to its parser."""
+    parser.add_argument("action", choices=["info", "clear", "path"], help="what to do")
+
+
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     if options.action == "path":

@@ -6,12 +6,28 @@ import argparse
 import sys
 import time
 
-from maxmod.cli.options import chosen_device, chosen_dtype, given_path
-from maxmod.models import load_vision_model
+from maxmod.cli.arguments import add_device, add_eager, add_quantize
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the description and the arguments of the subcommand to its parser."""
+    parser.description = (
+        "Prints the most likely labels of images, each with its probability, on the standard "
+        "output; one line of timing on the standard error."
+    )
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="an image file")
+    parser.add_argument("--model", metavar="FOLDER", required=True, help="a folder of a ViT")
+    parser.add_argument("--top", metavar="N", type=int, default=5, help="labels (default: 5)")
+    add_device(parser)
+    add_eager(parser)
+    add_quantize(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
+    from maxmod.cli.options import chosen_device, chosen_dtype, given_path
+    from maxmod.models import load_vision_model
+
     start = time.perf_counter()
     model = load_vision_model(
         given_path("classify", "--model", options.model),

@@ -19,6 +19,10 @@ _PACKAGES = ("numpy", "ml_dtypes", "safetensors", "tokenizers", "tqdm")
 _CUPY = ("cupy-cuda13x", "cupy-cuda12x", "cupy")  # names of its builds
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds nothing: the subcommand has no arguments of its own."""
+
+
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     rows = [

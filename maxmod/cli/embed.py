@@ -7,12 +7,28 @@ import json
 import sys
 import time
 
-from maxmod.cli.options import chosen_device, chosen_dtype, given_path
-from maxmod.models import load_encoder
+from maxmod.cli.arguments import add_device, add_eager, add_quantize
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the description and the arguments of the subcommand to its parser."""
+    parser.description = (
+        "Turns texts into vectors with a pretrained encoder: one line of JSON for each text on the "
+        "standard output, one line of timing on the standard error."
+    )
+    parser.add_argument("texts", metavar="TEXT", nargs="+", help="a text")
+    parser.add_argument("--model", metavar="FOLDER", required=True, help="a folder of a BERT")
+    parser.add_argument("--truncate", action="store_true", help="cut texts that are too long")
+    add_device(parser)
+    add_eager(parser)
+    add_quantize(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
+    from maxmod.cli.options import chosen_device, chosen_dtype, given_path
+    from maxmod.models import load_encoder
+
     start = time.perf_counter()
     model = load_encoder(
         given_path("embed", "--model", options.model),

@@ -5,20 +5,50 @@ from __future__ import annotations
 import argparse
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, kernels_text
-from maxmod.compiler.units import scaled
+from maxmod.cli.arguments import add_device, add_model
 from maxmod.errors import ArgumentError
-from maxmod.models import LanguageModel, load_model
-from maxmod.runtime.compiled import CompiledModel
+
+if TYPE_CHECKING:
+    from maxmod.models import LanguageModel
+    from maxmod.runtime.compiled import CompiledModel
 
 _HINT = """\
 maxmod explain --source N shows the text of kernel N, --graph the graph, --all everything,
 --html FILE writes a page with drawings, --measure adds times"""
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the description and the arguments of the subcommand to its parser."""
+    parser.description = (
+        "Compiles a step of a language model and shows what came out: the steps of a call with "
+        "their bytes, the kernels and why they were formed, the memory plan."
+    )
+    add_model(parser)
+    add = parser.add_argument
+    add(
+        "--step",
+        choices=["decode", "prefill", "forward"],
+        default="decode",
+        help="one new token, a prompt, or a forward without a cache (default: decode)",
+    )
+    add("--batch", metavar="N", type=int, default=1, help="sequences (default: 1)")
+    add("--seq", metavar="N", type=int, default=16, help="tokens of the prompt (default: 16)")
+    add("--length", metavar="N", type=int, default=64, help="rows of the cache (default: 64)")
+    add("--source", metavar="N", type=int, help="show the text of kernel N, and nothing else")
+    add("--graph", action="store_true", help="show the graph too")
+    add("--all", action="store_true", help="show everything, sources too")
+    add("--html", metavar="FILE", help="write everything as one page, with drawings, and stop")
+    add("--measure", action="store_true", help="run the step and show times")
+    add_device(parser)
+
+
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
+    from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder
+    from maxmod.models import load_model
+
     for name in ("batch", "seq", "length"):
         if getattr(options, name) < 1:
             raise ArgumentError(f"explain: --{name}: expected 1 or more.")
@@ -60,6 +90,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _write(path: str, page: str) -> int:
     """Writes the page and returns the exit code."""
+    from maxmod.compiler.units import scaled
+
     try:
         Path(path).write_text(page, "utf-8")
     except OSError as error:
@@ -77,6 +109,8 @@ def _compiled(model: LanguageModel, options: argparse.Namespace) -> CompiledMode
 
 def _compiling(model: LanguageModel, compiled: CompiledModel) -> str:
     """How long compiling took, and where kernels came from."""
+    from maxmod.cli.options import kernels_text
+
     stages = ", ".join(f"{stage} {time_s:.3f}" for stage, time_s in compiled.stats.times_s.items())
     return (
         f"compiled in {compiled.stats.compile_s:.3f} s for {model.device} {model.dtype.name} "

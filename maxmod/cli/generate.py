@@ -8,17 +8,57 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, kernels_text
+from maxmod.cli.arguments import add_device, add_eager, add_model, add_quantize
 from maxmod.errors import ArgumentError
-from maxmod.generate import generate
-from maxmod.generate.chat import open_chat_template
-from maxmod.generate.text import StopStrings, TextStream
-from maxmod.models import LanguageModel, load_model
+
+if TYPE_CHECKING:
+    from maxmod.generate.text import StopStrings, TextStream
+    from maxmod.models import LanguageModel
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the description and the arguments of the subcommand to its parser."""
+    parser.description = (
+        "Continues a text with a pretrained model. The new text goes to the standard output, one "
+        "line of timing to the standard error."
+    )
+    add = parser.add_argument
+    add("prompt", metavar="PROMPT", help='the text to continue, such as "123+456="')
+    add_model(parser)
+    add("--max-new-tokens", metavar="N", type=int, default=100, help="default: 100")
+    add_device(parser)
+    add_eager(parser)
+    add_quantize(parser)
+    _add_sampling(parser)
+    add("--stop", metavar="TEXT", action="append", default=[], help="end before TEXT; repeatable")
+    add("--chat", action="store_true", help="PROMPT is a message to a chat model, which answers")
+    add("--system", metavar="TEXT", help="with --chat: a message that comes before PROMPT")
+    add(
+        "--token-ids",
+        action="store_true",
+        help="PROMPT is token ids, such as '15 20 7'; ids are printed; needs no tokenizer",
+    )
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--temperature", metavar="T", type=float, default=0.0, help="0: the most likely token")
+    add("--top-k", metavar="K", type=int, default=0, help="draw from the K most likely tokens only")
+    add("--top-p", metavar="P", type=float, default=1.0, help="from the most likely, P in total")
+    add("--min-p", metavar="P", type=float, default=0.0, help="from those P times the likeliest")
+    add("--repetition-penalty", metavar="R", type=float, default=1.0, help="above 1: repeat less")
+    add("--seed", metavar="S", type=int, default=0, help="of the random numbers (default: 0)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
+    from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, kernels_text
+    from maxmod.generate import generate
+    from maxmod.generate.text import StopStrings, TextStream
+    from maxmod.models import load_model
+
     if isinstance(
         sys.stdout, io.TextIOWrapper
     ):  # a terminal that does not know a character shows ?
@@ -64,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _prompt_tokens(options: argparse.Namespace, model: LanguageModel) -> list[int]:
+    from maxmod.generate.chat import open_chat_template
+
     if options.system is not None and not options.chat:
         raise ArgumentError("generate: --system: expected --chat beside it.")
     if options.token_ids:

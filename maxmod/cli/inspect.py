@@ -7,14 +7,21 @@ from pathlib import Path
 
 from maxmod import backends
 from maxmod.backends.devices import CPU, Accelerator, Device
-from maxmod.cli.options import given_path
-from maxmod.models.registry import describe
-from maxmod.weights import inspect_text
-from maxmod.weights.mapping import format_nbytes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the description and the arguments of the subcommand to its parser."""
+    parser.add_argument("path", metavar="PATH", help="a model folder or .safetensors file")
+    parser.add_argument("--all", action="store_true", help="list the tensors of each layer")
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
+    from maxmod.cli.options import given_path
+    from maxmod.models.registry import describe
+    from maxmod.weights import inspect_text
+    from maxmod.weights.mapping import format_nbytes
+
     given_path("inspect", "PATH", options.path)
     print(inspect_text(options.path, fold=not options.all))
     path = Path(options.path)

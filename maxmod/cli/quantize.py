@@ -6,17 +6,34 @@ import argparse
 import sys
 import time
 
-from maxmod.backends.devices import CPU
-from maxmod.cli.options import chosen_dtype, given_path
-from maxmod.models import save_quantized
-from maxmod.models.quantized_folder import expect_new_folder
-from maxmod.models.registry import loader_of
-from maxmod.weights import open_checkpoint
-from maxmod.weights.mapping import format_nbytes
+from maxmod.cli.arguments import add_dtype, add_group_size
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the description and the arguments of the subcommand to its parser."""
+    parser.description = (
+        "Rounds the weights of the linear layers of a model and writes a new folder, which the "
+        "other commands and load_model take like any other."
+    )
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="the model: a Hugging Face folder")
+    add("out", metavar="OUT", help="the new folder; it appears when it is complete")
+    add("--weights", choices=["int8", "int4"], default="int8", help="default: int8")
+    add_group_size(parser)
+    add("--skip", metavar="NAME", action="append", default=[], help="a layer to leave; repeatable")
+    add_dtype(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
+    from maxmod.backends.devices import CPU
+    from maxmod.cli.options import chosen_dtype, given_path
+    from maxmod.models import save_quantized
+    from maxmod.models.quantized_folder import expect_new_folder
+    from maxmod.models.registry import loader_of
+    from maxmod.weights import open_checkpoint
+    from maxmod.weights.mapping import format_nbytes
+
     given_path("quantize", "FOLDER", options.folder)
     expect_new_folder(given_path("quantize", "OUT", options.out))
     start = time.perf_counter()

@@ -14,6 +14,15 @@ from maxmod.errors import ArgumentError
 _OURS = (__file__, runpy.__file__, "<frozen runpy>")
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the description and the arguments of the subcommand to its parser."""
+    parser.description = "Runs a script written for MAX: its imports of max find maxmod."
+    add = parser.add_argument
+    add("--force", action="store_true", help="even if a package max is installed")
+    add("script", metavar="SCRIPT", help="path of the script")
+    add("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="arguments of the script")
+
+
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code.
 

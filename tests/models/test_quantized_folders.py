@@ -14,10 +14,11 @@ from models.folders import ASSETS, copy
 
 import maxmod
 from maxmod import CPU, DType, Tensor
-from maxmod.cli import main, quantize
+from maxmod.cli import main
 from maxmod.errors import ArgumentError, ModelError, WeightsError
 from maxmod.models import adder_folder, load_encoder, load_model, load_vision_model, save_quantized
 from maxmod.models import quantized_folder as rounding
+from maxmod.models import registry
 from maxmod.models.registry import describe
 from maxmod.nn import Linear, QuantizedLinear
 from maxmod.weights import inspect_text, open_checkpoint, save_state
@@ -283,7 +284,7 @@ def test_commands(
     assert capsys.readouterr().out == "579\n"
     assert main(["inspect", made]) == 0
     assert "quantised layers  12 of int4, groups of 64" in capsys.readouterr().out
-    monkeypatch.setattr(quantize, "loader_of", None)  # it is not asked for
+    monkeypatch.setattr(registry, "loader_of", None)  # it is not asked for
     assert main(["quantize", str(adder_folder()), made]) == 1
     assert "expected a folder that does not exist or is empty" in capsys.readouterr().err
     monkeypatch.undo()

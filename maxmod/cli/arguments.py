@@ -1,0 +1,47 @@
+"""Arguments that several subcommands have; what they stand for is in `maxmod.cli.options`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+
+
+def add_model(parser: ArgumentParser) -> None:
+    """Adds `--model`, for a language model."""
+    text = "a Hugging Face folder (default: a model that adds)"
+    parser.add_argument("--model", metavar="FOLDER", help=text)
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Adds `--device` and `--dtype`."""
+    parser.add_argument("--device", choices=["cpu", "gpu"], help="default: gpu if there is one")
+    add_dtype(parser)
+
+
+def add_dtype(parser: ArgumentParser) -> None:
+    """Adds `--dtype`."""
+    choices = ["float32", "bfloat16", "float16"]
+    parser.add_argument("--dtype", choices=choices, help="default: as stored")
+
+
+def add_eager(parser: ArgumentParser) -> None:
+    """Adds `--eager`."""
+    parser.add_argument("--eager", action="store_true", help="run the model op by op")
+
+
+def add_quantize(parser: ArgumentParser) -> None:
+    """Adds `--quantize` and `--group-size`."""
+    parser.add_argument(
+        "--quantize", choices=["int8", "int4"], help="round weights to 8 or 4 bits while loading"
+    )
+    add_group_size(parser)
+
+
+def add_group_size(parser: ArgumentParser) -> None:
+    """Adds `--group-size`."""
+    text = "weights that share a scale; for int4 (default: 32)"
+    parser.add_argument("--group-size", metavar="N", type=int, help=text)
+
+
+def add_debug(parser: ArgumentParser) -> None:
+    """Adds `--debug`, which every subcommand has."""
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -1,0 +1,77 @@
+"""The parser of the command line, made from a table of subcommands.
+
+A subcommand is a module of this folder with its name and two functions: `add_arguments(parser)` and
+`run(options)`. Only the module of the subcommand that is asked for is imported, and it imports what
+it works with in `run`: help is shown at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from maxmod.cli.arguments import add_debug
+
+# Each subcommand with its line in the help of the command.
+SUBCOMMANDS = {
+    "generate": "continue a text",
+    "embed": "turn texts into vectors",
+    "classify": "name what is in images",
+    "run": "run a script written for MAX",
+    "explain": "show what a model is compiled to",
+    "bench": "measure how fast a model runs here",
+    "quantize": "write a model with weights of 8 or 4 bits",
+    "inspect": "show what is in a file or folder of weights",
+    "doctor": "show versions, devices, compiler and cache",
+    "cache": "show or clear the cache of built kernels",
+}
+
+
+class Subcommand(Protocol):
+    """What the module of a subcommand defines."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds its description and arguments to its parser."""
+        ...
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Runs it and returns its exit code."""
+        ...
+
+
+def subcommand(name: str) -> Subcommand:
+    """Imports a subcommand of the table."""
+    return cast(Subcommand, importlib.import_module(f"maxmod.cli.{name}"))
+
+
+def new_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Returns the parser of a command line; the name of the subcommand becomes `command`.
+
+    Args:
+        arguments: What is to be parsed; only the subcommand that it names has arguments.
+    """
+    parser = argparse.ArgumentParser(
+        prog="maxmod", description="Inference with pretrained weights, on any CPU or an NVIDIA GPU."
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    # Options that stand before the subcommand have no values.
+    named = next((text for text in arguments if not text.startswith("-")), None)
+    for name, text in SUBCOMMANDS.items():
+        added = commands.add_parser(name, help=text)
+        if name == named:
+            subcommand(name).add_arguments(added)
+            add_debug(added)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version; it is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: object, **kwargs: object) -> None:
+        from maxmod.config import __version__
+
+        print(f"maxmod {__version__}")
+        parser.exit()
