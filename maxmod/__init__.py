@@ -23,7 +23,8 @@ from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer
 from maxmod.tensor.default_context import default_device, default_dtype, defaults, defaults_like
 from maxmod.values.device import DeviceRef
-from maxmod.values.dim import AlgebraicDim, Dim, Shape, StaticDim, SymbolicDim
+from maxmod.values.dim import AlgebraicDim, Dim, StaticDim, SymbolicDim
+from maxmod.values.shape import Shape
 from maxmod.values.tensor_type import BufferType, TensorType
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ PATHS = {
     "max.experimental.tensor": "maxmod.tensor",
     "max.functional": "maxmod.functional",
     "max.graph": "maxmod.graph",
-    "max.graph.dim": "maxmod.values.dim",
+    "max.graph.dim": "maxmod.graph.dim",
     "max.graph.graph": "maxmod.graph.builder",
     "max.graph.ops": "maxmod.graph.ops",
     "max.graph.ops.allreduce": "maxmod.graph.ops.allreduce",

@@ -30,7 +30,7 @@ from maxmod.ops.create import iota
 from maxmod.tensor import Tensor
 from maxmod.tensor.default_context import resolve
 from maxmod.tensor.literal import literal_array
-from maxmod.values.dim import as_sizes
+from maxmod.values.shape import as_sizes
 
 Shape = Any  # int | tuple[int, ...]
 

@@ -22,7 +22,8 @@ from maxmod.ops.shape import basic_slice, broadcast_to, reshape, unsqueeze
 from maxmod.ops.split_concat import concat
 from maxmod.ops.stores import update_slice
 from maxmod.tensor import Tensor
-from maxmod.values.dim import Size, as_size, product
+from maxmod.values.dim import Size, as_size
+from maxmod.values.shape import product
 
 
 def expect_data(name: str) -> None:

@@ -13,7 +13,7 @@ from maxmod.errors import ShapeError
 from maxmod.op.rules import normalize_axis
 from maxmod.ops.shape import transpose
 from maxmod.tensor import Tensor
-from maxmod.values.dim import product
+from maxmod.values.shape import product
 
 
 @function

@@ -20,7 +20,7 @@ from maxmod.op.rules import normalize_axis
 from maxmod.ops import arithmetic, reduce
 from maxmod.ops.shape import slice_axis
 from maxmod.tensor import Tensor
-from maxmod.values.dim import product
+from maxmod.values.shape import product
 
 
 def along(name: str, op: TensorFunction, tensor: Tensor, axes: Axes, keepdims: bool) -> Tensor:

@@ -58,7 +58,7 @@ from maxmod.kernel.source import ACTIVATIONS, Dialect
 from maxmod.op import ir, is_op, lookup
 from maxmod.ops.elementwise import cast_elements
 from maxmod.values.dim import Size
-from maxmod.values.dim import product as sizes_product
+from maxmod.values.shape import product as sizes_product
 
 # ---- products ----------------------------------------------------------------------------------
 

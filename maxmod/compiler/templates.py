@@ -13,7 +13,8 @@ from maxmod.compiler.codegen.cuda.contraction import emit_gemv
 from maxmod.compiler.codegen.whole_op import emit_whole_op
 from maxmod.compiler.groups.group import Attention, Contraction, FusionGroup, WholeOp
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.values.dim import Size, product
+from maxmod.values.dim import Size
+from maxmod.values.shape import product
 
 _FOR_MANY = {ManyQueries.FLOAT32: emit_many, ManyQueries.TENSOR_CORES: emit_mma}
 

@@ -15,8 +15,9 @@ from maxmod.graph.values import (
     Weight,
 )
 from maxmod.values.device import DeviceKind, DeviceRef
-from maxmod.values.dim import AlgebraicDim, Dim, DimLike, Shape, ShapeLike, StaticDim, SymbolicDim
+from maxmod.values.dim import AlgebraicDim, Dim, DimLike, StaticDim, SymbolicDim
 from maxmod.values.layouts import ConvInputLayout, FilterLayout, InterpolationMode
+from maxmod.values.shape import Shape, ShapeLike
 from maxmod.values.tensor_type import BufferType, TensorType, Type
 
 __all__ = [

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from maxmod.dtype import DType
 from maxmod.values.device import DeviceKind, DeviceRef
-from maxmod.values.dim import AlgebraicDim, Dim, DimLike, Shape, ShapeLike, StaticDim, SymbolicDim
+from maxmod.values.dim import AlgebraicDim, Dim, DimLike, StaticDim, SymbolicDim
 from maxmod.values.layouts import ConvInputLayout, FilterLayout
+from maxmod.values.shape import Shape, ShapeLike
 from maxmod.values.tensor_type import BufferType, TensorType, Type
 
 __all__ = [

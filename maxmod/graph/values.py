@@ -20,7 +20,8 @@ from maxmod.op import Op, innermost, ir
 from maxmod.tensor import Tensor
 from maxmod.tensor.exchange import DLPackArray
 from maxmod.values.device import DeviceLike, DeviceRef
-from maxmod.values.dim import Dim, Shape, ShapeLike
+from maxmod.values.dim import Dim
+from maxmod.values.shape import Shape, ShapeLike
 from maxmod.values.tensor_type import BufferType, TensorType
 
 

@@ -21,7 +21,8 @@ from maxmod.tensor.buffer import Buffer
 from maxmod.tensor.exchange import DLPackArray, import_array
 from maxmod.tensor.literal import is_scalar, rounded, weak_array, weak_scalar
 from maxmod.values.device import DeviceRef
-from maxmod.values.dim import Dim, Shape
+from maxmod.values.dim import Dim
+from maxmod.values.shape import Shape
 from maxmod.values.tensor_type import TensorType
 
 

@@ -10,7 +10,8 @@ from maxmod.errors import OperandError
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
 from maxmod.tensor import Tensor
-from maxmod.values.dim import Dim, DimLike, ShapeLike
+from maxmod.values.dim import Dim, DimLike
+from maxmod.values.shape import ShapeLike
 
 
 class Embedding(Module[[Tensor], Tensor]):

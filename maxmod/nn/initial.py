@@ -8,7 +8,7 @@ from maxmod.op import innermost
 from maxmod.ops.random import normal
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike
-from maxmod.values.dim import ShapeLike, as_sizes, product
+from maxmod.values.shape import ShapeLike, as_sizes, product
 
 # Parameters above this many elements are drawn when they are first read. Drawing costs 15 to 50 ns
 # an element on a CPU, seconds for a language model, and is lost work if weights are loaded next;

@@ -9,7 +9,8 @@ from maxmod.errors import ShapeError
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
 from maxmod.tensor import Tensor
-from maxmod.values.dim import Dim, DimLike, Sizes
+from maxmod.values.dim import Dim, DimLike
+from maxmod.values.shape import Sizes
 
 
 def _fits(have: Sizes, want: Sizes) -> bool:

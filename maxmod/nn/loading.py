@@ -21,7 +21,7 @@ from maxmod.interpreters.eager import lazy
 from maxmod.nn.places import Parameter, warn
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceRef
-from maxmod.values.dim import format_sizes
+from maxmod.values.shape import format_sizes
 from maxmod.values.tensor_type import TensorType
 
 _log = logging.getLogger(__name__)

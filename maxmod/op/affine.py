@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maxmod.values.dim import Size, Sizes, as_dim, as_size, product
+from maxmod.values.dim import Size, as_dim, as_size
+from maxmod.values.shape import Sizes, product
 
 
 class Unfusable(Exception):

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, AxisError, DTypeError, OperandError, ShapeError
-from maxmod.values.dim import Size, Sizes, StaticDim, broadcast, format_sizes, is_static, product
+from maxmod.values.dim import Size, StaticDim
+from maxmod.values.shape import Sizes, broadcast, format_sizes, is_static, product
 from maxmod.values.tensor_type import TensorType
 
 if TYPE_CHECKING:

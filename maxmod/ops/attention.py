@@ -20,7 +20,8 @@ from maxmod.ops.matmul import matmul
 from maxmod.ops.norm import softmax
 from maxmod.ops.shape import permute, reshape, unsqueeze
 from maxmod.tensor import Tensor
-from maxmod.values.dim import Size, Sizes, broadcast
+from maxmod.values.dim import Size
+from maxmod.values.shape import Sizes, broadcast
 from maxmod.values.tensor_type import TensorType
 
 NAME = "scaled_dot_product_attention"

@@ -20,7 +20,8 @@ from maxmod.tensor import Tensor
 from maxmod.tensor.default_context import resolve
 from maxmod.tensor.literal import is_scalar, literal_array, weak_scalar
 from maxmod.values.device import CPU_REF, DeviceLike
-from maxmod.values.dim import Dim, ShapeLike, Size, Sizes, as_size, as_sizes, is_static
+from maxmod.values.dim import Dim, Size, as_size
+from maxmod.values.shape import ShapeLike, Sizes, as_sizes, is_static
 from maxmod.values.tensor_type import TensorType
 
 S = Kind.SOURCE

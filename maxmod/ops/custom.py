@@ -17,7 +17,7 @@ from maxmod.ops.context import active_trace
 from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer
 from maxmod.values.device import DeviceLike, DeviceRef
-from maxmod.values.dim import Sizes, format_sizes
+from maxmod.values.shape import Sizes, format_sizes
 from maxmod.values.tensor_type import TensorType
 
 # (name, repr, value); the repr keeps 1, 1.0 and True apart, which are equal as keys.

@@ -21,7 +21,8 @@ from maxmod.ops.elementwise import cast
 from maxmod.ops.reduce import cumsum, sum
 from maxmod.ops.shape import broadcast_to, flatten, rebind, reshape, slice_axis
 from maxmod.tensor import Tensor
-from maxmod.values.dim import Size, as_size, format_sizes, product
+from maxmod.values.dim import Size, as_size
+from maxmod.values.shape import format_sizes, product
 from maxmod.values.tensor_type import TensorType
 
 

@@ -19,7 +19,8 @@ from maxmod.ops.gather import gather
 from maxmod.ops.shape import basic_slice, rebind, reshape
 from maxmod.tensor import Tensor
 from maxmod.values.device import CPU_REF
-from maxmod.values.dim import Dim, Size, Sizes, as_size
+from maxmod.values.dim import Dim, Size, as_size
+from maxmod.values.shape import Sizes
 
 _INTEGERS = (int, np.integer, Dim)
 

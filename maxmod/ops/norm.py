@@ -23,7 +23,7 @@ from maxmod.ops.elementwise import cast, exp, log, rsqrt
 from maxmod.ops.reduce import max, mean, sum
 from maxmod.ops.shape import reshape
 from maxmod.tensor import Tensor
-from maxmod.values.dim import product
+from maxmod.values.shape import product
 from maxmod.values.tensor_type import TensorType
 
 C = Kind.COMPOSITE

@@ -19,7 +19,8 @@ from maxmod.ops.gather import gather
 from maxmod.ops.shape import broadcast_to, flatten, reshape
 from maxmod.tensor import Tensor
 from maxmod.tensor.literal import is_scalar, weak_scalar
-from maxmod.values.dim import Size, Sizes, as_size, format_sizes, product
+from maxmod.values.dim import Size, as_size
+from maxmod.values.shape import Sizes, format_sizes, product
 from maxmod.values.tensor_type import TensorType
 
 _MODES = ("constant", "reflect", "edge")

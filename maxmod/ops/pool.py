@@ -13,7 +13,8 @@ from maxmod.op import Kind, Op, op
 from maxmod.op.rules import Accepts, expect_dtype, is_float, is_numeric
 from maxmod.ops.window import numbers, pad_spatial, taps, window_count
 from maxmod.tensor import Tensor
-from maxmod.values.dim import Size, as_size, as_sizes, product
+from maxmod.values.dim import Size, as_size
+from maxmod.values.shape import as_sizes, product
 from maxmod.values.tensor_type import TensorType
 
 Pair = int | tuple[int, int]

@@ -20,7 +20,7 @@ from maxmod.tensor.constructors import type_like
 from maxmod.tensor.default_context import resolve
 from maxmod.tensor.literal import is_scalar, rounded, weak_scalar
 from maxmod.values.device import CPU_REF, DeviceLike
-from maxmod.values.dim import ShapeLike, Sizes, as_sizes
+from maxmod.values.shape import ShapeLike, Sizes, as_sizes
 from maxmod.values.tensor_type import TensorType
 
 # ---- the seed ----------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from maxmod.interpreters.operands import strong
 from maxmod.op import Kind, Op, function, op
 from maxmod.op.rules import Accepts, expect_dtype, expect_int, is_any, is_float
 from maxmod.tensor import Tensor
-from maxmod.values.dim import Size, Sizes, as_size, as_sizes, format_sizes
+from maxmod.values.dim import Size, as_size
 from maxmod.values.layouts import InterpolationMode
+from maxmod.values.shape import Sizes, as_sizes, format_sizes
 from maxmod.values.tensor_type import TensorType
 
 # ---- static arguments and types ----------------------------------------------------------------

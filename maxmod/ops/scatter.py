@@ -13,7 +13,7 @@ from maxmod.errors import DTypeError, ShapeError, SliceError
 from maxmod.op import Kind, Op, op
 from maxmod.op.rules import Accepts, expect_dtype, is_any, is_numeric, normalize_axis
 from maxmod.tensor import Tensor
-from maxmod.values.dim import format_sizes
+from maxmod.values.shape import format_sizes
 from maxmod.values.tensor_type import TensorType
 
 # ---- type rules --------------------------------------------------------------------------------

@@ -14,16 +14,8 @@ from maxmod.op.rules import normalize_axis, same_count
 from maxmod.ops.control_flow.late_sizes import declare_size
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike, DeviceRef
-from maxmod.values.dim import (
-    Size,
-    Sizes,
-    SymbolicDim,
-    as_size,
-    as_sizes,
-    evaluate,
-    format_sizes,
-    product,
-)
+from maxmod.values.dim import Size, SymbolicDim, as_size, evaluate
+from maxmod.values.shape import Sizes, as_sizes, format_sizes, product
 from maxmod.values.tensor_type import TensorType
 
 V = Kind.VIEW

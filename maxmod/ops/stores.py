@@ -17,7 +17,8 @@ from maxmod.op.rules import normalize_axis
 from maxmod.ops.indexing import bounds_of, declared_rows, index_items, is_dynamic
 from maxmod.ops.shape import basic_slice, reshape
 from maxmod.tensor import Tensor
-from maxmod.values.dim import Sizes, as_dim, as_size, format_sizes
+from maxmod.values.dim import as_dim, as_size
+from maxmod.values.shape import Sizes, format_sizes
 from maxmod.values.tensor_type import TensorType
 
 

@@ -20,7 +20,7 @@ from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.tensor.exchange import Storage, import_array
 from maxmod.values.device import CPU_REF, DeviceRef
-from maxmod.values.dim import as_sizes
+from maxmod.values.shape import as_sizes
 from maxmod.values.tensor_type import TensorType
 
 _MMAP_MODES = {"copyonwrite": "c", "readonly": "r", "readwrite": "r+"}

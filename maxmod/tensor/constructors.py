@@ -9,7 +9,8 @@ from maxmod.errors import OperandError, SliceError
 from maxmod.op import call
 from maxmod.tensor.default_context import resolve
 from maxmod.values.device import CPU_REF, DeviceLike
-from maxmod.values.dim import ShapeLike, as_size, as_sizes
+from maxmod.values.dim import as_size
+from maxmod.values.shape import ShapeLike, as_sizes
 from maxmod.values.tensor_type import TensorType
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from maxmod.dtype import DType
 from maxmod.op import call
 from maxmod.values.device import DeviceLike, DeviceRef
-from maxmod.values.dim import ShapeLike
+from maxmod.values.shape import ShapeLike
 
 if TYPE_CHECKING:
     from maxmod.values.tensor_type import TensorType

@@ -32,7 +32,7 @@ from maxmod.tensor.operators import Operators
 from maxmod.tensor.other_names import ForeignNames
 from maxmod.tensor.printing import format_tensor
 from maxmod.values.device import DeviceLike, DeviceRef
-from maxmod.values.dim import Shape, Sizes
+from maxmod.values.shape import Shape, Sizes
 from maxmod.values.tensor_type import TensorType
 
 

@@ -7,16 +7,8 @@ from typing import Any
 
 from maxmod.dtype import DType, dtype_hint
 from maxmod.values.device import DeviceLike, DeviceRef
-from maxmod.values.dim import (
-    Shape,
-    ShapeLike,
-    Size,
-    Sizes,
-    SymbolicDim,
-    as_sizes,
-    format_sizes,
-    product,
-)
+from maxmod.values.dim import Size, SymbolicDim
+from maxmod.values.shape import Shape, ShapeLike, Sizes, as_sizes, format_sizes, product
 
 
 class Type:

@@ -21,7 +21,7 @@ from maxmod import backends
 from maxmod.dtype import DType
 from maxmod.errors import WeightsError, did_you_mean
 from maxmod.tensor import Tensor
-from maxmod.values.dim import Sizes
+from maxmod.values.shape import Sizes
 from maxmod.values.tensor_type import TensorType
 from maxmod.weights.parallel import copy_array
 from maxmod.weights.progress import progress

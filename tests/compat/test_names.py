@@ -59,6 +59,8 @@ NAMES = {
     "max.graph": "Graph TensorType BufferType TensorValue BufferValue Value Dim StaticDim "
     "SymbolicDim AlgebraicDim Shape DeviceRef DeviceKind DimLike ShapeLike Type Weight ops "
     "TensorValueLike BufferValueLike StrongTensorValueLike type",
+    "max.graph.dim": "AlgebraicDim Dim DimError DimLike Shape ShapeError ShapeLike StaticDim "
+    "SymbolicDim as_dim as_size as_sizes broadcast evaluate format_sizes is_static product",
     "max.graph.ops": "constant rebind shape_to_tensor buffer_load buffer_create cond while_loop "
     "transfer_to InterpolationMode call random acos resize allgather allreduce inplace_custom "
     "print",

@@ -16,9 +16,15 @@ import maxmod
 from maxmod import CPU, DType, Tensor
 from maxmod.cli import main
 from maxmod.errors import ArgumentError, ModelError, WeightsError
-from maxmod.models import adder_folder, load_encoder, load_model, load_vision_model, save_quantized
+from maxmod.models import (
+    adder_folder,
+    load_encoder,
+    load_model,
+    load_vision_model,
+    registry,
+    save_quantized,
+)
 from maxmod.models import quantized_folder as rounding
-from maxmod.models import registry
 from maxmod.models.registry import describe
 from maxmod.nn import Linear, QuantizedLinear
 from maxmod.weights import inspect_text, open_checkpoint, save_state

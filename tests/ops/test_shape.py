@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from maxmod import CPU, Dim, DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.values.device import CPU_REF
-from maxmod.values.dim import Shape
+from maxmod.values.shape import Shape
 
 
 def _grid(*shape):

@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 
 from maxmod import CPU, Dim, DType, Shape, TensorType
 from maxmod.errors import DimError, ShapeError
-from maxmod.values.dim import (
-    AlgebraicDim,
-    StaticDim,
-    SymbolicDim,
-    as_size,
-    broadcast,
-    evaluate,
-    product,
-)
+from maxmod.values.dim import AlgebraicDim, StaticDim, SymbolicDim, as_size, evaluate
+from maxmod.values.shape import broadcast, product
 
 N, M = Dim("n"), Dim("m")
 

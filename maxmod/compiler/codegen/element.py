@@ -31,7 +31,8 @@ from maxmod.kernel.source import Dialect, KernelSource, Launch
 from maxmod.op import ir, op_of
 from maxmod.op.affine import Index, Loop, SplitNeeded, Unfusable, flat_index, of_loop
 from maxmod.ops.elementwise import cast_elements
-from maxmod.values.dim import Dim, Size, product
+from maxmod.values.dim import Dim, Size
+from maxmod.values.shape import product
 
 
 class ElementLowering(Lowering):

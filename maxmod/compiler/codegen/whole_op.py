@@ -7,7 +7,7 @@ from dataclasses import replace
 from maxmod.compiler.codegen.element import Text, symbol_names, template_source
 from maxmod.compiler.groups.group import FusionGroup, WholeOp
 from maxmod.kernel.source import Dialect, KernelSource, Launch
-from maxmod.values.dim import product
+from maxmod.values.shape import product
 
 THREADS = 1024  # of a block, which has a row
 # Loops are marked where vectors pay; more than that takes GCC 12 0.1 s longer and gains nothing.

@@ -19,7 +19,7 @@ from maxmod.op.affine import Unfusable
 from maxmod.ops.arithmetic import sub, true_div
 from maxmod.ops.elementwise import cast_elements, exp
 from maxmod.ops.reduce import reduce_max, reduce_sum
-from maxmod.values.dim import product
+from maxmod.values.shape import product
 
 MAX_FREE_NODES = 16  # of a mask that is made again for every score
 MAX_NODES = 64  # of the ops between the products; a search that takes longer is no use

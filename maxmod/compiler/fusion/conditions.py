@@ -6,7 +6,8 @@ from maxmod.compiler.groups.group import FusionGroup
 from maxmod.compiler.groups.lower import Load, attempt, lower
 from maxmod.op import Kind, ir
 from maxmod.op.affine import Unfusable
-from maxmod.values.dim import Sizes, as_dim, as_size, product
+from maxmod.values.dim import as_dim, as_size
+from maxmod.values.shape import Sizes, product
 
 
 def can_fuse(node: ir.Node) -> bool:

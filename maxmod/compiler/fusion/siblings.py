@@ -15,7 +15,7 @@ from maxmod.compiler.groups.group import FusionGroup
 from maxmod.compiler.groups.lower import is_kernel
 from maxmod.compiler.groups.order import Item, Waits
 from maxmod.op import ir
-from maxmod.values.dim import Sizes
+from maxmod.values.shape import Sizes
 
 
 def join_siblings(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from maxmod.op import Kind, ir
-from maxmod.values.dim import Sizes
+from maxmod.values.shape import Sizes
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maxmod.compiler.steps import RunKernel, RunProduct, Step
 from maxmod.op import Kind, ir
-from maxmod.values.dim import Size, as_size, product
+from maxmod.values.dim import Size, as_size
+from maxmod.values.shape import product
 from maxmod.values.tensor_type import TensorType
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from maxmod.kernel.source import WARP, Dialect, KernelSource, Launch
 from maxmod.op import is_op
 from maxmod.op.affine import Index, Loop
 from maxmod.ops.elementwise import cast_elements
-from maxmod.values.dim import Size, as_dim, as_size, product
+from maxmod.values.dim import Size, as_dim, as_size
+from maxmod.values.shape import product
 
 FEW_THREADS = 128
 FEW_CROWDING = 5  # 168 registers a thread leave room for 384 of the 2048 threads of a processor

@@ -8,7 +8,8 @@ from maxmod.compiler.codegen.cuda.text import VECTOR_NBYTES, multiple_of
 from maxmod.compiler.codegen.element import Text, template_source
 from maxmod.compiler.groups.group import Contraction, FusionGroup
 from maxmod.kernel.source import WARP, Dialect, KernelSource, Launch
-from maxmod.values.dim import Size, product
+from maxmod.values.dim import Size
+from maxmod.values.shape import product
 
 THREADS = 256
 WARPS = 8

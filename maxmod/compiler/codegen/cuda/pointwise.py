@@ -39,7 +39,8 @@ from maxmod.compiler.groups.lower import Apply, Load, Lowered
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource, Launch
 from maxmod.op.affine import Loop
-from maxmod.values.dim import Dim, as_dim, as_size, product
+from maxmod.values.dim import Dim, as_dim, as_size
+from maxmod.values.shape import product
 
 ENTRY = "mm_kernel"
 THREADS = 256  # eight warps: enough to fill a processor with few blocks

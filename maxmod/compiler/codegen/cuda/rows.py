@@ -39,7 +39,8 @@ from maxmod.compiler.codegen.rows import Keep, Phase, RowPlan, plan_rows
 from maxmod.compiler.groups.lower import Lowered, Reduction
 from maxmod.kernel.source import SHARED_NBYTES, WARP, Launch
 from maxmod.op.affine import Loop
-from maxmod.values.dim import Size, as_dim, as_size, product
+from maxmod.values.dim import Size, as_dim, as_size
+from maxmod.values.shape import product
 
 WARP_ROW = 1024  # longer rows get a block: 32 elements for each thread of a warp
 WARP_THREADS = 256  # of a block that works on several rows

@@ -24,7 +24,8 @@ from maxmod.compiler.codegen.emit import (
 )
 from maxmod.compiler.groups.lower import Apply, Load, Lowered, Store
 from maxmod.op.affine import Index, Loop
-from maxmod.values.dim import AlgebraicDim, Size, product
+from maxmod.values.dim import AlgebraicDim, Size
+from maxmod.values.shape import product
 
 VECTOR_NBYTES = 16  # the widest access of one thread
 MAX_WIDTH = 8  # elements of a span; more would only lengthen the code of one-byte types
