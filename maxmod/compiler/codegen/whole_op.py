@@ -25,7 +25,7 @@ def emit_whole_op(
     """
     node = template.node
     assert node.op.lowering.kernel is not None
-    assert group.inputs == list(node.inputs), "each operand is another value"
+    assert group.inputs == node.inputs, "each operand is another value"
     *outer, size = node.inputs[0].type.sizes
     is_cuda = dialect is Dialect.CUDA
     text = Text(group, [], symbol_names([*outer, size]), dialect, ("float",) if is_cuda else ())
