@@ -2,11 +2,12 @@
 
 Names that MAX lacks or spells otherwise stand beside its own (`range` and `arange`, `clip` and
 `clamp`). Functions named like a built-in of Python are meant to be used as `F.sum`, `F.max`.
+
+Written by `.docs/generate_functional.py` from the families in `maxmod/ops`.
 """
 
 from __future__ import annotations
 
-from maxmod.interpreters.eager import lazy
 from maxmod.ops.activation import gelu, relu, sigmoid, silu
 from maxmod.ops.arithmetic import (
     abs,
@@ -42,13 +43,9 @@ from maxmod.ops.comparison import (
     not_equal,
     where,
 )
-from maxmod.ops.context import ensure_context, functional, in_graph_context
+from maxmod.ops.context import ensure_context, functional, in_graph_context, lazy
 from maxmod.ops.control_flow.functions import cond, print, side_stream, while_loop
-from maxmod.ops.conv import (
-    conv2d,
-    conv2d_transpose,
-    conv3d,
-)
+from maxmod.ops.conv import conv2d, conv2d_transpose, conv3d
 from maxmod.ops.create import (
     arange,
     constant,
@@ -62,10 +59,7 @@ from maxmod.ops.create import (
     zeros,
     zeros_like,
 )
-from maxmod.ops.custom import (
-    custom,
-    inplace_custom,
-)
+from maxmod.ops.custom import custom, inplace_custom
 from maxmod.ops.elementwise import (
     acos,
     atanh,
@@ -86,35 +80,16 @@ from maxmod.ops.elementwise import (
     tanh,
     trunc,
 )
-from maxmod.ops.fft import (
-    irfft,
-)
+from maxmod.ops.fft import irfft
 from maxmod.ops.gather import gather, gather_nd, masked_scatter, nonzero
 from maxmod.ops.indexing import slice_tensor
 from maxmod.ops.matmul import band_part, matmul, outer
 from maxmod.ops.norm import group_norm, layer_norm, logsoftmax, rms_norm, softmax
 from maxmod.ops.padding import pad, repeat_interleave, tile
-from maxmod.ops.pool import (
-    avg_pool2d,
-    fold,
-    max_pool2d,
-)
-from maxmod.ops.random import (
-    gaussian,
-    gaussian_like,
-    normal,
-    normal_like,
-    uniform,
-    uniform_like,
-)
+from maxmod.ops.pool import avg_pool2d, fold, max_pool2d
+from maxmod.ops.random import gaussian, gaussian_like, normal, normal_like, uniform, uniform_like
 from maxmod.ops.reduce import argmax, argmin, cumsum, max, mean, min, prod, sum
-from maxmod.ops.resample import (
-    resize,
-    resize_bicubic,
-    resize_linear,
-    resize_nearest,
-    roi_align,
-)
+from maxmod.ops.resample import resize, resize_bicubic, resize_linear, resize_nearest, roi_align
 from maxmod.ops.scatter import (
     scatter,
     scatter_add,
@@ -138,17 +113,9 @@ from maxmod.ops.shape import (
     transpose,
     unsqueeze,
 )
-from maxmod.ops.sort import (
-    argsort,
-    bottom_k,
-    non_maximum_suppression,
-    top_k,
-)
+from maxmod.ops.sort import argsort, bottom_k, non_maximum_suppression, top_k
 from maxmod.ops.split_concat import as_interleaved_complex, chunk, complex_mul, concat, split, stack
-from maxmod.ops.stores import (
-    buffer_store,
-    buffer_store_slice,
-)
+from maxmod.ops.stores import buffer_store, buffer_store_slice
 from maxmod.ops.weight_quantization import dequantize_weight, quantize_weight, quantized_linear
 
 clip = clamp

@@ -72,15 +72,9 @@ def op(
     `TensorLike` or `Sequence[Tensor]`, although they arrive as arrays), then static arguments. The
     public function has the same signature without the array module.
 
-    Args:
-        kind: What the op does, for the compiler.
-        infer: The type rule.
-        name: By default that of the decorated function.
-        label: By default the name.
-        operands, mixed_devices, prepare: See `Signature`.
-        upcasts: By default True for the kinds that compute with their operands.
-        domain, is_product, backend_method, expand, assign, binds: See `Meaning`.
-        scalar, view, position, combine, identity, kernel: See `Lowering`.
+    The keywords are fields of `Op`, `Signature`, `Meaning` and `Lowering`, which describe them. By
+    default, the name is that of the function, the label is the name, and the kinds that compute
+    with their operands upcast.
     """
 
     def decorate(fn: Callable[Concatenate[Any, P], R]) -> OpFunction[P, R]:

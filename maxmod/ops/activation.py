@@ -12,6 +12,8 @@ from maxmod.ops.elementwise import erf_of
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["gelu", "relu", "sigmoid", "silu"]
+
 E = Kind.ELEMENTWISE
 
 
@@ -27,7 +29,6 @@ def relu(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is bool.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -50,7 +51,6 @@ def sigmoid(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -73,7 +73,6 @@ def silu(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Source: S. Elfwing, E. Uchibe and K. Doya, Sigmoid-weighted linear units for neural network
     function approximation in reinforcement learning, arXiv 1702.03118.
@@ -119,7 +118,6 @@ def gelu(xp: Any, x: Tensor, approximate: str = "none") -> Tensor:
 
     Raises:
         ValueError: For another approximation or a dtype that is no float.
-        TypeError: If x is no tensor.
 
     Source: D. Hendrycks and K. Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
 

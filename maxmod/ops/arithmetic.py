@@ -13,6 +13,21 @@ from maxmod.op import Kind, Operands, function, op
 from maxmod.op.rules import broadcasting, elementwise, is_any, is_float, is_numeric, is_signed
 from maxmod.tensor import Tensor
 
+__all__ = [
+    "abs",
+    "add",
+    "clamp",
+    "div",
+    "elementwise_max",
+    "elementwise_min",
+    "floor_div",
+    "mod",
+    "mul",
+    "negate",
+    "pow",
+    "sub",
+]
+
 TensorLike = Any
 E = Kind.ELEMENTWISE
 PROMOTED = Operands.PROMOTED
@@ -32,7 +47,6 @@ def add(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     Raises:
         ValueError: If neither dtype holds all values of the other exactly, a number does not fit
             into the dtype of the tensor, shapes or devices do not fit, or the dtype is bool.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import DType, Tensor
@@ -66,7 +80,6 @@ def sub(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
     Raises:
         ValueError: If dtypes cannot be promoted, shapes or devices differ, or the dtype is bool.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import DType, Tensor
@@ -92,7 +105,6 @@ def mul(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
     Raises:
         ValueError: If dtypes cannot be promoted, shapes or devices differ, or the dtype is bool.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import DType, Tensor
@@ -126,7 +138,6 @@ def div(lhs: TensorLike, rhs: TensorLike) -> Tensor:
     Raises:
         ValueError: If dtypes cannot be promoted (an integer tensor with a Python float), shapes or
             devices differ, or the dtype is bool.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import DType, Tensor
@@ -157,7 +168,6 @@ def floor_div(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
     Raises:
         ValueError: If dtypes cannot be promoted, shapes or devices differ, or the dtype is bool.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import DType, Tensor
@@ -185,7 +195,6 @@ def mod(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
     Raises:
         ValueError: If dtypes cannot be promoted, shapes or devices differ, or the dtype is bool.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import DType, Tensor
@@ -218,7 +227,6 @@ def pow(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     Raises:
         ValueError: If dtypes cannot be promoted (an integer tensor with a Python float), shapes or
             devices differ, or the dtype is bool.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import DType, Tensor
@@ -274,7 +282,6 @@ def elementwise_max(lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
     Raises:
         ValueError: If dtypes cannot be promoted, or shapes or devices differ.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -298,7 +305,6 @@ def elementwise_min(lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
     Raises:
         ValueError: If dtypes cannot be promoted, or shapes or devices differ.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -350,7 +356,6 @@ def abs(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is bool.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import DType, Tensor
@@ -373,7 +378,6 @@ def negate(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is unsigned or bool (`F.logical_not` is for those).
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import DType, Tensor

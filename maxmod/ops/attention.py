@@ -24,6 +24,8 @@ from maxmod.values.dim import Size
 from maxmod.values.shape import Sizes, broadcast
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["scaled_dot_product_attention"]
+
 NAME = "scaled_dot_product_attention"
 
 

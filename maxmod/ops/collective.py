@@ -13,6 +13,15 @@ from maxmod.ops.arithmetic import add
 from maxmod.ops.split_concat import concat
 from maxmod.tensor import Tensor
 
+__all__ = [
+    "allgather",
+    "allreduce_sum",
+    "dequantize",
+    "distributed_broadcast",
+    "qmatmul",
+    "reduce_scatter",
+]
+
 
 def _listed(name: str, inputs: Any, signal_buffers: Any) -> list[Tensor]:
     tensors = [strong(name, item) for item in inputs]
@@ -43,7 +52,6 @@ def allreduce_sum(
 
     Raises:
         ValueError: If the lengths differ, or shapes or dtypes do not fit.
-        TypeError: If an input is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -84,7 +92,6 @@ def allgather(
 
     Raises:
         ValueError: If the lengths differ, sizes do not fit, or the axis lies outside the rank.
-        TypeError: If an input is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -116,9 +123,6 @@ def reduce_scatter(x: Tensor, *args: Any, **options: Any) -> Tensor:
     Returns:
         x.
 
-    Raises:
-        TypeError: If x is no tensor.
-
     Example:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
@@ -140,9 +144,6 @@ def distributed_broadcast(x: Tensor, *args: Any, **options: Any) -> Tensor:
 
     Returns:
         x.
-
-    Raises:
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor

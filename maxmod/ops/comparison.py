@@ -12,6 +12,18 @@ from maxmod.op.rules import broadcast_type, expect_same_dtype, is_bool, predicat
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 
+__all__ = [
+    "equal",
+    "greater",
+    "greater_equal",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "not_equal",
+    "where",
+]
+
 TensorLike = Any
 E = Kind.ELEMENTWISE
 PROMOTED = Operands.PROMOTED
@@ -35,7 +47,6 @@ def equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
     Raises:
         ValueError: If dtypes cannot be promoted, or shapes or devices differ.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -60,7 +71,6 @@ def not_equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
     Raises:
         ValueError: If dtypes cannot be promoted, or shapes or devices differ.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import DType, Tensor
@@ -84,7 +94,6 @@ def greater(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
     Raises:
         ValueError: If dtypes cannot be promoted, or shapes or devices differ.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import DType
@@ -109,7 +118,6 @@ def greater_equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
     Raises:
         ValueError: If dtypes cannot be promoted, or shapes or devices differ.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -133,7 +141,6 @@ def logical_and(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
     Raises:
         ValueError: If a tensor is not bool, or shapes or devices differ.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -158,7 +165,6 @@ def logical_or(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
     Raises:
         ValueError: If a tensor is not bool, or shapes or devices differ.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -183,7 +189,6 @@ def logical_xor(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
     Raises:
         ValueError: If a tensor is not bool, or shapes or devices differ.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import DType, Tensor
@@ -207,7 +212,6 @@ def logical_not(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is not bool: compare first (`x == 0`); bits are not flipped.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor

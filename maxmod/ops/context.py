@@ -7,10 +7,12 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from maxmod.interpreters.eager import EagerInterpreter, LazyInterpreter
+from maxmod.interpreters.eager import EagerInterpreter, LazyInterpreter, lazy
 from maxmod.interpreters.operands import strong
 from maxmod.op import Interpreter, innermost
 from maxmod.tensor import Tensor
+
+__all__ = ["ensure_context", "functional", "in_graph_context", "lazy"]
 
 
 def active_trace() -> Interpreter | None:

@@ -25,6 +25,8 @@ from maxmod.values.dim import Size, as_size
 from maxmod.values.layouts import ConvInputLayout, FilterLayout
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["conv2d", "conv2d_transpose", "conv3d"]
+
 # Windows are copied in blocks of this size, which stay in a cache until they are multiplied.
 BLOCK_NBYTES = 8 << 20
 

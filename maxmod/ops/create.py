@@ -24,6 +24,20 @@ from maxmod.values.dim import Dim, Size, as_size
 from maxmod.values.shape import ShapeLike, Sizes, as_sizes, is_static
 from maxmod.values.tensor_type import TensorType
 
+__all__ = [
+    "arange",
+    "constant",
+    "constant_external",
+    "full",
+    "full_like",
+    "hann_window",
+    "ones",
+    "ones_like",
+    "shape_to_tensor",
+    "zeros",
+    "zeros_like",
+]
+
 S = Kind.SOURCE
 
 

@@ -20,6 +20,8 @@ from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.shape import Sizes, format_sizes
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["custom", "inplace_custom"]
+
 # (name, repr, value); the repr keeps 1, 1.0 and True apart, which are equal as keys.
 Parameters = tuple[tuple[str, str, Any], ...]
 

@@ -16,6 +16,27 @@ from maxmod.op.rules import elementwise, is_float, is_numeric, predicate
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 
+__all__ = [
+    "acos",
+    "atanh",
+    "cast",
+    "ceil",
+    "cos",
+    "erf",
+    "exp",
+    "floor",
+    "is_inf",
+    "is_nan",
+    "log",
+    "log1p",
+    "round",
+    "rsqrt",
+    "sin",
+    "sqrt",
+    "tanh",
+    "trunc",
+]
+
 E = Kind.ELEMENTWISE
 
 
@@ -31,7 +52,6 @@ def exp(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float: cast first, there is no automatic conversion.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -54,7 +74,6 @@ def log(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -77,7 +96,6 @@ def log1p(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -101,7 +119,6 @@ def sqrt(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -124,7 +141,6 @@ def rsqrt(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -147,7 +163,6 @@ def sin(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Example:
         >>> import math
@@ -171,7 +186,6 @@ def cos(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Example:
         >>> import math
@@ -195,7 +209,6 @@ def tanh(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -218,7 +231,6 @@ def atanh(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -242,7 +254,6 @@ def acos(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -265,7 +276,6 @@ def erf(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Source: W. J. Cody, Rational Chebyshev approximations for the error function, Math. Comp. 23
     (1969) 631-637.
@@ -291,7 +301,6 @@ def floor(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -314,7 +323,6 @@ def ceil(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -337,7 +345,6 @@ def trunc(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -360,7 +367,6 @@ def round(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -383,7 +389,6 @@ def is_nan(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is bool.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -406,7 +411,6 @@ def is_inf(xp: Any, x: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the dtype is bool.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor

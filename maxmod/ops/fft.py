@@ -14,6 +14,8 @@ from maxmod.tensor import Tensor
 from maxmod.values.layouts import Normalization
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["irfft"]
+
 
 def _arguments(op: Op, input_tensor: TensorType, **attrs: Any) -> dict[str, Any]:
     normalization = attrs["normalization"]

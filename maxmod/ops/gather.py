@@ -25,6 +25,8 @@ from maxmod.values.dim import Size, as_size
 from maxmod.values.shape import format_sizes, product
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["gather", "gather_nd", "masked_scatter", "nonzero"]
+
 
 def _gather_axis(op: Op, input: TensorType, indices: TensorType, *, axis: Any) -> dict[str, Any]:
     return {"axis": normalize_axis(op.name, axis, input.rank)}

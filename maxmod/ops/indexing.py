@@ -22,6 +22,8 @@ from maxmod.values.device import CPU_REF
 from maxmod.values.dim import Dim, Size, as_size
 from maxmod.values.shape import Sizes
 
+__all__ = ["slice_tensor"]
+
 _INTEGERS = (int, np.integer, Dim)
 
 

@@ -16,6 +16,8 @@ from maxmod.ops.shape import broadcast_to, unsqueeze
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Size
 
+__all__ = ["band_part", "matmul", "outer"]
+
 
 @op(Kind.CONTRACT, contracted, operands=Operands.STRONG_PROMOTED, is_product=True)
 def matmul(xp: Any, lhs: Tensor, rhs: Tensor) -> Tensor:
@@ -31,7 +33,6 @@ def matmul(xp: Any, lhs: Tensor, rhs: Tensor) -> Tensor:
 
     Raises:
         ValueError: If inner sizes differ, leading axes do not broadcast, or a rank is 0.
-        TypeError: If an operand is not a tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -56,7 +57,6 @@ def outer(lhs: Any, rhs: Any) -> Tensor:
 
     Raises:
         ValueError: If an operand is not of rank 1, or dtypes cannot be promoted.
-        TypeError: If neither is a tensor.
 
     Example:
         >>> from maxmod import Tensor

@@ -26,6 +26,8 @@ from maxmod.tensor import Tensor
 from maxmod.values.shape import product
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["group_norm", "layer_norm", "logsoftmax", "rms_norm", "softmax"]
+
 C = Kind.COMPOSITE
 
 
@@ -84,7 +86,6 @@ def logsoftmax(xp: Any, value: Tensor, axis: int = -1) -> Tensor:
 
     Raises:
         ValueError: If the dtype is no float or the axis lies outside the rank.
-        TypeError: If `value` is no tensor.
 
     Example:
         >>> from maxmod import Tensor

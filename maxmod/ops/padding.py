@@ -23,6 +23,8 @@ from maxmod.values.dim import Size, as_size
 from maxmod.values.shape import Sizes, format_sizes, product
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["pad", "repeat_interleave", "tile"]
+
 _MODES = ("constant", "reflect", "edge")
 
 
@@ -159,7 +161,6 @@ def repeat_interleave(
     Raises:
         ValueError: If a number is not positive, the axis is out of range, `out_dim` is missing, or
             it is not the sum of `repeats`.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import DType, Tensor

@@ -17,6 +17,8 @@ from maxmod.values.dim import Size, as_size
 from maxmod.values.shape import as_sizes, product
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["avg_pool2d", "fold", "max_pool2d"]
+
 Pair = int | tuple[int, int]
 
 

@@ -23,6 +23,8 @@ from maxmod.values.device import CPU_REF, DeviceLike
 from maxmod.values.shape import ShapeLike, Sizes, as_sizes
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["gaussian", "gaussian_like", "normal", "normal_like", "uniform", "uniform_like"]
+
 # ---- the seed ----------------------------------------------------------------------------------
 
 _LOCK = threading.Lock()

@@ -16,6 +16,8 @@ from maxmod.ops.comparison import greater, logical_and, not_equal, where
 from maxmod.ops.shape import flatten
 from maxmod.tensor import Tensor
 
+__all__ = ["argmax", "argmin", "cumsum", "max", "mean", "min", "prod", "sum"]
+
 TensorLike = Any
 R = Kind.REDUCE
 
@@ -158,7 +160,6 @@ def sum(x: Tensor, axis: int | None = -1) -> Tensor:
 
     Raises:
         ValueError: If the axis lies outside the rank, or the dtype is bool.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -188,7 +189,6 @@ def mean(x: Tensor, axis: int | None = -1) -> Tensor:
 
     Raises:
         ValueError: If the axis lies outside the rank, or the dtype is bool.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import DType, Tensor
@@ -214,7 +214,6 @@ def prod(x: Tensor, axis: int | None = -1) -> Tensor:
 
     Raises:
         ValueError: If the axis lies outside the rank, or the dtype is bool.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -238,7 +237,6 @@ def argmax(x: Tensor, axis: int | None = -1) -> Tensor:
 
     Raises:
         ValueError: If the axis is empty or lies outside the rank.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -264,7 +262,6 @@ def argmin(x: Tensor, axis: int | None = -1) -> Tensor:
 
     Raises:
         ValueError: If the axis is empty or lies outside the rank.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -364,7 +361,6 @@ def cumsum(
 
     Raises:
         ValueError: If the axis lies outside the rank, or the dtype is bool.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor

@@ -22,6 +22,8 @@ from maxmod.values.layouts import InterpolationMode
 from maxmod.values.shape import Sizes, as_sizes, format_sizes
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["resize", "resize_bicubic", "resize_linear", "resize_nearest", "roi_align"]
+
 # ---- static arguments and types ----------------------------------------------------------------
 
 
@@ -183,7 +185,6 @@ def resize_linear(
     Raises:
         ValueError: If the rank, the mode or the dtype is wrong, or an axis without elements is
             to have some.
-        TypeError: If `input` is no tensor.
 
     Source: Resize of ONNX, whose names for the modes are half_pixel, align_corners, asymmetric and
     pytorch_half_pixel.
@@ -228,7 +229,6 @@ def resize_nearest(
 
     Raises:
         ValueError: If the rank or a mode is wrong, or an axis without elements is to have some.
-        TypeError: If `input` is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -260,7 +260,6 @@ def resize_bicubic(xp: Any, input: Tensor, size: Sequence[Any]) -> Tensor:
 
     Raises:
         ValueError: If the rank or the dtype is wrong, or an axis without elements is to have some.
-        TypeError: If `input` is no tensor.
 
     Source: R. G. Keys, Cubic convolution interpolation for digital image processing, IEEE Trans.
     Acoustics, Speech, and Signal Processing 29 (1981).
@@ -294,7 +293,6 @@ def resize(
 
     Raises:
         ValueError: If the rank is not 4, `shape` has not 4 sizes, or the mode is unknown.
-        TypeError: If `input` is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -380,7 +378,6 @@ def roi_align(
 
     Raises:
         ValueError: If ranks, dtypes or the mode are wrong.
-        TypeError: If an operand is no tensor.
 
     Source: K. He, G. Gkioxari, P. Dollár and R. Girshick, Mask R-CNN, arXiv 1703.06870.
 

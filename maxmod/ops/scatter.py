@@ -16,6 +16,19 @@ from maxmod.tensor import Tensor
 from maxmod.values.shape import format_sizes
 from maxmod.values.tensor_type import TensorType
 
+__all__ = [
+    "scatter",
+    "scatter_add",
+    "scatter_max",
+    "scatter_min",
+    "scatter_mul",
+    "scatter_nd",
+    "scatter_nd_add",
+    "scatter_nd_max",
+    "scatter_nd_min",
+    "scatter_nd_mul",
+]
+
 # ---- type rules --------------------------------------------------------------------------------
 
 

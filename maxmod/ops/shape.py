@@ -18,6 +18,18 @@ from maxmod.values.dim import Size, SymbolicDim, as_size, evaluate
 from maxmod.values.shape import Sizes, as_sizes, format_sizes, product
 from maxmod.values.tensor_type import TensorType
 
+__all__ = [
+    "broadcast_to",
+    "flatten",
+    "permute",
+    "rebind",
+    "reshape",
+    "squeeze",
+    "transfer_to",
+    "transpose",
+    "unsqueeze",
+]
+
 V = Kind.VIEW
 
 
@@ -67,7 +79,6 @@ def reshape(xp: Any, x: Tensor, shape: Iterable[Any]) -> Tensor:
     Raises:
         ValueError: If the number of elements differs, or is not known to agree; if -1 stands twice
             or beside a 0.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -93,7 +104,6 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     Raises:
         IndexError: If an axis lies outside the rank.
         ValueError: If the start lies after the end.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -126,7 +136,6 @@ def squeeze(x: Tensor, axis: int) -> Tensor:
     Raises:
         IndexError: If the axis lies outside the rank.
         ValueError: If its size is not 1.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -156,7 +165,6 @@ def unsqueeze(x: Tensor, axis: int) -> Tensor:
 
     Raises:
         IndexError: If the axis is out of range (also a ValueError).
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -207,7 +215,6 @@ def permute(xp: Any, x: Tensor, dims: Iterable[int]) -> Tensor:
     Raises:
         ValueError: If the number of axes is wrong or one stands twice.
         IndexError: If an axis lies outside the rank.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -232,7 +239,6 @@ def transpose(x: Tensor, axis_1: int, axis_2: int) -> Tensor:
 
     Raises:
         IndexError: If an axis lies outside the rank.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -304,7 +310,6 @@ def broadcast_to(x: Tensor, shape: Iterable[Any], out_dims: Any = None) -> Tenso
     Raises:
         ValueError: If a size is neither 1 nor equal to the target, or `shape` is a tensor and
             `out_dims` is missing.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -395,7 +400,6 @@ def transfer_to(x: Tensor, device: DeviceLike) -> Tensor:
 
     Raises:
         RuntimeError: If there is no such device.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import CPU, Tensor
@@ -444,7 +448,6 @@ def rebind(xp: Any, x: Tensor, shape: Iterable[Any], message: str = "") -> Tenso
 
     Raises:
         ValueError: If the rank or a known size differs; when the graph runs, if a size does.
-        TypeError: If x is no tensor.
 
     Example:
         >>> from maxmod import CPU, DType, Module, Tensor, TensorType

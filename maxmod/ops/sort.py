@@ -19,6 +19,8 @@ from maxmod.values.device import CPU_REF
 from maxmod.values.dim import Size, as_size
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["argsort", "bottom_k", "non_maximum_suppression", "top_k"]
+
 # ---- argsort and top_k -------------------------------------------------------------------------
 
 
@@ -329,7 +331,6 @@ def non_maximum_suppression(
 
     Raises:
         ValueError: If shapes or dtypes do not fit, or a given number is wrong.
-        TypeError: If an operand is not a tensor.
 
     Example:
         >>> from maxmod import DType, Tensor

@@ -14,6 +14,8 @@ from maxmod.tensor import Tensor
 from maxmod.values.dim import Size, as_size
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["as_interleaved_complex", "chunk", "complex_mul", "concat", "split", "stack"]
+
 
 @function
 def split(
@@ -146,7 +148,6 @@ def concat(xp: Any, original_vals: Sequence[Tensor], axis: int = 0) -> Tensor:
     Raises:
         ValueError: If there is no tensor, ranks or sizes differ, or dtypes cannot be promoted.
         IndexError: If the axis lies outside the rank.
-        TypeError: If an operand is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -173,7 +174,6 @@ def stack(values: Sequence[Tensor], axis: int = 0, device: Any = None) -> Tensor
     Raises:
         ValueError: If there is no tensor, or shapes or dtypes differ.
         IndexError: If the axis is out of range.
-        TypeError: If an operand is no tensor.
 
     Example:
         >>> from maxmod import Tensor
@@ -237,7 +237,6 @@ def complex_mul(lhs: Tensor, rhs: Tensor) -> Tensor:
 
     Raises:
         ValueError: If a last axis does not have the size 2.
-        TypeError: If an operand is no tensor.
 
     Example:
         >>> from maxmod import Tensor

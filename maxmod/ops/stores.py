@@ -21,6 +21,8 @@ from maxmod.values.dim import as_dim, as_size
 from maxmod.values.shape import Sizes, format_sizes
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["buffer_store", "buffer_store_slice"]
+
 
 def _updated(op: Op, x: TensorType, source: TensorType, **bounds: Sizes) -> TensorType:
     wanted = basic_slice.op.result_types(x, **bounds)[0]

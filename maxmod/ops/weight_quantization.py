@@ -31,6 +31,8 @@ from maxmod.ops.shape import permute, reshape
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["dequantize_weight", "quantize_weight", "quantized_linear"]
+
 BLOCK = 32  # int4 codes that are packed together
 SCHEMES = ("int8", "int4")
 DEFAULT_GROUP_SIZE = 32

@@ -188,7 +188,8 @@ def test_links_to_files_exist(page: Path) -> None:
 
 def test_the_reference_names_everything() -> None:
     """Each public name has an entry: `::: path.name`, in a list of members, or a heading."""
-    text = "\n".join(page.read_text("utf-8") for page in (ROOT / ".docs/pages/reference").glob("*"))
+    pages = (ROOT / ".docs/pages/reference").rglob("*.md")
+    text = "\n".join(page.read_text("utf-8") for page in pages)
     entries = {path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)", text, re.MULTILINE)}
     for listed in re.findall(r"members: \[([^\]]*)\]", text):
         entries.update(name.strip() for name in listed.split(","))

@@ -195,8 +195,8 @@ def attempt(lowering: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | 
 
     Args:
         lowering: `lower`, or a function that lowers groups with a template.
-        args: Its arguments.
-        kwargs: Its arguments.
+        *args: Its arguments.
+        **kwargs: Its arguments.
     """
     try:
         return lowering(*args, **kwargs)

@@ -11,9 +11,9 @@ def element(name: str, *children: str, text: str = "", **attributes: object) -> 
 
     Args:
         name: Its name.
-        children: Elements inside of it.
+        *children: Elements inside of it.
         text: Text inside of it, before them.
-        attributes: `class_` and `text_anchor` stand for `class` and `text-anchor`.
+        **attributes: `class_` and `text_anchor` stand for `class` and `text-anchor`.
     """
     shown = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(_value(value))}"'

@@ -21,6 +21,8 @@ from maxmod.tensor import Tensor
 from maxmod.values.dim import Size
 from maxmod.values.tensor_type import TensorType
 
+__all__ = ["cond", "print", "side_stream", "while_loop"]
+
 
 def _condition(name: str, what: str, value: Any) -> bool | Tensor:
     """Returns the value of a condition; the tensor itself where it is not known."""
