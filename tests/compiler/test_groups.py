@@ -11,7 +11,8 @@ from compiler.graphs import f32, traced
 from maxmod import functional as F
 from maxmod.compiler.fusion.conditions import start
 from maxmod.compiler.groups.group import FusionGroup
-from maxmod.compiler.groups.lower import Lowered, attempt, is_kernel, lower
+from maxmod.compiler.groups.instructions import Lowered
+from maxmod.compiler.groups.lower import attempt, is_kernel, lower
 from maxmod.op import ir
 from maxmod.op.affine import Unfusable
 

@@ -16,7 +16,8 @@ from maxmod.compiler.codegen.element import (
 )
 from maxmod.compiler.codegen.masks import mask_test
 from maxmod.compiler.groups.group import Attention, FusionGroup
-from maxmod.compiler.groups.lower import MAX_SPLITS, Load, split_loops
+from maxmod.compiler.groups.instructions import Load
+from maxmod.compiler.groups.lower import MAX_SPLITS, split_loops
 from maxmod.dtype import DType, compute_dtype
 from maxmod.kernel.source import KernelSource
 from maxmod.op import ir

@@ -15,7 +15,8 @@ from maxmod.compiler.codegen.element import (
 )
 from maxmod.compiler.codegen.emit import index_text, storage_type
 from maxmod.compiler.groups.group import Contraction, FusionGroup
-from maxmod.compiler.groups.lower import MAX_SPLITS, Load, split_loops
+from maxmod.compiler.groups.instructions import Load
+from maxmod.compiler.groups.lower import MAX_SPLITS, split_loops
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import ir

@@ -24,7 +24,8 @@ from maxmod.compiler.codegen.emit import (
 )
 from maxmod.compiler.codegen.reading import Part, Reading
 from maxmod.compiler.groups.group import FusionGroup
-from maxmod.compiler.groups.lower import MAX_SPLITS, Apply, Load, Lowering, needed, split_loops
+from maxmod.compiler.groups.instructions import Apply, Load, needed
+from maxmod.compiler.groups.lower import MAX_SPLITS, Lowering, split_loops
 from maxmod.dtype import DType
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource, Launch

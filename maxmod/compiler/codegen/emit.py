@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.compiler.groups.lower import (
+from maxmod.compiler.groups.instructions import (
     Apply,
     Instruction,
     Load,

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from maxmod.compiler.codegen.element import ElementLowering
 from maxmod.compiler.codegen.emit import compute_type
-from maxmod.compiler.groups.lower import Apply, Load
+from maxmod.compiler.groups.instructions import Apply, Load
 from maxmod.dtype import can_hold
 from maxmod.op import Op, is_op, op_of
 from maxmod.op.affine import Loop

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from maxmod.compiler.groups.group import FusionGroup, WholeOp
-from maxmod.compiler.groups.lower import Instruction, Lowered, Memo, Position, Reduction
+from maxmod.compiler.groups.instructions import Instruction, Lowered, Position, Reduction
+from maxmod.compiler.groups.lower import Memo
 from maxmod.compiler.groups.naming import GraphNames
 from maxmod.op import ir
 

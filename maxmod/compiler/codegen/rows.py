@@ -6,7 +6,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maxmod.compiler.groups.lower import Apply, Lowered, Reduction, Store, operands
+from maxmod.compiler.groups.instructions import Apply, Lowered, Reduction, Store, operands
 from maxmod.op import Kind
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from maxmod.compiler.groups.group import FusionGroup
-from maxmod.compiler.groups.lower import Load, attempt, lower
+from maxmod.compiler.groups.instructions import Load
+from maxmod.compiler.groups.lower import attempt, lower
 from maxmod.op import Kind, ir
 from maxmod.op.affine import Unfusable
 from maxmod.values.dim import as_dim, as_size

@@ -35,7 +35,7 @@ from maxmod.compiler.codegen.emit import (
     symbols_of,
 )
 from maxmod.compiler.codegen.reading import reading_of
-from maxmod.compiler.groups.lower import Apply, Load, Lowered
+from maxmod.compiler.groups.instructions import Apply, Load, Lowered
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource, Launch
 from maxmod.op.affine import Loop

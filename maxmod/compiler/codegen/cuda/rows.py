@@ -36,7 +36,7 @@ from maxmod.compiler.codegen.emit import (
     stored_text,
 )
 from maxmod.compiler.codegen.rows import Keep, Phase, RowPlan, plan_rows
-from maxmod.compiler.groups.lower import Lowered, Reduction
+from maxmod.compiler.groups.instructions import Lowered, Reduction
 from maxmod.kernel.source import SHARED_NBYTES, WARP, Launch
 from maxmod.op.affine import Loop
 from maxmod.values.dim import Size, as_dim, as_size

@@ -22,7 +22,7 @@ from maxmod.compiler.codegen.emit import (
     stored_text,
     symbols_of,
 )
-from maxmod.compiler.groups.lower import Apply, Load, Lowered, Store
+from maxmod.compiler.groups.instructions import Apply, Load, Lowered, Store
 from maxmod.op.affine import Index, Loop
 from maxmod.values.dim import AlgebraicDim, Size
 from maxmod.values.shape import product

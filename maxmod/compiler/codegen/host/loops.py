@@ -31,7 +31,7 @@ from maxmod.compiler.codegen.emit import (
 )
 from maxmod.compiler.codegen.reading import reading_of
 from maxmod.compiler.codegen.rows import Phase, RowPlan, plan_rows
-from maxmod.compiler.groups.lower import Load, Lowered, Position, Reduction, Store, needed
+from maxmod.compiler.groups.instructions import Load, Lowered, Position, Reduction, Store, needed
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op.affine import ZERO, Index, Loop
