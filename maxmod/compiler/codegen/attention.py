@@ -121,11 +121,7 @@ def _lower(
     rows, columns = of_loop(i), of_loop(j)
     queries, keys = attention.scores.inputs
     values = attention.mixed.inputs[1]
-    depth, width = queries.type.sizes[-1], values.type.sizes[-1]
-    if not (isinstance(depth, int) and isinstance(width, int)):
-        raise Unfusable("the size of a head is not known")
-    if not (0 < depth <= LONGEST_HEAD and 0 < width <= LONGEST_HEAD):
-        raise Unfusable("the heads are empty or very large")
+    depth, width = _head_size(queries), _head_size(values)
     logit = ElementLowering(group, "ts", given=attention.scores.output)
     number = logit.value(attention.logits, (*start, rows, columns))
     if logit.given_position[-2:] != (rows, columns):
@@ -151,6 +147,15 @@ def _lower(
         (logit, number),
         out,
     )
+
+
+def _head_size(value: ir.Value) -> int:
+    size = value.type.sizes[-1]
+    if not isinstance(size, int):
+        raise Unfusable("the size of a head is not known")
+    if not 0 < size <= LONGEST_HEAD:
+        raise Unfusable("the heads are empty or very large")
+    return size
 
 
 def _operand(

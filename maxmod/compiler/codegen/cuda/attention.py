@@ -15,7 +15,7 @@ from maxmod.compiler.codegen.element import ElementLowering, Text, template_sour
 from maxmod.compiler.codegen.emit import index_text, storage_type
 from maxmod.compiler.codegen.masks import open_test
 from maxmod.compiler.groups.group import Attention, FusionGroup
-from maxmod.compiler.groups.lower import Apply, Load
+from maxmod.compiler.groups.instructions import Apply, Load
 from maxmod.dtype import DType
 from maxmod.kernel.source import WARP, Dialect, KernelSource, Launch
 from maxmod.op import is_op
@@ -66,24 +66,15 @@ def emit_few(group: FusionGroup, attention: Attention, name: str) -> KernelSourc
     sharing = math.prod(int(loop.extent) for loop in members)
     rows = as_size(as_dim(lowered.i.extent) * sharing)
     key, value = _stored(*lowered.k, lowered.d), _stored(*lowered.v, lowered.e)
-    longest = max(lowered.depth, lowered.width)
-    width = _width(lowered, key, value)
-    wanted = min(_power_above(rows if isinstance(rows, int) else sharing), MAX_ROWS)
-    lanes = _lanes(longest, width)
-    while lanes < WARP and width > 1 and wanted * width > MAX_SUMS:
-        width //= 2
-        lanes = _lanes(longest, width)
-    pieces = -(-longest // (lanes * width))
-    together = min(wanted, _power_below(MAX_SUMS // (pieces * width)))
+    known_rows = rows if isinstance(rows, int) else sharing
+    together, lanes, pieces, width = _few_shape(lowered, known_rows, _width(lowered, key, value))
     text = Text(group, lowered.loops, lowered.symbols(), Dialect.CUDA, ("float", "uint32_t"))
     text.count("mm_batches", (loop.extent for loop in outer))
     text.place(("batch", outer), ("member", members))
     lowered.write(text, group, attention)
     _pointer(text, "mm_key", "j", key)
     _pointer(text, "mm_value", "j", value)
-    scratch = text.buffer_count - 2
-    text.plain("float *", "mm_partial", "", f"g.b{scratch}")
-    text.plain("uint32_t *", "mm_arrived", "", f"g.b{scratch + 1}")
+    _write_scratch(text)
     for constant, number in (
         ("MM_DEPTH", lowered.depth),
         ("MM_VALUES", lowered.width),
@@ -108,6 +99,33 @@ def emit_few(group: FusionGroup, attention: Attention, name: str) -> KernelSourc
     source = template_source(text, group, name, files, launch)
     floats = as_size(as_dim(room) * (together * (lowered.width + 2)))
     return replace(source, scratch_floats=floats, counters=tasks)
+
+
+def _write_scratch(text: Text) -> None:
+    """Adds where parts of results are, and how many parts have arrived: the last two buffers."""
+    scratch = text.buffer_count - 2
+    text.plain("float *", "mm_partial", "", f"g.b{scratch}")
+    text.plain("uint32_t *", "mm_arrived", "", f"g.b{scratch + 1}")
+
+
+def _few_shape(lowered: LoweredAttention, rows: int, width: int) -> tuple[int, int, int, int]:
+    """Returns the rows of a task, the lanes that share a key, the pieces of it that each of them
+    takes, and the elements of a piece.
+
+    Args:
+        lowered: The attention.
+        rows: How many rows there are, or a number that divides it.
+        width: How many elements can be read at once.
+    """
+    longest = max(lowered.depth, lowered.width)
+    wanted = min(_power_above(rows), MAX_ROWS)
+    lanes = _lanes(longest, width)
+    while lanes < WARP and width > 1 and wanted * width > MAX_SUMS:
+        width //= 2
+        lanes = _lanes(longest, width)
+    pieces = -(-longest // (lanes * width))
+    together = min(wanted, _power_below(MAX_SUMS // (pieces * width)))
+    return together, lanes, pieces, width
 
 
 def emit_many(group: FusionGroup, attention: Attention, name: str) -> KernelSource:
@@ -143,20 +161,8 @@ def emit_mma(group: FusionGroup, attention: Attention, name: str) -> KernelSourc
     text.count("mm_batches", (loop.extent for loop in lowered.loops))
     text.place()
     lowered.write(text, group, attention)
-    test, opened = open_test(*lowered.logit, lowered.i, lowered.j)
-    limits = ", int64_t i0, int64_t i1, int64_t j0, int64_t j1"
-    text.raw("bool", "mm_is_open", limits, text.with_pointers(test))
-    parameters = ", int64_t i, int64_t j, float given"
-    text.function("mm_open_score", parameters, opened, lowered.logit[1])
-    is_stored = {}
-    for operand, row, (what, number), inner in (
-        ("query", "i", lowered.q, lowered.d),
-        ("key", "j", lowered.k, lowered.d),
-        ("value", "j", lowered.v, lowered.e),
-    ):
-        place = _aligned(_stored(what, number, inner), dtype)
-        is_stored[operand] = place is not None
-        _pointer(text, f"mm_{operand}", row, place, dtype)
+    _write_open_score(text, lowered)
+    is_stored = _write_operands(text, lowered, dtype)
     depth, width = (-(-size // MMA_TILE) * MMA_TILE for size in (lowered.depth, lowered.width))
     longest = max(depth, width)
     tiles, keys = next(shape[1:] for shape in MMA_SHAPES if longest <= shape[0])
@@ -177,6 +183,29 @@ def emit_mma(group: FusionGroup, attention: Attention, name: str) -> KernelSourc
     launch = Launch(tasks, rows // 2, MMA_WARPS * WARP, shared)
     files = ("cuda/mma.h", "cuda/attention_mma.h")
     return template_source(text, group, name, files, launch)
+
+
+def _write_open_score(text: Text, lowered: LoweredAttention) -> None:
+    """Adds a test if nothing in a block of scores is masked, and what a score is then."""
+    test, opened = open_test(*lowered.logit, lowered.i, lowered.j)
+    limits = ", int64_t i0, int64_t i1, int64_t j0, int64_t j1"
+    text.raw("bool", "mm_is_open", limits, text.with_pointers(test))
+    parameters = ", int64_t i, int64_t j, float given"
+    text.function("mm_open_score", parameters, opened, lowered.logit[1])
+
+
+def _write_operands(text: Text, lowered: LoweredAttention, dtype: DType) -> dict[str, bool]:
+    """Adds where queries, keys and values are; returns which of them can be copied as they are."""
+    is_stored = {}
+    for operand, row, (what, number), inner in (
+        ("query", "i", lowered.q, lowered.d),
+        ("key", "j", lowered.k, lowered.d),
+        ("value", "j", lowered.v, lowered.e),
+    ):
+        place = _aligned(_stored(what, number, inner), dtype)
+        is_stored[operand] = place is not None
+        _pointer(text, f"mm_{operand}", row, place, dtype)
+    return is_stored
 
 
 def _aligned(operand: tuple[Load, Loop] | None, dtype: DType) -> tuple[Load, Loop] | None:

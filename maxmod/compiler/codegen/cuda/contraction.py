@@ -37,11 +37,12 @@ def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> Kernel
     warp_columns, team = _by_depth_shape(lowered.n.extent, rows)
     if lowered.codes is not None:
         warp_columns = 1  # the floats of two columns would not fit the registers
+    across = _lanes_across(lowered.n.extent, width, right.size_in_bytes)
+    columns = WARPS // team * warp_columns if is_by_depth else across * width
     most = rows if isinstance(rows, int) else MOST_GEMV_ROWS
     padded = 1 if most == 1 else 4 if most <= 4 else 8
     # At least one step of a warp, for each row.
     staged_nbytes = max(STAGED_NBYTES, padded * WARP * width * left.size_in_bytes)
-    across = _lanes_across(lowered.n.extent, width, right.size_in_bytes)
     for constant, value in (
         ("MM_RIGHT_WIDTH", width),
         ("MM_RIGHT_BY_DEPTH", int(is_by_depth)),
@@ -54,14 +55,19 @@ def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> Kernel
     ):
         text.define(constant, value)
     text.lines.append("")
-    columns = WARPS // team * warp_columns if is_by_depth else across * width
-    # In the end, each warp leaves the sums of its columns for one, four or eight rows.
     sums = WARPS * (warp_columns if is_by_depth else columns)
-    shared = staged_nbytes + 4 * sums * padded
-    shared += -shared % ALIGNMENT
+    shared = _shared_nbytes(staged_nbytes, sums * padded)
     launch = Launch(lowered.n.extent, columns, THREADS, shared, crowding=CROWDING)
     files = ("cuda/memory.h", right_file, "cuda/gemv.h")
     return template_source(text, group, name, files, launch)
+
+
+def _shared_nbytes(staged: int, sums: int) -> int:
+    """Returns the shared memory of a block: in the end, each warp leaves the sums of its columns
+    there, for one, four or eight rows.
+    """
+    nbytes = staged + 4 * sums
+    return nbytes + -nbytes % ALIGNMENT
 
 
 def _write_codes(text: Text, codes: Codes, nbytes: int) -> None:

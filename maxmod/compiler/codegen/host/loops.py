@@ -49,21 +49,8 @@ def emit_host(lowered: Lowered, name: str) -> KernelSource:
     made = _row_kernel(lowered) if lowered.row is not None else _pointwise_kernel(lowered)
     symbols = symbols_of(lowered)
     sizes = [f"const int64_t s_{s} = mm_scalars[{n}];" for n, s in enumerate(symbols)]
-    buffers = []
-    for number, dtype in enumerate(lowered.buffers):
-        const = "const " if number < lowered.input_count else ""
-        kind = f"{const}{storage_type(dtype)} *const restrict"
-        buffers.append(f"{kind} b{number} = mm_buffers[{number}];")
-    has_flag = bool(lowered.positions)
-    task, first = made.task, []
-    flag = f"(int64_t *)mm_buffers[{len(lowered.buffers)}]"
-    if _checked(lowered):
-        report = [f"if ({WRONG})", f"    __atomic_store_n({flag}, 1, __ATOMIC_RELAXED);"]
-        task = [f"int {WRONG} = 0;", *task, *report]
-    if lowered.store_positions:
-        first = [f"*{flag} = 1;", *_guards(lowered, buffers)]
-    if has_flag:
-        first.append(f"*{flag} = 0;")
+    buffers = _pointers(lowered)
+    task, first = _with_flag(lowered, made.task, buffers)
     lines = [
         "static void mm_items(",
         f"    {_ARGUMENTS}, void *mm_shared, char *mm_room,",
@@ -87,9 +74,35 @@ def emit_host(lowered: Lowered, name: str) -> KernelSource:
         ENTRY,
         len(lowered.buffers),
         len(symbols),
-        has_flag=has_flag,
+        has_flag=bool(lowered.positions),
         reading=reading_of(lowered),
     )
+
+
+def _pointers(lowered: Lowered) -> list[str]:
+    """Returns the declarations of the buffers."""
+    lines = []
+    for number, dtype in enumerate(lowered.buffers):
+        const = "const " if number < lowered.input_count else ""
+        kind = f"{const}{storage_type(dtype)} *const restrict"
+        lines.append(f"{kind} b{number} = mm_buffers[{number}];")
+    return lines
+
+
+def _with_flag(
+    lowered: Lowered, task: list[str], buffers: list[str]
+) -> tuple[list[str], list[str]]:
+    """Returns what each thread does, and what comes before, with the flag of bad positions."""
+    flag = f"(int64_t *)mm_buffers[{len(lowered.buffers)}]"
+    first: list[str] = []
+    if _checked(lowered):
+        report = [f"if ({WRONG})", f"    __atomic_store_n({flag}, 1, __ATOMIC_RELAXED);"]
+        task = [f"int {WRONG} = 0;", *task, *report]
+    if lowered.store_positions:
+        first = [f"*{flag} = 1;", *_guards(lowered, buffers)]
+    if lowered.positions:
+        first.append(f"*{flag} = 0;")
+    return task, first
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,18 +208,8 @@ def _pointwise_kernel(lowered: Lowered) -> _Parts:
     fixed = [n for n, _ in enumerate(lowered.instructions) if n not in moving]
     body = [f"const int64_t {inner.name} = mm_first + mm_k;"]
     body += _instructions(lowered, sorted(moving))
-    scratch = []
-    copies: list[str] = []
-    for store in lowered.stores:
-        if store.index.factor(inner) not in (0, 1):  # 0: there is one element
-            body.append(_store_one(lowered, store))
-            continue
-        out = f"o{store.buffer}"
-        scratch.append(f"_Alignas(64) {storage_type(store.stored)} {out}[{BLOCK}];")
-        body.append(f"{out}[mm_k] = {stored_text(lowered, store)};")
-        start = Index(((Loop("mm_first", inner.extent), 1),))
-        first = index_text(store.index.substituted({inner: start}))
-        copies += _copy_out(store, out, f"({first})", "mm_count")
+    scratch, stores, copies = _blocks(lowered, inner)
+    body += stores
     sizes = [
         f"const int64_t mm_extent = {extent};",
         f"const int64_t mm_blocks = (mm_extent + {BLOCK - 1}) / {BLOCK};",
@@ -235,6 +238,24 @@ def _pointwise_kernel(lowered: Lowered) -> _Parts:
         "    mm_fence();",
     ]
     return _Parts(sizes, task, f"mm_min_i64({BLOCK}, mm_extent)")
+
+
+def _blocks(lowered: Lowered, inner: Loop) -> tuple[list[str], list[str], list[str]]:
+    """Returns the blocks that results are collected in, how an element gets there, and how blocks
+    go to memory.
+    """
+    scratch, stores, copies = [], [], []
+    for store in lowered.stores:
+        if store.index.factor(inner) not in (0, 1):  # 0: there is one element
+            stores.append(_store_one(lowered, store))
+            continue
+        out = f"o{store.buffer}"
+        scratch.append(f"_Alignas(64) {storage_type(store.stored)} {out}[{BLOCK}];")
+        stores.append(f"{out}[mm_k] = {stored_text(lowered, store)};")
+        start = Index(((Loop("mm_first", inner.extent), 1),))
+        first = index_text(store.index.substituted({inner: start}))
+        copies += _copy_out(store, out, f"({first})", "mm_count")
+    return scratch, stores, copies
 
 
 # ---- rows ----------------------------------------------------------------------------------------
@@ -302,18 +323,7 @@ def _row_scratch(lowered: Lowered, plan: RowPlan) -> tuple[list[str], str]:
 
 def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
     assert lowered.row is not None
-    lines = _instructions(lowered, phase.before)
-    clauses = []
-    for number in phase.reductions:
-        instruction = lowered.instructions[number]
-        what = instruction.what
-        assert isinstance(what, Reduction)
-        kind = compute_type(instruction.dtype)
-        lines.append(f"{kind} r{number} = {bare(start_value(what, instruction.dtype))};")
-        clauses.append(f"reduction({_operator(what, instruction.dtype)} : r{number})")
-        if _needs_flag(what, instruction.dtype):
-            lines.append(f"int n{number} = 0;")
-            clauses.append(f"reduction(| : n{number})")
+    starts, clauses = _started(lowered, phase.reductions)
     body = []
     for number in phase.body:
         if number in kept:
@@ -328,13 +338,10 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
         body += _accumulate(lowered, instruction.what, number)
     checked = _checked(lowered).intersection(phase.body).difference(kept)
     if phase.writes_outputs:
-        for store in lowered.stores:
-            if store.index.factor(lowered.row) == 1:
-                value = stored_text(lowered, store)
-                body.append(f"o{store.buffer}[{lowered.row.name}] = {value};")
-            elif store.index.factor(lowered.row) != 0:
-                body.append(_store_one(lowered, store))
-    lines += [
+        body += _stores_of_elements(lowered, lowered.row)
+    lines = [
+        *_instructions(lowered, phase.before),
+        *starts,
         _pragma("simd", clauses, checks=bool(checked)),
         f"for (int64_t {lowered.row.name} = 0; {lowered.row.name} < mm_extent; "
         f"{lowered.row.name}++) {{",
@@ -348,6 +355,33 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
         nan = literal(math.nan, instruction.dtype) if flagged else ""
         value = f"n{number} ? {nan} : r{number}" if flagged else f"r{number}"
         lines += statement(lowered.instructions, number, value)
+    return lines
+
+
+def _started(lowered: Lowered, reductions: Sequence[int]) -> tuple[list[str], list[str]]:
+    """Returns the declarations of running totals, and what the compiler is told about them."""
+    lines, clauses = [], []
+    for number in reductions:
+        instruction = lowered.instructions[number]
+        what = instruction.what
+        assert isinstance(what, Reduction)
+        kind = compute_type(instruction.dtype)
+        lines.append(f"{kind} r{number} = {bare(start_value(what, instruction.dtype))};")
+        clauses.append(f"reduction({_operator(what, instruction.dtype)} : r{number})")
+        if _needs_flag(what, instruction.dtype):
+            lines.append(f"int n{number} = 0;")
+            clauses.append(f"reduction(| : n{number})")
+    return lines, clauses
+
+
+def _stores_of_elements(lowered: Lowered, row: Loop) -> list[str]:
+    """Returns the stores of results that differ along a row."""
+    lines = []
+    for store in lowered.stores:
+        if store.index.factor(row) == 1:
+            lines.append(f"o{store.buffer}[{row.name}] = {stored_text(lowered, store)};")
+        elif store.index.factor(row) != 0:
+            lines.append(_store_one(lowered, store))
     return lines
 
 
