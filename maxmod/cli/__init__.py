@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Args:
-        arguments: What stands after the name of the command; those of the process by default.
+        arguments: The arguments after the command's name; those of the process by default.
 
     Returns:
         The exit code: 0, or 1 for an error, 2 for wrong usage, 130 after Ctrl-C.
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nmaxmod: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone. Python must not find that out again when it exits.
+        # The reader of our output has gone. Keep Python from failing on it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except (MaxmodError, OSError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""Arguments that several subcommands have; what they stand for is in `maxmod.cli.options`."""
+"""Arguments shared by several subcommands; `maxmod.cli.options` interprets them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 
 def add_model(parser: ArgumentParser) -> None:
     """Adds `--model`, for a language model."""
-    text = "a Hugging Face folder (default: a model that adds)"
+    text = "a Hugging Face model folder (default: the embedded model, which adds numbers)"
     parser.add_argument("--model", metavar="FOLDER", help=text)
 
 
@@ -20,25 +20,25 @@ def add_device(parser: ArgumentParser) -> None:
 def add_dtype(parser: ArgumentParser) -> None:
     """Adds `--dtype`."""
     choices = ["float32", "bfloat16", "float16"]
-    parser.add_argument("--dtype", choices=choices, help="default: as stored")
+    parser.add_argument("--dtype", choices=choices, help="default: the dtype of the weights")
 
 
 def add_eager(parser: ArgumentParser) -> None:
     """Adds `--eager`."""
-    parser.add_argument("--eager", action="store_true", help="run the model op by op")
+    parser.add_argument("--eager", action="store_true", help="run op by op, without compiling")
 
 
 def add_quantize(parser: ArgumentParser) -> None:
     """Adds `--quantize` and `--group-size`."""
     parser.add_argument(
-        "--quantize", choices=["int8", "int4"], help="round weights to 8 or 4 bits while loading"
+        "--quantize", choices=["int8", "int4"], help="quantize weights to 8 or 4 bits while loading"
     )
     add_group_size(parser)
 
 
 def add_group_size(parser: ArgumentParser) -> None:
     """Adds `--group-size`."""
-    text = "weights that share a scale; for int4 (default: 32)"
+    text = "number of weights that share a scale, for int4 (default: 32)"
     parser.add_argument("--group-size", metavar="N", type=int, help=text)
 
 

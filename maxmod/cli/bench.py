@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the description and the arguments of the subcommand to its parser."""
     parser.description = (
-        "Times loading, compiling, the first token and the following ones, with random tokens; the "
-        "best of some rounds."
+        "Times loading, compiling, the first token and the tokens after it, with a random prompt; "
+        "shows the best of several rounds."
     )
     add_model(parser)
     add = parser.add_argument
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--new-tokens", metavar="N", type=int, default=8, help="default: 8")
     add("--batch", metavar="N", type=int, default=1, help="sequences (default: 1)")
     add("--rounds", metavar="N", type=int, default=3, help="default: 3")
-    add("--json", action="store_true", help="print the numbers as JSON")
+    add("--json", action="store_true", help="print the results as JSON")
     add_device(parser)
 
 
@@ -79,11 +79,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _times(model: LanguageModel, options: argparse.Namespace) -> tuple[list[float], list[float]]:
-    """Generates some times, with random prompts.
+    """Generates once per round, with random prompts.
 
     Returns:
-        For each round the seconds until the first token, and the median of those that a token
-        takes after it. The first round binds programs and does not count.
+        For each round, the seconds until the first token, and the median seconds of the tokens
+        after it. The first round binds programs and does not count.
     """
     import numpy as np
 
@@ -107,7 +107,7 @@ def _text(found: dict[str, object]) -> str:
         "{model}, {dtype} on {device}, batch {batch}\n"
         "load          {load_s:9.3f} s\n"
         "compile       {compile_s:9.3f} s     {kernels}\n"
-        "first call    {first_call_s:9.3f} s     with what is bound and allocated once\n"
+        "first call    {first_call_s:9.3f} s     includes one-time binding and allocation\n"
         "first token   {first_token_s:9.3f} s     {prompt_tokens} tokens read, "
         "{prompt_tokens_per_s:.0f} tokens/s\n"
         "then          {new_tokens_per_s:9.1f} tokens/s, median of {new_tokens}; a step reads "

@@ -1,4 +1,4 @@
-"""`maxmod cache`: what is in the cache of built kernels, and clearing it."""
+"""`maxmod cache`: shows or clears the cache of built kernels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"{kernel_cache.clear()} kernels removed from {kernel_cache.path()}")
     else:
         found = kernel_cache.info()
-        state = "writable" if found.writable else "read only" if found.usable else "not used"
+        state = "writable" if found.writable else "read-only" if found.usable else "not used"
         print(f"folder   {found.path} ({state})")
         print(f"kernels  {found.entries}")
         print(f"size     {found.nbytes / 1e6:.1f} MB of at most {found.max_bytes / 1e6:.0f} MB")

@@ -12,11 +12,11 @@ from maxmod.cli.arguments import add_device, add_eager, add_quantize
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the description and the arguments of the subcommand to its parser."""
     parser.description = (
-        "Prints the most likely labels of images, each with its probability, on the standard "
-        "output; one line of timing on the standard error."
+        "Prints the most likely labels of images with their probabilities to standard output, and "
+        "one line of timing to standard error."
     )
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="an image file")
-    parser.add_argument("--model", metavar="FOLDER", required=True, help="a folder of a ViT")
+    parser.add_argument("--model", metavar="FOLDER", required=True, help="a ViT model folder")
     parser.add_argument("--top", metavar="N", type=int, default=5, help="labels (default: 5)")
     add_device(parser)
     add_eager(parser)

@@ -1,4 +1,4 @@
-"""`maxmod doctor`: what maxmod finds on this machine, to be pasted into a report of a problem."""
+"""`maxmod doctor`: what maxmod finds on this machine, for bug reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CUPY = ("cupy-cuda13x", "cupy-cuda12x", "cupy")  # names of its builds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds nothing: the subcommand has no arguments of its own."""
+    """Adds nothing: the subcommand has no arguments."""
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`maxmod embed`: texts to vectors."""
+"""`maxmod embed`: computes embedding vectors of texts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from maxmod.cli.arguments import add_device, add_eager, add_quantize
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the description and the arguments of the subcommand to its parser."""
     parser.description = (
-        "Turns texts into vectors with a pretrained encoder: one line of JSON for each text on the "
-        "standard output, one line of timing on the standard error."
+        "Computes embedding vectors of texts with a pretrained encoder: one line of JSON per text "
+        "to standard output, and one line of timing to standard error."
     )
-    parser.add_argument("texts", metavar="TEXT", nargs="+", help="a text")
-    parser.add_argument("--model", metavar="FOLDER", required=True, help="a folder of a BERT")
-    parser.add_argument("--truncate", action="store_true", help="cut texts that are too long")
+    parser.add_argument("texts", metavar="TEXT", nargs="+", help="a text to embed")
+    parser.add_argument("--model", metavar="FOLDER", required=True, help="a BERT model folder")
+    parser.add_argument("--truncate", action="store_true", help="truncate texts that are too long")
     add_device(parser)
     add_eager(parser)
     add_quantize(parser)

@@ -1,4 +1,4 @@
-"""`maxmod explain`: what a model is compiled to, in words, numbers and C."""
+"""`maxmod explain`: shows the steps, kernels and memory plan of a compiled model."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 _HINT = """\
 maxmod explain --source N shows the text of kernel N, --graph the graph, --all everything,
---html FILE writes a page with drawings, --measure adds times"""
+--html FILE writes a page with charts, --measure adds times"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the description and the arguments of the subcommand to its parser."""
     parser.description = (
-        "Compiles a step of a language model and shows what came out: the steps of a call with "
-        "their bytes, the kernels and why they were formed, the memory plan."
+        "Compiles one step of a language model and shows the result: the steps of a call with "
+        "their bytes, the kernels and why they were fused, and the memory plan."
     )
     add_model(parser)
     add = parser.add_argument
@@ -31,16 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--step",
         choices=["decode", "prefill", "forward"],
         default="decode",
-        help="one new token, a prompt, or a forward without a cache (default: decode)",
+        help="one new token, a prompt, or a forward pass without KV cache (default: decode)",
     )
     add("--batch", metavar="N", type=int, default=1, help="sequences (default: 1)")
-    add("--seq", metavar="N", type=int, default=16, help="tokens of the prompt (default: 16)")
-    add("--length", metavar="N", type=int, default=64, help="rows of the cache (default: 64)")
-    add("--source", metavar="N", type=int, help="show the text of kernel N, and nothing else")
+    add("--seq", metavar="N", type=int, default=16, help="tokens in the prompt (default: 16)")
+    add("--length", metavar="N", type=int, default=64, help="rows of the KV cache (default: 64)")
+    add("--source", metavar="N", type=int, help="show only the source of kernel N")
     add("--graph", action="store_true", help="show the graph too")
-    add("--all", action="store_true", help="show everything, sources too")
-    add("--html", metavar="FILE", help="write everything as one page, with drawings, and stop")
-    add("--measure", action="store_true", help="run the step and show times")
+    add("--all", action="store_true", help="show everything, including sources")
+    add("--html", metavar="FILE", help="write everything to an HTML page with charts, and exit")
+    add("--measure", action="store_true", help="run the step and show timings")
     add_device(parser)
 
 

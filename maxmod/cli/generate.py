@@ -1,4 +1,4 @@
-"""`maxmod generate`: continues a text, streams it, and says how long it took."""
+"""`maxmod generate`: continues a text, streams it and reports timing."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the description and the arguments of the subcommand to its parser."""
     parser.description = (
-        "Continues a text with a pretrained model. The new text goes to the standard output, one "
-        "line of timing to the standard error."
+        "Continues a text with a pretrained model. Prints the new text to standard output, and one "
+        "line of timing to standard error."
     )
     add = parser.add_argument
     add("prompt", metavar="PROMPT", help='the text to continue, such as "123+456="')
@@ -32,24 +32,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_eager(parser)
     add_quantize(parser)
     _add_sampling(parser)
-    add("--stop", metavar="TEXT", action="append", default=[], help="end before TEXT; repeatable")
-    add("--chat", action="store_true", help="PROMPT is a message to a chat model, which answers")
-    add("--system", metavar="TEXT", help="with --chat: a message that comes before PROMPT")
+    add("--stop", metavar="TEXT", action="append", default=[], help="stop before TEXT; repeatable")
+    add("--chat", action="store_true", help="treat PROMPT as a message to a chat model")
+    add("--system", metavar="TEXT", help="with --chat: the system message")
     add(
         "--token-ids",
         action="store_true",
-        help="PROMPT is token ids, such as '15 20 7'; ids are printed; needs no tokenizer",
+        help="read PROMPT as token ids, such as '15 20 7', and print ids; needs no tokenizer",
     )
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--temperature", metavar="T", type=float, default=0.0, help="0: the most likely token")
-    add("--top-k", metavar="K", type=int, default=0, help="draw from the K most likely tokens only")
-    add("--top-p", metavar="P", type=float, default=1.0, help="from the most likely, P in total")
-    add("--min-p", metavar="P", type=float, default=0.0, help="from those P times the likeliest")
-    add("--repetition-penalty", metavar="R", type=float, default=1.0, help="above 1: repeat less")
-    add("--seed", metavar="S", type=int, default=0, help="of the random numbers (default: 0)")
+    text = "sampling temperature; 0 takes the most likely token (default: 0)"
+    add("--temperature", metavar="T", type=float, default=0.0, help=text)
+    text = "keep the K most likely tokens; 0 keeps all (default: 0)"
+    add("--top-k", metavar="K", type=int, default=0, help=text)
+    text = "keep the most likely tokens whose probabilities sum to P (default: 1)"
+    add("--top-p", metavar="P", type=float, default=1.0, help=text)
+    text = "keep tokens with probability at least P times the largest (default: 0)"
+    add("--min-p", metavar="P", type=float, default=0.0, help=text)
+    text = "make tokens that already occur less likely if above 1 (default: 1)"
+    add("--repetition-penalty", metavar="R", type=float, default=1.0, help=text)
+    text = "seed of the random numbers (default: 0)"
+    add("--seed", metavar="S", type=int, default=0, help=text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -59,9 +65,8 @@ def run(options: argparse.Namespace) -> int:
     from maxmod.generate.text import StopStrings, TextStream
     from maxmod.models import load_model
 
-    if isinstance(
-        sys.stdout, io.TextIOWrapper
-    ):  # a terminal that does not know a character shows ?
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal whose encoding lacks a character shows ?.
         sys.stdout.reconfigure(errors="replace")
     start = time.perf_counter()
     model = load_model(
@@ -107,7 +112,7 @@ def _prompt_tokens(options: argparse.Namespace, model: LanguageModel) -> list[in
     from maxmod.generate.chat import open_chat_template
 
     if options.system is not None and not options.chat:
-        raise ArgumentError("generate: --system: expected --chat beside it.")
+        raise ArgumentError("generate: --system: requires --chat.")
     if options.token_ids:
         return _numbers(options)
     if not options.chat:
@@ -121,19 +126,19 @@ def _prompt_tokens(options: argparse.Namespace, model: LanguageModel) -> list[in
 
 def _numbers(options: argparse.Namespace) -> list[int]:
     if options.chat or options.stop:
-        raise ArgumentError("generate: --token-ids: --chat and --stop are about text.")
+        raise ArgumentError("generate: --token-ids: cannot be combined with --chat or --stop.")
     try:
         return [int(text) for text in options.prompt.replace(",", " ").split()]
     except ValueError:
         raise ArgumentError(
-            f"generate: --token-ids: expected whole numbers, got {options.prompt!r}."
+            f"generate: --token-ids: expected integers, got {options.prompt!r}."
         ) from None
 
 
 def _stream(tokens: Iterator[int], stream: TextStream | None, stops: StopStrings) -> int:
     """Prints text, or the tokens themselves, as they come; returns the number of tokens."""
     count = 0
-    with warnings.catch_warnings(record=True) as notes:  # not to be shown amid the text
+    with warnings.catch_warnings(record=True) as notes:  # shown after the text
         for token in tokens:
             if stream is None:
                 piece = f"{' ' if count else ''}{token}"

@@ -1,4 +1,4 @@
-"""`maxmod inspect`: what is in a file or folder of weights, and whether it fits here."""
+"""`maxmod inspect`: lists the tensors of a checkpoint and the free memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from maxmod.backends.devices import CPU, Accelerator, Device
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the description and the arguments of the subcommand to its parser."""
-    parser.add_argument("path", metavar="PATH", help="a model folder or .safetensors file")
-    parser.add_argument("--all", action="store_true", help="list the tensors of each layer")
+    parser.add_argument("path", metavar="PATH", help="a model folder or a .safetensors file")
+    parser.add_argument("--all", action="store_true", help="list the tensors of every layer")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,5 +30,5 @@ def run(options: argparse.Namespace) -> int:
     found = [(device, device.stats) for device in devices]
     free = [f"{device.ref} {format_nbytes(s['free_memory'])}" for device, s in found if s]
     if free:
-        print(f"memory that is free  {', '.join(free)}")
+        print(f"free memory  {', '.join(free)}")
     return 0

@@ -1,4 +1,4 @@
-"""Options that several subcommands have."""
+"""Interprets the options shared by several subcommands."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def chosen_device(name: str | None) -> Device:
 
 
 def chosen_dtype(name: str | None) -> DType | None:
-    """Returns the dtype that `--dtype` names; None for that of the file."""
+    """Returns the dtype that `--dtype` names; None for the dtype of the weights."""
     return None if name is None else DType[name]
 
 
 def chosen_folder(command: str, name: str | None) -> str | os.PathLike[str]:
-    """Returns the folder that `--model` names; that of the model that adds for None.
+    """Returns the folder that `--model` names; the embedded adder for None.
 
     Raises:
-        ArgumentError: If the name is empty, as of a variable of the shell that is not set.
+        ArgumentError: If the name is empty, as from an unset shell variable.
     """
     if name is None:
         return adder_folder()
@@ -39,12 +39,12 @@ def chosen_folder(command: str, name: str | None) -> str | os.PathLike[str]:
 def given_path(command: str, what: str, path: str) -> str:
     """Returns a path, and refuses an empty one, which would be the current folder."""
     if not path:
-        raise ArgumentError(f"{command}: {what}: expected a path, got an empty text.")
+        raise ArgumentError(f"{command}: {what}: expected a path, got an empty string.")
     return path
 
 
 def kernels_text(models: Sequence[CompiledModel]) -> str:
-    """Returns how many kernels models have and where they came from: `12 kernels, cached`."""
+    """Returns how many kernels the models have and where they came from: `12 kernels, cached`."""
     built = sum(model.stats.kernels_built for model in models)
     count = built + sum(model.stats.kernels_cached for model in models)
     return f"{count} kernels, {f'{built} built' if built else 'cached'}" if count else "no kernels"

@@ -1,8 +1,8 @@
 """The parser of the command line, made from a table of subcommands.
 
 A subcommand is a module of this folder with its name and two functions: `add_arguments(parser)` and
-`run(options)`. Only the module of the subcommand that is asked for is imported, and it imports what
-it works with in `run`: help is shown at once.
+`run(options)`. Only the requested subcommand's module is imported, and it imports its own
+dependencies in `run`, so help is fast.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Protocol, cast
 
 from maxmod.cli.arguments import add_debug
 
-# Each subcommand with its line in the help of the command.
+# Each subcommand with its line in `maxmod --help`.
 SUBCOMMANDS = {
     "generate": "continue a text",
-    "embed": "turn texts into vectors",
-    "classify": "name what is in images",
+    "embed": "compute embedding vectors of texts",
+    "classify": "classify images",
     "run": "run a script written for MAX",
-    "explain": "show what a model is compiled to",
+    "explain": "show the kernels and the plan of a compiled model",
     "bench": "measure how fast a model runs here",
-    "quantize": "write a model with weights of 8 or 4 bits",
-    "inspect": "show what is in a file or folder of weights",
+    "quantize": "write a model folder with int8 or int4 weights",
+    "inspect": "list the tensors of a checkpoint",
     "doctor": "show versions, devices, compiler and cache",
     "cache": "show or clear the cache of built kernels",
 }
@@ -50,14 +50,14 @@ def new_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """Returns the parser of a command line; the name of the subcommand becomes `command`.
 
     Args:
-        arguments: What is to be parsed; only the subcommand that it names has arguments.
+        arguments: The command line; only the subcommand that it names gets its arguments.
     """
     parser = argparse.ArgumentParser(
         prog="maxmod", description="Inference with pretrained weights, on any CPU or an NVIDIA GPU."
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    # Options that stand before the subcommand have no values.
+    # Options before the subcommand take no values.
     named = next((text for text in arguments if not text.startswith("-")), None)
     for name, text in SUBCOMMANDS.items():
         added = commands.add_parser(name, help=text)

@@ -1,4 +1,4 @@
-"""`maxmod quantize`: a folder with weights rounded to 8 or 4 bits, made of one with floats."""
+"""`maxmod quantize`: writes a copy of a model folder with int8 or int4 weights."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from maxmod.cli.arguments import add_dtype, add_group_size
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the description and the arguments of the subcommand to its parser."""
     parser.description = (
-        "Rounds the weights of the linear layers of a model and writes a new folder, which the "
-        "other commands and load_model take like any other."
+        "Quantizes the weights of a model's linear layers and writes a new folder, which the other "
+        "commands and load_model accept like any other."
     )
     add = parser.add_argument
-    add("folder", metavar="FOLDER", help="the model: a Hugging Face folder")
-    add("out", metavar="OUT", help="the new folder; it appears when it is complete")
+    add("folder", metavar="FOLDER", help="a Hugging Face model folder")
+    add("out", metavar="OUT", help="the folder to create; it appears once complete")
     add("--weights", choices=["int8", "int4"], default="int8", help="default: int8")
     add_group_size(parser)
-    add("--skip", metavar="NAME", action="append", default=[], help="a layer to leave; repeatable")
+    add("--skip", metavar="NAME", action="append", default=[], help="a layer to skip; repeatable")
     add_dtype(parser)
 
 
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         with open_checkpoint(folder) as checkpoint:
             sizes.append(format_nbytes(checkpoint.nbytes()))
     print(
-        f"maxmod: {made}: {sizes[1]} of weights, made of {sizes[0]} in "
+        f"maxmod: {made}: {sizes[1]} of weights, from {sizes[0]}, in "
         f"{time.perf_counter() - start:.3f} s",
         file=sys.stderr,
     )

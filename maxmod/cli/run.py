@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the description and the arguments of the subcommand to its parser."""
     parser.description = "Runs a script written for MAX: its imports of max find maxmod."
     add = parser.add_argument
-    add("--force", action="store_true", help="even if a package max is installed")
+    add("--force", action="store_true", help="hide an installed package named max")
     add("script", metavar="SCRIPT", help="path of the script")
     add("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="arguments of the script")
 
@@ -28,8 +28,8 @@ def run(options: argparse.Namespace) -> int:
 
     Raises:
         OSError: If the script cannot be read.
-        ArgumentError: If MAX is installed and may not be hidden.
-        SystemExit: If the script ends so.
+        ArgumentError: If MAX is installed and `--force` is not given.
+        SystemExit: If the script raises it.
     """
     script = options.script
     os.stat(script)  # for the message, before anything is changed
@@ -46,8 +46,8 @@ def run(options: argparse.Namespace) -> int:
 def _run(script: str, force: bool) -> int:
     if not compat.install(force):
         raise ArgumentError(
-            f"run: {compat.installed_path()} has the name max. Hint: maxmod run --force SCRIPT "
-            "uses maxmod in its place."
+            f"run: {compat.installed_path()} is installed as max. Hint: maxmod run --force SCRIPT "
+            "uses maxmod instead."
         )
     try:
         runpy.run_path(script, run_name="__main__")
@@ -61,7 +61,7 @@ def _run(script: str, force: bool) -> int:
 
 
 def _of_script(traceback: TracebackType | None) -> TracebackType | None:
-    """Leaves out how the script was started."""
+    """Drops the frames that started the script."""
     while traceback is not None and traceback.tb_frame.f_code.co_filename in _OURS:
         traceback = traceback.tb_next
     return traceback

@@ -275,8 +275,8 @@ def test_installed_max(
     code, out, err = run(capsys, script)
     assert (code, out) == (1, "")
     assert err == (
-        f"maxmod: error: run: {package / '__init__.py'} has the name max. Hint: maxmod run "
-        "--force SCRIPT uses maxmod in its place.\n"
+        f"maxmod: error: run: {package / '__init__.py'} is installed as max. Hint: maxmod run "
+        "--force SCRIPT uses maxmod instead.\n"
     )
     code, out, err = run(capsys, "--force", script)
     assert (code, err) == (0, "")

@@ -285,7 +285,7 @@ def test_commands(
     made = str(tmp_path / "adder")
     options = ("--weights", "int4", "--group-size", "64", "--skip", "lm_head")
     assert main(["quantize", str(adder_folder()), made, *options]) == 0
-    assert "of weights, made of" in capsys.readouterr().err
+    assert "of weights, from" in capsys.readouterr().err
     assert main(["generate", "123+456=", "--model", made, "--eager"]) == 0
     assert capsys.readouterr().out == "579\n"
     assert main(["inspect", made]) == 0
