@@ -1,12 +1,12 @@
-"""Which kernel multiplies and which one attends: all that decides is in this file.
+"""Chooses the kernels of matrix products and attention; every rule is in this file.
 
-The tables are held by `tests/compiler/test_choose_kernels.py`, which plans a graph for each line.
+`tests/compiler/test_choose_kernels.py` checks the tables: it plans a graph for each line.
 Names such as `cuda/gemv.h` are files of `kernels/`. "library" is the matrix library of the device:
 cuBLASLt, or NumPy on the host. "ops" means that the ops are planned one by one: products by the
 library, the softmax as a row kernel.
 
-Products, `x [..., k] @ w [k, n]`. Rows are those of x; `n` stands for a number that is not known
-while compiling: both kernels are made then, and each call runs the one for its rows.
+Products, `x [..., k] @ w [k, n]`. Rows are those of x; `n` is a symbolic number of rows: both
+kernels are built then, and each call runs the one for its rows.
 
 | device | rows | dtype of x               | w         | multiplied by                | epilogue  |
 |--------|------|--------------------------|-----------|------------------------------|-----------|
@@ -22,15 +22,14 @@ while compiling: both kernels are made then, and each call runs the one for its 
 | cuda   | any  | float32 float16 bfloat16 | 3 axes    | library                      | of library|
 | cuda   | any  | float64 int32            | 2 axes    | library                      | addend    |
 
-The epilogue is what is done to the sums before they go to memory: all elementwise ops; those of
-the library, which are a vector, and then relu, gelu by tanh, or an addend of the type of the
+The epilogue is applied to the sums before they are stored: all elementwise ops; those of the
+library, which are adding a vector and then relu, gelu by tanh, or an addend of the type of the
 result; only such an addend; or none. Where w is quantised and the library multiplies, a kernel
-makes floats of it first. Up to 8 rows, `host/gemm.h` reads w as it is; more rows pack it.
+dequantises it first. Up to 8 rows, `host/gemm.h` reads w as it is; more rows pack it.
 
-Attention, `softmax(f(q @ k^T)) @ v`. Rows are queries that look at the same keys, those of all
-heads that share a key included. A head is the length of a key or value, whichever is longer. Scores
-are the type of `q @ k^T`: float32 where halves are converted before, as attention ops do, or that
-of q.
+Attention, `softmax(f(q @ k^T)) @ v`. Rows are the queries that attend to the same keys, of all
+heads that share them. The head size is that of keys or values, whichever is larger. Scores have the
+dtype of `q @ k^T`: float32 where halves are converted first, as attention ops do, or that of q.
 
 | device | GPU    | rows | dtype of q, k and v      | scores  | head    | attended by           |
 |--------|--------|------|--------------------------|---------|---------|-----------------------|
@@ -62,11 +61,11 @@ from maxmod.values.shape import product as sizes_product
 
 # ---- products ----------------------------------------------------------------------------------
 
-# Types that our kernels multiply, adding up in float32, and to which the library adds a vector.
+# Dtypes that our kernels multiply, accumulating in float32, and to which the library adds a vector.
 FLOATS = (DType.float32, DType.bfloat16, DType.float16)
-# Up to so many rows, one multiplication after another keeps up with the memory: with 8 rows of half
-# floats a Hopper processor issues 54 instructions in the 55 cycles in which as many weights arrive
-# (counted, not measured). More rows are for tensor cores, and so for cuBLAS.
+# Up to this many rows, scalar multiplications keep up with memory: with 8 rows of half floats a
+# Hopper SM issues 54 instructions in the 55 cycles in which their weights arrive (counted, not
+# measured). More rows are for tensor cores, and so for cuBLAS.
 MOST_GEMV_ROWS = 8
 _ACTIVATIONS = {lookup(name): name for name in ACTIVATIONS}
 
@@ -93,11 +92,11 @@ def is_for_library(product: ir.Node, dialect: Dialect | None) -> bool:
 
 
 def is_known_above(rows: Size, limit: int) -> bool:
-    """True for more rows than a limit; what is not known while compiling is not."""
+    """True if the number of rows is above a limit for certain; False if it is symbolic."""
     return isinstance(rows, int) and rows > limit
 
 
-# ---- what the library does to sums -------------------------------------------------------------
+# ---- epilogues of the library ------------------------------------------------------------------
 
 
 def library_activation(node: ir.Node) -> str:
@@ -121,11 +120,11 @@ def library_adds_tensors(dtype: DType) -> bool:
 
 # ---- attention ---------------------------------------------------------------------------------
 
-# Longer keys or values would need more than a second-level cache for one block of them.
+# A block of longer keys or values would exceed an L2 cache.
 LONGEST_HEAD = 512
-# Longer ones do not leave the sums of a tile in registers, see `codegen/cuda/attention.py`.
+# With longer ones, the sums of a tile do not fit in registers, see `codegen/cuda/attention.py`.
 LONGEST_MMA_HEAD = 256
-# Up to so many queries with the same keys, reading the keys is what takes the time.
+# Up to this many queries per key, reading the keys takes most of the time.
 FEW_QUERIES = 16
 TENSOR_CORES = 80  # the first architecture with the instructions of kernels/cuda/mma.h
 
@@ -143,13 +142,13 @@ def kernel_for_many(
     """Returns the kernel for many queries on a GPU; None if the ops are better on their own.
 
     Halves go to tensor cores. Where those are missing, or the heads are too long, products of half
-    types are left to the matrix library. In float32 both multiply alike, and our kernel needs no
-    memory for the scores and skips masked blocks.
+    types are left to the matrix library. In float32 the library multiplies no
+    faster, and our kernel needs no memory for the scores and skips masked blocks.
 
     Args:
         group: The group.
         attention: What it computes.
-        architecture: Of the GPU, such as `sm_90`; one that is not known is taken for new.
+        architecture: Of the GPU, such as `sm_90`; an unknown one is treated as new.
     """
     number = "".join(filter(str.isdigit, architecture))
     has_tensor_cores = not number or int(number) >= TENSOR_CORES
@@ -167,7 +166,7 @@ def is_for_ops(group: FusionGroup, attention: Attention, rows: Size, architectur
     Args:
         group: The group.
         attention: What it computes.
-        rows: How many queries look at the same keys.
+        rows: How many queries attend to the same keys.
         architecture: Of the GPU.
     """
     is_many = is_known_above(rows, FEW_QUERIES)
@@ -177,7 +176,7 @@ def is_for_ops(group: FusionGroup, attention: Attention, rows: Size, architectur
 def half_type(group: FusionGroup, attention: Attention) -> DType | None:
     """Returns the half type that queries, keys and values have, wherever they are converted.
 
-    None if neither weights nor results are of it: rounding weights to it would show then.
+    None if neither weights nor results have it: rounding weights to it would then change results.
     """
     producer = {value: node for node in group.nodes for value in node.outputs}
     found = set()

@@ -129,7 +129,7 @@ def load(key: str) -> Entry | None:
     data, digest = content[:-_DIGEST_NBYTES], content[-_DIGEST_NBYTES:]
     if not data or _sealed(key, data) != digest:
         return None
-    if time.time() - facts.st_mtime > _REFRESH_S:  # trimming removes what was not used for longest
+    if time.time() - facts.st_mtime > _REFRESH_S:  # trimming removes the least recently used
         with contextlib.suppress(OSError):
             os.utime(name)
     return Entry(key, data, name)
@@ -140,7 +140,7 @@ def store(key: str, data: bytes, *, source: str = "", note: str = "") -> str | N
 
     Args:
         key: From `make_key`.
-        data: What `load` shall give back; not empty.
+        data: What `load` will return; not empty.
         source: The text it was made from, for people.
         note: JSON text about it, for people.
 
@@ -168,7 +168,7 @@ def store(key: str, data: bytes, *, source: str = "", note: str = "") -> str | N
 
 
 def keep_source(key: str, source: str) -> str:
-    """Saves a text that a compiler refused, next to the entries; a later `clear` removes it.
+    """Saves source that a compiler rejected, next to the entries; `clear` removes it.
 
     Returns:
         The path, or an empty string if it could not be saved.

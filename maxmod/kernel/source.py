@@ -40,20 +40,20 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How many threads run a CUDA kernel; sizes may be symbolic until a program is bound.
+    """The grid rule of a CUDA kernel; sizes may be symbolic until a program is bound.
 
     Attributes:
         elements: Work items; the grid covers them, capped, with a grid-stride loop in the kernel.
         items_per_block: Work items of one block.
-        threads: Threads of one block; at most, if `row` is given.
-        shared_nbytes: Dynamic shared memory of one block in bytes, at most 48 KB. Where it is not
-            known while compiling, a block gets none if it is more than `SHARED_NBYTES`; the kernel
-            asks the same question.
-        row: Length of the row that the threads of a block share, where it is not known while
-            compiling: short rows take fewer threads. 0 if `threads` is exact.
-        crowding: How many times more threads the device could hold than it can of this kernel,
-            whose threads need many registers. A block that stays can do work only once that others
-            would do again.
+        threads: Threads of one block; an upper limit if `row` is given.
+        shared_nbytes: Dynamic shared memory of one block in bytes, at most 48 KB. If it is
+            symbolic, a block gets none where it exceeds `SHARED_NBYTES`; the kernel
+            makes the same test.
+        row: Length of the row that the threads of a block share, if it is symbolic: short rows
+            take fewer threads. 0 if `threads` is exact.
+        inverse_occupancy: Threads that an SM can hold, divided by those that fit with the
+            registers of this kernel. The grid has only blocks that can be resident: a
+            persistent block does work once that further blocks would repeat.
     """
 
     elements: Size = 1
@@ -61,15 +61,15 @@ class Launch:
     threads: int = 256
     shared_nbytes: Size = 0
     row: Size = 0
-    crowding: int = 1
+    inverse_occupancy: int = 1
 
     def grid(self, dims: Mapping[str, int], resident_threads: int) -> Grid:
         """Returns the numbers of a launch.
 
         Args:
             dims: The value of each symbol.
-            resident_threads: Threads that the device can hold at once; more blocks than that
-                would only wait.
+            resident_threads: Threads that can be resident on the device; further blocks would only
+                wait.
 
         Returns:
             The grid; 0 blocks if there is nothing to do.
@@ -80,16 +80,16 @@ class Launch:
             threads = min(threads, WARP << max(warps - 1, 0).bit_length())
         shared = evaluate(self.shared_nbytes, dims)
         wanted = -(-evaluate(self.elements, dims) // self.items_per_block)
-        blocks = min(wanted, max(resident_threads // (threads * self.crowding), 1))
+        blocks = min(wanted, max(resident_threads // (threads * self.inverse_occupancy), 1))
         is_known = isinstance(self.shared_nbytes, int)
         return Grid(blocks, threads, shared if is_known or shared <= SHARED_NBYTES else 0)
 
 
 class Reading(Protocol):
-    """How a person reads a kernel."""
+    """How to show a kernel to people."""
 
     def shown(self, text: str) -> str:
-        """Returns text of the kernel with other names of variables, and with remarks."""
+        """Returns the text of the kernel with readable variable names and comments."""
         ...
 
 
@@ -109,16 +109,15 @@ class KernelSource:
         options: Extra compiler options.
         symbols: Names of the sizes that the integer arguments are, where `launch` mentions them.
         has_flag: True if one more buffer follows, of one int64: the kernel sets it to 0, or to
-            something else if a position that it read was out of range. On the host only; what is
-            written then is of no use.
+            something else if an index that it read was out of range, and its results are
+            invalid. On the host only.
         elementwise: For a CUDA kernel that computes each element from those at the same position:
             inputs, outputs and statements as `cupy.ElementwiseKernel` takes them; else empty.
-        scratch_floats: If not 0, one more buffer follows, of at least so many floats that are
+        scratch_floats: If not 0, one more buffer follows, of at least this many floats, which are
             undefined before and after.
-        counters: If not 0, one more buffer follows, of at least so many int32 that are 0 before and
-            after.
-        reading: The names and remarks of `code`; None for text that was written by hand, or was
-            stored.
+        counters: If not 0, one more buffer follows, of at least this many int32, which are 0 before
+            and after.
+        reading: The names and comments of `code`; None for hand-written or stored text.
     """
 
     name: str
@@ -164,7 +163,7 @@ class KernelSource:
         """
         if self.dialect is not Dialect.CUDA:
             raise CompileError(
-                f"to_cupy: {self.name} is a kernel of the host. Hint: compile for an Accelerator()."
+                f"to_cupy: {self.name} is a host kernel. Hint: compile for an Accelerator()."
             )
         import cupy
 

@@ -1,4 +1,4 @@
-"""Text that stands in front of generated code: the preludes and hand-written kernels.
+"""Text that precedes generated code: the preludes and hand-written kernels.
 
 The folder `kernels/` lies next to the package in a checkout and inside it, as `maxmod/_kernels`,
 when installed.

@@ -1,6 +1,6 @@
 """What steps do in a call: functions of the slots, one maker for each kind of step.
 
-They know nothing of sizes: whoever makes them has filled in sizes and static arguments.
+Sizes and static arguments are already filled in.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def launch_kernel(launch: Launch, varying: Sequence[tuple[int, int]]) -> Action:
     """Launches a kernel.
 
     Args:
-        launch: The kernel, which has the arrays that stay the same.
+        launch: The kernel, with the arguments that are constant between calls.
         varying: (position, slot) of the other arguments.
     """
     fill = launch.fill
@@ -40,9 +40,9 @@ def overwrite_buffers(
     """Gives a kernel the buffers that it overwrites.
 
     Args:
-        action: Launches it.
+        action: Launches the kernel.
         launch: The kernel.
-        stored: (position, slot of the result, slot of the buffer) of such arguments.
+        stored: (position, slot of the result, slot of the buffer) of each overwritten buffer.
     """
     fill = launch.fill
 
@@ -58,7 +58,7 @@ def overwrite_buffers(
 
 
 def repeat_if_flagged(action: Action, flag: Any, again: Action) -> Action:
-    """Runs the ops of a kernel that met a position out of range: one of them refuses it."""
+    """Runs the ops if a kernel met an index out of range, so that one of them raises the error."""
 
     def run(slots: Slots) -> None:
         action(slots)
@@ -69,7 +69,7 @@ def repeat_if_flagged(action: Action, flag: Any, again: Action) -> Action:
 
 
 def run_ops_of_kernel(step: RunKernel, ops: Sequence[BoundOp], backend: Backend) -> Action:
-    """Runs the ops of a kernel one by one, in its place."""
+    """Runs the ops of a kernel one by one instead of the kernel."""
     arguments = [slot for slot in (*step.inputs, *step.targets) if slot >= 0]
 
     def run(slots: Slots) -> None:
@@ -86,7 +86,7 @@ def run_ops_of_kernel(step: RunKernel, ops: Sequence[BoundOp], backend: Backend)
 
 
 def multiply(step: RunProduct, backend: Backend) -> Action:
-    """Lets the matrix library of a backend multiply."""
+    """Multiplies with the matrix library of a backend."""
     contract = backend.contract
     left, right, *added = step.inputs
     (out,) = step.outputs
@@ -118,7 +118,7 @@ def run_op(
         attrs: Its static arguments.
         types: The types of its results.
         backend: Where it runs.
-        frees: Slots whose arrays are given back afterwards.
+        frees: Slots whose arrays are freed afterwards.
     """
     op, inputs, outputs = step.op, step.inputs, step.outputs
 
@@ -147,7 +147,7 @@ def store(step: RunOp, attrs: Mapping[str, Any]) -> Action:
 
 
 def update_buffer(target: int, content: int) -> Action:
-    """Gives a buffer of the caller its new contents, unless they are there already."""
+    """Copies new contents into a buffer of the caller, unless they are already in place."""
 
     def run(slots: Slots) -> None:
         if slots[content] is not slots[target]:
@@ -157,7 +157,7 @@ def update_buffer(target: int, content: int) -> Action:
 
 
 def use_buffers(places: Mapping[int, int]) -> Action:
-    """Gives results the arrays of the buffers that they were written into.
+    """Sets results to the buffers that they were written into.
 
     Args:
         places: The slot of the buffer for the slot of each result.

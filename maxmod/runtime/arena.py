@@ -1,4 +1,4 @@
-"""The memory that the calls of one compiled model share for what they compute on the way."""
+"""The memory for intermediates that the calls of one compiled model share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from maxmod.backends.base import Backend
 
-LEAST_NBYTES = 1 << 16  # below this, growing is not worth binding programs anew
+LEAST_NBYTES = 1 << 16  # below this, growing is not worth rebinding programs
 
 
 class Arena:
@@ -15,20 +15,20 @@ class Arena:
 
         with arena.lock:
             arena.follow()
-            ...  # whatever works in `block`
+            ...  # use `block`
 
-    A call waits for the one before it: on the host by the lock; on an accelerator, where work is
-    only queued, by queueing it behind the work of the last call if that is on another stream.
+    Calls are ordered: on the host by the lock; on an accelerator, where work is only queued, by
+    making the stream wait for the last call if that used another stream.
 
     Args:
-        backend: Where it is.
+        backend: The backend that allocates it.
         index: The device.
 
     Attributes:
         lock: Held by the call that uses the block.
         is_queued: Whether work on the device is queued, so that a call has to `follow`.
-        block: The memory; a larger one takes its place when it is needed. Programs that are bound
-            to a smaller one keep it alive, and must be forgotten soon.
+        block: The memory; replaced by a larger block when needed. Programs bound to the old block
+            keep it alive, so they must be dropped soon.
     """
 
     def __init__(self, backend: Backend, index: int) -> None:
@@ -42,19 +42,19 @@ class Arena:
 
     @property
     def inner(self) -> Arena:
-        """Memory for what runs inside of a step of a call; it has the same lock."""
+        """Memory for programs that run inside a step of a call; shares the lock."""
         if self._inner is None:
             self._inner = Arena(self._backend, self._index)
             self._inner.lock = self.lock
         return self._inner
 
     def reserve(self, nbytes: int) -> Any:
-        """Returns a block of at least so many bytes."""
+        """Returns a block of at least `nbytes` bytes."""
         if nbytes > self.block.nbytes:
             self._backend.synchronize(self._index)  # the old block may be freed soon
             self.block = self._backend.empty_bytes(max(nbytes, LEAST_NBYTES), self._index)
         return self.block
 
     def follow(self) -> None:
-        """Puts what this thread queues next behind the work of the last call."""
+        """Orders what this thread queues next after the work of the last call."""
         self._stream = self._backend.follow(self._stream, self._index)

@@ -119,7 +119,7 @@ class _Binder:
     def _continuation(self, late: LateSize) -> Continuation:
         """Returns what runs the steps that need a size that is known only then."""
         dims, environment = self.dims, self.environment
-        # What is computed after a late size reads what was computed before it.
+        # Steps after a data-dependent size read results of steps before it.
         arena = Arena(self.backend, environment.device.id)
         inner = replace(environment, arena=arena)
 

@@ -1,4 +1,4 @@
-"""Programs that run in a step of another one, or after it: bound when they are first needed."""
+"""Programs that run inside or after a step of another program, bound on first use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from maxmod.runtime.late_sizes import LateSize
 from maxmod.runtime.program import Program, ProgramCache
 from maxmod.runtime.recording import Slots
 
-# Programs kept for the rest of a schedule, one for each value of a size that is known late.
+# Programs kept for the rest of a schedule, one for each value of a data-dependent size.
 CONTINUATION_LIMIT = 16
 
 
@@ -18,7 +18,7 @@ class BoundBody:
     """The graph of a branch or a loop as a function of arrays.
 
     Args:
-        bind: Makes its program.
+        bind: Binds its program.
     """
 
     def __init__(self, bind: Callable[[], Program]) -> None:
@@ -33,12 +33,12 @@ class BoundBody:
 
 
 class Continuation:
-    """What comes after a late size: a program for each of its values.
+    """The steps after a data-dependent size: one program for each of its values.
 
     Args:
-        late: Where the size is found.
-        arena: Memory for what is computed from there on.
-        bind: Makes the program for a value of the size.
+        late: Where to read the size.
+        arena: Memory for the intermediates of these steps.
+        bind: Binds the program for a value of the size.
     """
 
     def __init__(self, late: LateSize, arena: Arena, bind: Callable[[int], Program]) -> None:

@@ -1,7 +1,7 @@
-"""Bound programs: what a call runs. `maxmod.runtime.binding` makes them.
+"""Bound programs, which calls run. `maxmod.runtime.binding` makes them.
 
-Everything that does not change between calls is there: views of the arena and of weights, kernels
-with their argument tables. A call fills in its arguments and goes through a list of functions.
+A program holds everything that is constant between calls: views of the arena and of weights,
+kernels with their argument tables. A call fills in its arguments and runs a list of functions.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from maxmod.runtime.arena import Arena
 from maxmod.runtime.recording import Action, Slots
 from maxmod.values.tensor_type import TensorType
 
-# Runs what needs a size that the steps before it computed, and returns the results of the whole.
+# Runs the steps after a data-dependent size, and returns the results of the whole program.
 Rest = Callable[[Slots], list[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """A schedule for one set of sizes.
+    """A schedule that is bound to one set of sizes.
 
     Attributes:
         backend: Where it runs.
         arena: Memory for intermediates, and the lock that a call holds.
-        block: The block of the arena that it is bound to.
-        template: The array of each slot that has the same one in every call; None elsewhere.
-        fresh: (slot, what allocates it) of the arrays that are made in every call.
+        block: The arena block that it is bound to.
+        template: The array of each slot that is constant between calls; None elsewhere.
+        fresh: (slot, allocator) of the arrays that are allocated in every call.
         inputs: Slots of the arguments.
-        actions: What to run, in order.
-        rest: What runs after them, if a size becomes known only then; it returns the results.
+        actions: The functions to run, in order.
+        rest: Runs the remaining steps after a data-dependent size, and returns the results.
         outputs: Slots of the results.
-        copied: Positions of results that are copied, because the caller has their memory already.
-        updates: What runs after that.
-        types: The types of the results; None if a size in them may be known only afterwards.
+        copied: Positions of results that are copied, because they alias memory of the caller.
+        updates: Run last; they write new contents into buffers of the caller.
+        types: The types of the results; None if one may have a data-dependent size.
     """
 
     backend: Backend
@@ -54,7 +54,7 @@ class Program:
 
     @property
     def is_current(self) -> bool:
-        """False once a larger block took the place of the one that this is bound to."""
+        """False once the arena block that this is bound to was replaced."""
         return self.block is self.arena.block
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
@@ -73,7 +73,7 @@ class Program:
         return self._finish(slots)
 
     def resume(self, slots: Slots) -> list[Any]:
-        """Runs the program on what another one left, which ran the steps before."""
+        """Runs the program on the slots of another one, which ran the steps before."""
         return self._finish(
             [found if kept is None else kept for kept, found in zip(self.template, slots)]
         )
@@ -94,11 +94,11 @@ class Program:
 
 
 class ProgramCache(OrderedDict[Hashable, Program]):
-    """Programs in one arena, of which a limited number is kept.
+    """A limited number of programs in one arena; the oldest are dropped.
 
     Args:
-        arena: Where they have their intermediates.
-        limit: How many are kept; the first in order is forgotten.
+        arena: Memory for their intermediates.
+        limit: The largest number of programs.
     """
 
     def __init__(self, arena: Arena, limit: int) -> None:
@@ -107,7 +107,7 @@ class ProgramCache(OrderedDict[Hashable, Program]):
         self.limit = limit
 
     def bound(self, bind: Callable[[], Program]) -> Program:
-        """Returns a program in the arena, and forgets the others if it needed a larger block."""
+        """Returns a program in the arena, and drops the others if it needed a larger block."""
         block = self._arena.block
         program = bind()
         if self._arena.block is not block:
@@ -115,7 +115,7 @@ class ProgramCache(OrderedDict[Hashable, Program]):
         return program
 
     def keep(self, key: Hashable, program: Program) -> None:
-        """Keeps a program, and forgets the first one if there are too many."""
+        """Keeps a program, and drops the oldest one if there are too many."""
         self[key] = program
         if len(self) > self.limit:
             self.popitem(last=False)

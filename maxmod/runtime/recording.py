@@ -1,9 +1,9 @@
-"""Runs of steps that an accelerator records once and then starts with one call (a CUDA graph).
+"""CUDA graphs: consecutive steps that are recorded once and replayed with one launch.
 
-A recording holds addresses, so everything in it must lie where it lay: weights, constants and
-intermediates do. Buffers of the caller and large arguments are part of the key under which a
-recording is kept: with others, the steps run as they are. All that is small, and every result, goes
-through memory of the recording: arguments are copied in before, results are copied out after.
+A recording holds addresses, so its memory must not move: weights, constants and intermediates do
+not. Addresses of the caller's buffers and of large arguments are the key of a recording; for other
+addresses the steps run without one. Small arguments and all results go through memory owned by the
+recording: arguments are copied in before it, results are copied out after it.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from maxmod.runtime.environment import Environment
 Slots = list[Any]
 Action = Callable[[Slots], None]
 
-# Starting a recording and copying in and out cost as much as about so many launches from Python.
+# Replaying and copying in and out cost about as much as this many launches from Python.
 LEAST_LAUNCHES = 4
 # A launch from Python takes about 3 us, in which a GPU copies this much (at 2 TB/s, a third of it
 # kept as a margin).
 COPIED_NBYTES = 1 << 20
-DIRECT_NBYTES = 1 << 20  # arguments above this are not copied but must lie where they lay
+DIRECT_NBYTES = 1 << 20  # larger arguments are not copied, so their addresses must not change
 KEPT = 4  # recordings for different addresses
-# A recording costs milliseconds: a new one only if those before were used so often each.
+# A recording costs milliseconds: make another only after this many replays of each earlier one.
 PAYING = 8
 
 
 @dataclass(slots=True)
 class Work:
-    """A step that is ready to run.
+    """A bound step.
 
     Attributes:
-        run: Does it.
-        reads: Slots it reads that are not the same in every call.
-        writes: Such slots whose arrays it overwrites.
+        run: Runs the step.
+        reads: Slots it reads that change between calls.
+        writes: Slots among them whose arrays it overwrites.
         makes: Slots it sets.
         launches: Whether it queues work for an accelerator.
-        records: Whether that can be recorded: no memory is given away, nothing waits.
-        remake: Sets `makes` anew, of what it reads first, if the work is part of a recording.
+        records: Whether it can be captured: no allocation escapes, nothing synchronizes.
+        remake: Sets `makes` after a replay, as views of the first slot that it reads.
     """
 
     run: Action
@@ -57,12 +57,12 @@ class Work:
 def with_recordings(
     works: Sequence[Work], wanted: Collection[int], environment: Environment
 ) -> list[Action]:
-    """Returns what to run, with a `Segment` for each run of works that can be recorded.
+    """Returns the actions, with a `Segment` for consecutive steps that can be recorded.
 
     Args:
-        works: All of the steps.
+        works: The bound steps.
         wanted: Slots that are read after all steps.
-        environment: Where they run, which counts recordings.
+        environment: Where they run; it counts recordings.
     """
     actions: list[Action] = []
     start = 0
@@ -85,9 +85,9 @@ class Recording:
     """Recorded steps with the memory that they work on.
 
     Attributes:
-        start: Queues all of it.
-        copied_in: (slot, memory) of what is copied before.
-        copied_out: (slot, memory) of what is copied after.
+        start: Launches the recorded graph.
+        copied_in: (slot, memory) of arrays that are copied before the launch.
+        copied_out: (slot, memory) of arrays that are copied after the launch.
     """
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class Segment:
         self._remade = _needed(works, wanted)
         self._recordings: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
         self._last: tuple[int, ...] | None = None
-        self._direct: list[int] | None = None  # what the key is made of; known in the first call
+        self._direct: list[int] | None = None  # slots in the key; known after the first call
         self._made = self._used = 0
         self._refused = False
 
@@ -139,7 +139,7 @@ class Segment:
         return self._backend.addresses([slots[slot] for slot in self._direct])
 
     def _choose(self, slots: Slots) -> list[int]:
-        """Returns the slots that are not copied; gives up if too much would be."""
+        """Returns the slots that are not copied; disables recording if too much would be copied."""
         only_read = [slot for slot in self._outer if slot not in self._written]
         large = [slot for slot in only_read if slots[slot].nbytes > DIRECT_NBYTES]
         copied = [slot for slot in self._outer if slot not in large]
@@ -153,7 +153,7 @@ class Segment:
         return self._used >= PAYING * self._made
 
     def _record(self, slots: Slots, key: tuple[int, ...]) -> Recording | None:
-        """Records the steps, on memory of the recording wherever the key does not name it."""
+        """Records the steps, with memory of the recording for slots that are not in the key."""
         recording = Recording()
         direct = frozenset(self._direct or ())
 
@@ -183,11 +183,11 @@ class Segment:
         return recording
 
     def _check_views(self, slots: Slots) -> None:
-        """Raises if what is made again for others is not the memory that the steps wrote into."""
+        """Raises if a slot to remake is not a view of the memory that the steps wrote."""
         for work in self._remade:
             for slot in () if work.launches else work.makes:
                 if not self._backend.xp.may_share_memory(slots[slot], slots[work.reads[0]]):
-                    raise GraphError("a view has to be copied")
+                    raise GraphError("a view would need a copy")
 
     def _replay(self, recording: Recording, slots: Slots) -> None:
         self._used += 1
@@ -205,7 +205,7 @@ class Segment:
 
 
 def _from_outside(works: Sequence[Work]) -> tuple[frozenset[int], frozenset[int]]:
-    """Returns the slots that works read before they have contents from here, and those written."""
+    """Returns the slots that are read before any of these steps sets them, and those written."""
     read: set[int] = set()
     written: set[int] = set()
     made: set[int] = set()
@@ -217,7 +217,7 @@ def _from_outside(works: Sequence[Work]) -> tuple[frozenset[int], frozenset[int]
 
 
 def _needed(works: Sequence[Work], wanted: Collection[int]) -> list[Work]:
-    """Returns the works that set slots which others read, directly or through such works."""
+    """Returns the steps whose results `wanted` needs, directly or through other steps."""
     needed = set(wanted)
     found = []
     for work in reversed(works):

@@ -101,5 +101,5 @@ def test_other_kernels_are_raw(cupy: Any, fn: Any, types: list[TensorType]) -> N
 
 def test_kernels_of_the_host_have_none(cupy: Any) -> None:
     model = compiled(lambda x: x + 1, f32("n"))
-    with pytest.raises(CompileError, match="is a kernel of the host. Hint: compile for an Acc"):
+    with pytest.raises(CompileError, match="is a host kernel. Hint: compile for an Acc"):
         model.kernels[0].to_cupy()

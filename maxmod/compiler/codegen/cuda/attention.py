@@ -25,18 +25,18 @@ from maxmod.values.dim import Size, as_dim, as_size
 from maxmod.values.shape import product
 
 FEW_THREADS = 128
-FEW_CROWDING = 5  # 168 registers a thread leave room for 384 of the 2048 threads of a processor
+FEW_INVERSE = 5  # 168 registers per thread allow 384 of the 2048 threads of an SM
 MANY_THREADS = 128
-MANY_CROWDING = 5
-CHUNK = 128  # elements of a key that are staged together
-WANTED_TASKS = 264  # more parts of the keys than that are never made, see the kernel
+MANY_INVERSE = 5
+CHUNK = 128  # elements of a key that are staged at once
+WANTED_TASKS = 264  # the keys are never split into more parts, see the kernel
 MAX_ROWS = 8  # of a task
 MAX_SUMS = 32  # that a lane keeps, in registers
 MMA_WARPS = 4
 MMA_TILE = 16  # rows and columns of the matrices that a tensor core takes
-# Up to which length of keys and values: tiles of queries of a warp, and keys that are staged
-# together. The more queries share a load of keys, the better; the limits are the sums in registers
-# and 48 KB of shared memory, which every GPU gives unasked.
+# (largest head size, query tiles per warp, keys staged at once). More queries per load of keys are
+# better; the limits are the sums in registers and 48 KB of shared memory, which every GPU has
+# without opting in to more.
 MMA_SHAPES = ((80, 2, 64), (96, 2, 48), (128, 2, 32), (192, 1, 32), (LONGEST_MMA_HEAD, 1, 16))
 
 
@@ -53,7 +53,7 @@ def shared_rows(lowered: LoweredAttention) -> tuple[list[Loop], list[Loop]]:
 
 
 def query_rows(group: FusionGroup, attention: Attention) -> Size:
-    """Returns how many queries look at the same keys."""
+    """Returns how many queries attend to the same keys."""
     lowered = lower_attention(group, attention)
     _, members = shared_rows(lowered)
     return as_size(as_dim(product(loop.extent for loop in members)) * as_dim(lowered.i.extent))
@@ -94,7 +94,7 @@ def emit_few(group: FusionGroup, attention: Attention, name: str) -> KernelSourc
     teams = FEW_THREADS // lanes
     shared = 4 * teams * together * (lowered.width + 2) + 16
     room = as_size(as_dim(tasks) + WANTED_TASKS)
-    launch = Launch(room, 1, FEW_THREADS, shared, crowding=FEW_CROWDING)
+    launch = Launch(room, 1, FEW_THREADS, shared, inverse_occupancy=FEW_INVERSE)
     files = ("cuda/memory.h", "cuda/pieces.h", "cuda/attention_few.h")
     source = template_source(text, group, name, files, launch)
     floats = as_size(as_dim(room) * (together * (lowered.width + 2)))
@@ -146,7 +146,7 @@ def emit_many(group: FusionGroup, attention: Attention, name: str) -> KernelSour
     pitch = -(-lowered.depth // 4) * 4
     shared = 4 * (rows * (pitch + WARP) + CHUNK * (WARP + 1))
     tasks = as_size(as_dim(heads) * as_dim(lowered.i.extent))
-    launch = Launch(tasks, rows // 2, MANY_THREADS, shared, crowding=MANY_CROWDING)
+    launch = Launch(tasks, rows // 2, MANY_THREADS, shared, inverse_occupancy=MANY_INVERSE)
     files = ("cuda/memory.h", "cuda/attention_many.h")
     return template_source(text, group, name, files, launch)
 

@@ -13,11 +13,11 @@ from maxmod.values.shape import product
 
 THREADS = 256
 WARPS = 8
-CROWDING = 4  # 128 registers a thread leave room for 512 of the 2048 threads of a processor
-FULL = 256  # blocks: two for each of the 132 processors of an H100, nearly
+INVERSE_OCCUPANCY = 4  # 128 registers per thread allow 512 of the 2048 threads of an SM
+FULL = 256  # blocks: about 2 per SM of an H100, which has 132
 STAGED_NBYTES = 24 << 10  # of the left operand, in shared memory
 ALIGNMENT = 128  # of the shared memory: 32 floats are read from it together
-SEGMENT_NBYTES = 64  # less at a time wastes what the memory sends
+SEGMENT_NBYTES = 64  # smaller accesses waste memory bandwidth
 
 
 def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> KernelSource:
@@ -57,7 +57,7 @@ def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> Kernel
     text.lines.append("")
     sums = WARPS * (warp_columns if is_by_depth else columns)
     shared = _shared_nbytes(staged_nbytes, sums * padded)
-    launch = Launch(lowered.n.extent, columns, THREADS, shared, crowding=CROWDING)
+    launch = Launch(lowered.n.extent, columns, THREADS, shared, inverse_occupancy=INVERSE_OCCUPANCY)
     files = ("cuda/memory.h", right_file, "cuda/gemv.h")
     return template_source(text, group, name, files, launch)
 
@@ -71,7 +71,7 @@ def _shared_nbytes(staged: int, sums: int) -> int:
 
 
 def _write_codes(text: Text, codes: Codes, nbytes: int) -> None:
-    """Adds what `kernels/cuda/quantized.h` needs; an access is of so many bytes."""
+    """Adds what `kernels/cuda/quantized.h` needs, for accesses of `nbytes` bytes."""
     text.converters("mm_scale", codes.scales.stored)
     text.define("MM_CODE_NBYTES", nbytes)
     text.define("MM_CODES_PER_BYTE", codes.per_byte)
@@ -79,7 +79,7 @@ def _write_codes(text: Text, codes: Codes, nbytes: int) -> None:
 
 
 def _width(lowered: LoweredContraction) -> int:
-    """Returns how many elements of the right operand can be read at once, wherever they begin."""
+    """Returns how many elements of the right operand one aligned access can read."""
     inner = lowered.k if lowered.is_by_depth else lowered.n
     index = lowered.right.index
     sizes = [inner.extent, index.const, *(f for loop, f in index.terms if loop != inner)]
@@ -92,7 +92,7 @@ def _width(lowered: LoweredContraction) -> int:
 def _by_depth_shape(columns: Size, rows: Size) -> tuple[int, int]:
     """Returns the columns of a warp, and the number of warps that share them.
 
-    Two columns use each element of the left operand twice, and have more on the way; one gives
+    Two columns use each element of the left operand twice and keep more loads in flight; one gives
     twice as many blocks.
     """
     if not isinstance(columns, int):
@@ -106,8 +106,8 @@ def _by_depth_shape(columns: Size, rows: Size) -> tuple[int, int]:
 
 
 def _lanes_across(columns: Size, width: int, itemsize: int) -> int:
-    """Returns how many lanes read neighbouring columns: many for few blocks, but no fewer than fill
-    a segment of memory.
+    """Returns how many lanes read neighbouring columns: at least enough to fill a memory segment,
+    and more where there are enough blocks.
     """
     lanes = max(SEGMENT_NBYTES // (width * itemsize), 1)
     if isinstance(columns, int):
