@@ -21,7 +21,7 @@ _WIDE = {storage_dtype(d): d for d in DType if compute_dtype(d) is d}
 
 
 def widened(array: Any) -> Any:
-    """Returns an array of a dtype that is computed with as it is."""
+    """Returns an array in a dtype that the library computes in directly."""
     return array if array.dtype in _WIDE else array.astype(np.float32)
 
 
@@ -29,7 +29,7 @@ class Launch(Protocol):
     """A kernel with its integer arguments filled in; buffers are filled in for each call."""
 
     def keep(self, position: int, array: Any) -> None:
-        """Sets a buffer that stays the same, and keeps it alive."""
+        """Sets a buffer that is the same in every call, and keeps it alive."""
         ...
 
     def fill(self, position: int, array: Any) -> Any:
@@ -72,7 +72,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def unavailable_reason(self) -> str:
-        """Why `device_count` is 0, and what to install; empty if it is not."""
+        """Why `device_count` is 0 and what to install; empty if it is above 0."""
 
     def require(self, index: int) -> None:
         """Raises `NoAcceleratorError`, which says why, unless device `index` can be used."""
@@ -83,7 +83,7 @@ class Backend(abc.ABC):
             )
         if index >= count:
             raise NoAcceleratorError(
-                f"Accelerator({index}): there is no such device: expected a number below {count}."
+                f"Accelerator({index}): there is no such device: expected an ordinal below {count}."
             )
 
     @abc.abstractmethod
@@ -92,7 +92,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
-        """Returns the array on the host; shares memory where it is there already."""
+        """Returns the array on the host; shares memory if it is already there."""
 
     @abc.abstractmethod
     def synchronize(self, index: int) -> None:
@@ -107,14 +107,14 @@ class Backend(abc.ABC):
         return None
 
     def uploader(self, index: int) -> Any:
-        """Returns what fills arrays of device `index` in pieces, or None if there is no such thing.
+        """Returns an uploader that fills arrays of device `index` in pieces, or None without one.
 
         It has the methods of `maxmod.backends.cuda.upload.Uploader`.
         """
         return None
 
     def stream(self, index: int, new: bool) -> Any:
-        """Returns a new or the default stream of device `index`; None if work is done at once."""
+        """Returns a new or the default stream of device `index`; None on a synchronous device."""
         return None
 
     @contextlib.contextmanager
@@ -123,11 +123,11 @@ class Backend(abc.ABC):
         yield
 
     def wait(self, stream: Any, other: Any) -> None:
-        """Makes later work on a stream wait for the work that is on another one now."""
+        """Makes later work on a stream wait for the work queued so far on another one."""
         assert stream is None and other is None, "work of this backend is done at once"
 
     def follow(self, last: Any, index: int) -> Any:
-        """Puts later work of this thread behind the work that was queued after the last call.
+        """Orders later work of this thread after the work queued since the last call.
 
         Args:
             last: What the last call returned; None the first time.
@@ -145,13 +145,13 @@ class Backend(abc.ABC):
         Memory that `work` allocates belongs to the recording.
 
         Returns:
-            A function that queues all of it at once, on the same memory; None if something cannot
-            be recorded, which is logged.
+            A function that queues all of it at once, on the same memory; None, with a log
+            message, if something cannot be recorded.
         """
         return None
 
     def addresses(self, arrays: Sequence[Any]) -> tuple[int, ...] | None:
-        """Returns where arrays are, or None if kernels could not use one as it lies there."""
+        """Returns the addresses of arrays, or None if kernels would need a copy of one."""
         return None
 
     def copy_into(self, target: Any, source: Any) -> None:
@@ -165,7 +165,7 @@ class Backend(abc.ABC):
     # ---- kernels -------------------------------------------------------------------------------
 
     def dialect(self) -> Dialect | None:
-        """The kernel language that can be built here, or None: ops are run one by one then."""
+        """The kernel language that can be built here, or None if ops run one by one."""
         return None
 
     def build(self, sources: Sequence[KernelSource], index: int) -> list[Kernel]:
@@ -225,7 +225,7 @@ class Backend(abc.ABC):
         out[...] = self._finished(total, bias, addend, activation)
 
     def _finished(self, total: Any, bias: Any, addend: Any, activation: str) -> Any:
-        """Returns what is made of sums: the epilogue of a product, op by op."""
+        """Applies the epilogue of a product to its sums, op by op."""
         for added in (bias, addend):
             total = total if added is None else total + widened(added)
         if activation:
@@ -268,7 +268,7 @@ class Backend(abc.ABC):
             results = op.run(self.xp, arrays, **attrs)
         else:
             results = getattr(self, method)(*arrays, **attrs)
-        if op.signature.mixed_devices:  # what is elsewhere is as the ops of that device made it
+        if op.signature.mixed_devices:  # leaves operands on other devices as they are
             pairs = zip(results, types, strict=True)
             here = self.xp.ndarray
             return [self._fit(op, r, t) if isinstance(r, here) else r for r, t in pairs]

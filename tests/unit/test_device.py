@@ -86,7 +86,7 @@ def test_accelerator(emulated_accelerator: Device) -> None:
 
 
 def test_accelerator_beyond_the_last(emulated_accelerator: Device) -> None:
-    with pytest.raises(RuntimeError, match=r"Accelerator\(2\): .* expected a number below 2"):
+    with pytest.raises(RuntimeError, match=r"Accelerator\(2\): .* expected an ordinal below 2"):
         Accelerator(2)
     with pytest.raises(ValueError, match="there is no such device"):
         DeviceRef.GPU(2).to_device()

@@ -1,8 +1,8 @@
 """Types that CuPy has no dtype for: 8-bit floats and smaller, kept as bytes.
 
-An array of such a type is a `uint8` array of a class of its own, one for each type, so that it is
-known again when an op gets it. Views and kernels work on the bytes; everything else is done by the
-host, which is right and slow: the fast way to use such weights is a compiled model.
+An array of such a dtype is a `uint8` array of a subclass, one for each dtype, by which ops
+recognise it. Views and kernels work on the bytes; everything else runs on the host, which is
+correct but slow: the fast way to use such weights is a compiled model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def device_dtype(dtype: DType) -> np.dtype[Any]:
 
 
 def marked(xp: Any, array: Any, dtype: DType) -> Any:
-    """Returns an array as one of a type: itself, or its bytes in the class of the type."""
+    """Returns an array as one of a dtype: itself, or its bytes in the class of the dtype."""
     if not is_narrow(dtype):
         return array
     key = (xp.ndarray, dtype)
@@ -39,7 +39,7 @@ def marked(xp: Any, array: Any, dtype: DType) -> Any:
 
 
 def narrow_dtype(array: Any) -> DType | None:
-    """Returns the type of an array of bytes that stands for something else, else None."""
+    """Returns the dtype of an array that is kept as bytes; None for other arrays."""
     return getattr(array, "narrow_dtype", None)
 
 

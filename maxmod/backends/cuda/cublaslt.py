@@ -1,8 +1,8 @@
-"""cuBLASLt, called with ctypes: products with a plan made once, on any stream, also while a CUDA
-graph is captured, and with a bias and an activation added before the result is written.
+"""cuBLASLt, called through ctypes: products with cached plans, on any stream, also while a CUDA
+graph is captured, with a bias and an activation as epilogue.
 
-A plan holds the descriptors and the algorithm that the library chose for them. Scratch memory comes
-from CuPy's pool for the time of a call: the pool gives it to later work of the same stream only,
+A plan holds the descriptors and the algorithm that the library chose for them. The workspace comes
+from CuPy's pool for the time of a call: the pool reuses it only for later work of the same stream,
 and while a graph is captured the pool belongs to the graph.
 """
 
@@ -25,7 +25,7 @@ COMPUTE_32F, COMPUTE_64F = 68, 70
 DESC_TRANSA, DESC_TRANSB, DESC_EPILOGUE, DESC_BIAS_POINTER = 3, 4, 7, 8
 LAYOUT_BATCH_COUNT, LAYOUT_BATCH_STEP = 5, 6
 PREFERENCE_WORKSPACE, PREFERENCE_ALIGNMENT = 1, 5  # alignment: of A, then B, C and D
-# Parts of an epilogue; nothing at all is EPILOGUE_DEFAULT.
+# Parts of an epilogue; none of them is EPILOGUE_DEFAULT.
 ACTIVATION_BITS = {"": 0, "relu": 2, "gelu": 32}  # gelu by tanh
 BIAS_BIT = 4
 EPILOGUE_DEFAULT = 1
@@ -59,7 +59,7 @@ _KINDS = {
 
 
 class Heuristic(ctypes.Structure):
-    """`cublasLtMatmulHeuristicResult_t`: an algorithm, and what it needs."""
+    """`cublasLtMatmulHeuristicResult_t`: an algorithm and its requirements."""
 
     _fields_ = (
         ("algorithm", ctypes.c_uint64 * 8),
@@ -75,7 +75,7 @@ class Epilogue(NamedTuple):
 
     Attributes:
         has_bias: Whether a vector of D.rows elements is added to each column.
-        has_addend: Whether there is a C; it lies as D does.
+        has_addend: Whether there is a C; it has the layout of D.
         activation: A key of `ACTIVATION_BITS`.
     """
 
@@ -162,11 +162,11 @@ class Products:
         """Returns a plan for D = op(A) op(B), or None if the library has no algorithm.
 
         Args:
-            kind: Data type of all matrices.
+            kind: cudaDataType of all matrices.
             transposed: For A and B, 1 to transpose.
             matrices: A, B, C and D; C differs from D in its alignment only.
-            epilogue: What follows.
-            bias: An address that is aligned as the bias of each call will be.
+            epilogue: The epilogue.
+            bias: An address with the alignment that the bias of each call will have.
         """
         plan = Plan(self, kind, transposed, matrices, epilogue)
         return plan if plan.choose(matrices, bias) else None
@@ -223,7 +223,7 @@ class Plan:
         return layout
 
     def prefer(self, workspace_nbytes: int, alignments: Sequence[int]) -> ctypes.c_void_p:
-        """Says what an algorithm may use, and how A, B, C and D are aligned."""
+        """Sets the workspace limit of an algorithm and the alignments of A, B, C and D."""
         what = "MatmulPreference"
         preference = self._make(what)
         self._set(what, preference, PREFERENCE_WORKSPACE, ctypes.c_uint64(workspace_nbytes))
@@ -236,7 +236,7 @@ class Plan:
         library = self._library
         alignments = [matrix.alignment for matrix in matrices]
         preference = self.prefer(self._products.workspace_nbytes, alignments)
-        if self.has_bias:  # the address tells how it is aligned
+        if self.has_bias:  # cuBLASLt reads the alignment from the address
             self._set("MatmulDesc", self._operation, DESC_BIAS_POINTER, ctypes.c_void_p(bias))
         found = ctypes.c_int()
         a, b, d = self._layouts

@@ -1,9 +1,9 @@
 """CUDA graphs: work that is recorded once, then started with one call.
 
-A recording runs on a stream of its own, which queues nothing meanwhile. Memory that is allocated
-while recording comes from a pool of its own, which lives as long as the graph: nobody else is given
-that memory, and within the graph it is used again in order. Recording starts in relaxed mode, so
-that other threads may go on with whatever they do.
+Work is captured on a separate stream, which runs nothing meanwhile. Memory that is allocated during
+capture comes from a separate pool, which lives as long as the graph: nothing else gets that memory,
+and within the graph it is reused in stream order. Capture is in relaxed mode, so that other threads
+can continue.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class CudaGraph:
 
     Args:
         cupy: The module.
-        graph: What CuPy recorded.
+        graph: The graph that CuPy captured.
         pool: Where the memory of the graph comes from.
         index: The device.
     """
@@ -36,18 +36,18 @@ class CudaGraph:
 
 
 def record(cupy: Any, work: Callable[[], None], index: int) -> CudaGraph | None:
-    """Records what `work` queues; None, and a message in the log, if that cannot be done.
+    """Records what `work` queues; None, with a log message, if that is not possible.
 
     Args:
         cupy: The module.
         work: Launches kernels and products, and copies arrays, on the current stream; everything
-            that it uses was loaded before.
+            that it uses is already loaded.
         index: The device.
     """
     cuda = cupy.cuda
     pool = cuda.MemoryPool()
     with cuda.Device(index):
-        stream = cuda.Stream(non_blocking=True)  # else work on the null stream would end it
+        stream = cuda.Stream(non_blocking=True)  # else the null stream would end capture
         try:
             with stream, cuda.using_allocator(pool.malloc):
                 stream.begin_capture()
@@ -58,7 +58,7 @@ def record(cupy: Any, work: Callable[[], None], index: int) -> CudaGraph | None:
                         stream.end_capture()  # the thread may do other things again
                     raise
                 graph = stream.end_capture()
-        except Exception as error:  # whatever a library says; the work can be done without
+        except Exception as error:  # any error of a library; the work can run without a graph
             log.show(log.DEVICES, "no CUDA graph: %s: %s", type(error).__name__, error)
             return None
     return CudaGraph(cupy, graph, pool, index)

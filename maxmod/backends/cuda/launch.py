@@ -1,8 +1,8 @@
-"""Built CUDA kernels: loading machine code, and launching it at little cost.
+"""Built CUDA kernels: loads machine code, and launches it with little overhead.
 
 A launch is one call of the driver with a table of argument addresses that is filled in once; a call
 only writes the addresses of its own arrays (measured against a driver that returns at once: 0.2 us,
-where `cupy.RawKernel` builds its arguments anew for several microseconds).
+where `cupy.RawKernel` rebuilds its arguments, which takes several microseconds).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BUILDERS = 8  # threads: the compiler works without Python's lock
 
 
 def build_all(cupy: Any, sources: Sequence[KernelSource], index: int) -> list[CudaKernel]:
-    """Compiles kernels side by side, or takes them from the cache, and loads them.
+    """Compiles kernels in parallel, or takes them from the cache, and loads them.
 
     Args:
         cupy: The module.
@@ -50,7 +50,7 @@ class CudaKernel:
 
     Args:
         cupy: The module.
-        source: What was compiled.
+        source: The source that was compiled.
         cubin: The machine code.
         index: The device, which is current.
         resident_threads: Threads that the device holds at once.
@@ -78,7 +78,7 @@ class CudaKernel:
             self._function = self._module.get_function(source.entry)
         except cupy.cuda.driver.CUDADriverError as error:
             raise CompileError(
-                f"cuda: {source.name}: the device gpu:{index} does not load it: {error}."
+                f"cuda: {source.name}: the device gpu:{index} cannot load it: {error}."
             ) from error
 
     @property
@@ -116,10 +116,10 @@ class CudaLaunch:
         self._copied: list[tuple[Any, Any]] = []  # (copy, array) of kept buffers
 
     def keep(self, position: int, array: Any) -> None:
-        """Sets a buffer that stays where it is, and keeps it alive."""
+        """Sets a buffer that is the same in every call, and keeps it alive."""
         self._kept[position] = array
         self.fill(position, array)
-        if self._kept[position] is not array:  # what it holds may change from call to call
+        if self._kept[position] is not array:  # its contents may change between calls
             self._copied.append((self._kept[position], array))
 
     def fill(self, position: int, array: Any) -> Any:
@@ -129,8 +129,8 @@ class CudaLaunch:
             The array itself, or the copy.
         """
         if not array.flags.c_contiguous or array.data.ptr % ALIGNMENT:
-            # The copy may go when the launch is queued: the pool gives its memory to later work
-            # of the same stream only.
+            # The copy may be freed once the launch is queued: the pool reuses its memory only for
+            # later work of the same stream.
             array = self._kept[position] = self._kernel.cupy.array(array, order="C", copy=True)
         self._values[position] = array.data.ptr
         return array

@@ -21,7 +21,7 @@ def find(stem: str, major: int = 0) -> str | None:
 
     Args:
         stem: Its name without prefix and suffix, such as `nvrtc`.
-        major: The version to take if it is there; 0 for the newest.
+        major: The preferred version; 0 for the newest.
     """
     found = list(_candidates(stem))
     found.sort(key=lambda path: major_of(path) != major)  # keeps the order of the places

@@ -1,9 +1,9 @@
-"""Matrix products through cuBLASLt, for every layout that it can read where it lies.
+"""Matrix products with cuBLASLt, for every layout that it can read without a copy.
 
-The library wants columns one after another, our arrays have rows one after another; so the
-transposed product is asked for, which is the same memory. Transposed operands and batches are
-described by strides, without copies. `plan` is arithmetic on shapes and needs no GPU. Where
-cuBLASLt cannot be loaded, CuPy's cuBLAS does the same, though not while a CUDA graph is captured.
+The library is column-major and our arrays are row-major, so the transposed product is computed, on
+the same memory. Transposed operands and batches are described by strides, without copies. `plan` is
+arithmetic on shapes and needs no GPU. Without cuBLASLt, CuPy's cuBLAS does the same, except while a
+CUDA graph is captured.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DATA_TYPES = {
     storage_dtype(DType.float16): cublaslt.FLOAT16,
     storage_dtype(DType.bfloat16): cublaslt.BFLOAT16,
 }
-_CALLS_LIMIT = 4096  # products of different shapes that are remembered
+_CALLS_LIMIT = 4096  # plans that are kept
 _ALGORITHM = -1  # CUBLAS_GEMM_DEFAULT
 _ONE = {np.float32: np.ones(1, np.float32), np.float64: np.ones(1, np.float64)}
 _ZERO = {np.float32: np.zeros(1, np.float32), np.float64: np.zeros(1, np.float64)}
@@ -52,7 +52,7 @@ class Operand(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A run of equal products: how many, and the step from one to the next of each array."""
+    """Equal products in a row: how many, and the stride between them of each array."""
 
     count: int
     lhs: int
@@ -164,7 +164,7 @@ def can_multiply(lhs: Any, rhs: Any, out: Any) -> bool:
 
 
 class Multiplier:
-    """The products of one device; what is known about a shape is found out once.
+    """The products of one device; plans are cached by shape.
 
     Args:
         cupy: The module.
@@ -201,7 +201,7 @@ class Multiplier:
             activation: A key of `cublaslt.ACTIVATION_BITS`.
 
         Returns:
-            False if there is no such product with this epilogue; nothing was done then.
+            False if there is no such product with this epilogue, and nothing was written.
         """
         if out.size == 0:
             return True

@@ -53,7 +53,7 @@ class Library(NamedTuple):
 
 
 def compile_cubin(source: KernelSource, arch: str) -> bytes:
-    """Returns the machine code of a kernel, from the cache if it is there.
+    """Returns the machine code of a kernel, from the cache if possible.
 
     Args:
         source: A kernel of the CUDA dialect.
@@ -155,7 +155,7 @@ def usage(log: str) -> dict[str, Usage]:
 
 
 def warnings_of(log: str) -> str:
-    """Returns the lines of a log that are no resource report; empty for clean code."""
+    """Returns the lines of a log that are not a resource report; empty for clean code."""
     quiet = ("ptxas info", "ptxas    ")
     lines = [line for line in log.splitlines() if line and not line.startswith(quiet)]
     return "\n".join(lines)

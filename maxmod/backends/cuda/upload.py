@@ -2,7 +2,7 @@
 
 A copy out of ordinary memory makes the driver stage it piece by piece, and one out of a mapped file
 waits for every page. Here a few threads read pieces into a ring of page-locked buffers, and a
-stream of its own copies each as soon as it is full; a buffer is used again when its copy is done.
+separate stream copies each as soon as it is full; a buffer is reused when its copy is done.
 
 Source: the design of fast loaders of safetensors files, such as that of pull request 822 of the
 safetensors library.

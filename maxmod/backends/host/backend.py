@@ -85,7 +85,7 @@ class CpuBackend(Backend):
         return run
 
     def quantize_weight(self, weight: Any, scheme: str, group_size: int | None) -> Sequence[Any]:
-        # The body of the op has the last word on what is refused.
+        # The eager body of the op raises the error, if any.
         made = host_quantize.codes_and_scales(weight, group_size)
         return made or super().quantize_weight(weight, scheme, group_size)
 
@@ -124,7 +124,7 @@ class CpuBackend(Backend):
             return
         if lhs.ndim > 2 and rhs.ndim == 2 and lhs.flags.c_contiguous:
             # One product of many rows is faster than one product for each matrix of the batch.
-            rows = math.prod(lhs.shape[:-1])  # a -1 would be undecided beside a size 0
+            rows = math.prod(lhs.shape[:-1])  # -1 would be ambiguous with a size of 0
             lhs = lhs.reshape(rows, lhs.shape[-1])
             out = out.reshape(rows, out.shape[-1])
         with np.errstate(all="ignore"):

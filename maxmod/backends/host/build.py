@@ -75,7 +75,7 @@ def probe(path: str, options: tuple[str, ...]) -> tuple[tuple[str, list[str]] | 
     """Finds out which flags a compiler accepts.
 
     Returns:
-        (version, flags), or None with what is wrong.
+        (version, flags), or None with the reason.
     """
     problem = ""
     with _folder() as folder:
@@ -124,7 +124,7 @@ def build_libraries(compiler: Any, sources: Mapping[str, KernelSource]) -> dict[
                 results[key] = error
 
     with _folder() as folder:
-        count = min(len(sources), _processors() + 1)
+        count = min(len(sources), _usable_cpus() + 1)
         helpers = [  # each with a copy of the context, which holds the configuration
             threading.Thread(target=contextvars.copy_context().run, args=(work, folder))
             for _ in range(count - 1)
@@ -194,7 +194,7 @@ def _load_saved(key: str, data: Any, folder: str) -> ctypes.CDLL:
 
 
 def _load(data: bytes, folder: str, name: str) -> ctypes.CDLL:
-    """Loads a library from a file of its own, whose name no other library of the process has."""
+    """Loads a library from a new file, whose name no other library of the process has."""
     path = os.path.join(folder, f"{name}.so")
     with open(path, "wb") as file:
         file.write(data)
@@ -226,7 +226,7 @@ def _failure(
     return refused("host_compiler", sources[key], key, reason, str(error))
 
 
-def _processors() -> int:
+def _usable_cpus() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 

@@ -117,7 +117,7 @@ def build_all(sources: Sequence[KernelSource]) -> list[HostKernel]:
         raise CompileError(unavailable_reason())
     if not sources:
         return []
-    if "functions" not in _threads:  # built beside the first kernels
+    if "functions" not in _threads:  # built together with the first kernels
         *kernels, threads = _built(compiler, [*sources, _threads_source()])
         with _THREADS_LOCK:
             _threads.setdefault("library", threads.library)

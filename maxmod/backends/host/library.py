@@ -45,12 +45,12 @@ def thread_count(wanted: int) -> int:
     if text.isdecimal() and int(text) > 0:
         return int(text)
     affinity = getattr(os, "sched_getaffinity", None)
-    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(processors, _quota()))
+    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(cpus, _quota()))
 
 
 def _quota() -> int:
-    """Returns how many processors a container grants, rounded up; many if it does not say."""
+    """Returns the CPU quota of the container, rounded up; a large number without one."""
     try:
         with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
             quota, period = file.read().split()

@@ -38,5 +38,5 @@ def _numbers(path: Path, unit: int = 1) -> dict[str, int]:
 def _number(path: Path) -> int | None:
     try:
         return int(path.read_text("ascii"))
-    except (OSError, ValueError):  # "max" is no limit
+    except (OSError, ValueError):  # "max" means no limit
         return None

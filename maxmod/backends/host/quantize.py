@@ -33,8 +33,8 @@ def codes_and_scales(
         group_size: How many weights share a scale; None for int8.
 
     Returns:
-        Codes and scales; None where that is left to NumPy: the weight is small, of a dtype without
-        a kernel or not finite, there is no C compiler or kernels are switched off.
+        Codes and scales; None where that is left to NumPy: the weight is small, not finite or of a
+        dtype without a kernel, there is no C compiler, or kernels are switched off.
     """
     if weight.size < MIN_WEIGHTS or weight.dtype not in _STORED or not weight.flags.c_contiguous:
         return None
