@@ -9,7 +9,7 @@ are made of the ops of `maxmod.functional`, run on the host and on GPUs, and can
 
 What `Array` does otherwise than `Tensor`: shapes are tuples of ints, reductions drop their axes,
 slices are clipped, dtypes promote by the standard's table, a Python number takes the dtype of the
-array beside it, `<` is false for NaN, `&` works on bits, `x[...] = y` takes what broadcasts.
+array operand, `<` is false for NaN, `&` works on bits, `x[...] = y` takes what broadcasts.
 
 What differs from the standard, or goes beyond it:
 
@@ -29,7 +29,7 @@ Proof: 695 tests in tests/array_api call every function of the standard and comp
 array-api-strict: signatures, dtypes, promotion, broadcasting, special values, errors. All of them
 pass, none is skipped. Of a copy made by hand of the public suite, array-api-tests, 1182 tests pass,
 29 are skipped, because they need complex numbers, and one fails for rare draws, which the standard
-leaves undefined. The README beside the tests says more.
+leaves undefined. The README of the tests has details.
 """
 
 from __future__ import annotations

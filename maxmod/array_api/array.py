@@ -9,13 +9,13 @@ from typing import Any
 from maxmod.array_api import indexing
 from maxmod.array_api.dtypes import (
     Accepts,
-    beside,
     common_dtype,
     expect,
     is_bits,
     is_bool,
     is_number,
     number,
+    weak_dtype,
 )
 from maxmod.array_api.operators import Operators, dispatch
 from maxmod.backends.devices import Device
@@ -212,17 +212,17 @@ def operands(name: str, x1: Any, x2: Any, accepts: Accepts) -> tuple[Tensor, Ten
         raise OperandError(f"{name}: at least one operand must be an array.")
     if is_number(x1):
         second = operand(name, x2, accepts)
-        return number(x1, beside(name, x1, second.dtype), second.type.device), second
+        return number(x1, weak_dtype(name, x1, second.dtype), second.type.device), second
     first = operand(name, x1, accepts)
     if is_number(x2):
-        return first, number(x2, beside(name, x2, first.dtype), first.type.device)
+        return first, number(x2, weak_dtype(name, x2, first.dtype), first.type.device)
     return arrays(name, x1, x2, accepts)
 
 
 def _assignable(name: str, x: Tensor, value: Any) -> Tensor:
     """Brings a value that is stored into x to its dtype."""
     if is_number(value):
-        return number(value, beside(name, value, x.dtype), x.type.device)
+        return number(value, weak_dtype(name, value, x.dtype), x.type.device)
     source = tensor_of(name, value)
     if common_dtype(name, x.dtype, source.dtype) is not x.dtype:
         raise OperandError(f"{name}: {source.dtype!r} does not fit into an array of {x.dtype!r}.")

@@ -8,7 +8,6 @@ from typing import Any
 from maxmod import functional as F
 from maxmod.array_api.array import Array, binary, bits, operand, operands
 from maxmod.array_api.dtypes import (
-    beside,
     common_dtype,
     is_any,
     is_bool,
@@ -17,6 +16,7 @@ from maxmod.array_api.dtypes import (
     is_number,
     is_numeric,
     number,
+    weak_dtype,
 )
 from maxmod.array_api.operators import function
 from maxmod.ops import arithmetic, bitwise, transcendental
@@ -105,7 +105,7 @@ def clip(x: Array, /, min: Operand | None = None, max: Operand | None = None) ->
 
 def _bound(value: Operand, like: Tensor) -> Tensor:
     if is_number(value):
-        return number(value, beside("clip", value, like.dtype), like.type.device)
+        return number(value, weak_dtype("clip", value, like.dtype), like.type.device)
     bound = operand("clip", value, is_numeric)
     common_dtype("clip", bound.dtype, like.dtype)
     return bound.cast(like.dtype)

@@ -13,13 +13,13 @@ from maxmod.array_api.array import Array, operand, tensor_of
 from maxmod.array_api.dtypes import (
     DEFAULT_FLOAT,
     DEFAULT_INTEGER,
-    beside,
     common_dtype_of,
     expect_dtype,
     is_any,
     is_number,
     number,
     number_dtype,
+    weak_dtype,
 )
 from maxmod.array_api.operators import function
 from maxmod.dtype import DType
@@ -36,7 +36,7 @@ Shape = Any  # int | tuple[int, ...]
 
 
 def copied(tensor: Tensor) -> Tensor:
-    """Returns a tensor with memory of its own; what a trace records is a value anyway."""
+    """Returns a tensor with separate memory; a traced tensor is a value anyway."""
     if active_trace() is not None:
         return tensor
     return Tensor.wrap(tensor.data.copy(), tensor.type)
@@ -140,7 +140,7 @@ def _joint_dtype(leaves: list[Any], tensors: list[Tensor]) -> DType:
     dtype = common_dtype_of("asarray", [tensor.dtype for tensor in tensors])
     for leaf in leaves:
         if is_number(leaf):
-            beside("asarray", leaf, dtype)
+            weak_dtype("asarray", leaf, dtype)
     return dtype
 
 

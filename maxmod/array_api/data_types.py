@@ -15,11 +15,11 @@ from maxmod.array_api.dtypes import (
     DEFAULT_FLOAT,
     DEFAULT_INTEGER,
     KINDS,
-    beside,
     common_dtype,
     common_dtype_of,
     expect_dtype,
     is_number,
+    weak_dtype,
 )
 from maxmod.array_api.indexing import broadcast_sizes
 from maxmod.array_api.operators import function
@@ -95,7 +95,7 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
     dtype = common_dtype_of("result_type", found)
     for x in arrays_and_dtypes:
         if is_number(x):
-            beside("result_type", x, dtype)
+            weak_dtype("result_type", x, dtype)
     return dtype
 
 

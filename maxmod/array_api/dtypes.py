@@ -1,7 +1,7 @@
-"""Dtypes of the array API standard: their kinds, promotion, and Python numbers beside arrays.
+"""Dtypes of the array API standard: their kinds, promotion, and Python numbers with arrays.
 
 The rules differ from those of `Tensor`: int8 and uint8 give int16, and a Python number takes the
-dtype of the array beside it even if it is rounded. Integers and floats do not mix, nor do bools.
+dtype of the array operand even if it is rounded. Integers and floats do not mix, nor do bools.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def common_dtype_of(name: str, dtypes: list[DType]) -> DType:
 
 
 def is_number(value: Any) -> bool:
-    """True for the Python numbers and bools that may stand beside an array."""
+    """True for the Python numbers and bools that may be combined with an array."""
     return isinstance(value, (bool, int, float, complex))
 
 
@@ -86,7 +86,7 @@ def expect_dtype(name: str, dtype: Any) -> DType:
     """Returns a dtype argument; Python's `bool` means the dtype of that name.
 
     Raises:
-        TypeError: If it is no dtype.
+        TypeError: If it is not a dtype.
     """
     if isinstance(dtype, DType):
         return dtype
@@ -95,16 +95,16 @@ def expect_dtype(name: str, dtype: Any) -> DType:
     raise OperandError(f"{name}: dtype: expected one such as xp.float32, got {dtype!r}.")
 
 
-def beside(name: str, value: Any, dtype: DType) -> DType:
-    """Returns the dtype, if a Python number may stand beside an array of it.
+def weak_dtype(name: str, value: Any, dtype: DType) -> DType:
+    """Returns the dtype of an array, if a Python number may be combined with it.
 
     Raises:
-        TypeError: For a bool beside numbers, a float beside integers, or a complex number.
+        TypeError: For a bool with numbers, a float with integers, or a complex number.
     """
     kind = number_dtype(value).kind
     if not (kind == dtype.kind or (kind == "signed" and dtype is not DType.bool)):
         raise OperandError(
-            f"{name}: a Python {type(value).__name__} cannot stand beside an array of {dtype!r}."
+            f"{name}: cannot combine a Python {type(value).__name__} with an array of {dtype!r}."
         )
     return dtype
 

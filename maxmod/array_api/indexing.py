@@ -47,8 +47,8 @@ def get(x: Tensor, key: Any) -> Tensor:
     axes = [axis for axis, item in enumerate(items) if isinstance(item, Tensor)]
     if len(axes) > 1 or any(isinstance(item, int) for item in items):
         raise SliceError(
-            "index: integer arrays stand beside ints and each other only; one alone may stand "
-            "beside slices."
+            "index: integer arrays can only be combined with ints and each other; a single one "
+            "can be combined with slices."
         )
     (at,) = axes
     positions: Any = items[at]
@@ -63,7 +63,7 @@ def put(x: Tensor, key: Any, value: Tensor) -> Tensor:
         return _put_masked(x, items, value)
     if any(isinstance(item, Tensor) for item in items):
         if not all(isinstance(item, (int, Tensor)) for item in items):
-            raise SliceError("index: a store takes integer arrays beside ints only.")
+            raise SliceError("index: a store can only combine integer arrays with ints.")
         positions = _positions(x, items)
         rest = x.sizes[len(items) :]
         return scatter_nd(x, broadcast_to(value, (*positions.sizes[:-1], *rest)), positions)
@@ -86,7 +86,7 @@ def _items(x: Tensor, key: Any) -> Any:
     dots = [at for at, item in enumerate(items) if item is Ellipsis]
     named = sum(1 for item in items if item is not None and item is not Ellipsis)
     if len(dots) > 1 or named > x.rank:
-        raise SliceError(f"index: at most {x.rank} items and one ... can stand here, got {key!r}.")
+        raise SliceError(f"index: expected at most {x.rank} items and one ..., got {key!r}.")
     if dots:
         items[dots[0] : dots[0] + 1] = [slice(None)] * (x.rank - named)
     return items
@@ -102,7 +102,7 @@ def _checked(item: Any) -> Any:
             raise SliceError(f"index: expected an integer array, got {item.type.short()}.")
         return item
     if isinstance(item, bool):
-        raise SliceError("index: a bool is no index. Hint: an array of bools is a mask.")
+        raise SliceError("index: a bool is not an index. Hint: an array of bools is a mask.")
     try:
         return operator.index(item)
     except TypeError:

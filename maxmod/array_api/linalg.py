@@ -79,7 +79,7 @@ def cross(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
     place -= max(first.rank, second.rank)
     for tensor in (first, second):
         if -place > tensor.rank or tensor.sizes[place] != 3:
-            raise ShapeError(f"cross: axis {axis} of {tensor.type.short()} has not the size 3.")
+            raise ShapeError(f"cross: axis {axis} of {tensor.type.short()} must have size 3.")
     a, b = ([slice_axis(t, t.rank + place, i, i + 1) for i in range(3)] for t in (first, second))
     turns = [(1, 2), (2, 0), (0, 1)]
     parts = [F.sub(F.mul(a[i], b[j]), F.mul(a[j], b[i])) for i, j in turns]

@@ -32,7 +32,7 @@ def normalized_axes(name: str, axes: Axes, rank: int) -> tuple[int, ...]:
     listed = (axes,) if isinstance(axes, int) else tuple(axes)
     found = tuple(normalize_axis(name, axis, rank) for axis in listed)
     if len(set(found)) != len(found):
-        raise AxisError(f"{name}: an axis stands twice in {listed}.")
+        raise AxisError(f"{name}: an axis occurs twice in {listed}.")
     return found
 
 
@@ -154,7 +154,7 @@ def _rolled(tensor: Tensor, axis: int, shift: int) -> Tensor:
 
 @function
 def tile(x: Array, repetitions: tuple[int, ...], /) -> Array:
-    """Repeats a whole array along each axis; missing numbers and axes stand for 1."""
+    """Repeats a whole array along each axis; missing counts and axes default to 1."""
     tensor = tensor_of("tile", x)
     rank = max(tensor.rank, len(repetitions))
     counts = [1] * (rank - len(repetitions)) + [int(count) for count in repetitions]

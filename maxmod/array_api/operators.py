@@ -1,6 +1,6 @@
 """The operators of `Array`: each is one call of the function with its meaning.
 
-Functions are found by name in a registry, because they stand in files above this one.
+Functions are found by name in a registry, because their files import this one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def dispatch(name: str, *args: Any) -> Any:
 
 
 def _apply(name: str, first: Any, second: Any) -> Any:
-    """Calls a function; leaves what is neither array nor number to its own class.
+    """Calls a function; defers to the other operand's class if it is neither array nor number.
 
     A NumPy scalar counts as the Python number that it holds.
     """

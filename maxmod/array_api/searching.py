@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 from maxmod import functional as F
 from maxmod.array_api.array import Array, operand, tensor_of
-from maxmod.array_api.dtypes import beside, common_dtype, is_integral, is_number, is_numeric, number
+from maxmod.array_api.dtypes import (
+    common_dtype,
+    is_integral,
+    is_number,
+    is_numeric,
+    number,
+    weak_dtype,
+)
 from maxmod.array_api.indexing import broadcast_sizes, expect_data
 from maxmod.array_api.manipulation import Axes
 from maxmod.array_api.operators import function
@@ -75,7 +82,7 @@ def searchsorted(
     if sorter is not None:
         line = F.gather(line, operand("searchsorted", sorter, is_integral), axis=0)
     if is_number(x2):
-        values = number(x2, beside("searchsorted", x2, line.dtype), line.type.device)
+        values = number(x2, weak_dtype("searchsorted", x2, line.dtype), line.type.device)
     else:
         values = operand("searchsorted", x2, is_numeric)
     dtype = common_dtype("searchsorted", line.dtype, values.dtype)

@@ -22,12 +22,12 @@ class MemoryPlan:
 
     Attributes:
         offsets: Byte offset in the arena of each planned slot.
-        fresh: Slots that are allocated anew in every call, because the caller gets them.
+        fresh: Slots that are allocated in every call, because the caller gets them.
         arena_nbytes: Size of the arena.
         output_nbytes: Bytes of the results.
         weight_nbytes: Bytes of weights and constants.
-        body_nbytes: Size of the arenas of branches and loops; what depends on sizes that are known
-            late is left out.
+        body_nbytes: Size of the arenas of branches and loops; those that depend on
+            data-dependent sizes are left out.
     """
 
     offsets: Mapping[int, int]
@@ -39,7 +39,7 @@ class MemoryPlan:
 
     @property
     def peak_nbytes(self) -> int:
-        """Bytes that a call needs at most, weights included, arguments not."""
+        """Peak bytes of a call, including weights and excluding arguments."""
         return self.arena_nbytes + self.body_nbytes + self.output_nbytes + self.weight_nbytes
 
     def __str__(self) -> str:
@@ -53,12 +53,12 @@ class MemoryPlan:
 
 
 def is_planned(step: Step) -> bool:
-    """True for steps that write into memory that they are given."""
+    """True for steps that write into preallocated memory."""
     return not isinstance(step, RunOp)
 
 
 def placed(step: Step) -> Iterator[tuple[int, TensorType]]:
-    """Yields slot and type of the results that need memory of their own."""
+    """Yields slot and type of the results that need separate memory."""
     targets = step.targets if isinstance(step, RunKernel) else (-1,) * len(step.outputs)
     for slot, target, type in zip(step.outputs, targets, step.types, strict=True):
         if target < 0:
@@ -102,7 +102,7 @@ def plan_memory(plan: Schedule, dims: Mapping[str, int], weight_nbytes: int) -> 
 
 
 def _body_nbytes(step: Step, dims: Mapping[str, int]) -> int:
-    """Returns the bytes that the graphs of a branch or loop work in: of the one with most."""
+    """Returns the arena bytes of the graphs of a branch or loop: the largest one's."""
     if not isinstance(step, RunOp) or not step.bodies:
         return 0
     sizes = {name: evaluate(size, dims) for name, size in step.attrs["sizes"]}
@@ -110,7 +110,7 @@ def _body_nbytes(step: Step, dims: Mapping[str, int]) -> int:
     for name, body in step.bodies:
         try:
             plan = plan_memory(body, rebound_sizes(step.attrs[name], sizes), 0)
-        except (DimError, ShapeError):  # a size is known late, or this one can never run
+        except (DimError, ShapeError):  # a data-dependent size, or a graph that can never run
             continue
         most = max(most, plan.arena_nbytes + plan.body_nbytes)
     return most

@@ -1,8 +1,8 @@
-"""Schedules as JSON and back: equal values, of the few types that schedules are made of.
+"""Schedules as JSON and back: equal values, of the few types that schedules consist of.
 
-Numbers, texts, booleans and None stand for themselves, a list for a tuple, and an object with one
-entry, `{tag: content}`, for everything else. Types of tensors come in a table of their own, since
-most values have the type of others.
+Numbers, strings, booleans and None are stored as themselves, a tuple as a list, and everything else
+as an object with one entry, `{tag: content}`. Tensor types are in a separate table, since most
+values share theirs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LiveObject = CustomKernel | ir.Graph
 def live_objects(graph: ir.Graph) -> list[LiveObject]:
     """Lists kernels of users, and graphs that are arguments of ops, in order of first use.
 
-    Each graph is followed by what stands in it.
+    Each graph is followed by the kernels and graphs in it.
     """
     found: list[LiveObject] = []
     for n in graph.nodes:
@@ -37,15 +37,15 @@ def live_objects(graph: ir.Graph) -> list[LiveObject]:
 
 
 class UnpackableError(Exception):
-    """A value of a type that cannot be written."""
+    """A value of a type that cannot be packed."""
 
 
 class Packer:
-    """Turns values into what JSON can hold.
+    """Turns values into JSON values.
 
     Args:
-        objects: What stands in attributes of the traced graph and is more than data, from
-            `live_objects`; it is written by its number.
+        objects: Kernels and graphs in attributes of the traced graph, from `live_objects`; they
+            are written as their index.
 
     Attributes:
         types: The table of types, by number.
@@ -77,7 +77,7 @@ class Packer:
 
 
 class Unpacker:
-    """Turns what a `Packer` gave back into values.
+    """Turns the output of a `Packer` back into values.
 
     Args:
         table: The table of types.
@@ -90,7 +90,7 @@ class Unpacker:
         self._types += [TensorType.of(*self.unpack(entry)) for entry in table]
 
     def unpack(self, packed: Any) -> Any:
-        """Returns the value; raises LookupError, TypeError or ValueError for what is malformed."""
+        """Returns the value; raises LookupError, TypeError or ValueError for malformed data."""
         if type(packed) is list:
             return tuple([v if type(v) in _PLAIN else self.unpack(v) for v in packed])
         if type(packed) is not dict:
@@ -105,7 +105,7 @@ class Unpacker:
 
 _PLAIN = frozenset((int, float, str, bool, type(None)))
 
-# Type, what is written, and how it is read; by tag.
+# Type, writer and reader, by tag.
 _Form = tuple[type, Callable[[Any], Any], Callable[[Any], Any]]
 
 

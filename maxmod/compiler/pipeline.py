@@ -1,7 +1,7 @@
 """From a traced graph to a schedule; the order of the passes, with the reason for each place.
 
-Imports everything that the compiler consists of, so it is itself imported only when there is
-something to plan: a stored schedule needs none of it.
+Importing this module imports the whole compiler, so that happens only when there is something to
+plan: a stored schedule does not need it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def plan_graph(
     timed: Callable[[str], AbstractContextManager[None]],
     architecture: str = "",
 ) -> tuple[ir.Graph, Schedule]:
-    """Optimises and plans a traced graph; with `MAXMOD_COMPILE=0` its ops run as they stand.
+    """Optimises and plans a traced graph; with `MAXMOD_COMPILE=0` its ops run unchanged.
 
     Args:
         graph: The traced graph.
         dialect: The kernel language, or None to run ops one by one.
         run: Runs one op on arrays; constant folding needs it.
         timed: Measures the stages.
-        architecture: What kernels are made for; one that is not known is taken for new.
+        architecture: The architecture to build for; an unknown one is treated as new.
 
     Returns:
         The optimised graph and its schedule.
@@ -62,7 +62,7 @@ def passes(run: ir.Run, dialect: Dialect | None) -> tuple[Pass, ...]:
             because their eager body is faster than its parts.
     """
     return (
-        eliminate_dead,  # first, so that no pass works on what is thrown away
+        eliminate_dead,  # first, so that no pass works on dead nodes
         *_expansions(dialect),  # before folding and merging see parts
         simplify,  # before folding and merging, which find more once views are joined
         *((recognize_gelu,) if dialect else ()),  # after it, which leaves fewer forms of the same
@@ -88,7 +88,7 @@ def bodies_of_ops(run: ir.Run, dialect: Dialect | None) -> tuple[Pass, ...]:
 
 
 def optimize(graph: ir.Graph, run: ir.Run, dialect: Dialect | None) -> ir.Graph:
-    """Runs every pass in order; with `MAXMOD_NOOPT=1` only what kernels cannot do without."""
+    """Runs every pass in order; with `MAXMOD_NOOPT=1` only those that kernels require."""
     settings = config.current()
     dump_graph(graph, "traced")
     chosen = passes(run, dialect)

@@ -33,7 +33,7 @@ def schedule(graph: ir.Graph, dialect: Dialect | None, architecture: str = "") -
     Args:
         graph: An optimised graph.
         dialect: The kernel language, or None to run every node as an op.
-        architecture: What kernels are made for; one that is not known is taken for new.
+        architecture: The architecture to build for; an unknown one is treated as new.
     """
     kernels = _Kernels(dialect, architecture)
     return replace(_scheduled(graph, kernels), kernels=tuple(kernels.sources))
@@ -72,7 +72,7 @@ def _scheduled(graph: ir.Graph, kernels: _Kernels) -> Schedule:
 def _planned(
     graph: ir.Graph, dialect: Dialect | None, architecture: str
 ) -> tuple[list[Item], set[ir.Node]]:
-    """Returns what runs, in order, and the nodes that store in place."""
+    """Returns groups and nodes in execution order, and the nodes that store in place."""
     for in_place in (True, False):
         groups: list[FusionGroup] = []
         if dialect is not None:
@@ -101,8 +101,8 @@ class _StepMaker:
     """Makes the steps of a graph, and of parts of it.
 
     Args:
-        slots: The slot of each value; kernels that need scratch memory, and values that are only
-            made in one way of a choice, get more of them.
+        slots: The slot of each value; kernels that need scratch memory, and values in only one
+            branch of a choice, get additional slots.
         kernels: Takes the kernels.
     """
 
@@ -176,7 +176,7 @@ class _StepMaker:
         ordered = order_items(graph, plan_groups(graph, has_library=has_library))
         assert ordered is not None, "nothing is stored in place"
         steps = self.steps(*ordered, GraphNames(graph, known))
-        # What has no template has no choice.
+        # Without templates there is no choice.
         return tuple(step for step in steps if not isinstance(step, Choice))
 
     def _new_slot(self) -> int:
@@ -236,12 +236,12 @@ class _Called(NamedTuple):
 
 
 class _Emitted(NamedTuple):
-    """What computes a group.
+    """The kernels that compute a group.
 
     Attributes:
         few: The kernel, or the one for up to `limit` rows.
-        rows: The number of rows, if it is not known and decides; else 0.
-        limit: Up to which number of rows `few` is right.
+        rows: The number of rows, if it is symbolic and selects the kernel; else 0.
+        limit: The largest number of rows for `few`.
         many: The kernel for more rows; None if the ops of the group are better on their own.
     """
 
@@ -262,7 +262,7 @@ class _Kernels:
         self._by_text: dict[str, int] = {}
 
     def emitted(self, group: FusionGroup, names: GraphNames) -> _Emitted:
-        """Returns what computes a group and how it is called."""
+        """Returns the kernels of a group and their arguments."""
         key = group.key()
         found = self._by_group.get(key)
         if found is None:

@@ -28,7 +28,7 @@ class RunOp:
         outputs: Slots of the results.
         frees: Slots that nothing reads after this step.
         in_place: True if the first operand may be overwritten with the result.
-        bodies: What the graphs among the static arguments were compiled to, by their names. Numbers
+        bodies: Schedules of the graphs among the static arguments, by their names. Numbers
             of kernels there are those of the outermost schedule. `attrs` has the traced graphs.
         node: The call in the graph; None in a schedule that was stored.
     """
@@ -80,10 +80,10 @@ class RunKernel:
 
 @dataclass(frozen=True, slots=True)
 class RunProduct:
-    """Lets the matrix library of the backend multiply: activation(lhs @ rhs + bias + addend).
+    """Calls the matrix library of the backend: activation(lhs @ rhs + bias + addend).
 
     Attributes:
-        inputs: Slots of the two operands, then of the bias and of the addend where there are such.
+        inputs: Slots of the two operands, then of the bias and of the addend, if any.
         outputs: Slot of the result.
         types: Its type.
         has_bias: True if a vector is added to each row.
@@ -104,7 +104,7 @@ class RunProduct:
 
     @property
     def has_epilogue(self) -> bool:
-        """True if there is more to do than to multiply."""
+        """True if the product has an epilogue."""
         return self.has_bias or self.has_addend or self.activation != ""
 
     @property
@@ -119,11 +119,11 @@ Step = RunOp | RunKernel | RunProduct
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One computation in two ways; its number of rows decides when a program is bound.
+    """Two implementations of one computation; the number of rows selects one at binding.
 
     Attributes:
-        rows: The number.
-        limit: Up to so many rows, `few` runs, else `many`.
+        rows: The number of rows.
+        limit: Up to this many rows, `few` runs, else `many`.
         few: Steps for few rows.
         many: Steps for many rows.
     """

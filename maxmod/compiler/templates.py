@@ -25,7 +25,7 @@ class Template(NamedTuple):
     Attributes:
         few: The kernel, or the one for up to `limit` rows.
         rows: The number of rows, where there is a choice that depends on it.
-        limit: Up to which number `few` is right.
+        limit: The largest number of rows for `few`.
         many: The kernel for more rows; None if the ops of the group are better on their own.
     """
 
@@ -45,8 +45,8 @@ def emit_template(
     Args:
         group: The group.
         dialect: The kernel language.
-        name: What a person calls the kernels.
-        architecture: What the kernels are made for; one that is not known is taken for new.
+        name: Readable name of the kernels.
+        architecture: The architecture to build for; an unknown one is treated as new.
     """
     template = group.template
     assert template is not None

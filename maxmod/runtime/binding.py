@@ -2,7 +2,7 @@
 
 Everything that does not change between calls is done here once: offsets in the arena, views of
 weights, ops without arguments, grid sizes and argument tables of kernels. `maxmod.runtime.actions`
-has what is left to do in a call, `maxmod.runtime.program` does it.
+holds what remains for each call; `maxmod.runtime.program` runs it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Binder:
     """Turns steps into work, one after another; see `bind`.
 
     `template` has the arrays that are the same in every call: those of weights and constants,
-    views of the arena, and what is computed of them here.
+    views of the arena, and results computed at binding.
     """
 
     def __init__(

@@ -137,7 +137,7 @@ class CompiledModel:
         return graph, plan
 
     def _show(self, graph: ir.Graph, plan: Schedule) -> None:
-        """Logs and writes what was planned, as far as it is asked for."""
+        """Logs and writes the plan, where that is switched on."""
         if self._dialect and (config.current().dump or log.wants(log.GRAPHS)):
             report = importlib.import_module(_REPORT)
             explanation = report.Explanation(graph, plan, width=_DUMP_WIDTH)
@@ -318,7 +318,7 @@ class CompiledModel:
         return plan_memory(self._schedule, sizes, nbytes)
 
     def explain(self, *, width: int | None = None, **dims: int) -> str:
-        """Returns what was compiled, as text: summary, graph, steps, memory plan and kernels.
+        """Describes the compiled graph as text: summary, graph, steps, memory plan and kernels.
 
         Each step tells how many bytes it reads and writes and how much it computes; each kernel why
         its ops were put together, or kept out of it. Equal layers are shown once, and the files of
@@ -328,20 +328,20 @@ class CompiledModel:
             width: Characters of a line; those of the terminal by default, and 80 where there is
                 none. The lines of sources stay as they are. If a symbolic size has the name
                 `width`, it is that size.
-            **dims: The value of each symbolic size, for numbers in place of expressions.
+            **dims: The value of each symbolic size, for numbers instead of expressions.
         """
         return str(self._explanation(dims, width))
 
     def explain_html(self, *, measure: bool = False, **dims: int) -> str:
-        """Returns what was compiled, as a page of HTML that needs no other file.
+        """Describes the compiled graph as a self-contained HTML page.
 
-        It shows what `explain` tells, and draws the order of the steps, the memory plan over time,
-        and a roofline of the kernels: operations per second over operations per byte.
+        It has the contents of `explain`, and charts of the order of the steps, of the memory plan
+        over time, and a roofline of the kernels: operations per second over operations per byte.
 
         Args:
-            measure: Run the model some times, with zeros for arguments, and show the times of its
-                steps beside what the device reaches at best. All sizes must be given then.
-            **dims: The value of each symbolic size, for numbers in place of expressions.
+            measure: Run the model a few times, with zeros for arguments, and show the times of its
+                steps next to the limits of the device. All sizes must be given.
+            **dims: The value of each symbolic size, for numbers instead of expressions.
 
         Raises:
             ArgumentError: If `measure` is set and a size is missing.

@@ -1,4 +1,4 @@
-"""Sizes that a schedule computes itself: it is cut where one becomes known."""
+"""Data-dependent sizes: a schedule is split where one becomes known."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from maxmod.op import ir
 
 @dataclass(frozen=True, slots=True)
 class LateSize:
-    """Where a schedule gives a name the value of a number that it computed.
+    """The point of a schedule where a symbolic dimension gets a computed value.
 
     Attributes:
-        name: The name.
-        count: Slot of the number.
+        name: The symbolic dimension.
+        count: Slot of its value.
         result: Slot of the step's result.
-        rest: What comes after.
+        rest: The steps after it.
     """
 
     name: str
@@ -27,7 +27,7 @@ class LateSize:
 
 
 def cut(schedule: Schedule, dims: Mapping[str, int]) -> tuple[Schedule, LateSize | None]:
-    """Cuts a schedule where the first size without a value gets one."""
+    """Splits a schedule where the first size without a value gets one."""
     for index, step in enumerate(schedule.steps):
         name = ir.late_name(step.op, step.attrs) if isinstance(step, RunOp) else None
         if name is not None and name not in dims:

@@ -1,9 +1,9 @@
 """Whole compiled graphs on disk: a traced graph that was planned before needs no compiler.
 
 The key is a digest of the traced graph (without the lines of user code), of everything else that
-decides what is planned, and of the state of maxmod's own files. An entry holds the schedule with
-the text of its kernels as JSON, and the data of folded constants as they are; it lies in the kernel
-cache under the same rules. Built kernels are entries of their own.
+the plan depends on, and of the state of maxmod's own files. An entry holds the schedule with the
+text of its kernels as JSON, and the raw data of folded constants; it is in the kernel cache under
+the same rules. Built kernels are separate entries.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from maxmod.kernel.source import Dialect
 from maxmod.op import ir
 from maxmod.values.tensor_type import TensorType
 
-# Captured constants may decide what is folded, so their data are in the key. Where there are more,
-# digesting them takes as long as planning.
+# Folding depends on captured constants, so their data are in the key. With more data than this,
+# digesting takes as long as planning.
 DIGESTED_NBYTES = 4 << 20
 
-# Rooms of the package that decide what is planned.
+# Rooms of the package that the plan depends on.
 _ROOMS = (
     "values", "kernel", "op", "backends", "tensor", "interpreters", "ops", "compiler", "runtime",
 )  # fmt: skip
@@ -128,7 +128,7 @@ def _lines_of_one(graph: ir.Graph, places: Mapping[int, int]) -> Iterator[str]:
 
 @functools.cache
 def _state_of_sources() -> str:
-    """Names, sizes and times of the files that decide what is planned.
+    """Names, sizes and times of the files that the plan depends on.
 
     The version would not be enough: a checkout changes without a new one.
     """

@@ -129,7 +129,7 @@ def _as_tensor(label: str, expected: TensorType, leaf: Any) -> Tensor:
 def _check(label: str, expected: TensorType, found: TensorType) -> None:
     where = f"compiled call: {label}: expected {expected.short()}, got {found.short()}"
     if found._dtype is not expected._dtype:
-        raise DTypeError(f"{where}. Hint: cast it first; there is no silent conversion.")
+        raise DTypeError(f"{where}. Hint: cast it first; dtypes are not converted implicitly.")
     if found._device != expected._device:
         raise DeviceError(f"{where} on {found.device}. Hint: move it with .to(device) first.")
     if len(found._sizes) != len(expected._sizes):

@@ -1,4 +1,4 @@
-"""Staging: a function becomes a graph, with what is known of its arguments and results."""
+"""Staging: a function becomes a graph, with the types of its arguments and results."""
 
 from __future__ import annotations
 

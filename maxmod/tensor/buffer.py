@@ -193,7 +193,7 @@ class Buffer(Storage):
             The buffer.
 
         Raises:
-            ValueError: If `value` is no number.
+            ValueError: If `value` is not a number.
 
         Example:
             >>> from maxmod import DType, Buffer
@@ -351,7 +351,7 @@ class Buffer(Storage):
             stream: Where to: a stream or device; where the buffer is by default.
 
         Returns:
-            A contiguous buffer with memory of its own.
+            A contiguous buffer with separate memory.
         """
         ref, target = _target(self.device if stream is None else stream)
         return self._moved(ref, target)
@@ -363,7 +363,7 @@ class Buffer(Storage):
             else:
                 host = self.to_numpy()
                 array = backends.get(ref).from_host(np.ascontiguousarray(host), ref.id)
-                if array is host:  # a view of our own memory is no copy
+                if array is host:  # a view of our own memory is not a copy
                     array = host.copy()
             array = array.reshape(self.shape)
         return Buffer.wrap(array, TensorType.of(self.dtype, self.type.sizes, ref), stream)
@@ -383,7 +383,7 @@ class Buffer(Storage):
             A buffer that shares the memory.
 
         Raises:
-            ValueError: If the bytes of the last axis are no whole number of elements, the shape
+            ValueError: If the bytes of the last axis are not a whole number of elements, the shape
                 has another number of elements, or the buffer is not contiguous.
 
         Example:
@@ -468,7 +468,7 @@ def _active(stream: DeviceStream | None) -> contextlib.AbstractContextManager[No
 def _sizes(shape: Any, what: str) -> tuple[int, ...]:
     sizes = as_sizes(shape, what)
     if not all(isinstance(size, int) and size >= 0 for size in sizes):
-        raise ArgumentError(f"{what}: expected known sizes from 0 up, got {list(sizes)}.")
+        raise ArgumentError(f"{what}: expected non-negative integer sizes, got {list(sizes)}.")
     return sizes  # type: ignore[return-value]
 
 
@@ -506,7 +506,7 @@ def driver_tensor_type(buffer: Buffer) -> TensorType:
         Its type.
 
     Raises:
-        TypeError: If it is no `Buffer`.
+        TypeError: If it is not a `Buffer`.
 
     Example:
         >>> from maxmod import DType, Buffer

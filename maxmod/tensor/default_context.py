@@ -19,7 +19,7 @@ _DTYPE: ContextVar[DType | None] = ContextVar("maxmod_default_dtype", default=No
 def resolve(
     dtype: DType | None = None, device: DeviceLike | None = None
 ) -> tuple[DType, DeviceRef]:
-    """Fills in what is not given; the device is returned as a `DeviceRef`."""
+    """Fills in defaults; the device is returned as a `DeviceRef`."""
     if device is not None:
         ref = DeviceRef.from_device(device)
     else:
@@ -114,7 +114,7 @@ def default_dtype(dtype: DType) -> Iterator[DType]:
         A context manager, which gives the dtype. Blocks nest; each thread and task has its own.
 
     Raises:
-        TypeError: If `dtype` is no `DType`.
+        TypeError: If `dtype` is not a `DType`.
 
     Example:
         >>> from maxmod import DType, nn, default_dtype

@@ -52,7 +52,7 @@ class Exchange:
         Args:
             stream: The stream that the consumer will use, on an accelerator.
             max_version: The newest version of DLPack that the consumer knows.
-            dl_device: (kind, number) of the device that it shall be on.
+            dl_device: (kind, ordinal) of the device to export to.
             copy: True always copies, False never, None if it must be.
 
         Raises:

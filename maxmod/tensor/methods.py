@@ -53,7 +53,7 @@ class OpMethods:
             The converted elements; the tensor itself if it has the dtype.
 
         Raises:
-            TypeError: If `dtype` is no DType.
+            TypeError: If `dtype` is not a DType.
 
         Example:
             >>> from maxmod import DType, Tensor

@@ -48,7 +48,7 @@ class OneDevice:
         """
         if not isinstance(value, cls) or value._value is None:
             raise OperandError(
-                f"from_graph_value: expected a value of a graph, got {type(value).__name__}."
+                f"from_graph_value: expected a graph value, got {type(value).__name__}."
             )
         return value
 
@@ -98,7 +98,7 @@ class OneDevice:
     def graph_values(self) -> tuple[Any, ...]:
         """The value of the graph that is being traced; `TypeError` for a tensor with data."""
         if self._value is None:
-            raise OperandError("graph_values: the tensor has data and is no value of a graph.")
+            raise OperandError("graph_values: the tensor has data and is not a graph value.")
         return (self,)
 
     @property

@@ -1,4 +1,4 @@
-"""The operators of Python on tensors: one call each to the op that they stand for."""
+"""Python operators on tensors: each calls its op."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from maxmod.op import call
 
 
 class Operators:
-    """The part of `Tensor` that stands for `x + y`, `x[i]`, `x == y` and their like."""
+    """The part of `Tensor` that implements `x + y`, `x[i]`, `x == y` and the like."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Names that people know from other libraries: what stands for them on a `Tensor`."""
+"""Names known from other libraries, with their equivalents on a `Tensor`."""
 
 from __future__ import annotations
 

@@ -69,11 +69,11 @@ def _block(text: np.ndarray[Any, Any], shortened: list[bool]) -> _Block:
         return [block[0] for block in _with_dots(blocks, shortened[0], ["..."])]
     blocks = _with_dots(blocks, shortened[0], ["..."])
     if text.ndim % 2 == 1:
-        return _beside(blocks, " | " if text.ndim == 3 else f" {':' * ((text.ndim - 3) // 2)} ")
+        return _joined(blocks, " | " if text.ndim == 3 else f" {':' * ((text.ndim - 3) // 2)} ")
     return _stacked(blocks, (text.ndim - 4) // 2)
 
 
-def _beside(blocks: list[_Block], separator: str) -> _Block:
+def _joined(blocks: list[_Block], separator: str) -> _Block:
     height = max(len(block) for block in blocks)
     columns = []
     for block in blocks:

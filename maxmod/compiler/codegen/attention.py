@@ -37,7 +37,7 @@ class LoweredAttention:
         q: An element of a query: instructions, and which of them.
         k: An element of a key.
         v: An element of a value.
-        logit: What is made of a score.
+        logit: The instructions applied to a score.
         out: Where an element of the result goes.
     """
 

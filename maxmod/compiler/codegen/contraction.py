@@ -41,7 +41,7 @@ VECTOR_LOADS = {
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """What is known of a right operand that is quantised; see `maxmod.ops.weight_quantization`.
+    """A quantised right operand; see `maxmod.ops.weight_quantization`.
 
     Attributes:
         scales: How scale k of a column is read.
@@ -61,10 +61,10 @@ class LoweredContraction:
     Attributes:
         loops: Loops over the rows of the product.
         n: The loop over columns.
-        k: The loop over what is summed.
+        k: The summation loop.
         left: An element of the left operand: instructions, and which of them.
         right: How an element of the right operand is read; a byte of it, if it is quantised.
-        finish: What is made of a sum.
+        finish: The epilogue of a sum.
         stores: (buffer, position, instruction of `finish`) of each result.
         codes: More about a right operand that is quantised; None for any other.
     """
@@ -131,7 +131,7 @@ def lower_contraction(group: FusionGroup, contraction: Contraction) -> LoweredCo
     """Lowers every part of a contraction group.
 
     Raises:
-        Unfusable: If a part cannot be expressed, or there is no kernel for it.
+        Unfusable: If a part cannot be expressed, or has no kernel.
     """
     product = contraction.product
     out = product.output.type

@@ -41,13 +41,13 @@ class ElementLowering(Lowering):
 
     Args:
         group: The group.
-        prefix: What its variables start with: no two parts of a kernel share a variable, so that
-            one table gives all of them readable names.
+        prefix: Prefix of its variables: no two parts of a kernel share a variable, so that one
+            table gives all of them readable names.
         given: The value that the hand-written text has computed: the argument `given` of the
             element function.
 
     Attributes:
-        given_number: The instruction that stands for the argument; None if nothing needs it.
+        given_number: The instruction of the argument; None if nothing needs it.
         given_position: Where the argument is read.
     """
 
@@ -65,7 +65,7 @@ class ElementLowering(Lowering):
             return super()._make(value, position)
         if self.given_number is not None and position != self.given_position:
             raise Unfusable("a computed value is read at two positions")
-        # A conversion to the type that it has stands for the value itself.
+        # A conversion to the same dtype is the value itself.
         what = Apply(op_of(cast_elements), (), (("dtype", value.type.dtype),))
         self.given_number = self.append(what, value.type.dtype)
         self.given_position = position
@@ -123,11 +123,11 @@ def index_sizes(index: Index) -> list[Size]:
 def position_through_views(
     group: FusionGroup, value: ir.Value, result: ir.Value, position: Sequence[Index]
 ) -> Index:
-    """Returns where an element of a value stands in a view of the whole of it, row-major.
+    """Returns the row-major position of an element of a value in a view of all of the value.
 
     Args:
         group: Holds the nodes between.
-        value: What is viewed.
+        value: The viewed value.
         result: The view; it has the same elements in another order.
         position: The position of the element in `value`.
 

@@ -76,7 +76,7 @@ def literal(value: Any, dtype: DType) -> str:
     number = int(value)
     if dtype is DType.int32 and number != -(2**31):
         return str(number) if number >= 0 else f"({number})"
-    if number == -(2**63):  # has no literal of its own: the minus is an operator
+    if number == -(2**63):  # has no literal: the minus is an operator
         return "(int64_t)(-9223372036854775807ll - 1)"
     suffix = "ull" if dtype.kind == "unsigned" else "ll"
     return f"({C_TYPES[dtype]}){number}{suffix if abs(number) >= 2**31 else ''}"
@@ -206,14 +206,14 @@ def outside_text(instructions: Sequence[Instruction], number: int) -> str:
 
 
 def _integer(instructions: Sequence[Instruction], position: Position) -> str:
-    """Returns the integer that a position is made of, as int64: what is larger is out of range."""
+    """Returns an index as int64; a value beyond int64 becomes out of range."""
     is_larger = instructions[position.arg].dtype is DType.uint64
     name = scalar_name(instructions, position.arg)
     return f"mm_clipped_u64({name})" if is_larger else name
 
 
 def _attr_text(value: Any, dtype: DType) -> str:
-    """Returns the text that stands for an attribute: dtype names, method names, numbers."""
+    """Returns the text of an attribute: dtype names, method names, numbers."""
     if isinstance(value, DType):
         return value.name
     if isinstance(value, str):

@@ -212,7 +212,7 @@ class _Test:
         if any(slope is None for slope in slopes):
             return None
         known = [slope for slope in slopes if slope is not None]
-        if all(slope == (0, 0) for slope in known):  # sources and what is made of them
+        if all(slope == (0, 0) for slope in known):  # sources and values computed from them
             return None if what.index is not None else _Slope(0, 0)
         if is_op(op, cast_elements):  # one that wraps around goes up and down
             source = self.lowering.instructions[args[0]].dtype

@@ -29,7 +29,7 @@ from maxmod.op import ir
 MAX_LENGTH = 32  # of the name of an argument or weight
 _COLUMN = 76  # remarks of lines up to here stand under each other
 
-# Strings stay as they are: assembler text has names of its own.
+# Strings stay as they are: assembler text has its own names.
 _TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"|\b[a-z_]+\d+\b')
 _DECLARED = re.compile(r"\s*const \w+ (t[a-z]?\d+) = ")
 _TOTALS = {"add": "sum", "mul": "prod", "maximum": "max", "minimum": "min"}
@@ -208,7 +208,7 @@ def _called(node: ir.Node) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Returns a text that cannot end a comment, nor go on in the next line."""
+    """Returns text that cannot end a comment or continue on the next line."""
     return "".join(sign if sign.isprintable() and sign != "\\" else "?" for sign in text)
 
 

@@ -22,7 +22,7 @@ from maxmod.ops.reduce import reduce_max, reduce_sum
 from maxmod.values.shape import product
 
 MAX_FREE_NODES = 16  # of a mask that is made again for every score
-MAX_NODES = 64  # of the ops between the products; a search that takes longer is no use
+MAX_NODES = 64  # of the ops between the products; more are not worth searching
 
 
 class AttentionFinder:
@@ -194,13 +194,13 @@ class AttentionFinder:
     def _joined(
         self, group: FusionGroup, nodes: list[ir.Node], trailing: list[ir.Node]
     ) -> tuple[FusionGroup, bool]:
-        """Returns the group with nodes and True; or, if that is no kernel, without and False.
+        """Returns the group with nodes and True; without them and False if that cannot be a kernel.
 
         One node that stays out is named, with the reason.
 
         Args:
             group: The group.
-            nodes: What is to join.
+            nodes: The nodes to add.
             trailing: Those of the nodes that follow the result, in order.
         """
         assert isinstance(group.template, Attention)
@@ -248,7 +248,7 @@ class AttentionFinder:
         return list(found)
 
     def _may_join(self, node: ir.Node, inside: set[ir.Node], scores: ir.Value) -> bool:
-        """True for an elementwise op that is no dearer than reading its result."""
+        """True for an elementwise op that costs no more than reading its result."""
         shared = node.output in self.results
         shared = shared or any(user not in inside for user in self.users[node.output])
         free = self._is_free(node, scores, shared) or (not shared and self._is_scaling(node))

@@ -27,7 +27,7 @@ def contraction_group(
         views: The views through which the product reads its operands.
 
     Returns:
-        The group, which replaces `epilogue` if it has its outputs; None if there is no kernel.
+        The group, which replaces `epilogue` if it has its outputs; None without a kernel.
     """
     inlined = {view: order[view] for view in views}
     reasons: list[str] = []

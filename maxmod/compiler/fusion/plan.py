@@ -128,10 +128,10 @@ class _Planner:
         return choose_kernels.is_for_ops(group, group.template, rows, self.architecture)
 
     def find_library_products(self) -> None:
-        """Forms groups of products and of what the library does to their sums.
+        """Forms groups of products and the epilogues that the library applies.
 
-        What is added to a product and then read by several is added by our own kernel for a few
-        rows, too, so that the library does it where there are many.
+        An addend whose sum has several readers is fused by our own kernel for a few rows, too, so
+        that the library can fuse it for many rows.
         """
         settings = config.current()
         if settings.nofuse:
@@ -227,7 +227,7 @@ class _Planner:
                     {node: self.order[node]},
                     node.inputs[0].type.sizes,
                     node.outputs,
-                    reasons=("it has a kernel of its own",),
+                    reasons=("it has a separate kernel",),
                     template=WholeOp(node),
                 )
                 self.groups.append(group)
@@ -259,7 +259,7 @@ class _Planner:
         return found
 
     def _is_root(self, node: ir.Node) -> bool:
-        """True for nodes whose value must be computed by a kernel of its own."""
+        """True for nodes whose value must be computed by a separate kernel."""
         if not conditions.can_fuse(node):
             return False
         if node.op.meaning.assign is not None:
@@ -288,7 +288,7 @@ class _Planner:
                 reasons.append(f"{node.op.name} stays out: {larger}")
 
     def _is_free(self, node: ir.Node) -> bool:
-        """True if a kernel can compute a node, and none is there that does."""
+        """True if a kernel can compute a node, and none does yet."""
         if not conditions.can_fuse(node) or node.op.meaning.assign is not None:
             return False
         other = self.group_of.get(node)

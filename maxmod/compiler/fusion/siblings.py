@@ -1,4 +1,4 @@
-"""Kernels beside each other: elementwise groups over the same positions become one launch.
+"""Sibling fusion: independent elementwise groups over the same domain become one launch.
 
 Keys and values of a token go into two caches at the same position: neither needs the other, so the
 planner, which grows groups from results back to operands, leaves them apart. A launch takes longer

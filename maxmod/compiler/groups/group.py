@@ -75,7 +75,7 @@ class FusionGroup:
     """Nodes that one kernel, or one call of a library, computes.
 
     A group never changes: to try whether a node can join, a planner makes a larger group, and keeps
-    the one that it has if the larger one is no kernel.
+    the old one if the larger one cannot be a kernel.
 
     Attributes:
         nodes: The nodes with their positions in the graph; `ordered` gives them in execution order.
@@ -119,9 +119,9 @@ class FusionGroup:
     def ordered(self) -> tuple[ir.Node, ...]:
         """The nodes in execution order.
 
-        Those of attention stand in an order that follows from what they compute alone: a mask that
-        is made once stands before the queries of some layers and after those of others, and all of
-        them shall share a kernel.
+        The order of attention depends only on what its nodes compute: a shared mask comes before
+        the queries of some layers and after those of others, and all of them should share a
+        kernel.
         """
         if isinstance(self.template, Attention):
             return self._operands_first()
@@ -172,11 +172,11 @@ class FusionGroup:
             parts.append((node.op, operands, repr(node.attrs), node.output.type))
             numbers[node.output] = len(numbers)
         parts.append(tuple(numbers[value] for value in self.outputs))
-        # A buffer that is not read is no input, and has no number.
+        # A buffer that is not read is not an input and has no number.
         parts.append(tuple((numbers[y], numbers.get(x)) for y, x in self.targets.items()))
         return tuple(parts)
 
     def as_graph(self, name: str) -> ir.Graph:
-        """Returns the group as a graph of its own, which `ir.interpret` can run."""
+        """Returns the group as a separate graph, which `ir.interpret` can run."""
         inputs = (*self.reads, *self.targets.values())
         return ir.Graph(name, inputs, {}, {}, self.ordered, self.outputs)

@@ -137,5 +137,5 @@ def _cut(name: str) -> str:
 
 
 def _identifier(text: str) -> str:
-    """Returns a text with nothing but what a C identifier may have."""
+    """Returns text with only the characters of a C identifier."""
     return re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "op"

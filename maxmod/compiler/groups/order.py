@@ -18,8 +18,8 @@ def order_items(
     """Returns groups and remaining nodes so that operands come first, and the in-place nodes.
 
     A store may overwrite a buffer argument if everything that reads the old contents can come
-    before it. Where that would be a circle, all stores make copies instead; if kernels store in
-    place, which cannot make copies, there is no order then, and None is returned.
+    before it. Where that would be a cycle, all stores make copies instead. Kernels that store in
+    place cannot make copies: with one of them in a cycle, None is returned.
     """
     waits = Waits.of(graph, groups)
     if waits.with_stores is not None:
@@ -59,10 +59,10 @@ class Waits(NamedTuple):
 
 
 def _items(graph: ir.Graph, groups: list[FusionGroup]) -> list[Item]:
-    """Returns the groups, and the nodes that need a step of their own.
+    """Returns the groups, and the nodes that need a separate step.
 
-    A node may stand in several groups (views are done again in each); those that nothing but
-    groups read need no step.
+    A node may be in several groups (views are repeated in each); nodes that only groups read
+    need no step.
     """
     items: list[Item] = list(groups)
     fused = {value for group in groups for value in group.outputs}

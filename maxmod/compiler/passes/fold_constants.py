@@ -21,7 +21,7 @@ def fold_constants(graph: ir.Graph, run: ir.Run, *, keep_formulas: bool = False)
     Args:
         graph: The graph.
         run: Runs one op on arrays.
-        keep_formulas: Leave what is cheaply made of positions and numbers, such as causal masks:
+        keep_formulas: Leave values that are cheap to compute from positions, such as causal masks:
             kernels make it where they need it, and see what it is.
     """
     data = dict(graph.constants)

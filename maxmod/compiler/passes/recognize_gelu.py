@@ -1,4 +1,4 @@
-"""Recognises gelu by tanh that user code writes in other ops: it has a fast text of its own, and a
+"""Recognises gelu by tanh that user code writes in other ops: it has a fast implementation, and the
 matrix library can apply it.
 """
 
@@ -26,10 +26,10 @@ Polynomial = dict[int, float]
 
 
 def recognize_gelu(graph: ir.Graph) -> ir.Graph:
-    """Replaces what computes gelu by tanh, in whatever order it multiplies, by that op.
+    """Replaces ops that compute gelu by tanh, in any order of multiplication, by that op.
 
     Before: ``0.5 * x * (1 + tanh(0.7978845608 * (x + 0.044715 * x**3)))``, op by op. After:
-    ``gelu %x approximate=tanh``; what was only needed inside is dead.
+    ``gelu %x approximate=tanh``; nodes that only it needed are dead.
     """
     producers: Producers = {value: node for node in graph.nodes for value in node.outputs}
     nodes = []

@@ -1,6 +1,6 @@
-"""What was compiled, for a person: the facts, and two forms of them, a text and a page of HTML.
+"""Reports on compiled graphs: the facts, and two forms of them, text and an HTML page.
 
-`facts` collects what is known about a compiled graph: its steps with bytes and operations, its
+`facts` describes a compiled graph: its steps with bytes and operations, its
 kernels with the reasons for them, where intermediates live, and times if there are any. `text` and
 `page` only arrange that, so that both say the same. `Explanation` is the door to all of it.
 """

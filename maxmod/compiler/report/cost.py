@@ -41,7 +41,7 @@ def cost_of(step: Step) -> Cost:
         return Cost(sum_nbytes(reads), sum_nbytes(step.types), _flops_of(step.group.ordered))
     assert step.node is not None
     operands = [value.type for value in step.node.inputs]
-    if step.in_place:  # what is stored is read, and as much of the buffer is written
+    if step.in_place:  # the stored value is read, and as many bytes of the buffer are written
         stored = sum_nbytes(operands[1:])
         return Cost(stored, stored, 0)
     return Cost(sum_nbytes(operands), sum_nbytes(step.types), _flops_of([step.node]))
@@ -75,10 +75,10 @@ def _flops_of_node(node: ir.Node) -> Size:
 
 
 def _read_types(group: FusionGroup) -> list[TensorType]:
-    """Returns the types of what a kernel reads; of a table that is what is looked up."""
+    """Returns the types of the values that a kernel reads; of a table, only the rows looked up."""
     found = []
     for value in group.inputs:
-        # That an op stores into a value is no reason to read it.
+        # Storing into a value does not read it.
         readers = {
             n: n.inputs[1:] if n.op.meaning.assign is not None else n.inputs for n in group.nodes
         }

@@ -22,7 +22,7 @@ _NO_TERMINAL = (80, 24)
 
 
 class Explanation:
-    """What was compiled; `str` gives all of it as text.
+    """A compiled graph, described; `str` gives all of it as text.
 
     Args:
         graph: The optimised graph.
@@ -33,7 +33,7 @@ class Explanation:
         width: Characters of a line; those of the terminal by default, and 80 where there is none.
 
     Attributes:
-        facts: What is known, before it is arranged.
+        facts: The facts, before formatting.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What is known about a compiled graph, before it is arranged for a reader."""
+"""The facts about a compiled graph, before formatting."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _REASONS = {
 }
 _NO_KERNEL = "there is no generated kernel for it"
 MOST_CALLS = 8  # named in a reason
-SCRATCH = "scratch"  # memory of a kernel that is no value of the graph
+SCRATCH = "scratch"  # memory of a kernel that is not a value of the graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class StepFacts:
         detail: What it makes of what: `%3 from %arg0`, or a formula.
         cost: Bytes and operations.
         places: Lines of user code that it comes from.
-        reason: Why it is no kernel; empty if it is one.
-        condition: When this way of a choice is taken; empty if there is no choice.
+        reason: Why it is not a kernel; empty if it is.
+        condition: When this branch of a choice is taken; empty without a choice.
         runs: Whether it is what runs with the known sizes.
         bodies: The facts of each graph of a branch or loop, by its name.
         time_s: Seconds of one call, if they were measured.
@@ -129,7 +129,7 @@ class _Use(NamedTuple):
 
 
 class Facts:
-    """What is known about a compiled graph.
+    """The facts about a compiled graph.
 
     Args:
         graph: The optimised graph.

@@ -108,7 +108,7 @@ def _lines(
     left: int,
     places: Sequence[int],
 ) -> Iterator[str]:
-    """An arrow to the next box, and a line beside the boxes to those further on."""
+    """An arrow to the next box, and a line next to the boxes to later ones."""
     if targets[0] == source + 1:
         yield _arrow(f"M{left + 40} {places[source] + _HEIGHT} V{places[source + 1] - 3}")
     if source not in lanes:

@@ -1,4 +1,4 @@
-"""Equal layers are shown once: runs of the same keys are found, and named by their weights."""
+"""Shows equal layers once: finds repeated runs of keys, and names them by their weights."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _NUMBER = re.compile(r"(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """A run of entries that follows itself: it stands for all of them.
+    """A run of entries that repeats immediately; only its first occurrence is shown.
 
     Attributes:
         start: Position of its first entry.
         period: Number of its entries.
-        repeats: How often it comes again.
+        repeats: Number of further occurrences.
     """
 
     start: int
@@ -28,18 +28,18 @@ class Fold:
 
     @property
     def hidden(self) -> range:
-        """The positions that it stands for."""
+        """The positions that are not shown."""
         first = self.start + self.period
         return range(first, first + self.period * self.repeats)
 
 
 def find_folds(keys: Sequence[Hashable], least: int) -> list[Fold]:
-    """Returns runs that come again, in order: the longest, and others beside it.
+    """Returns repeated runs, in order: the longest, and others outside of it.
 
-    What repeats inside a run that is kept is a fold, too: a block may consist of equal layers.
+    Repetition inside a kept run is a fold, too: a block may consist of equal layers.
 
     Args:
-        keys: What entries of equal layers have in common.
+        keys: Equal for corresponding entries of equal layers.
         least: How many entries a fold hides at least.
     """
     numbers: dict[Hashable, int] = {}
@@ -51,7 +51,7 @@ def visible(keys: Sequence[Hashable], least: int) -> Iterator[int | Fold]:
     """Yields the positions that are shown, and a fold in place of those that it hides.
 
     Args:
-        keys: What entries of equal layers have in common.
+        keys: Equal for corresponding entries of equal layers.
         least: How many entries a fold hides at least.
     """
     hidden: dict[int, Fold] = {}
@@ -98,7 +98,7 @@ def _longest_run(flags: Any) -> tuple[int, int]:
 
 
 def layers(kept: Sequence[str], first: Sequence[str], last: Sequence[str]) -> str:
-    """Returns which layers a fold stands for, by the first weight whose name tells it.
+    """Returns which layers a fold hides, from the first weight name that has their numbers.
 
     Args:
         kept: The names that the kept run reads.

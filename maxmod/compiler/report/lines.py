@@ -12,16 +12,16 @@ INDENT = "    "
 # Spaces at which no line breaks: before a unit, after the sign of a remark.
 _KEPT = re.compile(r"(?<=\d) (?=[kMGTPE]?(?:B|FLOP)\b)|(?<= #) ")
 _GLUE = "\N{NO-BREAK SPACE}"
-_LEAST_WIDTH = 40  # narrower than this, lines are broken as if it were so wide
+_LEAST_WIDTH = 40  # narrower than this, lines are broken for this width
 
 
 def wrapped(text: str, width: int, first: str = "", later: str = "") -> list[str]:
-    """Breaks a line between words, but not before a unit; what is longer than a line stays whole.
+    """Breaks a line between words, but not before a unit; a word longer than a line stays whole.
 
     Args:
         text: The line.
         width: Characters of a line.
-        first: Stands before the first line.
+        first: Prefix of the first line.
         later: Stands before the following ones.
     """
     found = textwrap.wrap(
@@ -36,7 +36,7 @@ def wrapped(text: str, width: int, first: str = "", later: str = "") -> list[str
 
 
 def indented(text: str, indent: str = INDENT) -> list[str]:
-    """Returns the lines of a text, each after an indent."""
+    """Returns the lines of text, each after an indent."""
     return [f"{indent}{line}".rstrip() for line in text.splitlines()]
 
 
@@ -66,7 +66,7 @@ def folded(
 
 
 def fold_note(found: fold.Fold, reads: Sequence[Sequence[str]], noun: str) -> str:
-    """Returns what stands in place of a fold: `... the last 3 steps 28 more times ...`.
+    """Returns the line that replaces a fold: `... the last 3 steps 28 more times ...`.
 
     Args:
         found: The fold.

@@ -14,7 +14,7 @@ class Measurement:
         times_s: Seconds of each step that does something in a call, by the slot of its first
             result; each step alone, so that their sum is more than a call takes.
         call_s: Seconds of a whole call.
-        calls: Number of calls; every time is a median of so many.
+        calls: Number of calls; every time is their median.
         bytes_per_s: Bytes that a copy of a large array reads and writes in a second.
         flops_per_s: Operations of a large matrix product in a second.
         dtype: The name of the dtype of that product.

@@ -16,7 +16,7 @@ def together(entries: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, int
         entries: Names with their types.
 
     Yields:
-        (name, type, how many it stands for): `@blocks.{0-29}.up.weight`.
+        (name, type, how many it represents): `@blocks.{0-29}.up.weight`.
     """
     families: dict[tuple[str, str], list[str]] = {}
     for name, type in entries:

@@ -58,10 +58,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows of the table that stand together.
+    """Rows of the table that are shown or hidden together.
 
     Attributes:
-        note: What is said in place of them, until they are opened; empty for those always shown.
+        note: Summary that is shown until they are expanded; empty for those always shown.
         lines: The rows.
     """
 
@@ -165,7 +165,7 @@ def _groups(facts: Facts) -> Iterator[Group]:
 
 
 def _whole(facts: Facts) -> float:
-    """The time of all steps, or their bytes where there are no times."""
+    """The time of all steps, or their bytes without times."""
     return sum(_weight(facts, step) for step in facts.running if step.kind != "view")
 
 

@@ -100,7 +100,7 @@ def _point(facts: Facts, steps: Sequence[StepFacts], mark: str) -> Point:
 
 
 def roofline(facts: Facts) -> str:
-    """Returns the drawing; without times, bytes take the place of what is reached."""
+    """Returns the chart; without times, bytes replace the measured rates."""
     shown = [point for point in points(facts) if point.flops and point.nbytes]
     measured = facts.measured
     if measured is not None:

@@ -1,4 +1,4 @@
-"""Kernel text in parts: what was generated, and what lies in the folder `kernels` as it is."""
+"""Kernel text in parts: the generated part, and the included files of the folder `kernels`."""
 
 from __future__ import annotations
 

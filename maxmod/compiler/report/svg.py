@@ -13,7 +13,7 @@ def element(name: str, *children: str, text: str = "", **attributes: object) -> 
         name: Its name.
         *children: Elements inside of it.
         text: Text inside of it, before them.
-        **attributes: `class_` and `text_anchor` stand for `class` and `text-anchor`.
+        **attributes: `class_` and `text_anchor` become `class` and `text-anchor`.
     """
     shown = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(_value(value))}"'

@@ -10,7 +10,7 @@ from maxmod.compiler.report.facts import Facts, StepFacts
 from maxmod.compiler.report.lines import INDENT, folded, wrapped
 from maxmod.compiler.units import scaled, seconds
 
-_LEAST_COLUMN = 60  # characters; with fewer, what a step makes of what gets lines of its own
+_LEAST_COLUMN = 60  # characters; with fewer, the operands and results of a step get separate lines
 LEAST_HIDDEN = 3  # steps; fewer are shown as they are
 _UNITS = ("B", "B", "FLOP")
 
@@ -54,12 +54,12 @@ class Row:
 
     @property
     def detail(self) -> str:
-        """What is made of what."""
+        """The results and operands of the step."""
         return "; ".join(step.detail for step in self.steps)
 
     @property
     def remark(self) -> str:
-        """When it runs, the lines that it comes from, and why it is no kernel."""
+        """When it runs, the lines that it comes from, and why it is not a kernel."""
         step = self.steps[0]
         idle = "" if step.runs else "not with these sizes"
         why = ("",) if self.is_view else (names.places(step.places), step.reason)

@@ -17,7 +17,7 @@ _LEAST_ROOM = 7.5  # units for a character of a label
 
 
 def timeline(facts: Facts) -> str:
-    """Returns the drawing; empty if there are no intermediates or their sizes are not known."""
+    """Returns the chart; empty without intermediates or with symbolic sizes."""
     if facts.memory is None or not facts.intermediates:
         return ""
     scale = _Scale(len(facts.running), facts.memory)

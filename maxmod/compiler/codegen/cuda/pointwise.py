@@ -100,7 +100,7 @@ def _elementwise(lowered: Lowered) -> tuple[str, ...]:
     """Returns the parts of a `cupy.ElementwiseKernel`; nothing if the kernel is more than that."""
     dtypes = set(lowered.buffers)
     if lowered.row is not None or not dtypes <= C_TYPES.keys() - {DType.bool}:
-        return ()  # CuPy has types of its own for halves
+        return ()  # CuPy has other types for halves
     if lowered.room:  # a part of a buffer is overwritten
         return ()
     index = lowered.stores[0].index

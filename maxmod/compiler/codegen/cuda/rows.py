@@ -335,7 +335,7 @@ def _kept_index(lowered: Lowered, team: _Team, span: Span) -> str:
 def _unrolled_loop(
     lowered: Lowered, team: _Team, span: Span, body: Sequence[str], needs_position: bool
 ) -> list[str]:
-    """A loop of few, known steps, so that kept values can stand in registers."""
+    """A short loop of known length, unrolled so that kept values stay in registers."""
     extent = _row(lowered).extent
     first = f"(mm_j * {team.lanes} + mm_lane)" if team.steps > 1 else "mm_lane"
     start = f"const int mm_i = {first}{' * V' if span.is_vector else ''};"

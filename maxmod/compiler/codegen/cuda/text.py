@@ -225,9 +225,9 @@ class Span:
 
     Attributes:
         lowered: The kernel.
-        loop: The loop that they stand in; the first of them is at `mm_i`.
+        loop: The loop over them; the first of them is at `mm_i`.
         kind: C type of positions.
-        elements: Their number, which is `V` in the text; 1 if there is no `V`.
+        elements: Their number, which is `V` in the text; 1 without a `V`.
     """
 
     lowered: Lowered

@@ -400,7 +400,7 @@ def _operator(what: Reduction, dtype: DType) -> str:
 
 
 def _needs_flag(what: Reduction, dtype: DType) -> bool:
-    """True if a NaN must be found beside the reduction, whose comparisons it would slip through."""
+    """True if a NaN must be looked for separately, because comparisons of the reduction miss it."""
     return what.op.lowering.combine in ("maximum", "minimum") and dtype.is_float()
 
 
