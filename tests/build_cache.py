@@ -4,7 +4,7 @@
 
 The key is a digest of everything that decides the result, so an entry cannot hide a fault: it is
 what the compiler would give again. All workers share the folder. It outlives the run in pytest's
-own cache (`pytest --cache-clear` removes it); what was not used for a week is removed.
+own cache (`pytest --cache-clear` removes it); entries unused for a week are removed.
 
 `share_host_builds` puts it behind the C compiler of the host kernels. The kernel cache of maxmod
 lies above and does not notice: tests that are about it see every hit and miss as users do.
@@ -87,7 +87,7 @@ def _locked(name: str) -> Iterator[None]:
 
 
 def trim() -> None:
-    """Removes what was not used for a week, and what dead processes left behind."""
+    """Removes entries unused for a week, and leftovers of dead processes."""
     oldest = time.time() - _KEPT_S
     for path in folder().iterdir():
         with contextlib.suppress(OSError):

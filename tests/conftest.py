@@ -56,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require", choices=["gpu"], help="fail instead of leaving out what needs a GPU"
     )
     group.addoption(
-        "--update-golden", action="store_true", help="write the checked-in expectations anew"
+        "--update-golden", action="store_true", help="rewrite the checked-in expectations"
     )
 
 
@@ -106,7 +106,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keeps the tests of a file on one worker, if `--dist` says nothing else.
 
-    They share what is costly to make: traced functions, plans, kernels of the emulated GPU.
+    They share costly objects: traced functions, plans, kernels of the emulated GPU.
     """
     if config.getoption("dist") != "load":
         return None
@@ -162,5 +162,5 @@ def host_ops(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def update_golden(request: pytest.FixtureRequest) -> bool:
-    """True if checked-in expectations shall be written anew (`--update-golden`)."""
+    """True if checked-in expectations are to be rewritten (`--update-golden`)."""
     return bool(request.config.getoption("--update-golden"))

@@ -20,7 +20,7 @@ from maxmod.runtime.staging import trace_function
 from maxmod.values.dim import SymbolicDim
 from maxmod.values.tensor_type import TensorType
 
-# As if two small processors ran it: grids are capped, and loops over the grid take several steps.
+# As on a GPU with two small SMs: grids are capped, and loops over the grid take several steps.
 RESIDENT_THREADS = 2048
 
 

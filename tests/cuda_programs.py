@@ -135,7 +135,7 @@ def op_cases(dtype: DType) -> list[tuple[str, int]]:
     for name, oracle in ORACLES.items():
         if dtype in oracle.dtypes:
             found += [(name, number) for number in range(len(oracle.attrs))]
-    # A cast to its own type is no op at all.
+    # A cast to its own dtype is not an op at all.
     return [c for c in found if c[0] != "cast" or ORACLES["cast"].attrs[c[1]]["dtype"] != dtype]
 
 

@@ -111,7 +111,7 @@ def _compiled_header(flags: tuple[str, ...]) -> Path:
 
 @functools.cache
 def _toolchain(flags: tuple[str, ...]) -> list[str]:
-    """Returns what decides the result, beside the text of the unit."""
+    """Returns what the result depends on, apart from the text of the unit."""
     headers = [path.read_text("utf-8") for path in sorted(HEADER.parent.glob("cuda_shim*.h"))]
     return [build_cache.identity(str(COMPILER)), *flags, *headers]
 

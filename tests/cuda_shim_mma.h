@@ -1,4 +1,4 @@
-// The part of the shim that stands in for tensor cores and asynchronous copies; see cuda_shim.h and
+// The part of the shim that emulates tensor cores and asynchronous copies; see cuda_shim.h and
 // kernels/cuda/mma.h. Layouts are written from the formulas of the PTX ISA; tests/kernels/test_mma.py
 // compares them with its figures.
 #pragma once

@@ -23,9 +23,9 @@ from maxmod.op import Op
 from maxmod.values.device import DeviceKind
 from maxmod.values.tensor_type import TensorType
 
-# Attributes of a NumPy array that would hand out host memory, or that CuPy's have not.
+# Attributes of a NumPy array that would hand out host memory, or that CuPy's lack.
 _HOST_ONLY = ("data", "ctypes", "base", "tofile", "getfield", "resize", "setfield", "setflags")
-# Functions of NumPy that CuPy has not. Source: their public names, CuPy 14.2 and NumPy 2.4.
+# Functions of NumPy that CuPy lacks. Source: their public names, CuPy 14.2 and NumPy 2.4.
 _NOT_IN_CUPY = (
     *("asmatrix", "block", "bmat", "einsum_path", "frompyfunc", "fromregex", "geomspace"),
     *("histogram_bin_edges", "insert", "isnat", "matrix_norm", "matvec", "multi_dot"),

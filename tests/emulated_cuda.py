@@ -441,7 +441,7 @@ def _as_text(source: KernelSource, arch: str) -> bytes:
 def _backend(file: str) -> EmulatedCudaBackend:
     """Returns the backend of a test file: its kernels are built once for all tests of the file.
 
-    What was built before decides which kernels are built together, so that the build cache would
+    Earlier builds decide which kernels are built together, so that the build cache would
     find little if the order of files did, too.
     """
     return EmulatedCudaBackend()

@@ -1,4 +1,4 @@
-"""Chat templates: the text that transformers makes of messages, and what is refused."""
+"""Chat templates: the text that transformers renders, and rejected templates."""
 
 from __future__ import annotations
 

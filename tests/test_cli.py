@@ -1,4 +1,4 @@
-"""The command `maxmod`, as a process of its own where it matters."""
+"""The command `maxmod`, in a separate process where it matters."""
 
 from __future__ import annotations
 

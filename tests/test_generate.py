@@ -46,7 +46,7 @@ def test_greedy(model: LanguageModel, case: dict[str, object], eager: bool) -> N
 
 
 def test_methods_of_a_model(model: LanguageModel) -> None:
-    """The same texts, whole and in pieces, of a text and of a chat."""
+    """The same output, whole and in pieces, for a text and for a chat."""
     case = GOLDEN[0]
     options = {"max_new_tokens": case["max_new_tokens"]}
     assert model.generate(case["prompt"], **options) == case["text"]

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, how large it is, and that its metadata is complete."""
+"""The wheel: its contents, its size, and complete metadata."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_is_pure_python(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_wheel_has_every_source_file(wheel: zipfile.ZipFile) -> None:
-    """Compared with what is in the checkout, so that a new file cannot be forgotten."""
+    """Compared with the checkout, so that a new file cannot be forgotten."""
     packed = set(wheel.namelist())
     sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "maxmod").rglob("*.py")}
     kernels = {

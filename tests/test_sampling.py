@@ -139,7 +139,7 @@ def test_seeds_and_texts_decide(place: Any) -> None:
 
 
 def test_some_texts_go_on() -> None:
-    """What a text draws does not depend on the others."""
+    """The tokens drawn for one text do not depend on the others."""
     options = Sampling(temperature=2.0, repetition_penalty=3.0, seed=5)
     rows = np.random.default_rng(2).normal(size=(3, VOCAB)).astype(np.float32)
     sampler = Sampler.start(options, [[0], [1], [2]], VOCAB, CPU_REF)

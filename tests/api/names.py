@@ -1,6 +1,6 @@
 """The names of the API that maxmod follows, version 25.7, and those for one device of later ones.
 
-What is not here is listed in the documentation with the reason: several devices, MLIR.
+Missing names are listed in the documentation with the reason: several devices, MLIR.
 """
 
 from __future__ import annotations

@@ -70,14 +70,14 @@ def proves(*names: str) -> Callable[[Case], Case]:
 
 @dataclass(frozen=True)
 class Found:
-    """What a name stands for: the object, and the code that using it runs (none for a constant)."""
+    """The object that a name refers to, and the code that using it runs (none for a constant)."""
 
     value: Any
     codes: frozenset[CodeType]
 
 
 def find(name: str) -> Found:
-    """Returns what a name of the lists stands for; AttributeError if there is no such thing."""
+    """Returns the object of a listed name; AttributeError if there is none."""
     root, _, rest = name.partition(".")
     path, _, inner = ROOTS[root].partition(":")
     owner: Any = importlib.import_module(path)

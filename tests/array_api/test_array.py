@@ -323,7 +323,7 @@ def test_slices_are_clipped() -> None:
 @settings(max_examples=100)
 @given(st.data())
 def test_integer_arrays(data: Any) -> None:
-    """Beside ints and each other they broadcast; one alone stands beside slices."""
+    """With ints and each other they broadcast; a single one can be combined with slices."""
     shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple))
     x = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
     count = data.draw(st.integers(1, len(shape)))

@@ -208,7 +208,7 @@ def write_chat(seed: int) -> None:
     wrapped.save_pretrained(folder)
     template = folder / "chat_template.jinja"
     table = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
-    if template.exists():  # as before version 5: beside the tokens
+    if template.exists():  # as before version 5: next to the tokens
         table["chat_template"] = template.read_text("utf-8")
         template.unlink()
     (folder / "tokenizer_config.json").write_text(json.dumps(table, indent=1) + "\n", "utf-8")
@@ -262,7 +262,7 @@ def write_gemma() -> None:
 
 
 def write_sampling(seed: int) -> None:
-    """What the processors of transformers, in its order, make of some logits."""
+    """Applies the logits processors of transformers, in their order."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn((1, 50), generator=generator, dtype=torch.float64) * 3
     seen = torch.tensor([[3, 7, 7, 20, 49]])

@@ -207,7 +207,7 @@ STORES = {
     ),
     "old contents": Program(_old, _old_oracle, in_kernels=0),
 }
-# Sizes of a buffer and of what is stored, and the position.
+# Sizes of a buffer and of the stored value, and the position.
 SIZES = (
     ({"n": 6, "b": 2, "s": 3}, 2),
     ({"n": 40, "b": 1, "s": 1}, 39),

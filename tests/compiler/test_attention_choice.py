@@ -1,4 +1,4 @@
-"""Which attention becomes a kernel of its own, and which is left to the matrix library."""
+"""Which attention becomes one kernel, and which is left to the matrix library."""
 
 from __future__ import annotations
 

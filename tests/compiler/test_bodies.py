@@ -58,7 +58,7 @@ def nested(x: Tensor) -> Any:
 
 
 def newton(x: Tensor) -> Any:
-    """A condition that computes; what is captured does not change."""
+    """A condition that computes; captured values do not change."""
     limit = F.max(F.abs(F.flatten(x)))[0] * 1e-3
 
     def wrong(y: Tensor) -> Tensor:

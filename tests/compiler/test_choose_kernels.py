@@ -48,7 +48,7 @@ FILES = {word for word in FILES if word.endswith(".h")}
 
 
 def _ends(numbers: str, most: int) -> list[Any]:
-    """Returns the first and the last number of `1-8`, `9-` or `any`; a name stands for itself."""
+    """Returns the first and the last number of `1-8`, `9-` or `any`; a name is returned."""
     if numbers == "n":
         return ["n"]
     first, _, last = ("1", "-", "") if numbers == "any" else numbers.partition("-")

@@ -1,4 +1,4 @@
-"""The text of `explain`: numbers that can be checked by hand, folding, and what is left out."""
+"""The text of `explain`: numbers that can be checked by hand, folding, and omissions."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_sizes_give_numbers_and_a_memory_plan() -> None:
 
 
 def test_places_in_the_arena() -> None:
-    """What is made in step 2 lies where what was made in step 0 lay."""
+    """The result of step 2 reuses the memory of the result of step 0."""
 
     def fn(x: Any) -> Any:
         for _ in range(4):
@@ -141,7 +141,7 @@ def test_equal_layers_are_folded() -> None:
         ("xaab", "xaab"),  # one line would be saved, and one added
         ("xaaaab", "xa.b"),
         ("aaaabcdbcdbcdaaaa", "a.bcd.a."),  # on both sides of the longest
-        ("aaaabaaaabaaaabaaaab", "a.b."),  # inside of what is kept
+        ("aaaabaaaabaaaabaaaab", "a.b."),  # inside the kept run
     ],
 )
 def test_folding(keys: str, shown: str) -> None:

@@ -1,6 +1,6 @@
 """Generated sources, kept as files: a change that should change no kernel changes no byte.
 
-`pytest tests/compiler/test_golden.py --update-golden` writes them anew; read the difference then.
+`pytest tests/compiler/test_golden.py --update-golden` rewrites them; read the difference.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ GENERATED: dict[str, tuple[Callable[..., Any], tuple[TensorType, ...]]] = {
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_text_before_hand_written_cuda(name: str, request: pytest.FixtureRequest) -> None:
-    """Only what is generated: of the rest, the names of the files."""
+    """Only the generated text, and the names of the included files."""
     fn, types = GENERATED[name]
     graph = eliminate_dead(merge_common(expand_composites(traced(fn, *types))))
     text = _without_lines(schedule(graph, Dialect.CUDA).kernels[0].code)

@@ -197,7 +197,7 @@ def test_measuring_changes_nothing_about_later_calls() -> None:
     before = model(x).to_numpy()
     model.explanation(measure=True, n=5000)  # the arena grows
     np.testing.assert_array_equal(model(x).to_numpy(), before)
-    assert model.stats.programs == 2  # bound anew to the larger arena, without times
+    assert model.stats.programs == 2  # rebound to the larger arena, without times
 
 
 @pytest.mark.usefixtures("quick")

@@ -217,7 +217,7 @@ def test_buffers_of_a_whole_op_keep_numbers() -> None:
 
 
 def test_hand_written_text_leaves_the_names_of_variables_alone() -> None:
-    """What is generated is renamed wherever it stands: buffers as members, nothing else."""
+    """Generated names are replaced everywhere: buffers as members, nothing else."""
     for path in Path(kernel_text.folder()).rglob("*.h"):
         text = re.sub(r'"(?:[^"\\\n]|\\.)*"|//.*', "", path.read_text("utf-8"))
         assert not re.findall(r"(?<!g\.)\b(?:b|t[a-z]?)\d+\b", text), path

@@ -1,4 +1,4 @@
-"""Elementwise kernels beside each other become one, unless one needs the other."""
+"""Sibling elementwise kernels become one, unless one needs the other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _sum_first(x: Any) -> Any:
 
 # Functions of one matrix, the same in NumPy, and their number of elementwise kernels.
 PROGRAMS: dict[str, tuple[Callable[..., Any], Callable[..., Any], int]] = {
-    "beside": (lambda x: [F.exp(x), x + 1], lambda x: [np.exp(x), x + 1], 1),
+    "siblings": (lambda x: [F.exp(x), x + 1], lambda x: [np.exp(x), x + 1], 1),
     "three": (
         lambda x: [F.exp(x), x + 1, F.floor(x) * 2],
         lambda x: [np.exp(x), x + 1, np.floor(x) * 2],

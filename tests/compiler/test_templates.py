@@ -154,7 +154,7 @@ def test_masks_are_read_in_the_kernel(kind: str) -> None:
 
 
 def test_a_tensor_position_moves_the_mask() -> None:
-    """Decoding: the query stands at a position that is an argument."""
+    """Decoding: the position of the query is an argument."""
 
     def fn(q: Tensor, k: Tensor, v: Tensor, start: Tensor) -> Tensor:
         row = F.unsqueeze(F.arange(0, q.shape[-2], dtype=DType.int64, device=q.device), 1) + start
@@ -362,7 +362,7 @@ def test_more_rows_than_are_packed_at_once() -> None:
 
 
 def test_products_with_two_results() -> None:
-    """What is made of the sums first is a result too; an operand is read through a view."""
+    """The first epilogue value is also a result; an operand is read through a view."""
 
     def fn(x: Tensor, w: Tensor, r: Tensor) -> Any:
         y = x @ w.T + 1.0

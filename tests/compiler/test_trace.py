@@ -1,4 +1,4 @@
-"""Tracing: what is recorded, what is refused, and the lines that errors and nodes carry."""
+"""Tracing: recorded ops, rejected calls, and the source lines of errors and nodes."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def _examples(name: str) -> list[doctest.DocTest]:
     module = importlib.import_module(name)
     found = finder.find(module, name, globs={})  # an example imports what it uses
     for function in vars(module).values():
-        # The decorator of an op stands in another module, so that `find` passes the op over.
+        # The decorator of an op is in another module, so `find` skips the op.
         if inspect.isfunction(function) and hasattr(function, "op"):
             found += finder.find(function, f"{name}.{function.__name__}", module=False, globs={})
     return [test for test in found if test.examples]

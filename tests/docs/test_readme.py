@@ -3,7 +3,7 @@ they show.
 
 Each `python` block runs on its own, as a script would, in an empty folder; after the comment
 `<!-- continues -->` it runs after the `python` block before it. In a `console` block,
-lines after `$ maxmod ...` are the expected output; `...` stands for anything, and a command without
+lines after `$ maxmod ...` are the expected output; `...` matches anything, and a command without
 expected lines only has to succeed. A block after the comment `<!-- not tested: REASON -->` is left
 out. The table of variables lists exactly those of `maxmod.config`.
 """
@@ -160,7 +160,7 @@ fast = Scores().compile(TensorType(DType.float32, ["rows", 64], CPU()))
 
 
 def test_the_kernel_that_is_shown() -> None:
-    """The C in README is what is generated for that softmax, line by line and in this order."""
+    """The C in README is in the kernel generated for that softmax, line by line in this order."""
     (shown,) = [block for block in _blocks(README) if block.language == "c"]
     names: dict[str, Any] = {"__name__": "scores"}
     exec(compile(SCORES, "scores.py", "exec"), names)

@@ -39,7 +39,7 @@ def fake_cupy(count: int | FakeRuntimeError) -> ModuleType:
 
 @pytest.fixture(autouse=True)
 def fresh_probe() -> Iterator[None]:
-    """Forgets what was found on this machine, and afterwards what was found here."""
+    """Clears the detected devices before and after the test."""
     previous = backends.replace(DeviceKind.GPU, cuda.CudaBackend())
     cuda._probe.cache_clear()
     yield
@@ -117,7 +117,7 @@ def test_moving_a_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_gpu_everything_is_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counting devices and using the defaults is no error, and does not even import CuPy."""
+    """Counting devices and using the defaults is not an error, and does not import CuPy."""
     monkeypatch.setattr(cuda, "_has_driver", lambda: False)
     monkeypatch.setattr(cuda, "_probe", lambda: pytest.fail("CuPy was imported"))
     assert accelerator_count() == 0

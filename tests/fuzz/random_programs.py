@@ -23,7 +23,7 @@ ROW = ("softmax", "logsoftmax")
 
 @dataclass(frozen=True)
 class Step:
-    """One call: the name of what is done, positions of the operands, and a static argument."""
+    """One call: the name of the operation, positions of the operands, and a static argument."""
 
     what: str
     operands: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Host kernels built for other processors than this one: older ones, and AVX-512 with VNNI.
+"""Host kernels built for other CPUs than this one: older ones, and AVX-512 with VNNI.
 
 Which text of `kernels/host` is compiled depends on the instruction sets, so that most of it would
 otherwise never run on the machine of a developer.
@@ -26,7 +26,7 @@ from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.runtime.compiled import CompiledModel, compile_function
 
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
-REASON = host_compiler.unavailable_reason() or ("" if IS_X86 else "flags of x86 processors")
+REASON = host_compiler.unavailable_reason() or ("" if IS_X86 else "flags of x86 CPUs")
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON or "-")
 
 COMPILER = host_compiler.find()

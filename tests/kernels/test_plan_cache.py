@@ -419,7 +419,7 @@ def test_plans_that_others_own_are_not_used(plans: Path) -> None:
 
 
 def test_read_only_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is there is used, what is not is planned each time."""
+    """Cached plans are used, missing ones are planned each time."""
     assert not is_hit(softmax)
 
     def refuse(*args: object) -> int:

@@ -119,7 +119,7 @@ def ulps(got: Array, want: Array) -> Array:
 
 @functools.cache
 def _angle_limit_of_host() -> float:
-    """Angles below this are reduced: of processors without a fused multiply-add, fewer."""
+    """Angles below this are reduced: fewer on CPUs without a fused multiply-add."""
     limit = np.zeros(1, np.float32)
     RUNNERS["host"](["a0[i] = MM_ANGLE_LIMIT;"], [limit])
     assert limit[0] >= 2.0**20

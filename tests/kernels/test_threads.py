@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 # Adds 1 to each of `scalars[0]` items in portions of `scalars[1]`, by way of the memory of the
-# thread, which holds a mark of its own while a portion is worked on.
+# thread, which holds its own mark while it works on a portion.
 CODE = """
 static void items(void *const *buffers, const int64_t *scalars, void *shared, char *room,
                   int64_t first, int64_t end)

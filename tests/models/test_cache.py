@@ -135,7 +135,7 @@ def test_two_compiles_serve_all_lengths() -> None:
         for at in range(prompt, 12):
             model.next_logits_cached(tokens[:, at : at + 1], cache)
     assert len(model._steps) == 2
-    assert model.step(logits=True).stats.programs == 1  # the position is no part of it
+    assert model.step(logits=True).stats.programs == 1  # the position is not part of it
     assert model.step(seq=9, logits=True).stats.programs == 3
 
 

@@ -87,7 +87,7 @@ def test_while_loading_and_afterwards_are_the_same(scheme: str) -> None:
 
 
 def test_scales_keep_the_dtype() -> None:
-    """In a model of halves too; codes are made of what is stored, not of a rounded copy."""
+    """In a model of halves too; codes come from the stored weights, not from a rounded copy."""
     model = load_model(TIED, device=CPU(), dtype=DType.bfloat16, quantize="int8")
     exact = load_model(TIED, device=CPU(), quantize="int8")
     head, wanted = model.module.lm_head, exact.module.lm_head
@@ -135,7 +135,7 @@ def status(key):
             return int(line.split()[1]) * 1024
 
 folder, small = sys.argv[1:]
-load_model(small, device=CPU(), quantize="int8")  # what is imported and cached once
+load_model(small, device=CPU(), quantize="int8")  # imports and one-time caching
 open("/proc/self/clear_refs", "w").write("5")
 before = status("VmRSS:")
 model = load_model(folder, device=CPU(), quantize="int8")

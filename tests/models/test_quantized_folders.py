@@ -1,4 +1,4 @@
-"""Folders of rounded weights: what is saved loads as the same model, and what is refused."""
+"""Quantised folders: a saved model loads as the same model; bad folders are rejected."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_encoders_and_vision_models_are_rounded_while_loading(
         load(folder, device=CPU(), quantize="int8", skip=["q_prj"])
 
 
-# ---- what is refused -----------------------------------------------------------------------------
+# ---- rejected folders ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_classify(eager: bool, batch_size: int) -> None:
 
 
 def test_several_labels_at_once(tmp_path: Path) -> None:
-    """Then each has a probability of its own."""
+    """Then each has its own probability."""
     changes = {"problem_type": "multi_label_classification"}
     model = _load(copy(CLASSIFIER, tmp_path / "model", **changes))
     (row,) = model.classify(_images(CLASSIFIER)[:1], top=5)
@@ -161,7 +161,7 @@ def test_files_arrays_and_images_of_pillow_are_equal() -> None:
 
 
 def test_other_modes_of_images(tmp_path: Path) -> None:
-    """What is transparent is white; grey is all three colours; photos are turned as noted."""
+    """Transparent pixels are white; grey is all three colours; photos are turned as noted."""
     from PIL import Image
 
     keep = Preprocessing(do_resize=False, do_normalize=False)

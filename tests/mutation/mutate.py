@@ -7,7 +7,7 @@
 A mutant that no test notices is a missing test, or it is equivalent: nothing that anybody can see
 changes. The working tree stays as it is: everything happens in a copy of its files. Mutants run one
 after the other, each until the first failure; one that takes much longer than the unchanged tests
-counts as caught, as does one that does not compile. Files and their tests stand in `targets.py`.
+counts as caught, as does one that does not compile. `targets.py` lists files and their tests.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 1 if a mutant survived."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Formatter)
     parser.add_argument("what", nargs="+", help=f"a file, or one of {', '.join(AREAS)}")
-    parser.add_argument("--count", type=int, help="so many mutants, drawn at random")
+    parser.add_argument("--count", type=int, help="number of mutants, drawn at random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--limit", type=float, metavar="S", help="trust the tests: do not time them"

@@ -40,7 +40,7 @@ def tied_model():
 
 
 class Checkpoint(Mapping):
-    """A lazy mapping that notes what is read."""
+    """A lazy mapping that records reads."""
 
     def __init__(self, arrays, has_types=True):
         self.arrays = arrays

@@ -307,7 +307,7 @@ def test_functions_on_an_accelerator(emulated_accelerator: Device) -> None:
 
 
 def test_cuda_text_is_launched(emulated_accelerator: Device) -> None:
-    """What the text is given; `RawKernel` stands for CuPy's and notes the launch."""
+    """The arguments of the source; `RawKernel` replaces CuPy's and records the launch."""
     launches: list[Any] = []
 
     def raw_kernel(code: str, entry: str) -> Any:

@@ -1,4 +1,4 @@
-"""Quantised weights: how exact they are, what is refused, and the kernels of the host."""
+"""Quantised weights: accuracy, rejected arguments, and the host kernels."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ def test_operands_without_a_kernel_run_as_an_op() -> None:
 
 
 def test_two_products_are_not_taken_for_attention() -> None:
-    """A softmax between them is a row kernel of its own."""
+    """A softmax between them is a separate row kernel."""
     codes, scales, oracle = _operands("int8", None, 8, 8)
     model = compiled(
         lambda x, w, s: F.quantized_linear(F.softmax(F.quantized_linear(x, w, s)), w, s),

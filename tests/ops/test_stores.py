@@ -1,4 +1,4 @@
-"""In-place stores: what changes, what must not, and what is refused."""
+"""In-place stores: changed values, unchanged values, and rejected calls."""
 
 from __future__ import annotations
 

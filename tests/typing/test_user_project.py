@@ -18,7 +18,7 @@ PROJECT = Path(__file__).parent / "project"
 
 @pytest.fixture
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The project in a folder of its own, as a user has it."""
+    """The project in a separate folder, as a user has it."""
     shutil.copytree(PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path

@@ -1,4 +1,4 @@
-"""What every backend does, and what is checked for it."""
+"""The protocol that every backend implements, and its checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Malformed and hostile files: one `CheckpointError` each, with the file and what is wrong."""
+"""Malformed and hostile files: one `CheckpointError` each, with the file and the reason."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ BAD: dict[str, tuple[bytes, str]] = {
         build({"a": info("F32", [2**32, 2**32], 0, 0)}),
         r"tensor 'a': the shape \[4294967296, 4294967296\] overflows 63 bits",
     ),
-    "overflow beside a zero": (
+    "overflow next to a zero": (
         build({"a": info("F32", [0, 2**62, 2**62], 0, 0)}),
         "overflows 63 bits",
     ),
@@ -73,7 +73,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "negative size": (build({"a": info("F32", [-1], 0, 4)}, bytes(4)), "expected a list of sizes"),
     "boolean size": (build({"a": info("F32", [True], 0, 4)}, bytes(4)), "expected a list of sizes"),
     "fractional size": (build({"a": info("F32", [1.0], 0, 4)}, bytes(4)), "a list of sizes"),
-    "shape is no list": (build({"a": {**GOOD["a"], "shape": 2}}, bytes(8)), "a list of sizes"),
+    "shape is not a list": (build({"a": {**GOOD["a"], "shape": 2}}, bytes(8)), "a list of sizes"),
     "one offset": (
         build({"a": {**GOOD["a"], "data_offsets": [0]}}, bytes(8)),
         r"data_offsets: expected \[begin, end\], got \[0\]",
@@ -91,15 +91,18 @@ BAD: dict[str, tuple[bytes, str]] = {
         "tensor 'a': unknown dtype: expected one of BOOL, .*F64, got 'F31'",
     ),
     "packed dtype": (build({"a": info("F4", [4], 0, 2)}, bytes(2)), "unknown dtype: .*got 'F4'"),
-    "dtype is no text": (build({"a": info(5, [2], 0, 8)}, bytes(8)), "unknown dtype"),  # type: ignore[arg-type]
+    "dtype is not a string": (build({"a": info(5, [2], 0, 8)}, bytes(8)), "unknown dtype"),  # type: ignore[arg-type]
     "rank": (
         build({"a": info("U8", [1] * 65, 0, 1)}, bytes(1)),
         "expected at most 64 axes, got 65",
     ),
-    "entry is no object": (build({"a": [1]}), "expected an object with dtype, shape and data_off"),
+    "entry not an object": (build({"a": [1]}), "expected an object with dtype, shape and data_off"),
     "entry lacks a key": (build({"a": {"dtype": "F32"}}), "expected an object with dtype"),
-    "metadata is no object": (build({"__metadata__": 1}), "__metadata__: expected an object"),
-    "metadata is no text": (build({"__metadata__": {"a": 1}}), "__metadata__: expected an object"),
+    "metadata is not an object": (build({"__metadata__": 1}), "__metadata__: expected an object"),
+    "metadata is not a string": (
+        build({"__metadata__": {"a": 1}}),
+        "__metadata__: expected an object",
+    ),
     "duplicate tensor": (
         build(
             b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
@@ -167,7 +170,7 @@ def test_invalid_bool(tmp_path: Path) -> None:
 
 
 def test_no_huge_allocation(tmp_path: Path) -> None:
-    """A file may claim much, but what is allocated is bounded by its size."""
+    """A file may claim much, but allocations are bounded by its size."""
     path = tmp_path / "model.safetensors"
     path.write_bytes(build({"a": info("F64", [2**57], 0, 2**60)}, bytes(64)))
     with pytest.raises(CheckpointError, match="truncated: expected 1152921504606847"):

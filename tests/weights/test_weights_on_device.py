@@ -1,6 +1,6 @@
 """Weights read straight into the memory of an accelerator, on an emulated CuPy.
 
-Copies happen as late as they may there: when somebody waits for them. A buffer that is filled anew
+Copies happen as late as they may there: when somebody waits for them. A buffer that is refilled
 too early, or a result that is read too early, has wrong bytes then.
 """
 

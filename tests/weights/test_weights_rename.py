@@ -1,4 +1,4 @@
-"""Views that rename and reshape: values against NumPy, composition, errors, what is read when."""
+"""Views that rename and reshape: values against NumPy, composition, errors, lazy reads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from maxmod.weights import (
 
 
 def arrays(**shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Distinct float32 arrays; `__` in a name stands for a dot."""
+    """Distinct float32 arrays; `__` in a name becomes a dot."""
     rng = np.random.default_rng(0)
     return {
         name.replace("__", "."): rng.normal(size=shape).astype(np.float32)
@@ -43,7 +43,7 @@ def numbers(state: Any) -> dict[str, np.ndarray]:
 
 
 class Counting(Checkpoint):
-    """A checkpoint that notes what is read."""
+    """A checkpoint that records reads."""
 
     def _load(self, name: str) -> Tensor:
         self.reads.append(name)

@@ -1,4 +1,4 @@
-"""Saving: what other readers see, ties, shards, and what is left after a crash at any point."""
+"""Saving: what other readers see, ties, shards, and the state after a crash at any point."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_shards(tmp_path: Path) -> None:
         assert checkpoint["tied"] is a
         for name, array in state.items():
             np.testing.assert_array_equal(checkpoint[name].data, array)
-    for name in names:  # each is a file of its own for every reader
+    for name in names:  # each is a separate file for every reader
         safetensors.numpy.load_file(tmp_path / name)
 
 
@@ -247,7 +247,7 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
     ]
 
 
-# ---- saving over what is being read --------------------------------------------------------------
+# ---- saving over open files --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mmap", [False, True])
@@ -332,7 +332,7 @@ def test_full_disk(tmp_path: Path) -> None:
     assert values(tmp_path)["a"] == [1] * 10
 
 
-# Saves again and again, each time in a process of its own, which ends at the n-th call of one of
+# Saves again and again, each time in a separate process, which ends at the n-th call of one of
 # these functions, as in a power cut; prints how each process ended.
 KILL = """
 folder, before, after = sys.argv[1], *map(eval, sys.argv[2:])

@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-# Code in the file, storage dtype. Stated here anew: it is the format, not our table.
+# Code in the file, storage dtype. Repeated here: it is the format, not our table.
 STORAGE = {
     "BOOL": np.bool_,
     "I8": np.int8,

@@ -240,15 +240,15 @@ def test_large_scores_on_tensor_cores() -> None:
     np.testing.assert_allclose(found, _wanted(case, arrays), rtol=0, atol=2e-3)
 
 
-def _beside(q: Any, k: Any, v: Any) -> Any:
+def _interleaved(q: Any, k: Any, v: Any) -> Any:
     heads = (x.permute([0, 2, 1, 3]) for x in (q, k, v))
     return F.scaled_dot_product_attention(*heads).permute([0, 2, 1, 3])
 
 
-# Heads beside each other, as projections leave them; transposed keys, so that no copy fits; queries
+# Interleaved heads, as projections leave them; transposed keys, so that no copy fits; queries
 # that are scaled before, in a kernel that rounds them as it reads them; a mask that is added.
 OPERANDS: dict[str, tuple[Callable[..., Any], list[list[Any]]]] = {
-    "beside": (_beside, [["b", "s", 2, 64], ["b", "t", 2, 64], ["b", "t", 2, 64]]),
+    "interleaved heads": (_interleaved, [["b", "s", 2, 64], ["b", "t", 2, 64], ["b", "t", 2, 64]]),
     "transposed": (
         lambda q, k, v: F.softmax(q @ k * 0.125) @ v,
         [["b", 2, "s", 64], ["b", 2, 64, "t"], ["b", 2, "t", 64]],
@@ -283,7 +283,7 @@ def test_operands_of_tensor_cores(name: str) -> None:
     kernel = _operands()[name]
     found = kernel(*arrays).astype(np.float64)
     wide = [array.astype(np.float64) for array in arrays]
-    if name == "beside":
+    if name == "interleaved heads":
         wide, found = [x.swapaxes(1, 2) for x in wide], found.swapaxes(1, 2)
     if name == "transposed":
         wide[1] = wide[1].swapaxes(2, 3)

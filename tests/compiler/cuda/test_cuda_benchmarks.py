@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[3] / "benchmarks"
 
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The emulated CuPy, with events and what is printed of a device."""
+    """The emulated CuPy, with events and the printed properties of a device."""
     for folder in (FOLDER / "gpu", FOLDER):
         monkeypatch.syspath_prepend(str(folder))
     with emulated_cuda() as (_, backend):

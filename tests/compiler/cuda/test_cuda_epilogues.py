@@ -58,7 +58,7 @@ class Program:
 
 
 def _shared(x: Any, w: Any, b: Any, c: Any) -> Any:
-    """A residual stream: what is added is read before the product and after it."""
+    """A residual stream: the addend is read before and after the product."""
     stream = c * 2
     stream = stream + F.exp(stream * 0.1) @ w @ w.T + b
     return F.softmax(stream) + stream

@@ -229,7 +229,7 @@ def test_too_much_to_copy(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_op_parts_the_steps(gpu: Any) -> None:
-    """Sorting is no kernel of ours; what comes before and after is recorded."""
+    """Sorting is not a generated kernel; the steps before and after it are recorded."""
     device, _ = gpu
     weights = _weights(device)
 
@@ -311,7 +311,7 @@ def test_branches_and_loops_part_the_steps(gpu: Any) -> None:
 
 
 def test_a_size_in_the_data_parts_the_steps(gpu: Any) -> None:
-    """What comes after it runs in a program for each value, which has recordings of its own."""
+    """The steps after it run in a program for each value, which has separate recordings."""
     device, _ = gpu
     weights = _weights(device)
 
@@ -487,7 +487,7 @@ def test_a_decoding_step_is_one_graph(
     step = model.step()
     (program,) = step._programs.values()
     assert [type(action) for action in program.actions] == [Segment]
-    # Each text has a cache of its own; the first call for a cache runs as it is.
+    # Each text has its own cache; the first call for a cache runs without a recording.
     assert (step.stats.recordings, step.stats.replays) == (2, step.stats.calls - 2)
 
 

@@ -65,7 +65,7 @@ def _sources() -> list[KernelSource]:
 
 
 def _together(sources: list[KernelSource]) -> KernelSource:
-    """Puts kernels into one text, each in a namespace and under a name of its own."""
+    """Puts kernels into one source, each in its own namespace and under its own name."""
     parts = []
     for number, source in enumerate(sources):
         parts += [

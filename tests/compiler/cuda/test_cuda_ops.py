@@ -1,4 +1,4 @@
-"""Every elementwise op, as a CUDA kernel of its own, against its oracle."""
+"""Every elementwise op, as a separate CUDA kernel, against its oracle."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def _check(
     expected = oracle(*[wide(array) for array in arrays])
     expected = expected if isinstance(expected, list) else [expected]
     for found, wanted in zip(function(*arrays, order=order), expected, strict=True):
-        # Numbers of size 3 are added; what is lost is measured against them.
+        # Numbers of size 3 are added; the rounding error is relative to them.
         assert_close(tensor(found), wanted, length=size + 8, scale=3.0 if name == "sum" else None)
 
 
@@ -133,7 +133,7 @@ def _reductions() -> dict[tuple[str, DType, int], CudaFunction]:
 
 
 def test_reductions_of_other_types() -> None:
-    """Integers wrap as they do in NumPy, and bool is a number of its own."""
+    """Integers wrap as they do in NumPy, and bool is a separate type."""
     rng = np.random.default_rng(11)
     for (name, dtype, size), function in _reductions().items():
         x = numbers(rng, dtype, (4, size), 0.99, 1.01)

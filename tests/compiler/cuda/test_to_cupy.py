@@ -85,7 +85,7 @@ def test_several_results_and_dtypes(cupy: Any) -> None:
         (lambda x, y: x + y, [_type("n", 4), _type(4)]),  # a row for all rows
         (lambda x: x.T + 1, [_type(4, 8)]),
         (lambda x: F.softmax(x), [_type("n", 4)]),
-        (lambda x: x + 1, [_type(4, dtype=DType.bfloat16)]),  # CuPy has a class of its own
+        (lambda x: x + 1, [_type(4, dtype=DType.bfloat16)]),  # CuPy has another class for it
         (lambda x: x + F.arange(0, 4, dtype=DType.float32, device=CPU_REF), [_type(4)]),
     ],
     ids=["broadcast", "transposed", "row", "bfloat16", "positions"],
