@@ -25,7 +25,7 @@ def normalized_axes(name: str, axes: Axes, rank: int) -> tuple[int, ...]:
 
     Raises:
         IndexError: If one lies outside the rank.
-        ValueError: If one stands twice.
+        ValueError: If one occurs twice.
     """
     if axes is None:
         return tuple(range(rank))

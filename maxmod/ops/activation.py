@@ -50,7 +50,7 @@ def sigmoid(xp: Any, x: Tensor) -> Tensor:
         The type of x, between 0 and 1.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Example:
         >>> from maxmod import Tensor
@@ -72,7 +72,7 @@ def silu(xp: Any, x: Tensor) -> Tensor:
         The type of x.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Source: S. Elfwing, E. Uchibe and K. Doya, Sigmoid-weighted linear units for neural network
     function approximation in reinforcement learning, arXiv 1702.03118.
@@ -117,7 +117,7 @@ def gelu(xp: Any, x: Tensor, approximate: str = "none") -> Tensor:
         The type of x.
 
     Raises:
-        ValueError: For another approximation or a dtype that is no float.
+        ValueError: For another approximation or a dtype that is not a float.
 
     Source: D. Hendrycks and K. Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
 

@@ -256,7 +256,7 @@ def where(
 
     Raises:
         ValueError: If the condition is not bool, or shapes or dtypes do not fit.
-        TypeError: If x and y are both numbers, or the condition is no tensor.
+        TypeError: If x and y are both numbers, or the condition is not a tensor.
 
     Example:
         >>> from maxmod import DType, Tensor

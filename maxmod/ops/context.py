@@ -67,7 +67,7 @@ def functional(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     Returns:
         The function, with its name and docstring, which returns a tensor, a list of them where `fn`
-        returns several, or None. What is no tensor but stands for one (a Dim, a Shape) becomes one.
+        returns several, or None. Tensor-like results (a Dim, a Shape) are converted.
 
     Raises:
         TypeError: When the function is called and returns something else.

@@ -319,7 +319,7 @@ def conv2d(
 
     Raises:
         ValueError: If ranks, channels, dtypes, devices or layouts do not fit, or no window does.
-        TypeError: If an operand is no tensor, or an argument is no tuple of ints.
+        TypeError: If an operand is not a tensor, or an argument is not a tuple of ints.
 
     Example:
         >>> from maxmod import Tensor
@@ -374,7 +374,7 @@ def conv3d(
 
     Raises:
         ValueError: If ranks, channels, dtypes, devices or layouts do not fit, or no window does.
-        TypeError: If an operand is no tensor, or an argument is no tuple of ints.
+        TypeError: If an operand is not a tensor, or an argument is not a tuple of ints.
 
     Example:
         >>> from maxmod import Tensor
@@ -419,7 +419,7 @@ def conv2d_transpose(
         filter: Tensor [KH, KW, F, C], F first; [C, F, KH, KW] for `FilterLayout.FCRS`.
         stride: Distance between the spread filters on each axis.
         dilation: Distance between the elements of a filter.
-        padding: What is cut off (before H, after H, before W, after W).
+        padding: Sizes cut off (before H, after H, before W, after W).
         output_paddings: Sizes added after H and W; smaller than the stride.
         bias: Tensor [F], added to each position.
         input_layout: Axes of x and of the result.
@@ -431,7 +431,7 @@ def conv2d_transpose(
     Raises:
         ValueError: If ranks, channels, dtypes, devices or layouts do not fit, an output padding
             is not smaller than the stride, or more is cut off than there is.
-        TypeError: If an operand is no tensor, or an argument is no tuple of ints.
+        TypeError: If an operand is not a tensor, or an argument is not a tuple of ints.
 
     Example:
         >>> from maxmod import Tensor

@@ -78,7 +78,7 @@ def full(
 
     Raises:
         ValueError: If the dtype does not hold the number.
-        TypeError: If `value` is no number, or `shape` a single int.
+        TypeError: If `value` is not a number, or `shape` a single int.
 
     Example:
         >>> from maxmod import DType
@@ -105,7 +105,7 @@ def constant(value: Any, dtype: DType | None = None, device: DeviceLike | None =
 
     Raises:
         ValueError: If a literal is not rectangular or does not fit, or an array has another dtype.
-        TypeError: If a leaf is no number.
+        TypeError: If a leaf is not a number.
 
     Example:
         >>> import numpy as np
@@ -136,7 +136,7 @@ def constant_external(name: str, type: TensorType) -> Tensor:
         Tensor of that type, without data.
 
     Raises:
-        TypeError: When its data is asked for: there is none here. Also if `type` is no TensorType.
+        TypeError: When its data is accessed: it has none. Also if `type` is not a TensorType.
 
     Example:
         >>> from maxmod import CPU, DType, TensorType
@@ -305,7 +305,7 @@ def arange(
             with one element. Alone, it is the stop, and the start is 0.
         stop: End, not included, of the same kinds.
         step: Difference, not 0.
-        out_dim: The size of the result; needed beside tensors, must agree otherwise.
+        out_dim: The size of the result; required with tensors, must agree otherwise.
         dtype: Element type; the default dtype is a float.
         device: Where to put it.
 
@@ -397,7 +397,7 @@ def _count(start: Any, stop: Any, step: Any) -> Size:
             raise ArgumentError(f"arange: expected finite bounds, got {start}, {stop}, {step}.")
         return max(0, math.ceil((stop - start) / step))
     if not all(isinstance(bound, (int, Dim)) for bound in (start, stop, step)):
-        raise ArgumentError("arange: beside a Dim, the other bounds must be integers.")
+        raise ArgumentError("arange: with a Dim, the other bounds must be integers.")
     if step == 1:
         return as_size(stop - start)
     return as_size((stop - start + (step - 1 if step > 0 else step + 1)) // step)
@@ -422,9 +422,9 @@ def hann_window(
         Tensor [window_length], computed in float64 and rounded once.
 
     Raises:
-        TypeError: If the length is no int.
+        TypeError: If the length is not an int.
         ValueError: If the length is negative or larger than the integers that the dtype holds
-            exactly, or the dtype is no float.
+            exactly, or the dtype is not a float.
 
     Source: F. J. Harris, On the use of windows for harmonic analysis, Proc. IEEE 66 (1978).
 
@@ -460,7 +460,7 @@ def shape_to_tensor(shape: ShapeLike) -> Tensor:
         int64 [rank], on the host.
 
     Raises:
-        TypeError: If `shape` is no sequence of sizes.
+        TypeError: If `shape` is not a sequence of sizes.
 
     Example:
         >>> from maxmod import Tensor

@@ -192,7 +192,7 @@ def _result_types(
 
 
 def _agree(inferred: Sequence[TensorType], types: Sequence[TensorType]) -> bool:
-    """True if the types are those inferred; a name stands for any size."""
+    """True if the types are those inferred; a symbolic dimension matches any size."""
     if len(inferred) != len(types):
         return False
     for found, wanted in zip(inferred, types, strict=True):
@@ -229,7 +229,7 @@ def custom(
     Raises:
         ValueError: If there is no such kernel or no version of it for the device, operands are
             elsewhere, or results do not have the types.
-        TypeError: If an operand is no tensor, or a parameter is of another kind.
+        TypeError: If an operand is not a tensor, or a parameter is of another kind.
 
     Example:
         >>> import numpy as np

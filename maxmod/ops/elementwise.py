@@ -1,6 +1,6 @@
 """Elementwise ops: one result element from the elements at its position.
 
-`scalar` is the C expression of one element; the functions starting with `mm_` stand in the prelude
+`scalar` is the C expression of one element; the functions starting with `mm_` are in the prelude
 of each kernel dialect, where NaN rules and half types are settled. Half types arrive as float32.
 """
 
@@ -51,7 +51,7 @@ def exp(xp: Any, x: Tensor) -> Tensor:
         The type of x.
 
     Raises:
-        ValueError: If the dtype is no float: cast first, there is no automatic conversion.
+        ValueError: If the dtype is not a float: cast first, there is no automatic conversion.
 
     Example:
         >>> from maxmod import Tensor
@@ -73,7 +73,7 @@ def log(xp: Any, x: Tensor) -> Tensor:
         The type of x.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Example:
         >>> from maxmod import Tensor
@@ -95,7 +95,7 @@ def log1p(xp: Any, x: Tensor) -> Tensor:
         The type of x.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Example:
         >>> from maxmod import Tensor
@@ -118,7 +118,7 @@ def sqrt(xp: Any, x: Tensor) -> Tensor:
         The type of x.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Example:
         >>> from maxmod import Tensor
@@ -140,7 +140,7 @@ def rsqrt(xp: Any, x: Tensor) -> Tensor:
         The type of x.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Example:
         >>> from maxmod import Tensor
@@ -162,7 +162,7 @@ def sin(xp: Any, x: Tensor) -> Tensor:
         The type of x.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Example:
         >>> import math
@@ -185,7 +185,7 @@ def cos(xp: Any, x: Tensor) -> Tensor:
         The type of x.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Example:
         >>> import math
@@ -208,7 +208,7 @@ def tanh(xp: Any, x: Tensor) -> Tensor:
         The type of x, between -1 and 1.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Example:
         >>> from maxmod import Tensor
@@ -230,7 +230,7 @@ def atanh(xp: Any, x: Tensor) -> Tensor:
         The type of x.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Example:
         >>> from maxmod import Tensor
@@ -253,7 +253,7 @@ def acos(xp: Any, x: Tensor) -> Tensor:
         The type of x, between 0 and pi.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Example:
         >>> from maxmod import Tensor
@@ -275,7 +275,7 @@ def erf(xp: Any, x: Tensor) -> Tensor:
         The type of x, between -1 and 1.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Source: W. J. Cody, Rational Chebyshev approximations for the error function, Math. Comp. 23
     (1969) 631-637.
@@ -300,7 +300,7 @@ def floor(xp: Any, x: Tensor) -> Tensor:
         The type of x: still a float.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Example:
         >>> from maxmod import Tensor
@@ -322,7 +322,7 @@ def ceil(xp: Any, x: Tensor) -> Tensor:
         The type of x: still a float.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Example:
         >>> from maxmod import Tensor
@@ -344,7 +344,7 @@ def trunc(xp: Any, x: Tensor) -> Tensor:
         The type of x: still a float.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Example:
         >>> from maxmod import Tensor
@@ -366,7 +366,7 @@ def round(xp: Any, x: Tensor) -> Tensor:
         The type of x: still a float.
 
     Raises:
-        ValueError: If the dtype is no float.
+        ValueError: If the dtype is not a float.
 
     Example:
         >>> from maxmod import Tensor
@@ -492,7 +492,7 @@ def cast(x: Tensor, dtype: DType) -> Tensor:
         The shape of x; x itself if it has the dtype already.
 
     Raises:
-        TypeError: If x is no tensor, or `dtype` no DType.
+        TypeError: If x is not a tensor, or `dtype` is not a DType.
 
     Example:
         >>> from maxmod import DType, Tensor

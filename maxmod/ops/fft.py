@@ -80,7 +80,7 @@ def irfft(
     Raises:
         ValueError: If the dtype is not float32, an argument is out of range, or the size of the
             axis is not known.
-        TypeError: If the operand is no tensor.
+        TypeError: If the operand is not a tensor.
 
     Example:
         >>> from maxmod import Tensor

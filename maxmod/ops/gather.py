@@ -212,7 +212,7 @@ def nonzero(x: Tensor, out_dim: Any) -> Tensor:
 
     Args:
         x: Tensor of any dtype, at least one axis.
-        out_dim: Their number, or a name for it; outside a trace a name stands for any number.
+        out_dim: Their number, or a symbolic dimension; outside a trace, it matches any number.
 
     Returns:
         int64 [out_dim, rank].

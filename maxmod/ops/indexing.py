@@ -37,7 +37,7 @@ def slice_tensor(x: Tensor, indices: Any) -> Tensor:
     Args:
         x: Tensor of any dtype.
         indices: One item, or a sequence of them. An int or an int64 tensor with one element on the
-            host drops its axis, a slice keeps it, None adds an axis of size 1, `...` stands for the
+            host drops its axis, a slice keeps it, None adds an axis of size 1, `...` covers the
             axes that are not named. A pair `(slice, size)` declares the size of a slice whose
             bounds may be tensors.
 
@@ -46,7 +46,7 @@ def slice_tensor(x: Tensor, indices: Any) -> Tensor:
 
     Raises:
         ValueError: If a bound is out of range (also an IndexError), there are too many items, or a
-            tensor is no int64 scalar on the host.
+            tensor is not an int64 scalar on the host.
         TypeError: For items of other types.
 
     Example:
@@ -220,7 +220,7 @@ def declared_rows(x: Tensor, items: list[Any]) -> tuple[int, Tensor, Size]:
     names; the other items must be whole axes.
 
     Raises:
-        TypeError: If there is anything else, or the position is no int64 scalar on the host or on
+        TypeError: If there is anything else, or the position is not an int64 scalar on the host or
             the device of x.
     """
     axes = [axis for axis, item in enumerate(items) if is_dynamic(item)]
@@ -236,7 +236,7 @@ def declared_rows(x: Tensor, items: list[Any]) -> tuple[int, Tensor, Size]:
     ):
         raise OperandError(
             "index: a position that is a tensor is stored to as (slice(position, None), size), one "
-            "such pair beside whole axes."
+            "such pair with whole axes."
         )
     position = pair[0].start
     if (
@@ -245,7 +245,7 @@ def declared_rows(x: Tensor, items: list[Any]) -> tuple[int, Tensor, Size]:
         or position.type.device not in (CPU_REF, x.type.device)
     ):
         raise OperandError(
-            f"index: a position must be int64[] on the host or beside the tensor, got "
+            f"index: a position must be int64[] on the host or the tensor's device, got "
             f"{position.type.short()} on {position.type.device}."
         )
     return axes[0], reshape(position, ()), as_size(pair[1])
@@ -254,7 +254,7 @@ def declared_rows(x: Tensor, items: list[Any]) -> tuple[int, Tensor, Size]:
 def _dynamic(x: Tensor, items: list[Any]) -> Tensor:
     """Slices axes with declared sizes and drops axes at positions known by the data only."""
     if any(item is None for item in items):
-        raise SliceError("index: None cannot stand beside a tensor or a declared size.")
+        raise SliceError("index: None cannot be combined with a tensor or a declared size.")
     declared: list[Any] = [None] * len(items)
     plain: list[Any] = list(items)
     for axis, item in enumerate(items):

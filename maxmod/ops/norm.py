@@ -51,7 +51,7 @@ def softmax(xp: Any, value: Tensor, axis: int = -1) -> Tensor:
         The type of `value`. A row with an infinity, a NaN or nothing but -inf is NaN.
 
     Raises:
-        ValueError: If the dtype is no float or the axis lies outside the rank.
+        ValueError: If the dtype is not a float or the axis lies outside the rank.
 
     Example:
         >>> from maxmod import Tensor
@@ -85,7 +85,7 @@ def logsoftmax(xp: Any, value: Tensor, axis: int = -1) -> Tensor:
         The type of `value`; small probabilities do not become -inf, as `log(softmax(x))` would.
 
     Raises:
-        ValueError: If the dtype is no float or the axis lies outside the rank.
+        ValueError: If the dtype is not a float or the axis lies outside the rank.
 
     Example:
         >>> from maxmod import Tensor
@@ -240,7 +240,7 @@ def group_norm(
 
     Raises:
         ValueError: If the rank is below 2, the channels cannot be divided, gamma or beta do not
-            fit, the dtype is no float or epsilon is not positive.
+            fit, the dtype is not a float or epsilon is not positive.
 
     Source: Y. Wu and K. He, Group Normalization, arXiv 1803.08494.
 

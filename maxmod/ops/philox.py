@@ -16,7 +16,7 @@ _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 _MASK = 2**64 - 1
 
-# Words made at a time: on the host they and what is computed from them stay in the L2 cache
+# Words made at a time: on the host they and their results stay in the L2 cache
 # (10 M normals take 0.07 s on one core of a Xeon of 2023); elsewhere few launches count more.
 _HOST_CHUNK = 1 << 14
 _CHUNK = 1 << 22

@@ -117,9 +117,9 @@ def avg_pool2d(
         Tensor [N, H', W', C] in the dtype of `input`.
 
     Raises:
-        ValueError: If the rank is not 4, the dtype is no float, a number is out of range, or no
+        ValueError: If the rank is not 4, the dtype is not a float, a number is out of range, or no
             window fits.
-        TypeError: If a number is no int.
+        TypeError: If a number is not an int.
 
     Example:
         >>> from maxmod import Tensor
@@ -176,7 +176,7 @@ def max_pool2d(
     Raises:
         ValueError: If the rank is not 4, the dtype is bool, a number is out of range, or no window
             fits.
-        TypeError: If a number is no int.
+        TypeError: If a number is not an int.
 
     Example:
         >>> from maxmod import Tensor
@@ -277,7 +277,7 @@ def fold(
     Raises:
         ValueError: If the rank is not 3, axis 1 cannot be divided by KH * KW, or L is not the
             number of windows.
-        TypeError: If a number is no int.
+        TypeError: If a number is not an int.
 
     Example:
         >>> from maxmod import Tensor

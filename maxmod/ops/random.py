@@ -284,7 +284,7 @@ def normal(
         Tensor of the shape `shape`.
 
     Raises:
-        ValueError: If mean or std is no number.
+        ValueError: If mean or std is not a number.
         RuntimeError: While tracing, if no seed was set in the traced function.
 
     Source: G. E. P. Box and M. E. Muller, A note on the generation of random normal deviates, Ann.
@@ -330,7 +330,7 @@ def gaussian(
         Tensor of the shape `shape`.
 
     Raises:
-        ValueError: If mean or std is no number.
+        ValueError: If mean or std is not a number.
         RuntimeError: While tracing, if no seed was set in the traced function.
 
     Example:
@@ -383,7 +383,7 @@ def normal_like(like: Tensor | TensorType, mean: float = 0.0, std: float = 1.0) 
         Tensor of the type of `like`.
 
     Raises:
-        ValueError: If mean or std is no number.
+        ValueError: If mean or std is not a number.
         RuntimeError: While tracing, if no seed was set in the traced function.
 
     Example:
@@ -410,7 +410,7 @@ def gaussian_like(like: Tensor | TensorType, mean: float = 0.0, std: float = 1.0
         Tensor of the type of `like`.
 
     Raises:
-        ValueError: If mean or std is no number.
+        ValueError: If mean or std is not a number.
         RuntimeError: While tracing, if no seed was set in the traced function.
 
     Example:

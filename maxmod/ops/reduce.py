@@ -283,7 +283,7 @@ def max(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
     `max(x, 0)` is a relu. NaN wins in both.
 
     Args:
-        x: Tensor of any dtype; beside y also a number.
+        x: Tensor of any dtype; with y also a number.
         y: Tensor or number; without it, x is reduced.
         axis: The axis to reduce, -1 if not given; None flattens first and gives the shape [1].
 
@@ -293,7 +293,7 @@ def max(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
     Raises:
         ValueError: If both y and an axis are given, the axis is empty or lies outside the rank, or
             the two cannot be promoted or broadcast.
-        TypeError: If x is no tensor (nor y).
+        TypeError: If x is not a tensor (nor y).
 
     Example:
         >>> from maxmod import Tensor
@@ -312,7 +312,7 @@ def min(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
     """Smallest element along an axis, or the smaller of two tensors; see `max`.
 
     Args:
-        x: Tensor of any dtype; beside y also a number.
+        x: Tensor of any dtype; with y also a number.
         y: Tensor or number; without it, x is reduced.
         axis: The axis to reduce, -1 if not given; None flattens first and gives the shape [1].
 
@@ -322,7 +322,7 @@ def min(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
     Raises:
         ValueError: If both y and an axis are given, the axis is empty or lies outside the rank, or
             the two cannot be promoted or broadcast.
-        TypeError: If x is no tensor (nor y).
+        TypeError: If x is not a tensor (nor y).
 
     Example:
         >>> from maxmod import Tensor

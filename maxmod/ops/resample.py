@@ -292,7 +292,7 @@ def resize(
         Tensor of the shape `shape` and the dtype of `input`.
 
     Raises:
-        ValueError: If the rank is not 4, `shape` has not 4 sizes, or the mode is unknown.
+        ValueError: If the rank is not 4, `shape` does not have 4 sizes, or the mode is unknown.
 
     Example:
         >>> from maxmod import Tensor

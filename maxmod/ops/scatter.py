@@ -175,7 +175,7 @@ def _combine_equal(xp: Any, combine: Any, flat: Any, values: Any) -> tuple[Any, 
     """Returns the distinct positions, and the values of each joined in pairs of pairs."""
     order = xp.argsort(flat, kind="stable")
     keys, values = flat[order], values[order]
-    reach = 1  # values[i] stands for the elements i .. i + reach - 1 with the same key
+    reach = 1  # values[i] combines the elements i .. i + reach - 1 with the same key
     while reach < keys.size:
         same = keys[reach:] == keys[:-reach]
         if not bool(same.any()):

@@ -47,7 +47,7 @@ def _reshape_sizes(op: Op, x: TensorType, *, shape: Any) -> dict[str, Any]:
     if unknown:
         known = product(size for size in sizes if size != -1)
         if known == 0:
-            raise ShapeError(f"reshape: -1 is undecided beside a size 0: {format_sizes(sizes)}.")
+            raise ShapeError(f"reshape: -1 is ambiguous with a size of 0: {format_sizes(sizes)}.")
         total = product(x.sizes)
         rest = as_size(total // known) if known != total else 1
         sizes[unknown[0]] = rest
@@ -77,8 +77,8 @@ def reshape(xp: Any, x: Tensor, shape: Iterable[Any]) -> Tensor:
         The dtype of x, the shape `shape`.
 
     Raises:
-        ValueError: If the number of elements differs, or is not known to agree; if -1 stands twice
-            or beside a 0.
+        ValueError: If the number of elements differs, or is not known to agree; if -1 occurs twice
+            or with a size of 0.
 
     Example:
         >>> from maxmod import Tensor
@@ -186,7 +186,7 @@ def _permutation(op: Op, x: TensorType, *, dims: Any) -> dict[str, Any]:
         raise ShapeError(f"permute: expected {x.rank} axes for {x.short()}, got {list(axes)}.")
     axes = tuple(normalize_axis("permute", axis, x.rank) for axis in axes)
     if len(set(axes)) != len(axes):
-        raise ShapeError(f"permute: an axis stands twice in {list(axes)}.")
+        raise ShapeError(f"permute: an axis occurs twice in {list(axes)}.")
     return {"dims": axes}
 
 
@@ -213,7 +213,7 @@ def permute(xp: Any, x: Tensor, dims: Iterable[int]) -> Tensor:
         The dtype of x, its sizes in the new order.
 
     Raises:
-        ValueError: If the number of axes is wrong or one stands twice.
+        ValueError: If the number of axes is wrong or one occurs twice.
         IndexError: If an axis lies outside the rank.
 
     Example:
@@ -459,7 +459,7 @@ def rebind(xp: Any, x: Tensor, shape: Iterable[Any], message: str = "") -> Tenso
         >>> Total().compile(m, n)(Tensor([1.0, 2.0]), Tensor([3.0, 4.0])).to_numpy().tolist()
         [4.0, 6.0]
     """
-    # Outside a graph a name has no size and stands for any.
+    # Outside a graph, a symbolic dimension matches any size.
     if any(isinstance(want, int) and have != want for have, want in zip(x.shape, shape)):
         raise ShapeError(
             f"rebind: expected {format_sizes(tuple(shape))}, got {format_sizes(x.shape)}. {message}"
@@ -472,7 +472,7 @@ def rebound_sizes(graph: ir.Graph, dims: Mapping[str, int]) -> dict[str, int]:
 
     Args:
         graph: The graph.
-        dims: The value of each name in the types of the inputs, and of what is known later.
+        dims: The values of symbolic dimensions in the types of the inputs, and of later ones.
 
     Returns:
         The same, with the names that `rebind` introduces. Sizes that depend on names that are not

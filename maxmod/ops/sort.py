@@ -160,7 +160,7 @@ def bottom_k(xp: Any, input: Tensor, k: Size, axis: int = -1) -> list[Tensor]:
 
     Raises:
         ValueError: If k is out of range, or the axis lies outside the rank.
-        TypeError: If `input` is no tensor, or k no int.
+        TypeError: If `input` is not a tensor, or k is not an int.
 
     Example:
         >>> from maxmod import Tensor
@@ -324,7 +324,7 @@ def non_maximum_suppression(
         max_output_boxes_per_class: Integer scalar tensor.
         iou_threshold: Float scalar tensor.
         score_threshold: Float scalar tensor.
-        out_dim: The number of boxes, or a name for it; outside a trace a name stands for any.
+        out_dim: The number of boxes, or a symbolic dimension; outside a trace, it matches any.
 
     Returns:
         int64 [out_dim, 3] with rows (batch, class, box), best first in each class.

@@ -146,7 +146,7 @@ def concat(xp: Any, original_vals: Sequence[Tensor], axis: int = 0) -> Tensor:
         The promoted dtype; the sizes on `axis` are added up.
 
     Raises:
-        ValueError: If there is no tensor, ranks or sizes differ, or dtypes cannot be promoted.
+        ValueError: If there is not a tensor, ranks or sizes differ, or dtypes cannot be promoted.
         IndexError: If the axis lies outside the rank.
 
     Example:
@@ -172,7 +172,7 @@ def stack(values: Sequence[Tensor], axis: int = 0, device: Any = None) -> Tensor
         The dtype of the tensors, one axis more.
 
     Raises:
-        ValueError: If there is no tensor, or shapes or dtypes differ.
+        ValueError: If there is not a tensor, or shapes or dtypes differ.
         IndexError: If the axis is out of range.
 
     Example:

@@ -151,8 +151,8 @@ def update_rows(xp: Any, x: Tensor, source: Tensor, position: Tensor, axis: int 
 def buffer_store(destination: Tensor, source: Tensor) -> None:
     """Overwrites all elements of a tensor, in its own memory.
 
-    In a compiled function only arguments of a `BufferType` can be changed; what is read after the
-    store sees the new elements, what was read before does not.
+    In a compiled function only arguments of a `BufferType` can be changed; reads after
+    the store see the new elements, reads before it do not.
 
     Args:
         destination: The tensor to change.
@@ -163,7 +163,7 @@ def buffer_store(destination: Tensor, source: Tensor) -> None:
 
     Raises:
         ValueError: If the types differ.
-        TypeError: If an argument is no tensor, or cannot be changed.
+        TypeError: If an argument is not a tensor, or cannot be changed.
 
     Example:
         >>> from maxmod import CPU, BufferType, DType, Module, Tensor
@@ -198,7 +198,7 @@ def buffer_store_slice(destination: Tensor, source: Tensor, indices: Any) -> Non
     Raises:
         ValueError: If the shape, dtype or device differs.
         IndexError: If a bound is out of range.
-        TypeError: If an argument is no tensor, cannot be changed, or an item is None or a tensor.
+        TypeError: If an argument is not a tensor or not writable, or an item is None or a tensor.
 
     Example:
         >>> from maxmod import DType, Tensor

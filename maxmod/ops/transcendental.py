@@ -1,6 +1,6 @@
 """Elementwise functions of floats beyond those of MAX: what the array API standard asks for.
 
-`scalar` is the C expression of one element; the `mm_` functions stand in the preludes, most of them
+`scalar` is the C expression of one element; the `mm_` functions are in the preludes, most of them
 as those of the C library and of CUDA. Half types arrive as float32.
 """
 

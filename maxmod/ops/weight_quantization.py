@@ -109,8 +109,8 @@ def quantize_weight(
         them than half its scale.
 
     Raises:
-        ValueError: If the weight is no matrix, `in` is no multiple of the group size, a value is
-            NaN or infinite or too large for a float16 scale, or it holds no floats.
+        ValueError: If the weight is not a matrix, `in` is not a multiple of the group size, a value
+            is NaN or infinite or too large for a float16 scale, or it holds no floats.
 
     Example:
         >>> from maxmod import Tensor

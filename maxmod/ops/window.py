@@ -24,13 +24,13 @@ def numbers(
     Args:
         op_name: Name of the op, for messages.
         what: Name of the argument, for messages.
-        value: A sequence; an int too if `single`, which then stands for all axes.
+        value: A sequence; an int too if `single`, which then applies to all axes.
         count: How many ints there must be.
         least: The smallest legal value.
         single: Whether an int is accepted.
 
     Raises:
-        TypeError: If the value is no sequence of ints.
+        TypeError: If the value is not a sequence of ints.
         ValueError: If the number of ints is wrong or one is too small.
     """
     if single and not isinstance(value, Sequence):

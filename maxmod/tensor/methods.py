@@ -91,7 +91,7 @@ class OpMethods:
             The dtype of the tensor, its sizes in the new order.
 
         Raises:
-            ValueError: If the number of axes is wrong or one stands twice.
+            ValueError: If the number of axes is wrong or one occurs twice.
             IndexError: If an axis lies outside the rank.
 
         Example:

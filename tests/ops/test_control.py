@@ -393,7 +393,7 @@ def test_print(capsys: pytest.CaptureFixture[str]) -> None:
     assert "1" in repr(X)
     F.print("here")
     assert capsys.readouterr().out == "here\n"
-    with pytest.raises(TypeError, match="print: expected a Tensor or a text, got float"):
+    with pytest.raises(TypeError, match="print: expected a Tensor or a str, got float"):
         F.print(1.0)
 
 

@@ -36,7 +36,7 @@ def test_reshape(shape):
     ("shape", "message"),
     [
         ([-1, -1], "at most one size may be -1"),
-        ([0, -1], "undecided beside a size 0"),
+        ([0, -1], "ambiguous with a size of 0"),
         ([5, 5], "element counts differ"),
         ([7, -1], "element counts differ"),
         ([-2, 12], "must not be negative"),
@@ -90,7 +90,7 @@ def test_permute_and_transpose():
         F.permute(x, [0, 1])
     with pytest.raises(IndexError, match="axis=3"):
         F.permute(x, [0, 1, 3])
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="occurs twice"):
         F.permute(x, [0, 1, -2])
     with pytest.raises(IndexError, match="axis_2=3"):
         F.transpose(x, 0, 3)

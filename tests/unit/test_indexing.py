@@ -145,7 +145,7 @@ def test_tensor_indices():
         (Tensor([1, 2], dtype=I64), "expected one element"),
         (Tensor(1, dtype=DType.int32), "must be int64 on the host"),
         (Tensor(1.0), "must be int64 on the host"),
-        ((None, _scalar(1)), "None cannot stand beside"),
+        ((None, _scalar(1)), "None cannot be combined with"),
         (slice(_scalar(1), None), "needs its size"),
         ((slice(0, 2), slice(_scalar(1), None)), "needs its size"),
         (_scalar(4), "out of range"),

@@ -69,9 +69,9 @@ def branch(
 
     Args:
         operands: A bool scalar, then the inputs of both graphs.
-        then: What is run if it is true.
-        otherwise: What is run if it is false.
-        sizes: (name, value) of the names in the graphs.
+        then: The graph to run if it is true.
+        otherwise: The graph to run if it is false.
+        sizes: (name, value) of the symbolic dimensions in the graphs.
         types: The types of the results.
     """
     condition, *arrays = operands
@@ -94,7 +94,7 @@ def loop(
         operands: The first values, then the other inputs of both graphs.
         condition: Gives a bool scalar.
         body: Gives the next values.
-        sizes: (name, value) of the names in the graphs.
+        sizes: (name, value) of the symbolic dimensions in the graphs.
         types: The types of the values.
     """
     values, others = list(operands[: len(types)]), list(operands[len(types) :])
@@ -108,7 +108,7 @@ class Bodies:
 
     Args:
         name: Of the calling op, for messages.
-        tracer: What is being traced around them.
+        tracer: The trace that calls them.
         types: The types of the arguments of the functions.
     """
 
@@ -141,7 +141,7 @@ class Bodies:
         ]
 
     def operands(self) -> list[Tensor]:
-        """Returns what the graphs use of what is around them, to be given after the arguments."""
+        """Returns the outer values that the graphs capture, to be passed after the arguments."""
         return [self.tracer.known(value) for value in self.captured]
 
     def sizes(self) -> tuple[tuple[str, Size], ...]:

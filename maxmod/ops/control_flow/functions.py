@@ -59,7 +59,7 @@ def _expect_types(name: str, found: Sequence[Tensor], types: Sequence[TensorType
 
 
 def _fits(tensor: Tensor, type: TensorType, known: dict[str, Size]) -> bool:
-    """True if the shapes agree; a name stands for one size, whatever it is."""
+    """True if the shapes agree; a symbolic dimension matches any size, but always the same one."""
     if tensor.rank != type.rank:
         return False
     for have, want in zip(tensor.sizes, type.sizes, strict=True):
@@ -86,8 +86,8 @@ def cond(
         A list of what the function returned.
 
     Raises:
-        ValueError: If `pred` is no bool scalar, or the results do not have the types.
-        TypeError: If `pred` is no tensor, or, in a trace, a function changes a buffer.
+        ValueError: If `pred` is not a bool scalar, or the results do not have the types.
+        TypeError: If `pred` is not a tensor, or, in a trace, a function changes a buffer.
 
     In a trace both functions are called once, and their results must have the same types. Names of
     sizes that one of them introduces end with it. Values may be on several devices; in a compiled
@@ -162,7 +162,7 @@ def while_loop(
         A list of the final values.
 
     Raises:
-        ValueError: If there are no values, the condition is no bool scalar, or `body` returns
+        ValueError: If there are no values, the condition is not a bool scalar, or `body` returns
             another number of values or other types.
         TypeError: In a trace, if a function changes a buffer.
 
@@ -225,12 +225,12 @@ def side_stream(
     result_types: Any = None,
     stream_id: int = 1,
 ) -> list[Tensor]:
-    """Calls a function beside other work; here it is called in order with it.
+    """Calls a function in parallel with other work in MAX; here it is called in order.
 
     Args:
         inputs: A tensor, or a sequence of tensors.
         body_fn: Takes them and returns tensors.
-        result_types: The type of each result, if it shall be checked.
+        result_types: The expected type of each result, to be checked.
         stream_id: Number of the stream, from 1.
 
     Returns:
@@ -257,12 +257,12 @@ def side_stream(
 
 @function
 def print(value: Any, name: str = "value") -> None:
-    """Prints ``Tensor <name>= <repr>``; a text is printed as it is.
+    """Prints ``Tensor <name>= <repr>``; a str is printed as it is.
 
     While tracing, the type is printed once; the value is known only when the graph runs.
 
     Args:
-        value: Tensor, or a text.
+        value: Tensor or str.
         name: What to call it.
 
     Returns:
@@ -281,7 +281,7 @@ def print(value: Any, name: str = "value") -> None:
         builtins.print(value)
         return
     if not isinstance(value, Tensor):
-        raise OperandError(f"print: expected a Tensor or a text, got {type(value).__name__}.")
+        raise OperandError(f"print: expected a Tensor or a str, got {type(value).__name__}.")
     if active_trace() is None:
         value.materialize()
     builtins.print(f"Tensor {name}= {value!r}")

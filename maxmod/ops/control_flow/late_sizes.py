@@ -39,12 +39,12 @@ def bind_size(xp: Any, count: Tensor, size: Size, reason: str) -> Tensor:
 
 
 def declare_size(size: Size, count: Tensor, reason: str) -> None:
-    """In a trace, makes `size` stand for the value of an integer with one element, if it is a name.
+    """In a trace, binds a symbolic `size` to the value of an integer tensor with one element.
 
     Args:
         size: The declared size; a number is left to be checked by the op that uses it.
         count: int64 with one element.
-        reason: What is declared, for the error: `nonzero: out_dim`.
+        reason: The declaration, for errors: `nonzero: out_dim`.
     """
     if isinstance(size, SymbolicDim) and active_trace() is not None:
         bind_size(count.cast(DType.int64).reshape(()), size=size, reason=reason)
