@@ -207,7 +207,7 @@ def test_stop_strings(adder: LanguageModel) -> None:
     assert "".join(generate_text(adder, "123+456=", stop_strings=["9"])) == "57"
     assert "".join(generate_text(adder, "123+456=", stop_strings=["79", "x"])) == "5"
     assert "".join(generate_text(adder, "123+456=", stop_strings=["78", "99"])) == "579"
-    with pytest.raises(ValueError, match="expected a list of texts that are not empty"):
+    with pytest.raises(ValueError, match="expected a list of non-empty strings"):
         generate_text(adder, "1+1=", stop_strings=[""])
 
 

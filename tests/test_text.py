@@ -137,8 +137,8 @@ def test_malformed_tokenizer(tmp_path: Path, text: str) -> None:
     [
         ("", "cannot read the vocabulary"),
         ("[]", "expected a JSON object"),
-        ('{"a": "b"}', "expected a JSON object from text to tokens"),
-        ('{"the": 0, "cat": 1, "a": 2}', "no vocabulary of characters. Hint: merges.txt"),
+        ('{"a": "b"}', "expected a JSON object from str to token id"),
+        ('{"the": 0, "cat": 1, "a": 2}', "not a character-level vocabulary. Hint: merges.txt"),
     ],
 )
 def test_malformed_vocabulary(tmp_path: Path, text: str, message: str) -> None:
@@ -216,5 +216,5 @@ def test_only_the_beginning_of_a_stop_string_is_held_back() -> None:
 
 @pytest.mark.parametrize("stops", ["text", [""], ["a", ""], [1], [None]])
 def test_malformed_stop_strings(stops: object) -> None:
-    with pytest.raises(ArgumentError, match="stop_strings: expected a list of texts"):
+    with pytest.raises(ArgumentError, match="stop_strings: expected a list of non-empty strings"):
         StopStrings(stops)

@@ -16,11 +16,11 @@ _MAX_BYTES = 1 << 20
 
 
 class ChatTemplate:
-    """A template in the language Jinja, run in a sandbox: it sees its messages and nothing else.
+    """A Jinja template, run in a sandbox: it sees its messages and variables and nothing else.
 
     Args:
-        source: The text of the template.
-        variables: What it sees beside the messages, such as `bos_token`.
+        source: The source of the template.
+        variables: Variables besides the messages, such as `bos_token`.
         where: The file, for messages.
 
     Raises:
@@ -43,7 +43,7 @@ class ChatTemplate:
                 f"{where}: chat templates need the package jinja2, which cannot be imported "
                 f"({error}). Hint: pip install 'maxmod[text]'."
             ) from None
-        # The settings for which templates of the Hugging Face hub are written.
+        # The settings that templates on the Hugging Face hub assume.
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
@@ -69,12 +69,12 @@ class ChatTemplate:
 
         Args:
             messages: Each with `role` (`system`, `user` or `assistant`) and `content`.
-            add_generation_prompt: Whether the text ends where the model is to answer.
-            **variables: More of what the template may ask for, such as `tools`.
+            add_generation_prompt: Whether the text ends with the start of the model's answer.
+            **variables: Further variables of the template, such as `tools`.
 
         Raises:
             ArgumentError: If a message has no role or content.
-            ModelError: If the template refuses the messages, or fails.
+            ModelError: If the template rejects the messages, or fails.
         """
         for position, message in enumerate(messages):
             if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
@@ -101,7 +101,7 @@ def _now(format: str) -> str:
 
 
 def _to_json(value: Any, **options: Any) -> str:
-    # The filter of jinja2 escapes for HTML, which a model has never seen.
+    # jinja2's own filter escapes for HTML, which models were not trained on.
     return json.dumps(value, **{"ensure_ascii": False, **options})
 
 
@@ -109,7 +109,7 @@ def open_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate:
     """Opens the chat template of a model folder.
 
     Looked for in this order: chat_template.jinja; the field `chat_template` of
-    tokenizer_config.json, a text or a list of named texts of which `default` is taken.
+    tokenizer_config.json, a string or a list of named strings of which `default` is taken.
 
     Raises:
         ModelError: (a ValueError) If there is none, it is malformed, or jinja2 is missing.
@@ -126,8 +126,8 @@ def open_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate:
     if not isinstance(source, str):
         raise ModelError(
             f"{folder}: there is no chat template: expected the field chat_template in "
-            "tokenizer_config.json. Hint: give a text in place of messages; models that were not "
-            "trained on chats only continue texts."
+            "tokenizer_config.json. Hint: pass a str in place of messages; models that were not "
+            "trained on chats only continue text."
         )
     return ChatTemplate(source, _special_tokens(table), str(path))
 
@@ -142,7 +142,7 @@ def _read(path: Path) -> str:
 
 
 def _special_tokens(table: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the texts of special tokens: `bos_token`, `eos_token` and their like."""
+    """Returns the strings of special tokens: `bos_token`, `eos_token` and the like."""
     found = {}
     for name, value in table.items():
         text = value.get("content") if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""Decoding: the tokens of several texts, one after another, with a cache of keys and values."""
+"""Decoding: prefill, then one token after another for a batch of sequences, with a KV cache."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from maxmod.errors import ModelError
 from maxmod.generate.kv_cache import KVCache
 from maxmod.generate.sampling import Sampler, Sampling
 
-# The cache has a multiple of so many rows, so that similar lengths run the same program.
+# Cache lengths are multiples of this, so that similar lengths run the same bound program.
 ROWS = 64
 
 
 class Decodable(Protocol):
-    """What a decoder needs of a model; a `LanguageModel` has it."""
+    """The interface that a decoder needs; `LanguageModel` implements it."""
 
     def empty_cache(self, padding: Sequence[int], length: int) -> KVCache:
         """Returns a cache; see `KVCache.empty`."""
@@ -34,14 +34,14 @@ class Decodable(Protocol):
 
 
 class Decoder:
-    """Continues texts; each token is read once, and what the model needs of it is kept.
+    """Continues sequences; each token is read once, and its keys and values are cached.
 
     Args:
         model: The model.
         options: How tokens are chosen.
-        prompts: The texts so far, of at least one token each.
-        length: How many tokens a text is expected to have in the end; the cache is made for that,
-            and made anew with twice the room if there are more.
+        prompts: The sequences so far, of at least one token each.
+        length: Expected final number of tokens; the initial capacity of the cache, which doubles
+            when it is exceeded.
         eager: Run the model op by op instead of compiled.
     """
 
@@ -63,7 +63,7 @@ class Decoder:
         self._used = 0
 
     def next_tokens(self) -> list[int]:
-        """Returns the next token of each text.
+        """Returns the next token of each sequence.
 
         Raises:
             ModelError: If a logit is NaN.
@@ -90,17 +90,17 @@ class Decoder:
         cache = self._model.empty_cache(padding, _rounded(max(self._length, count)))
         sampler = self._model.new_sampler(self._options, prompts)
         self._state = cache, sampler
-        # A prompt of one token is the last token, which the sampler has.
+        # A one-token prompt is the last token, which the sampler already has.
         read = rows if count > 1 else None
         return self._model.next_tokens(cache, sampler, read, eager=self._eager)
 
-    def keep(self, texts: Sequence[int]) -> None:
-        """Goes on with some of the texts alone."""
+    def keep(self, sequences: Sequence[int]) -> None:
+        """Keeps only these sequences, by their position in the batch."""
         if self._state is None:
-            self._prompts = [self._prompts[text] for text in texts]
+            self._prompts = [self._prompts[sequence] for sequence in sequences]
         else:
             cache, sampler = self._state
-            self._state = cache.select(texts), sampler.select(texts)
+            self._state = cache.select(sequences), sampler.select(sequences)
 
 
 def _rounded(length: int) -> int:

@@ -1,8 +1,8 @@
-"""Keys and values of the tokens that a decoder has read, and what new tokens may look at.
+"""The KV cache of a decoder, and which keys new tokens attend to.
 
-A model asks a `Context` three things: at which positions its tokens stand, which keys each of them
-may look at, and what all keys and values of a layer are. `WholeContext` answers for a sequence that
-is read at once, `CachedContext` for tokens that come after others, so that a model is written once.
+A model asks a `Context` three things: the positions of its tokens, which keys each of them attends
+to, and all keys and values of a layer. `WholeContext` answers for a sequence that is read at once,
+`CachedContext` for tokens that follow others, so that a model is written once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from maxmod.values.tensor_type import BufferType
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """What a model keeps of each token: `heads` keys and values of `head_dim` for each layer."""
+    """Size of the cache per token: `heads` keys and values of `head_dim` for each layer."""
 
     layers: int
     heads: int
@@ -34,16 +34,16 @@ class CacheShape:
 
 @dataclass(eq=False, slots=True)
 class KVCache:
-    """Keys and values of some sequences, in memory of a fixed size.
+    """Keys and values of a batch of sequences, in buffers of a fixed length.
 
     All sequences end at the same row, so that one store serves a batch; shorter ones start with
-    rows that hold no token. A compiled step takes a cache of `BufferType`s and changes it in place.
+    padding rows. A compiled step takes a cache of `BufferType`s and changes it in place.
 
     Attributes:
         keys: For each layer [batch, heads, length, head_dim].
         values: The same.
-        used: int64 scalar, the number of rows with something in them.
-        padding: int64 [batch], how many of the first rows hold no token.
+        used: int64 scalar, the number of rows in use.
+        padding: int64 [batch], the number of padding rows at the start.
     """
 
     keys: list[Any]
@@ -72,11 +72,11 @@ class KVCache:
         dtype: DType,
         device: DeviceRef,
     ) -> KVCache:
-        """A cache with room for `length` rows, of as many sequences as `padding` has numbers."""
+        """A cache of `length` rows for `len(padding)` sequences."""
         size = [len(padding), shape.heads, length, shape.head_dim]
         made = [
             Tensor.zeros(size, dtype=dtype, device=device) for _ in range(2 * shape.layers)
-        ]  # zeros, since rows that are masked are still multiplied with 0
+        ]  # zeros, since masked rows are still multiplied by 0, and 0 * NaN is NaN
         return cls(
             keys=made[: shape.layers],
             values=made[shape.layers :],
@@ -90,9 +90,9 @@ class KVCache:
         return self.keys[0].shape[2]
 
     def lengthen(self, length: int) -> None:
-        """Makes room for more rows, one buffer after another, so that one of them is there twice.
+        """Grows the cache, one buffer at a time, so that only one exists twice.
 
-        Programs of a compiled step that were bound to the shorter buffers stay as they are.
+        Programs of a compiled step that were bound to the shorter buffers stay valid for them.
         """
         more = [0, 0, 0, 0, 0, length - int(self.length), 0, 0]
         for layer in range(len(self.keys)):
@@ -111,7 +111,7 @@ class KVCache:
 
 
 class Context(abc.ABC):
-    """Where the tokens of a call stand, and what they may look at.
+    """The positions of the tokens of a call, and the keys that they attend to.
 
     Attributes:
         positions: int64 [seq] or [batch, seq], counted from the first token of each sequence.
@@ -129,10 +129,10 @@ class Context(abc.ABC):
 
     @abc.abstractmethod
     def mask(self, window: int | None = None) -> Tensor:
-        """Which keys a token may look at: its own and those before.
+        """Which keys a token attends to: its own and those before (causal).
 
         Args:
-            window: Only the last so many of them.
+            window: Only the last `window` of them.
 
         Returns:
             bool, broadcast to [batch, heads, seq, length].
@@ -140,14 +140,14 @@ class Context(abc.ABC):
 
 
 class WholeContext(Context):
-    """Sequences of equal length that are read at once; nothing is kept."""
+    """Sequences of equal length that are read at once, without a cache."""
 
     def __init__(self, tokens: Tensor) -> None:
         _expect_rows(tokens)
         self.positions = F.arange(0, tokens.shape[1], dtype=DType.int64, device=tokens.device)
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what it is given."""
+        """Returns its arguments."""
         return keys, values
 
     def mask(self, window: int | None = None) -> Tensor:
@@ -156,7 +156,7 @@ class WholeContext(Context):
 
 
 class CachedContext(Context):
-    """Tokens that come after those in a cache, into which they are put as well."""
+    """Tokens that follow those in a cache, and are added to it."""
 
     def __init__(self, tokens: Tensor, cache: KVCache) -> None:
         _expect_rows(tokens)
@@ -164,11 +164,11 @@ class CachedContext(Context):
         self._count = tokens.shape[1]
         steps = F.arange(0, self._count, dtype=DType.int64, device=tokens.device)
         self._rows = steps + cache.used
-        # Rows before the first token have no position; 0 is one that every table has.
+        # Padding rows have no position; 0 is valid in every table.
         self.positions = F.elementwise_max(self._rows - F.unsqueeze(cache.padding, 1), 0)
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Puts keys and values into the cache; returns the whole of it."""
+        """Stores keys and values in the cache; returns the whole cache of the layer."""
         rows = (slice(self._cache.used, None), self._count)
         for buffer, new in ((self._cache.keys[layer], keys), (self._cache.values[layer], values)):
             F.buffer_store_slice(buffer, new, [slice(None), slice(None), rows])
@@ -179,7 +179,7 @@ class CachedContext(Context):
         length = self._cache.length
         keys = F.arange(0, length, dtype=DType.int64, device=self._rows.device)
         queries = F.unsqueeze(self._rows, 1)
-        # A row without a token looks at itself: a softmax over nothing would be NaN.
+        # A padding row attends to itself: a softmax over no keys would be NaN.
         first = F.elementwise_min(self._cache.padding.reshape([-1, 1, 1, 1]), queries)
         return F.logical_and(_causal(queries, keys, window), keys >= first)
 

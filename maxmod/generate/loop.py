@@ -1,4 +1,4 @@
-"""The loop of generation, for tokens and for text."""
+"""The generation loop, for tokens and for text."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from maxmod.generate.sampling import Sampling
 from maxmod.generate.text import StopStrings, TextStream, Tokenizer
 from maxmod.op.rules import expect_int
 
-# Room for more new tokens than this is made when they come.
+# Largest number of new tokens that the cache has capacity for from the start.
 FIRST_ROOM = 1024
 
 
 class Generator(Decodable, Protocol):
-    """What generation needs of a model; a `LanguageModel` has it.
+    """The interface that generation needs; `LanguageModel` implements it.
 
     Attributes:
-        folder: Has its chat template.
+        folder: Contains its chat template.
         tokenizer: Text to tokens and back.
         vocab_size: Number of tokens.
         max_positions: The longest sequence.
-        stop: Tokens that end a text.
+        stop: Tokens that end a sequence.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class Generator(Decodable, Protocol):
 
 
 def generate(model: Generator, tokens: Sequence[int], **options: Any) -> Iterator[int]:
-    """Continues a sequence of tokens; gives each new token as soon as it is known.
+    """Continues a sequence of tokens; yields each new token as soon as it is known.
 
     Args:
         model: The model, from `load_model`.
@@ -85,26 +85,25 @@ def generate_batch(
     Args:
         model: The model, from `load_model`.
         prompts: One or more sequences of at least one token.
-        max_new_tokens: How many tokens to give at most; None for as many as the model has room for.
-        stop: Tokens that end a text and are not given; those of the model by default.
+        max_new_tokens: The maximum number of tokens to yield; None for as many as the model allows.
+        stop: Tokens that end a sequence and are not yielded; those of the model by default.
         repetition_penalty: This and the next four are explained at `Sampling`, in
             `maxmod.generate.sampling`.
-        temperature: 0 takes the most likely token, which is the default; above that, tokens are
-            drawn at random.
-        top_k: Only from the so many most likely tokens; 0 for all.
-        top_p: Only from the most likely tokens that have this probability together; 1 for all.
-        min_p: Only from tokens at least this times as likely as the most likely one; 0 for all.
-        seed: Of the random numbers, modulo 2^64; equal seeds give equal texts.
+        temperature: 0, the default, takes the most likely token; above that, tokens are sampled.
+        top_k: Keep the k most likely tokens; 0 keeps all.
+        top_p: Keep the fewest most likely tokens with this total probability; 1 keeps all.
+        min_p: Keep tokens with at least `min_p` times the largest probability; 0 keeps all.
+        seed: Seed of the random numbers, modulo 2^64; equal seeds give equal sequences.
         eager: Run the model op by op instead of compiled.
 
     Returns:
-        An iterator that gives the next token of each sequence, None for those that have ended. It
-        gives a `MaxmodWarning` where the model has no more room for a sequence.
+        An iterator over the next tokens of all sequences, None for those that have ended. It
+        warns with `MaxmodWarning` when a sequence reaches the longest that the model allows.
 
     Raises:
         ArgumentError: (a ValueError) If a prompt is empty or longer than the model allows, or a
             number is out of range.
-        OperandError: (a TypeError) If an option is no number, or no integer where one is needed.
+        OperandError: (a TypeError) If an option is not a number, or not an integer where required.
         SliceError: (an IndexError and ValueError) If a token is not in the vocabulary.
         ModelError: (a ValueError) If the logits are NaN.
 
@@ -140,29 +139,29 @@ def _generate(
     max_new_tokens: int | None,
     ends: Collection[int],
 ) -> Iterator[list[int | None]]:
-    texts = list(range(len(prompts)))  # those that go on
+    active = list(range(len(prompts)))  # sequences that have not ended
     new = 0
     while max_new_tokens is None or new < max_new_tokens:
-        full = [text for text in texts if len(prompts[text]) + new > model.max_positions]
+        full = [i for i in active if len(prompts[i]) + new > model.max_positions]
         if full:
             _warn_of_room(model)
-            texts = _without(texts, full, decoder)
-        if not texts:
+            active = _without(active, full, decoder)
+        if not active:
             return
-        found = dict(zip(texts, decoder.next_tokens()))
-        texts = _without(texts, [text for text in texts if found[text] in ends], decoder)
-        if not texts:
+        tokens = dict(zip(active, decoder.next_tokens()))
+        active = _without(active, [i for i in active if tokens[i] in ends], decoder)
+        if not active:
             return
-        yield [found[text] if text in texts else None for text in range(len(prompts))]
+        yield [tokens[i] if i in active else None for i in range(len(prompts))]
         new += 1
 
 
-def _without(texts: list[int], ended: Collection[int], decoder: Decoder) -> list[int]:
-    """Takes texts that have ended out of the batch."""
-    kept = [place for place, text in enumerate(texts) if text not in ended]
+def _without(active: list[int], ended: Collection[int], decoder: Decoder) -> list[int]:
+    """Removes sequences that have ended from the batch."""
+    kept = [row for row, sequence in enumerate(active) if sequence not in ended]
     if ended and kept:
         decoder.keep(kept)
-    return [texts[place] for place in kept]
+    return [active[row] for row in kept]
 
 
 def generate_text(
@@ -172,17 +171,17 @@ def generate_text(
     stop_strings: Sequence[str] = (),
     **options: Any,
 ) -> Iterator[str]:
-    """Continues a text, or answers a chat; gives each piece of text as soon as it is certain.
+    """Continues a text, or answers a chat; yields each piece of text as soon as it is final.
 
     Args:
         model: The model, from `load_model`; its folder must have a tokenizer.
         prompt: The text to continue; or the messages of a chat, such as
             `[{"role": "user", "content": "Hello"}]`, for which the folder must have a template.
-        stop_strings: Texts that end the new text and are not given.
+        stop_strings: Strings that end the new text and are not part of it.
         **options: As for `generate_batch`.
 
     Returns:
-        An iterator of pieces, which never end inside of a character.
+        An iterator of pieces, which never end inside a character.
 
     Raises:
         ValueError: As `generate_batch`; also if the folder has no tokenizer, or no template for a

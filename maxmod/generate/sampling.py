@@ -1,6 +1,6 @@
-"""Choosing the next token by its logits: the most likely one, or one drawn at random.
+"""Sampling: the next token from its logits, the most likely one or one drawn at random.
 
-It happens where the logits are, as a part of the compiled step that computes them.
+It runs on the device of the logits, as part of the compiled step that computes them.
 """
 
 from __future__ import annotations
@@ -21,26 +21,24 @@ from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import BufferType
 
-# The smallest and the largest number that are positive and finite in float32.
+# The smallest and the largest positive finite float32.
 _MIN, _MAX = float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to choose tokens. The steps happen in the order in which they are listed here.
+    """How to choose tokens. The steps are applied in the order listed here.
 
     Attributes:
-        repetition_penalty: Logits of tokens that the text has already are divided by it if they are
-            positive, and multiplied by it if they are negative; above 0, and 1 changes nothing.
+        repetition_penalty: Logits of tokens that already occur are divided by it if positive, and
+            multiplied by it if negative; above 0, and 1 has no effect.
         temperature: 0 takes the most likely token; above that, tokens are drawn with the
             probabilities softmax(logits / temperature).
-        top_k: Only from the so many most likely tokens, and those as likely as the last of them; 0
-            for all.
-        top_p: Only from the fewest most likely tokens whose probabilities add up to this; 1 for
-            all. At least one token is left.
-        min_p: Only from tokens that are at least this times as likely as the most likely one; 0 for
-            all.
-        seed: Of the random numbers, modulo 2^64; equal seeds give equal texts.
+        top_k: Keep the k most likely tokens, and any that tie with the last of them; 0 keeps all.
+        top_p: Keep the fewest most likely tokens whose probabilities add up to at least this; 1
+            keeps all. At least one token is kept.
+        min_p: Keep tokens with at least `min_p` times the largest probability; 0 keeps all.
+        seed: Seed of the random numbers, modulo 2^64; equal seeds give equal sequences.
 
     Source: repetition penalty: N. S. Keskar et al., CTRL, arXiv 1909.05858; top-p: A. Holtzman et
         al., The Curious Case of Neural Text Degeneration, arXiv 1904.09751; min-p: M. N. Nguyen et
@@ -84,16 +82,16 @@ def _check(name: str, expected: str, value: float, is_fine: bool) -> None:
 
 @dataclass(eq=False, slots=True)
 class Sampler:
-    """Chooses the tokens of some texts on the device of a model, one after another.
+    """Chooses the tokens of a batch of sequences on the device of a model, one after another.
 
-    A compiled step takes a sampler of `BufferType`s and changes it in place: what it chooses is the
-    input of the next step, and nothing but that is ever read by the host.
+    A compiled step takes a sampler of `BufferType`s and changes it in place: the chosen tokens are
+    the input of the next step, and the only values that the host ever reads.
 
     Attributes:
-        tokens: int64 [batch, 1], the last token of each text; -1 if a logit was NaN.
-        seen: bool [batch, vocab], which tokens a text has already.
-        counters: uint64 [batch], which random number each text takes next.
-        seed: uint64 scalar, of the random numbers.
+        tokens: int64 [batch, 1], the last token of each sequence; -1 if a logit was NaN.
+        seen: bool [batch, vocab], which tokens a sequence already contains.
+        counters: uint64 [batch], index of the next random number of each sequence.
+        seed: uint64 scalar, seed of the random numbers.
         penalty: float32 scalar, the repetition penalty.
         options: float64 [4]: temperature, top-k, top-p, min-p.
     """
@@ -121,15 +119,15 @@ class Sampler:
     def start(
         cls, options: Sampling, prompts: Sequence[Sequence[int]], vocab: int, device: DeviceRef
     ) -> Sampler:
-        """A sampler for texts that begin with prompts.
+        """A sampler for sequences that begin with prompts.
 
-        Each text has random numbers of its own, by its place among the prompts.
+        Each sequence has a separate stream of random numbers, by its index among the prompts.
         """
         seen = np.zeros((len(prompts), vocab), np.bool_)
         for row, prompt in zip(seen, prompts):
             row[list(prompt)] = True
-        texts = np.arange(len(prompts), dtype=np.uint64)
-        top_k = min(options.top_k, vocab)  # any int is allowed, and not every one is a float
+        streams = np.arange(len(prompts), dtype=np.uint64)
+        top_k = min(options.top_k, vocab)  # any int is allowed, and not all fit a float
         numbers = (options.temperature, top_k, options.top_p, options.min_p)
 
         def put(array: np.ndarray[Any, Any]) -> Tensor:
@@ -138,14 +136,14 @@ class Sampler:
         return cls(
             tokens=put(np.array([[prompt[-1]] for prompt in prompts], np.int64)),
             seen=put(seen),
-            counters=put(texts << np.uint64(32)),
+            counters=put(streams << np.uint64(32)),
             seed=put(np.array(options.seed % 2**64, np.uint64)),
             penalty=put(np.array(options.repetition_penalty, np.float32)),
             options=put(np.array(numbers, np.float64)),
         )
 
     def choose(self, logits: Tensor) -> None:
-        """Chooses the next token of each text, and remembers it.
+        """Chooses and stores the next token of each sequence.
 
         Args:
             logits: float32 [batch, vocab].
@@ -159,9 +157,9 @@ class Sampler:
         F.buffer_store(self.counters, self.counters + 1)
         F.buffer_store(self.tokens, tokens)
 
-    def select(self, texts: Sequence[int]) -> Sampler:
-        """A copy with some of the texts."""
-        chosen = Tensor(np.array(texts, np.int64), device=self.tokens.device)
+    def select(self, sequences: Sequence[int]) -> Sampler:
+        """A copy with some of the sequences."""
+        chosen = Tensor(np.array(sequences, np.int64), device=self.tokens.device)
         return replace(
             self,
             tokens=F.gather(self.tokens, chosen, axis=0),

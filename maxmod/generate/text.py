@@ -1,4 +1,4 @@
-"""Tokenizers: text to tokens and back, in whole or as a stream."""
+"""Tokenizers: text to tokens and back, at once or as a stream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from maxmod.errors import ArgumentError, ModelError
 
-_REPLACEMENT = "\ufffd"  # what decoders give for bytes that are no character (yet)
+_REPLACEMENT = "\ufffd"  # decoders emit it for bytes that are not a (complete) character
 
 
 class Tokenizer(abc.ABC):
@@ -23,13 +23,13 @@ class Tokenizer(abc.ABC):
 
         Args:
             text: The text.
-            special: Whether to add the tokens that texts of the model start or end with. A chat
-                has them in its template.
+            special: Whether to add the special tokens that the model expects at the start or end.
+                A chat template already contains them.
         """
 
     @abc.abstractmethod
     def decode(self, tokens: Sequence[int]) -> str:
-        """Returns the text of tokens, without special tokens such as the end of a text."""
+        """Returns the text of tokens, without special tokens such as end-of-text."""
 
 
 class CharacterTokenizer(Tokenizer):
@@ -76,7 +76,7 @@ class PackageTokenizer(Tokenizer):
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        # The file may ask for both; a prompt must neither be cut nor filled up silently.
+        # The file may enable both; a prompt must not be truncated or padded silently.
         tokenizer.no_truncation()
         tokenizer.no_padding()
 
@@ -84,8 +84,8 @@ class PackageTokenizer(Tokenizer):
         """Returns the tokens of a text; see `Tokenizer`.
 
         Raises:
-            ModelError: If the text has half a surrogate pair, as arguments of a command have where
-                they are no UTF-8.
+            ModelError: If the text has a lone surrogate, as command-line arguments that are not
+                UTF-8 do.
         """
         try:
             text.encode()
@@ -118,7 +118,7 @@ def open_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
         return CharacterTokenizer(_read_vocabulary(vocabulary))
     raise ModelError(
         f"{folder}: there is no tokenizer: expected tokenizer.json. Hint: save the tokenizer into "
-        "the folder as well, or give token ids in place of text (--token-ids)."
+        "the folder as well, or pass token ids in place of text (--token-ids)."
     )
 
 
@@ -150,22 +150,22 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot read the vocabulary: {error}") from None
     if not isinstance(table, dict) or not all(type(token) is int for token in table.values()):
-        raise ModelError(f"{path}: expected a JSON object from text to tokens.")
+        raise ModelError(f"{path}: expected a JSON object from str to token id.")
     if sum(len(text) == 1 for text in table) * 2 < len(table):
         raise ModelError(
-            f"{path}: this is no vocabulary of characters. Hint: merges.txt or tokenizer.json is "
-            "missing beside it."
+            f"{path}: not a character-level vocabulary. Hint: merges.txt or tokenizer.json is "
+            "missing from the folder."
         )
     return table
 
 
 class TextStream:
-    """Turns tokens into text as they come, and never gives half a character.
+    """Turns tokens into text as they come, and never returns a partial character.
 
-    A character may be spread over several tokens, and a decoder may treat the first token of a text
-    in another way than the rest. So the tokens of the last piece are decoded again with the new
-    ones, and what is new is given once it ends in a whole character. The pieces together are the
-    text of all tokens.
+    A character may span several tokens, and a decoder may treat the first token of a text
+    differently. So the tokens of the last piece are decoded again with the new ones, and the new
+    part is returned once it ends in a whole character. The pieces together are the text of all
+    tokens.
 
     Example:
         >>> from maxmod.generate.text import CharacterTokenizer, TextStream
@@ -180,7 +180,7 @@ class TextStream:
         self._held: list[int] = []  # tokens after it
 
     def push(self, token: int) -> str:
-        """Returns the text that is certain now; empty if a character is not complete."""
+        """Returns the text that is final now; empty if a character is incomplete."""
         self._held.append(token)
         piece = self._piece()
         if not piece or piece.endswith(_REPLACEMENT):
@@ -189,7 +189,7 @@ class TextStream:
         return piece
 
     def finish(self) -> str:
-        """Returns what is left at the end, with U+FFFD for bytes that are no character."""
+        """Returns the remaining text, with U+FFFD for bytes that are not a character."""
         piece = self._piece()
         self._given, self._held = [], []
         return piece
@@ -200,13 +200,13 @@ class TextStream:
 
 
 class StopStrings:
-    """Ends a stream of text before the first of some texts, and never gives a part of one.
+    """Ends a stream of text before the first stop string, and never returns a part of one.
 
     Args:
-        stops: The texts.
+        stops: The stop strings.
 
     Attributes:
-        found: Whether one of them has come.
+        found: Whether one of them was found.
 
     Raises:
         ArgumentError: If one of them is empty.
@@ -220,19 +220,17 @@ class StopStrings:
 
     def __init__(self, stops: Sequence[str]) -> None:
         if isinstance(stops, str) or not all(isinstance(s, str) and s for s in stops):
-            raise ArgumentError(
-                "generate: stop_strings: expected a list of texts that are not empty."
-            )
+            raise ArgumentError("generate: stop_strings: expected a list of non-empty strings.")
         self._stops = list(stops)
         self._held = ""
         self.found = False
 
     def push(self, piece: str) -> str:
-        """Returns the text that is certain to stand before any of the texts."""
+        """Returns the text that is certain to come before any stop string."""
         if self.found:
             return ""
         text = self._held + piece
-        ends = [place for stop in self._stops if (place := text.find(stop)) >= 0]
+        ends = [start for stop in self._stops if (start := text.find(stop)) >= 0]
         if ends:
             self.found = True
             self._held = ""
@@ -242,11 +240,11 @@ class StopStrings:
         return text[: len(text) - kept]
 
     def finish(self) -> str:
-        """Returns what was held back, as no more text comes."""
+        """Returns the text that was held back, as no more text comes."""
         held, self._held = self._held, ""
         return held
 
     def _overlap(self, text: str, stop: str) -> int:
-        """Returns how many of the last characters may be the start of a stop."""
+        """Returns how many of the last characters may be the start of a stop string."""
         longest = min(len(text), len(stop) - 1)
         return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -35,12 +35,12 @@ def attention(
 
     Args:
         q: Queries [batch, heads, seq, dim].
-        k: Keys [batch, groups, length, dim]; each serves heads / groups heads that are neighbours.
+        k: Keys [batch, groups, length, dim]; each serves heads / groups adjacent heads.
         v: Values, like the keys.
         mask: bool, broadcast to [batch, 1, seq, length]; each row has at least one true element.
             None is true everywhere.
-        scale: Factor of the products.
-        cap: Bound of the scaled products; see `soft_cap`.
+        scale: Factor of the scores.
+        cap: Bound of the scaled scores; see `soft_cap`.
 
     Returns:
         The shape and dtype of q.

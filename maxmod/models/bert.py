@@ -43,7 +43,7 @@ class Config:
             raise ModelError("sizes must be above 0.")
         if self.hidden_size % self.num_attention_heads:
             raise ModelError(
-                f"hidden_size={self.hidden_size} is no multiple of "
+                f"hidden_size={self.hidden_size} is not a multiple of "
                 f"num_attention_heads={self.num_attention_heads}."
             )
         if self.position_embedding_type != "absolute" or self.is_decoder:

@@ -1,4 +1,4 @@
-"""Picking the fields of config.json that a model uses, and refusing what it does not know."""
+"""Reads the fields of config.json that a model uses, and rejects unsupported ones."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """Makes a dataclass of the fields that it names.
+    """Makes a dataclass from the fields that it declares.
 
-    Other fields of the table are left alone, but for those known to change what a model computes:
-    they must have a value that does not.
+    Other fields of the table are ignored, except those known to change what a model computes,
+    which must have a neutral value.
 
     Args:
         cls: A dataclass whose fields are `int`, `float`, `bool`, `str`, `list` or `dict`, or one of
@@ -82,7 +82,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
 
 def _checked(name: str, value: Any, hint: Any, where: str) -> Any:
     allowed = get_args(hint) or (hint,)
-    if type(value) in allowed:  # exactly: True is no int here
+    if type(value) in allowed:  # exactly: True is not an int here
         return value
     if float in allowed and type(value) is int:
         return float(value)

@@ -1,4 +1,4 @@
-"""`TextEncoder`: a module that turns texts into vectors, with all that belongs to it."""
+"""`TextEncoder`: a module that embeds texts, with its configuration and tokenizer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from maxmod.weights.json_files import read_json, read_json_list
 
 @dataclass(frozen=True, slots=True)
 class Pooling:
-    """How the vectors of the tokens of a text become one, as the file of a Pooling module says.
+    """How token vectors become one vector per text, from the config.json of a Pooling module.
 
     Attributes:
         pooling_mode_cls_token: The vector of the first token.
@@ -82,14 +82,14 @@ def read_pooling(folder: Path) -> Pooling:
 
 
 def _plain_name(name: Any, path: Path) -> str:
-    """Checks a name of a folder, which must not lead to another place."""
+    """Checks the name of a subfolder, which must not point outside the folder."""
     if not isinstance(name, str) or name in (".", "..") or set(name) & set("/\\:\0"):
         raise ModelError(f"{path}: path: expected the name of a folder, got {name!r}.")
     return name
 
 
 def _by_modes(table: dict[str, Any], where: Path) -> dict[str, Any]:
-    """Brings the newer form, `"pooling_mode": "cls"`, to the older one."""
+    """Converts the newer form, `"pooling_mode": "cls"`, to the older one."""
     mode = table.get("pooling_mode")
     if mode is None:
         return table
@@ -103,7 +103,7 @@ class Embed(Module[[Tensor, Tensor], Tensor]):
 
     Args:
         module: (int64 tokens [batch, seq], int64 lengths [batch]) to [batch, seq, width].
-        pooling: How to make one of them.
+        pooling: How to pool the token vectors.
     """
 
     def __init__(self, module: Any, pooling: Pooling) -> None:
@@ -132,7 +132,7 @@ class TextEncoder:
     """A pretrained encoder from a folder; made by `load_encoder`.
 
     Attributes:
-        folder: Where it came from.
+        folder: The folder it was loaded from.
         module: (int64 tokens [batch, seq], int64 lengths [batch]) to [batch, seq, width].
         config: The fields of config.json that the module uses.
         pooling: How the vectors of the tokens become one.
@@ -189,13 +189,13 @@ class TextEncoder:
             float32 [texts, width].
 
         Raises:
-            ArgumentError: (a ValueError) If a text is too long, texts is a text, or batch_size is
+            ArgumentError: (a ValueError) If a text is too long, texts is a str, or batch_size is
                 below 1.
         """
         if isinstance(texts, str) or batch_size < 1:
-            raise ArgumentError("embed: expected a list of texts, and a batch_size above 0.")
+            raise ArgumentError("embed: expected a list of str, and a batch_size above 0.")
         rows = [self._tokens(place, text, truncate) for place, text in enumerate(texts)]
-        # Texts of similar length are computed together, so that little is filled up.
+        # Texts of similar length share a batch, which keeps padding small.
         order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
         parts = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
         found = [self._embed([rows[place] for place in part], eager) for part in parts]

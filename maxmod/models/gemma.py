@@ -19,7 +19,7 @@ from maxmod import functional as F
 from maxmod.errors import ModelError
 from maxmod.generate.kv_cache import CacheShape, Context, WholeContext
 from maxmod.models.attention import attention, merge_heads, soft_cap, split_heads
-from maxmod.models.rotary import Turns, rope_frequencies
+from maxmod.models.rotary import RotaryTable, rope_frequencies
 from maxmod.nn import Embedding, GemmaRMSNorm, Linear, Module, ModuleList
 from maxmod.tensor import Tensor
 from maxmod.weights import Weights, strip_prefix
@@ -90,7 +90,7 @@ class Config:
             raise ModelError("sizes must be above 0.")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ModelError(
-                f"num_attention_heads={self.num_attention_heads} is no multiple of "
+                f"num_attention_heads={self.num_attention_heads} is not a multiple of "
                 f"num_key_value_heads={self.num_key_value_heads}."
             )
         if not {self.hidden_act, self.hidden_activation} <= set(_ACTIVATIONS):
@@ -110,7 +110,7 @@ class Config:
 
     @property
     def cache_shape(self) -> CacheShape:
-        """What is kept of each token."""
+        """Size of the cache per token."""
         return CacheShape(self.num_hidden_layers, self.num_key_value_heads, self.head_dim)
 
     @property
@@ -159,7 +159,7 @@ class Config:
         return found
 
 
-class Attention(Module[[Tensor, Turns, Context], Tensor]):
+class Attention(Module[[Tensor, RotaryTable, Context], Tensor]):
     """Self-attention with rotary positions and grouped queries."""
 
     def __init__(self, config: Config, layer: int) -> None:
@@ -178,20 +178,20 @@ class Attention(Module[[Tensor, Turns, Context], Tensor]):
             self.q_norm = GemmaRMSNorm(config.head_dim, config.rms_norm_eps)
             self.k_norm = GemmaRMSNorm(config.head_dim, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, turns: Turns, context: Context) -> Tensor:
+    def forward(self, x: Tensor, table: RotaryTable, context: Context) -> Tensor:
         """x [batch, seq, width]"""
         q = split_heads(self.q_proj(x), self.heads)
         k = split_heads(self.k_proj(x), self.kv_heads)
         v = split_heads(self.v_proj(x), self.kv_heads)
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        k, v = context.extend(self.layer, turns.apply(k), v)
+        k, v = context.extend(self.layer, table.apply(k), v)
         mask = context.mask(self.window)
-        return self.o_proj(merge_heads(attention(turns.apply(q), k, v, mask, self.scale, self.cap)))
+        return self.o_proj(merge_heads(attention(table.apply(q), k, v, mask, self.scale, self.cap)))
 
 
 class MLP(Module[[Tensor], Tensor]):
-    """A linear layer of which another one, with an activation, lets through a part."""
+    """The gated MLP: `down(gelu(gate(x)) * up(x))` (GeGLU)."""
 
     def __init__(self, config: Config) -> None:
         self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
@@ -203,7 +203,7 @@ class MLP(Module[[Tensor], Tensor]):
         return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
 
 
-class Block(Module[[Tensor, Turns, Context], Tensor]):
+class Block(Module[[Tensor, RotaryTable, Context], Tensor]):
     """Attention and MLP of the first Gemma, each normalised before and added to its input."""
 
     def __init__(self, config: Config, layer: int) -> None:
@@ -212,13 +212,13 @@ class Block(Module[[Tensor, Turns, Context], Tensor]):
         self.post_attention_layernorm = GemmaRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, turns: Turns, context: Context) -> Tensor:
+    def forward(self, x: Tensor, table: RotaryTable, context: Context) -> Tensor:
         """x [batch, seq, width]"""
-        x = x + self.self_attn(self.input_layernorm(x), turns, context)
+        x = x + self.self_attn(self.input_layernorm(x), table, context)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-class SandwichBlock(Module[[Tensor, Turns, Context], Tensor]):
+class SandwichBlock(Module[[Tensor, RotaryTable, Context], Tensor]):
     """Attention and MLP of Gemma 2 and 3, each normalised before and after."""
 
     def __init__(self, config: Config, layer: int) -> None:
@@ -230,9 +230,9 @@ class SandwichBlock(Module[[Tensor, Turns, Context], Tensor]):
         self.mlp = MLP(config)
         self.post_feedforward_layernorm = GemmaRMSNorm(width, eps)
 
-    def forward(self, x: Tensor, turns: Turns, context: Context) -> Tensor:
+    def forward(self, x: Tensor, table: RotaryTable, context: Context) -> Tensor:
         """x [batch, seq, width]"""
-        mixed = self.self_attn(self.input_layernorm(x), turns, context)
+        mixed = self.self_attn(self.input_layernorm(x), table, context)
         x = x + self.post_attention_layernorm(mixed)
         return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
@@ -279,12 +279,14 @@ class Gemma(Module[[Tensor], Tensor]):
     def hidden(self, tokens: Tensor, context: Context | None = None) -> Tensor:
         """int64 [batch, seq] -> [batch, seq, width], the input of `lm_head`"""
         context = context or WholeContext(tokens)
-        turns = {kind: Turns(context.positions, self.frequencies[kind]) for kind in set(self.kinds)}
+        tables = {
+            kind: RotaryTable(context.positions, self.frequencies[kind]) for kind in set(self.kinds)
+        }
         x = self.embed_tokens(tokens)
         # The factor is rounded to the dtype of the model, as in training.
         x = x * Tensor.full([], self.scale, dtype=x.dtype, device=x.device)
         for block, kind in zip(self.layers, self.kinds):
-            x = block(x, turns[kind], context)
+            x = block(x, tables[kind], context)
         return self.norm(x)
 
 

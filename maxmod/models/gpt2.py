@@ -42,7 +42,7 @@ class Config:
         if min(sizes) < 1 or (self.n_inner is not None and self.n_inner < 1):
             raise ModelError("sizes must be above 0.")
         if self.n_embd % self.n_head:
-            raise ModelError(f"n_embd={self.n_embd} is no multiple of n_head={self.n_head}.")
+            raise ModelError(f"n_embd={self.n_embd} is not a multiple of n_head={self.n_head}.")
         check_activation("activation_function", self.activation_function)
 
     @property
@@ -52,7 +52,7 @@ class Config:
 
     @property
     def cache_shape(self) -> CacheShape:
-        """What is kept of each token."""
+        """Size of the cache per token."""
         return CacheShape(self.n_layer, self.n_head, self.n_embd // self.n_head)
 
 

@@ -1,4 +1,4 @@
-"""`LanguageModel`: a module with all that belongs to it, ready to generate text."""
+"""`LanguageModel`: a module with its configuration and tokenizer, ready to generate text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from maxmod.values.tensor_type import TensorType
 
 
 class LastLogits(Module[[Tensor], Tensor]):
-    """A language model that gives the logits of the last position alone, in float32.
+    """A language model that returns only the logits of the last position, in float32.
 
     Generation needs no others, and the head is a large part of a small model.
 
@@ -40,7 +40,7 @@ class LastLogits(Module[[Tensor], Tensor]):
 
 
 class CachedLogits(Module[[Tensor, KVCache], Tensor]):
-    """`LastLogits` of tokens that come after those in a cache, into which they are put as well."""
+    """`LastLogits` of tokens that follow those in a cache; they are added to it."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -74,13 +74,13 @@ class LanguageModel:
     """A pretrained language model from a folder; made by `load_model`.
 
     Attributes:
-        folder: Where it came from.
+        folder: The folder it was loaded from.
         module: int64 tokens [batch, seq] to logits [batch, seq, vocab].
         config: The fields of config.json that the module uses.
         vocab_size: Number of tokens.
         max_positions: The longest sequence.
-        cache_shape: What is kept of each token.
-        stop: Tokens that end a text.
+        cache_shape: Size of the cache per token.
+        stop: Tokens that end a sequence.
         device: Where its weights are.
         dtype: What it computes in.
     """
@@ -100,7 +100,7 @@ class LanguageModel:
         self._tokenizer: Tokenizer | None = None
 
     def forget_compiled(self) -> None:
-        """Makes the next use compile again, with the layers and weights that are there then."""
+        """Makes the next use compile again, with the layers and weights of that time."""
         self._steps.clear()
         vars(self).pop("last_logits", None)
 
@@ -121,7 +121,7 @@ class LanguageModel:
         return self._tokenizer
 
     def stream(self, prompt: str | Sequence[Mapping[str, Any]], **options: Any) -> Iterator[str]:
-        """Continues a text, or answers a chat; gives each piece of text as soon as it is certain.
+        """Continues a text, or answers a chat; yields each piece of text as soon as it is final.
 
         Args:
             prompt: The text to continue; or the messages of a chat, such as
@@ -130,7 +130,7 @@ class LanguageModel:
                 `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`, `stop_strings`, ...
 
         Returns:
-            An iterator of pieces, which never end inside of a character.
+            An iterator of pieces, which never end inside a character.
 
         Example:
             >>> from maxmod.models import adder_folder, load_model
@@ -196,8 +196,8 @@ class LanguageModel:
         """Returns a cache for `next_tokens` and `next_logits_cached`; see `KVCache.empty`.
 
         Args:
-            padding: For each sequence, how many positions in front of its tokens do not count.
-            length: Number of tokens that there is room for.
+            padding: For each sequence, the number of padding positions in front of its tokens.
+            length: Capacity in tokens.
 
         Returns:
             The cache, on the device and in the dtype of the model.
@@ -209,7 +209,7 @@ class LanguageModel:
 
         Args:
             options: How tokens are chosen.
-            prompts: The tokens of each text so far.
+            prompts: The tokens of each sequence so far.
 
         Returns:
             The sampler, on the device of the model.
@@ -217,14 +217,14 @@ class LanguageModel:
         return Sampler.start(options, prompts, self.vocab_size, self.device)
 
     def step(self, *, batch: int = 1, seq: int = 1, logits: bool = False) -> CompiledModel:
-        """The compiled step of generation for a batch and a number of tokens to read.
+        """The compiled step of generation for a batch size and a number of tokens to read.
 
-        There are at most four, each made when it is first needed: one text or several, a prompt or
-        one token. Everything else, such as the length of the cache and how tokens are chosen, is
-        known when they run.
+        There are at most four, each made when it is first needed: one sequence or several, prefill
+        or decode. Everything else, such as the length of the cache and the sampling options, is
+        an argument of the step.
 
         Args:
-            batch: The number of texts.
+            batch: The number of sequences.
             seq: The number of tokens.
             logits: The step of `next_logits_cached` instead: `CachedLogits`, not `NextTokens`.
 
@@ -255,19 +255,19 @@ class LanguageModel:
         *,
         eager: bool = False,
     ) -> list[int]:
-        """Reads tokens and chooses the next one of each text.
+        """Reads tokens and chooses the next one of each sequence.
 
-        On an accelerator, all that is copied to the host are these numbers.
+        On an accelerator, only the chosen tokens are copied to the host.
 
         Args:
-            cache: What was read so far, which is changed; it must have room for the tokens.
-            sampler: Chooses the tokens; it is changed as well.
-            prompts: [batch, seq], seq > 1; what stands in the padding of the cache does not matter.
+            cache: The tokens read so far; changed in place. It must have room for the new ones.
+            sampler: Chooses the tokens; changed in place.
+            prompts: [batch, seq], seq > 1; tokens in the padding of the cache are ignored.
                 None to read the tokens that the sampler chose last.
             eager: Run the module op by op instead of compiled.
 
         Returns:
-            The tokens; -1 for a text with a logit that is NaN.
+            The tokens; -1 for a sequence with a NaN logit.
         """
         given = () if prompts is None else (self._rows(prompts),)
         batch, seq = sampler.tokens.shape if prompts is None else prompts.shape
@@ -278,11 +278,11 @@ class LanguageModel:
     def next_logits_cached(
         self, tokens: np.ndarray[Any, Any], cache: KVCache, *, eager: bool = False
     ) -> np.ndarray[Any, Any]:
-        """Puts tokens into a cache and returns the logits after the last one of each sequence.
+        """Adds tokens to a cache and returns the logits after the last one of each sequence.
 
         Args:
-            tokens: [batch, seq]; what stands in the padding of the cache does not matter.
-            cache: The cache, which is changed; it must have room for the tokens.
+            tokens: [batch, seq]; tokens in the padding of the cache are ignored.
+            cache: The cache, changed in place; it must have room for the tokens.
             eager: Run the module op by op instead of compiled.
 
         Returns:

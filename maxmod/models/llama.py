@@ -16,7 +16,7 @@ from maxmod.errors import ModelError
 from maxmod.generate.kv_cache import CacheShape, Context, WholeContext
 from maxmod.models.activations import ACTIVATIONS, check_activation
 from maxmod.models.attention import attention, merge_heads, split_heads
-from maxmod.models.rotary import Turns, rope_frequencies
+from maxmod.models.rotary import RotaryTable, rope_frequencies
 from maxmod.nn import Embedding, Linear, Module, ModuleList, RMSNorm
 from maxmod.tensor import Tensor
 from maxmod.weights import Weights, drop, strip_prefix
@@ -78,12 +78,12 @@ class Config:
             raise ModelError("sizes must be above 0.")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise ModelError(
-                f"hidden_size={self.hidden_size} is no multiple of "
+                f"hidden_size={self.hidden_size} is not a multiple of "
                 f"num_attention_heads={self.num_attention_heads}."
             )
         if self.num_attention_heads % self.kv_heads:
             raise ModelError(
-                f"num_attention_heads={self.num_attention_heads} is no multiple of "
+                f"num_attention_heads={self.num_attention_heads} is not a multiple of "
                 f"num_key_value_heads={self.kv_heads}."
             )
         check_activation("hidden_act", self.hidden_act)
@@ -111,7 +111,7 @@ class Config:
 
     @property
     def cache_shape(self) -> CacheShape:
-        """What is kept of each token."""
+        """Size of the cache per token."""
         return CacheShape(self.num_hidden_layers, self.kv_heads, self.dim)
 
     @property
@@ -163,7 +163,7 @@ class Config:
         return rope_frequencies(self.dim, self.rope_theta or 10000.0, scaling)
 
 
-class Attention(Module[[Tensor, Turns, Context], Tensor]):
+class Attention(Module[[Tensor, RotaryTable, Context], Tensor]):
     """Self-attention with rotary positions and grouped queries."""
 
     def __init__(self, config: Config, layer: int) -> None:
@@ -182,20 +182,20 @@ class Attention(Module[[Tensor, Turns, Context], Tensor]):
             self.k_norm = RMSNorm(config.dim, config.rms_norm_eps)
         self.qk_norm = config.qk_norm
 
-    def forward(self, x: Tensor, turns: Turns, context: Context) -> Tensor:
+    def forward(self, x: Tensor, table: RotaryTable, context: Context) -> Tensor:
         """x [batch, seq, width]"""
         q = split_heads(self.q_proj(x), self.heads)
         k = split_heads(self.k_proj(x), self.kv_heads)
         v = split_heads(self.v_proj(x), self.kv_heads)
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        k, v = context.extend(self.layer, turns.apply(k), v)
-        mixed = attention(turns.apply(q), k, v, context.mask(self.window), self.scale)
+        k, v = context.extend(self.layer, table.apply(k), v)
+        mixed = attention(table.apply(q), k, v, context.mask(self.window), self.scale)
         return self.o_proj(merge_heads(mixed))
 
 
 class MLP(Module[[Tensor], Tensor]):
-    """A linear layer of which another one, with an activation, lets through a part."""
+    """The gated MLP: `down(act(gate(x)) * up(x))`, SwiGLU where the activation is `silu`."""
 
     def __init__(self, config: Config) -> None:
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
@@ -209,7 +209,7 @@ class MLP(Module[[Tensor], Tensor]):
         return self.down_proj(ACTIVATIONS[self.activation](self.gate_proj(x)) * self.up_proj(x))
 
 
-class Block(Module[[Tensor, Turns, Context], Tensor]):
+class Block(Module[[Tensor, RotaryTable, Context], Tensor]):
     """Attention and MLP, each of them normalised before and added to its input."""
 
     def __init__(self, config: Config, layer: int) -> None:
@@ -218,9 +218,9 @@ class Block(Module[[Tensor, Turns, Context], Tensor]):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, turns: Turns, context: Context) -> Tensor:
+    def forward(self, x: Tensor, table: RotaryTable, context: Context) -> Tensor:
         """x [batch, seq, width]"""
-        x = x + self.self_attn(self.input_layernorm(x), turns, context)
+        x = x + self.self_attn(self.input_layernorm(x), table, context)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -251,10 +251,10 @@ class Llama(Module[[Tensor], Tensor]):
     def hidden(self, tokens: Tensor, context: Context | None = None) -> Tensor:
         """int64 [batch, seq] -> [batch, seq, width], the input of `lm_head`"""
         context = context or WholeContext(tokens)
-        turns = Turns(context.positions, self.frequencies)
+        table = RotaryTable(context.positions, self.frequencies)
         x = self.embed_tokens(tokens)
         for block in self.layers:
-            x = block(x, turns, context)
+            x = block(x, table, context)
         return self.norm(x)
 
 

@@ -1,4 +1,4 @@
-"""Images as a vision model wants them: read, resized, cropped, rescaled and normalised.
+"""Image preprocessing for vision models: read, resize, crop, rescale and normalise.
 
 Source: the image processors of the transformers library for Pillow, whose fields in
 preprocessor_config.json and whose arithmetic are followed.
@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 FILE = "preprocessor_config.json"
 _CHANNELS = 3
-# Others have other defaults.
+# Other processors have other defaults.
 _KINDS = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTFeatureExtractor")
 _RESAMPLE = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "Hamming"}
 
@@ -35,11 +35,11 @@ class Preprocessing:
     Attributes:
         do_resize: Whether to change the size of an image.
         size: `{"height": h, "width": w}`, or a number for both, or `{"shortest_edge": n}`, which
-            keeps the proportions.
+            keeps the aspect ratio.
         resample: The filter, as Pillow numbers them; 2 is bilinear, 3 bicubic.
-        do_center_crop: Whether to cut out the middle.
+        do_center_crop: Whether to crop the centre.
         crop_size: Its size, like `size`.
-        do_rescale: Whether to multiply with `rescale_factor`.
+        do_rescale: Whether to multiply by `rescale_factor`.
         do_normalize: Whether to subtract `image_mean` and divide by `image_std`, by channel.
     """
 
@@ -76,17 +76,16 @@ class Preprocessing:
                 raise ModelError(f"{name}: expected no 0, got {value!r}.")
 
     def pixels(self, image: Any) -> Array:
-        """Turns an image into what the model reads.
+        """Turns an image into the pixels that the model reads.
 
         Args:
-            image: The path of a file; an image of Pillow; or uint8 [height, width, 3], red, green
-                and blue.
+            image: The path of a file; a Pillow image; or uint8 [height, width, 3], RGB.
 
         Returns:
             float32 [3, height, width].
 
         Raises:
-            ArgumentError: (a ValueError) If the file is no image, or the array of another kind.
+            ArgumentError: (a ValueError) If the file or array is not an image.
             ModelError: If Pillow is not installed.
         """
         array = np.asarray(_rgb(image))
@@ -124,22 +123,22 @@ class Preprocessing:
 
 
 def read_preprocessing(folder: Path) -> Preprocessing:
-    """Reads how a folder wants its images.
+    """Reads the preprocessing of a model folder.
 
     Raises:
-        ModelError: If there is no preprocessor_config.json, or it is of no use.
+        ModelError: If preprocessor_config.json is missing or unusable.
     """
     path = folder / FILE
     if not path.exists():
         raise ModelError(
-            f"{folder}: there is no {FILE}, which tells how images become pixels. Hint: copy it "
-            "from where the weights came from, or give pixels to the module."
+            f"{folder}: there is no {FILE}, which says how images become pixels. Hint: copy it "
+            "from the source of the weights, or pass pixels to the module."
         )
     return from_table(Preprocessing, _known(read_json(path)), str(path))
 
 
 def _known(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Old files may say null for what is not done."""
+    """Drops null fields, with which old files mark steps that are off."""
     return {name: value for name, value in table.items() if value is not None}
 
 
@@ -156,7 +155,7 @@ def _height_and_width(field: str, size: Any) -> tuple[int, int]:
 
 
 def _cropped(array: Array, height: int, width: int) -> Array:
-    """Cuts out the middle; what lies outside of the image is 0."""
+    """Crops the centre; pixels outside the image are 0."""
     sizes = (height, width)
     before = [max(0, -((have - want) // 2)) for have, want in zip(array.shape, sizes)]
     after = [max(0, want - have - n) for have, want, n in zip(array.shape, sizes, before)]
@@ -181,7 +180,7 @@ def _pillow() -> Any:
 
 
 def _rgb(image: Any) -> Any:
-    """Returns an image as uint8 [height, width, 3], or as an image of Pillow in the mode RGB."""
+    """Returns an image as uint8 [height, width, 3], or as a Pillow image of mode RGB."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ArgumentError(
@@ -205,12 +204,12 @@ def _rgb(image: Any) -> Any:
 
 
 def _opened(pillow: Any, path: Path) -> Any:
-    """Reads a file, and turns photos the way up that the camera noted."""
+    """Reads a file, and rotates photos as their EXIF orientation says."""
     from PIL.ImageOps import exif_transpose
 
     try:
         with warnings.catch_warnings():
-            # An image so large that Pillow takes it for an attack is refused.
+            # Reject images so large that Pillow suspects a decompression bomb.
             warnings.simplefilter("error", pillow.DecompressionBombWarning)
             with pillow.open(path) as image:
                 return exif_transpose(image)

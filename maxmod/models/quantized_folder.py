@@ -29,7 +29,7 @@ from maxmod.weights.quantized_view import Stored
 
 METHOD = "maxmod"
 FIELD = "quantization_config"
-# What `save_quantized` copies beside config.json: tokenizers, templates and the like.
+# Files that `save_quantized` copies along with config.json: tokenizers, templates and the like.
 _COPIED = (".json", ".txt", ".model", ".jinja", ".md")
 
 
@@ -48,7 +48,7 @@ class Rounding(NamedTuple):
         if quantize is not None:
             return cls(quantize, group_size, skip if isinstance(skip, str) else tuple(skip))
         if group_size is not None or skip:
-            raise ArgumentError(f"{caller}: group_size and skip: expected quantize beside them.")
+            raise ArgumentError(f"{caller}: group_size and skip need quantize as well.")
         return None
 
 
@@ -104,7 +104,7 @@ def as_stored(
         module: The module.
         stored: Its weights.
         dtype: What floats are cast to; scales stay as they are.
-        layers: What is known of the layers that are stored as codes.
+        layers: The layers that are stored as codes.
 
     Returns:
         The weights for the module.
@@ -249,7 +249,7 @@ def _parts(folder: Path) -> list[str]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Writes a file of its own and flushes it to the disk."""
+    """Writes a new file and flushes it to disk."""
     path.parent.mkdir(exist_ok=True)
     with path.open("wb") as file:
         file.write(data)

@@ -95,7 +95,7 @@ def load_model(
             does. Nothing is downloaded.
         device: Where to put it; the default device if it is not given.
         dtype: What to compute in; the dtype of the stored weights if it is not given, or bfloat16
-            if they are floats of 8 bits.
+            if they are 8-bit floats.
         quantize: `"int8"` or `"int4"` rounds the weights of linear layers while they are read, as
             `maxmod.quantize` does afterwards; memory never holds more than the rounded model and
             one tensor.
@@ -106,7 +106,7 @@ def load_model(
         The model; `model.module` is the module, with the weights.
 
     Raises:
-        ModelError: (a ValueError) If the folder, its config.json or its architecture is of no use.
+        ModelError: (a ValueError) If the folder, its config.json or its architecture is unusable.
         CheckpointError: (a ValueError) If its weights cannot be read.
         WeightsError: (a ValueError and KeyError) If they do not fit the configuration.
         OutOfMemoryError: (a MemoryError) If they are larger than the free memory of the device;
@@ -277,7 +277,7 @@ def _load(
 
 
 def _check_layers(table: Mapping[str, Any], tensors: int, where: Path) -> None:
-    """Refuses more layers than there are tensors, before an object is made for each of them."""
+    """Rejects more layers than there are tensors, before allocating an object for each."""
     for name in ("num_hidden_layers", "n_layer"):
         value = table.get(name)
         if type(value) is int and value > tensors:
@@ -291,12 +291,12 @@ def describe(folder: str | os.PathLike[str]) -> str:
     """Returns which known architecture a folder has, and which function loads it.
 
     Returns:
-        Such as `llama, read by load_model`; why there is none if the folder is of no use.
+        Such as `llama, read by load_model`; the reason if the folder is unusable.
     """
     try:
         table = _config_of("describe", Path(folder))
     except ModelError:
-        return "unknown: there is no config.json of a model beside the weights"
+        return "unknown: no model config.json next to the weights"
     name = table.get("model_type")
     for caller, known in KINDS.items():
         if isinstance(name, str) and name in known:
@@ -306,7 +306,7 @@ def describe(folder: str | os.PathLike[str]) -> str:
                 return f"{name}, which {caller} cannot read: {error}"
             return f"{name}, read by {caller}"
     listed = ", ".join(model for known in KINDS.values() for model in known)
-    return f"unknown: model_type is {json.dumps(name)[:80]}; known are {listed}"
+    return f"unknown: model_type is {json.dumps(name)[:80]}; supported: {listed}"
 
 
 def _max_tokens(folder: Path, positions: int) -> int:
@@ -337,7 +337,7 @@ def _architecture_of(caller: str, folder: Path, table: Mapping[str, Any]) -> Arc
     hint = did_you_mean(name, architectures) if isinstance(name, str) else ""
     for other, known in KINDS.items():
         if isinstance(name, str) and name in known:
-            hint = f" Hint: {other} takes it."
+            hint = f" Hint: use {other}."
     raise ModelError(
         f"{caller}: {folder}: unknown architecture: expected the model_type of config.json "
         f"to be one of {', '.join(map(repr, architectures))}, got {name!r}.{hint}"
@@ -345,9 +345,9 @@ def _architecture_of(caller: str, folder: Path, table: Mapping[str, Any]) -> Arc
 
 
 def _stored_dtype(weights: Weights, scales: Container[str]) -> DType:
-    """Returns the floating dtype in which most of the weights are stored, of those to compute in.
+    """Returns the dtype to compute in: the floating dtype of most of the stored bytes.
 
-    Weights of 8 bits are stored so to be small, and computed with in bfloat16. Scales of quantised
+    8-bit floats are a storage format; they are computed with in bfloat16. Scales of quantised
     weights do not count.
     """
     nbytes: collections.Counter[DType] = collections.Counter()
@@ -360,7 +360,7 @@ def _stored_dtype(weights: Weights, scales: Container[str]) -> DType:
 
 
 def _stop_tokens(folder: Path, table: Mapping[str, Any]) -> frozenset[int]:
-    """Returns the end tokens; generation_config.json, where there is one, knows best."""
+    """Returns the end tokens; generation_config.json takes precedence if there is one."""
     value = table.get("eos_token_id")
     generation = folder / "generation_config.json"
     if generation.exists():

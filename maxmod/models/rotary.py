@@ -1,4 +1,4 @@
-"""Rotary position embeddings at positions that are data, with the scalings of config.json.
+"""Rotary position embeddings at given positions, with the scalings of config.json.
 
 Source: J. Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, arXiv
 2104.09864; the scaling `llama3` is that of A. Grattafiori et al., The Llama 3 Herd of Models, arXiv
@@ -19,7 +19,7 @@ from maxmod.errors import ModelError
 from maxmod.interpreters.trace import scope
 from maxmod.tensor import Tensor
 
-# The fields of each kind of scaling; another one would change numbers in a way not known here.
+# The fields of each kind of scaling. Any other kind is refused, as its formula is unknown.
 FIELDS = {
     "default": (),
     "linear": ("factor",),
@@ -88,9 +88,9 @@ def _llama3(
     high_freq_factor: float,
     original_max_position_embeddings: float,
 ) -> np.ndarray[Any, Any]:
-    """Slows down what turns less than `low_freq_factor` times within the original length.
+    """Divides low frequencies by `factor`: those below `low_freq_factor` turns per original length.
 
-    What turns more than `high_freq_factor` times is kept; between them is a ramp.
+    Frequencies above `high_freq_factor` turns are kept, with a linear ramp between the two.
     """
     if high_freq_factor <= low_freq_factor:
         raise ModelError(
@@ -103,11 +103,11 @@ def _llama3(
     return kept * plain + (1 - kept) * plain / factor
 
 
-class Turns:
-    """The turns of all pairs of elements at some positions; computed once for all layers.
+class RotaryTable:
+    """The rotary table (cos and sin) of some positions; computed once for all layers.
 
-    Cosines and sines are those of float64 products, rounded once to float32, so that late positions
-    are as exact as early ones.
+    Angles, cosines and sines are computed in float64 and rounded once to float32, so that late
+    positions are as accurate as early ones.
 
     Args:
         positions: int64 [seq] or [batch, seq].
@@ -117,18 +117,18 @@ class Turns:
     def __init__(self, positions: Tensor, frequencies: np.ndarray[Any, Any]) -> None:
         row = Tensor(frequencies, device=positions.device)
         angles = F.unsqueeze(F.unsqueeze(positions.cast(DType.float64), -1), -3) * row
-        # The elements of a pair stand above each other, [..., seq, 2, dim / 2], and the second
-        # order of them is a lookup, which becomes part of a kernel.
+        # The two elements of a pair lie on their own axis, [..., seq, 2, dim / 2]; swapping them
+        # is a gather, which fuses into the kernel.
         signs = F.arange(-1, 3, 2, dtype=DType.float32, device=row.device).reshape([2, 1])
         self._cosine = F.unsqueeze(F.cos(angles).cast(DType.float32), -2)
         self._sine = F.unsqueeze(F.sin(angles).cast(DType.float32), -2) * signs
         self._swapped = 1 - F.arange(0, 2, dtype=DType.int64, device=row.device)
 
     def apply(self, x: Tensor) -> Tensor:
-        """Turns x [batch, heads, seq, dim]: element k with element k + dim / 2."""
+        """Rotates x [batch, heads, seq, dim]: element k with element k + dim / 2."""
         batch, heads, seq, dim = x.shape
         with scope("rotary"):
             pairs = x.reshape([batch, heads, seq, 2, dim // 2]).cast(DType.float32)
             others = F.gather(pairs, self._swapped, axis=-2)
-            turned = pairs * self._cosine + others * self._sine
-            return turned.reshape([batch, heads, seq, dim]).cast(x.dtype)
+            rotated = pairs * self._cosine + others * self._sine
+            return rotated.reshape([batch, heads, seq, dim]).cast(x.dtype)

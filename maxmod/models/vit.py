@@ -49,7 +49,7 @@ class Config:
             raise ModelError("sizes must be above 0.")
         if self.hidden_size % self.num_attention_heads:
             raise ModelError(
-                f"hidden_size={self.hidden_size} is no multiple of "
+                f"hidden_size={self.hidden_size} is not a multiple of "
                 f"num_attention_heads={self.num_attention_heads}."
             )
         if min(self.grid) < 1:
@@ -91,17 +91,17 @@ class Config:
         """The names of the labels, in the order of the logits.
 
         Raises:
-            ModelError: If `id2label` does not number texts from 0 on.
+            ModelError: If `id2label` does not map 0, 1, ... to strings.
         """
         table = self.id2label or {"0": "LABEL_0", "1": "LABEL_1"}  # as transformers has it
         names = [table.get(str(number)) for number in range(len(table))]
         if not all(isinstance(name, str) for name in names):
-            raise ModelError('id2label: expected texts under "0", "1" and so on.')
+            raise ModelError('id2label: expected strings under "0", "1" and so on.')
         return [str(name) for name in names]
 
 
 def _pair(field: str, value: Any) -> tuple[int, int]:
-    """Returns height and width: a number stands for both."""
+    """Returns height and width; a single number is used for both."""
     pair = value if isinstance(value, list) else [value, value]
     if len(pair) != 2 or not all(type(size) is int for size in pair):
         raise ModelError(f"{field}: expected a number or two of them, got {value!r}.")

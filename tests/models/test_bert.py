@@ -102,7 +102,7 @@ def test_long_texts() -> None:
 def test_arguments() -> None:
     model = load_encoder(FOLDER, device=CPU())
     for texts, size in (("one", 1), (["one"], 0)):
-        with pytest.raises(ValueError, match="expected a list of texts, and a batch_size above 0"):
+        with pytest.raises(ValueError, match="expected a list of str, and a batch_size above 0"):
             model.embed(texts, batch_size=size)
 
 
@@ -142,7 +142,7 @@ def test_encoders_and_language_models_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_size": 25}, "hidden_size=25 is no multiple of num_attention_heads=3"),
+        ({"hidden_size": 25}, "hidden_size=25 is not a multiple of num_attention_heads=3"),
         ({"hidden_size": 0}, "sizes must be above 0"),
         ({"hidden_act": "erf"}, "hidden_act: expected one of gelu"),
         ({"position_embedding_type": "relative_key"}, "expected position_embedding_type 'absol"),

@@ -186,7 +186,7 @@ def test_wrong_type_of_tokens() -> None:
     ("changes", "message"),
     [
         ({"activation_function": "gelu_old"}, "activation_function: expected one of gelu, "),
-        ({"n_head": 5}, "n_embd=32 is no multiple of n_head=5"),
+        ({"n_head": 5}, "n_embd=32 is not a multiple of n_head=5"),
         ({"n_layer": 0}, "sizes must be above 0"),
         ({"n_inner": -1}, "sizes must be above 0"),
         ({"n_embd": "32"}, "'n_embd': expected int, got \"32\""),

@@ -14,7 +14,7 @@ from maxmod import CPU, Device, DType, Tensor
 from maxmod.errors import ModelError
 from maxmod.models import gemma, load_model
 from maxmod.models.config import from_table
-from maxmod.models.rotary import Turns, rope_frequencies
+from maxmod.models.rotary import RotaryTable, rope_frequencies
 from maxmod.weights import merge, open_checkpoint, save_state
 
 FOLDER = ASSETS / "llama"
@@ -183,7 +183,9 @@ def test_late_positions_are_as_exact_as_early_ones() -> None:
     frequencies = rope_frequencies(8, 10000.0, {})
     positions = np.array([0, 1, 1000, 131_071])
     x = np.random.default_rng(0).standard_normal((1, 2, 4, 8)).astype(np.float32)
-    turned = Turns(Tensor(positions, device=CPU()), frequencies).apply(Tensor(x, device=CPU()))
+    turned = RotaryTable(Tensor(positions, device=CPU()), frequencies).apply(
+        Tensor(x, device=CPU())
+    )
     angles = positions[:, None] * 10000.0 ** (-np.arange(0, 8, 2) / 8)
     first, second = x[..., :4].astype(np.float64), x[..., 4:].astype(np.float64)
     expected = np.concatenate(
@@ -225,8 +227,8 @@ def test_llama3_scaling_keeps_fast_turns_and_slows_slow_ones() -> None:
         ("llama2", {"hidden_size": "24"}, "'hidden_size': expected int, got \"24\""),
         ("llama2", {"hidden_size": 0}, "sizes must be above 0"),
         ("llama2", {"num_attention_heads": 0}, "sizes must be above 0"),
-        ("llama2", {"num_key_value_heads": 3}, "num_attention_heads=4 is no multiple of"),
-        ("llama2", {"head_dim": None, "hidden_size": 25}, "hidden_size=25 is no multiple of"),
+        ("llama2", {"num_key_value_heads": 3}, "num_attention_heads=4 is not a multiple of"),
+        ("llama2", {"head_dim": None, "hidden_size": 25}, "hidden_size=25 is not a multiple of"),
         ("llama2", {"head_dim": 5}, "heads of an even size, got 5"),
         ("llama2", {"hidden_act": "swish2"}, "hidden_act: expected one of gelu, .*got 'swish2'"),
         ("llama2", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "one of default, linear, ll"),
@@ -246,7 +248,7 @@ def test_llama3_scaling_keeps_fast_turns_and_slows_slow_ones() -> None:
             {"hidden_act": "silu"},
             "hidden_activation: expected 'gelu_pytorch_tanh', got 'si",
         ),
-        ("gemma", {"num_key_value_heads": 3}, "num_attention_heads=4 is no multiple of"),
+        ("gemma", {"num_key_value_heads": 3}, "num_attention_heads=4 is not a multiple of"),
         ("gemma2", {"attn_logit_softcapping": -1.0}, "sizes must be above 0"),
         ("gemma2", {"use_bidirectional_attention": True}, "expected false, got true"),
         ("gemma3", {"layer_types": ["full_attention"]}, "layer_types: expected 3 times one of"),

@@ -100,7 +100,7 @@ def test_scales_keep_the_dtype() -> None:
 
 
 def test_bad_options_are_refused() -> None:
-    with pytest.raises(ArgumentError, match="group_size and skip: expected quantize beside them"):
+    with pytest.raises(ArgumentError, match="group_size and skip need quantize as well"):
         load_model(TIED, device=CPU(), group_size=32)
     with pytest.raises(ShapeError, match=r"quantize: h.0.attn.c_attn.weight: .*group_size=128"):
         load_model(TIED, device=CPU(), quantize="int4", group_size=128)

@@ -232,7 +232,7 @@ def test_arguments() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_size": 25}, "hidden_size=25 is no multiple of num_attention_heads=3"),
+        ({"hidden_size": 25}, "hidden_size=25 is not a multiple of num_attention_heads=3"),
         ({"num_channels": 0}, "sizes must be above 0"),
         ({"patch_size": 0}, "sizes must be above 0"),
         ({"patch_size": 17}, "expected patches no larger than the image"),
@@ -241,8 +241,8 @@ def test_arguments() -> None:
         ({"hidden_act": "erf"}, "hidden_act: expected one of gelu"),
         ({"architectures": ["ViTForMaskedImageModeling"]}, "architectures: expected one of ViTFor"),
         ({"architectures": ["ViTModel", "ViTModel"]}, "architectures: expected one of ViTFor"),
-        ({"id2label": {"1": "cat"}}, "id2label: expected texts under"),
-        ({"id2label": {"0": 1}}, "id2label: expected texts under"),
+        ({"id2label": {"1": "cat"}}, "id2label: expected strings under"),
+        ({"id2label": {"0": 1}}, "id2label: expected strings under"),
     ],
 )
 def test_refused_configurations(tmp_path: Path, changes: dict, message: str) -> None:

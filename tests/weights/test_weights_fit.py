@@ -112,4 +112,4 @@ def test_descriptions(tmp_path: Path) -> None:
     assert describe(ASSETS / "vit" / "encoder") == "vit, read by load_vision_model"
     assert describe(tmp_path).startswith("unknown: there is no config.json")
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
-    assert describe(tmp_path).startswith('unknown: model_type is "t5"; known are gpt2, llama')
+    assert describe(tmp_path).startswith('unknown: model_type is "t5"; supported: gpt2, llama')
