@@ -16,7 +16,7 @@ class ModuleList(list[M], Module[..., Any]):
     """A list of modules that are children named `0`, `1`, ... by their position.
 
     It is an ordinary list: it can be changed at any time, `+` and slices give plain lists, equality
-    compares items, an empty one is false, and it cannot be hashed. Items that are no modules, such
+    compares items, an empty one is false, and it cannot be hashed. Items that are not modules, such
     as functions, have no parameters.
 
     Args:
@@ -75,10 +75,10 @@ class Sequential(ModuleList[M]):
         """Passes x through the items.
 
         Args:
-            x: What the first item takes.
+            x: Input of the first item.
 
         Returns:
-            What the last item returns; x if there are no items.
+            The result of the last item; x if there are no items.
 
         Raises:
             TypeError: If an item cannot be called.

@@ -28,7 +28,7 @@ class Conv2d(Module[[Tensor], Tensor]):
         padding: Zeros around x: an int for all sides, (height, width), or (before height, after
             height, before width, after width).
         dilation: Distance between the elements of a window: an int, or (height, width).
-        num_groups: Number of groups of channels that see filters of their own.
+        num_groups: Number of channel groups, each with separate filters.
         device: Of weight and bias; the default device if it is not given.
         has_bias: Whether to add a bias.
         permute: Channels come first, as in PyTorch, else last.
@@ -38,8 +38,8 @@ class Conv2d(Module[[Tensor], Tensor]):
         weight: Tensor [kernel height, kernel width, in_channels / num_groups, out_channels]; with
             `permute` [out_channels, in_channels / num_groups, kernel height, kernel width]. Drawn
             from N(0, 1), since pretrained values replace it.
-        bias: Tensor [out_channels], drawn likewise; the number 0, which is no parameter, without a
-            bias.
+        bias: Tensor [out_channels], drawn likewise; without a bias the number 0, which is not a
+            parameter.
 
     Returns:
         Calling it with x [batch, height, width, channels] (with `permute` [batch, channels, height,

@@ -30,7 +30,7 @@ class Embedding(Module[[Tensor], Tensor]):
         Calling it with an integer tensor gives indices.shape + dims, in the dtype of the weight.
 
     Raises:
-        TypeError: If both or neither of `dim` and `dims` are given, or indices are no tensor.
+        TypeError: If both or neither of `dim` and `dims` are given, or indices are not a tensor.
         ValueError: If indices are floats or live on another device.
         IndexError: If an index is not below vocab_size; on the host only. Negative indices count
             from the end.
@@ -94,7 +94,7 @@ class Embedding(Module[[Tensor], Tensor]):
             indices.shape + dims, in the dtype of the weight.
 
         Raises:
-            TypeError: If indices are no tensor.
+            TypeError: If indices are not a tensor.
             ValueError: If they are floats or live on another device.
             IndexError: If, on the host, one is not below vocab_size.
         """

@@ -80,8 +80,9 @@ class HyperConnection(Module[[Tensor], "tuple[Tensor, Tensor, Tensor]"]):
             x: Float tensor [..., hc_mult, hidden_size].
 
         Returns:
-            The input of the layer [..., hidden_size] in the dtype of x, and in float32 what
-            `combine` takes: post [..., hc_mult] and the mixing matrix [..., hc_mult, hc_mult].
+            The input of the layer [..., hidden_size] in the dtype of x, and the arguments of
+            `combine` in float32: post [..., hc_mult] and the mixing matrix
+            [..., hc_mult, hc_mult].
 
         Raises:
             ValueError: If the last two sizes differ.

@@ -12,7 +12,7 @@ from maxmod.values.shape import ShapeLike, as_sizes, product
 
 # Parameters above this many elements are drawn when they are first read. Drawing costs 15 to 50 ns
 # an element on a CPU, seconds for a language model, and is lost work if weights are loaded next;
-# small parameters are drawn at once, so that they can be looked at without surprise.
+# small parameters are drawn at once, so that inspecting them has no surprises.
 DRAWN_LATER = 1 << 16
 
 
@@ -21,8 +21,8 @@ def initial_normal(
 ) -> Tensor:
     """Draws a parameter from N(0, 1), in the default dtype on the default device.
 
-    The place in the stream of random numbers is taken now, so the values do not depend on when, or
-    in which order, parameters are read.
+    The counter of the random stream is fixed now, so the values do not depend on when, or in which
+    order, parameters are read.
     """
     size = product(as_sizes(shape))
     is_large = isinstance(size, int) and size > DRAWN_LATER

@@ -14,7 +14,7 @@ from maxmod.values.shape import Sizes
 
 
 def _fits(have: Sizes, want: Sizes) -> bool:
-    """True unless the last sizes are known to differ; what is not known, the product tells."""
+    """True unless the last sizes are known to differ; the product checks unknown ones."""
     if have == want:
         return True
     return bool(have) and not (isinstance(have[0], int) and isinstance(want[0], int))
@@ -32,7 +32,8 @@ class Linear(Module[[Tensor], Tensor]):
     Attributes:
         weight: Tensor [out_dim, in_dim], of the default dtype on the default device; drawn from
             N(0, 1), without a factor for the size, since pretrained values replace it.
-        bias: Tensor [out_dim], drawn likewise; the number 0, which is no parameter, without a bias.
+        bias: Tensor [out_dim], drawn likewise; without a bias the number 0, which is not a
+            parameter.
 
     Returns:
         Calling it with x [..., in_dim] gives [..., out_dim] in the promoted dtype of x and weight.
@@ -90,8 +91,8 @@ class Linear(Module[[Tensor], Tensor]):
         weight = self.weight
         if isinstance(x, Tensor) and not _fits(x.sizes[-1:], weight.sizes[1:]):
             raise ShapeError(
-                f"{self!r}: expected x [..., {self.in_dim}], got {x.type.short()}: the last axis "
-                "has another size."
+                f"{self!r}: expected x [..., {self.in_dim}], got {x.type.short()}: the size of "
+                "the last axis differs."
             )
         product = x @ weight.T
         return product + self.bias if isinstance(self.bias, Tensor) else product

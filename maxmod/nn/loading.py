@@ -35,7 +35,7 @@ _CASTABLE = (DType.float32, DType.bfloat16, DType.float16)
 
 @dataclass(slots=True)
 class _Report:
-    """What is wrong with a set of weights."""
+    """The mismatches between a set of weights and a module."""
 
     action: str
     missing: list[Parameter] = field(default_factory=list)
@@ -43,7 +43,7 @@ class _Report:
     wrong: list[str] = field(default_factory=list)  # one line each
 
     def add(self, problem: str) -> None:
-        """Adds a mismatch; an empty text is none."""
+        """Adds a mismatch; an empty string adds nothing."""
         if problem:
             self.wrong.append(problem)
 
@@ -128,15 +128,15 @@ def values_of_mapping(
 
     Args:
         parameters: The parameters.
-        state: Qualified names to arrays that speak DLPack.
+        state: Qualified names to arrays that support DLPack.
         action: Name of the method, for messages.
-        strict: Refuse names that no parameter has.
+        strict: Reject names that no parameter has.
         auto_cast: Convert between float32, bfloat16 and float16.
 
     Raises:
-        WeightsError: (a ValueError and a KeyError) Listing all that is missing, unused or of
-            another shape or dtype.
-        OperandError: (a TypeError) If it is no mapping of names to arrays.
+        WeightsError: (a ValueError and a KeyError) Listing all names that are missing, unused, or
+            of a different shape or dtype.
+        OperandError: (a TypeError) If it is not a mapping of names to arrays.
     """
     if not isinstance(state, Mapping):
         raise OperandError(
@@ -178,9 +178,9 @@ def values_of_mapping(
 def _without_tables(
     missing: Sequence[Parameter], found: Iterable[Parameter]
 ) -> tuple[list[Parameter], list[Parameter]]:
-    """Separates missing tensors in containers of which no tensor was found: caches and tables.
+    """Separates missing tensors of containers that the weights do not cover: caches and tables.
 
-    MAX 25.7 did not search containers, so scripts written for it keep such things there.
+    MAX 25.7 did not search containers, so scripts written for it keep such tensors there.
     """
     filled = {place.container for parameter in found for place in parameter.places}
     left = [
@@ -198,7 +198,7 @@ def _warn_of_tables(action: str, left: Sequence[Parameter]) -> None:
         shown = ", ".join(names[:LISTED_NAMES])
         more = f" and {len(names) - LISTED_NAMES} more" if len(names) > LISTED_NAMES else ""
         warn(
-            f"{action}: tensors in containers of which the weights have none are left as they are: "
+            f"{action}: the weights have no tensors for these containers, which are unchanged: "
             f"{shown}{more}."
         )
 
@@ -208,7 +208,7 @@ def _read_all(
 ) -> dict[int, Tensor]:
     """Reads, checks and converts the values; returns them by the id of their parameter.
 
-    Once something is wrong, the rest is read for its mistakes only.
+    After the first mismatch, the rest is only checked.
     """
     values: dict[int, Tensor] = {}
     originals: dict[int, tuple[str, Tensor]] = {}  # of tied parameters that have several values
@@ -254,7 +254,7 @@ def _items(state: Mapping[str, Any], names: Sequence[str]) -> Iterable[tuple[str
 
 
 def _mismatch(name: str, loaded: TensorType, parameter: TensorType, auto_cast: bool) -> str:
-    """Returns what is wrong with the type of a value, or an empty string."""
+    """Returns the mismatch between two types as a line, or an empty string."""
     hint = ""
     if loaded.sizes == parameter.sizes:
         if loaded.dtype is parameter.dtype:
@@ -306,7 +306,7 @@ def values_of_lookup(
             except KeyError as error:
                 cause = cause or error
                 continue
-            if given is parameter.tensor:  # as dict.get does for names that are not there
+            if given is parameter.tensor:  # as from dict.get(name, existing) for missing names
                 is_kept = True
                 continue
             value = _tensor_of(action, name, given)
@@ -337,7 +337,7 @@ def _asking(lookup: Callable[..., Any]) -> Callable[[str, Tensor], Any]:
     """
     try:
         parameters = list(inspect.signature(lookup).parameters.values())
-    except (TypeError, ValueError):  # some built-in functions tell no signature
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return lambda name, existing: lookup(name)
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) > 1 and positional[1].default in (inspect.Parameter.empty, None):
@@ -361,13 +361,13 @@ def has_same_bytes(first: Tensor, second: Tensor) -> bool:
 def converted(value: Tensor, target: TensorType) -> Tensor:
     """Returns a value with the dtype and on the device of a parameter."""
     narrows = value.dtype.size_in_bits > target.dtype.size_in_bits
-    if narrows:  # the smaller form is what travels
+    if narrows:  # transfer the smaller form
         return moved(value.cast(target.dtype), target.device)
     return moved(value, target.device).cast(target.dtype)
 
 
 def moved(tensor: Tensor, device: DeviceRef) -> Tensor:
-    """Returns a tensor on a device; one that has no data yet is moved when it gets them."""
+    """Returns a tensor on a device; one without data is moved when its data is made."""
     if tensor.type.device == device:
         return tensor
     if tensor.real or tensor._value is not None:

@@ -19,10 +19,10 @@ from maxmod.values.tensor_type import TensorType
 
 
 class LoRASlot:
-    """Room for one factor of all adapters of a layer. It is no parameter; its content is set.
+    """Holds one factor of all adapters of a layer. Not a parameter; its value is set by `set`.
 
     Args:
-        type: The type that the content must have.
+        type: The type that the value must have.
     """
 
     def __init__(self, type: TensorType) -> None:
@@ -30,7 +30,7 @@ class LoRASlot:
         self._value: Tensor | None = None
 
     def set(self, value: Tensor) -> None:
-        """Sets the content, for the calls that follow.
+        """Sets the value, for the calls that follow.
 
         Raises:
             ValueError: If it is of another type.
@@ -42,7 +42,7 @@ class LoRASlot:
         self._value = value
 
     def get(self) -> Tensor:
-        """Returns the content.
+        """Returns the value.
 
         Raises:
             RuntimeError: If there is none yet.
@@ -56,7 +56,7 @@ class LoRASlot:
 
 
 class _Batch(NamedTuple):
-    """Which adapter each row takes."""
+    """Which adapter each row uses."""
 
     lora_ids: Tensor
     grouped_offsets: Tensor
@@ -83,7 +83,7 @@ class LoRA(TransparentModule[[Tensor], Tensor]):
         lora_b: Slot of [max_num_loras, out_dim, max_lora_rank].
 
     Raises:
-        TypeError: If `module` is no `Linear`.
+        TypeError: If `module` is not a `Linear`.
         RuntimeError: When called without adapters or without the information of the batch.
 
     Example:
@@ -99,7 +99,7 @@ class LoRA(TransparentModule[[Tensor], Tensor]):
         [[4.0, 4.0, 4.0], [4.0, 4.0, 4.0]]
     """
 
-    # The wrapped layer drops its name instead, so that names are those without the wrapper.
+    # The wrapped layer drops its name instead, so that names are the same as without the wrapper.
     name_transparent = False
 
     def __init__(
@@ -125,12 +125,12 @@ class LoRA(TransparentModule[[Tensor], Tensor]):
     def set_lora_batch_info(
         self, lora_ids: Tensor, grouped_offsets: Tensor, end_idx: Tensor
     ) -> None:
-        """Says which adapter each row takes, for the calls that follow.
+        """Sets which adapter each row uses, for the calls that follow.
 
         Args:
             lora_ids: Integers [groups]: the adapter of each group; -1 for none.
             grouped_offsets: Integers [groups + 1]: the first row of each group, and the end.
-            end_idx: One integer: rows from there on take no adapter.
+            end_idx: One integer: rows from there on use no adapter.
         """
         self._batch = _Batch(lora_ids, grouped_offsets, end_idx)
 
@@ -145,7 +145,7 @@ class LoRA(TransparentModule[[Tensor], Tensor]):
 
         Raises:
             ValueError: If the rank is not 2.
-            RuntimeError: Without adapters, or without the information of the batch.
+            RuntimeError: If no adapters or no batch information were set.
         """
         if self._batch is None:
             raise RuntimeError("LoRA: call set_lora_batch_info(...) first.")
@@ -154,7 +154,7 @@ class LoRA(TransparentModule[[Tensor], Tensor]):
         result = self.module(x)
         lora_a, lora_b = self.lora_a.get(), self.lora_b.get()
         adapters = _adapter_of_rows(x, self._batch)
-        for index in range(int(lora_a.shape[0])):  # few; a product of all rows with each of them
+        for index in range(int(lora_a.shape[0])):  # few adapters, so each multiplies all rows
             addition = (x @ lora_a[index].T) @ lora_b[index].T
             chosen = F.unsqueeze(F.equal(adapters, index), -1)
             result = F.where(chosen, result + addition, result)

@@ -55,15 +55,15 @@ class Module(Owner, Generic[P, R]):
     """Base class of models and their parts.
 
     A subclass sets tensors and modules as attributes, usually in `__init__` (there is no need to
-    call that of this class), and defines `forward` or `__call__`.
+    call `super().__init__()`), and defines `forward` or `__call__`.
 
     - A local parameter is a `Tensor` attribute, a child is a `Module` attribute.
     - A qualified name joins attribute names with dots: `encoder.layers.0.weight`.
     - Parameters are listed with the module's own first, then those of each child, in the order in
-      which the attributes were first set.
+      which attributes were first set.
     - Tensors and modules in a list, tuple or dict that an attribute holds are parameters too, named
       by their keys: `blocks.0.weight`. But they are neither local parameters nor children, and a
-      `ModuleList` shows them in the repr. Whatever else can hold them is not searched.
+      `ModuleList` shows them in the repr. Other containers are not searched.
     - One tensor under several names is a tied parameter and stays one tensor through loading,
       moving, mapping and compiling.
 
@@ -87,11 +87,11 @@ class Module(Owner, Generic[P, R]):
         """Computes the result; to be defined by the subclass (here or as `__call__`).
 
         Args:
-            *args: What the subclass takes.
-            **kwargs: What the subclass takes.
+            *args: Defined by the subclass.
+            **kwargs: Defined by the subclass.
 
         Returns:
-            What the subclass returns: tensors, or tuples, lists and dicts of them.
+            Tensors, or tuples, lists and dicts of them, as the subclass defines.
 
         Raises:
             ForwardError: (a TypeError and NotImplementedError) If it is not defined.
@@ -135,11 +135,11 @@ class Module(Owner, Generic[P, R]):
     def parameters(self) -> Iterable[tuple[str, Tensor]]:
         """Iterates over (qualified name, tensor) of this module and all its descendants.
 
-        A tied tensor comes once for each of its names. `dict(model.parameters)` is the state that
+        A tied tensor appears once for each of its names. `dict(model.parameters)` is the state that
         `load_state_dict` and `weights.save_state` take.
 
         Raises:
-            ValueError: If a module contains itself, or two parameters have one qualified name.
+            ValueError: If a module contains itself, or two parameters have the same qualified name.
 
         Example:
             >>> from maxmod.nn import Linear, Sequential
@@ -152,7 +152,7 @@ class Module(Owner, Generic[P, R]):
 
     @property
     def device(self) -> Device:
-        """The device of the last `to`, or the one assigned; else that of the first parameter.
+        """The device of the last `to`, or the one assigned; else the first parameter's.
 
         Assigning a `Device`, `DeviceRef` or None records it and moves nothing.
         """
@@ -228,12 +228,12 @@ class Module(Owner, Generic[P, R]):
     def to(self, device: DeviceLike) -> Self:
         """Moves all parameters to a device, in place, and returns the module.
 
-        Tensors that are there already are kept. A tensor without data (see `F.lazy`) is made there
-        when it is needed. Attributes that the class annotates as `PinnedDeviceTensor` stay where
-        they are. Calls `to` of each child and of modules in containers, which can do more.
+        Tensors already on the device are kept. A tensor without data (see `F.lazy`) is made there
+        when it is needed. Attributes that the class annotates as `PinnedDeviceTensor` are not
+        moved. Calls `to` of each child and of modules in containers, which may override it.
 
         Args:
-            device: Where to.
+            device: The target device.
 
         Returns:
             The module itself.
@@ -256,7 +256,7 @@ class Module(Owner, Generic[P, R]):
                     move.copies[id(tensor)] = new
                 if new is not tensor:
                     Place(self, attribute, name, keys).write(new)
-            # Written to the dictionary, so that a frozen module that stays where it is can do this.
+            # Written to the dictionary, so that this works for frozen modules already on `ref`.
             vars(self)[_DEVICE] = ref
             for _, child in list(self.children):
                 child.to(device)
@@ -275,7 +275,7 @@ class Module(Owner, Generic[P, R]):
 
         Args:
             lookup: `lookup(qualified name)` or `lookup(qualified name, current tensor)`; returns a
-                tensor or any array that speaks DLPack. For a tied parameter it is asked for every
+                tensor or any array that supports DLPack. For a tied parameter it is asked for every
                 name; `KeyError` is accepted for all but one of them.
 
         Raises:
@@ -297,9 +297,9 @@ class Module(Owner, Generic[P, R]):
         they are, with a warning. Modules in containers must have their values.
 
         Args:
-            state: Qualified names to tensors or arrays that speak DLPack; a checkpoint is one.
-            strict: Refuse names that no parameter has. Names that are missing are always refused.
-            auto_cast: Convert between float32, bfloat16 and float16, and log how many.
+            state: Qualified names to tensors or arrays that support DLPack; a checkpoint is one.
+            strict: Reject names that no parameter has. Missing names are always an error.
+            auto_cast: Convert between float32, bfloat16 and float16, and log the counts.
 
         Raises:
             WeightsError: (a KeyError and ValueError) Listing every missing, unused and mismatched
@@ -345,9 +345,9 @@ class Module(Owner, Generic[P, R]):
         Args:
             *input_types: A `TensorType` for each positional argument, or a `BufferType` for one
                 that is changed in place, or a nested list, tuple or dict of them. Any other value
-                is passed to the call as it is. Names as sizes stand for any size.
+                is passed to the call unchanged. A symbolic dimension (a str) takes any size.
             weights: Values to use in place of the parameters' own, which are then never made: with
-                `F.lazy()` a model can be compiled without room for its initial values.
+                `F.lazy()` a model can be compiled without memory for its initial values.
             name: Name of the graph; the name of the class by default.
             auto_cast: Convert `weights` between float32, bfloat16 and float16.
             session: Accepted for compatibility.
@@ -396,9 +396,9 @@ class Module(Owner, Generic[P, R]):
         is_device_graph: bool = False,
         signal_buffer_index: int | None = None,
     ) -> StagedGraph:
-        """Traces the module as `compile` does and stops there; printing the result shows the graph.
+        """Traces the module as `compile` does, without compiling; the result prints as a graph.
 
-        No value of a parameter is needed.
+        Parameters need no values.
 
         Args:
             *input_types: As for `compile`.
@@ -427,7 +427,7 @@ class Module(Owner, Generic[P, R]):
     def summary(self, *input_types: Any) -> Summary:
         """Returns a table of the modules with their numbers of parameters and bytes.
 
-        Equal neighbours share a row. No value of a parameter is needed.
+        Equal neighbours share a row. Parameters need no values.
 
         Args:
             *input_types: As for `compile`; with them, the module is traced and the table shows what
@@ -449,11 +449,11 @@ class Module(Owner, Generic[P, R]):
 
 
 class TransparentModule(Module[P, R]):
-    """A module whose own name is left out of the qualified names of what it holds.
+    """A module whose own name is left out of the qualified names inside it.
 
-    A wrapper of this kind can be put around a layer of a model without a change of the names that
-    its weights are loaded by: `wrapper.base.weight` is `base.weight`. `children` and `descendants`
-    still tell the attribute's name.
+    Such a wrapper can be put around a layer without changing the names of its weights:
+    `wrapper.base.weight` is `base.weight`. `children` and `descendants` still include the
+    attribute's name.
 
     Example:
         >>> from maxmod import Module
@@ -473,7 +473,7 @@ class TransparentModule(Module[P, R]):
 
 @dataclasses.dataclass(slots=True)
 class _Move:
-    """What is known while a tree of modules is moved.
+    """State of a call of `to` on a tree of modules.
 
     Attributes:
         copies: The ids of tied tensors, with their copies once there are some.
@@ -489,7 +489,7 @@ _MOVING: ContextVar[_Move | None] = ContextVar("maxmod_moving", default=None)
 
 @contextmanager
 def _one_move(module: Module[..., Any]) -> Iterator[_Move]:
-    """Gives what is known of the move that a module is part of; the outermost one begins it."""
+    """Yields the state of the current call of `to`; the outermost module creates it."""
     move = _MOVING.get()
     if move is not None:
         move.around.add(id(module))
@@ -535,13 +535,13 @@ def module_dataclass(cls: Any = None, /, *, repr: bool = False, **kwargs: Any) -
 
     Args:
         cls: The class.
-        repr: Use the repr of dataclasses instead of that of modules, which shows the fields that
-            differ from their default.
+        repr: Use the repr of dataclasses instead of the repr of modules, which shows the fields
+            that differ from their default.
         **kwargs: Arguments of `dataclasses.dataclass`. With its default `eq=True`, instances are
             compared by their fields and cannot be hashed.
 
     Raises:
-        TypeError: If the class is no `Module`, or `slots=True` is given, which would hide the
+        TypeError: If the class is not a `Module`, or `slots=True` is given, which would hide the
             fields from every query.
 
     Example:
@@ -585,6 +585,6 @@ def _show_fields(self: Any) -> Iterator[Any]:
 
 
 def _free_field_names(cls: Any) -> None:
-    """Keeps `dataclass` from taking the property `Module.device` for the default of a field."""
+    """Keeps `dataclass` from using the property `Module.device` as the default of a field."""
     if "device" in own_annotations(cls) and "device" not in vars(cls):
         cls.device = dataclasses.field()

@@ -25,8 +25,8 @@ class LayerNorm(Module[[Tensor], Tensor]):
         eps: Added to the population variance; above 0.
         keep_dtype: Compute in the promoted dtype of x, weight and bias. Otherwise all are cast to
             float32, and the result back to the dtype of x.
-        elementwise_affine: Whether there are weight and bias at all.
-        use_bias: Whether there is a bias.
+        elementwise_affine: Whether the layer has a weight and a bias.
+        use_bias: Whether it has a bias.
 
     Attributes:
         weight: Tensor [dim] of ones, or None.

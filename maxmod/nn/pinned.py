@@ -1,4 +1,4 @@
-"""`PinnedDeviceTensor`: the annotation of attributes that `Module.to` leaves where they are."""
+"""`PinnedDeviceTensor`: the annotation of attributes that `Module.to` does not move."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from maxmod.tensor import Tensor
 
-if sys.version_info >= (3, 14):  # annotations are evaluated late, and may name what is not there
+if sys.version_info >= (3, 14):  # annotations are evaluated lazily, and may name missing objects
     import annotationlib
 
     def own_annotations(cls: type) -> dict[str, Any]:
@@ -29,7 +29,7 @@ class _Pinned:
         return "pinned"
 
 
-# For small tensors that are read on the host although the module works elsewhere:
+# For small tensors that are read on the host although the module runs elsewhere:
 #     class Scaled(Module):
 #         scale: PinnedDeviceTensor
 PinnedDeviceTensor = Annotated[Tensor, _Pinned()]
@@ -41,8 +41,8 @@ def pinned_attributes(cls: type) -> frozenset[str]:
     found = set()
     for base in cls.__mro__:
         for name, annotation in own_annotations(base).items():
-            is_text = isinstance(annotation, str)  # as under `from __future__ import annotations`
-            last = annotation.rpartition(".")[2] if is_text else ""
+            is_str = isinstance(annotation, str)  # as under `from __future__ import annotations`
+            last = annotation.rpartition(".")[2] if is_str else ""
             if annotation is PinnedDeviceTensor or last == "PinnedDeviceTensor":
                 found.add(name)
     return frozenset(found)

@@ -24,7 +24,7 @@ _OPAQUE = (list, tuple, dict, set, frozenset, collections.deque)
 
 
 class Owner:
-    """What is needed of a module here; `Module` is the only subclass."""
+    """The interface of a module that this file needs; `Module` is the only subclass."""
 
     @property
     def local_parameters(self) -> Iterable[tuple[str, Tensor]]:
@@ -43,9 +43,9 @@ class Held(NamedTuple):
     Attributes:
         name: The attribute's name; for an entry, keys follow it with dots.
         attribute: The attribute.
-        keys: The way to an entry, from the outermost container on; empty for the attribute itself.
+        keys: The path to an entry, outermost container first; empty for the attribute itself.
         item: A tensor or module.
-        around: What stands in the name before the last key.
+        around: The part of the name before the last key.
     """
 
     name: str
@@ -78,14 +78,14 @@ class Place:
 
     @property
     def tensor(self) -> Tensor:
-        """What is there now."""
+        """The current tensor."""
         value = getattr(self.owner, self.attribute)
         for key in self.keys:
             value = value[key]
         return value
 
     def write(self, new: Any, *, force: bool = False) -> None:
-        """Puts another object there; lists and dicts are changed, tuples are made anew.
+        """Puts another object there; lists and dicts are changed, tuples are replaced.
 
         Args:
             new: The object.
@@ -103,7 +103,7 @@ class Place:
 
 
 def _with_entry(container: Any, keys: tuple[Any, ...], new: Any) -> Any:
-    """Returns a container with another entry: itself, unless it is a tuple."""
+    """Replaces an entry; returns the same container, or a new tuple."""
     key, *inner = keys
     if inner:
         new = _with_entry(container[key], tuple(inner), new)
@@ -121,7 +121,7 @@ def _is_named(value: tuple[Any, ...]) -> bool:
 
 
 def entries_of(container: Any) -> Sequence[tuple[Any, str, Any]]:
-    """Lists (key, name, entry) of what may be or hold a tensor or module; of others nothing."""
+    """Lists (key, name, entry) of entries that may be or hold a tensor or module."""
     kind = type(container)
     if kind in _DICTS:
         wanted = [key for key, item in container.items() if isinstance(item, _WANTED)]
@@ -143,7 +143,7 @@ _WANTED = (Tensor, Owner, list, tuple, dict)
 
 
 def _search(found: Held, around: tuple[Any, ...]) -> Iterator[Held]:
-    """Yields the tensors and modules in a container; one in itself is not searched again."""
+    """Yields the tensors and modules in a container; cycles are searched once."""
     container = found.item
     around = (*around, container)
     for key, name, item in entries_of(container):
@@ -173,7 +173,7 @@ def tensors_in(owner: Owner) -> list[Held]:
 def modules_in(owner: Owner) -> list[Held]:
     """Lists a module's children, and the modules in containers, in the order of the attributes.
 
-    What is no attribute, as the items of a `ModuleList`, comes first.
+    Children that are not attributes, such as the items of a `ModuleList`, come first.
     """
     return _in_order(owner, owner.children, Owner)
 
@@ -212,16 +212,16 @@ class Parameter:
 def descendants_of(
     module: Owner, prefix: str = "", above: tuple[Owner, ...] = (), *, searched: bool = False
 ) -> Iterator[tuple[str, str, Any]]:
-    """Yields (qualified name, what stands before names inside it, module) for each descendant.
+    """Yields (qualified name, prefix of the names inside it, module) for each descendant.
 
     Names inside a module start with its own, unless its `name_transparent` is true.
 
     Args:
         module: The outermost module.
-        prefix: What stands before all names.
-        above: The modules around it.
-        searched: Also descend into modules in plain containers; one that refers so to a module
-            around it does not contain it.
+        prefix: Prefix of all names.
+        above: The enclosing modules.
+        searched: Also descend into modules in plain containers; a container that refers to an
+            enclosing module does not count as containing it.
 
     Raises:
         ValueError: If a module contains itself.
@@ -259,7 +259,7 @@ def places_of(module: Owner) -> Iterator[Place]:
                 raise ArgumentError(
                     f"Module: two parameters have the qualified name {name!r}. Hint: names of "
                     "attributes must not contain dots, nor be equal in modules with transparent "
-                    "names; keys of a dict must differ as texts, unlike 1 and '1'."
+                    "names; keys of a dict must differ as strings, unlike 1 and '1'."
                 )
             names.add(name)
             yield Place(owner, attribute, name, keys)
@@ -319,8 +319,8 @@ def warn_of_containers(module: Owner, action: str) -> None:
                 hidden.append(f"{prefix}{attribute} ({type(value).__name__})")
     if hidden:
         warn(
-            f"{action}: modules or tensors in a set, or in a list, tuple or dict of a class of "
-            f"its own, are no parameters and are left as they are: {', '.join(hidden)}. Hint: "
+            f"{action}: modules or tensors in a set, or in a subclass of list, tuple or dict, "
+            f"are not parameters and are left as they are: {', '.join(hidden)}. Hint: "
             "nn.ModuleList, a list or a dict holds modules."
         )
 

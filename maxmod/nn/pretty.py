@@ -22,7 +22,7 @@ _BRACES = {list: "[]", tuple: "()", dict: "{}", set: "{}"}
 class _Node:
     """A value to print: either `text`, or `open`, the children with separators, and `close`."""
 
-    key: str = ""  # what stands before the value: "name=" or "key: "
+    key: str = ""  # printed before the value: "name=" or "key: "
     text: str = ""
     open: str = ""
     close: str = ""
@@ -55,12 +55,12 @@ class _Node:
 
 
 def pretty_repr(value: Any) -> str:
-    """Returns the text of a value, at most 80 columns wide where it can be broken."""
+    """Formats a value, at most 80 columns wide where it can be broken."""
     return "\n".join(_node(value, []).lines(0, ""))
 
 
 def _node(value: Any, parents: list[int]) -> _Node:
-    """Makes the node of a value; `parents` holds the ids of the values around it."""
+    """Makes the node of a value; `parents` holds the ids of the enclosing values."""
     if id(value) in parents:
         return _Node(text="...")
     inside = [*parents, id(value)]

@@ -1,4 +1,4 @@
-"""`QuantizedLinear`, and `quantize`: linear layers with weights of 8 or 4 bits."""
+"""`QuantizedLinear` and `quantize`: linear layers with 8-bit or 4-bit weights."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from maxmod.values.dim import Dim, StaticDim
 class QuantizedLinear(Module[[Tensor], Tensor]):
     """y = x @ w.T + bias over the last axis, where w is rounded to 8 or 4 bits.
 
-    The state has two tensors in the place of a floating weight, which save and load like any
-    others: see `F.quantize_weight` for what is in them.
+    The state has two tensors in place of a floating-point weight, which save and load like any
+    others; `F.quantize_weight` documents their format.
 
     Args:
         weight: Codes: int8 [out_dim, in_dim], or uint8 [out_dim, in_dim / 2] with two a byte.
@@ -53,8 +53,7 @@ class QuantizedLinear(Module[[Tensor], Tensor]):
     def of(cls, linear: Linear, scheme: str, group_size: int | None = None) -> QuantizedLinear:
         """Returns a layer with the weight of another one, rounded; see `F.quantize_weight`.
 
-        A weight that has no data yet (see `F.lazy`) is rounded when it gets them. The bias is
-        shared.
+        A weight without data (see `F.lazy`) is rounded when its data is made. The bias is shared.
 
         Args:
             linear: The layer; it is not changed.
@@ -95,7 +94,7 @@ class QuantizedLinear(Module[[Tensor], Tensor]):
 
     @property
     def group_size(self) -> int | None:
-        """How many weights share a scale; None for int8, where those of a row do."""
+        """How many weights share a scale; None for int8, with one scale per row."""
         return None if self.scheme == "int8" else int(self.in_dim) // int(self.scales.shape[1])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,7 +107,7 @@ class QuantizedLinear(Module[[Tensor], Tensor]):
             [..., out_dim] in the dtype of x.
 
         Raises:
-            ValueError: If the last axis has another size, or the dtype is no float.
+            ValueError: If the last axis has another size, or the dtype is not a float.
         """
         product = quantized_linear(x, self.weight, self.scales)
         return product + self.bias if isinstance(self.bias, Tensor) else product
@@ -122,7 +121,7 @@ class QuantizedLinear(Module[[Tensor], Tensor]):
 
 
 class Pretrained(Protocol):
-    """A module with what belongs to it, such as `load_model` returns."""
+    """A pretrained model around a module, such as `load_model` returns."""
 
     @property
     def module(self) -> Module[..., Any]: ...
@@ -139,10 +138,10 @@ def quantize(
     """Rounds the weights of the linear layers of a model to 8 or 4 bits, in place.
 
     Every `Linear` in the model is replaced by a `QuantizedLinear`; embeddings, norms and subclasses
-    of `Linear` stay as they are. A head that is tied to an embedding is rounded, the embedding is
-    not: it keeps its own floats, of which a token reads one row. Either all layers are replaced or
-    none. Layers that are quantised already are left alone, so a second call can give the rest
-    another scheme:
+    of `Linear` are left as they are. A head that is tied to an embedding is rounded, the embedding
+    is not: it keeps its floats, of which a token reads one row. Either all layers are replaced or
+    none. Layers that are already quantised are skipped, so a second call can use another scheme
+    for the rest:
 
         quantize(model, "int4", skip="lm_head")
         quantize(model, "int8")
@@ -153,8 +152,7 @@ def quantize(
         model: A module, or what `load_model` returns.
         scheme: `"int8"`, one scale for each output; or `"int4"`, one for each group of weights.
         group_size: For int4: a multiple of 32 that divides the inputs of each layer; 32 by default.
-        skip: Qualified names of layers to leave alone, one or several, in which `*` stands for any
-            text.
+        skip: Qualified names of layers to leave alone, one or several; `*` matches any characters.
 
     Returns:
         The model.
@@ -205,7 +203,7 @@ def quantize(
 def linear_layers(
     module: Module[..., Any], skip: str | Iterable[str] = ()
 ) -> list[tuple[str, Place, Linear]]:
-    """Returns (qualified name, place, layer) of what `quantize` replaces.
+    """Returns (qualified name, place, layer) of the layers that `quantize` replaces.
 
     Raises:
         ValueError: If there is none, or a name of `skip` matches none.

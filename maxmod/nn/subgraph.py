@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 def as_subgraph(fn: Callable[P, R], *, name: Any = None, prefix: Any = None) -> Callable[P, R]:
-    """Returns the function or module as it is: kernels are shared by their content here.
+    """Returns the function or module unchanged: identical kernels are shared anyway.
 
     Args:
         fn: A function or module.

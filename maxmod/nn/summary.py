@@ -24,9 +24,9 @@ class Row:
         depth: 0 for the outermost module.
         name: Attribute name; `0-11` for equal neighbours.
         kind: Name of the class.
-        repeats: How many equal neighbours this row stands for.
+        repeats: How many equal neighbours this row represents.
         output: Types of the results, empty if the module was not called.
-        tensors: Types of its own parameters, with their names.
+        tensors: Types of its local parameters, with their names.
         parameter_count: Elements of all parameters at and below it, each tied one once.
         nbytes: Their bytes.
     """
@@ -98,7 +98,7 @@ def format_bytes(count: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Tree:
-    """A module, its children, and what is to be compared to find equal neighbours."""
+    """A module and its children, with the fields by which neighbours are compared."""
 
     name: str
     kind: str

@@ -1,4 +1,4 @@
-"""Rotary position embeddings: tables of cosines and sines, and the modules that apply them.
+"""Rotary position embeddings: rotary tables (cos and sin), and the modules that apply them.
 
 Source: J. Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, arXiv
 2104.09864.
@@ -46,7 +46,7 @@ def exact_theta(dim: int, base: float) -> Tensor:
 def embed(frequencies: Tensor, max_sequence_length: int) -> Tensor:
     """Cosine and sine of position times frequency.
 
-    The product is computed in float64, so that late positions are as exact as early ones.
+    The product is computed in float64, so that late positions are as accurate as early ones.
 
     Args:
         frequencies: Tensor [n], in radians per position.
@@ -71,16 +71,16 @@ def positional_embedding(dim: int, base: float, max_sequence_length: int) -> Ten
     """The table of a rotary embedding: `embed(theta(dim, base), max_sequence_length)`.
 
     Returns:
-        Tensor [max_sequence_length, dim / 2, 2] of the default dtype; nothing is rounded before.
+        Tensor [max_sequence_length, dim / 2, 2] of the default dtype, rounded once from float64.
     """
     return exact_embed(exact_theta(dim, base), max_sequence_length).cast(resolve()[0])
 
 
 @module_dataclass(eq=False)
 class RotaryEmbedding(Module[..., Tensor]):
-    """Turns pairs of elements by an angle that grows with the position.
+    """Rotates pairs of elements by an angle that grows with the position.
 
-    The pairs are neighbours, (x[2k], x[2k + 1]), of the last axis. Position s turns pair k by the
+    The pairs are adjacent, (x[2k], x[2k + 1]), on the last axis. Position s rotates pair k by the
     angle whose cosine and sine are weight[start_pos + s, k].
 
     Args:
@@ -114,7 +114,7 @@ class RotaryEmbedding(Module[..., Tensor]):
         return int(self.weight.shape[0])
 
     def forward(self, x: Tensor, start_pos: DimLike = 0) -> Tensor:
-        """Turns x.
+        """Rotates the pairs of x.
 
         Args:
             x: Tensor [batch, sequence, heads, dim].
@@ -128,13 +128,13 @@ class RotaryEmbedding(Module[..., Tensor]):
             ValueError: If x has another rank or last axis, or the sequence goes beyond the last
                 position.
         """
-        turns = F.unsqueeze(self._turns(x, start_pos), 1)  # one for all heads
+        table = F.unsqueeze(self._rows(x, start_pos), 1)  # one for all heads
         with scope("rotary"):
             pairs = F.as_interleaved_complex(x)
-            return F.complex_mul(pairs, turns).reshape(x.shape)
+            return F.complex_mul(pairs, table).reshape(x.shape)
 
-    def _turns(self, x: Tensor, start_pos: DimLike) -> Tensor:
-        """Returns the rows of the table that belong to the positions of x: [sequence, dim/2, 2]."""
+    def _rows(self, x: Tensor, start_pos: DimLike) -> Tensor:
+        """Returns the rows of the rotary table for the positions of x: [sequence, dim/2, 2]."""
         if x.rank != 4 or x.sizes[-1] != self.dim:
             raise ShapeError(
                 f"{type(self).__name__}: expected x [batch, sequence, heads, {self.dim}], got "
@@ -163,7 +163,7 @@ class TransposedRotaryEmbedding(RotaryEmbedding):
     """
 
     def forward(self, x: Tensor, start_pos: DimLike = 0) -> Tensor:
-        """Turns x; see `RotaryEmbedding.forward`.
+        """Rotates the pairs of x; see `RotaryEmbedding.forward`.
 
         Args:
             x: Tensor [batch, sequence, heads, dim].
@@ -177,10 +177,10 @@ class TransposedRotaryEmbedding(RotaryEmbedding):
             ValueError: If x has another rank or last axis, or the sequence goes beyond the last
                 position.
         """
-        turns = F.unsqueeze(self._turns(x, start_pos), 1)
-        cosine, sine = turns[..., 0], turns[..., 1]
+        table = F.unsqueeze(self._rows(x, start_pos), 1)
+        cosine, sine = table[..., 0], table[..., 1]
         half = self.dim // 2
         with scope("rotary"):
             real, imaginary = x[..., :half], x[..., half:]
-            turned = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
-            return F.concat(turned, axis=-1)
+            rotated = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
+            return F.concat(rotated, axis=-1)
