@@ -30,8 +30,7 @@ _MAX_READ = 1 << 30  # bytes; one read call of Linux returns at most 2 GB
 class WeightFile:
     """One open .safetensors file.
 
-    It stays open, so that the data belongs to the header even if the file is replaced by another
-    one meanwhile.
+    It stays open, so that the data matches the header even if the file is replaced meanwhile.
     """
 
     def __init__(self, path: str, mmap: bool) -> None:
@@ -86,7 +85,7 @@ class WeightFile:
         in_parallel(read, entry.nbytes, entry.nbytes)
 
     def read_part(self, entry: Entry, target: memoryview, start: int) -> None:
-        """Fills memory with the bytes of a tensor that begin at `start`; on any thread."""
+        """Fills memory with the bytes of a tensor from `start` on; may run on any thread."""
         done = 0
         while done < len(target):
             part = target[done : done + _MAX_READ]
@@ -96,7 +95,7 @@ class WeightFile:
                     self.path,
                     f"tensor {quote(entry.name)}: expected {entry.nbytes} bytes, got "
                     f"{start + done}",
-                    "The file was cut short after it was opened.",
+                    "The file was truncated after it was opened.",
                 )
             done += count
 
@@ -117,9 +116,9 @@ class Checkpoint(Weights):
     is collected. Reading from several threads is safe, closing meanwhile is not.
 
     Args:
-        path: Where it came from, for messages.
+        path: The path that was opened, for messages.
         files: The open files.
-        plan: The file and the place of each tensor.
+        plan: The index of the file and the entry of each tensor.
 
     Example:
         >>> from maxmod.models import adder_folder
@@ -145,7 +144,7 @@ class Checkpoint(Weights):
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The text that the files carry beside the tensors; the first file wins."""
+        """The metadata of the files; if keys collide, the first file wins."""
         return self._metadata
 
     def _load(self, name: str) -> Tensor:
@@ -162,11 +161,11 @@ class Checkpoint(Weights):
     def on(self, device: DeviceLike) -> Weights:
         """Returns a view whose tensors are read straight into the memory of a device.
 
-        What is made of it (`astype`, `transpose`, ...) is computed there, too, so that the host
-        never holds a tensor as a whole. It needs the checkpoint to be open.
+        Views of it (`astype`, `transpose`, ...) are computed there, too, so that the host never
+        holds a whole tensor. The checkpoint must stay open.
 
         Args:
-            device: Where to; the host gives the checkpoint itself.
+            device: The target device; for the host, the checkpoint itself is returned.
 
         Returns:
             The view, or the checkpoint.
@@ -181,7 +180,7 @@ class Checkpoint(Weights):
         """Returns one of the open files.
 
         Args:
-            number: Which one.
+            number: Its index.
 
         Returns:
             The file.
@@ -220,7 +219,7 @@ def open_checkpoint(path: str | os.PathLike[str], *, mmap: bool = False) -> Chec
         path: A .safetensors file, an index (`*.index.json`), or a folder with
             `model.safetensors`, `model.safetensors.index.json` and its shards, or a single
             other .safetensors file. Links are followed.
-        mmap: False reads each tensor into aligned memory of its own, front to back. True gives
+        mmap: False reads each tensor into separate aligned memory, front to back. True gives
             read-only views of the mapped file: nothing is copied and pages come when they are
             touched, but a file that is overwritten in place changes under the tensors, and one
             that is cut short ends the process.
@@ -246,7 +245,7 @@ def open_checkpoint(path: str | os.PathLike[str], *, mmap: bool = False) -> Chec
         ('float32[2,3]', 24)
     """
     if sys.byteorder != "little":
-        raise CheckpointError("open_checkpoint: expected a little-endian machine, got another.")
+        raise CheckpointError("open_checkpoint: big-endian machines are not supported.")
     found = find_files(path)
     files: list[WeightFile] = []
     try:
@@ -265,7 +264,7 @@ def _single(file: WeightFile) -> dict[str, tuple[int, Entry]]:
 
 
 def _sharded(files: list[WeightFile], found: Files) -> dict[str, tuple[int, Entry]]:
-    """Checks that index and shards agree. Tensors that the index does not name are left out."""
+    """Checks that index and shards agree. Tensors that are not in the index are left out."""
     assert found.shards is not None
     plan: dict[str, tuple[int, Entry]] = {}
     for number, file in enumerate(files):
@@ -290,7 +289,7 @@ def _sharded(files: list[WeightFile], found: Files) -> dict[str, tuple[int, Entr
 def _with_aliases(
     files: list[WeightFile], plan: dict[str, tuple[int, Entry]]
 ) -> dict[str, tuple[int, Entry]]:
-    """Adds the names of tied tensors: metadata entries from a further name to a stored one."""
+    """Adds the aliases of tied tensors: metadata entries from an alias to a stored name."""
     aliases = {
         alias: plan[name]
         for file in files

@@ -1,4 +1,4 @@
-"""`expect_room`: whether weights fit into the memory of a device, before anything is read."""
+"""`expect_room`: checks that weights fit into device memory, before anything is read."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def expect_room(
     a question would run out of memory in the middle of a load, or be made to end the process.
 
     Args:
-        weights: What is to be loaded, such as an open checkpoint or `checkpoint.astype(dtype)`.
-        device: Where to; the default device if it is not given.
-        action: Who asks, for the message.
+        weights: The weights to load, such as an open checkpoint or `checkpoint.astype(dtype)`.
+        device: The target device; the default device if not given.
+        action: Name of the caller, for the message.
 
     Raises:
         OutOfMemoryError: (a MemoryError) With the bytes that are needed and available. Where the

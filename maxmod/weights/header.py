@@ -1,4 +1,4 @@
-"""The header of a .safetensors file: what it must look like, and an error for each way it fails.
+"""The header of a .safetensors file: parsing, and an error for each rule that it can violate.
 
 A file is 8 bytes (the length of the header, little-endian), the header (JSON: name to dtype, shape
 and byte range), then the data. Nothing here allocates more than the size of the file allows.
@@ -22,7 +22,7 @@ from maxmod.values.device import CPU_REF
 from maxmod.values.tensor_type import TensorType
 
 MAX_HEADER_BYTES = 100_000_000
-MAX_NAME_CHARACTERS = 4096  # ours: longer names are an attack on whoever prints or matches them
+MAX_NAME_CHARACTERS = 4096  # our limit: longer names are an attack on code that prints them
 MAX_RANK = 64  # of NumPy
 _MAX_SIZE = 2**63 - 1
 
@@ -48,7 +48,7 @@ DTYPES = {
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
-# First bytes of what people download by mistake, and what to do about it.
+# First bytes of files that are often downloaded by mistake, and hints for each.
 _FOREIGN = (
     (
         b"version https://git-lfs",
@@ -78,7 +78,7 @@ def quote(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stored tensor: its type, and where its bytes lie.
+    """One stored tensor: its type, and the location of its bytes.
 
     `start` counts from the beginning of the file.
     """
@@ -91,7 +91,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of one file says. Entries are in the order of the data."""
+    """The contents of the header of one file. Entries are in the order of the data."""
 
     entries: tuple[Entry, ...]
     metadata: dict[str, str]
@@ -101,7 +101,7 @@ def read_header(path: str, fd: int) -> Header:
     """Reads and checks the header of an open file.
 
     Raises:
-        CheckpointError: If the file is no safetensors file or breaks a rule of the format.
+        CheckpointError: If the file is not a safetensors file or violates the format.
     """
     size = os.fstat(fd).st_size
     text = _header_text(path, fd, size)
@@ -132,7 +132,7 @@ def _header_text(path: str, fd: int, size: int) -> bytes:
         raise fail(
             path,
             f"the header is too large: expected at most {MAX_HEADER_BYTES} bytes, got {length}",
-            "This is probably no safetensors file.",
+            "This is probably not a safetensors file.",
         )
     if length > size - 8:
         raise fail(
@@ -162,15 +162,15 @@ def read_at(fd: int, length: int, offset: int) -> bytes:
 def _pread(fd: int, length: int, offset: int) -> bytes:
     if hasattr(os, "pread"):
         return os.pread(fd, length, offset)
-    os.lseek(fd, offset, os.SEEK_SET)  # Windows; headers are read before threads come in
+    os.lseek(fd, offset, os.SEEK_SET)  # Windows; headers are read before threads start
     return os.read(fd, length)
 
 
 def parse_json(path: str, text: bytes, what: str) -> Any:
-    """Parses JSON of a file, refusing duplicate keys.
+    """Parses JSON of a file, rejecting duplicate keys.
 
     Raises:
-        CheckpointError: If it is no valid JSON, nested too deeply, or a key stands twice.
+        CheckpointError: If it is not valid JSON, nested too deeply, or has a duplicate key.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def parse_json(path: str, text: bytes, what: str) -> Any:
         if len(table) != len(pairs):
             counts = collections.Counter(key for key, _ in pairs)
             twice = counts.most_common(1)[0][0]
-            raise fail(path, f"{what}: the key {quote(twice)} stands twice")
+            raise fail(path, f"{what}: duplicate key {quote(twice)}")
         return table
 
     try:
@@ -186,7 +186,7 @@ def parse_json(path: str, text: bytes, what: str) -> Any:
     except CheckpointError:
         raise
     except (ValueError, RecursionError) as error:
-        raise fail(path, f"{what} is no valid JSON: {str(error)[:200]}") from None
+        raise fail(path, f"{what} is not valid JSON: {str(error)[:200]}") from None
 
 
 def _metadata(path: str, table: Any) -> dict[str, str]:
@@ -242,11 +242,11 @@ def _sizes(path: str, label: str, value: Any) -> list[int]:
 
 
 def _check_layout(path: str, entries: list[Entry], data_start: int, size: int) -> None:
-    """The data has to be covered from its first to its last byte, each byte once."""
+    """Checks that entries cover the data completely and without overlap."""
     position = data_start
     for entry in entries:
         if entry.start != position:
-            what = "overlaps the tensor before it" if entry.start < position else "leaves a hole"
+            what = "overlaps the previous tensor" if entry.start < position else "leaves a gap"
             raise fail(
                 path,
                 f"tensor {quote(entry.name)} {what}: expected its data at byte "
@@ -261,14 +261,14 @@ def _check_layout(path: str, entries: list[Entry], data_start: int, size: int) -
         )
     if position < size:
         raise fail(
-            path, f"there are bytes behind the last tensor: expected {position} bytes, got {size}"
+            path, f"there are bytes after the last tensor: expected {position} bytes, got {size}"
         )
 
 
 def _validate(path: str) -> None:
-    """Asks the safetensors package for a second opinion."""
+    """Also validates the file with the safetensors package."""
     try:
         with safe_open(path, framework="numpy"):
             pass
     except (SafetensorError, ValueError, OSError) as error:
-        raise fail(path, f"safetensors refuses the file: {str(error)[:200]}") from None
+        raise fail(path, f"safetensors rejects the file: {str(error)[:200]}") from None

@@ -1,4 +1,4 @@
-"""`inspect_text`: what is in a file of weights, as text for a terminal."""
+"""`inspect_text`: the contents of a weight file, as text for a terminal."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def inspect_text(path: str | os.PathLike[str], *, fold: bool = True) -> str:
         parts += _dtype_table(checkpoint)
         parts += ["", *_memory_lines(checkpoint)]
         if checkpoint.metadata:
-            texts = (f"{_plain(k)}={_plain(v)}" for k, v in checkpoint.metadata.items())
-            parts += ["", "metadata  " + _shorten(", ".join(texts), 200)]
+            entries = (f"{_plain(k)}={_plain(v)}" for k, v in checkpoint.metadata.items())
+            parts += ["", "metadata  " + _shorten(", ".join(entries), 200)]
     return "\n".join(parts)
 
 
 def _plain(text: str) -> str:
-    """Escapes what a terminal would obey."""
+    """Escapes control characters, which a terminal would interpret."""
     return text if text.isprintable() else repr(text)[1:-1]
 
 
@@ -101,7 +101,7 @@ def _dtype_table(checkpoint: Checkpoint) -> list[str]:
 
 
 def _memory_lines(checkpoint: Checkpoint) -> list[str]:
-    """The memory of the weights alone, if every floating tensor had one dtype."""
+    """The memory of the weights if every floating tensor had one dtype."""
     layers = collections.Counter(stored_layers(checkpoint).values())
     if layers:
         counts = [f"{count} of {kind}" for kind, count in layers.most_common()]

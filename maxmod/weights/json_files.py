@@ -11,14 +11,14 @@ from maxmod.errors import ModelError
 
 T = TypeVar("T")
 
-MAX_BYTES = 64 << 20  # tokenizer.json of large vocabularies has 20 MB; more is no configuration
+MAX_BYTES = 64 << 20  # tokenizer.json of large vocabularies has 20 MB; more is not a configuration
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a JSON object from a file.
 
     Raises:
-        ModelError: If the file cannot be read or is no JSON object; the message has the path.
+        ModelError: If the file cannot be read or is not a JSON object; the message has the path.
     """
     return _read(Path(path), dict, "a JSON object")
 

@@ -1,4 +1,4 @@
-"""`Weights`: a lazy, read-only mapping of names to tensors; and `View`, one made of others.
+"""`Weights`: a lazy, read-only mapping of names to tensors; and `View`, one derived from others.
 
 A tensor is read when it is asked for and not kept, so that a load needs the memory of the model
 and of the largest tensor. Its type is known without reading.
@@ -35,18 +35,17 @@ _SERIAL = itertools.count()
 class Weights(Mapping[str, Tensor]):
     """A lazy, read-only mapping of names to tensors on the host.
 
-    It can be given to `Module.load_state_dict` as it is, and called like a function as the lookup
-    of `Module.load_state`. Each access reads again; nothing is kept. The exception are tied
-    tensors: two names of the same data give the same `Tensor` as long as that is alive.
+    It can be passed to `Module.load_state_dict`, and called like a function as the lookup of
+    `Module.load_state`. Each access reads again; nothing is kept. The exception is tied tensors:
+    two names of the same data give the same `Tensor` while it is alive.
 
     `open_checkpoint` and the functions of `maxmod.weights` make them.
 
     Args:
-        plan: What a subclass knows of each name.
+        plan: Data of a subclass for each name.
 
     Raises:
-        WeightsError: (a KeyError and ValueError) When a name is asked for that is not there, with
-            what it may have meant.
+        WeightsError: (a KeyError and ValueError) On access to a missing name; suggests a close one.
 
     Example:
         >>> import numpy as np
@@ -66,18 +65,18 @@ class Weights(Mapping[str, Tensor]):
 
     @abc.abstractmethod
     def _load(self, name: str) -> Tensor:
-        """Reads a tensor that is there."""
+        """Reads an existing tensor."""
 
     @abc.abstractmethod
     def _type_of(self, name: str) -> TensorType:
-        """Returns the type of a tensor that is there."""
+        """Returns the type of an existing tensor."""
 
     @abc.abstractmethod
     def source_key(self, name: str) -> tuple[Any, ...]:
-        """Returns where a tensor comes from: equal for tied names, ordered as on the disk.
+        """Returns where a tensor comes from: equal for tied names, ordered as on disk.
 
         Args:
-            name: The name; it must be there.
+            name: The name; it must exist.
 
         Returns:
             A tuple that can be compared with those of other names of the mapping.
@@ -111,7 +110,7 @@ class Weights(Mapping[str, Tensor]):
 
         Args:
             name: The name.
-            default: What to return in its place.
+            default: The value to return instead.
 
         Returns:
             A Tensor, or `default`.
@@ -209,7 +208,7 @@ class Weights(Mapping[str, Tensor]):
         """Returns a view in which every floating tensor is cast when it is read.
 
         Args:
-            dtype: The dtype; tensors that are no floats keep theirs.
+            dtype: The dtype; tensors that are not floats keep theirs.
 
         Returns:
             The view.
@@ -277,9 +276,9 @@ def aligned_empty(sizes: Sizes, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
 
 
 def compact(tensor: Tensor) -> Tensor:
-    """Returns the tensor in row-major memory of its own, so that no larger one is kept alive.
+    """Returns the tensor in separate row-major memory, so that no larger one is kept alive.
 
-    On an accelerator pieces of a tensor share its memory: together they are the whole of it.
+    On an accelerator, pieces of a tensor share its memory: together they cover all of it.
     """
     data = tensor.data
     if not tensor.type.device.is_cpu():
@@ -299,7 +298,7 @@ class InMemory(Weights):
         if isinstance(state, dict):
             first: dict[int, int] = {}
             order = {n: first.setdefault(id(v), i) for i, (n, v) in enumerate(state.items())}
-        else:  # looking at the values could be expensive
+        else:  # reading the values could be expensive
             order = {name: i for i, name in enumerate(state)}
         super().__init__(order)
 
@@ -319,7 +318,7 @@ def as_weights(state: Mapping[str, Any]) -> Weights:
 
 
 class Step(abc.ABC):
-    """What a `View` does to the tensors that it reads. Two steps with equal text are equal."""
+    """A transformation of the tensors that a `View` reads. Steps with equal text are equal."""
 
     text: str
 
@@ -361,7 +360,7 @@ class Recipe:
 
 @dataclass(slots=True)
 class _Held:
-    """The source of several pieces, kept until each was cut off."""
+    """The source of several pieces, kept until the last piece is made."""
 
     source: tuple[Weights, str]
     tensor: Tensor
@@ -369,7 +368,7 @@ class _Held:
 
 
 class View(Weights):
-    """Tensors made from those of other mappings when they are asked for."""
+    """Tensors made from the tensors of other mappings on access."""
 
     _plan: Mapping[str, Recipe]
 
@@ -384,7 +383,7 @@ class View(Weights):
         self._held: _Held | None = None
 
     def _read(self, source: tuple[Weights, str], name: str) -> Tensor:
-        """Reads a source; one that is cut into several pieces is read once for all of them."""
+        """Reads a source; one that is split into several pieces is read once for all of them."""
         users = self._users.get(source)
         if users is None:
             return source[0][source[1]]

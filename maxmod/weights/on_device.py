@@ -22,7 +22,7 @@ class OnDevice(Weights):
 
     Args:
         checkpoint: The checkpoint.
-        plan: Names to numbers of files and entries.
+        plan: Names to indices of files and entries.
         device: The accelerator.
     """
 
@@ -39,7 +39,7 @@ class OnDevice(Weights):
         file, entry = self._plan[name]
         if self._uploader is None:
             self._uploader = self._backend.uploader(self._device.id)
-        # The bytes of booleans are looked at, which a host does best; they are few.
+        # Booleans are validated byte by byte, on the host; they are few.
         if self._uploader is None or entry.type.dtype is DType.bool:
             return self._checkpoint[name].to(self._device)
         type = self._type_of(name)
@@ -57,7 +57,7 @@ class OnDevice(Weights):
         return self._checkpoint.source_key(name)
 
     def close(self) -> None:
-        """Gives back the page-locked buffers; the checkpoint stays open."""
+        """Releases the page-locked buffers; the checkpoint stays open."""
         uploader, self._uploader = self._uploader, None
         if uploader is not None:
             uploader.close()

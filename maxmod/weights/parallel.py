@@ -1,4 +1,4 @@
-"""Copies by a few threads: reading and transposing release the GIL, and one core is not enough.
+"""Copies on a few threads: reading and transposing release the GIL, and one core is not enough.
 
 One core reads 4.8 GB/s from the page cache into fresh memory, two 7.4 GB/s (16 MB tensors, virtual
 machine with 2 cores, 2025): most of the time goes to the first touch of each page.
@@ -19,12 +19,12 @@ _TILE = 128  # rows and columns; 64 kB of float32 stay in the L1 and L2 caches
 
 
 def in_parallel(work: Callable[[int, int], None], total: int, nbytes: int) -> None:
-    """Calls `work(start, stop)` on pieces of `range(total)`, on several threads if it pays.
+    """Calls `work(start, stop)` on pieces of `range(total)`, on several threads if worthwhile.
 
     Args:
-        work: Must be safe to run at the same time on different pieces.
+        work: Must be safe to run concurrently on different pieces.
         total: Length of the range.
-        nbytes: Bytes that the whole work moves.
+        nbytes: Total bytes moved.
 
     Raises:
         Exception: The first error of any piece, after all have ended.
@@ -53,7 +53,7 @@ def in_parallel(work: Callable[[int, int], None], total: int, nbytes: int) -> No
 
 
 def copy_array(target: np.ndarray, source: np.ndarray) -> None:
-    """Copies between arrays of one shape and dtype; matrices in tiles, as one is transposed."""
+    """Copies between arrays of equal shape and dtype; matrices in tiles, as one is transposed."""
     if source.ndim != 2 or source.nbytes < _MIN_BYTES:
         np.copyto(target, source)
         return

@@ -1,4 +1,4 @@
-"""A progress bar in bytes, with GB/s; plain silence where nobody would see it."""
+"""A progress bar in bytes, with GB/s; silent if standard error is not a terminal."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from maxmod import config
 
 _LOG = logging.getLogger("maxmod.weights")
-_DELAY_S = 0.5  # work that is done by then shows no bar at all
+_DELAY_S = 0.5  # shorter work shows no bar
 
 
 @contextlib.contextmanager
 def progress(verb: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows a bar while a block runs; it gets a function to report finished bytes with.
+    """Shows a bar while a block runs; yields a function to report finished bytes.
 
     The bar needs tqdm, a terminal, and ``configure(progress=True)``. Time and GB/s go to the
     logger `maxmod.weights` at level INFO in any case.
 
     Args:
-        verb: What is done, such as `"load"`.
-        total: Bytes to do.
+        verb: Name of the action, such as `"load"`.
+        total: Total bytes.
     """
     bar = _bar(verb, total)
     done = 0

@@ -14,15 +14,15 @@ from maxmod.weights.mapping import Weights
 
 
 class QuantizedWeights(Weights):
-    """Weights of a model whose linear layers are quantised, made from those of the model itself.
+    """Weights of a model with quantised linear layers, made from the weights of the original.
 
     `layer.weight` gives the codes and `layer.scales` the scales. A weight is read once for both,
-    and not kept: of what is read, only scales wait for being asked for.
+    and not kept, except for scales that are not yet read.
 
     Args:
-        others: All tensors that are not rounded; what else is in it is ignored.
-        floats: The weights that are rounded, as they are stored.
-        sources: The name of each layer, and that of its weight in `floats`.
+        others: All tensors that are not rounded; further entries are ignored.
+        floats: The weights that are rounded, in their stored dtype.
+        sources: Names of layers to names of their weights in `floats`.
         scheme: As for `F.quantize_weight`.
         group_size: As for `F.quantize_weight`.
     """
@@ -73,7 +73,7 @@ class QuantizedWeights(Weights):
 
 
 class Stored(NamedTuple):
-    """How the weight of a layer is stored: see `F.quantize_weight`."""
+    """Storage format of the weight of a layer: see `F.quantize_weight`."""
 
     scheme: str
     group_size: int | None
@@ -84,7 +84,7 @@ class Stored(NamedTuple):
 
 
 def stored_layers(weights: Weights) -> dict[str, Stored]:
-    """Returns the layers whose `weight` is stored as codes, with `scales` beside it.
+    """Returns the layers whose `weight` is stored as codes, with `scales`.
 
     Nothing is read, and whether codes and scales fit together is not checked.
     """

@@ -1,7 +1,7 @@
-"""Between the names and layouts of a file and those of a model: lazy views that compose.
+"""Lazy, composable views that adapt names and layouts of a file to a model.
 
 Each function takes a mapping of names to tensors and returns another one (`Weights`) without
-reading anything; tensors are changed one by one when they are asked for:
+reading anything; tensors are transformed one by one on access:
 
     with open_checkpoint(folder) as checkpoint:
         state = strip_prefix(checkpoint, "transformer.")
@@ -9,8 +9,8 @@ reading anything; tensors are changed one by one when they are asked for:
         state = transpose(state, ["*.c_attn.weight", "*.c_proj.weight", "*.c_fc.weight"])
         model.load_state_dict(state)
 
-Names are told by patterns, in which each `*` stands for any text, dots included. In the new name
-of a rule, the first `*` stands for what the first one of the pattern matched, and so on.
+Names are matched by patterns, in which each `*` matches any characters, dots included. In the new
+name of a rule, the first `*` is replaced by the match of the first `*` of the pattern, and so on.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def _fill(template: str, captured: Sequence[str]) -> str:
-    texts = template.split("*")
-    return "".join(text + part for text, part in zip(texts, (*captured, "")))
+    literals = template.split("*")
+    return "".join(literal + part for literal, part in zip(literals, (*captured, "")))
 
 
 def _check_stars(op: str, pattern: str, templates: Iterable[str]) -> None:
@@ -78,16 +78,16 @@ def _view(op: str, recipes: Iterable[tuple[str, Recipe]]) -> View:
 def rename(
     state: Mapping[str, Any], rules: Mapping[str, str] | Callable[[str], str | None]
 ) -> Weights:
-    """Gives tensors other names.
+    """Renames tensors.
 
     Args:
         state: Names to tensors.
-        rules: Patterns of old names to new names, of which the first that matches counts, while
-            other names stay; or a function of the old name that returns the new one, or None to
+        rules: Patterns of old names to new names: the first match applies, and names without a
+            match are kept; or a function of the old name that returns the new one, or None to
             leave the tensor out.
 
     Returns:
-        A lazy view; nothing is read until a tensor is asked for.
+        A lazy view; tensors are read on access.
 
     Raises:
         WeightsError: If two tensors would get the same name.
@@ -121,14 +121,14 @@ def _by_rules(rules: Mapping[str, str]) -> Callable[[str], str]:
 
 
 def strip_prefix(state: Mapping[str, Any], prefix: str) -> Weights:
-    """Takes a prefix off the names that have it; other names stay.
+    """Removes a prefix from the names that have it; other names are kept.
 
     Args:
         state: Names to tensors.
-        prefix: The text, including its dot.
+        prefix: The prefix, including its dot.
 
     Returns:
-        A lazy view; nothing is read until a tensor is asked for.
+        A lazy view; tensors are read on access.
 
     Raises:
         WeightsError: If two tensors would get the same name.
@@ -144,14 +144,14 @@ def strip_prefix(state: Mapping[str, Any], prefix: str) -> Weights:
 
 
 def add_prefix(state: Mapping[str, Any], prefix: str) -> Weights:
-    """Puts a prefix in front of every name.
+    """Adds a prefix to every name.
 
     Args:
         state: Names to tensors.
-        prefix: The text, including its dot.
+        prefix: The prefix, including its dot.
 
     Returns:
-        A lazy view; nothing is read until a tensor is asked for.
+        A lazy view; tensors are read on access.
 
     Example:
         >>> import numpy as np
@@ -163,14 +163,14 @@ def add_prefix(state: Mapping[str, Any], prefix: str) -> Weights:
 
 
 def select(state: Mapping[str, Any], names: Names) -> Weights:
-    """Leaves out every tensor but those chosen.
+    """Keeps only the chosen tensors.
 
     Args:
         state: Names to tensors.
         names: A pattern, several patterns, or a function of the name.
 
     Returns:
-        A lazy view; nothing is read until a tensor is asked for.
+        A lazy view; tensors are read on access.
 
     Example:
         >>> import numpy as np
@@ -184,14 +184,14 @@ def select(state: Mapping[str, Any], names: Names) -> Weights:
 
 
 def drop(state: Mapping[str, Any], names: Names) -> Weights:
-    """Leaves out the tensors chosen; the opposite of `select`.
+    """Leaves out the chosen tensors; the opposite of `select`.
 
     Args:
         state: Names to tensors.
         names: A pattern, several patterns, or a function of the name.
 
     Returns:
-        A lazy view; nothing is read until a tensor is asked for.
+        A lazy view; tensors are read on access.
 
     Example:
         >>> import numpy as np
@@ -211,7 +211,7 @@ def merge(*states: Mapping[str, Any]) -> Weights:
         *states: Names to tensors.
 
     Returns:
-        A lazy view; nothing is read until a tensor is asked for.
+        A lazy view; tensors are read on access.
 
     Raises:
         WeightsError: If a name is in two of them.
@@ -234,10 +234,10 @@ def astype(state: Mapping[str, Any], dtype: DType) -> Weights:
 
     Args:
         state: Names to tensors.
-        dtype: The dtype; tensors that are no floats keep theirs.
+        dtype: The dtype; tensors that are not floats keep theirs.
 
     Returns:
-        A lazy view; nothing is read until a tensor is asked for.
+        A lazy view; tensors are read on access.
 
     Example:
         >>> import numpy as np
@@ -250,7 +250,7 @@ def astype(state: Mapping[str, Any], dtype: DType) -> Weights:
 
 
 def transpose(state: Mapping[str, Any], names: Names, axes: Sequence[int] | None = None) -> Weights:
-    """Permutes the axes of the tensors chosen.
+    """Permutes the axes of the chosen tensors.
 
     Args:
         state: Names to tensors.
@@ -259,10 +259,10 @@ def transpose(state: Mapping[str, Any], names: Names, axes: Sequence[int] | None
             are swapped.
 
     Returns:
-        A lazy view; nothing is read until a tensor is asked for.
+        A lazy view; tensors are read on access.
 
     Raises:
-        ShapeError: When the type of a tensor is asked for, if its rank does not fit.
+        ShapeError: On access to a tensor or its type, if its rank does not fit.
 
     Example:
         >>> import numpy as np
@@ -287,19 +287,19 @@ def split(
     sizes: Sequence[int] | None = None,
     axis: int = 0,
 ) -> Weights:
-    """Cuts tensors into pieces with names of their own.
+    """Splits tensors into pieces with separate names.
 
     Args:
         state: Names to tensors.
         rules: Pattern of the whole to the names of its pieces.
         sizes: Sizes of the pieces along the axis; equal by default.
-        axis: The axis to cut.
+        axis: The axis to split.
 
     Returns:
-        A lazy view; nothing is read until a tensor is asked for.
+        A lazy view; tensors are read on access.
 
     Raises:
-        ShapeError: When a piece or its type is asked for, if the sizes do not fit.
+        ShapeError: On access to a piece or its type, if the sizes do not fit.
 
     Example:
         >>> import numpy as np
@@ -342,11 +342,11 @@ def concat(
         axis: The axis along which they are joined.
 
     Returns:
-        A lazy view; nothing is read until a tensor is asked for.
+        A lazy view; tensors are read on access.
 
     Raises:
-        WeightsError: If some pieces of a whole are there, others are not.
-        ShapeError: When the whole or its type is asked for, if the pieces do not fit.
+        WeightsError: If a whole has some of its pieces and lacks others.
+        ShapeError: On access to the whole or its type, if the pieces do not fit.
 
     Example:
         >>> import numpy as np

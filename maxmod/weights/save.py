@@ -1,8 +1,8 @@
-"""`save_state`: tensors to .safetensors files, so that a crash never costs what was there before.
+"""`save_state`: writes tensors to .safetensors files; a crash never destroys the previous files.
 
-A file is written under another name, flushed to the disk, then renamed. A sharded checkpoint gets
-shards under unused names first and its index last, so that the folder holds the old model until
-the moment at which it holds the new one.
+A file is written under a temporary name, flushed to disk, then renamed. A sharded checkpoint gets
+shards under unused names first and its index last, so that the switch from the old model to the
+new one is atomic.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ def save_state(
 ) -> str:
     """Writes tensors to a .safetensors file, or to several with an index.
 
-    An interrupted save leaves the files that were there as they were. Saving over the file that
-    the tensors are being read from, or are mapped from, is safe.
+    An interrupted save leaves existing files unchanged. Saving over the file that the tensors are
+    being read from, or are mapped from, is safe.
 
     Args:
         state: Names to tensors: a mapping (also a lazy one, which is read tensor by tensor), or
             pairs such as `module.parameters`.
         path: A file name that ends in `.safetensors`, or a folder, which gets a
-            `model.safetensors`; it is made if needed.
-        max_shard_bytes: Limit for the data of one file; a larger tensor gets a file of its own.
+            `model.safetensors`; it is created if needed.
+        max_shard_bytes: Limit for the data of one file; a larger tensor gets a separate file.
             None writes one file.
-        metadata: Text to keep with the tensors. `{"format": "pt"}` is added, which transformers
-            wants to see.
+        metadata: Strings to store with the tensors. `{"format": "pt"}` is added, which
+            transformers requires.
 
     Returns:
         The path of the file or index; `open_checkpoint` takes it, or the folder.
 
-    A tensor under several names is stored under the first; the others are noted in the metadata,
-    as `safetensors.torch.save_model` does, and `open_checkpoint` brings them back.
+    A tensor with several names is stored under the first; the others are recorded in the metadata,
+    as by `safetensors.torch.save_model`, and `open_checkpoint` restores them.
 
     Raises:
         OSError: If the disk is full or the folder cannot be written to; nothing is changed.
@@ -81,9 +81,9 @@ def save_state(
     if max_shard_bytes is not None and max_shard_bytes <= 0:
         raise ArgumentError(f"save_state: max_shard_bytes: expected a size, got {max_shard_bytes}.")
     shards = _plan(weights, max_shard_bytes)
-    texts = {"format": "pt", **(metadata or {})}
-    # Everything that can be wrong with the contents is found before the first byte is written.
-    headers = [_header(weights, shard, texts) for shard in shards]
+    entries = {"format": "pt", **(metadata or {})}
+    # All errors in the contents are raised here, before the first byte is written.
+    headers = [_header(weights, shard, entries) for shard in shards]
     os.makedirs(folder, exist_ok=True)
     with progress("save", sum(shard.nbytes for shard in shards)) as advance:
         if len(shards) == 1:
@@ -103,7 +103,7 @@ def _as_mapping(state: Any) -> Mapping[str, Any]:
         ) from None
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise ArgumentError("save_state: a name stands twice among the pairs.")
+        raise ArgumentError("save_state: the pairs have a duplicate name.")
     return table
 
 
@@ -118,7 +118,7 @@ def _target(path: str) -> tuple[str, str]:
     return path, MODEL_FILE.removesuffix(_SUFFIX)
 
 
-# ---- what goes where -----------------------------------------------------------------------------
+# ---- assignment to shards ------------------------------------------------------------------------
 
 
 def _plan(weights: Weights, max_shard_bytes: int | None) -> list[_Shard]:
@@ -183,12 +183,12 @@ def _encode(table: dict[str, Any]) -> bytes:
     try:
         return json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
-        raise CheckpointError("save_state: a name or the metadata is no valid Unicode.") from None
+        raise CheckpointError("save_state: a name or the metadata is not valid Unicode.") from None
 
 
 def _check_storable(name: Any, type: Any) -> None:
     if not isinstance(name, str) or name == "__metadata__" or len(name) > MAX_NAME_CHARACTERS:
-        raise CheckpointError(f"save_state: {quote(str(name))} cannot be the name of a tensor.")
+        raise CheckpointError(f"save_state: {quote(str(name))} is not a valid tensor name.")
     if type.dtype not in CODES:
         known = ", ".join(dtype.name for dtype in CODES)
         raise CheckpointError(
@@ -202,7 +202,7 @@ def _check_storable(name: Any, type: Any) -> None:
 
 @contextlib.contextmanager
 def _replacing(path: str) -> Iterator[int]:
-    """Gives a descriptor to write to; the file takes its place when the block ends well."""
+    """Yields a descriptor to write to; renames the file to `path` if the block succeeds."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -221,7 +221,7 @@ def _replacing(path: str) -> Iterator[int]:
 
 
 def _sync_folder(folder: str) -> None:
-    """Makes renames durable; systems that cannot sync a folder do without."""
+    """Makes renames durable, on systems that can sync a folder."""
     with contextlib.suppress(OSError):
         fd = os.open(folder, os.O_RDONLY)
         try:
@@ -261,7 +261,7 @@ def _save_single(
     index = os.path.join(folder, stem + _SUFFIX + ".index.json")
     old = _old_shards(index, stem)
     _write_shard(weights, shard, header, path, advance)
-    _sync_folder(folder)  # from here on, a folder opens with this file, whatever else is in it
+    _sync_folder(folder)  # from here on, the folder opens with this file
     _remove([index, *(os.path.join(folder, name) for name in old)])
     return path
 
@@ -293,14 +293,14 @@ def _save_sharded(
         _remove(os.path.join(folder, name) for name in names)
         raise
     _sync_folder(folder)
-    # A folder opens with a single file rather than with an index, so an older one has to go.
+    # A single file takes precedence over an index, so an older one must be removed.
     _remove([os.path.join(folder, stem + _SUFFIX)])
     _remove(os.path.join(folder, name) for name in old)
     return index
 
 
 def _old_shards(index: str, stem: str) -> list[str]:
-    """Returns the shards of the checkpoint that is replaced, if they bear names that we give."""
+    """Returns the shards of the checkpoint that is replaced, if their names are ours."""
     try:
         names = set(read_index(index).values())
     except CheckpointError:
@@ -310,7 +310,7 @@ def _old_shards(index: str, stem: str) -> list[str]:
 
 
 def _unused_names(folder: str, stem: str, count: int) -> list[str]:
-    """Returns names as on Hugging Face, with a version where these are taken."""
+    """Returns names as on Hugging Face, with a version suffix if these are taken."""
     taken = set(os.listdir(folder))
     for version in itertools.count(1):
         base = stem if version == 1 else f"{stem}-v{version}"

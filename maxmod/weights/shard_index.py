@@ -81,7 +81,7 @@ def _in_folder(folder: str) -> str:
         )
     if len(files) > 1:
         listed = ", ".join(quote(name) for name in files[:8])
-        raise fail(folder, f"several choices: {listed}", "Give the path of one of them.")
+        raise fail(folder, f"ambiguous folder: {listed}", "Pass the path of one of them.")
     shard = _SHARD.search(files[0])
     if shard and int(shard[2]) > 1:
         raise fail(
@@ -95,7 +95,7 @@ def _in_folder(folder: str) -> str:
 def _hint_for(folder: str, names: list[str]) -> str:
     other = [name for name in names if name.endswith(_OTHER_FORMATS)]
     if other:
-        return f"{quote(other[0])} is of another format; convert it to safetensors first."
+        return f"{quote(other[0])} is in another format; convert it to safetensors first."
     if "snapshots" in names:
         return f"This is a download cache; open a folder in {os.path.join(folder, 'snapshots')}."
     return ""
@@ -117,7 +117,7 @@ def _from_index(path: str) -> Files:
 
 
 def read_index(path: str) -> dict[str, str]:
-    """Reads an index: tensor name to the plain name of the file that has it.
+    """Reads an index: tensor name to the plain name of the file that contains it.
 
     Raises:
         CheckpointError: If the index is malformed, or a file name is not plain.
@@ -163,7 +163,7 @@ def _check_plain(path: str, tensor: str, file: object) -> None:
 def is_plain_name(name: str) -> bool:
     """True for the name of a file in the same folder, on every system.
 
-    The text is checked, not what it resolves to: links to elsewhere are the owner's business.
+    Only the name is checked, not where it resolves to: symbolic links are the owner's decision.
     """
     if not name or name in (".", "..") or not name.isprintable():
         return False

@@ -38,25 +38,25 @@ BAD: dict[str, tuple[bytes, str]] = {
         (1000).to_bytes(8, "little") + b"{}",
         "truncated: expected a header of 1000 bytes, got 2",
     ),
-    "no JSON": (build(b'{"a": nonsense}'), "the header is no valid JSON"),
+    "no JSON": (build(b'{"a": nonsense}'), "the header is not valid JSON"),
     "no brace": (build(b" {}"), "the header: expected JSON that starts with '{'"),
-    "no UTF-8": (build(b'{"\xff\xfe": 1}'), "the header is no valid JSON"),
-    "deep JSON": (build(b'{"a":' + b"[" * 200_000), "the header is no valid JSON"),
-    "long number": (build(b'{"a":' + b"9" * 10_000 + b"}"), "the header is no valid JSON"),
+    "no UTF-8": (build(b'{"\xff\xfe": 1}'), "the header is not valid JSON"),
+    "deep JSON": (build(b'{"a":' + b"[" * 200_000), "the header is not valid JSON"),
+    "long number": (build(b'{"a":' + b"9" * 10_000 + b"}"), "the header is not valid JSON"),
     "array": (build(b"[]"), "expected JSON that starts with '{'"),
     "truncated data": (build(GOOD, bytes(7)), "truncated: expected .* bytes, got"),
-    "trailing bytes": (build(GOOD, bytes(13)), "bytes behind the last tensor"),
+    "trailing bytes": (build(GOOD, bytes(13)), "bytes after the last tensor"),
     "overlap": (
         build({"a": info("F32", [2], 0, 8), "b": info("F32", [1], 4, 8)}, bytes(8)),
         "tensor 'b' overlaps the tensor before it: expected its data at byte 8, got 4",
     ),
     "hole": (
         build({"a": info("F32", [2], 0, 8), "b": info("F32", [1], 12, 16)}, bytes(16)),
-        "tensor 'b' leaves a hole: expected its data at byte 8, got 12",
+        "tensor 'b' leaves a gap: expected its data at byte 8, got 12",
     ),
     "late start": (
         build({"a": info("F32", [1], 4, 8)}, bytes(8)),
-        "tensor 'a' leaves a hole: expected its data at byte 0, got 4",
+        "tensor 'a' leaves a gap: expected its data at byte 0, got 4",
     ),
     "overflow": (
         build({"a": info("F32", [2**32, 2**32], 0, 0)}),
@@ -109,15 +109,15 @@ BAD: dict[str, tuple[bytes, str]] = {
             b'"a":{"dtype":"I8","shape":[1],"data_offsets":[0,1]}}',
             bytes(1),
         ),
-        "the header: the key 'a' stands twice",
+        "the header: duplicate key 'a'",
     ),
     "duplicate key inside": (
         build(b'{"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}}', bytes(1)),
-        "the key 'dtype' stands twice",
+        "duplicate key 'dtype'",
     ),
     "duplicate by escape": (
         build(b'{"a":{}, "\\u0061":{}}'),
-        "the key 'a' stands twice",
+        "duplicate key 'a'",
     ),
     "long name": (
         build({"n" * 5000: info("U8", [1], 0, 1)}, bytes(1)),
@@ -125,7 +125,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "lone surrogate": (
         build(b'{"\\ud800":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', bytes(1)),
-        "safetensors refuses the file",
+        "safetensors rejects the file",
     ),
     "git-lfs pointer": (LFS, "got a git-lfs pointer, .*Hint: Fetch the file with `git lfs pull`"),
     "HTML page": (b"<!DOCTYPE html>\n<html><body>Not found", "got an HTML page. Hint: The downl"),
@@ -200,14 +200,14 @@ def test_no_such_file(tmp_path: Path, kind: str) -> None:
 def test_folder_with_other_formats_only(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="'pytorch_model.bin' is of another format; convert"):
+    with pytest.raises(CheckpointError, match="'pytorch_model.bin' is in another format; convert"):
         open_checkpoint(tmp_path)
 
 
 def test_folder_with_several_files(tmp_path: Path) -> None:
     for name in ("a.safetensors", "b.safetensors"):
         write(tmp_path / name, {"x": floats(1)})
-    with pytest.raises(CheckpointError, match=r"several choices: 'a.safetensors', 'b.safeten"):
+    with pytest.raises(CheckpointError, match=r"ambiguous folder: 'a.safetensors', 'b.safeten"):
         open_checkpoint(tmp_path)
     write(tmp_path / "model.safetensors", {"y": floats(1)})
     assert list(open_checkpoint(tmp_path)) == ["y"]
@@ -254,7 +254,7 @@ def test_shard_outside_the_folder(tmp_path: Path, name: str) -> None:
 
 
 INDEXES: dict[str, tuple[str, str]] = {
-    "no JSON": ("nonsense", "the index is no valid JSON"),
+    "no JSON": ("nonsense", "the index is not valid JSON"),
     "array": ("[]", "expected an object 'weight_map'"),
     "no map": ("{}", "expected an object 'weight_map'"),
     "empty map": ('{"weight_map": {}}', "expected an object 'weight_map'"),
@@ -263,7 +263,7 @@ INDEXES: dict[str, tuple[str, str]] = {
     "pickle": ('{"weight_map": {"a": "model.bin"}}', "expected the name of a .safetensors file"),
     "duplicate": (
         '{"weight_map": {"a": "one.safetensors", "a": "two.safetensors"}}',
-        "the index: the key 'a' stands twice",
+        "the index: duplicate key 'a'",
     ),
     "missing shard": (
         '{"weight_map": {"a": "one.safetensors", "z": "three.safetensors"}}',

@@ -246,7 +246,7 @@ def test_file_cut_short_while_open(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(path)
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size - 5)
-    with pytest.raises(CheckpointError, match="'a': expected 12 bytes, got 7.*cut short"):
+    with pytest.raises(CheckpointError, match="'a': expected 12 bytes, got 7.*truncated"):
         checkpoint["a"]
 
 
