@@ -1,10 +1,10 @@
-"""maxmod: a module framework for inference with pretrained weights.
+"""maxmod: a framework for inference with pretrained weights.
 
     import maxmod
     from maxmod import Tensor, TensorType, Module, nn, functional as F
 
-Eager tensors and their ops are loaded at once. The larger parts (`nn`, `weights`, `models`, ...)
-are loaded when they are first named, and CuPy only when an accelerator is asked for.
+Eager tensors and their ops are imported at once. The larger parts (`nn`, `weights`, `models`, ...)
+are imported on first use, and CuPy only when an accelerator is used.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ __all__ = [
     "weights",
 ]
 
-# Parts that are imported when they are first named: they cost more than a few milliseconds, or are
-# not needed by most programs (PEP 562).
+# Imported on first use (PEP 562): they cost more than a few milliseconds, or most programs do not
+# need them.
 _LAZY_MODULES = (
     "array_api",
     "compat",

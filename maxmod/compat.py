@@ -1,8 +1,8 @@
 """Scripts written for MAX: `install()` makes `import max...` find maxmod.
 
 MAX has moved its modules between versions; every path of `PATHS` works, and a class is the same
-object under all of them. A module under such a path is a `Facade` that hands out the names of one
-module of maxmod. What does not exist is refused with the name of the nearest that does.
+object under all of them. A module under such a path is a `Facade` that provides the names of one
+module of maxmod. A missing name is an error that suggests the nearest one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LAYERS = {
     ".rope.yarn": "maxmod.nn.rope.yarn",
     ".sequential": "maxmod.nn.container",
 }
-# What each path stands for: a module of maxmod, one name of a module (`module:name`), or nothing
+# What each path maps to: a module of maxmod, one name of a module (`module:name`), or nothing
 # but the modules below it.
 PATHS = {
     "max": "",
@@ -88,13 +88,13 @@ _MISSING = object()
 
 
 class Facade(ModuleType):
-    """A module of MAX that has the names of a module of maxmod, looked up when first used.
+    """A module of MAX with the names of a module of maxmod, looked up on first use.
 
     Args:
         name: Its path, such as `max.nn`.
 
     Raises:
-        AttributeError: For a name that does not exist, with the nearest one.
+        AttributeError: For a name that does not exist; suggests the nearest one.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -113,7 +113,7 @@ class Facade(ModuleType):
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Importing a module sets it on the one above, where a function may have the same name.
+        # Importing a module sets it on its parent, where a function may have the same name.
         if isinstance(value, ModuleType):
             found = _find(self.__name__, name)
             if found is not _MISSING and not isinstance(found, ModuleType):
@@ -135,11 +135,11 @@ class _Finder(MetaPathFinder, Loader):
         parent, _, name = fullname.rpartition(".")
         if parent not in PATHS:
             return None
-        # Without its `name`, so that `from max.nn import missing` passes it on as it is.
+        # Without `name`, so that `from max.nn import missing` passes it on unchanged.
         raise NoSuchModuleError(_explain(parent, name))
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return Facade(spec.name, f"Stands for {PATHS[spec.name] or 'the package of MAX'}.")
+        return Facade(spec.name, f"An alias of {PATHS[spec.name] or 'the package of MAX'}.")
 
     def exec_module(self, module: ModuleType) -> None:
         """Does nothing: names are looked up when they are used."""
@@ -152,10 +152,10 @@ def install(force: bool = False) -> bool:
     """Makes `import max` and its modules find maxmod, unless MAX itself is installed.
 
     Args:
-        force: Do so although it is; modules of it that are imported already are forgotten.
+        force: Do so even if it is; its imported modules are removed from `sys.modules`.
 
     Returns:
-        True if `max` is maxmod from now on, False if it is what is installed under that name.
+        True if `max` is maxmod from now on, False if it is the installed package of that name.
 
     Example:
         >>> from maxmod import compat
@@ -175,14 +175,14 @@ def install(force: bool = False) -> bool:
 
 
 def uninstall() -> None:
-    """Undoes `install`; what was imported already stays usable."""
+    """Undoes `install`; modules and names that were already imported stay usable."""
     if _FINDER in sys.meta_path:
         sys.meta_path.remove(_FINDER)
         _forget(_modules_of_max())
 
 
 def installed_path() -> str | None:
-    """Returns where a package or module `max` is that is not maxmod.
+    """Returns the path of an installed package or module `max` that is not maxmod.
 
     Returns:
         A path, None if there is none.
@@ -195,7 +195,7 @@ def installed_path() -> str | None:
         return None
     if spec.origin is not None:
         return spec.origin
-    # A folder without code: that of MAX, if it has its modules, or any folder of that name.
+    # A folder without code: MAX if it has its modules, otherwise any folder of that name.
     found = PathFinder.find_spec("max.driver", spec.submodule_search_locations)
     return None if found is None else str(found.origin)
 
@@ -210,7 +210,7 @@ def _forget(names: Iterable[str]) -> None:
 
 
 def _names(path: str) -> list[str]:
-    """Returns the public names under a path, those of modules below it included."""
+    """Returns the public names under a path, including its submodules."""
     inner = {name.rpartition(".")[2] for name in PATHS if name.rpartition(".")[0] == path}
     module, _, only = PATHS[path].partition(":")
     if only:
@@ -219,7 +219,7 @@ def _names(path: str) -> list[str]:
 
 
 def _public(module: ModuleType) -> list[str]:
-    """Returns the names that a module offers; without a list of them, what is not imported."""
+    """Returns the public names of a module: `__all__`, or the ones that it defines."""
     if hasattr(module, "__all__"):
         return list(module.__all__)
     return [
@@ -241,7 +241,7 @@ def _find(path: str, name: str) -> Any:
 
 
 def _explain(path: str, name: str) -> str:
-    """Returns what to say of a missing name: the reason, and the nearest name that exists."""
+    """Returns the message for a missing name: the reason, and the nearest name that exists."""
     text = f"cannot import {name!r} from {path!r}: maxmod does not have {path}.{name}."
     reason = _ABSENT.get(f"{path}.{name}")
     if reason is not None:

@@ -22,7 +22,7 @@ from maxmod.errors import ConfigError, MaxmodWarning, did_you_mean
 __version__ = "0.1.0"
 
 PREFIX = "MAXMOD_"
-# The folder of the package; the first frame of a stack outside of it is the user's line.
+# The folder of the package; the innermost stack frame outside it is the user's line.
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _BOOLS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -57,7 +57,7 @@ class Config:
         -1,
         (-1, 1 << 31),
         "-1 or more",
-        "make only the first so many kernels, to find a wrong one; -1 makes all",
+        "make only the first n kernels, to find a wrong one; -1 makes all",
     )
     verify: bool = _flag(False, "1 verifies the graph after every pass and each result")
     check: bool = _flag(False, "1 compares every kernel with its ops run one by one")
@@ -68,7 +68,7 @@ class Config:
         0,
         (0, 256),
         "0 or more",
-        "threads of host kernels, read once; 0 takes OMP_NUM_THREADS or all processors",
+        "threads of host kernels, read once; 0 takes OMP_NUM_THREADS or all CPUs",
     )
     cc: str = _text("a command or path", "the C compiler; else CC, cc, gcc or clang")
     cache_dir: str = _text("a folder", "where built kernels are kept")
@@ -86,7 +86,7 @@ class Variable:
         name: Its name as an option of `configure`.
         type: bool, int or str.
         default: The value where nothing is set.
-        legal: The legal values, for people.
+        legal: The legal values, in words.
         doc: One line of documentation.
         limits: For an int, the smallest and largest legal value.
     """
@@ -99,7 +99,7 @@ class Variable:
     limits: tuple[int, int] | None = None
 
     def parse(self, text: str) -> Any:
-        """Converts the text of an environment variable; raises `ConfigError` for an illegal one."""
+        """Parses the value of an environment variable; raises `ConfigError` if it is illegal."""
         value: Any = text
         if self.type is bool:
             value = _BOOLS.get(text.strip().lower(), text)
@@ -109,7 +109,7 @@ class Variable:
         return self.check(value)
 
     def check(self, value: Any) -> Any:
-        """Returns the value; raises `ConfigError` for an illegal one."""
+        """Returns the value; raises `ConfigError` if it is illegal."""
         low, high = self.limits or (value, value)
         if not isinstance(value, self.type) or not low <= value <= high:
             raise ConfigError(f"{self.env_name}: expected {self.legal}, got {value!r}.")

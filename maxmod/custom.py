@@ -1,7 +1,7 @@
-"""Kernels of users: what `F.custom` calls by name.
+"""User-defined kernels, which `F.custom` calls by name.
 
-A kernel has a NumPy function (the host, and the meaning of the kernel), optionally CUDA text or a
-CuPy function (accelerators), and optionally a rule for the types of its results.
+A kernel has a NumPy function (for the host, and as its definition), optionally CUDA source or a
+CuPy function (for accelerators), and optionally a type rule for its results.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class CustomKernel:
     """A registered kernel; two registrations are never equal.
 
     Attributes:
-        name: What it is called by.
+        name: The name to call it by.
         numpy: `numpy(*arrays, **parameters)` returns an array, or a tuple of them.
-        cuda: CUDA C text, or a function like `numpy` on CuPy arrays; None if there is none.
-        entry: Name of the `extern "C" __global__` function in the text.
-        infer: `infer(*types, **parameters)` returns the type of each result; None if there is none.
-        threads: Threads of one block.
-        digest: Digest of the source texts, part of cache keys.
+        cuda: CUDA C source, or a function like `numpy` on CuPy arrays, or None.
+        entry: Name of the `extern "C" __global__` function in the source.
+        infer: `infer(*types, **parameters)` returns the type of each result; or None.
+        threads: Threads per block.
+        digest: Digest of the sources, part of cache keys.
         number: Counts registrations.
     """
 
@@ -58,29 +58,29 @@ def register(
     infer: Callable[..., Any] | None = None,
     threads: int = 256,
 ) -> CustomKernel:
-    """Registers a kernel under a name; an earlier one of that name is replaced.
+    """Registers a kernel under a name, replacing an earlier one of that name.
 
-    What was traced or compiled before keeps the kernel that it was traced with.
+    Functions that are already traced or compiled keep the kernel that they were traced with.
 
     Args:
-        name: What `F.custom` and `F.inplace_custom` call it by.
+        name: The name for `F.custom` and `F.inplace_custom`.
         numpy: `numpy(*arrays, **parameters)` returns one array for each result, or changes arrays
-            if it is meant for `inplace_custom`. Arrays given to `F.custom` cannot be written to.
-        cuda: The same on CuPy arrays, or CUDA C text. Text is called as
+            in place for `inplace_custom`. Arrays passed to `F.custom` are read-only.
+        cuda: The same on CuPy arrays, or CUDA C source, which is called as
             ``entry(inputs..., outputs..., long long n, parameters...)``: pointers to contiguous
             arrays, the number of elements of the first output (of the first input if there is
             none), and each int or bool parameter as ``long long``, each float as ``double``, in
             the order in which they are given. There is one thread for each of n elements.
-        entry: Name of the `extern "C" __global__` function in the text; `name` by default.
+        entry: Name of the `extern "C" __global__` function in the source; `name` by default.
         infer: `infer(*types, **parameters)` returns the types of the results; needed where
-            `out_types` is not given, or has names for sizes outside a trace.
-        threads: Threads of one block.
+            `out_types` is not given, or has symbolic dimensions outside a trace.
+        threads: Threads per block.
 
     Returns:
         The record.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument is of the wrong type.
         ValueError: If there is neither a NumPy nor a CUDA version, or the number of threads is
             out of range.
 
@@ -93,12 +93,12 @@ def register(
         [3.0, 5.0]
     """
     if not isinstance(name, str) or not name:
-        raise OperandError(f"register: name: expected a text, got {name!r}.")
+        raise OperandError(f"register: name: expected a non-empty str, got {name!r}.")
     for what, function in (("numpy", numpy), ("infer", infer)):
         if function is not None and not callable(function):
             raise OperandError(f"register: {what}: expected a function, got {function!r}.")
     if cuda is not None and not isinstance(cuda, str) and not callable(cuda):
-        raise OperandError(f"register: cuda: expected a text or a function, got {cuda!r}.")
+        raise OperandError(f"register: cuda: expected a str or a function, got {cuda!r}.")
     if numpy is None and cuda is None:
         raise ArgumentError(f"register: {name!r} needs a numpy function, a cuda version, or both.")
     if not 1 <= threads <= 1024:
@@ -114,7 +114,7 @@ def lookup(name: str) -> CustomKernel:
     """Returns a registered kernel.
 
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If none has that name.
     """
     if name not in _KERNELS:
         raise ArgumentError(
@@ -125,7 +125,7 @@ def lookup(name: str) -> CustomKernel:
 
 
 def _source(part: Any) -> str:
-    """Returns the text of a function, or its bytecode where there is no file."""
+    """Returns the source of a function, or its bytecode where there is no file."""
     if part is None or isinstance(part, str):
         return part or ""
     try:

@@ -1,7 +1,7 @@
-"""Element types: `DType`, facts about each, and the NumPy dtype that stores it.
+"""Element types: `DType`, the properties of each, and the NumPy dtype that stores it.
 
 bfloat16 and the narrow floats are stored with the dtypes of `ml_dtypes`, which registers them with
-NumPy when it is imported; importing it here, before anything else reads arrays, settles the order.
+NumPy on import; it is imported here so that this happens before any array is read.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class DType(enum.Enum):
     """The element type of a tensor.
 
     - Integers: `int8`, `int16`, `int32`, `int64`, `uint8`, `uint16`, `uint32`, `uint64`; `bool`.
-    - Floats: `float16`, `bfloat16`, `float32`, `float64`. Of 8 bits: `float8_e4m3fn`,
-      `float8_e4m3fnuz`, `float8_e5m2`, `float8_e5m2fnuz`, `float8_e8m0fnu`. Narrower ones:
+    - Floats: `float16`, `bfloat16`, `float32`, `float64`. 8-bit: `float8_e4m3fn`,
+      `float8_e4m3fnuz`, `float8_e5m2`, `float8_e5m2fnuz`, `float8_e8m0fnu`. Narrower:
       `float6_e2m3fn`, `float6_e3m2fn`, `float4_e2m1fn`.
 
     `DType("f32")` finds a member by its short name, `DType.from_numpy(np.float32)` by NumPy dtype.
@@ -106,7 +106,7 @@ class DType(enum.Enum):
         return _FACTS[self].kind
 
     def is_integral(self) -> _bool:
-        """True for signed and unsigned integers; bool is none."""
+        """True for signed and unsigned integers, not for bool."""
         return self.kind in ("signed", "unsigned")
 
     def is_signed_integral(self) -> _bool:
@@ -114,7 +114,7 @@ class DType(enum.Enum):
         return self.kind == "signed"
 
     def is_unsigned_integral(self) -> _bool:
-        """True for unsigned integers; bool is none."""
+        """True for unsigned integers, not for bool."""
         return self.kind == "unsigned"
 
     def is_float(self) -> _bool:
@@ -211,7 +211,7 @@ class DType(enum.Enum):
 
     @staticmethod
     def finfo(dtype: DType) -> Any:
-        """Returns machine limits of a float type: `bits, eps, max, min, tiny, smallest_normal`.
+        """Returns the machine limits of a float type: `bits, eps, max, min, tiny, smallest_normal`.
 
         Args:
             dtype: The type.
@@ -325,7 +325,7 @@ def short_name(dtype: DType) -> str:
 
 
 def exact_integers(dtype: DType) -> tuple[float, float]:
-    """Returns the interval of Python integers that may stand beside a tensor of a type.
+    """Returns the interval of Python integers that may be combined with a tensor of a type.
 
     Args:
         dtype: The type.
@@ -445,7 +445,7 @@ def promote(dtypes: list[DType] | tuple[DType, ...]) -> DType:
 
 
 def dtype_hint(value: Any) -> str:
-    """Returns what to write in place of a value that is no DType.
+    """Returns a hint for a value that is not a DType.
 
     Args:
         value: The value.
@@ -455,7 +455,7 @@ def dtype_hint(value: Any) -> str:
     """
     if isinstance(value, str) and value in DType.__members__:
         return f"Hint: write DType.{value}."
-    return "Hint: DType.from_numpy converts the types of NumPy."
+    return "Hint: DType.from_numpy converts NumPy dtypes."
 
 
 def _message_name(dtype: DType) -> str:

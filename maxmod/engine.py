@@ -1,4 +1,4 @@
-"""`InferenceSession`: compiles graphs that were built by hand, to models of buffers."""
+"""`InferenceSession`: compiles graphs that were built by hand into models on buffers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from maxmod.values.tensor_type import BufferType, TensorType
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """What a model takes or returns at one place.
+    """The name, dtype and shape of one input or output of a model.
 
     Attributes:
         name: `input0`, `output0` and so on.
         dtype: Element type.
-        shape: Sizes; a name, or an expression of names, where any size is taken.
+        shape: Sizes; a str for a symbolic dimension or an expression of some.
     """
 
     name: str
@@ -47,9 +47,9 @@ class TensorSpec:
 class Model:
     """A compiled graph; called with a value for each input, it returns a list of buffers.
 
-    It takes tensors, buffers, any array that speaks DLPack, and numbers and nested lists, and moves
-    them to the device of the input. The buffer of an input of a `BufferType` is changed in place,
-    and must be there already.
+    It takes tensors, buffers, any array that supports DLPack, and numbers and nested lists, and
+    moves them to the device of the input. The buffer of an input of a `BufferType` is changed in
+    place, and must already be on that device.
 
     Attributes:
         compiled: The compiled function behind it, for `explain()` and `memory_plan()`.
@@ -61,12 +61,12 @@ class Model:
 
     @property
     def input_metadata(self) -> list[TensorSpec]:
-        """What the model takes."""
+        """The inputs of the model."""
         return [TensorSpec.of(f"input{i}", type) for i, type in enumerate(self._types)]
 
     @property
     def output_metadata(self) -> list[TensorSpec]:
-        """What the model returns."""
+        """The outputs of the model."""
         return [TensorSpec.of(f"output{i}", t) for i, t in enumerate(self.compiled.out_layouts)]
 
     def __call__(self, *args: Any, **kwargs: Any) -> list[Buffer]:
@@ -89,8 +89,8 @@ class Model:
 
         Args:
             *args: The inputs in order.
-            copy_inputs_to_device: Move inputs to where the graph wants them; they must be there
-                already otherwise.
+            copy_inputs_to_device: Move inputs to the devices of the graph; otherwise they must
+                already be there.
             **kwargs: Inputs by name: `input0`, `input1`, ...
 
         Returns:
@@ -120,7 +120,7 @@ class Model:
 
 
 def _moved(value: Any, type: TensorType) -> Any:
-    """Brings an input to the device of its type; numbers and unknown objects stay as they are."""
+    """Moves an input to the device of its type; returns numbers and unknown objects unchanged."""
     if isinstance(value, (list, tuple)):
         return Tensor(value, dtype=type.dtype, device=type.device)
     if not isinstance(value, (Tensor, Buffer, DLPackArray)):
@@ -133,7 +133,7 @@ class InferenceSession:
     """Compiles graphs that were built by hand; a module has `compile` for that.
 
     Args:
-        devices: The devices that graphs may use, beside the host; all of this machine by default.
+        devices: The devices that graphs may use besides the host; all of this machine by default.
         num_threads: Must be None; `MAXMOD_THREADS` sets the number of threads.
         custom_extensions: Must be empty; `F.custom` takes kernels.
 
@@ -186,15 +186,15 @@ class InferenceSession:
         Args:
             model: A graph with outputs.
             custom_extensions: Must be empty.
-            weights_registry: Arrays for the weights of the graph, by name; more may be given.
+            weights_registry: Arrays for the weights of the graph, by name; extra ones are ignored.
 
         Returns:
             The compiled model.
 
         Raises:
-            WeightsError: (a KeyError and ValueError) If weights are missing or have other types.
-            ValueError: If the graph has no output, or uses a device that the session has not.
-            TypeError: If `model` is no `Graph`.
+            WeightsError: (a KeyError and ValueError) If weights are missing or have wrong types.
+            ValueError: If the graph has no output, or uses a device that the session does not have.
+            TypeError: If `model` is not a `Graph`.
         """
         if not isinstance(model, Graph):
             raise OperandError(f"load: expected a Graph, got {type(model).__name__}.")

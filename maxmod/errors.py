@@ -20,11 +20,11 @@ class ShapeError(MaxmodError, ValueError):
 
 
 class AxisError(MaxmodError, IndexError, ValueError):
-    """An axis lies outside the rank of a tensor."""
+    """An axis is outside the rank of a tensor."""
 
 
 class SliceError(MaxmodError, IndexError, ValueError):
-    """An index or slice bound lies outside the tensor; nothing is clipped."""
+    """An index or slice bound is outside the tensor; nothing is clipped."""
 
 
 class DTypeError(MaxmodError, ValueError):
@@ -32,7 +32,7 @@ class DTypeError(MaxmodError, ValueError):
 
 
 class DeviceError(MaxmodError, ValueError):
-    """Operands live on different devices, or a device was named wrongly."""
+    """Operands live on different devices, or a device name is invalid."""
 
 
 class OperandError(MaxmodError, TypeError):
@@ -44,7 +44,7 @@ class ArgumentError(MaxmodError, ValueError):
 
 
 class PaddingError(MaxmodError, ValueError, AssertionError):
-    """The numbers that say how far to pad do not fit the rank."""
+    """The padding does not fit the rank."""
 
 
 class ArgumentTypeError(MaxmodError, TypeError, ValueError):
@@ -60,7 +60,7 @@ class NoAcceleratorError(MaxmodError, RuntimeError, ValueError):
 
 
 class OutOfMemoryError(MaxmodError, MemoryError):
-    """A device has no room for an allocation; the message has the numbers."""
+    """A device has not enough memory for an allocation; the message has the sizes."""
 
 
 class TraceError(MaxmodError, TypeError):
@@ -68,11 +68,11 @@ class TraceError(MaxmodError, TypeError):
 
 
 class LazyError(MaxmodError, TypeError):
-    """Data of a lazily declared tensor was asked for before it can exist."""
+    """Data of a lazily declared tensor was needed before it can exist."""
 
 
 class GraphError(MaxmodError, ValueError):
-    """A graph breaks a rule of the IR (a fault in maxmod, never in user code)."""
+    """A graph violates a rule of the IR (a bug in maxmod, never in user code)."""
 
 
 class NoGraphError(MaxmodError, LookupError):
@@ -83,7 +83,7 @@ class CompileError(MaxmodError, RuntimeError):
     """A kernel could not be built; the message has the compiler's log.
 
     Attributes:
-        log: What the compiler said; empty if there is none.
+        log: Output of the compiler; may be empty.
         source_path: Where the source was saved; empty if it was not.
     """
 
@@ -94,7 +94,7 @@ class CompileError(MaxmodError, RuntimeError):
 
 
 class LibraryError(MaxmodError, RuntimeError):
-    """A library of the device refused a call; the message has the function and the status."""
+    """A device library returned an error; the message has the function and the status."""
 
 
 class RandomError(MaxmodError, RuntimeError):
@@ -125,11 +125,11 @@ class ModelError(MaxmodError, ValueError):
 
 
 class NoSuchModuleError(MaxmodError, ModuleNotFoundError):
-    """A name of another package that `maxmod.compat` stands for, and that maxmod has not."""
+    """A MAX module that `maxmod.compat` does not provide."""
 
 
 class MaxmodWarning(UserWarning):
-    """Base class of every warning that maxmod gives."""
+    """Base class of every warning that maxmod emits."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

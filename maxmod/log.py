@@ -1,4 +1,4 @@
-"""What `MAXMOD_DEBUG` shows: one logger, one handler, and levels from 1 to 6."""
+"""Logging for `MAXMOD_DEBUG`: one logger, one handler, and levels from 1 to 6."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMES = 2  # time, bytes and bandwidth of each kernel
 GRAPHS = 3  # graphs and fusion groups
 SOURCES = 4  # kernel sources
 PASSES = 5  # the graph after each pass
-ASSEMBLY = 6  # what the kernel compiler made
+ASSEMBLY = 6  # output of the kernel compiler
 
 
 def wants(level: int) -> bool:

@@ -30,7 +30,7 @@ class Graph:
 
     Args:
         name: Name of the graph.
-        forward: Called at once with the inputs, and with `args` and `kwargs`; what it returns (one
+        forward: Called at once with the inputs, and with `args` and `kwargs`; its result (one
             value, several, or None) becomes the output.
         input_types: A `TensorType` or `BufferType` for each input. Equal names in their shapes mean
             equal sizes.
@@ -122,7 +122,7 @@ class Graph:
             TypeError: If something else is given.
         """
         if self._outputs is not None:
-            raise ArgumentError(f"Graph {self.name}: output was called before.")
+            raise ArgumentError(f"Graph {self.name}: output was already called.")
         with interpreter(self._tracer):
             self._outputs = tuple(self._tracer.lift(strong("Graph.output", v)) for v in values)
 
@@ -130,7 +130,7 @@ class Graph:
     def output_types(self) -> list[TensorType]:
         """The types of the outputs; `TypeError` before `output` is called."""
         if self._outputs is None:
-            raise OperandError(f"Graph {self.name}: there are no outputs before output(...).")
+            raise OperandError(f"Graph {self.name}: no outputs are set before output(...).")
         return [value.type for value in self._outputs]
 
     def add_weight(self, weight: Weight, force_initial_weight_on_host: bool = True) -> TensorValue:
@@ -149,7 +149,7 @@ class Graph:
         return self._tracer.weight(weight.name, weight.type)
 
     def build(self) -> ir.Graph:
-        """Returns what was recorded.
+        """Returns the recorded graph.
 
         Returns:
             The typed graph, which can be printed.
@@ -168,7 +168,7 @@ class Graph:
         """
         if self._outputs is None:
             raise ArgumentError(
-                f"Graph {self.name}: there is no output. Hint: call graph.output(...)."
+                f"Graph {self.name}: no output is set. Hint: call graph.output(...)."
             )
         made = self._recorded(self._outputs)
         return ir.verify(made) if config.current().verify else made

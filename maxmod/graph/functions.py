@@ -1,4 +1,4 @@
-"""Functions that only graphs have: constants, weights and buffers of a graph, and graphs in it."""
+"""Functions that only graphs have: constants, weights, buffers, and calls of other graphs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def constant(
 def constant_external(
     name: str, type: TensorType, align: int | None = None, is_placeholder: bool = False
 ) -> TensorValue:
-    """A weight of the current graph: its data is given when the graph is loaded.
+    """A weight of the current graph; its data is provided when the graph is loaded.
 
     Args:
         name: Name of the data.
@@ -55,7 +55,7 @@ def constant_external(
 
     Raises:
         LookupError: If no graph is being built.
-        TypeError: If `type` is no `TensorType`.
+        TypeError: If `type` is not a `TensorType`.
         ValueError: If the name is declared with another type.
 
     Example:
@@ -77,7 +77,7 @@ def constant_external(
 
 
 def buffer_create(type: BufferType) -> BufferValue:
-    """A buffer of the current graph, of zeros at first.
+    """A buffer of the current graph, initially zero.
 
     Args:
         type: Its type.
@@ -87,7 +87,7 @@ def buffer_create(type: BufferType) -> BufferValue:
 
     Raises:
         LookupError: If no graph is being built.
-        TypeError: If `type` is no `BufferType`.
+        TypeError: If `type` is not a `BufferType`.
     """
     tracer = current_tracer()
     if not isinstance(type, BufferType):
@@ -97,7 +97,7 @@ def buffer_create(type: BufferType) -> BufferValue:
 
 
 def buffer_load(buffer: BufferValue) -> TensorValue:
-    """What a buffer holds now; a later store does not change it.
+    """The current content of a buffer; a later store does not change it.
 
     Args:
         buffer: A buffer of the graph.
@@ -106,7 +106,7 @@ def buffer_load(buffer: BufferValue) -> TensorValue:
         A value of the graph.
 
     Raises:
-        TypeError: If the value is no buffer.
+        TypeError: If the value is not a buffer.
     """
     if not isinstance(buffer, BufferValue):
         raise OperandError(
@@ -117,7 +117,7 @@ def buffer_load(buffer: BufferValue) -> TensorValue:
 
 
 def call(graph: Graph, *args: Any) -> list[Any]:
-    """The results of another graph, whose ops are repeated in the current one.
+    """The results of another graph, whose ops are inlined into the current one.
 
     Args:
         graph: A graph with outputs, without buffers.
@@ -134,7 +134,7 @@ def call(graph: Graph, *args: Any) -> list[Any]:
     tracer = current_tracer()
     inner = graph.build()
     if inner.updates:
-        raise TraceError(f"call: the graph {graph.name} changes its buffers, which cannot be.")
+        raise TraceError(f"call: the graph {graph.name} changes buffers, which is not supported.")
     if len(args) != len(inner.inputs):
         raise OperandError(
             f"call: the graph {graph.name} takes {len(inner.inputs)} arguments, got {len(args)}."
@@ -156,7 +156,7 @@ def call(graph: Graph, *args: Any) -> list[Any]:
 
 
 def _bind_sizes(where: str, want: TensorType, have: TensorType, dims: dict[str, Size]) -> None:
-    """Checks the type of an argument and notes the sizes that names stand for."""
+    """Checks the type of an argument and binds its symbolic dimensions."""
     fits = (want.dtype, want.device, want.rank) == (have.dtype, have.device, have.rank)
     for size, found in zip(want.sizes, have.sizes, strict=False):
         if isinstance(size, SymbolicDim):
@@ -170,14 +170,14 @@ def _bind_sizes(where: str, want: TensorType, have: TensorType, dims: dict[str, 
 
 
 def _substituted(attr: Any, dims: Mapping[str, Size]) -> Any:
-    """Replaces names inside a static argument."""
+    """Replaces symbolic dimensions inside a static argument."""
     if isinstance(attr, tuple):
         return tuple(_substituted(item, dims) for item in attr)
     return as_size(attr.substitute(dims)) if isinstance(attr, Dim) else attr
 
 
 def top_k(input: Any, k: int, axis: int = -1) -> Any:
-    """The k largest elements along an axis and their positions, as of `maxmod.functional`.
+    """The k largest elements along an axis and their indices, as `maxmod.functional.top_k`.
 
     Args:
         input: A value of a graph, or a tensor.

@@ -1,7 +1,7 @@
 """Values of a graph that is built by hand, and the tracer that makes them.
 
-Values are tensors without data, so every op, method and operator of `Tensor` works on them; what is
-named otherwise in a graph (`device` is a `DeviceRef`, a buffer has to be loaded) is added here.
+Values are tensors without data, so every op, method and operator of `Tensor` works on them; the
+differences of graphs (`device` is a `DeviceRef`, a buffer has to be loaded) are added here.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ class Value(Tensor):
 
     __slots__ = ()
 
-    # There are no items to go through: the sizes may be unknown. None, so that these are no
-    # iterables for `isinstance` either.
+    # Not iterable, as sizes may be symbolic. None, so that `isinstance(value, Iterable)` is False.
     __iter__ = None  # type: ignore[assignment]
     __contains__ = None
 
@@ -110,7 +109,7 @@ class TensorValue(Value):
         return cls.of(tracer.lift(as_strong(value)))
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """Returns the tensor with some neighbouring axes merged; see `functional.flatten`.
+        """Returns the tensor with some adjacent axes merged; see `functional.flatten`.
 
         Args:
             start_dim: The first axis to merge.
@@ -198,7 +197,7 @@ class BufferValue(Value):
 
 
 class Weight:
-    """A tensor whose data is given when the graph is loaded: `session.load(graph, registry)`.
+    """A tensor whose data is provided when the graph is loaded: `session.load(graph, registry)`.
 
     It can be used as an operand of ops of any graph, and is then a weight of that graph.
 
@@ -257,13 +256,13 @@ class GraphTracer(Tracer):
         return self.buffer(value) if isinstance(type, BufferType) else TensorValue.of(value)
 
     def buffer(self, value: ir.Value) -> BufferValue:
-        """Makes a buffer that holds a value at first."""
+        """Makes a buffer with an initial value."""
         made = BufferValue.of(value)
         self._buffers[value] = made
         return made
 
     def weight(self, name: str, type: TensorType) -> TensorValue:
-        """Returns the value of a weight, which is declared when it is first asked for."""
+        """Returns the value of a weight, which is declared on first use."""
         if isinstance(self._outer, GraphTracer):
             return self.known(self._capture(self._outer.weight(name, type)._value))
         value = self.weights.setdefault(name, ir.Value(type))
@@ -295,7 +294,7 @@ class GraphTracer(Tracer):
 
 
 def current_tracer() -> GraphTracer:
-    """Returns what records the ops of the graph that is being built.
+    """Returns the tracer of the graph that is being built.
 
     Raises:
         NoGraphError: (a LookupError) If there is none.
@@ -306,7 +305,7 @@ def current_tracer() -> GraphTracer:
     return inner
 
 
-# What ops take: values and what counts as one, and what takes the type of another operand.
+# What ops take: values and types that convert to one, and literals that adopt an operand's type.
 StrongTensorValueLike = TensorValue | Tensor | Dim | Shape | Weight
 TensorValueLike = StrongTensorValueLike | int | float | np.generic | np.ndarray | DLPackArray
 BufferValueLike = BufferValue

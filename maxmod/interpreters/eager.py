@@ -33,7 +33,7 @@ class EagerInterpreter:
         if len(results) == 1:
             made = Tensor.wrap(results[0], types[0])
             if op.kind is _VIEW and not op.signature.variadic:
-                # Some of them copy, such as padding, and their operand must not be kept alive.
+                # Some views copy, such as padding, and their operand must not be kept alive.
                 xp = _backend(types).xp
                 if xp.may_share_memory(results[0], tensors[0].data):
                     made.views(tensors[0])
@@ -46,12 +46,12 @@ def _backend(types: Sequence[TensorType]) -> Backend:
 
 
 def _expect_known(op: Op, attrs: Mapping[str, Any], types: Sequence[TensorType]) -> None:
-    """Refuses names of sizes, which have a value in a graph only."""
+    """Rejects symbolic dimensions, which have a value only in a graph."""
     for size in (*types[0].sizes, *attrs.values()):
         if isinstance(size, Dim):
             raise DimError(
-                f"{op.name}: the size {str(size)!r} is not known outside of a trace. Hint: names "
-                "of sizes belong into types; a tensor with data needs numbers."
+                f"{op.name}: the size {str(size)!r} is not known outside of a trace. Hint: "
+                "symbolic dimensions belong in types; a tensor with data needs static sizes."
             )
 
 
@@ -101,7 +101,7 @@ class _Postponed:
 
 
 class _Output:
-    """The thunk of one result of a postponed call."""
+    """A thunk for one result of a postponed call."""
 
     __slots__ = ("call", "index")
 

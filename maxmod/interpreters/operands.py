@@ -1,4 +1,4 @@
-"""From the arguments of an op call to operand tensors, checked static arguments and result types.
+"""Turns the arguments of an op call into operand tensors, static arguments and result types.
 
 Every interpreter uses `operands` and `plan`, so that a mistake gives the same error whether the
 call is run, traced or postponed.
@@ -27,7 +27,7 @@ from maxmod.values.tensor_type import TensorType
 
 
 def operands(op: Op, args: Sequence[Any]) -> Sequence[Tensor]:
-    """Converts the arguments of a call to tensors as the op's `operands` policy says.
+    """Converts the arguments of a call to tensors by the op's `operands` policy.
 
     Raises:
         TypeError: For values that the op does not take.
@@ -46,7 +46,7 @@ _PROMOTED, _STRONG = Operands.PROMOTED, Operands.STRONG
 
 
 def promote_operands(op_name: str, args: Sequence[Any]) -> Sequence[Tensor]:
-    """Brings tensors and weak values to one dtype and device; at least one must be a tensor."""
+    """Promotes tensors and weak values to one dtype and device; one must be a tensor."""
     first = args[0]
     if type(first) is Tensor and len(args) == 2:
         second = args[1]
@@ -79,7 +79,7 @@ def promote_strong(op_name: str, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     except DTypeError as error:
         types = ", ".join(t.type.short() for t in tensors)
         raise DTypeError(
-            f"{op_name}: {types}: {error}. Hint: x.cast(dtype) is one; nothing is cast silently."
+            f"{op_name}: {types}: {error}. Hint: use x.cast(dtype); nothing is cast silently."
         ) from None
     return [t if t.dtype is dtype else call("cast", t, dtype=dtype) for t in tensors]
 
@@ -101,7 +101,7 @@ def as_strong(value: Any) -> Tensor:
 
 
 def strong(op_name: str, value: Any) -> Tensor:
-    """Returns the tensor of a strong value; refuses numbers, arrays and everything else.
+    """Returns the tensor of a strong value; rejects numbers, arrays and everything else.
 
     Raises:
         TypeError: If the value is not strong.
@@ -121,7 +121,7 @@ def weak(op_name: str, value: Any, like: Tensor) -> Tensor:
     """Converts a Python or NumPy value to the dtype and device of a tensor.
 
     Raises:
-        TypeError: If the value is no number and no array.
+        TypeError: If the value is neither a number nor an array.
         ValueError: If it would lose information.
     """
     dtype, device = like._type._dtype, like._type._device
@@ -157,12 +157,12 @@ def _scalar(value: Any, dtype: DType, device: DeviceRef) -> Tensor:
 
 
 class Plan(NamedTuple):
-    """What is known of a call before it runs.
+    """Static information about a call, computed before it runs.
 
     Attributes:
         attrs: Canonical static arguments.
         types: Types of the results.
-        runners: Holds what runs the call on its device, once it was run there.
+        runners: Holds the function that runs the call on its device, after the first run.
     """
 
     attrs: dict[str, Any]
@@ -174,16 +174,16 @@ _PLANS: dict[tuple[Any, ...], Plan] = backends.device_cache()
 
 
 def plan(op: Op, tensors: Sequence[Tensor], attrs: dict[str, Any]) -> Plan:
-    """Returns canonical static arguments and the types of the results; remembered per types.
+    """Returns canonical static arguments and the types of the results; cached by operand types.
 
     Raises:
-        ValueError, TypeError, IndexError: What the op's `prepare` and type rule refuse.
+        ValueError, TypeError, IndexError: From the op's `prepare` and type rule.
     """
     if not attrs:
         key: tuple[Any, ...] = (op, *[t._type for t in tensors])
     else:
         attrs = {name: freeze(value) for name, value in attrs.items()}
-        # The marks keep True, 1 and 1.0 apart, and 0.0 and -0.0, which are equal as keys.
+        # These distinguish True, 1 and 1.0, and 0.0 and -0.0, which are equal as keys.
         kinds = [
             math.copysign(1.0, value) if isinstance(value, float) else value.__class__
             for value in attrs.values()
@@ -222,5 +222,5 @@ def same_device(op_name: str, tensors: Iterable[Tensor]) -> None:
         lines = "\n".join(f"  {tensor._type!r}" for tensor in listed)
         raise DeviceError(
             f"{op_name}: Input values must be on the same device:\n{lines}\n"
-            "Hint: move one with .to(device); there is no implicit transfer."
+            "Hint: move one with .to(device); transfers are never implicit."
         )

@@ -2,7 +2,7 @@
 
 Recording goes by context, not by data: while a `Tracer` is active in this thread, every op call is
 recorded, whatever its operands are. A parameter is recognised by identity and becomes a weight of
-the graph; any other tensor from outside becomes a constant with the value that it has now.
+the graph; any other tensor from outside becomes a constant with its current value.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from maxmod.op import Op, innermost, interpreter, ir, lookup
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import BufferType, TensorType
 
-# Model files read as user code: their lines are what a reader wants to see.
+# Model files count as user code: messages point to lines in them.
 _SHOWN = os.path.join(PACKAGE, "models", "")
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What tracing gives: the graph, and the results of the function with tensors as they were."""
+    """The result of tracing: the graph, and what the function returned."""
 
     graph: ir.Graph
     results: Any
@@ -53,11 +53,11 @@ class Tracer:
         self._captured: dict[ir.Value, ir.Value] = {}
 
     def nested(self, captured: dict[ir.Value, ir.Value], arguments: Sequence[ir.Value]) -> Tracer:
-        """Makes the tracer of a graph inside of this one.
+        """Makes the tracer of a body inside this graph.
 
         Args:
-            captured: Values of this graph that become inputs of that one; filled while it traces.
-            arguments: Its other inputs.
+            captured: Values of this graph that become inputs of the body; filled while it traces.
+            arguments: The other inputs of the body.
         """
         inner = self._empty()
         inner._outer = self
@@ -67,7 +67,7 @@ class Tracer:
         return inner
 
     def names_of_sizes(self) -> set[str]:
-        """Returns the names of sizes in the types of what was recorded so far, also around it."""
+        """Returns the symbolic dimensions in all types so far, enclosing graphs included."""
         found = {symbol.name for value in self._own for symbol in value.type.parameters}
         return found if self._outer is None else found | self._outer.names_of_sizes()
 
@@ -92,7 +92,7 @@ class Tracer:
         """Records that a buffer argument now holds `content`; later reads see it.
 
         Raises:
-            TraceError: If `destination` is no argument of a `BufferType`.
+            TraceError: If `destination` is not an argument of a `BufferType`.
         """
         if self._outer is not None:
             raise TraceError(
@@ -171,13 +171,13 @@ class Tracer:
         return value
 
     def _capture(self, outer: ir.Value) -> ir.Value:
-        """Makes a value of the graph around this one an input."""
+        """Makes a value of the enclosing graph an input."""
         inner = self._captured.setdefault(outer, ir.Value(outer.type))
         self._own.add(inner)
         return inner
 
     def _fill(self, tensor: Tensor) -> ir.Value:
-        """Records a number that stood beside a tensor, so that passes and kernels can see it."""
+        """Records a Python number operand as `full`, so that passes and kernels can see it."""
         type = tensor.type
         attrs = {"shape": (), "value": tensor._literal, "dtype": type.dtype, "device": type.device}
         return self.record(lookup("full"), (), attrs, [type])._value
@@ -200,7 +200,7 @@ def trace(
         name: Name of the graph.
         parameters: Tensors that become weights, by qualified name.
         flatten: Lists the leaves of the results; tensors become outputs, in order.
-        input_names: What the graph calls the tensors among the arguments.
+        input_names: Names of the tensors among the arguments.
 
     Raises:
         TraceError: (a TypeError) If `fn` looks at data or returns no tensor.
@@ -234,7 +234,7 @@ def trace(
 
 
 def _located(fn: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    """Calls the traced function; errors say in which line of the user they came up."""
+    """Calls the traced function; adds the user's line to errors."""
     try:
         return fn(*arguments)
     except MaxmodError as error:
@@ -257,10 +257,10 @@ def current_tracer() -> Tracer | None:
 def scope(name: str) -> Iterator[None]:
     """Records the ops of a block as parts of one computation.
 
-    Kernels are named after it, as they are after a composite op. Eager calls do not notice.
+    Kernels are named after it, as they are after a composite op. It has no effect eagerly.
 
     Args:
-        name: What people call the computation, such as `rotary`.
+        name: The common name of the computation, such as `rotary`.
     """
     tracer = current_tracer()
     if tracer is None:
@@ -275,7 +275,7 @@ def scope(name: str) -> Iterator[None]:
 
 
 def _keep_constant(tensor: Tensor) -> None:
-    """Makes a later store into a captured tensor go to memory of its own, not into the graph's."""
+    """Makes a captured tensor copy-on-write, so that the constant in the graph never changes."""
     root = tensor._alias if isinstance(tensor._alias, Tensor) else tensor
     root._alias = Tensor.wrap(root.data, root.type)
 

@@ -1,7 +1,7 @@
 """Ops and graphs: what an op is, its type rules, and the graph that tracing records.
 
-- `record`: what is known of an op. `registry`: the decorator that makes it, and all of them.
-- `calling`: how a call travels to the interpreter that gives it a meaning.
+- `record`: the description of an op. `registry`: the decorator that makes it, and all of them.
+- `calling`: how a call is dispatched to the innermost interpreter.
 - `rules`: type rules. `affine`: index arithmetic of views. `ir`: the graph.
 """
 

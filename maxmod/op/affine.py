@@ -1,6 +1,6 @@
 """Index expressions: affine functions of loop variables, with sizes that may be symbolic.
 
-A variable is a loop, or a position that is data: an integer that the kernel reads or computes.
+A variable is a loop variable, or an indirect one: an integer that the kernel reads or computes.
 
 A view never moves data in a kernel: it changes the index at which its operand is read. Indices stay
 affine through permute, broadcast and slice. Through reshape they stay affine where the loop
@@ -32,7 +32,7 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Indirect:
-    """A position that is data: instruction `number` of the kernel, from 0 to `extent` - 1."""
+    """A data-dependent index: instruction `number` of the kernel, from 0 to `extent` - 1."""
 
     number: int
     extent: Size
@@ -71,7 +71,7 @@ class Index:
 
     @property
     def data(self) -> tuple[int, ...]:
-        """The instructions that give its positions that are data."""
+        """The instructions that compute its indirect variables."""
         return tuple(v.number for v, _ in self.terms if isinstance(v, Indirect))
 
     def scaled(self, factor: Size) -> Index:
@@ -125,11 +125,11 @@ def flat_index(indices: Sequence[Index], sizes: Sizes) -> Index:
 
 
 def through_reshape(indices: Sequence[Index], to: Sizes, source: Sizes) -> list[Index]:
-    """Returns the position in `source` of the element that stands at `indices` in shape `to`.
+    """Returns the index in `source` of the element at `indices` in shape `to`.
 
     Raises:
         SplitNeeded: If a loop must be split first.
-        Unfusable: If the position is not affine whatever is split.
+        Unfusable: If the index is not affine, however loops are split.
     """
     result: list[Index] = []
     for target_axes, source_axes in matching_blocks(to, source):

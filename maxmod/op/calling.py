@@ -1,4 +1,4 @@
-"""How the call of an op travels: from its public function to the innermost interpreter.
+"""How the call of an op is dispatched: from its public function to the innermost interpreter.
 
 Tracers are pushed with `interpreter`; eager execution, which `maxmod.interpreters.eager` registers,
 is at the bottom, so that a new thread always starts eager.
@@ -18,7 +18,7 @@ from maxmod.values.dim import Dim, as_size
 
 
 class Interpreter(Protocol):
-    """Gives a call its meaning: run it, record it, postpone it."""
+    """Handles a call: runs, records or postpones it."""
 
     def apply(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
         """Returns the result tensor, or a list of them."""
@@ -55,7 +55,7 @@ def interpreter(inner: Interpreter) -> Iterator[None]:
 
 
 def bind(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
-    """The one door that every op call goes through."""
+    """The single entry point of every op call: dispatches to the innermost interpreter."""
     return (_INNERMOST.get() or _bottom).apply(op, args, attrs)  # type: ignore[union-attr]
 
 
@@ -67,7 +67,7 @@ def freeze(value: Any) -> Any:
 
 
 def public_function(op: Op, fn: Callable[..., Any], signature: inspect.Signature) -> Any:
-    """Makes the function that users call: it sorts arguments and goes through the door.
+    """Makes the function that users call: it sorts arguments and calls `bind`.
 
     Args:
         op: The record of the op, which becomes the attribute `op` of the function.
@@ -79,7 +79,7 @@ def public_function(op: Op, fn: Callable[..., Any], signature: inspect.Signature
     needed = frozenset(name for name, value in defaults.items() if value is REQUIRED)
 
     def public(*args: Any, **kwargs: Any) -> Any:
-        if len(args) == count:  # the common case, where the general way is ten times as slow
+        if len(args) == count:  # the common case, ten times as fast as the general one
             if not kwargs and not needed:
                 return bind(op, args, defaults.copy())
             if kwargs.keys() <= defaults.keys() and kwargs.keys() >= needed:
@@ -98,7 +98,7 @@ def public_function(op: Op, fn: Callable[..., Any], signature: inspect.Signature
 def _sorted_arguments(
     op: Op, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Returns operands and static arguments of a call, however they were given."""
+    """Returns operands and static arguments of a call, given by position or keyword."""
     try:
         bound = signature.bind(*args, **kwargs).arguments
     except TypeError as error:
@@ -110,7 +110,7 @@ def _sorted_arguments(
 
 
 def _misuse(op: Op, signature: inspect.Signature, kwargs: dict[str, Any], error: TypeError) -> str:
-    """Returns what is wrong with the arguments of a call."""
+    """Returns the message for arguments that do not fit the signature."""
     known = list(signature.parameters)
     unknown = [name for name in kwargs if name not in known]
     near = did_you_mean(unknown[0], known) if unknown else ""

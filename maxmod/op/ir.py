@@ -43,13 +43,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scope:
-    """One call of a composite op that a pass wrote out in other ops, or of a named function.
+    """One call of a composite op that a pass expanded into other ops, or of a named function.
 
-    Two calls are two objects.
+    Each call has a distinct object.
 
     Attributes:
         name: What the user called, such as `softmax`.
-        outer: The call in whose definition this one stands; None for a call of the user.
+        outer: The call whose definition contains this one; None for a call by the user.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Scope:
 
     @property
     def chain(self) -> tuple[Scope, ...]:
-        """The calls around a node, that of the user first."""
+        """The calls around a node, outermost first."""
         return (self,) if self.outer is None else (*self.outer.chain, self)
 
 
@@ -68,9 +68,9 @@ class Node:
     Attributes:
         op: The op.
         inputs: Its operands.
-        attrs: Its static arguments, sorted by name; they may contain symbols.
+        attrs: Its static arguments, sorted by name; they may contain symbolic dimensions.
         outputs: Its results.
-        source: The line of the user.
+        source: The user's line.
         scope: The call that it is a part of; None for an op that the user called.
     """
 
@@ -95,7 +95,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Graph:
-    """A traced function. It can be a static argument of an op, and is then run by that op.
+    """A traced function. As a static argument of an op (a body), it is run by that op.
 
     Attributes:
         name: Name of the module or function.
@@ -103,11 +103,11 @@ class Graph:
         weights: Parameters by qualified name; their data is bound when the graph runs.
         constants: Values with data that was captured or folded while the graph was made.
         nodes: Op calls in execution order.
-        outputs: Results in order; one value may be given twice.
+        outputs: Results in order; a value may occur twice.
         input_names: Names of the arguments, for the text form.
-        updates: (position of an argument, value) for each buffer that the function changes: what
-            the argument holds afterwards.
-        traced: Of the optimised graph of a branch or loop, what it was before.
+        updates: (index of an argument, value) for each buffer that the function changes: the
+            final content of the argument.
+        traced: For the optimised graph of a branch or loop, the graph as it was traced.
     """
 
     name: str
@@ -129,7 +129,7 @@ class Graph:
         return format_graph(self)
 
     def __repr__(self) -> str:
-        return format_graph(self)  # all that it is, as it may be a static argument of a node
+        return format_graph(self)  # complete, as it may be a static argument in a cache key
 
 
 def node(
@@ -155,7 +155,7 @@ def verify(graph: Graph) -> Graph:
     """
     bound = {*graph.inputs, *graph.weights.values(), *graph.constants}
     if len(bound) != len(graph.inputs) + len(graph.weights) + len(graph.constants):
-        raise GraphError(f"{graph.name}: an input, weight or constant stands in two places.")
+        raise GraphError(f"{graph.name}: an input, weight or constant is listed twice.")
     for index, n in enumerate(graph.nodes):
         where = f"{graph.name}: node {index} ({n.op.name}, {n.source or 'no source'})"
         if any(value not in bound for value in n.inputs):
@@ -165,7 +165,7 @@ def verify(graph: Graph) -> Graph:
         try:
             expected = n.op.result_types(*[v.type for v in n.inputs], **n.kwargs)
         except Exception as error:
-            raise GraphError(f"{where}: its type rule refuses it: {error}") from error
+            raise GraphError(f"{where}: its type rule rejects it: {error}") from error
         found = tuple(value.type for value in n.outputs)
         if expected != found:
             shown = ", ".join(t.short() for t in expected)
@@ -218,14 +218,14 @@ def interpret(
 
 
 def late_name(op: Op, attrs: Mapping[str, Any]) -> str | None:
-    """Returns the name of a size that a call gives a value to, None for most calls."""
+    """Returns the name of the data-dependent size that a call binds, None for most calls."""
     binds = op.meaning.binds
     size = attrs[binds] if binds is not None else None
     return size.name if isinstance(size, SymbolicDim) else None
 
 
 def bind_attrs(attrs: Mapping[str, Any], dims: Mapping[str, int]) -> dict[str, Any]:
-    """Replaces symbols inside static arguments by their values."""
+    """Replaces symbolic dimensions inside static arguments by their values."""
     return {name: _bind(value, dims) for name, value in attrs.items()}
 
 
@@ -238,14 +238,14 @@ def _bind(value: Any, dims: Mapping[str, int]) -> Any:
 
 
 def bind_type(type: TensorType, dims: Mapping[str, int]) -> TensorType:
-    """Replaces symbols inside a shape by their values."""
+    """Replaces symbolic dimensions inside a shape by their values."""
     if all(isinstance(size, int) for size in type.sizes):
         return type
     return type.with_sizes(tuple(evaluate(size, dims) for size in type.sizes))
 
 
 def symbols(graph: Graph) -> list[str]:
-    """Returns the names of all symbols in the input types, in order of appearance."""
+    """Returns the names of all symbolic dimensions in the input types, in order of appearance."""
     names: dict[str, None] = {}
     for value in graph.inputs:
         for symbol in value.type.parameters:
@@ -254,7 +254,7 @@ def symbols(graph: Graph) -> list[str]:
 
 
 def devices(graph: Graph) -> list[DeviceRef]:
-    """Returns the device of every value but constants, which lie where they are used."""
+    """Returns the device of every value except constants, which are placed where they are used."""
     values = [*graph.inputs, *graph.weights.values()]
     values += [value for node in graph.nodes for value in node.outputs]
     return [value.type.device for value in values]
@@ -327,7 +327,7 @@ def format_node(n: Node, names: Mapping[Value, str], remark: str = "") -> str:
 
 
 def place(n: Node) -> str:
-    """Returns the user's line of a node, `model.py:41`; empty if it is not known."""
+    """Returns the user's line of a node, `model.py:41`; empty if unknown."""
     return f"{n.source.file}:{n.source.line}" if n.source else ""
 
 
@@ -372,7 +372,7 @@ def rebuild(
 
 
 def attr_symbols(n: Node) -> set[str]:
-    """Returns the names of all symbols in the static arguments of a node."""
+    """Returns the names of all symbolic dimensions in the static arguments of a node."""
     found: set[str] = set()
     pending = [value for _, value in n.attrs]
     while pending:
@@ -385,7 +385,7 @@ def attr_symbols(n: Node) -> set[str]:
 
 
 def mentioned_names(n: Node) -> set[str]:
-    """Returns the names of all symbols in the static arguments and result types of a node."""
+    """Returns the names of all symbolic dimensions in a node's attributes and result types."""
     found = attr_symbols(n)
     for value in n.outputs:
         found.update(symbol.name for symbol in value.type.parameters)

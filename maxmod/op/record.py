@@ -1,7 +1,8 @@
-"""The record of an op: how it is called, what it means, and what its kernels are made of.
+"""The record of an op: how it is called, what it means, and how it is lowered to kernels.
 
-Everything that maxmod knows of one operation is in its `Op`, so that interpreters, compiler passes
-and backends look at fields, and never at a list of names. `maxmod.op.registry` makes the records.
+Everything that maxmod knows about one operation is in its `Op`, so that interpreters, compiler
+passes and backends look at fields, and never at a list of names. `maxmod.op.registry` makes the
+records.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from maxmod.values.tensor_type import TensorType
 
 
 class Kind(enum.Enum):
-    """What an op does to its operands; compiler passes look at this and never at names."""
+    """What an op does to its operands; compiler passes look at this, never at names."""
 
     SOURCE = "source"  # no operands: full, arange, random numbers
     ELEMENTWISE = "elementwise"  # one output element from the elements at its position
@@ -28,9 +29,9 @@ class Kind(enum.Enum):
 
 
 class Operands(enum.Enum):
-    """Which operands an op takes, and whether they are brought to one dtype first."""
+    """Which operands an op takes, and whether they are promoted to one dtype first."""
 
-    STRONG = "tensors only, dtypes as they are"
+    STRONG = "tensors only, dtypes unchanged"
     PROMOTED = "tensors and Python or NumPy values, promoted to one dtype"
     STRONG_PROMOTED = "tensors only, promoted to one dtype"
 
@@ -46,7 +47,7 @@ class Signature:
 
     Attributes:
         tensor_names: Names of the tensor parameters in order.
-        defaults: Static parameters in order, with defaults (`REQUIRED` for none).
+        defaults: Static parameters in order, with defaults (`REQUIRED` if there is none).
         variadic: The one tensor parameter is a sequence of tensors.
         operands: How arguments become operands.
         mixed_devices: True if operands and results may live on several devices.
@@ -73,11 +74,11 @@ class Meaning:
         is_product: True for the product of two tensors, which `Backend.contract` can compute too.
         backend_method: Name of the method of `Backend` that is called in place of the eager body.
         expand: For COMPOSITE, `expand(*tensors, **attrs)`: its definition in other ops. For
-            CONTRACT: what a GPU does for many rows, where its kernels are for a few.
+            CONTRACT: what a GPU runs for many rows, as its kernels handle only a few.
         assign: `assign(x, *others, **attrs)` overwrites the first operand with the result, for
             graphs that update a buffer in place.
-        binds: Name of the static argument that is a size known only when the graph runs: from then
-            on, its name stands for the value of the operand, an integer scalar.
+        binds: Name of the static argument that is a data-dependent size: from this op on, the
+            symbolic dimension has the value of the operand, an integer scalar.
     """
 
     infer: TypeRule
@@ -93,22 +94,22 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lowering:
-    """What the compiler makes kernels of; without any of it, an op runs eagerly.
+    """How the compiler makes kernels of an op; with all fields None, it runs eagerly.
 
     Attributes:
         scalar: C expression of one element; `{0}`, `{1}` are the operands, `{name}` attributes,
             `{index}` (SOURCE only) the row-major position of the element.
         view: For VIEW, `view(indices, x_type, out_type, **attrs)`: the position in the operand
             of the element at `indices` (see `maxmod.op.affine`); None if data must move.
-        position: For INDEX, `position(indices, read, *types, **attrs)`: where the element at
-            `indices` of the result stands in the first operand; with `assign`, where the element at
-            `indices` of the second operand goes. `read(number, indices, size)` gives an element of
-            an operand, as a position on an axis of that size; negative ones count from the end, but
-            for `assign`. None if a kernel cannot follow it.
+        position: For INDEX, `position(indices, read, *types, **attrs)`: the index in the first
+            operand of the element at `indices` of the result; with `assign`, the index that the
+            element at `indices` of the second operand is stored to. `read(number, indices, size)`
+            reads an element of operand `number` as an index on an axis of that size; negative ones
+            count from the end, except for `assign`. None if a kernel cannot compute it.
         combine: For REDUCE, the elementwise op that joins two partial results.
         identity: For REDUCE, the value of an empty reduction, None if there is none.
-        kernel: For OPAQUE, the name of the hand-written text that computes it row by row:
-            `kernels/shared/NAME.h` and, behind it, `NAME.h` of the dialect.
+        kernel: For OPAQUE, the name of the hand-written kernel that computes it row by row:
+            `kernels/shared/NAME.h`, followed by `NAME.h` of the dialect.
     """
 
     scalar: str | None = None
@@ -125,11 +126,11 @@ class Op:
 
     Attributes:
         name: Unique name; also the public name of the function in `maxmod.functional`.
-        label: What messages call it: the public function that people call.
+        label: Its name in messages: the public function that users call.
         kind: What it does, for the compiler.
         signature: How it is called.
         meaning: What it computes.
-        lowering: What its kernels are made of.
+        lowering: How it becomes kernels.
     """
 
     name: str
@@ -140,7 +141,7 @@ class Op:
     lowering: Lowering
 
     def prepared(self, /, *types: TensorType, **attrs: Any) -> dict[str, Any]:
-        """Returns the static arguments in canonical form, or raises what `prepare` refuses."""
+        """Returns the static arguments in canonical form; passes on the errors of `prepare`."""
         prepare = self.signature.prepare
         return attrs if prepare is None else prepare(self, *types, **attrs)
 
@@ -150,7 +151,7 @@ class Op:
         return found if isinstance(found, tuple) else (found,)
 
     def run(self, xp: Any, arrays: Sequence[Any], /, **attrs: Any) -> Sequence[Any]:
-        """Runs the eager body on arrays of the module `xp`; the results are always listed."""
+        """Runs the eager body on arrays of the module `xp`; always returns a sequence."""
         operands = (arrays,) if self.signature.variadic else arrays
         result = self.meaning.eager(xp, *operands, **attrs)
         return result if isinstance(result, (list, tuple)) else (result,)

@@ -1,6 +1,6 @@
-"""The registry: every op and every public function, entered by a decorator where it is written.
+"""The registry: every op and every public function, registered by a decorator on its definition.
 
-`REGISTRY` is the only list of ops, and `FUNCTIONS` the only list of what users call by name.
+`REGISTRY` is the only list of ops, and `FUNCTIONS` the only list of public functions by name.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def op(
     public function has the same signature without the array module.
 
     The keywords are fields of `Op`, `Signature`, `Meaning` and `Lowering`, which describe them. By
-    default, the name is that of the function, the label is the name, and the kinds that compute
-    with their operands upcast.
+    default, the name is the function's, the label is the name, and the kinds that compute with
+    their operands upcast.
     """
 
     def decorate(fn: Callable[Concatenate[Any, P], R]) -> OpFunction[P, R]:
@@ -117,7 +117,7 @@ def _signature(
 
 
 def lookup(name: str) -> Op:
-    """Returns the op of a name; `KeyError` with a suggestion if there is none."""
+    """Returns the op with a name; raises `KeyError` with a suggestion if there is none."""
     if name not in REGISTRY:
         raise KeyError(f"There is no op {name!r}.{did_you_mean(name, REGISTRY)}")
     return REGISTRY[name]
@@ -129,7 +129,7 @@ def op_of(public: Callable[..., Any]) -> Op:
 
 
 def is_op(record: Op | None, *functions: Callable[..., Any]) -> bool:
-    """True if a record is that of one of some ops: `is_op(node.op, exp, log)`."""
+    """True if a record belongs to one of the given ops: `is_op(node.op, exp, log)`."""
     return any(record is known for known in map(op_of, functions))
 
 
@@ -141,5 +141,5 @@ def function(fn: Callable[P, R]) -> Callable[P, R]:
 
 
 def call(name: str, *args: Any, **kwargs: Any) -> Any:
-    """Calls a public function by name, for code that sits below the files that define them."""
+    """Calls a public function by name, for code on floors below the one that defines it."""
     return FUNCTIONS[name](*args, **kwargs)

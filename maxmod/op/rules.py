@@ -1,4 +1,4 @@
-"""Type rules: what an op returns for operands of given types, and what it refuses.
+"""Type rules: the result types of an op for given operand types, and its type errors.
 
 A rule is `rule(op, *types, **attrs) -> TensorType` (or a tuple of types). It is the only place
 where an op checks dtypes and shapes, so eager calls, traces and the graph verifier agree. Rules are
@@ -83,8 +83,8 @@ def normalize_axis(op_name: str, axis: Any, rank: int, what: str = "axis") -> in
     """Returns `axis` counted from the front.
 
     Raises:
-        AxisError: If it lies outside `-rank <= axis < rank`.
-        TypeError: If it is no integer.
+        AxisError: If it is outside `-rank <= axis < rank`.
+        TypeError: If it is not an integer.
     """
     if not isinstance(axis, int):
         axis = expect_int(op_name, axis, what)
@@ -102,7 +102,7 @@ def expect_int(op_name: str, value: Any, what: str) -> int:
     """Returns a static integer argument (int, NumPy integer or known Dim) as an int.
 
     Raises:
-        TypeError: If it is no integer, or a size that is not known while tracing.
+        TypeError: If it is not an integer, or is a symbolic size.
     """
     if isinstance(value, StaticDim):
         return value.dim
@@ -161,7 +161,7 @@ def broadcast_type(op: Op, dtype: DType, *types: TensorType) -> TensorType:
 def _broadcast_hint(types: tuple[TensorType, ...]) -> str:
     if all(is_static(t.sizes) for t in types):
         return " Hint: sizes are aligned at the last axis and must be equal or 1."
-    return " Hint: a named size broadcasts with itself and with 1 only; use rebind to assert more."
+    return " Hint: a symbolic size broadcasts with itself and 1 only; use rebind to assert more."
 
 
 def expect_same_dtype(op: Op, *types: TensorType) -> None:
@@ -243,7 +243,7 @@ def _matmul_hint(lhs: TensorType, rhs: TensorType) -> str:
 
 # Sources.
 def created(op: Op, *, shape: Sizes, dtype: DType, device: Any, **attrs: Any) -> TensorType:
-    """The type that the static arguments ask for."""
+    """The type that the static arguments specify."""
     return TensorType(dtype, shape, device)
 
 

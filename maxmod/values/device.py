@@ -20,7 +20,7 @@ class DeviceKind(enum.StrEnum):
 
     @staticmethod
     def from_string(text: str) -> DeviceKind:
-        """Returns the kind of a name.
+        """Returns the kind with a name.
 
         Args:
             text: `"cpu"` or `"gpu"`.
@@ -38,11 +38,11 @@ class DeviceKind(enum.StrEnum):
 
 
 class DeviceRef:
-    """A reference to a device by kind and number, printed `gpu:0`. Making one needs no hardware.
+    """A reference to a device by kind and ordinal, printed `gpu:0`. Making one needs no hardware.
 
     Args:
         device_type: `"cpu"` or `"gpu"`, or a `DeviceKind`.
-        id: Its number.
+        id: Its ordinal.
 
     Raises:
         ValueError: For another kind.
@@ -72,7 +72,7 @@ class DeviceRef:
         """The host.
 
         Args:
-            id: Its number.
+            id: Its ordinal.
 
         Returns:
             The reference.
@@ -84,7 +84,7 @@ class DeviceRef:
         """An accelerator.
 
         Args:
-            id: Its number.
+            id: Its ordinal.
 
         Returns:
             The reference.
@@ -96,7 +96,7 @@ class DeviceRef:
         """Returns the reference of a device.
 
         Args:
-            device: A `Device`, or a `DeviceRef`, which is returned as it is.
+            device: A `Device`, or a `DeviceRef`, which is returned unchanged.
 
         Returns:
             The reference.
@@ -153,7 +153,7 @@ class DeviceRef:
 
 
 class DeviceHandle(Protocol):
-    """Something with a reference to a device: `Device` is the only kind."""
+    """An object with a `DeviceRef`: `Device` is the only kind."""
 
     @property
     def ref(self) -> DeviceRef:
@@ -161,7 +161,7 @@ class DeviceHandle(Protocol):
         ...
 
 
-# What stands for a device where one is asked for.
+# Accepted wherever a device is expected.
 DeviceLike = DeviceRef | DeviceHandle
 
 CPU_REF = DeviceRef.CPU()

@@ -1,9 +1,9 @@
-"""Sizes of tensor axes: static integers, names, and integer algebra over them.
+"""Dimensions: static sizes, symbolic dimensions, and integer algebra over them.
 
 Public code sees `Dim` objects. Inside maxmod a size is an ``int`` when it is known and a
 `SymbolicDim` or `AlgebraicDim` when it is not (`Size`); `as_size` converts. The algebra is a
-canonical polynomial over names and opaque quotients: equal forms are equal dims, and what the form
-does not decide is an error, not a guess. `maxmod.values.shape` has what works on several sizes.
+canonical polynomial over symbols and opaque quotients: equal forms are equal dims, and undecidable
+comparisons are errors, not guesses. `maxmod.values.shape` has shapes and functions of them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Dim:
     """One size of a shape. `Dim(3)` is static, `Dim("batch")` symbolic; arithmetic gives algebra.
 
     Args:
-        value: An int, a name, or a Dim, which is returned as it is.
+        value: An int, the name of a symbolic dimension, or a Dim, which is returned unchanged.
 
     Raises:
-        TypeError: For anything but an integer, a string or a `Dim`; also by `int()` and comparisons
-            with `<` of sizes that are not known.
+        TypeError: For anything but an integer, a string or a `Dim`; also by `int()` of a symbolic
+            size and comparisons of it with `<`.
         ValueError: For a malformed name, or an integer outside int64.
 
     Example:
@@ -68,14 +68,14 @@ class Dim:
 
     def __index__(self) -> int:
         raise TypeError(
-            f"a size is no index: {self!r} cannot be used as an integer. Hint: int(size) is the "
-            "number of a known size; a named one has none while tracing."
+            f"{self!r} cannot be used as an index or integer. Hint: int(size) converts a static "
+            "size; a symbolic dimension has no value while tracing."
         )
 
     def _unordered(self, other: Any) -> bool:
         raise TypeError(
-            f"{self} has no number to compare with {other}: sizes with names are not known while "
-            "tracing. Hint: give the size in the type, or compare with == where names may be equal."
+            f"{self} cannot be ordered against {other}: symbolic dimensions have no value while "
+            "tracing. Hint: make the size static in the type, or compare with == for equal symbols."
         )
 
     __lt__ = __le__ = __gt__ = __ge__ = _unordered
@@ -88,7 +88,7 @@ class Dim:
 
     @property
     def parameters(self) -> Iterator[SymbolicDim]:
-        """Iterates over the symbols of this dim, repeats included."""
+        """Iterates over the symbolic dimensions in this one, repeats included."""
         return iter(())
 
     def substitute(self, mapping: Mapping[Any, DimLike]) -> Dim:
@@ -145,14 +145,14 @@ class Dim:
 
 
 class StaticDim(Dim):
-    """A known size. Compares equal to the integer and hashes like it.
+    """A static size. Compares equal to the integer and hashes like it.
 
     Args:
         dim: An int.
 
     Raises:
-        TypeError: If it is none.
-        ValueError: If it lies outside int64.
+        TypeError: If it is not an int.
+        ValueError: If it is outside int64.
     """
 
     __slots__ = ("dim",)
@@ -164,7 +164,7 @@ class StaticDim(Dim):
         if not isinstance(dim, (int, np.integer)):
             raise TypeError(f"StaticDim: expected an int, got {type(dim).__name__}.")
         if not -(2**63) <= dim < 2**63:
-            raise DimError(f"StaticDim: {dim} lies outside int64.")
+            raise DimError(f"StaticDim: {dim} is outside int64.")
         self = object.__new__(cls)
         object.__setattr__(self, "dim", int(dim))
         return self
@@ -206,13 +206,13 @@ class StaticDim(Dim):
 
 
 class SymbolicDim(Dim):
-    """A size known by name only. Within one graph equal names mean equal sizes.
+    """A symbolic dimension: a size with a name. Within a graph, equal names mean equal sizes.
 
     Args:
         name: A letter or underscore, then letters, digits and underscores.
 
     Raises:
-        TypeError: If it is no text.
+        TypeError: If it is not a str.
         ValueError: If it is malformed.
     """
 
@@ -256,7 +256,7 @@ class SymbolicDim(Dim):
 
 
 class AlgebraicDim(Dim):
-    """A sum of products of names, integers and quotients, in canonical form.
+    """A sum of products of symbols, integers and quotients, in canonical form.
 
     `terms` maps monomials (sorted tuples of atoms) to integer factors, sorted; an atom is a
     `SymbolicDim` or a `_Quotient`. Made by arithmetic only.
@@ -295,7 +295,7 @@ class AlgebraicDim(Dim):
 
 
 class _Quotient:
-    """The atom ``numerator // denominator`` that does not divide exactly."""
+    """The atom ``numerator // denominator`` of a quotient that is not known to be exact."""
 
     __slots__ = ("denominator", "numerator")
 
@@ -358,7 +358,7 @@ def _product(left: _Poly, right: _Poly) -> _Poly:
 def _atom_key(atom: Any) -> str:
     if isinstance(atom, SymbolicDim):
         return atom.name
-    return f"~{atom.numerator!r}//{atom.denominator!r}"  # quotients sort after names
+    return f"~{atom.numerator!r}//{atom.denominator!r}"  # quotients sort after symbols
 
 
 def _from_poly(poly: _Poly) -> Dim:
@@ -371,7 +371,7 @@ def _from_poly(poly: _Poly) -> Dim:
         ((monomial, factor),) = poly.items()
         if factor == 1 and len(monomial) == 1 and isinstance(monomial[0], SymbolicDim):
             return monomial[0]
-    # Names first, then the constant, as it is printed.
+    # Symbols first, then the constant, as printed.
     order = sorted(poly, key=lambda monomial: (not monomial, [_atom_key(a) for a in monomial]))
     return AlgebraicDim(tuple((monomial, poly[monomial]) for monomial in order))
 
@@ -470,7 +470,7 @@ def evaluate(dim: Size | Dim, bindings: Mapping[str, int]) -> int:
     if isinstance(value, int):
         return value
     names = sorted({symbol.name for symbol in as_dim(dim).parameters} - set(bindings))
-    raise DimError(f"Dim: the size {dim} is not known: no value for {', '.join(names)}.")
+    raise DimError(f"Dim: cannot evaluate the size {dim}: no value for {', '.join(names)}.")
 
 
 def as_dim(size: Any) -> Dim:
@@ -482,7 +482,7 @@ def as_size(value: Any) -> Size:
     """Returns an ``int`` for a known size and a symbolic Dim otherwise.
 
     Raises:
-        TypeError: If `value` is no int, str or Dim.
+        TypeError: If `value` is not an int, str or Dim.
     """
     if type(value) is int:
         return value

@@ -1,4 +1,4 @@
-"""Names of memory layouts and of modes, as strings and as enumerations that are equal to them."""
+"""Names of memory layouts and modes: enumerations whose members equal their strings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FilterLayout(enum.StrEnum):
     """Axes of a filter: F filters, C channels; Q, R and S are depth, height and width.
 
     `RSCF` and `QRSCF` have the filters last, `FCRS` and `FCQRS` first, as in PyTorch; `CFRS` is
-    known by name only. Members are equal to their names.
+    declared but not supported. Members are equal to their names.
 
     Args:
         value: The name of a member.
@@ -49,7 +49,7 @@ class FilterLayout(enum.StrEnum):
 
 
 class InterpolationMode(enum.StrEnum):
-    """How `resize` finds values between elements: `NEAREST`, `BILINEAR` or `BICUBIC`.
+    """How `resize` interpolates: `NEAREST`, `BILINEAR` or `BICUBIC`.
 
     Members are equal to their names in lower case.
 

@@ -1,4 +1,4 @@
-"""Shapes: sequences of sizes, and what is computed of them.
+"""Shapes: sequences of sizes, and functions of them.
 
 Public code sees a `Shape`, a list of `Dim`. Inside maxmod a shape is a tuple of sizes (`Sizes`);
 `as_sizes` converts.
@@ -44,24 +44,24 @@ class Shape(list[Dim]):
 
     @property
     def static_dims(self) -> list[int]:
-        """The known sizes as integers; unknown ones are left out."""
+        """The static sizes as integers; symbolic ones are left out."""
         return [dim.dim for dim in self if isinstance(dim, StaticDim)]
 
     @staticmethod
     def is_static(shape: Iterable[DimLike]) -> bool:
-        """Tells whether the sizes of a shape are known.
+        """Tells whether all sizes of a shape are static.
 
         Args:
             shape: A Shape, or a sequence of ints, names and Dims.
 
         Returns:
-            True if every dim is known and not negative.
+            True if every dim is static and not negative.
         """
         return all(isinstance(d, StaticDim) and d.dim >= 0 for d in map(as_dim, shape))
 
     @property
     def parameters(self) -> Iterator[SymbolicDim]:
-        """Iterates over the symbols of all dims, repeats included."""
+        """Iterates over the symbolic dimensions of all dims, repeats included."""
         for dim in self:
             yield from dim.parameters
 
@@ -70,7 +70,7 @@ def as_sizes(shape: Any, what: str = "shape") -> Sizes:
     """Returns the sizes of a shape-like iterable.
 
     Raises:
-        TypeError: If `shape` is not an iterable of ints, names and Dims (a bare int, for example).
+        TypeError: If `shape` is not an iterable of ints, strs and Dims (a bare int, for example).
     """
     if isinstance(shape, (int, str, Dim)) or not isinstance(shape, Iterable):
         raise TypeError(f"{what}: expected an iterable of sizes, got {type(shape).__name__}.")

@@ -26,11 +26,11 @@ class TensorType(Type):
 
     Args:
         dtype: Element type.
-        shape: Sizes: ints, names (`"batch"`) or Dims.
+        shape: Sizes: ints, names of symbolic dimensions (`"batch"`) or Dims.
         device: A `Device` or `DeviceRef`.
 
     Raises:
-        TypeError: If `shape` is no iterable of sizes, or a static size is negative.
+        TypeError: If `shape` is not an iterable of sizes, or a static size is negative.
 
     Example:
         >>> from maxmod import CPU, DType, TensorType
@@ -63,7 +63,7 @@ class TensorType(Type):
 
     @classmethod
     def of(cls, dtype: DType, sizes: Sizes, device: DeviceRef) -> TensorType:
-        """Makes a type from parts that are known to be right (the fast way, inside maxmod).
+        """Makes a type without checking its parts (the fast way, inside maxmod).
 
         Args:
             dtype: Element type.
@@ -148,7 +148,7 @@ class TensorType(Type):
 
     @property
     def parameters(self) -> Iterator[SymbolicDim]:
-        """Iterates over the symbols of the shape, repeats included."""
+        """Iterates over the symbolic dimensions of the shape, repeats included."""
         return self.shape.parameters
 
     def as_buffer(self) -> BufferType:
@@ -176,7 +176,7 @@ class TensorType(Type):
         )
 
     def short(self) -> str:
-        """Returns `float32[batch,768]`, with the device where it is not the host."""
+        """Returns `float32[batch,768]`, with the device unless it is the host."""
         where = "" if self._device.is_cpu() else f"@{self._device}"
         return f"{self._dtype!r}{format_sizes(self._sizes)}{where}"
 
@@ -188,7 +188,7 @@ class BufferType(TensorType):
 
     Args:
         dtype: Element type.
-        shape: Sizes: ints, names (`"batch"`) or Dims.
+        shape: Sizes: ints, names of symbolic dimensions (`"batch"`) or Dims.
         device: A `Device` or `DeviceRef`.
 
     Raises:

@@ -89,12 +89,12 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a size as an index": (
         lambda: range(X.shape[1]),  # type: ignore[arg-type]
         TypeError,
-        r"a size is no index: Dim\(3\) .*Hint: int\(size\)",
+        r"Dim\(3\) cannot be used as an index or integer.*Hint: int\(size\)",
     ),
     "a named size compared": (
         traced(lambda x: x if x.shape[0] > 2 else -x),
         TypeError,
-        "n has no number to compare with 2: sizes with names are not known",
+        "n cannot be ordered against 2: symbolic dimensions have no value",
     ),
     "a misspelt keyword": (
         lambda: F.softmax(X, axes=1),  # type: ignore[call-arg]

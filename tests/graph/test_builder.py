@@ -150,7 +150,7 @@ def test_outputs() -> None:
         graph.output(3)
     with graph:
         graph.output(graph.inputs[0])
-    with pytest.raises(ValueError, match="output was called before"), graph:
+    with pytest.raises(ValueError, match="output was already called"), graph:
         graph.output(graph.inputs[0])
     assert run(graph, [1.0, 2.0])[0].tolist() == [1, 2]
 

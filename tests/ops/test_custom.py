@@ -139,11 +139,11 @@ def test_errors() -> None:
 
 def test_registration_errors() -> None:
     register: Any = custom.register
-    with pytest.raises(TypeError, match="register: name: expected a text, got 3"):
+    with pytest.raises(TypeError, match="register: name: expected a non-empty str, got 3"):
         register(3, numpy=len)
     with pytest.raises(TypeError, match="register: numpy: expected a function, got 'x'"):
         register("test.bad", numpy="x")
-    with pytest.raises(TypeError, match="register: cuda: expected a text or a function, got 1"):
+    with pytest.raises(TypeError, match="register: cuda: expected a str or a function, got 1"):
         register("test.bad", cuda=1)
     with pytest.raises(TypeError, match="register: infer: expected a function"):
         register("test.bad", numpy=len, infer=3)
