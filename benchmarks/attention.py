@@ -128,7 +128,7 @@ def main() -> None:
     names = [name.strip() for name in args.only.split(",") if name.strip()] or list(CASES)
     unknown = sorted(set(names) - set(CASES))
     if unknown:
-        parser.error(f"--only: unknown {', '.join(unknown)}; known are {', '.join(CASES)}")
+        parser.error(f"--only: unknown {', '.join(unknown)}; expected {', '.join(CASES)}")
     facts = harness.machine(args.peers)
     harness.print_facts(facts)
     records = []

@@ -8,7 +8,7 @@
   the bare NumPy expression and the peers.
 
 All of it is Python and dispatch: the arithmetic takes well under a microsecond. Of an eager call, a
-`with np.errstate` was a sixth; a context of its own where NumPy is silent costs a tenth of that.
+`with np.errstate` was a sixth; a separate context in which NumPy is silent costs a tenth of that.
 Members of an enumeration are looked up as slowly as a function is called. Each timed call goes
 through a lambda, which costs 0.05 us everywhere. JAX is waited for in each call; without that, its
 eager calls would look faster than they are.

@@ -14,7 +14,7 @@ importing the libraries is not counted; what `compile()` imports itself is.
   lookup (of the whole graph), import (of the compiler itself), passes, plan (fusion and C text),
   store, build (running the C compiler, and loading), rest. A warm start has four of them.
 
-Learned with it: the first process on a cold machine also reads the C compiler from the disk and
+Finding: the first process on a cold machine also reads the C compiler from the disk and
 compiles Python source, so one process for each compiler comes first and does not count. "rest"
 includes the import of the backend.
 """
@@ -159,7 +159,7 @@ def main() -> None:
     names = [name.strip() for name in args.only.split(",") if name.strip()] or list(default)
     unknown = sorted(set(names) - set(NAMES))
     if unknown:
-        parser.error(f"--only: unknown {', '.join(unknown)}; known are {', '.join(NAMES)}")
+        parser.error(f"--only: unknown {', '.join(unknown)}; expected {', '.join(NAMES)}")
     if args.child:
         print(json.dumps(run_child(args.child, names[0], args.smoke)))
         return

@@ -47,7 +47,7 @@ from maxmod.weights import save_state, transpose
 FIRST_TOKEN_RUNS = 3
 SAMPLING = {"temperature": 0.8, "top_k": 50, "top_p": 0.9, "repetition_penalty": 1.1}
 
-# Starts a generation of some tokens; gives the time at which each of them is there.
+# Starts a generation of some tokens; yields the time at which each of them is available.
 Start = Callable[[int], Iterator[float]]
 
 
@@ -90,7 +90,7 @@ def weight_nbytes(model: LanguageModel) -> int:
 
 
 def maxmod_start(model: LanguageModel, prompt: list[int], **sampling: Any) -> Start:
-    """Generates with maxmod; no token ends the text."""
+    """Generates with maxmod, without stop tokens."""
 
     def start(count: int) -> Iterator[float]:
         for _ in generate(model, prompt, max_new_tokens=count, stop=(), **sampling):
@@ -164,7 +164,7 @@ def measure(
         for name, start in starts.items():
             time.sleep(harness.SETTLE_S)
             if limit is not None:
-                limit()  # its processors wake up
+                limit()  # wakes up its threads
                 samples["limit"].append(timeit.timeit(limit, number=count) / count)
             samples[name].append(step_s(start, count))
     return {
@@ -198,7 +198,7 @@ def first_token(folder: Path, kind: str, prompt: list[int]) -> tuple[float, floa
     return float(np.median(starts[1:])), float(np.median(reads[1:]))
 
 
-# ---- all of it -----------------------------------------------------------------------------------
+# ---- the whole benchmark -------------------------------------------------------------------------
 
 
 def options() -> argparse.ArgumentParser:

@@ -30,7 +30,7 @@ SHAPES = (
 )
 SMALL = "1x16x32,20x16x33"
 LAYOUTS = ("out_in", "in_out")
-FEW_ROWS = 8  # up to here the weight is what takes the time
+FEW_ROWS = 8  # up to here, reading the weight dominates
 
 
 def contenders(

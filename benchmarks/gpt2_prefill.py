@@ -42,7 +42,7 @@ def make_weights(model: gpt2.GPT2) -> Weights:
     """Returns random values for the parameters, in the layout of the model."""
     weights: Weights = {}
     for seed, (name, parameter) in enumerate(model.parameters):
-        if name == "lm_head.weight":  # that of wte, which has been made
+        if name == "lm_head.weight":  # tied to wte
             continue
         weights[name] = harness.normal([int(size) for size in parameter.shape], WEIGHT_SCALE, seed)
         if ".ln_" in name or name.startswith("ln_"):

@@ -1,10 +1,10 @@
-"""What the benchmarks share: options, interleaved timing, a check, tables, JSON.
+"""Shared parts of the benchmarks: options, interleaved timing, a check, tables, JSON.
 
-How it is measured:
+Method:
 
 - All contenders run in one process on the same 64-byte aligned arrays, and take turns in rounds, so
   that a neighbour who loads the machine hits all of them alike. Compare within one run only.
-- Every result is compared with that of NumPy before anything is timed.
+- Every result is compared with NumPy's before anything is timed.
 - Before each turn the process sleeps: idle threads of OpenBLAS spin for 100 ms after their last
   work and take a core from the next contender (a kernel of 0.11 ms took 0.33 ms within 100 ms of a
   product by NumPy). Then calls are made that do not count, until the cores are awake again.
@@ -44,7 +44,7 @@ import numpy as np
 SETTLE_S = 0.15  # longer than the threads of OpenBLAS spin: 2^28 ticks, 103 ms at 2.6 GHz
 WARM_S = 4e-3  # after a pause, the first milliseconds are up to ten times slower
 SAMPLE_S = 1e-3  # shorter calls are repeated in a loop until it takes about this long
-TURN_S = 0.1  # what one contender gets in one round, and at least one sample
+TURN_S = 0.1  # per contender and round, but at least one sample
 TURN_SAMPLES = 10
 TOLERANCE = 1e-4  # difference in units of the largest element; the tests are stricter
 
@@ -76,7 +76,7 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     made.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file")
     made.add_argument("--rounds", type=int, help="how often the contenders take turns")
-    made.add_argument("--threads", type=int, help="processors to use; all by default")
+    made.add_argument("--threads", type=int, help="CPUs to use; all by default")
     made.add_argument(
         "--peers",
         default="",
@@ -93,7 +93,7 @@ def parser(text: str | None) -> argparse.ArgumentParser:
 def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the options and applies those that concern the process.
 
-    With `--threads` the process starts again on fewer processors: every library looks at them when
+    With `--threads` the process restarts on fewer CPUs: every library reads their number when
     it is loaded.
     """
     args = made.parse_args(argv)
@@ -101,7 +101,7 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> a
     chosen = [name.strip() for name in args.peers.split(",") if name.strip()]
     unknown = sorted(set(chosen) - set(PEERS))
     if unknown:
-        made.error(f"--peers: unknown {', '.join(unknown)}; known are {', '.join(PEERS)}")
+        made.error(f"--peers: unknown {', '.join(unknown)}; expected {', '.join(PEERS)}")
     args.peers = chosen or (["numpy"] if args.smoke else [n for n in PEERS if is_installed(n)])
     if args.threads and args.threads != processors():
         use_processors(args.threads)
@@ -116,15 +116,15 @@ def is_installed(peer: str) -> bool:
 
 
 def processors() -> int:
-    """Returns the number of processors that this process may use."""
+    """Returns the number of CPUs that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def use_processors(count: int) -> None:
-    """Starts this script again on `count` processors."""
+    """Restarts this script on `count` CPUs."""
     if not hasattr(os, "sched_setaffinity"):
-        raise SystemExit("--threads: this system cannot choose processors.")
+        raise SystemExit("--threads: this system cannot restrict CPUs.")
     available = sorted(os.sched_getaffinity(0))
     if count > len(available):
         raise SystemExit(f"--threads: expected at most {len(available)}, got {count}.")
@@ -133,7 +133,7 @@ def use_processors(count: int) -> None:
 
 
 def keep_pages() -> None:
-    """Makes the allocator of glibc keep what is freed, instead of giving it back to the system.
+    """Makes glibc's allocator keep freed memory instead of returning it to the system.
 
     PyTorch, JAX and NumPy ask it for every large result, and then pay for the first touch of fresh
     pages in every call. This shows what their kernels take without that.
@@ -167,12 +167,12 @@ def normal(shape: Sequence[int], scale: float = 1.0, seed: int = 0) -> np.ndarra
 
 
 def check(name: str, result: Any, expected: np.ndarray[Any, Any]) -> None:
-    """Ends the benchmark if a result is not that of NumPy.
+    """Ends the benchmark if a result differs from NumPy's.
 
     Args:
-        name: Who made it.
+        name: The contender.
         result: Anything that NumPy can convert.
-        expected: What NumPy made of the same inputs.
+        expected: NumPy's result for the same inputs.
     """
     found = np.asarray(result)
     if found.shape != expected.shape or found.dtype != expected.dtype:
@@ -278,7 +278,7 @@ def child(script: Path, *arguments: str, environ: Mapping[str, str] | None = Non
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table that a terminal and Markdown both show well; numbers stand to the right."""
+    """Prints a table that reads well in a terminal and in Markdown; numbers are right-aligned."""
     widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -297,7 +297,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def print_timings(title: str, timings: Mapping[str, Timing]) -> None:
     """Prints the contenders of one workload, with their ratios to the limit and to maxmod.
 
-    The ratio of the best samples is the one to look at where neighbours take processors away: a
+    The ratio of the best samples is the one to trust where other processes take CPU time: a
     median then tells who was interrupted more often.
 
     Args:

@@ -3,11 +3,11 @@
     python benchmarks/import_time.py [--rounds 15] [--smoke]
 
 Each sample is a new process. "alone" is the import in an interpreter that has loaded nothing else;
-maxmod stands on NumPy, whose import takes most of that time, so "after NumPy" is what maxmod adds.
+maxmod needs NumPy, whose import takes most of that time, so "after NumPy" is what maxmod adds.
 "process" is everything from starting to the end of the interpreter; an empty program is the first
 row. Files are in the memory of the system already, since the first round does not count.
 
-Learned with it: what maxmod adds doubles where Python may not keep compiled source
+Finding: what maxmod adds doubles where Python may not keep compiled source
 (`PYTHONDONTWRITEBYTECODE`, set in many containers, or a package folder that cannot be written);
 children of the benchmarks always keep it, see `harness.child_environ`.
 """

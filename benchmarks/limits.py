@@ -4,13 +4,13 @@ Everything else here is compared with these numbers, which are measured, not tak
 sheet:
 
 - copy with streaming stores: what a fused kernel can move at best. A streaming store writes a line
-  without reading it first; an ordinary store makes the processor read each line that it writes, so
+  without reading it first; an ordinary store makes the CPU read each line that it writes, so
   a copy moves three bytes for two that are counted. Bytes count as read + written.
 - copy with ordinary stores, and NumPy's `copyto`, which chooses for itself.
 - read only: the limit of a matrix-vector product, whose weights are used once.
 - float32 GEMM through NumPy, and the arithmetic peak: multiply-adds on registers alone.
 
-Learned with it: GCC turns a plain copy loop into a call of memcpy, which uses streaming stores
+Finding: GCC turns a plain copy loop into a call of memcpy, which uses streaming stores
 itself; the option below keeps it a loop. Buffers must be touched before they are timed, and be
 larger than the last cache together.
 

@@ -3,7 +3,7 @@
     python benchmarks/load.py [--megabytes 500] [--folder DIR] [--cold] [--smoke]
 
 The file has the tensors of a transformer (float32, a few MB each) and is written to `--folder`
-first, a temporary folder by default. It is then in the memory of the system, so what is measured is
+first, a temporary folder by default. It is then in the page cache, so what is measured is
 copying and first touch of memory, not the disk; `--cold` asks the system to forget it before each
 call (`posix_fadvise`), so that the disk counts.
 
@@ -61,7 +61,7 @@ def write_file(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
 
 
 def read_into_kept(path: Path) -> Call:
-    """Returns a call that reads the file into memory that has been touched before."""
+    """Returns a call that reads the file into memory that was touched before."""
     buffer = np.zeros(path.stat().st_size, np.uint8)
     return lambda: _read(path, buffer)
 
@@ -104,14 +104,14 @@ def into_model(path: Path, shapes: dict[str, tuple[int, ...]]) -> Any:
 
 
 def torch_loader(path: Path) -> Call:
-    """Returns a call of the loader that PyTorch users have."""
+    """Returns a call of the loader that PyTorch users use."""
     from safetensors.torch import load_file as load_torch_file
 
     return lambda: load_torch_file(path)
 
 
 def forget(path: Path) -> None:
-    """Asks the system to drop a file from its memory."""
+    """Asks the system to drop a file from the page cache."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

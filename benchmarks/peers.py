@@ -214,7 +214,7 @@ def jax_functions() -> dict[str, Callable[..., Any]]:
 
 
 def jax_array(name: str, array: np.ndarray[Any, Any]) -> Any:
-    """Returns an array of JAX; weights, which are called w..., as [in, out]."""
+    """Returns a JAX array; weights, whose names start with w, as [in, out]."""
     import jax.numpy as jnp
 
     return jnp.asarray(np.ascontiguousarray(array.T) if name.startswith("w") else array)
@@ -280,7 +280,7 @@ class Workload(Module[..., Tensor]):
         self.order = list(arrays)
 
     def forward(self, *arguments: Tensor) -> Tensor:
-        """Takes the operands that are no weights, in order."""
+        """Takes the operands that are not weights, in order."""
         given = dict(zip(self.arguments, arguments, strict=True))
         operands = [given[name] if name in given else getattr(self, name) for name in self.order]
         return MAXMOD[self.kind](*operands)

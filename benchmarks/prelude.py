@@ -11,7 +11,7 @@ libmvec is the vector library of glibc, which GCC calls under -ffast-math; libm 
 one number. Accuracy is not the same: ours are within 2.7 units in the last place (exp 0.9), libmvec
 promises 4, libm 1.
 
-Learned with it: the multiply-add pipes are the limit, so the polynomial degree decides; comparing
+Finding: the multiply-add pipes are the limit, so the polynomial degree decides; comparing
 and selecting, also for NaN and overflow, costs next to nothing on AVX-512. A division costs as much
 as five multiply-adds. A reduction declared with `omp declare reduction` goes through memory: keep
 the maximum and "was there a NaN" in two built-in reductions.
@@ -96,7 +96,7 @@ void mm_kernel(void *const *buffers, const int64_t *scalars)
     }}
 }}
 """
-# Declaring a function of the C library so makes GCC call the vector form in libmvec.
+# With this declaration of a C library function, GCC calls the vector form in libmvec.
 _VECTOR = """
 #pragma omp declare simd notinbranch
 extern float {name}f({parameters});
@@ -143,7 +143,7 @@ def _call(code: str, count: int, rounds: int) -> tuple[Call, int]:
 
 
 def contenders(names: list[str], memory_count: int) -> dict[tuple[str, str], tuple[Call, int]]:
-    """Returns what is timed, by row and column, with its number of elements."""
+    """Returns the calls to time, by row and column, with their numbers of elements."""
     copy = _LOOP.format(value="x[i] * 1.5f")
     found = {
         ("read and write in the cache", "maxmod"): _call(copy, COUNT, ROUNDS),

@@ -7,7 +7,7 @@ as many as are needed so that no cache holds them, as the layers of a model do. 
 and scales, or floats; `limit` reads as many bytes. The last column is the time of float32 divided
 by that of the row: what quantising brings where the product is all there is.
 
-What was learned on 2 cores of an AMD EPYC of the Zen 4 kind, in November 2026:
+Findings on 2 cores of an AMD EPYC (Zen 4), November 2026:
 
 - int8 by way of floats is bound by instructions: three for 16 codes, and loads of 512 bits, of
   which there is one in a cycle. 1 x 768 x 50257 was at half the limit. Products of bytes, with the

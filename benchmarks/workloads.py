@@ -15,13 +15,13 @@ The workloads are the building blocks of a transformer, in float32:
 | linear | Linear 10-20-5, batch 5: nothing but overhead | |
 
 A copy limit uses streaming stores (see limits.py) and takes its turns with the contenders. The
-products through NumPy are OpenBLAS, which is no hard limit: JAX can be faster.
+products through NumPy are OpenBLAS, which is not a hard limit: JAX can be faster.
 
 How to read it: `x limit` is time / time of the limit, `/ maxmod` is the time of a contender divided
 by that of maxmod, so above 1 maxmod is faster. maxmod shows how many generated kernels ran; with
 none, its ops ran one by one because there is no C compiler.
 
-Learned with it: without `--keep-pages`, PyTorch and JAX pay for fresh pages in every call with a
+Finding: without `--keep-pages`, PyTorch and JAX pay for fresh pages in every call with a
 result above 32 MB, because glibc gives such blocks back to the system at once; that is what their
 users see. With it the table shows their kernels alone.
 """
@@ -46,8 +46,8 @@ class Case:
 
     Attributes:
         name: Its name.
-        kind: The function that `peers` knows.
-        sizes: Its sizes; what they mean depends on `kind`.
+        kind: The function in `peers`.
+        sizes: Its sizes; their meaning depends on `kind`.
         small: The sizes of a smoke run.
     """
 
@@ -95,7 +95,7 @@ def inputs(case: Case, smoke: bool = False) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def limit(case: Case, arrays: dict[str, np.ndarray[Any, Any]]) -> tuple[str, Call] | None:
-    """Returns the limit of a case: what it is, and a call that takes as long."""
+    """Returns the limit of a case: its name, and a call that takes as long."""
     if case.kind in ("gelu_chain", "softmax", "layer_norm"):
         nbytes = sum(array.nbytes for array in arrays.values()) + arrays["x"].nbytes
         call = limits.streaming_copy(nbytes)
@@ -151,7 +151,7 @@ def main() -> None:
     names = [name.strip() for name in args.only.split(",") if name.strip()] or list(BY_NAME)
     unknown = sorted(set(names) - set(BY_NAME))
     if unknown:
-        parser.error(f"--only: unknown {', '.join(unknown)}; known are {', '.join(BY_NAME)}")
+        parser.error(f"--only: unknown {', '.join(unknown)}; expected {', '.join(BY_NAME)}")
     facts = harness.machine(args.peers)
     harness.print_facts(facts)
     records = []

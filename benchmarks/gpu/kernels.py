@@ -70,7 +70,7 @@ CASES = tuple(
     for dtype in (DType.float32, DType.bfloat16)
 )
 
-# For each kind: the arguments beside x (m a matrix like x, r one row, t a transposed matrix), and
+# For each kind: the arguments besides x (m a matrix like x, r one row, t a transposed matrix), and
 # how many matrices are read and written.
 ARGUMENTS = {
     "gelu_chain": ("rm", 3),

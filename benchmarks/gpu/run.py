@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def main() -> None:
-    """Runs all, in processes of their own."""
+    """Runs all of them, each in a separate process."""
     tests = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "--require=gpu"]
     graphs = [sys.executable, "benchmarks/gpu/graphs.py"]
     timings = [
