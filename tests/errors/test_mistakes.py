@@ -50,7 +50,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "integers into a layer": (
         lambda: Linear(3, 2)(Tensor([1, 2, 3], dtype=DType.int64)),
         ValueError,
-        r"matmul: int64\[3\], float32\[3,2\]: .*Hint: x.cast\(dtype\)",
+        r"matmul: int64\[3\], float32\[3,2\]: .*Hint: use x.cast\(dtype\)",
     ),
     "two dtypes": (
         lambda: X + Tensor([1], dtype=DType.int64),

@@ -48,7 +48,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "trailing bytes": (build(GOOD, bytes(13)), "bytes after the last tensor"),
     "overlap": (
         build({"a": info("F32", [2], 0, 8), "b": info("F32", [1], 4, 8)}, bytes(8)),
-        "tensor 'b' overlaps the tensor before it: expected its data at byte 8, got 4",
+        "tensor 'b' overlaps the previous tensor: expected its data at byte 8, got 4",
     ),
     "hole": (
         build({"a": info("F32", [2], 0, 8), "b": info("F32", [1], 12, 16)}, bytes(16)),
