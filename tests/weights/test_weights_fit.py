@@ -110,6 +110,6 @@ def test_descriptions(tmp_path: Path) -> None:
     assert describe(ASSETS / "llama" / "qwen3") == "qwen3, read by load_model"
     assert describe(ASSETS / "bert" / "sentences") == "bert, read by load_encoder"
     assert describe(ASSETS / "vit" / "encoder") == "vit, read by load_vision_model"
-    assert describe(tmp_path).startswith("unknown: there is no config.json")
+    assert describe(tmp_path).startswith("unknown: no model config.json")
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     assert describe(tmp_path).startswith('unknown: model_type is "t5"; supported: gpt2, llama')
