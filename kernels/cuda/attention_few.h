@@ -1,33 +1,33 @@
-// Attention of a few queries, as in decoding: softmax(score(q k^T)) v at the speed at which the memory
-// gives keys and values. All queries that share keys and values read them together, once.
+// Attention of a few queries, as in decoding: softmax(score(q k^T)) v at the memory bandwidth of keys
+// and values. All queries that share keys and values read them together, once.
 //
 // A task is a batch entry with its keys and values, up to MM_ROWS of its queries, and a part of the
-// keys: where there are few tasks, the keys are split, each part taking every MM_SPLITS-th block, so
-// that keys that are masked at one end leave no part without work. In a block, MM_LANES lanes
-// work on one key, a piece of MM_WIDTH elements each, and every such team keeps its own largest score
-// and sums. The teams of a block are merged in shared memory; the parts of a task by the block that
-// is the last to finish. Everything is added in one order, whatever block that is.
+// keys: with few tasks the keys are split (split-KV), each part taking every MM_SPLITS-th block, so
+// that masked keys at one end leave no part without work. In a block, MM_LANES lanes work on one key,
+// a piece of MM_WIDTH elements each, and every such team keeps its own largest score and sums. The
+// teams of a block are merged in shared memory; the parts of a task by the last block to finish. The
+// order of all sums is fixed, whichever block that is.
 // Source: M. Milakov and N. Gimelshein, Online normalizer calculation for softmax, arXiv 1805.02867;
 // T. Dao et al., Flash-Decoding for long-context inference, 2023.
 //
-// Text in front of this gives mm_args, mm_at, mm_place (of a batch entry and a member of those that
+// The code before this defines mm_args, mm_at, mm_place (of a batch entry and a member of those that
 // share its keys), mm_batches, mm_queries, mm_keys, mm_q, mm_score, mm_is_masked, mm_out, what
 // pieces.h needs, and MM_DEPTH, MM_VALUES (lengths of a key and of a value), MM_MEMBERS, MM_ROWS,
 // MM_LANES, MM_PIECES (of a lane), MM_AHEAD (keys that a team reads before it uses them). Its last two buffers are mm_partial: float, and mm_arrived: one
 // zero for each task, which it leaves as it found it.
 
-constexpr int MM_THREADS = 128; // of a block
-constexpr int MM_BLOCKS = 3;    // on a processor: 168 registers for a thread
+constexpr int MM_THREADS = 128; // per block
+constexpr int MM_BLOCKS = 3;    // per SM: 168 registers per thread
 constexpr int MM_TEAMS = MM_THREADS / MM_LANES;
-constexpr int MM_TOGETHER = // keys that are weighed at once
+constexpr int MM_TOGETHER = // keys that are weighted at once
     MM_LANES / MM_ROWS < MM_AHEAD ? MM_LANES / MM_ROWS : MM_AHEAD;
 constexpr int MM_SCORES = MM_TOGETHER * MM_ROWS; // of these keys, each in one or more lanes
 constexpr int MM_COPIES = MM_LANES / MM_SCORES;  // lanes with the same score
 constexpr int MM_KEY_BLOCK = MM_TEAMS * MM_AHEAD;
-constexpr int MM_WANTED_TASKS = 264; // two for each processor of an H100
+constexpr int MM_WANTED_TASKS = 264; // two per SM of an H100
 constexpr int MM_FEWEST_KEYS = 256;  // of a part
 
-// Which queries and keys a task is about.
+// The queries and keys of a task.
 struct mm_task {
     int64_t batch;
     int64_t row;    // the first: member row % MM_MEMBERS of query row / MM_MEMBERS
@@ -48,7 +48,7 @@ MM_INLINE int64_t mm_row_query(const mm_task task, int r)
     return min(task.row + r, task.rows - 1) / MM_MEMBERS;
 }
 
-// True if no query of a task sees a key of a block.
+// True if no query of a task attends to a key of a block.
 MM_INLINE bool mm_skips(const mm_args g, const mm_task task, int64_t j0, int64_t j1)
 {
     const int64_t i0 = mm_row_query(task, 0), i1 = mm_row_query(task, MM_ROWS - 1);
@@ -59,7 +59,7 @@ MM_INLINE bool mm_skips(const mm_args g, const mm_task task, int64_t j0, int64_t
     return true;
 }
 
-// Adds each of N numbers over the lanes of a team. Lane t * (MM_LANES / N) and those behind it get
+// Sums each of N numbers over the lanes of a team. Lane t * (MM_LANES / N) and those after it get
 // the sum of number t.
 template <int N>
 MM_INLINE float mm_team_sums(float (&x)[N])
@@ -84,14 +84,14 @@ MM_INLINE float mm_team_sums(float (&x)[N])
     return x[0];
 }
 
-// What a team knows so far: of its row r, lane t * MM_COPIES with t % MM_ROWS == r.
+// Running state of a team: lane t * MM_COPIES with t % MM_ROWS == r holds row r.
 struct mm_state {
     float largest;
-    float total; // of the keys that this lane has weighed
+    float total; // of the keys that this lane has weighted
     float sums[MM_ROWS][MM_PIECES * MM_WIDTH];
 };
 
-// Weighs MM_TOGETHER keys, the first of which is at j, and adds their values.
+// Weights MM_TOGETHER keys, the first of which is at j, and adds their values.
 MM_INLINE void mm_attend(
     const mm_args g, const mm_task task, const mm_at own, int64_t query, int64_t j, int64_t keys,
     const float (&q)[MM_ROWS][MM_PIECES * MM_WIDTH], const mm_key_piece (*key)[MM_PIECES],
@@ -123,7 +123,7 @@ MM_INLINE void mm_attend(
         const float other = __shfl_xor_sync(0xffffffffu, top, step);
         top = other > top ? other : top;
     }
-    const float base = top == -INFINITY ? 0.0f : top; // nothing but masked keys so far
+    const float base = top == -INFINITY ? 0.0f : top; // only masked keys so far
     const float scale = mm_exp(state.largest - base);
     const float weight = mm_exp(score - base);
     state.largest = top;
@@ -211,14 +211,14 @@ MM_INLINE void mm_attend_part(const mm_args g, const mm_task task, mm_state &sta
 
 // ---- merging -----------------------------------------------------------------------------------
 
-// Sums of MM_ROWS rows that some teams or parts have left: [count][MM_ROWS][MM_VALUES], and for each
+// Sums of MM_ROWS rows from several teams or parts: [count][MM_ROWS][MM_VALUES], and for each
 // row the largest score and the total weight: [count][MM_ROWS][2].
 struct mm_left {
     float *sums;
     float *totals;
 };
 
-// What parts add up to, for one row and element.
+// The sum over parts, for one row and element.
 MM_INLINE float mm_merged(const mm_left from, int64_t count, int r, int e, float *top, float *total)
 {
     float largest = -INFINITY;
@@ -279,7 +279,7 @@ MM_INLINE void mm_leave(const mm_state &state, const mm_left to)
 
 // ---- the kernel --------------------------------------------------------------------------------
 
-// The place of a part in the memory that blocks share.
+// The slot of a part in the global memory that blocks share.
 MM_INLINE mm_left mm_part_place(const mm_args g, const mm_task task, int64_t part)
 {
     constexpr int SIZE = MM_ROWS * (MM_VALUES + 2);

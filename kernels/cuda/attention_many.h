@@ -4,17 +4,17 @@
 // A task is a block of queries of one head: MM_WARP_ROWS for each of the four warps. It goes over the
 // keys 32 at a time, which is as many as a warp has lanes. Queries stay in shared memory; keys and
 // values come through it, MM_CHUNK elements of each at a time. Each lane has the scores of one key
-// with the queries of its warp, and keeps sums for every 32nd element of the values. Sums so far are
-// scaled down when a larger score turns up.
+// with the queries of its warp, and keeps sums for every 32nd element of the values. Running sums are
+// rescaled when a larger score is found.
 // Source: M. Milakov and N. Gimelshein, Online normalizer calculation for softmax, arXiv 1805.02867;
 // T. Dao et al., FlashAttention, arXiv 2205.14135.
 //
-// Text in front of this gives mm_args, mm_at, mm_place (of a head), mm_batches, mm_queries, mm_keys,
+// The code before this defines mm_args, mm_at, mm_place (of a head), mm_batches, mm_queries, mm_keys,
 // mm_q, mm_k, mm_v, mm_score, mm_is_masked, mm_out, and MM_DEPTH, MM_VALUES (lengths of a key and of
 // a value), MM_WARP_ROWS.
 
-constexpr int MM_THREADS = 128; // of a block
-constexpr int MM_BLOCKS = 3;    // on a processor: 168 registers for a thread
+constexpr int MM_THREADS = 128; // per block
+constexpr int MM_BLOCKS = 3;    // per SM: 168 registers per thread
 constexpr int MM_WARPS = MM_THREADS / 32;
 constexpr int MM_ROWS = MM_WARPS * MM_WARP_ROWS; // of a task
 constexpr int MM_KEYS = 32;                      // that are staged together
@@ -24,7 +24,7 @@ constexpr int MM_Q_PITCH = (MM_DEPTH + 3) / 4 * 4;
 constexpr int MM_SUMS = (MM_VALUES + 31) / 32; // of a lane and query
 
 struct mm_shared_memory {
-    float *q;       // [MM_ROWS][MM_Q_PITCH], filled up with 0
+    float *q;       // [MM_ROWS][MM_Q_PITCH], padded with 0
     float *staged;  // a chunk of the keys [MM_CHUNK][MM_PITCH], or of the values [MM_KEYS][MM_CHUNK]
     float *weights; // [MM_ROWS][MM_KEYS]
 };
@@ -43,7 +43,7 @@ MM_INLINE void mm_stage_queries(const mm_args g, const mm_block block, float *q)
     }
 }
 
-// Elements d0 to d0 + MM_CHUNK of `count` keys; what does not exist is 0.
+// Elements d0 to d0 + MM_CHUNK of `count` keys; missing elements are 0.
 MM_INLINE void mm_stage_keys(
     const mm_args g, const mm_at at, int64_t first, int count, int d0, float *staged)
 {
@@ -67,7 +67,7 @@ MM_INLINE void mm_stage_values(
     }
 }
 
-// Four neighbouring floats that every lane reads.
+// Four adjacent floats that every lane reads.
 MM_INLINE mm_vector<float, 4> mm_four(const float *from)
 {
     return *reinterpret_cast<const mm_vector<float, 4> *>(from);
@@ -164,7 +164,7 @@ MM_INLINE void mm_run_block(const mm_args g, const mm_block block, const mm_shar
                 const float other = __shfl_xor_sync(0xffffffffu, top, step);
                 top = other > top ? other : top;
             }
-            const float base = top == -INFINITY ? 0.0f : top; // nothing but masked keys so far
+            const float base = top == -INFINITY ? 0.0f : top; // only masked keys so far
             const float scale = mm_exp(largest[r] - base);
             const float weight = mm_exp(score - base);
             largest[r] = top;
@@ -195,7 +195,7 @@ MM_INLINE void mm_run(const mm_args g)
     const mm_shared_memory memory = {floats, floats + STAGED, floats + WEIGHTS};
     const int64_t queries = mm_queries(g), blocks = (queries + MM_ROWS - 1) / MM_ROWS;
     for (int64_t task = blockIdx.x; task < mm_batches(g) * blocks; task += gridDim.x) {
-        // The last queries first: under a causal mask they see the most keys.
+        // The last queries first: under a causal mask they attend to the most keys.
         const int64_t first = (blocks - 1 - task % blocks) * MM_ROWS;
         const int rows = min((int64_t)MM_ROWS, queries - first);
         mm_run_block(g, {mm_place(g, task / blocks), first, rows}, memory);

@@ -4,20 +4,20 @@
 // A task is a block of queries of one head: 16 * MM_TILES for each of the four warps. Queries stay in
 // shared memory; keys and values come through it, MM_KEYS at a time. While scores are computed, the
 // values arrive, and while the values are added up, the next keys do. Scores, weights and sums stay
-// in registers: what one product leaves there is how the next one takes its left operand. Sums so far
-// are scaled down when a larger score turns up. Weights are rounded to the half type before they are
+// in registers: the result layout of one product is the left-operand layout of the next. Running sums
+// are rescaled when a larger score is found. Weights are rounded to the half type before they are
 // multiplied with values; their total is not.
 // Source: T. Dao, FlashAttention-2, arXiv 2307.08691.
 //
-// Text in front of this gives mm_args, mm_at, mm_place (of a head), mm_batches, mm_queries, mm_keys,
+// The code before this defines mm_args, mm_at, mm_place (of a head), mm_batches, mm_queries, mm_keys,
 // mm_q, mm_k, mm_v, mm_score, mm_is_masked, mm_is_open and mm_open_score (the score where that is
-// true), mm_out; for each of query, key and value mm_<name> (a pointer to an element that is stored
-// as it is), mm_<name>_store (float to half) and MM_<NAME>_IS_STORED, 0 where there is no pointer to
-// eight neighbours; MM_DEPTH, MM_VALUES (lengths of a key and of a value), MM_BFLOAT, MM_TILES,
+// true), mm_out; for each of query, key and value mm_<name> (a pointer to a stored element),
+// mm_<name>_store (float to half) and MM_<NAME>_IS_STORED, 0 if no pointer to eight adjacent
+// elements exists; MM_DEPTH, MM_VALUES (lengths of a key and of a value), MM_BFLOAT, MM_TILES,
 // MM_KEYS.
 
-constexpr int MM_THREADS = 128; // of a block
-constexpr int MM_BLOCKS = 2;    // on a processor: 255 registers for a thread
+constexpr int MM_THREADS = 128; // per block
+constexpr int MM_BLOCKS = 2;    // per SM: 255 registers per thread
 constexpr int MM_WARPS = MM_THREADS / 32;
 constexpr int MM_WARP_ROWS = 16 * MM_TILES;
 constexpr int MM_ROWS = MM_WARPS * MM_WARP_ROWS;  // of a task
@@ -40,9 +40,9 @@ struct mm_block {
 
 // ---- shared memory -----------------------------------------------------------------------------
 
-// The place of eight halves in rows of COUNT times eight, so that eight rows of one column, and eight
-// columns of one row, lie in different banks: columns are exchanged in groups of the largest power of
-// two that divides COUNT.
+// The swizzled index of eight halves in rows of COUNT times eight, so that eight rows of one column,
+// and eight columns of one row, lie in different banks: columns are permuted in groups of the largest
+// power of two that divides COUNT.
 template <int COUNT>
 MM_INLINE mm_eight *mm_spread(mm_eight *rows, int row, int column)
 {
@@ -89,7 +89,7 @@ struct mm_value_rows {
     }
 };
 
-// Starts to bring rows `first` to `last` to shared memory; what does not exist of ROWS rows is 0.
+// Starts copying rows `first` to `last` to shared memory; missing rows of ROWS are 0.
 template <typename WHICH, int ROWS>
 MM_INLINE void mm_stage(
     const mm_args g, const mm_at at, int64_t first, int64_t last, mm_eight *rows)
@@ -151,7 +151,7 @@ MM_INLINE void mm_products(
     }
 }
 
-// What is known of the queries of a warp: of tile m, this lane has rows lane / 4 and that plus 8.
+// Running state of the queries of a warp: of tile m, this lane has rows lane / 4 and lane / 4 + 8.
 struct mm_state {
     float largest[MM_TILES][2];
     float total[MM_TILES][2]; // of the columns of this lane
@@ -165,8 +165,8 @@ MM_INLINE int64_t mm_row_query(const mm_block block, int m, int half)
     return min(block.first + row, block.last);
 }
 
-// Makes weights of products, and scales what was summed before. OPEN: mm_open_score is right here,
-// and all keys exist.
+// Turns products into weights, and rescales the running sums. OPEN: mm_open_score applies, and all
+// keys exist.
 template <bool OPEN>
 MM_INLINE void mm_weigh(
     const mm_args g, const mm_block block, int64_t first,
@@ -196,7 +196,7 @@ MM_INLINE void mm_weigh(
                 const float other = __shfl_xor_sync(0xffffffffu, top, step);
                 top = other > top ? other : top;
             }
-            const float base = top == -INFINITY ? 0.0f : top; // nothing but masked keys so far
+            const float base = top == -INFINITY ? 0.0f : top; // only masked keys so far
             const float scale = mm_fast_exp2((state.largest[m][half] - base) * MM_LOG2_E);
             float total = 0;
 #pragma unroll
@@ -256,7 +256,7 @@ MM_INLINE int64_t mm_last_of(const mm_args g, int64_t first)
     return min(first + MM_KEYS, mm_keys(g)) - 1;
 }
 
-// The first of the keys, at or behind some, that not all queries of a block are blind to.
+// The first key, at or after a given one, that some query of the block attends to.
 MM_INLINE int64_t mm_next_seen(const mm_args g, const mm_block block, int64_t first)
 {
     const int64_t keys = mm_keys(g);
@@ -300,7 +300,7 @@ MM_INLINE void mm_run_block(const mm_args g, const mm_block block, const mm_shar
     const int64_t i0 = block.first + threadIdx.x / 32 * MM_WARP_ROWS;
     const int64_t i1 = min(i0 + MM_WARP_ROWS - 1, block.last);
     int64_t first = mm_next_seen(g, block, 0);
-    // Nobody reads the queries and keys of the task before any more: other warps may still add values.
+    // No warp still reads queries and keys of the previous task; some may still add values.
     if (first < mm_keys(g)) {
         mm_stage<mm_query_rows, MM_ROWS>(g, block.at, block.first, block.last, memory.q);
         mm_stage<mm_key_rows, MM_KEYS>(g, block.at, first, mm_last_of(g, first), memory.k);
@@ -334,7 +334,7 @@ MM_INLINE void mm_run(const mm_args g)
     const mm_shared_memory memory = {q, k, k + MM_KEYS * 2 * MM_DEPTHS};
     const int64_t queries = mm_queries(g), blocks = (queries + MM_ROWS - 1) / MM_ROWS;
     for (int64_t task = blockIdx.x; task < mm_batches(g) * blocks; task += gridDim.x) {
-        // The last queries first: under a causal mask they see the most keys.
+        // The last queries first: under a causal mask they attend to the most keys.
         const int64_t first = (blocks - 1 - task % blocks) * MM_ROWS;
         const int64_t last = min(first + MM_ROWS, queries) - 1;
         mm_run_block(g, {mm_place(g, task / blocks), first, last}, memory);

@@ -1,8 +1,8 @@
-// The steps of `shared/choose.h` over a row that the threads of a block share. Everything is added
-// up in one order, whatever runs first.
+// The steps of `shared/choose.h` over a row that the threads of a block share. The order of all sums
+// is fixed, whichever thread runs first.
 
-constexpr int MM_THREADS = 1024; // of a block, at most
-constexpr int MM_BLOCKS = 1;     // on a processor
+constexpr int MM_THREADS = 1024; // per block, at most
+constexpr int MM_BLOCKS = 1;     // per SM
 
 MM_INLINE int32_t mm_bits_of(float x)
 {
@@ -55,7 +55,7 @@ MM_INLINE float mm_largest(const float *x, int64_t size)
 #pragma unroll
     for (int step = 16; step > 0; step /= 2)
         largest = mm_max(largest, __shfl_xor_sync(0xffffffffu, largest, step));
-    __syncthreads(); // of the last row, everything was read
+    __syncthreads(); // the last row was read completely
     if (threadIdx.x % 32 == 0)
         parts[threadIdx.x / 32] = largest;
     __syncthreads();
@@ -78,7 +78,7 @@ MM_INLINE double mm_weigh(
         sum[0] += weight;
     }
     double total[1];
-    mm_block_sums(sum, total); // and everybody's weights are there
+    mm_block_sums(sum, total); // also a barrier: all weights are written
     return total[0];
 }
 
@@ -107,8 +107,8 @@ MM_INLINE float mm_amount_of(float element, float low, float high, bool by_sum)
     return low <= element && element <= high ? by_sum ? element : 1 : 0;
 }
 
-// The row is cut into 32 pieces of neighbours, then the piece that has it, until there is an element
-// for each lane of a warp.
+// The row is split into 32 contiguous pieces, then the piece that contains the element, and so on,
+// until each lane of a warp has one element.
 MM_SEARCH_FUNCTION int64_t mm_find(
     const float *x, int64_t size, float low, float high, bool by_sum, double fraction, double more)
 {

@@ -1,24 +1,24 @@
-// Products of a few rows with a matrix: finish(left @ right), at the speed at which the memory gives
-// the right operand. Every sum is formed in float32 and in one order, whatever the number of rows.
+// Products of a few rows with a matrix: finish(left @ right), at the memory bandwidth of the right
+// operand. Sums are float32 in a fixed order, whatever the number of rows.
 //
-// The rows of the left operand are staged in shared memory once for a block. What a thread reads of
-// the right operand is 16 bytes, several times before it uses the first of them: to keep 4 TB/s busy,
-// a processor needs 23 KB on the way.
+// The rows of the left operand are staged in shared memory once per block. A thread reads 16 bytes of
+// the right operand at a time, and issues several reads before it uses the first: to keep 4 TB/s busy,
+// an SM needs 23 KB in flight.
 //
-// By depth (the elements of a column are neighbours, as in a weight [out, in]): a warp owns
+// By depth (the elements of a column are contiguous, as in a weight [out, in]): a warp owns
 // MM_WARP_COLUMNS columns and walks along them, 512 bytes at a time. Where there are few columns,
 // MM_TEAM warps share them, each with every MM_TEAM-th step.
 //
-// By column (the elements of a row are neighbours, as in a weight [in, out]): MM_ACROSS lanes read
-// neighbouring columns, the other lanes and warps other rows, and the block adds up.
+// By column (the elements of a row are contiguous, as in a weight [in, out]): MM_ACROSS lanes read
+// adjacent columns, the other lanes and warps other rows, and the block sums them.
 //
-// Text in front of this gives mm_args, mm_at, mm_place (of a row), mm_rows, mm_columns, mm_depth,
+// The code before this defines mm_args, mm_at, mm_place (of a row), mm_rows, mm_columns, mm_depth,
 // mm_left, mm_left_type, mm_left_load, mm_left_store, mm_finish, what right.h needs, and
 // MM_RIGHT_BY_DEPTH, MM_WARP_COLUMNS, MM_TEAM, MM_ACROSS, MM_FEWEST_ROWS, MM_MOST_ROWS,
 // MM_STAGED_NBYTES.
 
-constexpr int MM_THREADS = 256; // of a block
-constexpr int MM_BLOCKS = 2;    // on a processor: 128 registers for a thread
+constexpr int MM_THREADS = 256; // per block
+constexpr int MM_BLOCKS = 2;    // per SM: 128 registers per thread
 constexpr int MM_WARPS = MM_THREADS / 32;
 constexpr int MM_STAGED = MM_STAGED_NBYTES / sizeof(mm_left_type); // elements of the left operand
 constexpr int MM_STEP = 32 * MM_RIGHT_WIDTH;            // elements that a warp reads at once
@@ -31,7 +31,7 @@ struct mm_chunk {
     static constexpr int size = MM_STAGED / M / MM_STEP * MM_STEP;
 };
 
-// Puts a chunk of each row into shared memory; rows that do not exist are 0.
+// Copies a chunk of each row to shared memory; missing rows are 0.
 template <int M>
 MM_INLINE void mm_stage(const mm_args g, int rows, int64_t k0, int count, mm_left_type *staged)
 {
@@ -44,7 +44,7 @@ MM_INLINE void mm_stage(const mm_args g, int rows, int64_t k0, int count, mm_lef
     }
 }
 
-// Stages the next chunk, unless it is the only one and there already.
+// Stages the next chunk, unless it is the only one and already staged.
 template <int M>
 MM_INLINE void mm_stage_next(
     const mm_args g, int rows, int64_t k0, int64_t depth, bool is_first, mm_left_type *staged)

@@ -1,7 +1,7 @@
-// Accesses to memory that hand-written kernels share. The shim that runs kernels on a host has no
-// PTX; there, they are plain accesses.
+// Memory accesses that hand-written kernels share. The shim that runs kernels on the host has no PTX;
+// there, they are plain accesses.
 
-// Reads what no thread reads again: it does not stay in the first-level cache.
+// Reads data that no thread reads again: it bypasses the L1 cache.
 template <typename T>
 MM_INLINE T mm_read_once(const T *from)
 {
@@ -25,7 +25,7 @@ MM_INLINE T mm_read_once(const T *from)
     return *from;
 }
 
-// Brings a line into the second-level cache.
+// Prefetches a line into the L2 cache.
 MM_INLINE void mm_prefetch(const void *from)
 {
 #ifndef CUDA_SHIM

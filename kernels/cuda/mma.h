@@ -1,7 +1,7 @@
 // Tensor cores and asynchronous copies: one function for each instruction of PTX (sm_80 and newer).
 // The shim that runs kernels on a host has its own implementation of each, with the same layouts.
 //
-// Pieces of matrices ("fragments") are spread over a warp. In registers of two halves each, the lower
+// Fragments of matrices are distributed over a warp. In registers of two halves each, the lower
 // one first, lane l with g = l / 4 and t = l % 4 has
 //     left   [16][16]: rows g, g + 8, g, g + 8; columns 2t and 2t + 1 twice, then those plus 8;
 //     right  [16][8]:  rows 2t and 2t + 1, then those plus 8, of column g;
@@ -79,9 +79,9 @@ MM_INLINE uint32_t mm_pack(float low, float high)
 #endif
 }
 
-// Starts a copy from global to shared memory past the first-level cache; zeros instead, if there is
-// nothing to copy. It has arrived for this thread after mm_wait_for_copies, and for others after a
-// barrier behind that.
+// Starts a copy from global to shared memory that bypasses the L1 cache; zeros instead, if there is
+// nothing to copy. It is visible to this thread after mm_wait_for_copies, and to others after a
+// subsequent barrier.
 MM_INLINE void mm_copy_later(mm_eight *to, const void *from, bool exists)
 {
 #ifdef CUDA_SHIM
@@ -103,7 +103,7 @@ MM_INLINE void mm_wait_for_copies()
 #endif
 }
 
-// 2^x with an error of two units in the last place; results below FLT_MIN are 0.
+// 2^x with an error of 2 ulp; results below FLT_MIN are 0.
 MM_INLINE float mm_fast_exp2(float x)
 {
 #ifdef CUDA_SHIM

@@ -1,9 +1,9 @@
-// Keys and values as a thread reads them: MM_WIDTH neighbouring elements at once.
+// Keys and values as a thread reads them: MM_WIDTH adjacent elements at once.
 //
-// Text in front of this gives mm_args, mm_at, and for keys (for values likewise): mm_key_type and
-// mm_key_load (a stored element as float), mm_k (any element as float), mm_key (a pointer to an
-// element that is stored as it is) and MM_KEY_IS_STORED: 0 where there is no such pointer; the pieces
-// are made of elements then.
+// The code before this defines mm_args, mm_at, and for keys (for values likewise): mm_key_type and
+// mm_key_load (a stored element as float), mm_k (any element as float), mm_key (a pointer to a stored
+// element) and MM_KEY_IS_STORED: 0 if there is no such pointer; then pieces are assembled from
+// elements.
 
 typedef mm_vector<mm_key_type, MM_WIDTH> mm_key_piece;
 typedef mm_vector<mm_value_type, MM_WIDTH> mm_value_piece;

@@ -1,11 +1,11 @@
 // Quantised weights as the right operand of gemv.h, in place of right.h: codes become floats while
 // they are read.
 //
-// Text in front of this gives mm_args, mm_code_bytes and mm_scales (pointers to byte or scale k of
-// column n; those of a column are neighbours), mm_right_type, mm_scale_load, mm_finish_sum, and
+// The code before this defines mm_args, mm_code_bytes and mm_scales (pointers to byte or scale k of
+// column n; contiguous within a column), mm_right_type, mm_scale_load, mm_finish_sum, and
 //   MM_CODE_NBYTES     bytes of one access, aligned to their number;
 //   MM_CODES_PER_BYTE  1: int8 codes, and one scale for each column, applied to the sums;
-//                      2: codes of four bits, each plus 8, and one scale for each MM_GROUP of them.
+//                      2: 4-bit codes, each plus 8, and one scale for each MM_GROUP of them.
 //                         Byte i of 16 holds code i of 32 in its low half and code i + 16 above it;
 //   MM_RIGHT_WIDTH     codes of one access.
 
@@ -23,8 +23,8 @@ MM_INLINE mm_part mm_right_read(const mm_args g, int64_t k, int64_t n)
     return mm_read_once(reinterpret_cast<const mm_part *>(mm_right(g, k, n)));
 }
 
-// code - offset, for codes of up to 23 bits: they are put behind the exponent of 2^23. Conversions
-// of integers run at a quarter of the speed of additions.
+// code - offset, for codes of up to 23 bits: they become the mantissa of 2^23. Integer conversions
+// run at a quarter of the speed of additions.
 MM_INLINE float mm_code_float(uint32_t code, float offset)
 {
     return __uint_as_float(0x4b000000u | code) - (8388608.0f + offset);

@@ -1,14 +1,14 @@
 // Attention: softmax(score(q k^T)) v for each batch and head, without a score matrix in memory.
 //
 // A task is a block of queries of one head. It goes over the keys in blocks: scores of a few
-// queries stay in the first-level cache, become weights exp(score - largest so far), and are
-// multiplied with the values at once; sums so far are scaled down when a larger score turns up.
+// queries stay in the L1 cache, become weights exp(score - largest so far), and are multiplied with
+// the values at once; running sums are rescaled when a larger score is found.
 // Source: M. Milakov and N. Gimelshein, Online normalizer calculation for softmax, arXiv 1805.02867;
 // T. Dao et al., FlashAttention, arXiv 2205.14135.
 //
-// Text in front of this gives mm_args, mm_at, mm_arguments, mm_place, mm_batches, mm_queries,
+// The code before this defines mm_args, mm_at, mm_arguments, mm_place, mm_batches, mm_queries,
 // mm_keys, mm_q, mm_k, mm_v, mm_score, mm_is_masked, mm_out, and MM_DEPTH, MM_VALUES (the lengths of
-// a key and of a value), MM_KEYS_INNER (1 if neighbouring keys are neighbours in memory).
+// a key and of a value), MM_KEYS_INNER (1 if adjacent keys are contiguous in memory).
 
 #define MM_KEY_BLOCK (MM_DEPTH <= 128 && MM_VALUES <= 128 ? 256 : 128)
 #define MM_QUERY_BLOCK 256
@@ -110,7 +110,7 @@ MM_INLINE float mm_weight(float x)
     return x >= MM_EXP_LOWEST ? y : (0.0f > x ? 0.0f : x);
 }
 
-// Turns the scores of one query into weights, and returns by what earlier sums must be scaled.
+// Turns the scores of one query into weights, and returns the factor for the running sums.
 static float mm_softmax_row(
     const mm_args g, const mm_at at, int64_t i, int64_t first, int64_t count, float *row,
     float *largest, float *total)
@@ -123,7 +123,7 @@ static float mm_softmax_row(
         top = score > top ? score : top;
     }
     const float before = *largest;
-    const float base = top == -INFINITY ? 0.0f : top; // nothing but masked keys so far
+    const float base = top == -INFINITY ? 0.0f : top; // only masked keys so far
     const float scale = mm_weight(before - base);
     float sum = 0;
     #pragma omp simd reduction(+ : sum)
@@ -141,7 +141,7 @@ typedef struct {
     int64_t low, high;
 } mm_range;
 
-// The keys of a block, in steps of panels, between the first and the last that may be seen.
+// The keys of a block, in steps of panels, between the first and the last that are not masked.
 MM_INLINE mm_range mm_seen(
     const mm_args g, const mm_at at, int64_t i0, int64_t i1, int64_t key0, int64_t keys)
 {
@@ -188,7 +188,7 @@ static void mm_attend(
     }
 }
 
-// The same for very few queries, as in decoding: keys and values are used where they are.
+// The same for very few queries, as in decoding: keys and values are used unpacked.
 static void mm_attend_few(
     const mm_args g, const mm_at at, int64_t first, int64_t count, int64_t key0, int64_t keys,
     const mm_scratch s)

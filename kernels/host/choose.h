@@ -1,5 +1,5 @@
-// The steps of `shared/choose.h` over a row that one thread goes through, in blocks that stay in the
-// first-level cache. Sums are of floats within a block and of doubles beyond.
+// The steps of `shared/choose.h` over a row on one thread, in blocks that stay in the L1 cache. Sums
+// are float within a block and double across blocks.
 
 #define MM_BLOCK 1024
 
@@ -103,7 +103,7 @@ MM_SEARCH_FUNCTION int64_t mm_find(
         total += mm_amount_of(x + start, mm_block_count(size - start), low, high, by_sum);
     const double target = fraction * total + more;
     double reached = 0, before = 0;
-    int64_t from = 0; // the block in which it is
+    int64_t from = 0; // the block that contains it
     for (int64_t start = 0; start < size && reached <= target; start += MM_BLOCK) {
         const int count = mm_block_count(size - start);
         const double amount = mm_amount_of(x + start, count, low, high, by_sum);

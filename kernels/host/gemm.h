@@ -1,29 +1,29 @@
-// Matrix products: finish(left @ right), with anything elementwise applied to a sum while it is in
-// the first-level cache. Every sum runs over the whole depth in one fixed order, which does not depend
-// on the number of threads. Nor does it on the number of rows among products of many rows, and among
-// those of up to MM_FEW_ROWS rows if the right operand is quantised or its rows are contiguous.
+// Matrix products: finish(left @ right), where the epilogue is applied to a sum while it is in the L1
+// cache. Every sum runs over the whole depth in a fixed order, independent of the number of threads.
+// It is also independent of the number of rows among products of many rows, and among those of up to
+// MM_FEW_ROWS rows if the right operand is quantised or its rows are contiguous.
 //
 // Many rows: the left operand is packed into tiles once; each thread packs a panel of the right
-// operand, which then stays in its second-level cache, and multiplies all tiles with it.
+// operand, which then stays in its L2 cache, and multiplies all tiles with it.
 // Source: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication, ACM TOMS
 // 34 (2008); F. G. Van Zee and R. van de Geijn, BLIS, ACM TOMS 41 (2015).
 //
-// Few rows, as in decoding: the right operand is read once, as it is, at the speed of the memory.
+// Few rows, as in decoding: the right operand is read once, unpacked, at memory bandwidth.
 //
-// Text in front of this gives mm_args, mm_at, mm_arguments, mm_place (of a row), mm_rows,
+// The code before this defines mm_args, mm_at, mm_arguments, mm_place (of a row), mm_rows,
 // mm_columns, mm_depth, mm_left, mm_finish, mm_right (a pointer to an element), and MM_RIGHT_TYPE
 // and MM_RIGHT_VEC (how its elements are stored and loaded) and MM_RIGHT_BY_DEPTH: 1 if the
-// elements of a column of the right operand are neighbours in memory, 0 if those of a row are.
-// With MM_QUANTIZED, quantized.h stands in front and reads the right operand.
+// elements of a column of the right operand are contiguous in memory, 0 if those of a row are.
+// With MM_QUANTIZED, quantized.h precedes this file and reads the right operand.
 
-// Up to this many rows, reading the right operand as it is beats packing it (measured with 768 x
+// Up to this many rows, reading the right operand unpacked beats packing it (measured with 768 x
 // 3072 on 2 cores of an AMD EPYC with AVX-512, November 2026: 0.23 and 0.29 ms for 8 rows, 0.45 and
 // 0.40 for 12).
 #ifndef MM_FEW_ROWS
 #define MM_FEW_ROWS 8
 #endif
-#define MM_BLOCK_FLOATS (1 << 21) // of the packed left operand: 8 MB stay in a third-level cache
-#define MM_PARALLEL_TERMS 65536   // products below this are done before another thread has started
+#define MM_BLOCK_FLOATS (1 << 21) // of the packed left operand: 8 MB stay in an L3 cache
+#define MM_PARALLEL_TERMS 65536   // smaller products finish before another thread has started
 
 // Operands are kept in units of the depth: an element, or a pair of bfloat16 in place of a float.
 #define MM_TERMS (MM_PAIRS ? 2 : 1)
@@ -103,8 +103,7 @@ MM_INLINE mm_vec mm_right_units_part(const MM_RIGHT_TYPE *from, int64_t count)
 static void mm_pack_panel(const mm_args g, int64_t n0, int64_t wide, int64_t depth, float *to)
 {
 #if MM_RIGHT_BY_DEPTH
-    // One half after the other: where rows are a power of two apart, they share the same few places
-    // of the first-level cache.
+    // One half after the other: rows that are a power of two apart share a few sets of the L1 cache.
     for (int64_t half = 0; half < MM_WIDE; half += MM_LANES)
         for (int64_t k = 0; k < depth; k += MM_LANES * MM_TERMS) {
             const int64_t left = depth - k;
@@ -153,7 +152,7 @@ static __attribute__((noinline)) void mm_gemm_tile(
 }
 
 // Tiles from `first` to `end` of packed rows, times one panel. Meanwhile the columns from `next` on
-// are brought into the cache: the memory is busy while the sums are formed, and the other way round.
+// are prefetched, so that memory accesses and arithmetic overlap.
 static void mm_gemm_panel(
     const mm_args g, int64_t row0, int64_t first, int64_t end, int64_t n0, int64_t wide,
     int64_t units, const float *left, const float *panel, int64_t next)
@@ -258,7 +257,7 @@ static void mm_many_rows(
 
 // sums[r * sums_row + c] for `rows` rows of `left` and `columns` columns of the right operand. Each
 // sum is made of `parts` sums of vectors: one row needs several to hide the latency of an
-// addition, and reads a single stream, which the memory likes best.
+// addition, and reads a single stream, which gives the best bandwidth.
 MM_INLINE void mm_dots(
     const mm_args g, const int rows, const int columns, const int parts, int64_t depth, int64_t n,
     const float *left, int64_t left_row, float *sums, int64_t sums_row)
@@ -426,7 +425,7 @@ static void mm_few_rows(
     void *const *buffers, const int64_t *scalars, int64_t rows, int64_t columns, int64_t depth)
 {
     const mm_args g = mm_arguments(buffers, scalars);
-    // Rows a power of two apart would share the same few places of the first-level cache.
+    // Rows a power of two apart would share a few sets of the L1 cache.
     mm_few f = {.left_row = MM_ROW_FLOATS(depth)};
     f.left = mm_new_floats(rows * f.left_row);
     for (int64_t r = 0; r < rows; r++) {
@@ -448,7 +447,7 @@ static void mm_few_rows(
 #if MM_BYTE_PRODUCTS
     mm_prepare_rows(f.left, rows, f.left_row, depth);
 #endif
-    // Few enough for all threads to have several, and for sums in the first-level cache.
+    // Few enough that each thread has several, and that sums stay in the L1 cache.
     f.step = mm_round_up((columns + 8 * mm_threads->count() - 1) / (8 * mm_threads->count()), MM_WIDE);
     f.step = mm_least(f.step, mm_round_up(4096 / rows, MM_WIDE));
     const int64_t tasks = (columns + f.step - 1) / f.step;

@@ -1,12 +1,12 @@
-// Rounds weights to codes of 8 or 4 bits with scales, bit for bit as the eager body of
-// `quantize_weight` in maxmod/ops/weight_quantization.py, which says what is in them.
+// Rounds weights to 8-bit or 4-bit codes with scales, bit for bit as the eager body of
+// `quantize_weight` in maxmod/ops/weight_quantization.py, which documents the format.
 //
-// Text in front of this gives MM_STORED, the type of a stored weight, and MM_LOAD(code), its value.
+// The code before this defines MM_STORED, the type of a stored weight, and MM_LOAD(code), its value.
 //   buffers: weights [rows, depth]; codes; scales; one int32, which becomes 1 if a weight or a scale
-//            is no finite number: the codes are of no use then.
+//            is not finite: then the codes are unusable.
 //   scalars: rows, depth, and how many weights share a float16 scale; 0 for int8 with one float a row.
 
-#define MM_BLOCK 32 // codes of four bits that are packed together
+#define MM_BLOCK 32 // 4-bit codes that are packed together
 
 // The bits of the largest magnitude. NaN and infinity are larger than every number.
 MM_INLINE uint32_t mm_largest(const MM_STORED *weights, int64_t count)
@@ -58,7 +58,7 @@ static bool mm_group_of_4_bits(
             codes[start / 2 + i] = (uint8_t)(((int)low + 8) | ((int)high + 8) << 4);
         }
     }
-    return scale < 0x7c00u; // of what is not finite, neither is the scale
+    return scale < 0x7c00u; // if a weight is not finite, neither is the scale
 }
 
 static void mm_rows_task(

@@ -1,17 +1,17 @@
 // Quantised weights as the right operand of gemm.h: integer codes become floats while they are read.
 //
-// Text in front of this gives mm_code_bytes and mm_scales (pointers to byte or scale k of column n;
-// those of a column are neighbours), and
+// The code before this defines mm_code_bytes and mm_scales (pointers to byte or scale k of column n;
+// contiguous within a column), and
 //   MM_CODES_PER_BYTE  1: int8 codes, and one scale for each column;
-//                      2: codes of four bits, each plus 8, and one scale for each MM_GROUP of them.
+//                      2: 4-bit codes, each plus 8, and one scale for each MM_GROUP of them.
 //                         Byte i of 16 holds code i of 32 in its low half and code i + 16 above it.
 //   MM_SCALE_TYPE and MM_SCALE_VEC  how scales are stored and loaded.
 
 #define MM_BLOCK 32   // codes of four bits that belong together
 // Columns follow each other in memory, and are read one after the other (measured for one row with 768
 // x 50257 on 2 cores of an AMD EPYC with AVX-512, November 2026: 34 GB/s, without a prefetch 26, four
-// columns at a time 18 to 20). So many bytes ahead they are brought into the second-level cache: with
-// 8192, 3072 x 768 takes 71 us there, with 2048 into the first-level cache 115.
+// columns at a time 18 to 20). They are prefetched into the L2 cache this many bytes ahead: with 8192,
+// 3072 x 768 takes 71 us there, with 2048 into the L1 cache 115.
 #define MM_AHEAD 8192
 #define MM_FETCH(from) __builtin_prefetch((from) + MM_AHEAD, 0, 2)
 
@@ -25,9 +25,9 @@ MM_INLINE const MM_RIGHT_TYPE *mm_right(const mm_args g, int64_t k, int64_t n)
 
 typedef char mm_bytes __attribute__((vector_size(16)));
 
-// MM_LANES bytes as integers, with or without a sign. GCC before 15 makes scalar code of the general
-// way for four bytes from one, so its names for instructions are used. GCC 12 copies less than a
-// vector by way of memory, which the processor waits for, so eight or four bytes come as an integer.
+// MM_LANES bytes as integers, signed or unsigned. GCC before 15 generates scalar code for the generic
+// conversion from one byte to four, so intrinsics are used. GCC 12 copies less than a vector through
+// memory, which stalls, so eight or four bytes are loaded as an integer.
 MM_INLINE mm_mask mm_widen(const void *from, const int is_signed)
 {
 #if MM_LANES == 16 && defined(__AVX512F__) && !defined(__clang__)
@@ -65,7 +65,7 @@ MM_INLINE mm_mask mm_widen(const void *from, const int is_signed)
 
 #if MM_CODES_PER_BYTE == 1
 
-// What a scale becomes before codes are read: nothing, it is applied to the sums.
+// How a scale is prepared before codes are read: not at all, it is applied to the sums.
 typedef float mm_scale;
 #define mm_prepared(scale) 1.0f
 
@@ -167,8 +167,8 @@ static void mm_pack_panel(const mm_args g, int64_t n0, int64_t wide, int64_t dep
 
 #define MM_UNIT (MM_GROUP % 64 ? 32 : 64) // codes of four bits that are read in one step
 
-// sum += `rows` rows of `left` times weights of some columns. The four sums of a row take turns,
-// however many rows there are, so that a row has the same bits alone and among others.
+// sum += `rows` rows of `left` times weights of some columns. The four sums of a row alternate,
+// whatever the number of rows, so that a row has the same bits alone and among others.
 MM_INLINE void mm_add(
     const int rows, const int columns, const int turn, const mm_vec *b, const float *left,
     int64_t left_row, mm_vec sum[4][2][4])
@@ -268,11 +268,11 @@ MM_INLINE void mm_column_terms(
 
 // ---- few rows by products of bytes -------------------------------------------------------------
 
-// An instruction that multiplies unsigned bytes by signed ones and adds four products to each sum needs
-// no floats made of the codes: 35 GB/s where those reach 27 (one row with 768 x 50257, as above). The
+// An instruction that multiplies unsigned bytes by signed ones and adds four products to each sum works
+// on the codes directly: 35 GB/s where floats reach 27 (one row with 768 x 50257, as above). The
 // rows become integers, x = q * 2^(e - 30) with |x| < 2^e for a whole row, and an integer four signed
-// digits to base 256. Sums are exact until they become floats: what is lost before is at most 2^-31 of
-// the largest |x| of each number. Rows whose largest number is far above their mean, which would lose
+// digits to base 256. Sums are exact until they become floats; rounding x to q costs each number at
+// most 2^-31 of the largest |x|. Rows whose largest number is far above their mean, which would lose
 // more than the products of floats do, are multiplied as floats; each row is decided for itself.
 #if MM_CODES_PER_BYTE == 1 && MM_LANES == 16 && defined(__AVX512VNNI__)
 #define MM_BYTE_PRODUCTS 1
@@ -346,7 +346,7 @@ static uint32_t mm_row_largest(const float *row, int64_t depth)
 }
 
 // Makes digits of the rows. Those with numbers too far apart, with a largest one below 2^-96, so that
-// 2^(30 - e) is no float, or with one that is not finite stay as they are, and have the unit 0.
+// 2^(30 - e) is not a float, or with one that is not finite are left as floats, with unit 0.
 static void mm_prepare_rows(float *left, int64_t rows, int64_t left_row, int64_t depth)
 {
     for (int64_t r = 0; r < rows; r++) {

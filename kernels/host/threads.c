@@ -1,14 +1,14 @@
 // The threads of all kernels of a process: one library, whose `mm_threads_of` all others get as `mm_threads`.
 //
-// A kernel calls mm_parallel with a task and a number of items. The items are dealt out evenly; who
-// has done his own takes from the others, in portions of `step` items. The caller works too, and
-// waits at the end only for threads that have begun: one that the system has not woken yet, or has
-// put behind another program's, is not missed. That is why this is not OpenMP, whose loops end when
-// every thread has come: after a pause, on 2 cores of a virtual machine, a kernel of 0.11 ms took
-// 0.3 to 0.5 ms with it (November 2026), mostly with both threads on one core.
+// A kernel calls mm_parallel with a task and a number of items. The items are divided evenly; a thread
+// that has finished its share steals from the others, in portions of `step` items. The caller works
+// too, and waits at the end only for threads that have begun: it does not wait for one that is still
+// asleep or preempted. That is why this is not OpenMP, whose loops end when every thread has arrived:
+// after a pause, on 2 cores of a virtual machine, a kernel of 0.11 ms took 0.3 to 0.5 ms with it
+// (November 2026), mostly with both threads on one core.
 //
-// Idle threads look for work for a while before they sleep, and meanwhile let everybody else go
-// first: BLAS libraries do the same with threads of their own.
+// Idle threads poll for work for a while before they sleep, and yield to all other threads
+// meanwhile: BLAS libraries do the same with their threads.
 
 #include <pthread.h>
 #include <sched.h>
@@ -17,15 +17,15 @@
 #include <time.h>
 
 #define MM_MOST_THREADS 256
-#define MM_AWAKE_NS 2000000 // how long an idle thread looks for work: the pause between two tokens
-#define MM_LOOKS 64         // at the work, before it lets others go first
+#define MM_AWAKE_NS 2000000 // how long an idle thread polls for work: the pause between two tokens
+#define MM_LOOKS 64         // polls before it yields
 
 typedef struct {
     _Alignas(128) atomic_llong next; // of this thread's share
     int64_t end;
 } mm_share;
 
-// One call at a time has the threads; another one that comes meanwhile runs on its own.
+// One call at a time uses the threads; a concurrent call runs on its caller alone.
 static struct {
     mm_task *task;
     void *const *buffers;
@@ -104,7 +104,7 @@ static char *mm_room_of_thread(size_t nbytes)
 
 // ---- work --------------------------------------------------------------------------------------
 
-// Takes items, first of its own share, until there are none.
+// Takes items, first from its own share, until none are left.
 static void mm_work(int number)
 {
     char *const room = mm_job.room ? mm_room_of_thread(mm_job.room) : NULL;

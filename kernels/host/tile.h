@@ -1,12 +1,12 @@
-// Register tiles: what matrix products and attention on the host are built from.
+// Register tiles: the building block of matrix products and attention on the host.
 //
 // A tile is up to MM_ROWS rows by MM_WIDE columns of a product, summed over the whole depth in
 // registers, always from the first term to the last. Its right operand is a panel: MM_WIDE columns,
-// stored one row of the panel after the other. Vectors are those of GNU C, which gcc and clang turn
-// into instructions of the machine; nothing here depends on one processor but the sizes below.
+// stored one row of the panel after the other. Vectors are GNU C vector types, which gcc and clang
+// compile to native instructions; only the sizes below depend on the CPU.
 
-// With MM_PAIRS, what is called a float of an operand here is two bfloat16 that follow each other in
-// the depth, and the processor multiplies and adds both at once: four times the terms for each byte.
+// With MM_PAIRS, a "float" of an operand is two bfloat16 that are adjacent in depth, and the CPU
+// multiplies and adds both at once: four times the terms per byte.
 #if defined(MM_BOTH_BFLOAT16) && MM_BOTH_BFLOAT16 && defined(__AVX512BF16__)
 #include <immintrin.h>
 #define MM_PAIRS 1
@@ -225,8 +225,8 @@ MM_INLINE int mm_tile_rows(int64_t left)
 
 // out[r][c] = scale[r] * out[r][c] + sum over k of a[r * row + k * step] * panel[k * MM_WIDE + c];
 // without `scale`, out is not read. With constant `rows`, `row` and `step` the sums are registers.
-// Meanwhile `depth` lines of memory, `soon_step` bytes apart, are brought into the second-level
-// cache, unless `soon` is NULL.
+// Meanwhile `depth` lines of memory, `soon_step` bytes apart, are prefetched into the L2 cache,
+// unless `soon` is NULL.
 MM_INLINE void mm_tile(
     const int rows, int64_t depth, const float *a, const int64_t row, const int64_t step,
     const float *panel, float *out, const int64_t out_row, const float *scale, const char *soon,

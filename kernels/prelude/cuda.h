@@ -1,10 +1,10 @@
-// Prelude of the CUDA dialect: C++17 without any header, put in front of every CUDA kernel.
+// Prelude of the CUDA dialect: C++17 without any header, in front of every CUDA kernel.
 //
-// The same names and rules as in host.h: NaN wins in mm_max and mm_min, integer division rounds
-// down and x // 0 is 0, integers wrap. Functions of floats are those of CUDA's library, at full
+// The same names and rules as in host.h: mm_max and mm_min propagate NaN, integer division rounds
+// down and x // 0 is 0, integers wrap. Functions of floats call CUDA's math library, at full
 // precision.
-// The text also compiles for the host under tests/cuda_shim, which defines CUDA_SHIM; what differs
-// there is inline PTX only. Narrow floats are raw integers in memory and float in registers.
+// It also compiles for the host under tests/cuda_shim, which defines CUDA_SHIM; only inline PTX
+// differs there. Narrow floats are raw integers in memory and float in registers.
 
 #ifndef MM_PRELUDE_CUDA
 #define MM_PRELUDE_CUDA
@@ -291,7 +291,7 @@ MM_BINARY_FUNCTION(right_shift)
 
 // ---- narrow floats -----------------------------------------------------------------------------
 
-// What the codes at the top of a format mean.
+// The meaning of the largest codes of a format.
 enum mm_top {
     MM_IEEE,   // infinities, then NaN
     MM_FN,     // no infinity; NaN is all ones
@@ -400,7 +400,7 @@ MM_INLINE float mm_load_float8_e8m0fnu(uint8_t code)
     return code == 255 ? NAN : value;
 }
 
-// Nearest power of two, halves up; NaN for what is not positive. Source: ml_dtypes, which takes a
+// Nearest power of two, halves up; NaN unless x is positive. Source: ml_dtypes, which takes a
 // denormal x for 2^-127 up to that value, and for 2^-126 above it.
 MM_INLINE uint8_t mm_store_float8_e8m0fnu(float x)
 {
@@ -410,7 +410,7 @@ MM_INLINE uint8_t mm_store_float8_e8m0fnu(float x)
     return static_cast<uint8_t>(bits - 1 < 0x7f800000u ? code : 255);
 }
 
-// A double rounded to float so that rounding once more, to fewer bits, gives what one step gives:
+// A double rounded to float so that rounding again to fewer bits is the same as rounding once:
 // towards zero, with the last bit set if anything was lost.
 MM_INLINE float mm_round_to_odd(double x)
 {
@@ -470,15 +470,15 @@ MM_INLINE float mm_cast_float16(double x)
     return mm_load_float16(mm_store_float16(mm_round_to_odd(x)));
 }
 
-// ---- positions that are data -------------------------------------------------------------------
+// ---- data-dependent indices --------------------------------------------------------------------
 
 MM_INLINE int64_t mm_clipped_u64(uint64_t x)
 {
     return x >> 63 ? 0x7fffffffffffffffll : (int64_t)x;
 }
 
-// The place of an element on an axis; negative ones count from the end. What is out of range becomes
-// the nearest element, so that nothing else is ever read.
+// The index of an element on an axis; negative ones count from the end. Out-of-range indices are
+// clamped, so that no other memory is ever read.
 MM_INLINE int64_t mm_position(int64_t at, int64_t size)
 {
     at = at < 0 ? at + size : at;

@@ -1,12 +1,12 @@
-// Prelude of the host dialect: C11, put in front of every host kernel.
+// Prelude of the host dialect: C11, in front of every host kernel.
 //
-// Semantics are those of NumPy: NaN wins in mm_max and mm_min, integer division rounds down and
-// x // 0 is 0, integers wrap. Functions of float are branch-free, so that a loop marked
-// `#pragma omp simd` becomes vector code. Their errors are below 2 ulp (mm_exp 0.9; mm_atanh,
-// mm_sigmoid and mm_tanh 2.7); results below FLT_MIN may be 0 only in mm_exp and what is built on
-// it. Functions of double are those of the C library.
+// NumPy semantics: mm_max and mm_min propagate NaN, integer division rounds down and x // 0 is 0,
+// integers wrap. Functions of float are branch-free, so that a loop marked `#pragma omp simd` is
+// vectorised. Their errors are below 2 ulp (mm_exp 0.9; mm_atanh, mm_sigmoid and mm_tanh 2.7);
+// results below FLT_MIN may be 0 only in mm_exp and functions built on it. Functions of double call
+// the C library.
 //
-// Op text calls the macros without suffix, which select by type; a result must be stored in a
+// Generated code calls the macros without suffix, which select by type; a result must be stored in a
 // variable of its type before it is used again, because C computes small integers as int.
 //
 // The polynomials are minimax fits made for this file (reweighted least squares in extended
@@ -108,7 +108,7 @@ MM_INLINE float mm_sigmoid_f32(float x)
     return 1.0f / (1.0f + mm_exp_f32(-x));
 }
 
-// tanh |x| = m / (m + 2) with m = e^2|x| - 1 = 2^n (P(r) - 1) + (2^n - 1), which cancels nothing.
+// tanh |x| = m / (m + 2) with m = e^2|x| - 1 = 2^n (P(r) - 1) + (2^n - 1), without cancellation.
 MM_INLINE float mm_tanh_f32(float x)
 {
     float a = __builtin_fabsf(x);
@@ -393,7 +393,7 @@ MM_INLINE double mm_pow_f64(double x, double y) { return pow(x, y); }
 MM_INLINE double mm_sigmoid_f64(double x) { return 1.0 / (1.0 + exp(-x)); }
 MM_INLINE double mm_gelu_quick_f64(double x) { return x / (1.0 + exp(-1.702 * x)); }
 
-// Functions of both types that are those of the C library; no loop with one becomes vector code.
+// Functions of both types from the C library; loops that call one are not vectorised.
 #define MM_LIBRARY_FUNCTION(NAME)                                                                  \
     MM_INLINE float mm_##NAME##_f32(float x) { return NAME##f(x); }                                \
     MM_INLINE double mm_##NAME##_f64(double x) { return NAME(x); }
@@ -446,14 +446,14 @@ MM_INLINE double mm_gelu_tanh_f64(double x)
 MM_FLOAT_FUNCTIONS(float, f32, f)
 MM_FLOAT_FUNCTIONS(double, f64, )
 MM_INLINE double mm_copysign_f64(double size, double sign) { return copysign(size, sign); }
-// GCC 12 cannot make vector code of __builtin_signbit for AVX-512.
+// GCC 12 cannot vectorise __builtin_signbit for AVX-512.
 MM_INLINE bool mm_signbit_f32(float x) { return mm_as_bits(x) >> 31 != 0; }
 MM_INLINE bool mm_signbit_f64(double x) { return mm_as_bits64(x) >> 63 != 0; }
 
 // ---- integers ----------------------------------------------------------------------------------
 
-// U is an unsigned type at least as wide as T and int, in which overflow wraps. Zero is no divisor,
-// and x86 traps where it divides the lowest number by -1.
+// U is an unsigned type at least as wide as T and int, in which overflow wraps. Division by zero
+// is undefined, and x86 traps when it divides the lowest number by -1.
 #define MM_INTEGER_FUNCTIONS(T, U, S, IS_SIGNED)                                                   \
     MM_INLINE T mm_abs_##S(T x) { return IS_SIGNED && x < 0 ? (T)(0 - (U)x) : x; }                 \
     MM_INLINE T mm_relu_##S(T x) { return IS_SIGNED && x < 0 ? 0 : x; }                            \
@@ -508,7 +508,7 @@ MM_INTEGER_FUNCTIONS(uint64_t, uint64_t, u64, false)
 
 // ---- narrow floats -----------------------------------------------------------------------------
 
-// What the codes at the top of a format mean.
+// The meaning of the largest codes of a format.
 enum {
     MM_IEEE,   // infinities, then NaN
     MM_FN,     // no infinity; NaN is all ones
@@ -591,7 +591,7 @@ MM_INLINE float mm_load_float8_e8m0fnu(uint8_t code)
     return code == 255 ? NAN : value;
 }
 
-// Nearest power of two, halves up; NaN for what is not positive. Source: ml_dtypes, which takes a
+// Nearest power of two, halves up; NaN unless x is positive. Source: ml_dtypes, which takes a
 // denormal x for 2^-127 up to that value, and for 2^-126 above it.
 MM_INLINE uint8_t mm_store_float8_e8m0fnu(float x)
 {
@@ -601,7 +601,7 @@ MM_INLINE uint8_t mm_store_float8_e8m0fnu(float x)
     return (uint8_t)(bits - 1 < 0x7f800000u ? code : 255);
 }
 
-// A double rounded to float so that rounding once more, to fewer bits, gives what one step gives:
+// A double rounded to float so that rounding again to fewer bits is the same as rounding once:
 // towards zero, with the last bit set if anything was lost.
 MM_INLINE float mm_round_to_odd(double x)
 {
@@ -735,7 +735,7 @@ MM_INLINE void mm_stream_chunk(void *to, const void *from)
 }
 #endif
 
-// Copies a row that lies in the cache to memory that nobody reads soon, past the caches: a written
+// Copies a row from the cache to memory that is not read soon, with non-temporal stores: a written
 // line is then not read first. Ends that do not fill an aligned chunk are copied as usual.
 MM_INLINE void mm_stream_row(void *to, const void *from, size_t nbytes)
 {
@@ -762,15 +762,15 @@ MM_INLINE void mm_fence(void)
 #endif
 }
 
-// ---- positions that are data -------------------------------------------------------------------
+// ---- data-dependent indices --------------------------------------------------------------------
 
 MM_INLINE int64_t mm_clipped_u64(uint64_t x)
 {
     return x >> 63 ? INT64_MAX : (int64_t)x;
 }
 
-// The place of an element on an axis; negative ones count from the end. What is out of range becomes
-// the nearest element, so that nothing else is ever read.
+// The index of an element on an axis; negative ones count from the end. Out-of-range indices are
+// clamped, so that no other memory is ever read.
 MM_INLINE int64_t mm_position(int64_t at, int64_t size)
 {
     at = at < 0 ? at + size : at;
@@ -778,7 +778,7 @@ MM_INLINE int64_t mm_position(int64_t at, int64_t size)
     return at < 0 ? 0 : at;
 }
 
-// Kernels report what is out of range, with a flag that is found as a sum.
+// Kernels report out-of-range indices through a flag, computed as a sum.
 MM_INLINE int mm_is_outside(int64_t at, int64_t size)
 {
     return (at < -size) | (at >= size);
@@ -809,8 +809,8 @@ MM_INLINE void mm_parallel(
     mm_threads->run(task, buffers, scalars, shared, count, step, room);
 }
 
-// The portion for items of so many elements: all of them where threads would cost more than they
-// save, else several for each thread, but not so small that streams of memory break up.
+// The portion for items with a given number of elements: all items if threads would cost more than
+// they save, else several portions per thread, but large enough to keep memory accesses sequential.
 MM_INLINE int64_t mm_portion(int64_t count, int64_t elements)
 {
     const int64_t all = count * elements;

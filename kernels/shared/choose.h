@@ -1,17 +1,17 @@
-// Choosing a token of each row of logits: the most likely one, or one drawn from those that are left
-// by top-k, top-p and min-p. `maxmod/ops/choose.py` says what it means.
+// Samples a token of each row of logits: the most likely one, or one drawn from those that top-k,
+// top-p and min-p keep. `maxmod/ops/choose.py` defines the semantics.
 //
-// Nothing is sorted. What is left is what is at least as large as a threshold, and thresholds are
-// found by searching among all floats: a pass over the row compares with MM_PIVOTS floats at once, so
-// that a pass is worth three bits, and a few passes part even close neighbours.
+// Nothing is sorted. Elements at least as large as a threshold are kept, and thresholds are found by
+// searching among all floats: a pass over the row compares with MM_PIVOTS floats at once, so that each
+// pass determines three bits, and a few passes separate even adjacent floats.
 //
-// Both dialects include this text, and define behind it what it declares: steps that all threads of
-// a row take together. Text in front of it gives mm_args: b0 the logits, b1 (temperature, top-k,
+// Both dialects include this file, and define after it the steps that it declares, which all threads
+// of a row run together. The code before it defines mm_args: b0 the logits, b1 (temperature, top-k,
 // top-p, min-p), b2 the seed, b3 the counters, b4 the tokens; mm_rows and mm_size.
 
 #define MM_PIVOTS 7
 
-// What is called in several places is there once on the host, where somebody waits for the compiler.
+// Not inlined on the host if called in several places, as users wait for the C compiler.
 #ifdef MM_PRELUDE_HOST
 #define MM_SEARCH_FUNCTION static __attribute__((noinline))
 #else
@@ -27,12 +27,12 @@ typedef struct {
 // The largest element; NaN if there is one.
 MM_INLINE float mm_largest(const float *x, int64_t size);
 
-// Makes weights exp((x - largest) / temperature) of what is at least as large as `least`, and 0 of
-// the rest; returns their sum.
+// Makes weights exp((x - largest) / temperature) of the elements at least as large as `least`, and 0
+// of the rest; returns their sum.
 MM_INLINE double mm_weigh(
     const float *x, int64_t size, float largest, float temperature, float least, float *weights);
 
-// Number and, if it is asked for, sum of the elements at least as large as each pivot.
+// Count and, if requested, sum of the elements at least as large as each pivot.
 MM_SEARCH_FUNCTION mm_amounts mm_measure(const float *x, int64_t size, const float *pivots, bool by_sum);
 
 // The first position at which the running sum of elements from `low` to `high`, or their running
@@ -40,7 +40,7 @@ MM_SEARCH_FUNCTION mm_amounts mm_measure(const float *x, int64_t size, const flo
 MM_SEARCH_FUNCTION int64_t mm_find(
     const float *x, int64_t size, float low, float high, bool by_sum, double fraction, double more);
 
-// Sets elements behind a position that have a value to 0.
+// Sets elements after a position that have a given value to 0.
 MM_INLINE void mm_drop(float *x, int64_t size, float value, int64_t last);
 
 MM_INLINE int32_t mm_bits_of(float x);
@@ -59,7 +59,7 @@ MM_INLINE float mm_of_key(int64_t key)
     return mm_float_of(bits ^ (bits >> 31 & 0x7fffffff));
 }
 
-// A threshold: elements at least as large are left.
+// A threshold: elements at least as large are kept.
 typedef struct {
     float least;
     double ties;  // how many are equal to it
@@ -113,7 +113,7 @@ MM_INLINE int64_t mm_choose(const mm_args g, int64_t row, float *weights)
     least = min_p;
     if (top_p < 1) {
         const mm_threshold nucleus = mm_search(weights, size, 0, 1, true, top_p * total);
-        // Of equal weights as many as are needed, the first ones.
+        // Of equal weights as many as are needed, the first ones first.
         const float tie = nucleus.least;
         const double share = ceil((top_p * total - nucleus.above) / tie);
         const double needed = share > 1 ? share : 1;
