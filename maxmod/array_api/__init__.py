@@ -4,7 +4,7 @@
     y = xp.sum(x, axis=-1)
 
 Code that is written for the standard finds the namespace with `x.__array_namespace__()`. Functions
-are made of the ops of `maxmod.functional`, run on the host and on GPUs, and can be traced: inside a
+consist of the ops of `maxmod.functional`, run on the host and on GPUs, and can be traced: inside a
 `Module` use `xp.asarray(tensor)` and return `y.tensor`.
 
 What `Array` does otherwise than `Tensor`: shapes are tuples of ints, reductions drop their axes,

@@ -1,6 +1,6 @@
 """The `linalg` extension.
 
-Products, norms, traces and cross products are made of ops and work wherever those do. Solvers and
+Products, norms, traces and cross products consist of ops and work wherever those do. Solvers and
 decompositions (`cholesky`, `det`, `eigh`, `eigvalsh`, `inv`, `matrix_rank`, `pinv`, `qr`,
 `slogdet`, `solve`, `svd`, `svdvals`, and the norms that need singular values) are computed by NumPy
 on the host, wherever the array lives, and cannot be traced.

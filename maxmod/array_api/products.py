@@ -1,4 +1,4 @@
-"""Products of vectors and matrices, made of `matmul`."""
+"""Products of vectors and matrices, by `matmul`."""
 
 from __future__ import annotations
 

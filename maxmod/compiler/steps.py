@@ -185,7 +185,7 @@ class Schedule:
 
     @property
     def steps_for_many(self) -> tuple[Step, ...]:
-        """The steps, with those for many rows in place of each choice."""
+        """The steps, with those for many rows for each choice."""
         parts = (s.many if isinstance(s, Choice) else (s,) for s in self.steps)
         return tuple(step for part in parts for step in part)
 

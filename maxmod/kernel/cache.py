@@ -1,7 +1,7 @@
 """The kernel cache on disk: bytes in, bytes back.
 
 Three files for each entry: `<key>.bin` (the data, then a digest of key and data), `<key>.src` (the
-text it was made from) and `<key>.json` (what a person wants to know). The key is a digest of
+text it was made from) and `<key>.json` (information for people). The key is a digest of
 everything that decides the result, so entries never change; names are not part of it. Whatever is
 wrong with a file makes it a miss, and a folder that cannot be written only turns saving off.
 
@@ -278,7 +278,7 @@ def _sealed(key: str, data: bytes) -> bytes:
 
 
 def _is_own(facts: os.stat_result) -> bool:
-    """Whether this user or the administrator owns a file, and nobody else can write it."""
+    """Whether this user or the administrator owns a file, and no one else can write it."""
     if sys.platform == "win32":
         return True  # protected by the folder of the user profile
     return facts.st_uid in (os.geteuid(), 0) and not facts.st_mode & 0o022

@@ -98,7 +98,7 @@ class KernelSource:
     """One kernel as text.
 
     Attributes:
-        name: What a person calls it; not part of the cache key.
+        name: Readable name; not part of the cache key.
         dialect: Its language.
         plain: The text that is built, after the prelude, with `entry` defined in it. Its variables
             are numbered, so that equal kernels have equal text wherever they come from.

@@ -1,4 +1,4 @@
-"""What can be put around the steps of a program: times, and comparisons with the ops one by one."""
+"""Wrappers of the steps of a program: timing, and comparison with the ops run one by one."""
 
 from __future__ import annotations
 

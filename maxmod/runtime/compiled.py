@@ -115,7 +115,7 @@ class CompiledModel:
     def _plan(self, timed: Timed = contextlib.nullcontext) -> tuple[ir.Graph, Schedule]:
         """Returns the optimised graph and the schedule with its groups.
 
-        Where the schedule was loaded, nobody needs them until they are asked for.
+        With a loaded schedule they are not needed until requested.
         """
         if self._planned is not None:
             return self._planned

@@ -70,7 +70,7 @@ class PlanKey:
 
 
 def _is_wanted() -> bool:
-    """False where somebody wants to see or to verify what the compiler does."""
+    """False if the work of the compiler is to be shown or verified."""
     settings = config.current()
     return not (settings.nocache or settings.verify or settings.dump or log.wants(log.GRAPHS))
 

@@ -27,7 +27,7 @@ class Signature:
         names: Names of the arguments, for messages.
 
     Raises:
-        TypeError: If a tensor is given in place of a type.
+        TypeError: If a tensor is given instead of a type.
     """
 
     def __init__(self, input_types: Sequence[Any], names: Sequence[str]) -> None:

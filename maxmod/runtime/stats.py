@@ -15,7 +15,7 @@ class Stats:
     Attributes:
         calls: Number of calls.
         programs: Number of bound programs, one for each set of sizes.
-        recordings: CUDA graphs that were made of steps.
+        recordings: CUDA graphs that were captured.
         replays: How often one was started.
         plan_cached: Whether passes and planning were skipped, because the graph was known.
         kernels_cached: Kernels that came from the cache.

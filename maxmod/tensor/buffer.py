@@ -299,7 +299,7 @@ class Buffer(Storage):
 
     @property
     def is_contiguous(self) -> bool:
-        """True if the elements lie in row-major order without gaps."""
+        """True if the elements are in row-major order without gaps."""
         return bool(self.array.flags.c_contiguous)
 
     @property
@@ -326,7 +326,7 @@ class Buffer(Storage):
         return float(value) if self.dtype.is_float() else int(value)
 
     def to(self, device: Any) -> Any:
-        """Returns the buffer on a device or stream: itself, if it is there.
+        """Returns the buffer on a device or stream: itself if it is already there.
 
         Args:
             device: A `Device`, `DeviceRef` or `DeviceStream`; or a list of them.

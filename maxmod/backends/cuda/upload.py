@@ -85,7 +85,7 @@ class Uploader:
                     future.result()
                     self._copy(target.data.ptr + start, buffer, count)
             finally:
-                for future, *_ in waiting:  # nobody may write into a buffer after an error
+                for future, *_ in waiting:  # no thread may write into a buffer after an error
                     future.exception()
             current.wait_event(self._stream.record())
 

@@ -36,7 +36,7 @@ def thread_count(wanted: int) -> int:
     """Returns how many threads kernels use.
 
     Args:
-        wanted: `MAXMOD_THREADS`; 0 for `OMP_NUM_THREADS`, or else every processor that the process
+        wanted: `MAXMOD_THREADS`; 0 for `OMP_NUM_THREADS`, or else every CPU that the process
             may use, within the limit of its control group.
     """
     if wanted > 0:

@@ -82,7 +82,7 @@ class LoweredAttention:
         limits = ", int64_t i0, int64_t i1, int64_t j0, int64_t j1"
         test = mask_test(*self.logit, self.i, self.j)
         text.raw("bool", "mm_is_masked", limits, text.with_pointers(test))
-        # Conversions on the way to the result are what storing does.
+        # Storing does the conversions to the result.
         result = ElementLowering(group, "to", given=attention.mixed.output)
         made = result.value(attention.mixed.output, ())
         store = (len(group.inputs), self.out, made, group.outputs[0])

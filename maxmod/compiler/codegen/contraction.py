@@ -66,7 +66,7 @@ class LoweredContraction:
         right: How an element of the right operand is read; a byte of it, if it is quantised.
         finish: The epilogue of a sum.
         stores: (buffer, position, instruction of `finish`) of each result.
-        codes: More about a right operand that is quantised; None for any other.
+        codes: Codes and scales of a quantised right operand; None for others.
     """
 
     loops: list[Loop]
@@ -198,7 +198,7 @@ def _right_operand(
 
 
 def _plain_load(group: FusionGroup, value: ir.Value, position: tuple[Index, ...]) -> Load:
-    """Returns the load that gives an element, if it is nothing but that."""
+    """Returns the load of an element, if it is only a load."""
     lowering = ElementLowering(group)
     number = lowering.value(value, position)
     what = lowering.instructions[number].what
@@ -208,7 +208,7 @@ def _plain_load(group: FusionGroup, value: ir.Value, position: tuple[Index, ...]
 
 
 def _merged(lowered: LoweredContraction) -> LoweredContraction:
-    """Joins row loops that everything steps through as if they were one."""
+    """Joins row loops that every index steps through like a single loop."""
     a, number = lowered.left
     accesses = [*a.indices(), *lowered.finish.indices(), *(flat for _, flat, _ in lowered.stores)]
     loops, change = merge_loops(lowered.loops, accesses)
@@ -238,7 +238,7 @@ def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) ->
 
 
 def _is_both_bfloat16(lowered: LoweredContraction) -> bool:
-    """True if products of stored elements are all there is to add up."""
+    """True if only products of stored elements are summed."""
     lowering, number = lowered.left
     what = lowering.instructions[number].what
     stored = {lowered.right.stored, what.stored if isinstance(what, Load) else None}

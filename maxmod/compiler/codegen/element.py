@@ -378,12 +378,12 @@ def template_source(
     files: Sequence[str],
     launch: Launch | None = None,
 ) -> KernelSource:
-    """Returns the kernel made of generated text and the hand-written text of some files.
+    """Returns the kernel that joins generated text and hand-written files.
 
     Args:
         text: The generated text.
         group: What the kernel computes.
-        name: What a person calls it.
+        name: Its readable name.
         files: The hand-written text, by its place in the kernel folder.
         launch: How many threads run it, for CUDA.
     """

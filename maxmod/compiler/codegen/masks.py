@@ -1,10 +1,10 @@
 """Which blocks of attention scores are certainly masked, or certainly not; from their ops.
 
 A score is masked where it is -inf: `where(condition, score, -inf)`, or the score plus that of 0.
-Conditions are comparisons of whole numbers that rise or fall along the queries and keys, such as
+Conditions are comparisons of integers that rise or fall along the queries and keys, such as
 `position of the query >= position of the key`. Over a block, such a comparison is false everywhere
-if it is false between the largest value on the left and the smallest on the right, and both stand
-in a corner. What cannot be judged so counts as not masked.
+if it is false between the largest value on the left and the smallest on the right, and both are
+in a corner. Any other condition counts as not masked.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def open_test(
 ) -> tuple[list[str], ElementLowering]:
     """Returns the body of `mm_is_open`, and the instructions of a score where it is true.
 
-    Where all that can be judged lets a block of scores through, nobody has to ask for each of them.
+    Where these tests pass for a whole block of scores, the mask of each score is not evaluated.
 
     Args:
         lowering: The instructions of one score.
@@ -87,7 +87,7 @@ class _Test:
         self.lines: list[str] = []
 
     def open(self, number: int, opened: ElementLowering, depth: int) -> list[str]:
-        """Replaces choices by what they choose; returns the conditions of that."""
+        """Replaces choices by the chosen values; returns the conditions for that."""
         op, args = self._apply(number)
         if depth > _MAX_DEPTH:
             return []
@@ -214,7 +214,7 @@ class _Test:
         known = [slope for slope in slopes if slope is not None]
         if all(slope == (0, 0) for slope in known):  # sources and values computed from them
             return None if what.index is not None else _Slope(0, 0)
-        if is_op(op, cast_elements):  # one that wraps around goes up and down
+        if is_op(op, cast_elements):  # one that wraps around is not monotonic
             source = self.lowering.instructions[args[0]].dtype
             return known[0] if can_hold(instruction.dtype, source) else None
         if is_op(op, negate):

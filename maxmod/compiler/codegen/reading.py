@@ -1,4 +1,4 @@
-"""How a person reads a kernel: variables are called what the graph calls their values.
+"""Readable kernels: variables get the names of their values in the graph.
 
 Kernels are built from text whose variables are numbered from 0, and which mentions no line of the
 user: equal kernels of different places, models and machines have equal text and are built once.
@@ -227,7 +227,7 @@ def _plain(printed: str) -> str:
 
 
 def _unused(wanted: str, taken: set[str]) -> str:
-    """Returns a name that is not taken: the wanted one, or one with a number behind it."""
+    """Returns a name that is not taken: the wanted one, or with a number appended."""
     name, number = wanted, 1
     while name in taken:
         number += 1

@@ -14,7 +14,7 @@ class Keep(enum.Enum):
     """Which values that several loops need are kept instead of being computed again."""
 
     COSTLY = "function calls; loads hit the cache"
-    ALL = "whatever a loop takes over from an earlier one: nothing is loaded or computed twice"
+    ALL = "every value that a later loop needs: nothing is loaded or computed twice"
     NOTHING = "none: the row is too long to be kept"
 
 
@@ -77,7 +77,7 @@ def _stored(stores: Sequence[Store]) -> list[int]:
 
 
 def _reductions(lowered: Lowered) -> list[int]:
-    """Returns the reductions in order; instructions nobody needs do not exist."""
+    """Returns the reductions in order; there are no unused instructions."""
     return [
         n
         for n, instruction in enumerate(lowered.instructions)

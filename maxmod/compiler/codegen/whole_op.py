@@ -1,4 +1,4 @@
-"""Ops that hand-written text computes row by row, from operands as they lie in memory."""
+"""Ops that hand-written code computes row by row, from operands in memory."""
 
 from __future__ import annotations
 

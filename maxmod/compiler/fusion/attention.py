@@ -1,7 +1,7 @@
-"""Finds attention: softmax(f(queries @ keys^T)) @ values, with f made of elementwise ops.
+"""Finds attention: softmax(f(queries @ keys^T)) @ values, with f a chain of elementwise ops.
 
 The softmax is what the composite op becomes: exp(x - max x), divided by its sum. Everything from
-the first product to the second becomes one group, because nobody else reads the scores; views and
+the first product to the second becomes one group, because nothing else reads the scores; views and
 cheap ops around queries, keys, values and result join where their positions can be followed.
 """
 
@@ -111,7 +111,7 @@ class AttentionFinder:
         return node if node.kwargs["axis"] == node.inputs[0].type.rank - 1 else None
 
     def _scores(self, logits: ir.Value) -> ir.Node | None:
-        """Returns the product that the logits are made of, if there is exactly one."""
+        """Returns the product that the logits are computed from, if there is exactly one."""
         count, inner = product(logits.type.sizes), logits.type.sizes[-2:]
         found = []
         pending, seen = [logits], set()
@@ -155,7 +155,7 @@ class AttentionFinder:
         return path
 
     def _is_private(self, nodes: list[ir.Node], result: ir.Value) -> bool:
-        """True if nobody else reads what the nodes make."""
+        """True if nothing else reads the results of the nodes."""
         inside = set(nodes)
         for node in nodes:
             for value in node.outputs:
@@ -279,5 +279,5 @@ class AttentionFinder:
                 elif inner is not None and inner.op.kind is Kind.CONTRACT and leaves:
                     return False
                 elif value.type.sizes[-2:] == scores.type.sizes[-2:]:
-                    return False  # as large as what would be made of it
+                    return False  # as large as the value computed from it
         return len(seen) <= MAX_FREE_NODES

@@ -75,7 +75,7 @@ def refusal(group: FusionGroup, node: ir.Node, inlined: bool) -> str | None:
     Args:
         group: The group.
         node: A producer of one of its inputs that `can_fuse`.
-        inlined: True if nobody outside the group needs its value.
+        inlined: True if nothing outside the group needs its value.
     """
     sizes = node.output.type.sizes
     if node.op.kind is Kind.REDUCE:

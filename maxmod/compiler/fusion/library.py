@@ -1,7 +1,7 @@
-"""Matrix products of the library, with what it does to the sums before it stores them.
+"""Matrix products of the library, with their epilogues.
 
 cuBLASLt adds a vector and a matrix to a product and applies an activation, so that the sums need
-not be read and written again. What follows after that is for a kernel.
+not be read and written again. Further ops are for a kernel.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from maxmod.values.tensor_type import TensorType
 
 
 class LibraryFinder:
-    """Finds what follows products.
+    """Finds the epilogues of products.
 
     Args:
-        producer: What makes each value.
-        users: What reads each value.
+        producer: The node that makes each value.
+        users: The nodes that read each value.
         order: Position of each node.
         results: Values that the caller gets.
         group_of: The groups that there are already; it may grow.
@@ -43,7 +43,7 @@ class LibraryFinder:
         self._group_of = group_of
 
     def find(self, product: ir.Node) -> FusionGroup | None:
-        """Returns the group of a product and of what follows it; None if nothing does."""
+        """Returns the group of a product and its epilogue; None without an epilogue."""
         if not product.op.meaning.is_product or any(v.type.rank < 2 for v in product.inputs):
             return None
         chain = [(LibraryProduct(product), product)]
@@ -63,7 +63,7 @@ class LibraryFinder:
         return FusionGroup(numbers, last.output.type.sizes, (last.output,), template=found)
 
     def _only_user(self, value: ir.Value) -> ir.Node | None:
-        """Returns the op that alone reads a value."""
+        """Returns the only op that reads a value."""
         users = self._users.get(value, [])
         if len(users) != 1 or value in self._results or users[0] in self._group_of:
             return None
@@ -72,7 +72,7 @@ class LibraryFinder:
     def _joined(
         self, found: LibraryProduct, node: ir.Node, value: ir.Value
     ) -> LibraryProduct | None:
-        """Returns what the library computes with one op more, if it can."""
+        """Returns the library call extended by one op, if possible."""
         if node.output.type != value.type or found.activation:
             return None
         has_epilogues = choose_kernels.library_adds_vectors(value.type.dtype)
@@ -92,7 +92,7 @@ class LibraryFinder:
         return None
 
     def _is_bias(self, value: ir.Value, type: TensorType) -> bool:
-        """True for a vector along the last axis that no kernel has to make first."""
+        """True for a vector along the last axis that is already in memory."""
         sizes = value.type.sizes
         if not sizes or sizes[-1] != type.sizes[-1] or any(size != 1 for size in sizes[:-1]):
             return False
@@ -102,9 +102,9 @@ class LibraryFinder:
         return node is None
 
     def _is_in_memory(self, value: ir.Value, product: ir.Node) -> bool:
-        """True for a value that is there, row by row, when the product starts.
+        """True for a value that is already in memory, row-major, when the product starts.
 
-        A value that only a kernel after the product would make, of what it reads, is better made
+        A value that a kernel after the product could compute from its inputs is better computed
         there.
         """
         node = self._producer.get(value)
@@ -122,7 +122,7 @@ class LibraryFinder:
         return any(self._order[user] < self._order[product] for user in self._users[value])
 
     def _is_kept(self, value: ir.Value) -> bool:
-        """True for a value that goes to memory, whoever makes it."""
+        """True for a value that is written to memory."""
         users = self._users.get(value, [])
         if value in self._results or len(users) != 1:
             return True

@@ -24,7 +24,7 @@ from maxmod.compiler.groups.order import find_stores
 from maxmod.kernel.source import Dialect
 from maxmod.op import Kind, ir
 
-# A kernel with more arguments than this is slow to call, and rarely what anyone wants.
+# A kernel with more arguments than this is slow to launch, and rarely useful.
 MAX_BUFFERS = 24
 # Ops that change the positions at which their operands are read.
 _MOVES = (Kind.VIEW, Kind.REDUCE, Kind.INDEX)
@@ -153,7 +153,7 @@ class _Planner:
     def _few_rows(self, product: ir.Node, found: FusionGroup) -> FusionGroup | None:
         """Returns the group of our own kernel for what the library does to many rows."""
         assert isinstance(found.template, LibraryProduct)
-        if found.template.addend is None:  # whatever reads the sums can add the rest
+        if found.template.addend is None:  # the reader of the sums can add the rest
             return None
         group = contraction_group(product, found, self.order, self._inlined_views(product))
         return group if group is not None and group.outputs == found.outputs else None

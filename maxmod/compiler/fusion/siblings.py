@@ -2,7 +2,7 @@
 
 Keys and values of a token go into two caches at the same position: neither needs the other, so the
 planner, which grows groups from results back to operands, leaves them apart. A launch takes longer
-than such a kernel computes.
+than such a kernel runs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _elementwise_by_domain(items: Sequence[Item]) -> Collection[dict[int, Fusion
 
 
 def _joined(one: FusionGroup, other: FusionGroup, most_buffers: int) -> FusionGroup | None:
-    """Returns two groups as one, or None if that is not worth while or cannot be a kernel."""
+    """Returns two groups as one, or None if that is not worthwhile or cannot be a kernel."""
     if not set(one.inputs) & set(other.inputs):
         return None
     made = FusionGroup(
@@ -81,7 +81,7 @@ def _joined(one: FusionGroup, other: FusionGroup, most_buffers: int) -> FusionGr
 
 
 class _Dependencies:
-    """Which items wait for which others, directly or through more of them.
+    """Which items depend on which others, directly or indirectly.
 
     A set of items is an integer with a bit for each, so that a union of hundreds is one operation.
 
@@ -94,7 +94,7 @@ class _Dependencies:
 
     @staticmethod
     def of(before: Sequence[Iterable[int]]) -> _Dependencies | None:
-        """Returns those of items that wait for some directly; None if some wait in a circle."""
+        """Returns those of items that wait for some directly; None if there is a cycle."""
         found = [0] * len(before)
         try:
             for item in TopologicalSorter(dict(enumerate(before))).static_order():

@@ -38,7 +38,7 @@ class Contraction:
 
 @dataclass(frozen=True, slots=True)
 class WholeOp:
-    """An op that a hand-written kernel computes from its operands as they lie in memory.
+    """An op that a hand-written kernel computes from its operands in memory.
 
     Attributes:
         node: The op.

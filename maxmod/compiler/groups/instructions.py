@@ -116,7 +116,7 @@ class Lowered:
         stores: The outputs.
         buffers: Stored dtype of each buffer: the inputs of the group, then its outputs.
         input_count: How many buffers are inputs.
-        room: For stores in place, how far each axis goes on; above 0 if the store is in range.
+        room: For stores in place, the space left on each axis; above 0 if the store is in range.
         group: The group.
         memo: Which instruction gives a value at a position.
 
@@ -152,7 +152,7 @@ class Lowered:
     @property
     def nonempty(self) -> list[Size]:
         """Sizes, known later, that must be above 0: axes that are read at such positions (an empty
-        one has none), and what is left of an axis after what is stored there.
+        one has none), and the space left on an axis after the store.
         """
         whats = (instruction.what for instruction in self.instructions)
         read = [w.extent for w in whats if isinstance(w, Position) and not w.is_store]

@@ -92,7 +92,7 @@ def lower(group: FusionGroup) -> Lowered:
 def split_loops(
     loops: Sequence[Loop], start: Sequence[Index], split: SplitNeeded
 ) -> tuple[list[Loop], list[Index]]:
-    """Replaces a loop by two, in the loops and in the position that is made of them."""
+    """Replaces a loop by two, in the loops and in positions computed from them."""
     high, low, whole = split_loop(split.loop, split.inner)
     new = [part for loop in loops for part in ((high, low) if loop == split.loop else (loop,))]
     return new, [index.substituted({split.loop: whole}) for index in start]
@@ -286,7 +286,7 @@ class Lowering:
         return flat_index(position, value.type.sizes)
 
     def append(self, what: Load | Apply | Position, dtype: DType) -> int:
-        """Adds an instruction, whose operands are there already, and returns its number."""
+        """Adds an instruction, whose operands already exist, and returns its number."""
         needed = [self.instructions[number] for number in operands(what)]
         index = None if isinstance(what, Position) else what.index
         in_row = self.row is not None and index is not None and index.factor(self.row) != 0

@@ -1,6 +1,6 @@
 """What kernels are called: after the ops and composite ops that the user called.
 
-A composite op that a kernel computes as a whole gives its name once, in place of its parts:
+A composite op that a kernel computes as a whole gives its name once, instead of its parts:
 `row_mul_add_softmax`. A name is a C identifier of at most `MAX_LENGTH` characters; a longer one
 loses its arithmetic first, then other elementwise ops.
 """

@@ -1,4 +1,4 @@
-"""Algebraic simplification: calls that give back an operand, and cheaper forms of the same value.
+"""Algebraic simplification: calls that return an operand, and cheaper forms of the same value.
 
 Only rewrites that are exact for every input, NaN, infinities and signed zeros included.
 """

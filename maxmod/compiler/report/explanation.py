@@ -1,4 +1,4 @@
-"""`Explanation`: the parts of what `explain` shows, one by one."""
+"""`Explanation`: the parts of the output of `explain`, separately."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Explanation:
     Args:
         graph: The optimised graph.
         plan: Its schedule, with the groups.
-        dims: The value of each named size, to show numbers in place of expressions; may be empty.
+        dims: The value of each named size, to show numbers instead of expressions; may be empty.
         memory: The memory plan for these sizes; None if they are not known.
-        measured: Times for these sizes; None if nobody measured.
+        measured: Times for these sizes; None without a measurement.
         width: Characters of a line; those of the terminal by default, and 80 where there is none.
 
     Attributes:

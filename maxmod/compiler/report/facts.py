@@ -42,7 +42,7 @@ class StepFacts:
         name: The name of what runs.
         results: Names of the values that it makes.
         operands: Names of the values that it reads.
-        detail: What it makes of what: `%3 from %arg0`, or a formula.
+        detail: Results and operands: `%3 from %arg0`, or a formula.
         cost: Bytes and operations.
         places: Lines of user code that it comes from.
         reason: Why it is not a kernel; empty if it is.
@@ -134,9 +134,9 @@ class Facts:
     Args:
         graph: The optimised graph.
         plan: Its schedule, with the groups.
-        dims: The value of each named size, to show numbers in place of expressions; may be empty.
+        dims: The value of each named size, to show numbers instead of expressions; may be empty.
         memory: The memory plan for these sizes; None if they are not known.
-        measured: Times for these sizes; None if nobody measured.
+        measured: Times for these sizes; None without a measurement.
     """
 
     def __init__(

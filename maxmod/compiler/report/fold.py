@@ -48,7 +48,7 @@ def find_folds(keys: Sequence[Hashable], least: int) -> list[Fold]:
 
 
 def visible(keys: Sequence[Hashable], least: int) -> Iterator[int | Fold]:
-    """Yields the positions that are shown, and a fold in place of those that it hides.
+    """Yields the positions that are shown, and a fold instead of those that it hides.
 
     Args:
         keys: Equal for corresponding entries of equal layers.

@@ -1,4 +1,4 @@
-"""Lines that fit a width, and notes in place of those that equal layers repeat."""
+"""Lines that fit a width, and notes instead of those that equal layers repeat."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def folded(
     indent: str,
     least: int,
 ) -> Iterator[str]:
-    """Yields the lines of entries, with a note in place of those that equal layers repeat.
+    """Yields the lines of entries, with a note instead of those that equal layers repeat.
 
     Args:
         entries: The lines of each entry.

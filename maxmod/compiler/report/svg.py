@@ -26,7 +26,7 @@ def drawing(width: float, height: float, parts: Iterable[str], title: str) -> st
     """Returns a whole drawing.
 
     Args:
-        width: Its width in units, which are pixels where there is room for them.
+        width: Its width in units, which are pixels unless it is scaled down.
         height: Its height.
         parts: Its elements.
         title: What it shows, for those who cannot see it.

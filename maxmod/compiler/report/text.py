@@ -129,7 +129,7 @@ def used(facts: KernelFacts) -> str:
 
 
 def _shortened(facts: KernelFacts) -> str:
-    """The source with the names of the files in it in place of their texts."""
+    """The source with the names of included files instead of their text."""
     parts = []
     for part in parts_of(facts.source):
         note = f"// kernels/{part.file}: {plural(part.line_count, 'line')}, always the same"

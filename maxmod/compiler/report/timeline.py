@@ -1,4 +1,4 @@
-"""The memory plan, drawn over time: what lies where in the arena, step after step."""
+"""The memory plan as a chart over time: the intermediates in the arena, step by step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def timeline(facts: Facts) -> str:
 
 
 class _Scale:
-    """Where steps and offsets lie in the drawing."""
+    """Maps steps and offsets to coordinates of the chart."""
 
     def __init__(self, steps: int, memory: MemoryPlan) -> None:
         self.step = (WIDTH - _LEFT - _RIGHT) / max(steps, 1)

@@ -1,8 +1,8 @@
 """CUDA C: row kernels.
 
-Short rows belong to a warp or a part of one, longer rows to a block. Whatever several loops over a
-row need stays in registers where the length is known and small enough, else in shared memory where
-it fits, else it is computed again. Partial results are always joined in the same order.
+Short rows belong to a warp or a part of one, longer rows to a block. Values that several loops over
+a row need stay in registers where the length is known and small enough, else in shared memory where
+they fit, else they are recomputed. Partial results are always joined in the same order.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from maxmod.values.shape import product
 
 WARP_ROW = 1024  # longer rows get a block: 32 elements for each thread of a warp
 WARP_THREADS = 256  # of a block that works on several rows
-LOOP_BLOCKS = 2  # on a processor, where a loop is not unrolled: 64 registers a thread
+LOOP_BLOCKS = 2  # on an SM, where a loop is not unrolled: 64 registers per thread
 KEPT_PER_THREAD = 16  # elements of a row that a thread of a block works on, if it can be chosen
 MAX_THREADS = 512  # of a block: 128 registers for each
 REGISTERS = 48  # of them for kept values; with 64, loads of weights are spilled
@@ -79,7 +79,7 @@ def row_kernel(lowered: Lowered) -> tuple[list[str], list[str], Launch, str]:
         constants = [f"constexpr int V = {width.elements};"] if width.elements > 1 else []
         body = [*constants, *_rows(lowered, plan, team, width.elements)]
         launch = Launch(rows, 1 if team.is_block else team.threads // team.lanes, team.threads)
-        # So many blocks at least, or the compiler would save registers for more of them.
+        # The minimum of blocks per SM, or the compiler would limit registers for more.
         return joins, body, launch, f"{team.threads}, {MAX_THREADS // team.threads}"
     return _looping(lowered, plan, width, rows, joins)
 
@@ -110,10 +110,10 @@ def _power_of_two(number: int) -> int:
 
 
 def _slots(lowered: Lowered, plan: RowPlan) -> dict[int, tuple[int, int]]:
-    """Gives kept values a place: (number of the place, bytes of an element).
+    """Gives kept values a slot: (number of the slot, bytes of an element).
 
-    Two values share a place if the one is read for the last time in the loop that writes the
-    other: each thread reads only what it wrote itself, and reads before it writes.
+    Two values share a slot if one is last read in the loop that writes the other: each thread
+    reads only what it wrote itself, and reads before it writes.
     """
     phases = plan.phases
     first = {n: number for number, phase in enumerate(phases) for n in phase.keeps}
@@ -250,7 +250,7 @@ def _reductions(lowered: Lowered) -> list[tuple[int, Reduction]]:
 
 
 def _part_arrays(lowered: Lowered, team: _Team) -> list[str]:
-    """Declares a place for the partial result of each warp, for each reduction."""
+    """Declares a slot for the partial result of each warp, for each reduction."""
     if not team.is_block:
         return []
     return [
@@ -260,14 +260,14 @@ def _part_arrays(lowered: Lowered, team: _Team) -> list[str]:
 
 
 def _kept_arrays(lowered: Lowered, plan: RowPlan, team: _Team) -> list[str]:
-    """Declares the arrays of kept values: in registers, or places in shared memory."""
+    """Declares the arrays of kept values, in registers or in shared memory."""
     slots = _slots(lowered, plan)
     if team.steps or not slots:
         return []
     extent = size_text(_row(lowered).extent)
     offsets: dict[int, int] = {}
     taken = 0
-    # Wide types first, so that every place is aligned.
+    # Wide types first, so that every slot is aligned.
     for n in sorted(slots, key=lambda n: -slots[n][1]):
         place, nbytes = slots[n]
         if nbytes:
@@ -282,7 +282,7 @@ def _kept_arrays(lowered: Lowered, plan: RowPlan, team: _Team) -> list[str]:
 
 
 def _phase(lowered: Lowered, phase: Phase, kept: set[int], team: _Team, span: Span) -> list[str]:
-    """Returns the text of one loop over the row, and of joining what the threads found."""
+    """Returns the text of one loop over the row, and of joining the partial results."""
     lines = _statements(lowered, phase.before)
     reductions = {n: what for n, what in _reductions(lowered) if n in phase.reductions}
     for number, what in reductions.items():
@@ -311,7 +311,7 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int], team: _Team, span: Sp
 
 
 def _statements(lowered: Lowered, numbers: Sequence[int]) -> list[str]:
-    """Returns the statements of instructions that differ in no span."""
+    """Returns the statements of instructions that are the same in every span."""
     return [line for number in numbers for line in statement(lowered.instructions, number)]
 
 
@@ -324,7 +324,7 @@ def _register_arrays(lowered: Lowered, phase: Phase, team: _Team, span: Span) ->
 
 
 def _kept_index(lowered: Lowered, team: _Team, span: Span) -> str:
-    """Returns the position of a kept value; threads next to each other use places side by side."""
+    """Returns the position of a kept value; neighbouring threads use neighbouring slots."""
     if team.steps:
         return "mm_j * V + mm_k" if span.is_vector else "mm_j"
     if not span.is_vector:
@@ -348,7 +348,7 @@ def _unrolled_loop(
 
 
 def _strided_loop(lowered: Lowered, span: Span, body: Sequence[str]) -> list[str]:
-    """A loop of as many steps as the row needs."""
+    """A loop over a row of any length."""
     extent = size_text(_row(lowered).extent)
     v = " * V" if span.is_vector else ""
     start = f"({span.kind})threadIdx.x{v}"
