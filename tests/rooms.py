@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "maxmod"
@@ -118,13 +119,13 @@ def _pattern(text: ast.JoinedStr) -> str:
     return "".join(r"\w+" if part is None else re.escape(str(part)) for part in parts)
 
 
-def _named_modules(module: str, tree: ast.AST) -> list[tuple[int, str]]:
+def _named_modules(module: str, nodes: Iterable[ast.AST]) -> list[tuple[int, str]]:
     """Returns (line, module) of what strings name, such as `import_module("maxmod.nn")`.
 
     The packages around a module are loaded before it, so that their names import nothing.
     """
     found = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             pattern = _pattern(node)
             # `maxmod.__getattr__` loads what the package lists under TYPE_CHECKING.
@@ -137,10 +138,11 @@ def _named_modules(module: str, tree: ast.AST) -> list[tuple[int, str]]:
     return found
 
 
-def imports_of(module: str, tree: ast.AST) -> list[tuple[int, str]]:
+@functools.cache
+def imports_of(module: str, tree: ast.Module) -> list[tuple[int, str]]:
     """Returns (line, module) of everything that a module imports, of maxmod and of others."""
-    found = []
-    for node in ast.walk(tree):
+    found, nodes = [], list(ast.walk(tree))
+    for node in nodes:
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -149,9 +151,9 @@ def imports_of(module: str, tree: ast.AST) -> list[tuple[int, str]]:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 found.append((node.lineno, inner if inner in SOURCES else node.module))
-    return found + _named_modules(module, tree)
+    return found + _named_modules(module, nodes)
 
 
 @functools.cache
-def trees() -> dict[str, ast.AST]:
+def trees() -> dict[str, ast.Module]:
     return {name: ast.parse(path.read_text("utf-8")) for name, path in SOURCES.items()}
