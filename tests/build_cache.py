@@ -7,7 +7,10 @@ what the compiler would give again. All workers share the folder. It outlives th
 own cache (`pytest --cache-clear` removes it); entries unused for a week are removed.
 
 `share_host_builds` puts it behind the C compiler of the host kernels. The kernel cache of maxmod
-lies above and does not notice: tests that are about it see every hit and miss as users do.
+lies above and does not notice: tests that are about it see every hit and miss as users do. What has
+to be compiled finds the prelude precompiled; the library is the same to the byte.
+
+`unoptimised_host_kernels` is for tests that are about something else than the code of kernels.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +30,7 @@ from typing import Any
 
 from maxmod.backends.host import build as host_build
 from maxmod.backends.host import compiler as host_compiler
+from maxmod.kernel.text import Dialect, prelude
 
 try:
     import fcntl
@@ -106,10 +111,66 @@ def share_host_builds() -> None:
         # A compiler that a test made up, or a test that watches processes, is served as ever.
         if subprocess.run is not _RUN or os.path.realpath(path) not in _system_compilers():
             return compile(path, flags, text, folder)
-        parts = [identity(path), host_compiler.processor(), *flags, text]
-        return cached(".so", parts, lambda: compile(path, flags, text, folder)).read_bytes()
+        include, rest = _behind_prelude(path, tuple(flags), text)
+        parts = [*_toolchain(path, flags), text]
+        build = functools.partial(compile, path, [*flags, *include], rest, folder)
+        return cached(".so", parts, build).read_bytes()
 
     host_build._compile = shared
+
+
+def _toolchain(path: str, flags: Sequence[str]) -> list[str]:
+    """Returns what decides the result, beside the text."""
+    return [identity(path), host_compiler.processor(), *flags]
+
+
+def _behind_prelude(path: str, flags: tuple[str, ...], text: str) -> tuple[list[str], str]:
+    """Returns the option that includes the prelude, and the text without it."""
+    start = prelude(Dialect.HOST)
+    if not text.startswith(start):
+        return [], text
+    return ["-include", str(_precompiled(path, flags, start))], text.removeprefix(start)
+
+
+@functools.cache
+def _precompiled(path: str, flags: tuple[str, ...], text: str) -> Path:
+    """Returns a header; what is compiled of it lies beside it.
+
+    Compilers find that by the name, and read the header itself if the other does not fit.
+    """
+    parts = [*_toolchain(path, flags), text]
+    header = cached(".h", parts, text.encode)
+
+    def build() -> bytes:
+        options = [flag for flag in flags if flag != "-shared"]
+        with tempfile.NamedTemporaryFile() as output:
+            _RUN([path, *options, "-x", "c-header", header, "-o", output.name], check=True)
+            return Path(output.name).read_bytes()
+
+    cached(".h.gch", parts, build)
+    return header
+
+
+@contextlib.contextmanager
+def unoptimised_host_kernels() -> Iterator[None]:
+    """Host kernels are built with -O0, which takes a third of the time for those with a product.
+
+    Their keys in the kernel cache are others than those of optimised kernels.
+    """
+    find = host_compiler.find
+
+    def found() -> host_compiler.HostCompiler | None:
+        compiler = find()
+        if compiler is None:
+            return None
+        flags = ("-O0" if flag == "-O3" else flag for flag in compiler.flags)
+        return compiler._replace(flags=tuple(flags))
+
+    host_compiler.find = found
+    try:
+        yield
+    finally:
+        host_compiler.find = find
 
 
 @functools.cache

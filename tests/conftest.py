@@ -115,6 +115,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return LoadFileScheduling(config, log)
 
 
+@pytest.fixture(scope="module")
+def unoptimised_host_kernels() -> Iterator[None]:
+    """For modules whose subject is not the code of host kernels; see `tests/README.md`."""
+    with build_cache.unoptimised_host_kernels():
+        yield
+
+
 @pytest.fixture
 def emulated_accelerator() -> Iterator[Device]:
     """Device 0 of an emulated accelerator with two devices, which is then the default device."""
