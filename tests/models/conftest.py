@@ -6,5 +6,7 @@ import pytest
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _unoptimised(unoptimised_host_kernels: None) -> None:
-    """For every file of the folder."""
+def _unoptimised(request: pytest.FixtureRequest) -> None:
+    """For every file of the folder that does not say `OPTIMISED`, because it runs for long."""
+    if not getattr(request.module, "OPTIMISED", False):
+        request.getfixturevalue("unoptimised_host_kernels")

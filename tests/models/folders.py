@@ -26,3 +26,8 @@ def copy(folder: Path, target: Path, **changes: object) -> Path:
     table = json.loads(path.read_text("utf-8")) | changes
     path.write_text(json.dumps({k: v for k, v in table.items() if v is not ...}), "utf-8")
     return target
+
+
+def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The root of the mean square of the difference, in units of the spread of the logits."""
+    return float(np.sqrt(np.mean((found - wanted) ** 2)) / np.std(wanted))
