@@ -149,7 +149,7 @@ def test_encoders_and_vision_models_are_rounded_while_loading(
     found = results(one)
     assert (found != wanted).any()
     np.testing.assert_allclose(found, wanted, rtol=0, atol=0.02 * np.abs(wanted).max())
-    with pytest.raises(ArgumentError, match=rf"{load.__name__}: group_size and skip: expected qua"):
+    with pytest.raises(ArgumentError, match=rf"{load.__name__}: group_size and skip need qua"):
         load(folder, device=CPU(), skip="x")
     with pytest.raises(ArgumentError, match=r"'q_prj' matches no linear layer"):
         load(folder, device=CPU(), quantize="int8", skip=["q_prj"])
