@@ -46,7 +46,7 @@ class Case:
     """A workload.
 
     Attributes:
-        name: What it is called.
+        name: Its name.
         dtype: Of all operands.
         shapes: Of the operands: a vector and a matrix [out, in], or queries, keys and values
             [batch, heads, positions, width].

@@ -295,7 +295,7 @@ def overhead(rounds: int) -> dict[str, Timing]:
 
 
 def facts() -> dict[str, Any]:
-    """Returns what the numbers depend on: the machine, its GPU and the libraries."""
+    """Returns facts that the numbers depend on: the machine, its GPU and the libraries."""
     import cupy
 
     found = harness.machine([p for p in ("torch",) if importlib.util.find_spec(p)])

@@ -182,7 +182,7 @@ class TensorValue(Value):
 class BufferValue(Value):
     """A buffer of a graph, which the graph can change: `buffer[...] = value`.
 
-    Indexing loads: `buffer[...]` is a `TensorValue` of what the buffer holds at that point.
+    Indexing loads: `buffer[...]` is a `TensorValue` of the current content of the buffer.
     """
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""BERT, an encoder whose tokens look both ways, with weights in the layout of Hugging Face.
+"""BERT, an encoder with bidirectional attention, with weights in the layout of Hugging Face.
 
 Source: J. Devlin et al., BERT, arXiv 1810.04805. Names and numerics follow `BertModel` of the
 transformers library, without its pooler.
@@ -60,7 +60,7 @@ class Config:
 
 
 class Attention(Module[[Tensor, Tensor], Tensor]):
-    """Multi-head self-attention, added to its input and normalised."""
+    """Multi-head self-attention with a residual connection and post-norm."""
 
     def __init__(self, config: Config) -> None:
         self.heads = config.num_attention_heads
@@ -72,14 +72,14 @@ class Attention(Module[[Tensor, Tensor], Tensor]):
         self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x [batch, seq, width]; mask bool [batch, 1, 1, seq], true where there is a token."""
+        """x [batch, seq, width]; mask bool [batch, 1, 1, seq], false at padding."""
         q, k, v = (split_heads(map(x), self.heads) for map in (self.query, self.key, self.value))
         mixed = merge_heads(attention(q, k, v, mask, self.scale))
         return self.norm(x + self.dense(mixed))
 
 
 class MLP(Module[[Tensor], Tensor]):
-    """Two linear layers with an activation between them, added to the input and normalised."""
+    """Two linear layers with an activation between, a residual connection and post-norm."""
 
     def __init__(self, config: Config) -> None:
         self.activation = config.hidden_act
@@ -110,7 +110,7 @@ class Bert(Module[[Tensor, Tensor], Tensor]):
     Attributes:
         words: Embedding of tokens.
         positions: Embedding of positions.
-        types: Embedding of the parts of a text; all tokens are of the first one.
+        types: Embedding of token types (segments); all tokens have type 0.
         norm: Normalisation of their sum.
         layers: The blocks.
     """

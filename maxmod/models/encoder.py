@@ -138,7 +138,7 @@ class TextEncoder:
         pooling: How the vectors of the tokens become one.
         max_positions: The longest sequence.
         device: Where its weights are.
-        dtype: What it computes in.
+        dtype: The dtype that it computes in.
     """
 
     folder: Path

@@ -92,7 +92,7 @@ class MLP(Module[[Tensor], Tensor]):
 
 
 class Block(Module[[Tensor, Context], Tensor]):
-    """Attention and MLP, each of them normalised before and added to its input."""
+    """Pre-norm attention and MLP, each with a residual connection."""
 
     def __init__(self, config: Config, layer: int) -> None:
         self.ln_1 = LayerNorm(config.n_embd, config.layer_norm_epsilon)

@@ -82,7 +82,7 @@ class LanguageModel:
         cache_shape: Size of the cache per token.
         stop: Tokens that end a sequence.
         device: Where its weights are.
-        dtype: What it computes in.
+        dtype: The dtype that it computes in.
     """
 
     folder: Path

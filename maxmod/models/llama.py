@@ -210,7 +210,7 @@ class MLP(Module[[Tensor], Tensor]):
 
 
 class Block(Module[[Tensor, RotaryTable, Context], Tensor]):
-    """Attention and MLP, each of them normalised before and added to its input."""
+    """Pre-norm attention and MLP, each with a residual connection."""
 
     def __init__(self, config: Config, layer: int) -> None:
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)

@@ -44,7 +44,7 @@ class Rounding(NamedTuple):
     def of(
         cls, caller: str, quantize: str | None, group_size: int | None, skip: str | Iterable[str]
     ) -> Rounding | None:
-        """Returns what the arguments of a function ask for; None for nothing."""
+        """Returns the options of a loading function as a record; None if it does not quantise."""
         if quantize is not None:
             return cls(quantize, group_size, skip if isinstance(skip, str) else tuple(skip))
         if group_size is not None or skip:
@@ -56,7 +56,7 @@ def is_marked(table: Mapping[str, Any], where: Path) -> bool:
     """Returns whether config.json says that weights are stored rounded, by `save_quantized`.
 
     Raises:
-        ModelError: If something else rounded them; the message names it.
+        ModelError: If another method quantised them; the message names it.
     """
     given = table.get(FIELD)
     if given is None:
@@ -75,13 +75,13 @@ def is_marked(table: Mapping[str, Any], where: Path) -> bool:
 def rounded(
     module: Module[..., Any], stored: Weights, weights: Weights, rounding: Rounding
 ) -> Weights:
-    """Quantises the layers of a module that has no data yet, and returns the weights for it.
+    """Quantises the layers of a module without data, and returns the weights for it.
 
     Args:
         module: The module.
-        stored: Its weights as they are stored.
+        stored: Its weights in their stored dtypes.
         weights: The same in the dtype of the module.
-        rounding: What to do.
+        rounding: The scheme and its options.
     """
     scheme, group_size, skip = rounding
     tied = {name: p.names for p in parameters_of(module) for name in p.names}
@@ -98,12 +98,12 @@ def rounded(
 def as_stored(
     module: Module[..., Any], stored: Weights, dtype: DType, layers: Mapping[str, Stored]
 ) -> Weights:
-    """Quantises the layers of a module that has no data yet as they are stored.
+    """Quantises the layers of a module without data in the way they are stored.
 
     Args:
         module: The module.
         stored: Its weights.
-        dtype: What floats are cast to; scales stay as they are.
+        dtype: The dtype that floats are cast to; scales keep theirs.
         layers: The layers that are stored as codes.
 
     Returns:
@@ -138,15 +138,15 @@ class Pretrained(Protocol):
 def save_quantized(
     model: Pretrained, folder: str | os.PathLike[str], *, max_shard_bytes: int | None = None
 ) -> Path:
-    """Saves a model with rounded weights as a folder that `load_model` and its like take.
+    """Saves a model with rounded weights as a folder that `load_model` and the like can load.
 
     The folder appears when it is complete, or not at all; one that is there and empty is filled
     when all files are made. Other files that belong to the model, such as its tokenizer, are
     copied.
 
     Args:
-        model: What `load_model`, `load_encoder` or `load_vision_model` gave, rounded while it was
-            loaded or by `maxmod.quantize`.
+        model: A model from `load_model`, `load_encoder` or `load_vision_model`, rounded while
+            loading or by `maxmod.quantize`.
         folder: A folder that does not exist, or is empty.
         max_shard_bytes: As for `maxmod.weights.save_state`.
 
@@ -169,15 +169,15 @@ def save_quantized(
     target = expect_new_folder(folder)
     config = read_json(model.folder / "config.json") | {FIELD: _description(model.module)}
     target.parent.mkdir(parents=True, exist_ok=True)
-    # In a folder that is there, since it may be a mount, or the current one of the process.
-    beside = target if target.exists() else target.parent
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=beside) as temporary:
+    # Written inside an existing folder, since that may be a mount or the working directory.
+    parent = target if target.exists() else target.parent
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=parent) as temporary:
         made = Path(temporary) / "model"
         save_state(model.module.parameters, made, max_shard_bytes=max_shard_bytes)
         for path in _companions(model.folder):
             _write(made / path, (model.folder / path).read_bytes())
         _write(made / "config.json", json.dumps(config, indent=2).encode() + b"\n")
-        if beside is not target:
+        if parent is not target:
             made.rename(target)
         else:
             config_last = sorted(made.iterdir(), key=lambda path: path.name == "config.json")
@@ -187,7 +187,7 @@ def save_quantized(
 
 
 def expect_new_folder(folder: str | os.PathLike[str]) -> Path:
-    """Returns the absolute path of a folder to be made, in which there is nothing yet.
+    """Returns the absolute path of a new or empty folder.
 
     Raises:
         ArgumentError: If there is something, or no folder can be there.
@@ -206,7 +206,7 @@ def expect_new_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def _description(module: Module[..., Any]) -> dict[str, Any]:
-    """What config.json says about the weights, for people: how most of the layers are stored."""
+    """The entry of config.json about the weights, for people: how most layers are stored."""
     found = Counter(
         (layer.scheme, layer.group_size)
         for _, _, layer in descendants_of(module)
@@ -222,7 +222,7 @@ def _description(module: Module[..., Any]) -> dict[str, Any]:
 
 
 def _companions(folder: Path) -> list[Path]:
-    """Returns the small files that belong to a model: in its folder, and in those of its parts."""
+    """Returns the small files of a model, in its folder and the folders of its parts."""
     found = [*folder.iterdir()]
     for name in _parts(folder):
         found += (folder / name).iterdir()
@@ -239,7 +239,7 @@ def _companions(folder: Path) -> list[Path]:
 
 
 def _parts(folder: Path) -> list[str]:
-    """Returns the folders in a folder that its modules.json names, as that of the pooling."""
+    """Returns the subfolders that modules.json names, such as the one of the pooling."""
     path = folder / "modules.json"
     if not path.exists():
         return []

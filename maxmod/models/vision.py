@@ -1,4 +1,4 @@
-"""`VisionModel`: a module that looks at images, with all that belongs to it."""
+"""`VisionModel`: an image module, with its configuration and preprocessing."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Probabilities(Module[[Tensor], Tensor]):
 
     Args:
         module: Pixels to logits [batch, labels].
-        config: Says whether exactly one label holds, or any number of them.
-        dtype: What the module computes in.
+        config: Says whether labels are exclusive (softmax) or independent (sigmoid).
+        dtype: The dtype that the module computes in.
     """
 
     def __init__(self, module: Any, config: Any, dtype: DType) -> None:
@@ -45,11 +45,11 @@ class Probabilities(Module[[Tensor], Tensor]):
 
 
 class Vectors(Module[[Tensor], Tensor]):
-    """The vector of each image: what the encoder has for its first token.
+    """The vector of each image: the hidden state of its first token.
 
     Args:
         encoder: Pixels to [batch, 1 + patches, width].
-        dtype: What the encoder computes in.
+        dtype: The dtype that the encoder computes in.
     """
 
     def __init__(self, encoder: Any, dtype: DType) -> None:
@@ -66,12 +66,12 @@ class VisionModel:
     """A pretrained vision model from a folder; made by `load_vision_model`.
 
     Attributes:
-        folder: Where it came from.
+        folder: The folder it was loaded from.
         module: Pixels [batch, channels, height, width] to logits [batch, labels]; to vectors
             [batch, 1 + patches, width] if the model has no labels.
         config: The fields of config.json that the module uses.
         device: Where its weights are.
-        dtype: What it computes in.
+        dtype: The dtype that it computes in.
     """
 
     folder: Path
@@ -90,7 +90,7 @@ class VisionModel:
         """How images become pixels.
 
         Raises:
-            ModelError: If the folder does not say it, or it does not fit the module.
+            ModelError: If the folder does not define it, or it does not fit the module.
         """
         found = read_preprocessing(self.folder)
         size = found.output_size()
@@ -110,7 +110,7 @@ class VisionModel:
         return TensorType(DType.float32, sizes, self.device)
 
     def forget_compiled(self) -> None:
-        """Makes the next use compile again, with the layers and weights that are there then."""
+        """Makes the next use compile again, with the layers and weights of that time."""
         for name in ("probabilities", "vectors"):
             vars(self).pop(name, None)
 
@@ -130,9 +130,9 @@ class VisionModel:
         """Returns the most likely labels of each image.
 
         Args:
-            images: Each a path, an image of Pillow, or uint8 [height, width, 3].
-            top: How many labels.
-            batch_size: How many images are computed together.
+            images: Each a path, a Pillow image, or uint8 [height, width, 3].
+            top: The number of labels.
+            batch_size: The number of images in a batch.
             eager: Run the module op by op instead of compiled.
 
         Returns:
@@ -163,7 +163,7 @@ class VisionModel:
 
         Args:
             images: As for `classify`.
-            batch_size: How many images are computed together.
+            batch_size: The number of images in a batch.
             eager: Run the module op by op instead of compiled.
 
         Returns:

@@ -1,4 +1,4 @@
-"""ViT, an encoder of images cut into patches, with weights in the layout of Hugging Face.
+"""ViT, an encoder of images split into patches, with weights in the layout of Hugging Face.
 
 Source: A. Dosovitskiy et al., An Image is Worth 16x16 Words, arXiv 2010.11929. Names and numerics
 follow `ViTModel` and `ViTForImageClassification` of the transformers library, without the pooler.
@@ -19,7 +19,7 @@ from maxmod.nn.initial import initial_normal
 from maxmod.tensor import Tensor
 from maxmod.weights import Weights, drop, rename, strip_prefix
 
-# What config.json calls the kinds of models, and whether each has a classifier.
+# Values of `architectures` in config.json, and whether each has a classifier.
 KINDS = {"ViTForImageClassification": True, "ViTModel": False}
 
 
@@ -109,7 +109,7 @@ def _pair(field: str, value: Any) -> tuple[int, int]:
 
 
 class Embeddings(Module[[Tensor], Tensor]):
-    """An image as a sequence: a learned token for the whole of it, then a vector for each patch."""
+    """An image as a sequence: a learned class token, then a vector for each patch."""
 
     def __init__(self, config: Config) -> None:
         self.image = config.image
@@ -140,7 +140,7 @@ class Embeddings(Module[[Tensor], Tensor]):
 
 
 class Attention(Module[[Tensor], Tensor]):
-    """Multi-head self-attention in which every patch looks at every other one."""
+    """Multi-head self-attention, not masked."""
 
     def __init__(self, config: Config) -> None:
         self.heads = config.num_attention_heads
@@ -170,7 +170,7 @@ class MLP(Module[[Tensor], Tensor]):
 
 
 class Block(Module[[Tensor], Tensor]):
-    """Attention and MLP, each of them normalised before and added to its input."""
+    """Pre-norm attention and MLP, each with a residual connection."""
 
     def __init__(self, config: Config) -> None:
         self.layernorm_before = LayerNorm(config.hidden_size, config.layer_norm_eps)
@@ -185,7 +185,7 @@ class Block(Module[[Tensor], Tensor]):
 
 
 class ViT(Module[[Tensor], Tensor]):
-    """The encoder: an image to a vector for the whole of it and one for each patch.
+    """The encoder: an image to a vector for the class token and one for each patch.
 
     Attributes:
         embeddings: Pixels to the input of the first block.
@@ -207,7 +207,7 @@ class ViT(Module[[Tensor], Tensor]):
 
 
 class Classifier(Module[[Tensor], Tensor]):
-    """An encoder and the logits of its labels, which follow from the vector of the whole image."""
+    """An encoder and the logits of its labels, computed from the class token."""
 
     def __init__(self, config: Config) -> None:
         self.vit = ViT(config)
@@ -219,7 +219,7 @@ class Classifier(Module[[Tensor], Tensor]):
 
 
 def make_module(config: Config) -> Module[[Tensor], Tensor]:
-    """Makes the module that a configuration asks for."""
+    """Makes the module that a configuration specifies."""
     return Classifier(config) if config.is_classifier() else ViT(config)
 
 

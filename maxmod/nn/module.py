@@ -268,7 +268,7 @@ class Module(Owner, Generic[P, R]):
     # ---- loading -----------------------------------------------------------------------------
 
     def load_state(self, lookup: Callable[[str], Any] | Callable[[str, Tensor], Any]) -> None:
-        """Replaces each parameter by what a function returns for its name.
+        """Replaces each parameter by the result of a function of its name.
 
         Shape, dtype and device are taken from the new value and not compared with the old one; use
         `load_state_dict` for that. Nothing is written unless every name has a value.

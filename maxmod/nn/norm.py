@@ -304,7 +304,7 @@ def rms_norm(
             f"RMSNorm: Could not apply weight shape {weight.shape} to input shape {x.shape}: "
             "expected one value for each element of the last axis."
         )
-    # A product in float32 takes the weight as it is; otherwise x decides what it is rounded to.
+    # In float32, the weight is used unrounded; otherwise it is rounded to the dtype of x.
     dtype = DType.float32 if multiply_before_cast and weight.dtype is not x.dtype else x.dtype
     result = F.rms_norm(
         x.cast(dtype),

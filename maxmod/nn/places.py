@@ -38,7 +38,7 @@ class Owner:
 
 
 class Held(NamedTuple):
-    """What an attribute holds, or what a container in it does.
+    """The tensor or module in an attribute, or in a container in it.
 
     Attributes:
         name: The attribute's name; for an entry, keys follow it with dots.

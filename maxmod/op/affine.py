@@ -140,13 +140,13 @@ def through_reshape(indices: Sequence[Index], to: Sizes, source: Sizes) -> list[
 
 
 def broadcast_indices(indices: Sequence[Index], source: Sizes) -> list[Index]:
-    """Returns the position in `source` of the element at `indices` of a broadcast shape."""
+    """Returns the index in `source` of the element at `indices` of a broadcast shape."""
     offset = len(indices) - len(source)
     return [ZERO if size == 1 else indices[offset + axis] for axis, size in enumerate(source)]
 
 
 def matching_blocks(first: Sizes, second: Sizes) -> list[tuple[list[int], list[int]]]:
-    """Cuts two shapes of equal element count into the smallest runs of equal products.
+    """Splits two shapes of equal element count into the smallest runs of equal products.
 
     Axes of size 1 are left in whichever run they fall into.
     """
@@ -183,7 +183,7 @@ def _is_smaller(left: Size, right: Size, has_left: bool, more_l: bool, more_r: b
         return True
     if isinstance(left, int) and isinstance(right, int):
         return left < right
-    # With names, one product divides the other if the runs can meet at all.
+    # With symbolic dimensions, one product divides the other if the runs can meet at all.
     return left == 1 or (_divides(left, right) and left != right)
 
 
@@ -197,7 +197,7 @@ def _divides(divisor: Size, number: Size) -> bool:
 
 
 def _unflatten(flat: Index, sizes: Sizes) -> list[Index]:
-    """Returns the position on each axis of the element at row-major position `flat`."""
+    """Returns the index on each axis of the element at row-major position `flat`."""
     result: list[Index] = []
     for axis in range(len(sizes) - 1):
         stride = product(sizes[axis + 1 :])
@@ -211,7 +211,7 @@ def _unflatten(flat: Index, sizes: Sizes) -> list[Index]:
 
 
 def _divmod(index: Index, divisor: Size) -> tuple[Index, Index]:
-    """Divides an index that is known to lie in a shape by the stride of an axis."""
+    """Divides an index that is known to be inside a shape by the stride of an axis."""
     if divisor == 1:
         return index, ZERO
     whole, rest = ZERO, ZERO
@@ -245,7 +245,7 @@ def is_below(index: Index, bound: Size) -> bool:
 
 
 def room_above(index: Index, bound: Size) -> Size:
-    """Returns how far the bound is above the highest value of an index with positive factors."""
+    """Returns the bound minus the maximum of an index with positive factors."""
     highest: Any = index.const
     for variable, factor in index.terms:
         highest = highest + (variable.extent - 1) * as_dim(factor)
@@ -253,7 +253,7 @@ def room_above(index: Index, bound: Size) -> Size:
 
 
 def split_loop(loop: Loop, inner: Size) -> tuple[Loop, Loop, Index]:
-    """Returns the two loops that replace one, and the index that it is in terms of them."""
+    """Returns the two loops that replace one, and its index in terms of them."""
     outer_extent = as_size(as_dim(loop.extent) // as_dim(inner))
     high = Loop(f"{loop.name}h", outer_extent)
     low = Loop(f"{loop.name}l", inner)
@@ -261,7 +261,7 @@ def split_loop(loop: Loop, inner: Size) -> tuple[Loop, Loop, Index]:
 
 
 def merge_loops(loops: Sequence[Loop], accesses: Sequence[Index]) -> tuple[list[Loop], Any]:
-    """Joins neighbouring loops that every access steps through as if they were one.
+    """Joins adjacent loops that every access steps through as if they were one.
 
     Returns:
         The remaining loops, and a function that rewrites an index in terms of them.

@@ -36,7 +36,7 @@ LIMIT = 1000  # operands are below this
 MAX_LENGTH = len("999+999=1998") + 1  # with the end token
 
 HELD_OUT_SEED = 2024
-# How many held-out problems have operands of (first, second) so many digits.
+# Number of held-out problems by the digits of the (first, second) operand.
 HELD_OUT_MIX = {
     (1, 1): 10,
     (1, 2): 60,
