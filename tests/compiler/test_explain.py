@@ -92,8 +92,22 @@ def test_why_kernels_were_formed() -> None:
     row = compiled(lambda x: F.softmax(F.softmax(x).T), f32(4, 8)).explanation()
     assert "ops on rows of 8: a row is read once and stays in the cache" in str(row)
     assert "stays out: it reduces rows of another shape" in str(row)
-    product = compiled(lambda x: x @ x, f32(8, 8)).explanation()
-    assert "- a matrix product on its own" in str(product)
+
+
+def test_why_a_matrix_product_is_on_its_own() -> None:
+    reasons = {
+        "the graph returns its sums": lambda x: x @ x,
+        "what reads it is not only elementwise": lambda x: (x @ x).T + 1.0,
+        "the kernel that reads it runs over whole rows": lambda x: F.softmax(x @ x + 1.0),
+        "several kernels read it": lambda x: _read_twice(x @ x),
+    }
+    for reason, fn in reasons.items():
+        text = _words(str(compiled(fn, f32(8, 8)).explanation()))
+        assert f"- a matrix product on its own: {reason}" in text, reason
+
+
+def _read_twice(product: Tensor) -> tuple[Tensor, Tensor]:
+    return product + 1.0, F.softmax((product * 2.0).T)
 
 
 def test_what_the_user_called_is_named() -> None:

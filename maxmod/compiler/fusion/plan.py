@@ -207,10 +207,14 @@ class _Planner:
                 continue
             if choose_kernels.is_for_library(node, self.template_dialect):
                 continue
-            epilogue = None if settings.nofuse else self._epilogue(node)
+            found = "fusion is switched off" if settings.nofuse else self._epilogue(node)
+            epilogue = None if isinstance(found, str) else found
             group = contraction_group(node, epilogue, self.order, self._inlined_views(node))
             if group is None:
                 continue
+            if isinstance(found, str):
+                alone = f"a matrix product on its own: {found}"
+                group = replace(group, reasons=(alone, *group.reasons))
             if epilogue is not None and group.outputs == epilogue.outputs:
                 self.groups.remove(epilogue)
                 self.group_of.update((member, group) for member in epilogue.nodes)
@@ -232,18 +236,26 @@ class _Planner:
                 )
                 self.groups.append(group)
 
-    def _epilogue(self, product: ir.Node) -> FusionGroup | None:
-        """Returns the elementwise group that alone reads a product, if there is one."""
+    def _epilogue(self, product: ir.Node) -> FusionGroup | str:
+        """Returns the elementwise group that alone reads a product, or why there is none."""
+        if product.output in self.results:
+            return "the graph returns its sums"
         users = self.users.get(product.output, ())
         group = self.group_of.get(users[0]) if users else None
-        if group is None or group.is_row or group.template is not None or group.targets:
-            return None
-        private = all(u in group.nodes and u.op.kind is Kind.ELEMENTWISE for u in users)
+        if group is None or any(user.op.kind is not Kind.ELEMENTWISE for user in users):
+            return "what reads it is not only elementwise"
         # Another group may do an op of this one for itself, and then reads the bare product.
-        private = private and not any(
-            product.output in g.inputs for g in self.groups if g is not group
-        )
-        return group if private and product.output not in self.results else None
+        if any(user not in group.nodes for user in users) or any(
+            product.output in other.inputs for other in self.groups if other is not group
+        ):
+            return "several kernels read it"
+        if group.is_row:
+            return "the kernel that reads it runs over whole rows"
+        if group.template is not None:
+            return "the kernel that reads it is a hand-written one"
+        if group.targets:
+            return "the kernel that reads it writes into a buffer"
+        return group
 
     def _inlined_views(self, product: ir.Node) -> list[ir.Node]:
         """Returns the views through which a product reads its operands."""
