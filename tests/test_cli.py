@@ -290,6 +290,17 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "ModelError" in done.stderr
 
 
+def test_unknown_options_show_the_usage_of_the_subcommand(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["quantize", "in", "out", "--bits", "3"])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert "usage: maxmod quantize" in error and "--weights {int8,int4}" in error
+    assert "unrecognized arguments: --bits 3" in error
+
+
 def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = _main(capsys)
     assert (code, out) == (2, "")

@@ -47,7 +47,8 @@ def subcommand(name: str) -> Subcommand:
 
 
 def new_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """Returns the parser of a command line; the name of the subcommand becomes `command`.
+    """Returns the parser of a command line; the name of the subcommand becomes `command`, and what
+    shows its usage and exits `refuse`.
 
     Args:
         arguments: The command line; only the subcommand that it names gets its arguments.
@@ -64,6 +65,7 @@ def new_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         if name == named:
             subcommand(name).add_arguments(added)
             add_debug(added)
+            added.set_defaults(refuse=added.error)  # shows the usage of the subcommand
     return parser
 
 
