@@ -137,7 +137,7 @@ def _box(box: Box) -> str:
     top = box.y - 4 - 6.5 * (len(box.lines) - 1)
     lines = "".join(
         f'<text class="purpose" x="{box.x:.0f}" y="{top + 15 + 13 * n:.0f}">'
-        f"{html.escape(line)}</text>"
+        f"{html.escape(line.replace('`', ''))}</text>"
         for n, line in enumerate(box.lines)
     )
     return (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 FOLDER = Path(__file__).parent
 PAGES = ("ARCHITECTURE.md", "CONTRIBUTING.md", "LIFE_OF_RSQRT.md")
@@ -21,3 +22,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     picture = (FOLDER / "rooms.svg").read_bytes()
     files.append(File.generated(config, "rooms.svg", content=picture))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Leads links to these pages, which are right in the repository, to their place in the site."""
+    for other in PAGES:
+        markdown = markdown.replace(f"](../{other})", f"]({other.lower()})")
+    return markdown

@@ -181,9 +181,7 @@ def test_variables() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_to_files_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
-        # Pages for developers lie one folder up and have names in lower case on the site.
-        moved = ROOT / ".docs" / f"{Path(target).stem.upper()}.md"
-        assert (page.parent / target).exists() or moved.exists(), target
+        assert (page.parent / target).exists(), target
 
 
 def test_the_reference_names_everything() -> None:
