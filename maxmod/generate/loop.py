@@ -124,7 +124,14 @@ def generate_batch(
         max_new_tokens = expect_int("generate", max_new_tokens, "max_new_tokens")
     if max_new_tokens is not None and max_new_tokens < 0:
         raise ArgumentError(f"generate: max_new_tokens: expected 0 or more, got {max_new_tokens}.")
-    options = Sampling(repetition_penalty, temperature, top_k, top_p, min_p, seed)
+    options = Sampling(
+        repetition_penalty=repetition_penalty,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        seed=seed,
+    )
     ends = model.stop if stop is None else frozenset(stop)
     expected = max(map(len, rows)) + min(max_new_tokens or 0, FIRST_ROOM)
     decoder = Decoder(model, options, rows, length=expected, eager=eager)
