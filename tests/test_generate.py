@@ -19,6 +19,8 @@ GOLDEN = json.loads((FOLDER / "golden.json").read_text("utf-8"))["generations"]
 CHAT = FOLDER.parents[1] / "llama" / "chat"
 CHATS = json.loads((CHAT / "golden.json").read_text("utf-8"))["chats"]
 
+pytestmark = pytest.mark.usefixtures("unoptimised_host_kernels")
+
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
