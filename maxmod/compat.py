@@ -112,7 +112,7 @@ class Facade(ModuleType):
         setattr(self, name, value)
         return value
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         # Importing a module sets it on its parent, where a function may have the same name.
         if isinstance(value, ModuleType):
             found = _find(self.__name__, name)
@@ -128,7 +128,7 @@ class _Finder(MetaPathFinder, Loader):
     """Finds `max` and everything below it."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: Any = None
+        self, fullname: str, path: Sequence[str] | None = None, target: object = None
     ) -> ModuleSpec | None:
         if fullname in PATHS:
             return ModuleSpec(fullname, self, is_package=True)

@@ -10,7 +10,6 @@ import inspect
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from maxmod.errors import ArgumentError, OperandError, did_you_mean
 from maxmod.kernel.cache import sha256
@@ -34,10 +33,10 @@ class CustomKernel:
     """
 
     name: str
-    numpy: Callable[..., Any] | None
-    cuda: str | Callable[..., Any] | None
+    numpy: Callable[..., object] | None
+    cuda: str | Callable[..., object] | None
     entry: str
-    infer: Callable[..., Any] | None
+    infer: Callable[..., object] | None
     threads: int
     digest: str
     number: int
@@ -52,10 +51,10 @@ _KERNELS: dict[str, CustomKernel] = {}
 def register(
     name: str,
     *,
-    numpy: Callable[..., Any] | None = None,
-    cuda: str | Callable[..., Any] | None = None,
+    numpy: Callable[..., object] | None = None,
+    cuda: str | Callable[..., object] | None = None,
     entry: str | None = None,
-    infer: Callable[..., Any] | None = None,
+    infer: Callable[..., object] | None = None,
     threads: int = 256,
 ) -> CustomKernel:
     """Registers a kernel under a name, replacing an earlier one of that name.
@@ -124,7 +123,7 @@ def lookup(name: str) -> CustomKernel:
     return _KERNELS[name]
 
 
-def _source(part: Any) -> str:
+def _source(part: str | Callable[..., object] | None) -> str:
     """Returns the source of a function, or its bytecode where there is no file."""
     if part is None or isinstance(part, str):
         return part or ""

@@ -444,7 +444,7 @@ def promote(dtypes: list[DType] | tuple[DType, ...]) -> DType:
     return target
 
 
-def dtype_hint(value: Any) -> str:
+def dtype_hint(value: object) -> str:
     """Returns a hint for a value that is not a DType.
 
     Args:

@@ -19,6 +19,7 @@ from maxmod.runtime.staging import TENSOR, StagedGraph
 from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer
 from maxmod.tensor.exchange import DLPackArray
+from maxmod.tensor.like import StateLike
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import BufferType, TensorType
 
@@ -158,7 +159,7 @@ class InferenceSession:
         devices: Iterable[Device] | None = None,
         num_threads: int | None = None,
         *,
-        custom_extensions: Any = None,
+        custom_extensions: object = None,
     ) -> None:
         if num_threads is not None or custom_extensions:
             raise NotImplementedError(
@@ -178,8 +179,8 @@ class InferenceSession:
         self,
         model: Graph,
         *,
-        custom_extensions: Any = None,
-        weights_registry: Mapping[str, Any] | None = None,
+        custom_extensions: object = None,
+        weights_registry: StateLike | None = None,
     ) -> Model:
         """Compiles a graph.
 
@@ -221,7 +222,7 @@ class InferenceSession:
             )
 
 
-def _weights(graph: TracedGraph, registry: Mapping[str, Any]) -> dict[str, Tensor]:
+def _weights(graph: TracedGraph, registry: StateLike) -> dict[str, Tensor]:
     """Takes the weights of a graph from a registry, after checking all of them."""
     found: dict[str, Tensor] = {}
     wrong = []

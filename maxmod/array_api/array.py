@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from numpy.typing import DTypeLike
+
 from maxmod.array_api import indexing
 from maxmod.array_api.dtypes import (
     Accepts,
@@ -23,7 +25,8 @@ from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, AxisError, OperandError
 from maxmod.ops.shape import transpose
 from maxmod.tensor import Tensor
-from maxmod.values.device import CPU_REF
+from maxmod.values.array import Subscript
+from maxmod.values.device import CPU_REF, DeviceLike
 
 TensorFunction = Callable[..., Tensor]  # an op of maxmod
 
@@ -103,7 +106,7 @@ class Array(Operators):
 
     # ---- data ------------------------------------------------------------------------------
 
-    def to_device(self, device: Any, /, *, stream: Any = None) -> Array:
+    def to_device(self, device: DeviceLike, /, *, stream: object = None) -> Array:
         """Returns the array on another device; on the same device, the array itself."""
         if stream is not None:
             raise ArgumentError("to_device: stream: only None is supported.")
@@ -114,7 +117,7 @@ class Array(Operators):
         self,
         /,
         *,
-        stream: Any = None,
+        stream: object = None,
         max_version: tuple[int, int] | None = None,
         dl_device: tuple[Any, int] | None = None,
         copy: bool | None = None,
@@ -130,7 +133,7 @@ class Array(Operators):
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.tensor.__dlpack_device__()
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Any:
         return self.tensor.__array__(dtype, copy)
 
     def _only(self, kind: str) -> Any:
@@ -164,10 +167,10 @@ class Array(Operators):
     def __iter__(self) -> Any:
         return (self[position] for position in range(len(self)))
 
-    def __getitem__(self, key: Any, /) -> Array:
+    def __getitem__(self, key: Subscript, /) -> Array:
         return Array(indexing.get(self.tensor, _bare(key)))
 
-    def __setitem__(self, key: Any, value: Any, /) -> None:
+    def __setitem__(self, key: Subscript, value: Array | bool | float, /) -> None:
         source = _assignable("x[key] = value", self.tensor, value)
         self.tensor = indexing.put(self.tensor, _bare(key), source)
 
@@ -175,7 +178,7 @@ class Array(Operators):
         return "Array" + repr(self.tensor).removeprefix("Tensor")
 
 
-def _bare(key: Any) -> Any:
+def _bare(key: Subscript) -> Subscript:
     """Replaces arrays in a key by their tensors."""
     if isinstance(key, tuple):
         return tuple(map(_bare, key))
@@ -185,28 +188,28 @@ def _bare(key: Any) -> Any:
 # ---- operands ----------------------------------------------------------------------------------
 
 
-def tensor_of(name: str, x: Any) -> Tensor:
+def tensor_of(name: str, x: object) -> Tensor:
     """Returns the tensor of an array; `TypeError` for anything else."""
     if not isinstance(x, Array):
         raise OperandError(f"{name}: expected an array, got {type(x).__name__}.")
     return x.tensor
 
 
-def operand(name: str, x: Any, accepts: Accepts) -> Tensor:
+def operand(name: str, x: object, accepts: Accepts) -> Tensor:
     """Returns the tensor of an array whose dtype the function takes."""
     tensor = tensor_of(name, x)
     expect(name, accepts, tensor.dtype)
     return tensor
 
 
-def arrays(name: str, x1: Any, x2: Any, accepts: Accepts) -> tuple[Tensor, Tensor]:
+def arrays(name: str, x1: object, x2: object, accepts: Accepts) -> tuple[Tensor, Tensor]:
     """Brings two arrays to their common dtype."""
     first, second = operand(name, x1, accepts), operand(name, x2, accepts)
     dtype = common_dtype(name, first.dtype, second.dtype)
     return first.cast(dtype), second.cast(dtype)
 
 
-def operands(name: str, x1: Any, x2: Any, accepts: Accepts) -> tuple[Tensor, Tensor]:
+def operands(name: str, x1: object, x2: object, accepts: Accepts) -> tuple[Tensor, Tensor]:
     """Brings two arrays, or an array and a Python number, to their common dtype."""
     if is_number(x1) and is_number(x2):
         raise OperandError(f"{name}: at least one operand must be an array.")
@@ -229,17 +232,17 @@ def _assignable(name: str, x: Tensor, value: Any) -> Tensor:
     return source.cast(x.dtype)
 
 
-def unary(op: TensorFunction, x: Any, accepts: Accepts, name: str = "") -> Array:
+def unary(op: TensorFunction, x: object, accepts: Accepts, name: str = "") -> Array:
     """Applies an op to an array; errors call it by its name or by another one."""
     return Array(op(operand(name or op.__name__, x, accepts)))
 
 
-def binary(op: TensorFunction, x1: Any, x2: Any, accepts: Accepts, name: str = "") -> Array:
+def binary(op: TensorFunction, x1: object, x2: object, accepts: Accepts, name: str = "") -> Array:
     """Applies an op to two operands of one dtype."""
     return Array(op(*operands(name or op.__name__, x1, x2, accepts)))
 
 
-def bits(op: TensorFunction, logical: TensorFunction, x1: Any, x2: Any) -> Array:
+def bits(op: TensorFunction, logical: TensorFunction, x1: object, x2: object) -> Array:
     """Applies an op on bits, which is a logical one for bools."""
     first, second = operands(op.__name__, x1, x2, is_bits)
     return Array(logical(first, second) if is_bool(first.dtype) else op(first, second))

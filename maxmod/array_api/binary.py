@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TypeAlias
 
 from maxmod import functional as F
 from maxmod.array_api.array import Array, binary, bits, operand, operands
@@ -22,7 +22,7 @@ from maxmod.array_api.operators import function
 from maxmod.ops import arithmetic, bitwise, transcendental
 from maxmod.tensor import Tensor
 
-Operand = Any  # Array | bool | int | float; at least one operand is an Array
+Operand: TypeAlias = Array | bool | int | float  # at least one operand is an Array
 
 # ---- arithmetic --------------------------------------------------------------------------------
 

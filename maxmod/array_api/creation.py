@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -30,9 +30,11 @@ from maxmod.ops.create import iota
 from maxmod.tensor import Tensor
 from maxmod.tensor.default_context import resolve
 from maxmod.tensor.literal import literal_array
+from maxmod.values.device import DeviceLike, DeviceRef
+from maxmod.values.dim import Size
 from maxmod.values.shape import as_sizes
 
-Shape = Any  # int | tuple[int, ...]
+Shape: TypeAlias = int | Sequence[Size]
 
 
 def copied(tensor: Tensor) -> Tensor:
@@ -51,7 +53,12 @@ def _sizes(shape: Shape) -> tuple[Any, ...]:
 
 @function
 def asarray(
-    obj: Any, /, *, dtype: DType | None = None, device: Any = None, copy: bool | None = None
+    obj: object,
+    /,
+    *,
+    dtype: DType | None = None,
+    device: DeviceLike | None = None,
+    copy: bool | None = None,
 ) -> Array:
     """Makes an array of data; a `Tensor` or `Array` is shared unless `copy` is true.
 
@@ -81,7 +88,7 @@ def asarray(
     return obj if isinstance(obj, Array) and made is tensor else Array(made)
 
 
-def _shared(obj: Any) -> Tensor | None:
+def _shared(obj: object) -> Tensor | None:
     """Returns the tensor of anything that has its data in memory already."""
     if isinstance(obj, Array):
         return obj.tensor
@@ -90,7 +97,7 @@ def _shared(obj: Any) -> Tensor | None:
     if isinstance(obj, (np.ndarray, np.generic)) or hasattr(obj, "__dlpack__"):
         return _imported(obj, None)
     if isinstance(obj, (bytes, bytearray, memoryview)) or hasattr(obj, "__buffer__"):
-        return _imported(np.asarray(memoryview(obj)), None)
+        return _imported(np.asarray(memoryview(obj)), None)  # type: ignore[arg-type]  # __buffer__
     return None
 
 
@@ -109,7 +116,7 @@ def _imported(obj: Any, copy: bool | None) -> Tensor:
     return Tensor.from_dlpack(host)
 
 
-def _literal(obj: Any, dtype: DType | None, device: Any) -> Tensor:
+def _literal(obj: Any, dtype: DType | None, device: DeviceLike | None) -> Tensor:
     leaves = _leaves(obj)
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     if tensors:
@@ -125,7 +132,7 @@ def _literal(obj: Any, dtype: DType | None, device: Any) -> Tensor:
     return Tensor.from_dlpack(literal_array(_listed(obj), dtype)).to(ref)
 
 
-def _leaves(obj: Any) -> list[Any]:
+def _leaves(obj: object) -> list[Any]:
     if is_number(obj):
         return [obj]
     if isinstance(obj, Sequence) and not isinstance(obj, (str, bytes)):
@@ -144,7 +151,7 @@ def _joint_dtype(leaves: list[Any], tensors: list[Tensor]) -> DType:
     return dtype
 
 
-def _stacked(obj: Any, dtype: DType, device: Any) -> Tensor:
+def _stacked(obj: Any, dtype: DType, device: DeviceLike) -> Tensor:
     """Returns a nested sequence of arrays and numbers as one tensor."""
     if is_number(obj):
         return number(obj if dtype.is_float() else _whole(obj, dtype), dtype, device)
@@ -179,7 +186,9 @@ def _whole(obj: Any, dtype: DType) -> Any:
 
 
 @function
-def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Array:
+def from_dlpack(
+    x: object, /, *, device: DeviceLike | None = None, copy: bool | None = None
+) -> Array:
     """Makes an array of an object that speaks DLPack, sharing its memory where possible.
 
     Raises:
@@ -196,7 +205,13 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> A
 
 
 @function
-def full(shape: Shape, fill_value: Any, *, dtype: DType | None = None, device: Any = None) -> Array:
+def full(
+    shape: Shape,
+    fill_value: bool | float,
+    *,
+    dtype: DType | None = None,
+    device: DeviceLike | None = None,
+) -> Array:
     """An array filled with a number or the value of a 0-d array, whose dtype is the default."""
     dtype = None if dtype is None else expect_dtype("full", dtype)
     filled = _shared(fill_value)
@@ -217,7 +232,7 @@ def _is_known(value: Tensor, dtype: DType) -> bool:
     return is_here and dtype.is_integral() and dtype is not DType.bool
 
 
-def _filled(shape: Shape, value: Tensor, dtype: DType | None, device: Any) -> Array:
+def _filled(shape: Shape, value: Tensor, dtype: DType | None, device: DeviceLike | None) -> Array:
     if value.rank != 0:
         raise ArgumentError(
             f"full: fill_value: expected one number, got an array of {value.shape}."
@@ -228,7 +243,12 @@ def _filled(shape: Shape, value: Tensor, dtype: DType | None, device: Any) -> Ar
 
 @function
 def full_like(
-    x: Array, /, fill_value: Any, *, dtype: DType | None = None, device: Any = None
+    x: Array,
+    /,
+    fill_value: bool | float,
+    *,
+    dtype: DType | None = None,
+    device: DeviceLike | None = None,
 ) -> Array:
     """An array filled with a number or the value of a 0-d array; shape and dtype are those of x."""
     like = tensor_of("full_like", x).type
@@ -237,37 +257,43 @@ def full_like(
 
 
 @function
-def zeros(shape: Shape, *, dtype: DType | None = None, device: Any = None) -> Array:
+def zeros(shape: Shape, *, dtype: DType | None = None, device: DeviceLike | None = None) -> Array:
     """Zeros, of float32 by default."""
     return full(shape, 0, dtype=dtype or DEFAULT_FLOAT, device=device)
 
 
 @function
-def zeros_like(x: Array, /, *, dtype: DType | None = None, device: Any = None) -> Array:
+def zeros_like(
+    x: Array, /, *, dtype: DType | None = None, device: DeviceLike | None = None
+) -> Array:
     """Zeros with the shape of x."""
     return full_like(x, 0, dtype=dtype, device=device)
 
 
 @function
-def ones(shape: Shape, *, dtype: DType | None = None, device: Any = None) -> Array:
+def ones(shape: Shape, *, dtype: DType | None = None, device: DeviceLike | None = None) -> Array:
     """Ones, of float32 by default."""
     return full(shape, 1, dtype=dtype or DEFAULT_FLOAT, device=device)
 
 
 @function
-def ones_like(x: Array, /, *, dtype: DType | None = None, device: Any = None) -> Array:
+def ones_like(
+    x: Array, /, *, dtype: DType | None = None, device: DeviceLike | None = None
+) -> Array:
     """Ones with the shape of x."""
     return full_like(x, 1, dtype=dtype, device=device)
 
 
 @function
-def empty(shape: Shape, *, dtype: DType | None = None, device: Any = None) -> Array:
+def empty(shape: Shape, *, dtype: DType | None = None, device: DeviceLike | None = None) -> Array:
     """An array of any content, which is zeros here."""
     return zeros(shape, dtype=dtype, device=device)
 
 
 @function
-def empty_like(x: Array, /, *, dtype: DType | None = None, device: Any = None) -> Array:
+def empty_like(
+    x: Array, /, *, dtype: DType | None = None, device: DeviceLike | None = None
+) -> Array:
     """An array of any content with the shape of x."""
     return zeros_like(x, dtype=dtype, device=device)
 
@@ -277,18 +303,18 @@ def empty_like(x: Array, /, *, dtype: DType | None = None, device: Any = None) -
 
 @function
 def arange(
-    start: Any,
+    start: float,
     /,
-    stop: Any = None,
-    step: Any = 1,
+    stop: float | None = None,
+    step: float = 1,
     *,
     dtype: DType | None = None,
-    device: Any = None,
+    device: DeviceLike | None = None,
 ) -> Array:
     """The numbers start, start + step, ... before stop; int64 if all bounds are integers."""
     if stop is None:
         start, stop = 0, start
-    bounds = [start, stop, step]
+    bounds: list[Any] = [start, stop, step]
     whole = all(isinstance(bound, int) for bound in bounds)
     dtype = dtype or (DEFAULT_INTEGER if whole else DEFAULT_FLOAT)
     # Counted in a wide type, so that a bound that the dtype rounds does not change the length.
@@ -300,13 +326,13 @@ def arange(
 
 @function
 def linspace(
-    start: Any,
-    stop: Any,
+    start: float,
+    stop: float,
     /,
     num: int,
     *,
     dtype: DType | None = None,
-    device: Any = None,
+    device: DeviceLike | None = None,
     endpoint: bool = True,
 ) -> Array:
     """`num` numbers at equal distances, from start to stop; the stop is the last one, or left out.
@@ -332,7 +358,7 @@ def linspace(
     return Array(values.cast(dtype))
 
 
-def _diagonal(rows: int, columns: int, device: Any) -> Tensor:
+def _diagonal(rows: int, columns: int, device: DeviceRef) -> Tensor:
     """Column minus row, for each element of a matrix."""
     row = iota(count=rows, dtype=DType.int64, device=device)
     column = iota(count=columns, dtype=DType.int64, device=device)
@@ -347,7 +373,7 @@ def eye(
     *,
     k: int = 0,
     dtype: DType | None = None,
-    device: Any = None,
+    device: DeviceLike | None = None,
 ) -> Array:
     """A matrix with ones on diagonal number k and zeros elsewhere."""
     dtype, ref = resolve(dtype or DEFAULT_FLOAT, device)

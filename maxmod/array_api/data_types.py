@@ -27,6 +27,7 @@ from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.tensor.default_context import defaults
+from maxmod.values.device import DeviceLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,9 @@ def can_cast(from_: DType | Array, to: DType, /) -> bool:
 
 
 @function
-def astype(x: Array, dtype: DType, /, *, copy: bool = True, device: Any = None) -> Array:
+def astype(
+    x: Array, dtype: DType, /, *, copy: bool = True, device: DeviceLike | None = None
+) -> Array:
     """The array in another dtype; with the same one and `copy=False`, the array itself."""
     tensor = tensor_of("astype", x)
     made = tensor.cast(expect_dtype("astype", dtype))
@@ -147,7 +150,7 @@ class Info:
         """The device of a new array."""
         return defaults()[1]
 
-    def default_dtypes(self, *, device: Any = None) -> dict[str, DType]:
+    def default_dtypes(self, *, device: DeviceLike | None = None) -> dict[str, DType]:
         """The dtypes of new arrays; there is none for complex numbers."""
         return {
             "real floating": DEFAULT_FLOAT,
@@ -156,7 +159,7 @@ class Info:
         }
 
     def dtypes(
-        self, *, device: Any = None, kind: str | tuple[str, ...] | None = None
+        self, *, device: DeviceLike | None = None, kind: str | tuple[str, ...] | None = None
     ) -> dict[str, DType]:
         """The dtypes of the standard by name; complex ones do not exist."""
         kinds = ("bool", "numeric") if kind is None else kind

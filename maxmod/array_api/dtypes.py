@@ -14,6 +14,7 @@ from maxmod.dtype import DType
 from maxmod.dtype import promote as promote_kept
 from maxmod.errors import DTypeError, OperandError
 from maxmod.tensor import Tensor
+from maxmod.values.device import DeviceLike
 
 SIGNED = (DType.int8, DType.int16, DType.int32, DType.int64)
 UNSIGNED = (DType.uint8, DType.uint16, DType.uint32, DType.uint64)
@@ -64,7 +65,7 @@ def common_dtype_of(name: str, dtypes: list[DType]) -> DType:
     return functools.reduce(functools.partial(common_dtype, name), dtypes)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """True for the Python numbers and bools that may be combined with an array."""
     return isinstance(value, (bool, int, float, complex))
 
@@ -109,7 +110,7 @@ def weak_dtype(name: str, value: Any, dtype: DType) -> DType:
     return dtype
 
 
-def number(value: Any, dtype: DType, device: Any) -> Tensor:
+def number(value: Any, dtype: DType, device: DeviceLike | None) -> Tensor:
     """Returns the tensor of a Python number; a float is rounded to the dtype."""
     if dtype.is_float():
         value = float(value)

@@ -22,6 +22,7 @@ from maxmod.ops.shape import basic_slice, broadcast_to, reshape, unsqueeze
 from maxmod.ops.split_concat import concat
 from maxmod.ops.stores import update_slice
 from maxmod.tensor import Tensor
+from maxmod.values.array import Subscript
 from maxmod.values.dim import Size, as_size
 from maxmod.values.shape import product
 
@@ -35,7 +36,7 @@ def expect_data(name: str) -> None:
         )
 
 
-def get(x: Tensor, key: Any) -> Tensor:
+def get(x: Tensor, key: Subscript) -> Tensor:
     """Returns `x[key]`."""
     items = _items(x, key)
     if isinstance(items, Tensor):
@@ -56,7 +57,7 @@ def get(x: Tensor, key: Any) -> Tensor:
     return gather(_sliced(x, _selection(x, items)), cast(positions, DType.int64), axis=at)
 
 
-def put(x: Tensor, key: Any, value: Tensor) -> Tensor:
+def put(x: Tensor, key: Subscript, value: Tensor) -> Tensor:
     """Returns a copy of x in which `x[key]` is replaced by a value that broadcasts to it."""
     items = _items(x, key)
     if isinstance(items, Tensor):
@@ -78,7 +79,7 @@ def put(x: Tensor, key: Any, value: Tensor) -> Tensor:
 # ---- keys --------------------------------------------------------------------------------------
 
 
-def _items(x: Tensor, key: Any) -> Any:
+def _items(x: Tensor, key: Subscript) -> Subscript:
     """Returns the mask, or one item for each of the first axes without `...`."""
     if isinstance(key, Tensor) and key.dtype is DType.bool:
         return key

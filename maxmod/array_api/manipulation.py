@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 from maxmod import functional as F
 from maxmod.array_api.array import Array, tensor_of
@@ -17,7 +17,7 @@ from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.ops.shape import slice_axis
 from maxmod.tensor import Tensor
 
-Axes = Any  # int | tuple[int, ...] | None
+Axes: TypeAlias = int | tuple[int, ...] | None
 
 
 def normalized_axes(name: str, axes: Axes, rank: int) -> tuple[int, ...]:

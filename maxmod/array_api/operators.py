@@ -53,7 +53,7 @@ class Operators:
 
     tensor: Tensor
 
-    def _store(self, name: str, other: Any) -> Self:
+    def _store(self, name: str, other: object) -> Self:
         """Lets the array refer to a result of the same type: what `x += y` does."""
         result = _apply(name, self, other)
         if result is NotImplemented:
@@ -84,131 +84,131 @@ class Operators:
     def __ne__(self, other: object, /) -> Self:  # type: ignore[override]
         return _apply("not_equal", self, other)
 
-    def __lt__(self, other: Any, /) -> Self:
+    def __lt__(self, other: object, /) -> Self:
         return _apply("less", self, other)
 
-    def __le__(self, other: Any, /) -> Self:
+    def __le__(self, other: object, /) -> Self:
         return _apply("less_equal", self, other)
 
-    def __gt__(self, other: Any, /) -> Self:
+    def __gt__(self, other: object, /) -> Self:
         return _apply("greater", self, other)
 
-    def __ge__(self, other: Any, /) -> Self:
+    def __ge__(self, other: object, /) -> Self:
         return _apply("greater_equal", self, other)
 
-    def __add__(self, other: Any, /) -> Self:
+    def __add__(self, other: object, /) -> Self:
         return _apply("add", self, other)
 
-    def __radd__(self, other: Any, /) -> Self:
+    def __radd__(self, other: object, /) -> Self:
         return _apply("add", other, self)
 
-    def __iadd__(self, other: Any, /) -> Self:
+    def __iadd__(self, other: object, /) -> Self:
         return self._store("add", other)
 
-    def __sub__(self, other: Any, /) -> Self:
+    def __sub__(self, other: object, /) -> Self:
         return _apply("subtract", self, other)
 
-    def __rsub__(self, other: Any, /) -> Self:
+    def __rsub__(self, other: object, /) -> Self:
         return _apply("subtract", other, self)
 
-    def __isub__(self, other: Any, /) -> Self:
+    def __isub__(self, other: object, /) -> Self:
         return self._store("subtract", other)
 
-    def __mul__(self, other: Any, /) -> Self:
+    def __mul__(self, other: object, /) -> Self:
         return _apply("multiply", self, other)
 
-    def __rmul__(self, other: Any, /) -> Self:
+    def __rmul__(self, other: object, /) -> Self:
         return _apply("multiply", other, self)
 
-    def __imul__(self, other: Any, /) -> Self:
+    def __imul__(self, other: object, /) -> Self:
         return self._store("multiply", other)
 
-    def __truediv__(self, other: Any, /) -> Self:
+    def __truediv__(self, other: object, /) -> Self:
         return _apply("divide", self, other)
 
-    def __rtruediv__(self, other: Any, /) -> Self:
+    def __rtruediv__(self, other: object, /) -> Self:
         return _apply("divide", other, self)
 
-    def __itruediv__(self, other: Any, /) -> Self:
+    def __itruediv__(self, other: object, /) -> Self:
         return self._store("divide", other)
 
-    def __floordiv__(self, other: Any, /) -> Self:
+    def __floordiv__(self, other: object, /) -> Self:
         return _apply("floor_divide", self, other)
 
-    def __rfloordiv__(self, other: Any, /) -> Self:
+    def __rfloordiv__(self, other: object, /) -> Self:
         return _apply("floor_divide", other, self)
 
-    def __ifloordiv__(self, other: Any, /) -> Self:
+    def __ifloordiv__(self, other: object, /) -> Self:
         return self._store("floor_divide", other)
 
-    def __mod__(self, other: Any, /) -> Self:
+    def __mod__(self, other: object, /) -> Self:
         return _apply("remainder", self, other)
 
-    def __rmod__(self, other: Any, /) -> Self:
+    def __rmod__(self, other: object, /) -> Self:
         return _apply("remainder", other, self)
 
-    def __imod__(self, other: Any, /) -> Self:
+    def __imod__(self, other: object, /) -> Self:
         return self._store("remainder", other)
 
-    def __pow__(self, other: Any, /) -> Self:
+    def __pow__(self, other: object, /) -> Self:
         return _apply("pow", self, other)
 
-    def __rpow__(self, other: Any, /) -> Self:
+    def __rpow__(self, other: object, /) -> Self:
         return _apply("pow", other, self)
 
-    def __ipow__(self, other: Any, /) -> Self:
+    def __ipow__(self, other: object, /) -> Self:
         return self._store("pow", other)
 
-    def __matmul__(self, other: Any, /) -> Self:
+    def __matmul__(self, other: object, /) -> Self:
         return _apply("matmul", self, other)
 
-    def __rmatmul__(self, other: Any, /) -> Self:
+    def __rmatmul__(self, other: object, /) -> Self:
         return _apply("matmul", other, self)
 
-    def __imatmul__(self, other: Any, /) -> Self:
+    def __imatmul__(self, other: object, /) -> Self:
         return self._store("matmul", other)
 
-    def __and__(self, other: Any, /) -> Self:
+    def __and__(self, other: object, /) -> Self:
         return _apply("bitwise_and", self, other)
 
-    def __rand__(self, other: Any, /) -> Self:
+    def __rand__(self, other: object, /) -> Self:
         return _apply("bitwise_and", other, self)
 
-    def __iand__(self, other: Any, /) -> Self:
+    def __iand__(self, other: object, /) -> Self:
         return self._store("bitwise_and", other)
 
-    def __or__(self, other: Any, /) -> Self:
+    def __or__(self, other: object, /) -> Self:
         return _apply("bitwise_or", self, other)
 
-    def __ror__(self, other: Any, /) -> Self:
+    def __ror__(self, other: object, /) -> Self:
         return _apply("bitwise_or", other, self)
 
-    def __ior__(self, other: Any, /) -> Self:
+    def __ior__(self, other: object, /) -> Self:
         return self._store("bitwise_or", other)
 
-    def __xor__(self, other: Any, /) -> Self:
+    def __xor__(self, other: object, /) -> Self:
         return _apply("bitwise_xor", self, other)
 
-    def __rxor__(self, other: Any, /) -> Self:
+    def __rxor__(self, other: object, /) -> Self:
         return _apply("bitwise_xor", other, self)
 
-    def __ixor__(self, other: Any, /) -> Self:
+    def __ixor__(self, other: object, /) -> Self:
         return self._store("bitwise_xor", other)
 
-    def __lshift__(self, other: Any, /) -> Self:
+    def __lshift__(self, other: object, /) -> Self:
         return _apply("bitwise_left_shift", self, other)
 
-    def __rlshift__(self, other: Any, /) -> Self:
+    def __rlshift__(self, other: object, /) -> Self:
         return _apply("bitwise_left_shift", other, self)
 
-    def __ilshift__(self, other: Any, /) -> Self:
+    def __ilshift__(self, other: object, /) -> Self:
         return self._store("bitwise_left_shift", other)
 
-    def __rshift__(self, other: Any, /) -> Self:
+    def __rshift__(self, other: object, /) -> Self:
         return _apply("bitwise_right_shift", self, other)
 
-    def __rrshift__(self, other: Any, /) -> Self:
+    def __rrshift__(self, other: object, /) -> Self:
         return _apply("bitwise_right_shift", other, self)
 
-    def __irshift__(self, other: Any, /) -> Self:
+    def __irshift__(self, other: object, /) -> Self:
         return self._store("bitwise_right_shift", other)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -14,13 +14,15 @@ from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import CompileError, GraphError, NoAcceleratorError
 from maxmod.kernel.source import ACTIVATIONS, Dialect, KernelSource
 from maxmod.op import Op, lookup
+from maxmod.values.array import Array, ArrayModule, HostArray, StorageDType
 from maxmod.values.device import DeviceKind
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 _WIDE = {storage_dtype(d): d for d in DType if compute_dtype(d) is d}
 
 
-def widened(array: Any) -> Any:
+def widened(array: Array) -> Array:
     """Returns an array in a dtype that the library computes in directly."""
     return array if array.dtype in _WIDE else array.astype(np.float32)
 
@@ -28,11 +30,11 @@ def widened(array: Any) -> Any:
 class Launch(Protocol):
     """A kernel with its integer arguments filled in; buffers are filled in for each call."""
 
-    def keep(self, position: int, array: Any) -> None:
+    def keep(self, position: int, array: Array) -> None:
         """Sets a buffer that is the same in every call, and keeps it alive."""
         ...
 
-    def fill(self, position: int, array: Any) -> Any:
+    def fill(self, position: int, array: Array) -> Array:
         """Sets a buffer for the next call, and returns it; one that is not contiguous is copied."""
         ...
 
@@ -55,6 +57,45 @@ class Kernel(Protocol):
         ...
 
 
+class Stream(Protocol):
+    """A stream of an accelerator, as CuPy has it; current in the block of a `with`."""
+
+    @property
+    def ptr(self) -> int:
+        """Its handle."""
+        ...
+
+    def record(self) -> object:
+        """Returns an event that stands behind the work that is queued now."""
+        ...
+
+    def wait_event(self, event: object) -> None:
+        """Makes later work wait for an event."""
+        ...
+
+    def synchronize(self) -> None:
+        """Waits for its work."""
+        ...
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *error: object) -> object: ...
+
+
+class Uploader(Protocol):
+    """Fills arrays of a device in pieces, from memory that need not be read at once."""
+
+    def send(self, target: Array, fill: Callable[[memoryview, int], None]) -> None:
+        """Fills a contiguous array; work that is queued on the current stream later sees it.
+
+        Args:
+            target: An array of the device.
+            fill: Fills a piece of host memory with the bytes that start at a position; called by
+                several threads at once. When the call returns, it will not be called again.
+        """
+        ...
+
+
 class Backend(abc.ABC):
     """What one kind of device can do. Arrays are opaque to callers: NumPy or CuPy."""
 
@@ -63,7 +104,7 @@ class Backend(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def xp(self) -> Any:
+    def xp(self) -> ArrayModule:
         """The array module: numpy or cupy."""
 
     @abc.abstractmethod
@@ -87,11 +128,11 @@ class Backend(abc.ABC):
             )
 
     @abc.abstractmethod
-    def from_host(self, array: np.ndarray[Any, Any], index: int) -> Any:
+    def from_host(self, array: HostArray, index: int) -> Array:
         """Returns the array on device `index`; shares memory where the device is the host."""
 
     @abc.abstractmethod
-    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+    def to_host(self, array: Array) -> HostArray:
         """Returns the array on the host; shares memory if it is already there."""
 
     @abc.abstractmethod
@@ -102,31 +143,28 @@ class Backend(abc.ABC):
     def architecture(self, index: int) -> str:
         """The name of the instruction set, such as `sm_90`."""
 
-    def empty_pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    def empty_pinned(self, shape: tuple[int, ...], dtype: StorageDType) -> HostArray | None:
         """Returns a page-locked NumPy array, or None where memory cannot be page-locked."""
         return None
 
-    def uploader(self, index: int) -> Any:
-        """Returns an uploader that fills arrays of device `index` in pieces, or None without one.
-
-        It has the methods of `maxmod.backends.cuda.upload.Uploader`.
-        """
+    def uploader(self, index: int) -> Uploader | None:
+        """Returns what fills arrays of device `index` in pieces, or None if nothing can."""
         return None
 
-    def stream(self, index: int, new: bool) -> Any:
+    def stream(self, index: int, new: bool) -> Stream | None:
         """Returns a new or the default stream of device `index`; None on a synchronous device."""
         return None
 
     @contextlib.contextmanager
-    def using(self, stream: Any, index: int) -> Iterator[None]:
+    def using(self, stream: Stream | None, index: int) -> Iterator[None]:
         """Puts work of a block on a stream, in order with the default stream before and after."""
         yield
 
-    def wait(self, stream: Any, other: Any) -> None:
+    def wait(self, stream: Stream | None, other: Stream | None) -> None:
         """Makes later work on a stream wait for the work queued so far on another one."""
         assert stream is None and other is None, "work of this backend is done at once"
 
-    def follow(self, last: Any, index: int) -> Any:
+    def follow(self, last: Stream | None, index: int) -> Stream | None:
         """Orders later work of this thread after the work queued since the last call.
 
         Args:
@@ -150,15 +188,15 @@ class Backend(abc.ABC):
         """
         return None
 
-    def addresses(self, arrays: Sequence[Any]) -> tuple[int, ...] | None:
+    def addresses(self, arrays: Sequence[Array]) -> tuple[int, ...] | None:
         """Returns the addresses of arrays, or None if kernels would need a copy of one."""
         return None
 
-    def copy_into(self, target: Any, source: Any) -> None:
+    def copy_into(self, target: Array, source: Array) -> None:
         """Overwrites a contiguous array with another of the same type."""
         target[...] = source
 
-    def empty_like(self, array: Any) -> Any:
+    def empty_like(self, array: Array) -> Array:
         """Returns an uninitialised contiguous array of the type of another one."""
         return self.xp.empty(array.shape, array.dtype)
 
@@ -176,39 +214,39 @@ class Backend(abc.ABC):
         """
         raise CompileError(f"The {self.kind} backend builds no kernels.")
 
-    def empty(self, type: TensorType) -> Any:
+    def empty(self, type: TensorType) -> Array:
         """Returns an uninitialised contiguous array."""
         return self.xp.empty(type.sizes, dtype=storage_dtype(type.dtype))
 
-    def allocator(self, type: TensorType) -> Callable[[], Any]:
+    def allocator(self, type: TensorType) -> Callable[[], Array]:
         """Returns a function that gives an uninitialised contiguous array in each call."""
         return lambda: self.empty(type)
 
-    def empty_bytes(self, nbytes: int, index: int) -> Any:
+    def empty_bytes(self, nbytes: int, index: int) -> Array:
         """Returns an uninitialised, 64-byte aligned block of bytes."""
         return self.xp.empty(nbytes, dtype=np.uint8)
 
-    def view_bytes(self, block: Any, offset: int, type: TensorType) -> Any:
+    def view_bytes(self, block: Array, offset: int, type: TensorType) -> Array:
         """Returns an array of a type at an offset of a block."""
         count = type.num_elements() * type.dtype.size_in_bytes
         piece = block[offset : offset + count].view(storage_dtype(type.dtype))
         return piece.reshape(type.sizes)
 
-    def copy(self, array: Any) -> Any:
+    def copy(self, array: Array) -> Array:
         """Returns a copy of an array."""
         return array.copy()
 
-    def contiguous(self, array: Any) -> Any:
+    def contiguous(self, array: Array) -> Array:
         """Returns the array itself, or a copy with its elements in row-major order."""
         return array if array.flags.c_contiguous else self.xp.ascontiguousarray(array)
 
     def contract(
         self,
-        lhs: Any,
-        rhs: Any,
-        out: Any,
-        bias: Any | None = None,
-        addend: Any | None = None,
+        lhs: Array,
+        rhs: Array,
+        out: Array,
+        bias: Array | None = None,
+        addend: Array | None = None,
         activation: str = "",
     ) -> None:
         """Writes `activation(lhs @ rhs + bias + addend)` into `out`; all arrays have one dtype.
@@ -224,7 +262,9 @@ class Backend(abc.ABC):
         total = self.xp.matmul(widened(lhs), widened(rhs))
         out[...] = self._finished(total, bias, addend, activation)
 
-    def _finished(self, total: Any, bias: Any, addend: Any, activation: str) -> Any:
+    def _finished(
+        self, total: Array, bias: Array | None, addend: Array | None, activation: str
+    ) -> Array:
         """Applies the epilogue of a product to its sums, op by op."""
         for added in (bias, addend):
             total = total if added is None else total + widened(added)
@@ -232,7 +272,7 @@ class Backend(abc.ABC):
             (total,) = lookup(activation).run(self.xp, [total], **ACTIVATIONS[activation])
         return total
 
-    def is_close(self, found: Any, expected: Any, dtype: DType) -> bool:
+    def is_close(self, found: Array, expected: Array, dtype: DType) -> bool:
         """True if two results agree within the rounding of a chain of ops in `dtype`."""
         if not dtype.is_float():
             return bool((found == expected).all())
@@ -246,8 +286,8 @@ class Backend(abc.ABC):
         return {}
 
     def run(
-        self, op: Op, arrays: Sequence[Any], attrs: dict[str, Any], types: Sequence[TensorType]
-    ) -> list[Any]:
+        self, op: Op, arrays: Sequence[Array], attrs: Attrs, types: Sequence[TensorType]
+    ) -> list[Array]:
         """Runs the eager body of an op.
 
         Narrow floats are computed in float32 and rounded once at the end.
@@ -278,18 +318,20 @@ class Backend(abc.ABC):
         self,
         op: Op,
         operands: Sequence[TensorType],
-        attrs: dict[str, Any],
+        attrs: Attrs,
         types: Sequence[TensorType],
-    ) -> Callable[[Sequence[Any]], list[Any]]:
+    ) -> Callable[[Sequence[Array]], list[Array]]:
         """Returns `run` as a function of the arrays, for operands of these types."""
         return lambda arrays: self.run(op, arrays, attrs, types)
 
-    def quantize_weight(self, weight: Any, scheme: str, group_size: int | None) -> Sequence[Any]:
+    def quantize_weight(
+        self, weight: Array, scheme: str, group_size: int | None
+    ) -> Sequence[Array]:
         """Returns codes and scales of a weight [out, in]; see the op of this name."""
         op = lookup("quantize_weight")
         return op.run(self.xp, [weight], scheme=scheme, group_size=group_size)
 
-    def _fit(self, op: Op, array: Any, type: TensorType) -> Any:
+    def _fit(self, op: Op, array: Array, type: TensorType) -> Array:
         """Rounds to the stored dtype, and turns NumPy scalars back into arrays."""
         dtype = storage_dtype(type.dtype)
         if config.current().verify:
@@ -298,7 +340,7 @@ class Backend(abc.ABC):
             return array
         return self.xp.asarray(array, dtype=dtype)
 
-    def _check(self, op: Op, array: Any, type: TensorType) -> None:
+    def _check(self, op: Op, array: Array, type: TensorType) -> None:
         computed = storage_dtype(compute_dtype(type.dtype)) if op.meaning.upcasts else None
         if array.dtype not in (storage_dtype(type.dtype), computed) or array.shape != type.sizes:
             raise GraphError(

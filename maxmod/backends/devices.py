@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from maxmod import backends
 from maxmod.errors import ArgumentError, DeviceError
@@ -119,7 +118,7 @@ class Device:
     def __copy__(self) -> Device:
         return self
 
-    def __deepcopy__(self, memo: Any) -> Device:
+    def __deepcopy__(self, memo: object) -> Device:
         return self
 
 

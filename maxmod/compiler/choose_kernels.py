@@ -179,7 +179,7 @@ def half_type(group: FusionGroup, attention: Attention) -> DType | None:
     None if neither weights nor results have it: rounding weights to it would then change results.
     """
     producer = {value: node for node in group.nodes for value in node.outputs}
-    found = set()
+    found: set[DType] = set()
     for value in (*attention.scores.inputs, attention.mixed.inputs[1]):
         node = producer.get(value)
         while node is not None and value.type.dtype is DType.float32:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule
 from maxmod.custom import CustomKernel
@@ -18,6 +18,7 @@ from maxmod.kernel.source import Dialect, KernelSource, Launch
 from maxmod.op import Op, ir, lookup
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import AlgebraicDim, Dim, StaticDim, SymbolicDim
+from maxmod.values.plain import Json
 from maxmod.values.tensor_type import TensorType
 
 LiveObject = CustomKernel | ir.Graph
@@ -55,15 +56,15 @@ class Packer:
         self.types: dict[TensorType, int] = {}
         self._objects = {id(item): number for number, item in enumerate(objects)}
 
-    def pack(self, value: Any) -> Any:
+    def pack(self, value: object) -> Json:
         """Returns the JSON form of a value; raises `UnpackableError` if it has none."""
         kind = type(value)
         if kind in _PLAIN:
-            return value
+            return cast("Json", value)
         if kind is tuple:
-            return [self.pack(item) for item in value]
+            return [self.pack(item) for item in cast("tuple[object, ...]", value)]
         if kind is TensorType:
-            return {"type": self.types.setdefault(value, len(self.types))}
+            return {"type": self.types.setdefault(cast("TensorType", value), len(self.types))}
         if id(value) in self._objects:
             return {"object": self._objects[id(value)]}
         tag = _TAGS.get(kind)
@@ -71,7 +72,7 @@ class Packer:
             raise UnpackableError(f"{kind.__name__} {value!r}")
         return {tag: self.pack(_FORMS[tag][1](value))}
 
-    def table(self) -> list[Any]:
+    def table(self) -> list[Json]:
         """Returns the table of types, to be written after everything else was packed."""
         return [self.pack((t.dtype, t.sizes, t.device)) for t in self.types]
 
@@ -84,7 +85,7 @@ class Unpacker:
         objects: Those of the traced graph, in the same order.
     """
 
-    def __init__(self, table: Sequence[Any], objects: Sequence[LiveObject]) -> None:
+    def __init__(self, table: Sequence[Json], objects: Sequence[LiveObject]) -> None:
         self._objects = objects
         self._types: list[TensorType] = []
         self._types += [TensorType.of(*self.unpack(entry)) for entry in table]
@@ -92,14 +93,15 @@ class Unpacker:
     def unpack(self, packed: Any) -> Any:
         """Returns the value; raises LookupError, TypeError or ValueError for malformed data."""
         if type(packed) is list:
-            return tuple([v if type(v) in _PLAIN else self.unpack(v) for v in packed])
+            items = cast("list[Json]", packed)
+            return tuple([v if type(v) in _PLAIN else self.unpack(v) for v in items])
         if type(packed) is not dict:
-            return packed
-        ((tag, content),) = packed.items()
+            return cast("Json", packed)
+        ((tag, content),) = cast("dict[str, Any]", packed).items()
         if tag == "type":
-            return self._types[content]
+            return self._types[cast("int", content)]
         if tag == "object":
-            return self._objects[content]
+            return self._objects[cast("int", content)]
         return _FORMS[tag][2](self.unpack(content))
 
 

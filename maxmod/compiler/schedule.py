@@ -210,7 +210,7 @@ class _StepMaker:
 
     def _op_step(self, node: ir.Node, in_place: bool) -> RunOp:
         attrs = node.kwargs
-        bodies = []
+        bodies: list[tuple[str, Schedule]] = []
         for name, body in node.attrs:
             if isinstance(body, ir.Graph) and body.traced is not None:
                 attrs[name] = body.traced
@@ -335,7 +335,7 @@ def _freeing(step: Step | Choice, slots: list[int], owner: Mapping[int, int]) ->
     """Returns a step that frees slots; in a choice, each way frees them as soon as it can."""
     if not isinstance(step, Choice):
         return replace(step, frees=tuple(slots))
-    ways = []
+    ways: list[tuple[Step, ...]] = []
     for way in (step.few, step.many):
         last_use = _last_uses(way, owner)
         frees: dict[int, list[int]] = {}

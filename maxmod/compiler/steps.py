@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from maxmod.kernel.source import KernelSource
 from maxmod.op import Kind, Op
+from maxmod.values.array import Array
 from maxmod.values.dim import Size, evaluate
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 if TYPE_CHECKING:  # schedules are also loaded, without the planner
@@ -35,7 +37,7 @@ class RunOp:
 
     op: Op
     inputs: tuple[int, ...]
-    attrs: dict[str, Any]
+    attrs: Attrs
     types: tuple[TensorType, ...]
     outputs: tuple[int, ...]
     frees: tuple[int, ...] = ()
@@ -169,7 +171,7 @@ class Schedule:
     slot_count: int
     inputs: tuple[int, ...]
     weights: Mapping[str, int]
-    constants: Mapping[int, Any]
+    constants: Mapping[int, Array]
     outputs: tuple[int, ...]
     output_types: tuple[TensorType, ...]
     borrowed: frozenset[int]

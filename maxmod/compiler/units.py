@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from maxmod.values.dim import AlgebraicDim, Size
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")  # powers of 1000
@@ -39,7 +41,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('ch') else 's'}"
 
 
-def _term(atoms: tuple[object, ...], factor: int, unit: str) -> str:
+def _term(atoms: tuple[Any, ...], factor: int, unit: str) -> str:
     text = scaled(factor, unit)
     return f"{text} * {AlgebraicDim(((atoms, 1),))}" if atoms else text
 

@@ -7,12 +7,17 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from maxmod.errors import ArgumentError, ModelError
+from maxmod.values.plain import JsonObject
 from maxmod.weights.json_files import read_json
 
 _MAX_BYTES = 1 << 20
+
+
+Message: TypeAlias = Mapping[str, object]
+"""What one side said: `role`, `content`, and what else the template of a model reads."""
 
 
 class ChatTemplate:
@@ -34,7 +39,7 @@ class ChatTemplate:
         '<user>Hello<assistant>'
     """
 
-    def __init__(self, source: str, variables: Mapping[str, Any], where: str) -> None:
+    def __init__(self, source: str, variables: Mapping[str, object], where: str) -> None:
         try:
             import jinja2
             import jinja2.sandbox
@@ -60,10 +65,10 @@ class ChatTemplate:
 
     def render(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Message],
         *,
         add_generation_prompt: bool = True,
-        **variables: Any,
+        **variables: object,
     ) -> str:
         """Returns the text of a chat.
 
@@ -100,7 +105,7 @@ def _now(format: str) -> str:
     return datetime.datetime.now().strftime(format)
 
 
-def _to_json(value: Any, **options: Any) -> str:
+def _to_json(value: object, **options: Any) -> str:
     # jinja2's own filter escapes for HTML, which models were not trained on.
     return json.dumps(value, **{"ensure_ascii": False, **options})
 
@@ -141,7 +146,7 @@ def _read(path: Path) -> str:
         raise ModelError(f"{path}: cannot read the file: {error}.") from None
 
 
-def _special_tokens(table: Mapping[str, Any]) -> dict[str, str]:
+def _special_tokens(table: JsonObject) -> dict[str, str]:
     """Returns the strings of special tokens: `bos_token`, `eos_token` and the like."""
     found = {}
     for name, value in table.items():

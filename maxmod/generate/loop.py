@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from maxmod.errors import ArgumentError, MaxmodWarning, SliceError
-from maxmod.generate.chat import open_chat_template
+from maxmod.generate.chat import Message, open_chat_template
 from maxmod.generate.decoding import Decodable, Decoder
 from maxmod.generate.sampling import Sampling
 from maxmod.generate.text import StopStrings, TextStream, Tokenizer
@@ -173,7 +173,7 @@ def _without(active: list[int], ended: Collection[int], decoder: Decoder) -> lis
 
 def generate_text(
     model: Generator,
-    prompt: str | Sequence[Mapping[str, Any]],
+    prompt: str | Sequence[Message],
     *,
     stop_strings: Sequence[str] = (),
     **options: Any,

@@ -18,6 +18,7 @@ from maxmod.errors import ArgumentError, OperandError
 from maxmod.op.rules import expect_int
 from maxmod.ops.choose import OPTIONS, choose_tokens
 from maxmod.tensor import Tensor
+from maxmod.values.array import HostArray
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import BufferType
 
@@ -130,7 +131,7 @@ class Sampler:
         top_k = min(options.top_k, vocab)  # any int is allowed, and not all fit a float
         numbers = (options.temperature, top_k, options.top_p, options.min_p)
 
-        def put(array: np.ndarray[Any, Any]) -> Tensor:
+        def put(array: HostArray) -> Tensor:
             return Tensor(array, device=device)
 
         return cls(

@@ -11,7 +11,14 @@ from typing import Any
 
 from maxmod import config
 from maxmod.errors import ArgumentError, OperandError
-from maxmod.graph.values import GraphTracer, TensorValue, Value, Weight, current_tracer
+from maxmod.graph.values import (
+    GraphTracer,
+    TensorValue,
+    TensorValueLike,
+    Value,
+    Weight,
+    current_tracer,
+)
 from maxmod.interpreters.operands import strong
 from maxmod.op import interpreter, ir
 from maxmod.tensor import Tensor
@@ -21,7 +28,7 @@ from maxmod.values.tensor_type import TensorType
 class _Current:
     """`Graph.current`, a property of the class."""
 
-    def __get__(self, instance: Any, owner: Any) -> Graph:
+    def __get__(self, instance: object, owner: type) -> Graph:
         return current_tracer().graph
 
 
@@ -68,15 +75,15 @@ class Graph:
     def __init__(
         self,
         name: str,
-        forward: Callable[..., Any] | None = None,
+        forward: Callable[..., object] | None = None,
         input_types: Iterable[TensorType] = (),
-        path: Any = None,
-        *args: Any,
-        custom_extensions: Iterable[Any] = (),
-        context: Any = None,
-        kernel_library: Any = None,
-        module: Any = None,
-        strict_device_placement: Any = None,
+        path: object = None,
+        *args: object,
+        custom_extensions: Iterable[object] = (),
+        context: object = None,
+        kernel_library: object = None,
+        module: object = None,
+        strict_device_placement: object = None,
         is_device_graph: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -111,7 +118,7 @@ class Graph:
     def __exit__(self, *error: Any) -> None:
         self._blocks.pop().__exit__(*error)
 
-    def output(self, *values: Any) -> None:
+    def output(self, *values: TensorValueLike) -> None:
         """Fixes the outputs.
 
         Args:

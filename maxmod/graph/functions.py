@@ -13,13 +13,15 @@ from maxmod.graph.values import BufferValue, TensorValue, current_tracer
 from maxmod.interpreters.operands import strong
 from maxmod.op import bind
 from maxmod.tensor import Tensor
+from maxmod.tensor.exchange import DLPackArray
 from maxmod.values.device import DeviceLike
 from maxmod.values.dim import AlgebraicDim, Dim, Size, SymbolicDim, as_size
+from maxmod.values.plain import Numbers
 from maxmod.values.tensor_type import BufferType, TensorType
 
 
 def constant(
-    value: Any, dtype: DType | None = None, device: DeviceLike | None = None
+    value: Numbers | DLPackArray, dtype: DType | None = None, device: DeviceLike | None = None
 ) -> TensorValue:
     """A constant of the current graph; see `functional.constant`.
 
@@ -139,7 +141,7 @@ def call(graph: Graph, *args: Any) -> list[Any]:
         raise OperandError(
             f"call: the graph {graph.name} takes {len(inner.inputs)} arguments, got {len(args)}."
         )
-    known: dict[Any, Tensor] = {}
+    known: dict[object, Tensor] = {}
     dims: dict[str, Size] = {}
     for index, (value, arg) in enumerate(zip(inner.inputs, args, strict=True)):
         known[value] = strong("call", arg)

@@ -19,6 +19,7 @@ from maxmod.interpreters.trace import Tracer
 from maxmod.op import Op, innermost, ir
 from maxmod.tensor import Tensor
 from maxmod.tensor.exchange import DLPackArray
+from maxmod.values.array import Subscript
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.dim import Dim
 from maxmod.values.shape import Shape, ShapeLike
@@ -97,7 +98,7 @@ class TensorValue(Value):
 
     __slots__ = ()
 
-    def __new__(cls, value: Any) -> TensorValue:
+    def __new__(cls, value: TensorValueLike) -> TensorValue:
         if isinstance(value, TensorValue):
             return value
         if not is_strong(value):
@@ -192,7 +193,7 @@ class BufferValue(Value):
         """The type of the buffer."""
         return self._type.as_buffer()
 
-    def __getitem__(self, index: Any) -> Tensor:
+    def __getitem__(self, index: Subscript) -> Tensor:
         return TensorValue.of(self._value)[index]
 
 
@@ -283,7 +284,7 @@ class GraphTracer(Tracer):
         self,
         op: Op,
         inputs: Sequence[ir.Value],
-        attrs: Mapping[str, Any],
+        attrs: Mapping[str, object],
         types: Iterable[TensorType],
         source: ir.Source | None = None,
     ) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from maxmod import backends
 from maxmod.backends.base import Backend
@@ -12,7 +11,10 @@ from maxmod.errors import DimError, LazyError
 from maxmod.interpreters.operands import operands, plan
 from maxmod.op import Kind, Op, interpreter, register_bottom
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import TensorLike
+from maxmod.values.array import Array
 from maxmod.values.dim import Dim
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 _VIEW = Kind.VIEW  # looking up a member of an enumeration takes as long as a call
@@ -21,7 +23,7 @@ _VIEW = Kind.VIEW  # looking up a member of an enumeration takes as long as a ca
 class EagerInterpreter:
     """Runs each op at once on the backend of its operands."""
 
-    def apply(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+    def apply(self, op: Op, args: Sequence[TensorLike], attrs: Attrs) -> Tensor | list[Tensor]:
         tensors = operands(op, args)
         attrs, types, runners = plan(op, tensors, attrs)
         if not runners:
@@ -45,7 +47,7 @@ def _backend(types: Sequence[TensorType]) -> Backend:
     return backends.get(types[0].device)
 
 
-def _expect_known(op: Op, attrs: Mapping[str, Any], types: Sequence[TensorType]) -> None:
+def _expect_known(op: Op, attrs: Mapping[str, object], types: Sequence[TensorType]) -> None:
     """Rejects symbolic dimensions, which have a value only in a graph."""
     for size in (*types[0].sizes, *attrs.values()):
         if isinstance(size, Dim):
@@ -61,7 +63,7 @@ class LazyInterpreter:
     def __init__(self) -> None:
         self.open = True
 
-    def apply(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+    def apply(self, op: Op, args: Sequence[TensorLike], attrs: Attrs) -> Tensor | list[Tensor]:
         tensors = operands(op, args)
         attrs, types, _ = plan(op, tensors, attrs)
         call = _Postponed(self, op, tensors, attrs, types)
@@ -77,17 +79,17 @@ class _Postponed:
         lazy: LazyInterpreter,
         op: Op,
         tensors: Sequence[Tensor],
-        attrs: dict[str, Any],
-        types: Sequence[Any],
+        attrs: Attrs,
+        types: Sequence[TensorType],
     ) -> None:
         self.lazy = lazy
         self.op = op
         self.tensors = tensors
         self.attrs = attrs
         self.types = types
-        self.results: list[Any] | None = None
+        self.results: list[Array] | None = None
 
-    def run(self) -> list[Any]:
+    def run(self) -> list[Array]:
         if self.lazy.open:
             raise LazyError(
                 "Can't realize tensor before realization context is completed. Hint: leave the "
@@ -109,7 +111,7 @@ class _Output:
         self.call = call
         self.index = index
 
-    def __call__(self) -> Any:
+    def __call__(self) -> Array:
         return self.call.run()[self.index]
 
 

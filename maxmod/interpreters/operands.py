@@ -7,7 +7,7 @@ call is run, traced or postponed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,14 +19,17 @@ from maxmod.op import Op, Operands, call, freeze
 from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer
 from maxmod.tensor.exchange import DLPackArray, import_array
+from maxmod.tensor.like import TensorLike
 from maxmod.tensor.literal import is_scalar, rounded, weak_array, weak_scalar
+from maxmod.values.array import Array
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim
+from maxmod.values.plain import Attrs, Scalar
 from maxmod.values.shape import Shape
 from maxmod.values.tensor_type import TensorType
 
 
-def operands(op: Op, args: Sequence[Any]) -> Sequence[Tensor]:
+def operands(op: Op, args: Sequence[TensorLike]) -> Sequence[Tensor]:
     """Converts the arguments of a call to tensors by the op's `operands` policy.
 
     Raises:
@@ -45,7 +48,7 @@ def operands(op: Op, args: Sequence[Any]) -> Sequence[Tensor]:
 _PROMOTED, _STRONG = Operands.PROMOTED, Operands.STRONG
 
 
-def promote_operands(op_name: str, args: Sequence[Any]) -> Sequence[Tensor]:
+def promote_operands(op_name: str, args: Sequence[TensorLike]) -> Sequence[Tensor]:
     """Promotes tensors and weak values to one dtype and device; one must be a tensor."""
     first = args[0]
     if type(first) is Tensor and len(args) == 2:
@@ -54,7 +57,7 @@ def promote_operands(op_name: str, args: Sequence[Any]) -> Sequence[Tensor]:
         if type(second) is Tensor:
             other = second._type
             if other is like or (like._dtype is other._dtype and like._device == other._device):
-                return args
+                return first, second
         elif type(second) is int or (type(second) is float and second != 0.0):
             found = _SCALARS.get((second.__class__, second, like._dtype, like._device))
             return first, weak(op_name, second, first) if found is None else found
@@ -84,7 +87,7 @@ def promote_strong(op_name: str, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     return [t if t.dtype is dtype else call("cast", t, dtype=dtype) for t in tensors]
 
 
-def is_strong(value: Any) -> bool:
+def is_strong(value: object) -> bool:
     """True for tensors, and for Dims and shapes, which count as int64 tensors on the host."""
     return isinstance(value, (Tensor, Dim, Shape)) or hasattr(value, "__tensorvalue__")
 
@@ -100,7 +103,7 @@ def as_strong(value: Any) -> Tensor:
     return value.__tensorvalue__()
 
 
-def strong(op_name: str, value: Any) -> Tensor:
+def strong(op_name: str, value: object) -> Tensor:
     """Returns the tensor of a strong value; rejects numbers, arrays and everything else.
 
     Raises:
@@ -114,10 +117,10 @@ def strong(op_name: str, value: Any) -> Tensor:
     )
 
 
-_SCALARS: dict[tuple[Any, ...], Tensor] = backends.device_cache()
+_SCALARS: dict[tuple[Hashable, ...], Tensor] = backends.device_cache()
 
 
-def weak(op_name: str, value: Any, like: Tensor) -> Tensor:
+def weak(op_name: str, value: object, like: Tensor) -> Tensor:
     """Converts a Python or NumPy value to the dtype and device of a tensor.
 
     Raises:
@@ -146,7 +149,7 @@ def weak(op_name: str, value: Any, like: Tensor) -> Tensor:
     )
 
 
-def _scalar(value: Any, dtype: DType, device: DeviceRef) -> Tensor:
+def _scalar(value: Scalar, dtype: DType, device: DeviceRef) -> Tensor:
     number = weak_scalar(value, dtype)
     host = rounded(number, dtype) if dtype.is_float() else np.array(number, storage_dtype(dtype))
     tensor = Tensor.wrap(
@@ -165,22 +168,22 @@ class Plan(NamedTuple):
         runners: Holds the function that runs the call on its device, after the first run.
     """
 
-    attrs: dict[str, Any]
+    attrs: Attrs
     types: tuple[TensorType, ...]
-    runners: list[Callable[[Sequence[Any]], list[Any]]]
+    runners: list[Callable[[Sequence[Array]], list[Array]]]
 
 
-_PLANS: dict[tuple[Any, ...], Plan] = backends.device_cache()
+_PLANS: dict[tuple[Hashable, ...], Plan] = backends.device_cache()
 
 
-def plan(op: Op, tensors: Sequence[Tensor], attrs: dict[str, Any]) -> Plan:
+def plan(op: Op, tensors: Sequence[Tensor], attrs: Attrs) -> Plan:
     """Returns canonical static arguments and the types of the results; cached by operand types.
 
     Raises:
         ValueError, TypeError, IndexError: From the op's `prepare` and type rule.
     """
     if not attrs:
-        key: tuple[Any, ...] = (op, *[t._type for t in tensors])
+        key: tuple[Hashable, ...] = (op, *[t._type for t in tensors])
     else:
         attrs = {name: freeze(value) for name, value in attrs.items()}
         # These distinguish True, 1 and 1.0, and 0.0 and -0.0, which are equal as keys.
@@ -207,7 +210,7 @@ def plan(op: Op, tensors: Sequence[Tensor], attrs: dict[str, Any]) -> Plan:
     return made
 
 
-def _is_hashable(value: Any) -> bool:
+def _is_hashable(value: object) -> bool:
     try:
         hash(value)
     except TypeError:

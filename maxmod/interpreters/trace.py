@@ -21,6 +21,9 @@ from maxmod.errors import MaxmodError, TraceError
 from maxmod.interpreters.operands import operands, plan
 from maxmod.op import Op, innermost, interpreter, ir, lookup
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import TensorLike
+from maxmod.values.array import Array
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import BufferType, TensorType
 
 # Model files count as user code: messages point to lines in them.
@@ -32,7 +35,7 @@ class Trace:
     """The result of tracing: the graph, and what the function returned."""
 
     graph: ir.Graph
-    results: Any
+    results: object
 
 
 class Tracer:
@@ -41,7 +44,7 @@ class Tracer:
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
         self.nodes: list[ir.Node] = []
         self.weights: dict[str, ir.Value] = {}
-        self.constants: dict[ir.Value, Any] = {}
+        self.constants: dict[ir.Value, Array] = {}
         self.seed: int | None = None
         self.scope: ir.Scope | None = None
         self._names = {id(tensor): name for name, tensor in reversed(list(parameters.items()))}
@@ -115,7 +118,7 @@ class Tracer:
                 found.append((position, tensor._value))
         return tuple(found)
 
-    def apply(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+    def apply(self, op: Op, args: Sequence[TensorLike], attrs: Attrs) -> Tensor | list[Tensor]:
         source = _user_source()
         try:
             tensors = operands(op, args)
@@ -129,7 +132,7 @@ class Tracer:
         self,
         op: Op,
         inputs: Sequence[ir.Value],
-        attrs: Mapping[str, Any],
+        attrs: Mapping[str, object],
         types: Iterable[TensorType],
         source: ir.Source | None = None,
     ) -> Any:
@@ -184,12 +187,12 @@ class Tracer:
 
 
 def trace(
-    fn: Callable[..., Any],
-    arguments: Callable[[Tracer], Sequence[Any]],
+    fn: Callable[..., object],
+    arguments: Callable[[Tracer], Sequence[object]],
     *,
     name: str,
     parameters: Mapping[str, Tensor],
-    flatten: Callable[[Any], list[Any]],
+    flatten: Callable[[object], list[object]],
     input_names: Sequence[str] = (),
 ) -> Trace:
     """Runs `fn` on symbolic arguments and returns the graph of what it did.
@@ -233,7 +236,7 @@ def trace(
     return Trace(graph, results)
 
 
-def _located(fn: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+def _located(fn: Callable[..., object], arguments: Sequence[object]) -> object:
     """Calls the traced function; adds the user's line to errors."""
     try:
         return fn(*arguments)

@@ -27,7 +27,7 @@ SHARED_NBYTES = 40 << 10
 WARP = 32  # threads that a GPU runs in step
 
 # Ops that a matrix library may apply to its sums, with their static arguments.
-ACTIVATIONS: Mapping[str, Mapping[str, Any]] = {"relu": {}, "gelu": {"approximate": "tanh"}}
+ACTIVATIONS: Mapping[str, Mapping[str, str]] = {"relu": {}, "gelu": {"approximate": "tanh"}}
 
 
 class Grid(NamedTuple):

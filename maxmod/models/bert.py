@@ -6,9 +6,7 @@ transformers library, without its pooler.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from maxmod import functional as F
 from maxmod.dtype import DType
@@ -17,6 +15,7 @@ from maxmod.models.activations import ACTIVATIONS, check_activation
 from maxmod.models.attention import attention, merge_heads, split_heads
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import StateLike
 from maxmod.weights import Weights, drop, rename, strip_prefix
 
 
@@ -133,7 +132,7 @@ class Bert(Module[[Tensor, Tensor], Tensor]):
         return x
 
 
-def adapt_weights(weights: Mapping[str, Any]) -> Weights:
+def adapt_weights(weights: StateLike) -> Weights:
     """Returns weights of a Hugging Face folder with the names of `Bert`.
 
     Models with a head save the names with the prefix `bert.`. What belongs to heads, and numbers

@@ -44,7 +44,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 
-def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
+def from_table(cls: type[T], table: Mapping[str, object], where: str) -> T:
     """Makes a dataclass from the fields that it declares.
 
     Other fields of the table are ignored, except those known to change what a model computes,
@@ -80,7 +80,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
         raise ModelError(f"{where}: {error}") from None
 
 
-def _checked(name: str, value: Any, hint: Any, where: str) -> Any:
+def _checked(name: str, value: object, hint: Any, where: str) -> Any:
     allowed = get_args(hint) or (hint,)
     if type(value) in allowed:  # exactly: True is not an int here
         return value

@@ -18,7 +18,9 @@ from maxmod.models.config import from_table
 from maxmod.nn import Module
 from maxmod.runtime.compiled import CompiledModel
 from maxmod.tensor import Tensor
+from maxmod.values.array import HostArray
 from maxmod.values.device import DeviceRef
+from maxmod.values.plain import JsonObject
 from maxmod.values.tensor_type import TensorType
 from maxmod.weights.json_files import read_json, read_json_list
 
@@ -81,14 +83,14 @@ def read_pooling(folder: Path) -> Pooling:
     return from_table(Pooling, pooling, str(where))
 
 
-def _plain_name(name: Any, path: Path) -> str:
+def _plain_name(name: object, path: Path) -> str:
     """Checks the name of a subfolder, which must not point outside the folder."""
     if not isinstance(name, str) or name in (".", "..") or set(name) & set("/\\:\0"):
         raise ModelError(f"{path}: path: expected the name of a folder, got {name!r}.")
     return name
 
 
-def _by_modes(table: dict[str, Any], where: Path) -> dict[str, Any]:
+def _by_modes(table: JsonObject, where: Path) -> JsonObject:
     """Converts the newer form, `"pooling_mode": "cls"`, to the older one."""
     mode = table.get("pooling_mode")
     if mode is None:
@@ -176,7 +178,7 @@ class TextEncoder:
         batch_size: int = 32,
         truncate: bool = False,
         eager: bool = False,
-    ) -> np.ndarray[Any, Any]:
+    ) -> HostArray:
         """Returns a vector for each text.
 
         Args:
@@ -218,7 +220,7 @@ class TextEncoder:
             )
         return [*tokens[: self.max_positions - 1], tokens[-1]]  # the last one marks the end
 
-    def _embed(self, rows: Sequence[Sequence[int]], eager: bool) -> np.ndarray[Any, Any]:
+    def _embed(self, rows: Sequence[Sequence[int]], eager: bool) -> HostArray:
         tokens = np.zeros((len(rows), max(map(len, rows))), np.int64)
         for line, row in zip(tokens, rows):
             line[: len(row)] = row

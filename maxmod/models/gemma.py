@@ -11,9 +11,7 @@ arXiv 2503.19786. Names and numerics follow `GemmaForCausalLM`, `Gemma2ForCausal
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from maxmod import functional as F
 from maxmod.errors import ModelError
@@ -22,6 +20,8 @@ from maxmod.models.attention import attention, merge_heads, soft_cap, split_head
 from maxmod.models.rotary import RotaryTable, rope_frequencies
 from maxmod.nn import Embedding, GemmaRMSNorm, Linear, Module, ModuleList
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import StateLike
+from maxmod.values.plain import JsonObject
 from maxmod.weights import Weights, strip_prefix
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -29,7 +29,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 _ACTIVATIONS = (None, "gelu", "gelu_pytorch_tanh")
 
 # What config.json may leave out.
-DEFAULTS: dict[str, dict[str, Any]] = {
+DEFAULTS: dict[str, JsonObject] = {
     "gemma": {"num_key_value_heads": 16},
     "gemma2": {
         "num_key_value_heads": 4,
@@ -139,7 +139,7 @@ class Config:
             )
         return list(self.layer_types)
 
-    def frequencies(self) -> dict[str, Any]:
+    def frequencies(self) -> JsonObject:
         """For each kind of layer radians per position of each pair: float64 [head_dim / 2].
 
         Raises:
@@ -290,6 +290,6 @@ class Gemma(Module[[Tensor], Tensor]):
         return self.norm(x)
 
 
-def adapt_weights(weights: Mapping[str, Any]) -> Weights:
+def adapt_weights(weights: StateLike) -> Weights:
     """Returns weights of a Hugging Face folder with the names of `Gemma`."""
     return strip_prefix(weights, "model.")

@@ -7,9 +7,7 @@ numerics follow `GPT2LMHeadModel` of the transformers library.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from maxmod import functional as F
 from maxmod.errors import ModelError
@@ -18,6 +16,7 @@ from maxmod.models.activations import ACTIVATIONS, check_activation
 from maxmod.models.attention import attention, merge_heads, split_heads
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import StateLike
 from maxmod.weights import Weights, drop, strip_prefix, transpose
 
 
@@ -139,7 +138,7 @@ class GPT2(Module[[Tensor], Tensor]):
         return self.ln_f(x)
 
 
-def adapt_weights(weights: Mapping[str, Any]) -> Weights:
+def adapt_weights(weights: StateLike) -> Weights:
     """Returns weights of a Hugging Face folder with the names and layouts of `GPT2`.
 
     The language model saves its names with the prefix `transformer.`, the model without a head does

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.generate import generate_text
+from maxmod.generate.chat import Message
 from maxmod.generate.kv_cache import CachedContext, CacheShape, KVCache
 from maxmod.generate.sampling import Sampler, Sampling
 from maxmod.generate.text import Tokenizer, open_tokenizer
 from maxmod.nn import Module
 from maxmod.runtime.compiled import CompiledModel
 from maxmod.tensor import Tensor
+from maxmod.values.array import HostArray
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import TensorType
 
@@ -120,7 +122,7 @@ class LanguageModel:
             self._tokenizer = open_tokenizer(self.folder)
         return self._tokenizer
 
-    def stream(self, prompt: str | Sequence[Mapping[str, Any]], **options: Any) -> Iterator[str]:
+    def stream(self, prompt: str | Sequence[Message], **options: Any) -> Iterator[str]:
         """Continues a text, or answers a chat; yields each piece of text as soon as it is final.
 
         Args:
@@ -142,7 +144,7 @@ class LanguageModel:
         """
         return generate_text(self, prompt, **options)
 
-    def generate(self, prompt: str | Sequence[Mapping[str, Any]], **options: Any) -> str:
+    def generate(self, prompt: str | Sequence[Message], **options: Any) -> str:
         """Continues a text, or answers a chat, and returns all of the new text.
 
         Args:
@@ -169,8 +171,8 @@ class LanguageModel:
         return LastLogits(self.module).compile(self.tokens_type)
 
     def next_logits(
-        self, tokens: Sequence[Sequence[int]] | np.ndarray[Any, Any], *, eager: bool = False
-    ) -> np.ndarray[Any, Any]:
+        self, tokens: Sequence[Sequence[int]] | HostArray, *, eager: bool = False
+    ) -> HostArray:
         """Returns the logits after each of some sequences of equal length.
 
         Args:
@@ -251,7 +253,7 @@ class LanguageModel:
         self,
         cache: KVCache,
         sampler: Sampler,
-        prompts: np.ndarray[Any, Any] | None = None,
+        prompts: HostArray | None = None,
         *,
         eager: bool = False,
     ) -> list[int]:
@@ -276,8 +278,8 @@ class LanguageModel:
         return sampler.tokens.to_numpy()[:, 0].tolist()
 
     def next_logits_cached(
-        self, tokens: np.ndarray[Any, Any], cache: KVCache, *, eager: bool = False
-    ) -> np.ndarray[Any, Any]:
+        self, tokens: HostArray, cache: KVCache, *, eager: bool = False
+    ) -> HostArray:
         """Adds tokens to a cache and returns the logits after the last one of each sequence.
 
         Args:

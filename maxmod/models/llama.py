@@ -8,7 +8,6 @@ library, in whose layout weights are read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +18,12 @@ from maxmod.models.attention import attention, merge_heads, split_heads
 from maxmod.models.rotary import RotaryTable, rope_frequencies
 from maxmod.nn import Embedding, Linear, Module, ModuleList, RMSNorm
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import StateLike
+from maxmod.values.plain import JsonObject
 from maxmod.weights import Weights, drop, strip_prefix
 
 # What config.json may leave out, where that means something else than in Llama.
-DEFAULTS: dict[str, dict[str, Any]] = {
+DEFAULTS: dict[str, JsonObject] = {
     "llama": {},
     "mistral": {
         "num_key_value_heads": 8,
@@ -258,7 +259,7 @@ class Llama(Module[[Tensor], Tensor]):
         return self.norm(x)
 
 
-def adapt_weights(weights: Mapping[str, Any]) -> Weights:
+def adapt_weights(weights: StateLike) -> Weights:
     """Returns weights of a Hugging Face folder with the names of `Llama`.
 
     Older files have the frequencies of each layer as a tensor; they follow from config.json.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,11 @@ import numpy as np
 
 from maxmod.errors import ArgumentError, ModelError
 from maxmod.models.config import from_table
+from maxmod.values.array import HostArray
+from maxmod.values.plain import JsonObject
 from maxmod.weights.json_files import read_json
 
-Array = np.ndarray[Any, Any]
+Array = HostArray
 
 FILE = "preprocessor_config.json"
 _CHANNELS = 3
@@ -137,12 +138,12 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     return from_table(Preprocessing, _known(read_json(path)), str(path))
 
 
-def _known(table: Mapping[str, Any]) -> dict[str, Any]:
+def _known(table: JsonObject) -> JsonObject:
     """Drops null fields, with which old files mark steps that are off."""
     return {name: value for name, value in table.items() if value is not None}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

@@ -14,7 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError
@@ -22,6 +22,7 @@ from maxmod.nn import Module, QuantizedLinear
 from maxmod.nn import quantize as quantize_layers
 from maxmod.nn.places import descendants_of, parameters_of
 from maxmod.nn.quantized_linear import linear_layers
+from maxmod.values.plain import JsonObject
 from maxmod.weights import QuantizedWeights, Weights, save_state
 from maxmod.weights.json_files import MAX_BYTES, read_json, read_json_list
 from maxmod.weights.mapping import Recipe, View
@@ -52,7 +53,7 @@ class Rounding(NamedTuple):
         return None
 
 
-def is_marked(table: Mapping[str, Any], where: Path) -> bool:
+def is_marked(table: JsonObject, where: Path) -> bool:
     """Returns whether config.json says that weights are stored rounded, by `save_quantized`.
 
     Raises:
@@ -72,9 +73,7 @@ def is_marked(table: Mapping[str, Any], where: Path) -> bool:
     )
 
 
-def rounded(
-    module: Module[..., Any], stored: Weights, weights: Weights, rounding: Rounding
-) -> Weights:
+def rounded(module: Module, stored: Weights, weights: Weights, rounding: Rounding) -> Weights:
     """Quantises the layers of a module without data, and returns the weights for it.
 
     Args:
@@ -96,7 +95,7 @@ def rounded(
 
 
 def as_stored(
-    module: Module[..., Any], stored: Weights, dtype: DType, layers: Mapping[str, Stored]
+    module: Module, stored: Weights, dtype: DType, layers: Mapping[str, Stored]
 ) -> Weights:
     """Quantises the layers of a module without data in the way they are stored.
 
@@ -132,7 +131,7 @@ class Pretrained(Protocol):
     def folder(self) -> Path: ...
 
     @property
-    def module(self) -> Module[..., Any]: ...
+    def module(self) -> Module: ...
 
 
 def save_quantized(
@@ -205,7 +204,7 @@ def expect_new_folder(folder: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _description(module: Module[..., Any]) -> dict[str, Any]:
+def _description(module: Module) -> JsonObject:
     """The entry of config.json about the weights, for people: how most layers are stored."""
     found = Counter(
         (layer.scheme, layer.group_size)

@@ -21,7 +21,9 @@ from maxmod.models.quantized_folder import FIELD, Rounding, as_stored, is_marked
 from maxmod.models.vision import VisionModel
 from maxmod.nn import Module
 from maxmod.tensor.default_context import default_device, default_dtype, resolve
+from maxmod.tensor.like import StateLike
 from maxmod.values.device import DeviceLike, DeviceRef
+from maxmod.values.plain import JsonObject
 from maxmod.weights import Weights, expect_room, open_checkpoint
 from maxmod.weights.json_files import read_json
 from maxmod.weights.quantized_view import stored_layers
@@ -55,8 +57,8 @@ class Architecture:
     """
 
     config: type[Any]
-    module: Callable[[Any], Module[..., Any]]
-    adapt: Callable[[Mapping[str, Any]], Weights]
+    module: Callable[[Any], Module]
+    adapt: Callable[[StateLike], Weights]
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -236,11 +238,11 @@ def loader_of(folder: str | os.PathLike[str]) -> Callable[..., Any]:
 def _load(
     caller: str,
     folder: Path,
-    table: Mapping[str, Any],
+    table: JsonObject,
     device: Any,
     dtype: DType | None,
     rounding: Rounding | None,
-) -> tuple[Any, Module[..., Any], DeviceRef, DType]:
+) -> tuple[Any, Module, DeviceRef, DType]:
     """Returns configuration, module with weights, device and dtype."""
     architecture = _architecture_of(caller, folder, table)
     where = folder / "config.json"
@@ -276,7 +278,7 @@ def _load(
     return config, module.to(ref), ref, dtype
 
 
-def _check_layers(table: Mapping[str, Any], tensors: int, where: Path) -> None:
+def _check_layers(table: JsonObject, tensors: int, where: Path) -> None:
     """Rejects more layers than there are tensors, before allocating an object for each."""
     for name in ("num_hidden_layers", "n_layer"):
         value = table.get(name)
@@ -320,7 +322,7 @@ def _max_tokens(folder: Path, positions: int) -> int:
     return value
 
 
-def _config_of(caller: str, folder: Path) -> dict[str, Any]:
+def _config_of(caller: str, folder: Path) -> JsonObject:
     if not folder.is_dir():
         raise ModelError(
             f"{caller}: {folder}: there is no such folder. Hint: nothing is downloaded; give a "
@@ -329,7 +331,7 @@ def _config_of(caller: str, folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json")
 
 
-def _architecture_of(caller: str, folder: Path, table: Mapping[str, Any]) -> Architecture:
+def _architecture_of(caller: str, folder: Path, table: JsonObject) -> Architecture:
     architectures = KINDS[caller]
     name = table.get("model_type")
     if isinstance(name, str) and name in architectures:
@@ -359,7 +361,7 @@ def _stored_dtype(weights: Weights, scales: Container[str]) -> DType:
     return stored if stored.size_in_bits > 8 else DType.bfloat16
 
 
-def _stop_tokens(folder: Path, table: Mapping[str, Any]) -> frozenset[int]:
+def _stop_tokens(folder: Path, table: JsonObject) -> frozenset[int]:
     """Returns the end tokens; generation_config.json takes precedence if there is one."""
     value = table.get("eos_token_id")
     generation = folder / "generation_config.json"

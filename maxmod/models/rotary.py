@@ -8,8 +8,6 @@ Source: J. Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedd
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +16,8 @@ from maxmod.dtype import DType
 from maxmod.errors import ModelError
 from maxmod.interpreters.trace import scope
 from maxmod.tensor import Tensor
+from maxmod.values.array import HostArray
+from maxmod.values.plain import JsonObject
 
 # The fields of each kind of scaling. Any other kind is refused, as its formula is unknown.
 FIELDS = {
@@ -32,7 +32,7 @@ FIELDS = {
 }
 
 
-def rope_frequencies(dim: int, theta: float, scaling: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+def rope_frequencies(dim: int, theta: float, scaling: JsonObject) -> HostArray:
     """Radians per position of each pair of elements.
 
     Args:
@@ -58,7 +58,7 @@ def rope_frequencies(dim: int, theta: float, scaling: Mapping[str, Any]) -> np.n
     return plain
 
 
-def _checked(scaling: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+def _checked(scaling: JsonObject) -> tuple[str, dict[str, float]]:
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind not in FIELDS:
         raise ModelError(
@@ -82,12 +82,12 @@ def _checked(scaling: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
 
 
 def _llama3(
-    plain: np.ndarray[Any, Any],
+    plain: HostArray,
     factor: float,
     low_freq_factor: float,
     high_freq_factor: float,
     original_max_position_embeddings: float,
-) -> np.ndarray[Any, Any]:
+) -> HostArray:
     """Divides low frequencies by `factor`: those below `low_freq_factor` turns per original length.
 
     Frequencies above `high_freq_factor` turns are kept, with a linear ramp between the two.
@@ -114,7 +114,7 @@ class RotaryTable:
         frequencies: float64 [dim / 2].
     """
 
-    def __init__(self, positions: Tensor, frequencies: np.ndarray[Any, Any]) -> None:
+    def __init__(self, positions: Tensor, frequencies: HostArray) -> None:
         row = Tensor(frequencies, device=positions.device)
         angles = F.unsqueeze(F.unsqueeze(positions.cast(DType.float64), -1), -3) * row
         # The two elements of a pair lie on their own axis, [..., seq, 2, dim / 2]; swapping them

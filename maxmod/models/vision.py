@@ -18,10 +18,11 @@ from maxmod.models.vit import Classifier
 from maxmod.nn import Module
 from maxmod.runtime.compiled import CompiledModel
 from maxmod.tensor import Tensor
+from maxmod.values.array import HostArray
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import TensorType
 
-Array = np.ndarray[Any, Any]
+Array = HostArray
 
 
 class Probabilities(Module[[Tensor], Tensor]):
@@ -158,7 +159,7 @@ class VisionModel:
 
     def embed(
         self, images: Sequence[Any], *, batch_size: int = 8, eager: bool = False
-    ) -> np.ndarray[Any, Any]:
+    ) -> HostArray:
         """Returns a vector for each image: the last hidden state of its first token.
 
         Args:

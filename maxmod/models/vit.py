@@ -6,7 +6,6 @@ follow `ViTModel` and `ViTForImageClassification` of the transformers library, w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from maxmod.models.attention import attention, merge_heads, split_heads
 from maxmod.nn import Conv2d, LayerNorm, Linear, Module, ModuleList
 from maxmod.nn.initial import initial_normal
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import StateLike
 from maxmod.weights import Weights, drop, rename, strip_prefix
 
 # Values of `architectures` in config.json, and whether each has a classifier.
@@ -223,7 +223,7 @@ def make_module(config: Config) -> Module[[Tensor], Tensor]:
     return Classifier(config) if config.is_classifier() else ViT(config)
 
 
-def adapt_weights(weights: Mapping[str, Any]) -> Weights:
+def adapt_weights(weights: StateLike) -> Weights:
     """Returns weights of a Hugging Face folder with the names of `ViT` or `Classifier`.
 
     What belongs to the pooler and to masked images is left out.

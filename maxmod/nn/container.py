@@ -9,10 +9,10 @@ from maxmod.errors import OperandError
 from maxmod.nn.module import Module
 from maxmod.tensor import Tensor
 
-M = TypeVar("M", bound=Callable[..., Any])
+M = TypeVar("M", bound=Callable[..., object])
 
 
-class ModuleList(list[M], Module[..., Any]):
+class ModuleList(list[M], Module):
     """A list of modules that are children named `0`, `1`, ... by their position.
 
     It is an ordinary list: it can be changed at any time, `+` and slices give plain lists, equality
@@ -30,7 +30,7 @@ class ModuleList(list[M], Module[..., Any]):
     """
 
     @property
-    def children(self) -> Iterable[tuple[str, Module[..., Any]]]:
+    def children(self) -> Iterable[tuple[str, Module]]:
         """Iterates over (position, module) of the items, then over the module's attributes.
 
         Raises:
@@ -46,7 +46,7 @@ class ModuleList(list[M], Module[..., Any]):
                 )
         yield from super().children
 
-    def __rich_repr__(self) -> Iterable[Any]:
+    def __rich_repr__(self) -> Iterable[object]:
         for item in self:
             yield (None, item)
         yield from super().children

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from maxmod import functional as F
 from maxmod.dtype import DType
@@ -136,9 +137,9 @@ def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     return pair
 
 
-def _sides(padding: Any) -> tuple[int, int, int, int]:
+def _sides(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
     """Returns the zeros before and after the height, and before and after the width."""
     if not isinstance(padding, int) and len(padding) == 4:
-        return tuple(padding)
-    height, width = _pair("padding", padding)
+        return tuple(padding)  # type: ignore[return-value]
+    height, width = _pair("padding", padding)  # type: ignore[arg-type]
     return height, height, width, width

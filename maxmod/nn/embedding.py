@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from maxmod import functional as F
 from maxmod.errors import OperandError
@@ -105,7 +104,7 @@ class Embedding(Module[[Tensor], Tensor]):
             )
         return F.gather(self.weight, indices, axis=0)
 
-    def __rich_repr__(self) -> Iterable[Any]:
+    def __rich_repr__(self) -> Iterable[object]:
         yield "vocab_size", self.vocab_size
         if self.weight.rank == 2:
             yield "dim", self.dim

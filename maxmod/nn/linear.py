@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 from maxmod.errors import ShapeError
 from maxmod.nn.initial import initial_normal
@@ -58,7 +58,7 @@ class Linear(Module[[Tensor], Tensor]):
         out_dim: DimLike,
         *,
         bias: bool = True,
-        quant_config: Any = None,
+        quant_config: object = None,
     ) -> None:
         if quant_config is not None:
             raise NotImplementedError("Linear: quant_config: only None is supported.")
@@ -97,7 +97,7 @@ class Linear(Module[[Tensor], Tensor]):
         product = x @ weight.T
         return product + self.bias if isinstance(self.bias, Tensor) else product
 
-    def __rich_repr__(self) -> Iterable[Any]:
+    def __rich_repr__(self) -> Iterable[object]:
         yield "in_dim", self.in_dim
         yield "out_dim", self.out_dim
         yield "bias", isinstance(self.bias, Tensor), True

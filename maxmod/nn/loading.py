@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from maxmod.errors import ArgumentError, DTypeError, OperandError, WeightsError,
 from maxmod.interpreters.eager import lazy
 from maxmod.nn.places import Parameter, warn
 from maxmod.tensor import Tensor
+from maxmod.tensor.exchange import DLPackArray
+from maxmod.tensor.like import StateLike
 from maxmod.values.device import DeviceRef
 from maxmod.values.shape import format_sizes
 from maxmod.values.tensor_type import TensorType
@@ -31,6 +33,9 @@ _SUGGEST_LIMIT = 2000  # names; looking for close ones among more takes seconds
 # Source: MAX 26.7 converts between float32 and bfloat16; float16 is added for the many checkpoints
 # that use it.
 _CASTABLE = (DType.float32, DType.bfloat16, DType.float16)
+
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -76,7 +81,7 @@ class _Report:
         return WeightsError("\n".join([*lines, hint] if hint else lines))
 
 
-def _section(title: str, entries: Sequence[Any], line: Callable[[Any], str]) -> list[str]:
+def _section(title: str, entries: Sequence[T], line: Callable[[T], str]) -> list[str]:
     """Returns the lines of one kind of mistake, none if there are no entries."""
     if not entries:
         return []
@@ -115,7 +120,7 @@ def _prefix_hint(missing: Sequence[Parameter], given: Sequence[str]) -> str:
 
 def values_of_mapping(
     parameters: Sequence[Parameter],
-    state: Mapping[str, Any],
+    state: StateLike,
     *,
     action: str,
     strict: bool,
@@ -204,7 +209,7 @@ def _warn_of_tables(action: str, left: Sequence[Parameter]) -> None:
 
 
 def _read_all(
-    report: _Report, owners: Mapping[str, Parameter], state: Mapping[str, Any], auto_cast: bool
+    report: _Report, owners: Mapping[str, Parameter], state: StateLike, auto_cast: bool
 ) -> dict[int, Tensor]:
     """Reads, checks and converts the values; returns them by the id of their parameter.
 
@@ -245,7 +250,7 @@ def _tensor_of(action: str, name: str, given: Any) -> Tensor:
         raise OperandError(f"{action}: {name!r}: {error}") from None
 
 
-def _items(state: Mapping[str, Any], names: Sequence[str]) -> Iterable[tuple[str, Any]]:
+def _items(state: StateLike, names: Sequence[str]) -> Iterable[tuple[str, DLPackArray]]:
     """Yields names and values, one at a time; from a checkpoint in the order of its files."""
     in_file_order = getattr(state, "items_in_file_order", None)
     if in_file_order is not None:
@@ -285,7 +290,7 @@ def _untied(type: TensorType, first: str, second: str) -> str:
 
 
 def values_of_lookup(
-    parameters: Sequence[Parameter], lookup: Callable[..., Any], *, action: str
+    parameters: Sequence[Parameter], lookup: Callable[..., DLPackArray], *, action: str
 ) -> list[Tensor]:
     """Returns a value for each parameter out of a function; shapes and dtypes may change.
 
@@ -329,7 +334,7 @@ def values_of_lookup(
     return [values[id(parameter)] for parameter in parameters]
 
 
-def _asking(lookup: Callable[..., Any]) -> Callable[[str, Tensor], Any]:
+def _asking(lookup: Callable[..., DLPackArray]) -> Callable[[str, Tensor], DLPackArray]:
     """Adapts `lookup(name)` and `lookup(name, existing)` to one form.
 
     A second parameter with a default other than None was bound by the user (`lambda name,

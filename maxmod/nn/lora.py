@@ -6,7 +6,7 @@ Source: E. Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, arXiv 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from maxmod import functional as F
 from maxmod.dtype import DType
@@ -172,7 +172,7 @@ def _adapter_of_rows(x: Tensor, batch: _Batch) -> Tensor:
     return F.where(rows < end.reshape([1]), found, 0) - 1
 
 
-def lora_layers(model: Module[..., Any]) -> Iterator[tuple[str, LoRA]]:
+def lora_layers(model: Module) -> Iterator[tuple[str, LoRA]]:
     """Iterates over the `LoRA` layers of a model.
 
     Args:
@@ -192,7 +192,7 @@ def lora_layers(model: Module[..., Any]) -> Iterator[tuple[str, LoRA]]:
             yield name, module
 
 
-def lora_parameters(model: Module[..., Any]) -> Iterator[tuple[str, LoRASlot]]:
+def lora_parameters(model: Module) -> Iterator[tuple[str, LoRASlot]]:
     """Iterates over the slots of the adapters of a model, two for each layer.
 
     The types of the slots are the types of the inputs that fill them.

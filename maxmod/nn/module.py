@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Self, dataclass_transform, overload
@@ -33,6 +33,7 @@ from maxmod.nn.summary import Summary, summarize
 from maxmod.runtime.compiled import CompiledModel, compile_function
 from maxmod.runtime.staging import StagedGraph, trace_function
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import StateLike
 from maxmod.values.device import DeviceLike, DeviceRef
 
 # `Module` without arguments is `Module[..., Any]`; Python knows such defaults from 3.13 on.
@@ -110,7 +111,7 @@ class Module(Owner, Generic[P, R]):
                 yield name, value
 
     @property
-    def children(self) -> Iterable[tuple[str, Module[..., Any]]]:
+    def children(self) -> Iterable[tuple[str, Module]]:
         """Iterates over (attribute name, module) of the modules directly on this one.
 
         Example:
@@ -123,7 +124,7 @@ class Module(Owner, Generic[P, R]):
                 yield name, value
 
     @property
-    def descendants(self) -> Iterable[tuple[str, Module[..., Any]]]:
+    def descendants(self) -> Iterable[tuple[str, Module]]:
         """Iterates over (qualified name, module) of children, their children and so on.
 
         Raises:
@@ -287,7 +288,7 @@ class Module(Owner, Generic[P, R]):
         replace_all(tied, values_of_lookup(tied, lookup, action="load_state"))
 
     def load_state_dict(
-        self, state: Mapping[str, Any], strict: bool = True, *, auto_cast: bool = False
+        self, state: StateLike, strict: bool = True, *, auto_cast: bool = False
     ) -> None:
         """Replaces all parameters by the values of a mapping, or none of them.
 
@@ -327,11 +328,11 @@ class Module(Owner, Generic[P, R]):
     def compile(
         self,
         *input_types: Any,
-        weights: Mapping[str, Any] | None = None,
+        weights: StateLike | None = None,
         name: str | None = None,
         auto_cast: bool = False,
         session: Any = None,
-        custom_extensions: Iterable[Any] = (),
+        custom_extensions: Iterable[object] = (),
         allow_subgraphs: bool = True,
         is_device_graph: bool = False,
         signal_buffer_index: int | None = None,
@@ -391,7 +392,7 @@ class Module(Owner, Generic[P, R]):
         self,
         *input_types: Any,
         name: str | None = None,
-        custom_extensions: Iterable[Any] = (),
+        custom_extensions: Iterable[object] = (),
         allow_subgraphs: bool = True,
         is_device_graph: bool = False,
         signal_buffer_index: int | None = None,
@@ -440,7 +441,7 @@ class Module(Owner, Generic[P, R]):
         """
         return summarize(self, input_types)
 
-    def __rich_repr__(self) -> Iterable[Any]:
+    def __rich_repr__(self) -> Iterable[object]:
         """Yields what `repr` shows, in the protocol of the rich library: the children."""
         yield from self.children
 
@@ -488,7 +489,7 @@ _MOVING: ContextVar[_Move | None] = ContextVar("maxmod_moving", default=None)
 
 
 @contextmanager
-def _one_move(module: Module[..., Any]) -> Iterator[_Move]:
+def _one_move(module: Module) -> Iterator[_Move]:
     """Yields the state of the current call of `to`; the outermost module creates it."""
     move = _MOVING.get()
     if move is not None:
@@ -506,7 +507,7 @@ def _one_move(module: Module[..., Any]) -> Iterator[_Move]:
         del tied
 
 
-def _refuse_extensions(custom_extensions: Iterable[Any]) -> None:
+def _refuse_extensions(custom_extensions: Iterable[object]) -> None:
     if list(custom_extensions):
         raise NotImplementedError(
             "compile: custom_extensions: kernel packages are not supported. Hint: F.custom takes "
@@ -514,7 +515,7 @@ def _refuse_extensions(custom_extensions: Iterable[Any]) -> None:
         )
 
 
-C = TypeVar("C", bound=type[Module[..., Any]])
+C = TypeVar("C", bound=type[Module])
 
 
 @overload

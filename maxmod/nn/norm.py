@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from maxmod import functional as F
 from maxmod.dtype import DType
@@ -91,7 +90,7 @@ class LayerNorm(Module[[Tensor], Tensor]):
         weight, bias = weight.cast(DType.float32), bias.cast(DType.float32)
         return F.layer_norm(x.cast(DType.float32), weight, bias, self.eps).cast(x.dtype)
 
-    def __rich_repr__(self) -> Iterable[Any]:
+    def __rich_repr__(self) -> Iterable[object]:
         yield "dim", self.dim
         yield "eps", self.eps, _LAYER_NORM_EPS
 
@@ -149,7 +148,7 @@ class RMSNorm(Module[[Tensor], Tensor]):
         """
         return rms_norm(x, self.weight, self.eps)
 
-    def __rich_repr__(self) -> Iterable[Any]:
+    def __rich_repr__(self) -> Iterable[object]:
         yield "dim", self.dim
         yield "eps", self.eps, _RMS_NORM_EPS
 
@@ -270,7 +269,7 @@ class GroupNorm(Module[[Tensor], Tensor]):
         bias = Tensor.zeros([self.num_channels], **like) if self.bias is None else self.bias
         return F.group_norm(x, weight, bias, self.num_groups, self.eps)
 
-    def __rich_repr__(self) -> Iterable[Any]:
+    def __rich_repr__(self) -> Iterable[object]:
         yield "num_groups", self.num_groups
         yield "num_channels", self.num_channels
         yield "eps", self.eps, _GROUP_NORM_EPS

@@ -5,19 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 from maxmod.tensor import Tensor
 
 if sys.version_info >= (3, 14):  # annotations are evaluated lazily, and may name missing objects
     import annotationlib
 
-    def own_annotations(cls: type) -> dict[str, Any]:
+    def own_annotations(cls: type) -> dict[str, object]:
         """Returns the annotations of a class without those of its bases."""
         return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
 else:
 
-    def own_annotations(cls: type) -> dict[str, Any]:
+    def own_annotations(cls: type) -> dict[str, object]:
         """Returns the annotations of a class without those of its bases."""
         return inspect.get_annotations(cls)
 

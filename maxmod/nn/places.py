@@ -32,7 +32,7 @@ class Owner:
         raise NotImplementedError
 
     @property
-    def children(self) -> Iterable[tuple[str, Any]]:
+    def children(self) -> Iterable[tuple[str, object]]:
         """Iterates over (attribute name, module)."""
         raise NotImplementedError
 
@@ -178,7 +178,7 @@ def modules_in(owner: Owner) -> list[Held]:
     return _in_order(owner, owner.children, Owner)
 
 
-def _in_order(owner: Owner, direct: Iterable[tuple[str, Any]], kind: type) -> list[Held]:
+def _in_order(owner: Owner, direct: Iterable[tuple[str, object]], kind: type) -> list[Held]:
     found = [Held(name, name, (), item) for name, item in direct]
     inside = [held for held in contained(owner) if isinstance(held.item, kind)]
     if not inside:
@@ -325,7 +325,7 @@ def warn_of_containers(module: Owner, action: str) -> None:
         )
 
 
-def _hides(value: Any, depth: int, *, opaque: bool = False) -> bool:
+def _hides(value: object, depth: int, *, opaque: bool = False) -> bool:
     """True if a container that is not searched holds a tensor or module."""
     if not isinstance(value, _OPAQUE):
         return opaque and isinstance(value, (Tensor, Owner))

@@ -54,7 +54,7 @@ class _Node:
         yield f"{blanks}{self.close}{suffix}"
 
 
-def pretty_repr(value: Any) -> str:
+def pretty_repr(value: object) -> str:
     """Formats a value, at most 80 columns wide where it can be broken."""
     return "\n".join(_node(value, []).lines(0, ""))
 
@@ -77,7 +77,7 @@ def _node(value: Any, parents: list[int]) -> _Node:
     return _Node(text=repr(value))
 
 
-def _call_node(value: Any, arguments: Iterable[tuple[str, Any]], inside: list[int]) -> _Node:
+def _call_node(value: object, arguments: Iterable[tuple[str, object]], inside: list[int]) -> _Node:
     name = type(value).__name__
     children = []
     for key, argument in arguments:
@@ -87,7 +87,7 @@ def _call_node(value: Any, arguments: Iterable[tuple[str, Any]], inside: list[in
     return _Node(text=f"{name}()", open=f"{name}(", close=")", children=children)
 
 
-def _arguments(described: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+def _arguments(described: Iterable[object]) -> Iterator[tuple[str, object]]:
     """Yields (name or "", value) for each entry of `__rich_repr__` that is to be shown."""
     for entry in described:
         if not isinstance(entry, tuple):
@@ -98,11 +98,11 @@ def _arguments(described: Iterable[Any]) -> Iterator[tuple[str, Any]]:
             yield entry[0] or "", entry[1]
 
 
-def _is_default(value: Any, default: Any) -> bool:
+def _is_default(value: object, default: object) -> bool:
     return value is default or bool(default == value)
 
 
-def _is_plain_dataclass(value: Any) -> bool:
+def _is_plain_dataclass(value: object) -> bool:
     """True for a dataclass whose `__repr__` is the generated one."""
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return False

@@ -112,7 +112,7 @@ class QuantizedLinear(Module[[Tensor], Tensor]):
         product = quantized_linear(x, self.weight, self.scales)
         return product + self.bias if isinstance(self.bias, Tensor) else product
 
-    def __rich_repr__(self) -> Iterable[Any]:
+    def __rich_repr__(self) -> Iterable[object]:
         yield "in_dim", self.in_dim
         yield "out_dim", self.out_dim
         yield "scheme", self.scheme
@@ -124,12 +124,12 @@ class Pretrained(Protocol):
     """A pretrained model around a module, such as `load_model` returns."""
 
     @property
-    def module(self) -> Module[..., Any]: ...
+    def module(self) -> Module: ...
 
     def forget_compiled(self) -> None: ...
 
 
-M = TypeVar("M", bound="Module[..., Any] | Pretrained")
+M = TypeVar("M", bound="Module | Pretrained")
 
 
 def quantize(
@@ -201,7 +201,7 @@ def quantize(
 
 
 def linear_layers(
-    module: Module[..., Any], skip: str | Iterable[str] = ()
+    module: Module, skip: str | Iterable[str] = ()
 ) -> list[tuple[str, Place, Linear]]:
     """Returns (qualified name, place, layer) of the layers that `quantize` replaces.
 
@@ -243,7 +243,7 @@ def _linears(
             yield from _linears(child, f"{path}.", above)
 
 
-def _replace(place: Place, child: Module[..., Any]) -> None:
+def _replace(place: Place, child: Module) -> None:
     if isinstance(place.owner, list) and place.attribute.isdecimal():
         place.owner[int(place.attribute)] = child
     else:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def as_subgraph(fn: Callable[P, R], *, name: Any = None, prefix: Any = None) -> Callable[P, R]:
+def as_subgraph(
+    fn: Callable[P, R], *, name: object = None, prefix: object = None
+) -> Callable[P, R]:
     """Returns the function or module unchanged: identical kernels are shared anyway.
 
     Args:

@@ -13,7 +13,7 @@ from maxmod.op.calling import (
     interpreter,
     register_bottom,
 )
-from maxmod.op.record import Kind, Lowering, Meaning, Op, Operands, Signature
+from maxmod.op.record import Kind, Lowering, Meaning, Op, Operands, Signature, TypeRule
 from maxmod.op.registry import (
     FUNCTIONS,
     REGISTRY,
@@ -37,6 +37,7 @@ __all__ = [
     "OpFunction",
     "Operands",
     "Signature",
+    "TypeRule",
     "bind",
     "call",
     "freeze",

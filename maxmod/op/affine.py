@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from maxmod.values.dim import Size, as_dim, as_size
 from maxmod.values.shape import Sizes, product
@@ -98,13 +97,16 @@ class Index:
 
     def render(self, size: Callable[[Size], str]) -> str:
         """Returns the C expression; `size` renders a size."""
-        parts = []
+        parts: list[str] = []
         for loop, factor in self.terms:
             parts.append(loop.name if factor == 1 else f"{loop.name} * {size(factor)}")
         if self.const != 0 or not parts:
             parts.append(size(self.const))
         return " + ".join(parts)
 
+
+Read = Callable[[int, Sequence[Index], Size], Index]
+"""Gives an element of an operand, by its number, as a position on an axis of a size."""
 
 ZERO = Index()
 
@@ -246,7 +248,7 @@ def is_below(index: Index, bound: Size) -> bool:
 
 def room_above(index: Index, bound: Size) -> Size:
     """Returns the bound minus the maximum of an index with positive factors."""
-    highest: Any = index.const
+    highest = as_dim(index.const)
     for variable, factor in index.terms:
         highest = highest + (variable.extent - 1) * as_dim(factor)
     return as_size(as_dim(bound) - highest)
@@ -260,7 +262,9 @@ def split_loop(loop: Loop, inner: Size) -> tuple[Loop, Loop, Index]:
     return high, low, of_loop(high).scaled(inner) + of_loop(low)
 
 
-def merge_loops(loops: Sequence[Loop], accesses: Sequence[Index]) -> tuple[list[Loop], Any]:
+def merge_loops(
+    loops: Sequence[Loop], accesses: Sequence[Index]
+) -> tuple[list[Loop], Callable[[Index], Index]]:
     """Joins adjacent loops that every access steps through as if they were one.
 
     Returns:
@@ -278,7 +282,7 @@ def merge_loops(loops: Sequence[Loop], accesses: Sequence[Index]) -> tuple[list[
         else:
             merged.append([loop])
     values: dict[Loop, Index] = {}
-    result = []
+    result: list[Loop] = []
     for number, run in enumerate(merged):
         joined = Loop(f"i{number}", product(loop.extent for loop in run))
         result.append(joined)

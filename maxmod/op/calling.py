@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from maxmod.errors import OperandError, did_you_mean
 from maxmod.op.record import REQUIRED, Op
 from maxmod.values.dim import Dim, as_size
+from maxmod.values.plain import Attrs
 
 
 class Interpreter(Protocol):
     """Handles a call: runs, records or postpones it."""
 
-    def apply(self, op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+    def apply(self, op: Op, args: Sequence[Any], attrs: Attrs) -> Any:
         """Returns the result tensor, or a list of them."""
         ...
 
@@ -45,7 +46,7 @@ def innermost() -> Interpreter:
 
 
 @contextlib.contextmanager
-def interpreter(inner: Interpreter) -> Iterator[None]:
+def interpreter(inner: Interpreter) -> Generator[None, None, None]:
     """Sends every op call of this context to `inner`."""
     token = _INNERMOST.set(inner)
     try:
@@ -54,7 +55,7 @@ def interpreter(inner: Interpreter) -> Iterator[None]:
         _INNERMOST.reset(token)
 
 
-def bind(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+def bind(op: Op, args: Sequence[Any], attrs: Attrs) -> Any:
     """The single entry point of every op call: dispatches to the innermost interpreter."""
     return (_INNERMOST.get() or _bottom).apply(op, args, attrs)  # type: ignore[union-attr]
 
@@ -62,11 +63,11 @@ def bind(op: Op, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
 def freeze(value: Any) -> Any:
     """Makes a static argument hashable: lists become tuples, static Dims become ints."""
     if isinstance(value, (list, tuple)):
-        return tuple(freeze(item) for item in value)
+        return tuple(map(freeze, cast("Sequence[object]", value)))
     return as_size(value) if isinstance(value, Dim) else value
 
 
-def public_function(op: Op, fn: Callable[..., Any], signature: inspect.Signature) -> Any:
+def public_function(op: Op, fn: Callable[..., object], signature: inspect.Signature) -> Any:
     """Makes the function that users call: it sorts arguments and calls `bind`.
 
     Args:
@@ -96,8 +97,8 @@ def public_function(op: Op, fn: Callable[..., Any], signature: inspect.Signature
 
 
 def _sorted_arguments(
-    op: Op, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    op: Op, signature: inspect.Signature, args: tuple[object, ...], kwargs: Attrs
+) -> tuple[tuple[object, ...], Attrs]:
     """Returns operands and static arguments of a call, given by position or keyword."""
     try:
         bound = signature.bind(*args, **kwargs).arguments
@@ -109,7 +110,7 @@ def _sorted_arguments(
     return tuple(tensors), {**op.signature.defaults, **bound}
 
 
-def _misuse(op: Op, signature: inspect.Signature, kwargs: dict[str, Any], error: TypeError) -> str:
+def _misuse(op: Op, signature: inspect.Signature, kwargs: Attrs, error: TypeError) -> str:
     """Returns the message for arguments that do not fit the signature."""
     known = list(signature.parameters)
     unknown = [name for name in kwargs if name not in known]
@@ -117,11 +118,11 @@ def _misuse(op: Op, signature: inspect.Signature, kwargs: dict[str, Any], error:
     return f"{op.name}: {error}; it takes ({', '.join(known)}).{near}"
 
 
-def _listed(op: Op, values: Any) -> list[Any]:
+def _listed(op: Op, values: object) -> list[object]:
     """Lists the operands of an op that takes several; one tensor alone is a mistake."""
     if hasattr(values, "sizes") or not isinstance(values, Iterable):
         raise OperandError(
             f"{op.name}: {op.signature.tensor_names[0]}: expected a list of tensors, got "
             f"{type(values).__name__}. Hint: F.{op.name}([x, y])."
         )
-    return list(values)
+    return list(cast("Iterable[object]", values))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from maxmod.errors import GraphError
 from maxmod.op.record import Op
+from maxmod.values.array import Array
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim, SymbolicDim, evaluate
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 
@@ -88,7 +90,7 @@ class Node:
         return value
 
     @property
-    def kwargs(self) -> dict[str, Any]:
+    def kwargs(self) -> Attrs:
         """The static arguments as keywords."""
         return dict(self.attrs)
 
@@ -113,7 +115,7 @@ class Graph:
     name: str
     inputs: tuple[Value, ...]
     weights: Mapping[str, Value]
-    constants: Mapping[Value, Any]
+    constants: Mapping[Value, Array]
     nodes: tuple[Node, ...]
     outputs: tuple[Value, ...]
     input_names: tuple[str, ...] = ()
@@ -135,7 +137,7 @@ class Graph:
 def node(
     op: Op,
     inputs: Sequence[Value],
-    attrs: Mapping[str, Any],
+    attrs: Mapping[str, object],
     outputs: Sequence[Value],
     source: Source | None = None,
     scope: Scope | None = None,
@@ -178,12 +180,16 @@ def verify(graph: Graph) -> Graph:
     return graph
 
 
-Run = Callable[[Op, Sequence[Any], dict[str, Any], Sequence[TensorType]], Sequence[Any]]
+Run = Callable[[Op, Sequence[Array], Attrs, Sequence[TensorType]], Sequence[Array]]
 
 
 def interpret(
-    graph: Graph, run: Run, args: Sequence[Any], weights: Mapping[str, Any], dims: Mapping[str, int]
-) -> list[Any]:
+    graph: Graph,
+    run: Run,
+    args: Sequence[Array],
+    weights: Mapping[str, Array],
+    dims: Mapping[str, int],
+) -> list[Array]:
     """Runs a graph op by op.
 
     Args:
@@ -196,14 +202,14 @@ def interpret(
     Returns:
         One array for each output. Buffers that the graph updates are changed in place.
     """
-    values: dict[Value, Any] = dict(zip(graph.inputs, args, strict=True))
+    values: dict[Value, Array] = dict(zip(graph.inputs, args, strict=True))
     values.update((value, weights[name]) for name, value in graph.weights.items())
     values.update(graph.constants)
     dims = dict(dims)
     for n in graph.nodes:
         name = late_name(n.op, n.kwargs)
         if name is not None:
-            dims.setdefault(name, int(values[n.inputs[0]]))
+            dims.setdefault(name, int(values[n.inputs[0]].item()))
         results = run(
             n.op,
             [values[v] for v in n.inputs],
@@ -217,23 +223,23 @@ def interpret(
     return results
 
 
-def late_name(op: Op, attrs: Mapping[str, Any]) -> str | None:
+def late_name(op: Op, attrs: Mapping[str, object]) -> str | None:
     """Returns the name of the data-dependent size that a call binds, None for most calls."""
     binds = op.meaning.binds
     size = attrs[binds] if binds is not None else None
     return size.name if isinstance(size, SymbolicDim) else None
 
 
-def bind_attrs(attrs: Mapping[str, Any], dims: Mapping[str, int]) -> dict[str, Any]:
+def bind_attrs(attrs: Mapping[str, object], dims: Mapping[str, int]) -> Attrs:
     """Replaces symbolic dimensions inside static arguments by their values."""
     return {name: _bind(value, dims) for name, value in attrs.items()}
 
 
-def _bind(value: Any, dims: Mapping[str, int]) -> Any:
+def _bind(value: object, dims: Mapping[str, int]) -> object:
     if isinstance(value, Dim):
         return evaluate(value, dims)
     if isinstance(value, tuple):
-        return tuple(_bind(item, dims) for item in value)
+        return tuple(_bind(item, dims) for item in cast("tuple[object, ...]", value))
     return value
 
 
@@ -331,10 +337,10 @@ def place(n: Node) -> str:
     return f"{n.source.file}:{n.source.line}" if n.source else ""
 
 
-def format_attr(value: Any) -> str:
+def format_attr(value: object) -> str:
     """Returns the printed form of a static argument."""
     if isinstance(value, tuple):
-        return "[" + ",".join(format_attr(item) for item in value) + "]"
+        return "[" + ",".join(map(format_attr, cast("tuple[object, ...]", value))) + "]"
     if isinstance(value, Graph):
         return value.name
     if isinstance(value, TensorType):
@@ -346,7 +352,7 @@ def rebuild(
     graph: Graph,
     nodes: Sequence[Node],
     replace: Mapping[Value, Value],
-    constants: Mapping[Value, Any] | None = None,
+    constants: Mapping[Value, Array] | None = None,
 ) -> Graph:
     """Returns the graph with other nodes, and with values replaced in node inputs and outputs."""
 

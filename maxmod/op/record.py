@@ -10,8 +10,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from maxmod.op.affine import Index
+from maxmod.values.array import Array, ArrayModule
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 
@@ -55,11 +58,11 @@ class Signature:
     """
 
     tensor_names: tuple[str, ...]
-    defaults: dict[str, Any]
+    defaults: Attrs
     variadic: bool = False
     operands: Operands = Operands.STRONG
     mixed_devices: bool = False
-    prepare: Callable[..., dict[str, Any]] | None = None
+    prepare: Callable[..., Attrs] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,8 +116,8 @@ class Lowering:
     """
 
     scalar: str | None = None
-    view: Callable[..., Any] | None = None
-    position: Callable[..., Any] | None = None
+    view: Callable[..., Sequence[Index]] | None = None
+    position: Callable[..., Sequence[Index]] | None = None
     combine: str | None = None
     identity: float | None = None
     kernel: str | None = None
@@ -140,21 +143,22 @@ class Op:
     meaning: Meaning
     lowering: Lowering
 
-    def prepared(self, /, *types: TensorType, **attrs: Any) -> dict[str, Any]:
+    def prepared(self, /, *types: TensorType, **attrs: Any) -> Attrs:
         """Returns the static arguments in canonical form; passes on the errors of `prepare`."""
         prepare = self.signature.prepare
         return attrs if prepare is None else prepare(self, *types, **attrs)
 
-    def result_types(self, /, *types: TensorType, **attrs: Any) -> tuple[TensorType, ...]:
+    def result_types(self, /, *types: TensorType, **attrs: object) -> tuple[TensorType, ...]:
         """Runs the type rule, for operands of these types and canonical static arguments."""
         found = self.meaning.infer(self, *types, **attrs)
         return found if isinstance(found, tuple) else (found,)
 
-    def run(self, xp: Any, arrays: Sequence[Any], /, **attrs: Any) -> Sequence[Any]:
+    def run(self, xp: ArrayModule, arrays: Sequence[Array], /, **attrs: object) -> Sequence[Array]:
         """Runs the eager body on arrays of the module `xp`; always returns a sequence."""
         operands = (arrays,) if self.signature.variadic else arrays
         result = self.meaning.eager(xp, *operands, **attrs)
-        return result if isinstance(result, (list, tuple)) else (result,)
+        several = isinstance(result, (list, tuple))
+        return cast("Sequence[Array]", result) if several else (result,)
 
     def __repr__(self) -> str:
         return f"Op({self.name})"

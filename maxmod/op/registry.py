@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from maxmod.errors import did_you_mean
+from maxmod.op.affine import Index
 from maxmod.op.calling import public_function
 from maxmod.op.record import (
     REQUIRED,
@@ -21,6 +22,8 @@ from maxmod.op.record import (
     Signature,
     TypeRule,
 )
+from maxmod.values.array import ArrayModule
+from maxmod.values.plain import Attrs
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,7 +54,7 @@ def op(
     label: str | None = None,
     operands: Operands = Operands.STRONG,
     mixed_devices: bool = False,
-    prepare: Callable[..., dict[str, Any]] | None = None,
+    prepare: Callable[..., Attrs] | None = None,
     upcasts: bool | None = None,
     domain: tuple[float, float] = (-3.0, 3.0),
     is_product: bool = False,
@@ -60,12 +63,12 @@ def op(
     assign: Callable[..., None] | None = None,
     binds: str | None = None,
     scalar: str | None = None,
-    view: Callable[..., Any] | None = None,
-    position: Callable[..., Any] | None = None,
+    view: Callable[..., Sequence[Index]] | None = None,
+    position: Callable[..., Sequence[Index]] | None = None,
     combine: str | None = None,
     identity: float | None = None,
     kernel: str | None = None,
-) -> Callable[[Callable[Concatenate[Any, P], R]], OpFunction[P, R]]:
+) -> Callable[[Callable[Concatenate[ArrayModule, P], R]], OpFunction[P, R]]:
     """Makes an `Op` from its eager implementation and returns the public function.
 
     The decorated function takes the array module first, then the tensors (annotated `Tensor`,
@@ -77,7 +80,7 @@ def op(
     their operands upcast.
     """
 
-    def decorate(fn: Callable[Concatenate[Any, P], R]) -> OpFunction[P, R]:
+    def decorate(fn: Callable[Concatenate[ArrayModule, P], R]) -> OpFunction[P, R]:
         shown = inspect.signature(fn)
         shown = shown.replace(parameters=list(shown.parameters.values())[1:])
         widens = kind in _COMPUTES if upcasts is None else upcasts
@@ -102,7 +105,7 @@ def _signature(
     shown: inspect.Signature,
     operands: Operands,
     mixed_devices: bool,
-    prepare: Callable[..., dict[str, Any]] | None,
+    prepare: Callable[..., Attrs] | None,
 ) -> Signature:
     """Tells tensors from static arguments by their annotations."""
     parameters = shown.parameters.values()
@@ -123,12 +126,12 @@ def lookup(name: str) -> Op:
     return REGISTRY[name]
 
 
-def op_of(public: Callable[..., Any]) -> Op:
+def op_of(public: Callable[..., object]) -> Op:
     """Returns the record of an op from the function that `op` made."""
     return public.op  # type: ignore[attr-defined]
 
 
-def is_op(record: Op | None, *functions: Callable[..., Any]) -> bool:
+def is_op(record: Op | None, *functions: Callable[..., object]) -> bool:
     """True if a record belongs to one of the given ops: `is_op(node.op, exp, log)`."""
     return any(record is known for known in map(op_of, functions))
 

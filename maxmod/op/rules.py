@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, AxisError, DTypeError, OperandError, ShapeError
+from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Size, StaticDim
+from maxmod.values.plain import Attrs
 from maxmod.values.shape import Sizes, broadcast, format_sizes, is_static, product
 from maxmod.values.tensor_type import TensorType
 
 if TYPE_CHECKING:
-    from maxmod.op.record import Op
+    from maxmod.op.record import Op, TypeRule
 
 Accepts = Callable[[DType], bool]
 
@@ -79,7 +81,7 @@ def _dtype_hint(accepts: Accepts, dtype: DType) -> str:
     return ""
 
 
-def normalize_axis(op_name: str, axis: Any, rank: int, what: str = "axis") -> int:
+def normalize_axis(op_name: str, axis: object, rank: int, what: str = "axis") -> int:
     """Returns `axis` counted from the front.
 
     Raises:
@@ -114,30 +116,30 @@ def expect_int(op_name: str, value: Any, what: str) -> int:
 
 
 # Elementwise.
-def elementwise(accepts: Accepts) -> Any:
+def elementwise(accepts: Accepts) -> TypeRule:
     """Same type as the one operand, for accepted dtypes."""
 
-    def same_as_first(op: Op, x: TensorType, **attrs: Any) -> TensorType:
+    def same_as_first(op: Op, x: TensorType, **attrs: object) -> TensorType:
         expect_dtype(op, accepts, x)
         return x
 
     return same_as_first
 
 
-def predicate(accepts: Accepts) -> Any:
+def predicate(accepts: Accepts) -> TypeRule:
     """Bool of the broadcast shape of all operands."""
 
-    def bool_of_broadcast(op: Op, *types: TensorType, **attrs: Any) -> TensorType:
+    def bool_of_broadcast(op: Op, *types: TensorType, **attrs: object) -> TensorType:
         expect_dtype(op, accepts, *types)
         return broadcast_type(op, DType.bool, *types)
 
     return bool_of_broadcast
 
 
-def broadcasting(accepts: Accepts) -> Any:
+def broadcasting(accepts: Accepts) -> TypeRule:
     """The common dtype of the operands, and their broadcast shape."""
 
-    def common_dtype_of_broadcast(op: Op, *types: TensorType, **attrs: Any) -> TensorType:
+    def common_dtype_of_broadcast(op: Op, *types: TensorType, **attrs: object) -> TensorType:
         expect_dtype(op, accepts, *types)
         expect_same_dtype(op, *types)
         return broadcast_type(op, types[0].dtype, *types)
@@ -172,12 +174,12 @@ def expect_same_dtype(op: Op, *types: TensorType) -> None:
 
 
 # Reductions: the reduced axis stays, with size 1.
-def axis_in_rank(op: Op, x: TensorType, *, axis: Any, **attrs: Any) -> dict[str, Any]:
+def axis_in_rank(op: Op, x: TensorType, *, axis: object, **attrs: object) -> Attrs:
     """Prepares an `axis` argument: counted from the front."""
     return {"axis": normalize_axis(op.label, axis, x.rank), **attrs}
 
 
-def reduced(accepts: Accepts, dtype: DType | None = None, empty: bool = True) -> Any:
+def reduced(accepts: Accepts, dtype: DType | None = None, empty: bool = True) -> TypeRule:
     """The operand's type with size 1 on `axis` (and another dtype, for positions).
 
     Args:
@@ -186,7 +188,7 @@ def reduced(accepts: Accepts, dtype: DType | None = None, empty: bool = True) ->
         empty: Whether the reduction of no elements has a value.
     """
 
-    def one_on_axis(op: Op, x: TensorType, *, axis: int, **attrs: Any) -> TensorType:
+    def one_on_axis(op: Op, x: TensorType, *, axis: int, **attrs: object) -> TensorType:
         expect_dtype(op, accepts, x)
         if not empty and x.sizes[axis] == 0:
             raise ShapeError(f"{op.label}: axis {axis} of {x.short()} is empty and has no result.")
@@ -196,10 +198,10 @@ def reduced(accepts: Accepts, dtype: DType | None = None, empty: bool = True) ->
     return one_on_axis
 
 
-def same_for_axis(accepts: Accepts) -> Any:
+def same_for_axis(accepts: Accepts) -> TypeRule:
     """The operand's type, for ops that work along `axis`."""
 
-    def same_as_first(op: Op, x: TensorType, *, axis: int, **attrs: Any) -> TensorType:
+    def same_as_first(op: Op, x: TensorType, *, axis: int, **attrs: object) -> TensorType:
         expect_dtype(op, accepts, x)
         return x
 
@@ -242,7 +244,9 @@ def _matmul_hint(lhs: TensorType, rhs: TensorType) -> str:
 
 
 # Sources.
-def created(op: Op, *, shape: Sizes, dtype: DType, device: Any, **attrs: Any) -> TensorType:
+def created(
+    op: Op, *, shape: Sizes, dtype: DType, device: DeviceRef, **attrs: object
+) -> TensorType:
     """The type that the static arguments specify."""
     return TensorType(dtype, shape, device)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from maxmod.errors import ArgumentError
 from maxmod.op import Kind, Op, op
 from maxmod.op.rules import elementwise, is_float, is_numeric
 from maxmod.ops.elementwise import erf_of
 from maxmod.tensor import Tensor
+from maxmod.values.array import Array, ArrayModule
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 __all__ = ["gelu", "relu", "sigmoid", "silu"]
@@ -18,7 +19,7 @@ E = Kind.ELEMENTWISE
 
 
 @op(E, elementwise(is_numeric), scalar="mm_relu({0})")
-def relu(xp: Any, x: Tensor) -> Tensor:
+def relu(xp: ArrayModule, x: Tensor) -> Tensor:
     """max(x, 0), elementwise; NaN stays NaN.
 
     Args:
@@ -40,7 +41,7 @@ def relu(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_sigmoid({0})")
-def sigmoid(xp: Any, x: Tensor) -> Tensor:
+def sigmoid(xp: ArrayModule, x: Tensor) -> Tensor:
     """Logistic function, 1 / (1 + exp(-x)), elementwise, without overflow.
 
     Args:
@@ -62,7 +63,7 @@ def sigmoid(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="({0} * mm_sigmoid({0}))")
-def silu(xp: Any, x: Tensor) -> Tensor:
+def silu(xp: ArrayModule, x: Tensor) -> Tensor:
     """x * sigmoid(x), elementwise (also called swish).
 
     Args:
@@ -86,7 +87,7 @@ def silu(xp: Any, x: Tensor) -> Tensor:
     return xp.multiply(x, _sigmoid(xp, x))
 
 
-def _sigmoid(xp: Any, x: Any) -> Any:
+def _sigmoid(xp: ArrayModule, x: Array) -> Array:
     # exp of a negative number only, so that nothing overflows.
     small = xp.exp(-xp.abs(x))
     return xp.where(x >= 0, 1 / (1 + small), small / (1 + small))
@@ -95,7 +96,7 @@ def _sigmoid(xp: Any, x: Any) -> Any:
 _APPROXIMATIONS = ("none", "tanh", "quick")
 
 
-def _known_approximation(op: Op, x: TensorType, *, approximate: Any) -> dict[str, Any]:
+def _known_approximation(op: Op, x: TensorType, *, approximate: object) -> Attrs:
     if approximate not in _APPROXIMATIONS:
         raise ArgumentError(
             f"gelu: Invalid approximation method: {approximate!r}: expected one of "
@@ -105,7 +106,7 @@ def _known_approximation(op: Op, x: TensorType, *, approximate: Any) -> dict[str
 
 
 @op(E, elementwise(is_float), prepare=_known_approximation, scalar="mm_gelu_{approximate}({0})")
-def gelu(xp: Any, x: Tensor, approximate: str = "none") -> Tensor:
+def gelu(xp: ArrayModule, x: Tensor, approximate: str = "none") -> Tensor:
     """Gaussian error linear unit, elementwise.
 
     Args:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from maxmod.dtype import DType
@@ -12,6 +10,8 @@ from maxmod.interpreters.operands import promote_operands
 from maxmod.op import Kind, Operands, function, op
 from maxmod.op.rules import broadcasting, elementwise, is_any, is_float, is_numeric, is_signed
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import TensorLike
+from maxmod.values.array import Array, ArrayModule
 
 __all__ = [
     "abs",
@@ -28,13 +28,12 @@ __all__ = [
     "sub",
 ]
 
-TensorLike = Any
 E = Kind.ELEMENTWISE
 PROMOTED = Operands.PROMOTED
 
 
 @op(E, broadcasting(is_numeric), operands=PROMOTED, scalar="({0} + {1})")
-def add(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def add(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Sum, lhs + rhs, elementwise with broadcasting. Integers wrap on overflow.
 
     Args:
@@ -68,7 +67,7 @@ def add(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
 
 @op(E, broadcasting(is_numeric), operands=PROMOTED, scalar="({0} - {1})")
-def sub(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def sub(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Difference, lhs - rhs, elementwise with broadcasting. Integers wrap on overflow.
 
     Args:
@@ -93,7 +92,7 @@ def sub(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
 
 @op(E, broadcasting(is_numeric), operands=PROMOTED, scalar="({0} * {1})")
-def mul(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def mul(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Product, lhs * rhs, elementwise with broadcasting. Integers wrap on overflow.
 
     Args:
@@ -119,7 +118,7 @@ def mul(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
 
 @op(E, broadcasting(is_float), operands=PROMOTED, scalar="({0} / {1})", label="div")
-def true_div(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def true_div(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Quotient of floats, lhs / rhs."""
     return xp.divide(lhs, rhs)
 
@@ -156,7 +155,7 @@ def div(lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
 
 @op(E, broadcasting(is_numeric), operands=PROMOTED, scalar="mm_floor_div({0}, {1})")
-def floor_div(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def floor_div(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Quotient rounded toward minus infinity, elementwise with broadcasting.
 
     Args:
@@ -183,7 +182,7 @@ def floor_div(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
 
 @op(E, broadcasting(is_numeric), operands=PROMOTED, scalar="mm_mod({0}, {1})")
-def mod(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def mod(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Remainder of `floor_div`, with the sign of the divisor (as `%` of Python), elementwise.
 
     Args:
@@ -213,7 +212,7 @@ def mod(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
 
 @op(E, broadcasting(is_numeric), operands=PROMOTED, scalar="mm_pow({0}, {1})", domain=(0.1, 3.0))
-def pow(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def pow(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Power, lhs ** rhs, elementwise with broadcasting.
 
     Args:
@@ -248,7 +247,7 @@ def pow(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     return xp.where(negative, unit, positive).astype(lhs.dtype)
 
 
-def _float_power(xp: Any, lhs: Any, rhs: Any) -> Any:
+def _float_power(xp: ArrayModule, lhs: Array, rhs: Array) -> Array:
     power = xp.power(lhs, rhs)
     is_root = rhs == 0.5
     if xp is not np or not is_root.any():
@@ -258,13 +257,13 @@ def _float_power(xp: Any, lhs: Any, rhs: Any) -> Any:
 
 
 @op(E, broadcasting(is_any), operands=PROMOTED, scalar="mm_max({0}, {1})")
-def maximum(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def maximum(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Larger of two, elementwise with broadcasting; NaN if either is NaN."""
     return xp.maximum(lhs, rhs)
 
 
 @op(E, broadcasting(is_any), operands=PROMOTED, scalar="mm_min({0}, {1})")
-def minimum(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def minimum(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Smaller of two, elementwise with broadcasting; NaN if either is NaN."""
     return xp.minimum(lhs, rhs)
 
@@ -345,7 +344,7 @@ def clamp(x: TensorLike, lower_bound: TensorLike, upper_bound: TensorLike) -> Te
 
 
 @op(E, elementwise(is_numeric), scalar="mm_abs({0})")
-def abs(xp: Any, x: Tensor) -> Tensor:
+def abs(xp: ArrayModule, x: Tensor) -> Tensor:
     """Absolute value |x|, elementwise.
 
     Args:
@@ -367,7 +366,7 @@ def abs(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_signed), scalar="(-{0})")
-def negate(xp: Any, x: Tensor) -> Tensor:
+def negate(xp: ArrayModule, x: Tensor) -> Tensor:
     """Negation, -x, elementwise.
 
     Args:

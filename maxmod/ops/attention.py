@@ -20,7 +20,9 @@ from maxmod.ops.matmul import matmul
 from maxmod.ops.norm import softmax
 from maxmod.ops.shape import permute, reshape, unsqueeze
 from maxmod.tensor import Tensor
+from maxmod.values.array import Array, ArrayModule
 from maxmod.values.dim import Size
+from maxmod.values.plain import Attrs
 from maxmod.values.shape import Sizes, broadcast
 from maxmod.values.tensor_type import TensorType
 
@@ -29,7 +31,7 @@ __all__ = ["scaled_dot_product_attention"]
 NAME = "scaled_dot_product_attention"
 
 
-def _attended(op: Op, *types: TensorType, **attrs: Any) -> TensorType:
+def _attended(op: Op, *types: TensorType, **attrs: object) -> TensorType:
     """[..., heads, queries, width of a value], of the dtype of the operands."""
     query, key, value = types[:3]
     expect_dtype(op, is_float, query, key, value)
@@ -102,7 +104,7 @@ def _groups(query: Sizes, key: Sizes) -> int:
     return heads // shared if heads % shared == 0 else 1
 
 
-def _scaled(op: Op, *types: TensorType, scale: Any, is_causal: Any) -> dict[str, Any]:
+def _scaled(op: Op, *types: TensorType, scale: object, is_causal: object) -> Attrs:
     width: Size = types[0].sizes[-1] if types[0].rank else 1
     if scale is None:
         if not isinstance(width, int):
@@ -154,7 +156,15 @@ def _grouped_mask(mask: Tensor, heads: Size, groups: int) -> Tensor:
     return unsqueeze(mask, -3) if mask.sizes[-3] == 1 else _grouped(mask, groups)
 
 
-def _run(xp: Any, query: Any, key: Any, value: Any, mask: Any, scale: Any, is_causal: Any) -> Any:
+def _run(
+    xp: ArrayModule,
+    query: Array,
+    key: Array,
+    value: Array,
+    mask: Array,
+    scale: float | None,
+    is_causal: bool,
+) -> Array:
     """The eager body of both ops."""
     groups = _groups(query.shape, key.shape)
     if groups > 1:
@@ -182,7 +192,7 @@ def _run(xp: Any, query: Any, key: Any, value: Any, mask: Any, scale: Any, is_ca
     name="attention",
 )
 def _attention(
-    xp: Any, query: Tensor, key: Tensor, value: Tensor, scale: Any, is_causal: bool
+    xp: ArrayModule, query: Tensor, key: Tensor, value: Tensor, scale: float | None, is_causal: bool
 ) -> Tensor:
     """softmax(query key^T scale) value; see `scaled_dot_product_attention`."""
     return _run(xp, query, key, value, None, scale, is_causal)
@@ -197,12 +207,12 @@ def _attention(
     name="masked_attention",
 )
 def _masked_attention(
-    xp: Any,
+    xp: ArrayModule,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     mask: Tensor,
-    scale: Any,
+    scale: float | None,
     is_causal: bool,
 ) -> Tensor:
     """softmax(query key^T scale + mask) value; see `scaled_dot_product_attention`."""

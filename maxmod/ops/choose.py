@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from maxmod.dtype import DType
@@ -11,6 +9,7 @@ from maxmod.errors import DTypeError, ShapeError
 from maxmod.op import Kind, Op, op
 from maxmod.ops.philox import words
 from maxmod.tensor import Tensor
+from maxmod.values.array import Array, ArrayModule
 from maxmod.values.tensor_type import TensorType
 
 OPTIONS = 4  # temperature, top-k, top-p, min-p
@@ -38,7 +37,7 @@ def _tokens(
 
 @op(Kind.OPAQUE, _tokens, kernel="choose")
 def choose_tokens(
-    xp: Any, logits: Tensor, options: Tensor, seed: Tensor, counters: Tensor
+    xp: ArrayModule, logits: Tensor, options: Tensor, seed: Tensor, counters: Tensor
 ) -> Tensor:
     """A token for each row of logits: the most likely one, or one drawn at random.
 
@@ -79,8 +78,8 @@ def choose_tokens(
 
 
 def candidates(
-    xp: Any, logits: Any, temperature: float, top_k: float, top_p: float, min_p: float
-) -> tuple[Any, Any]:
+    xp: ArrayModule, logits: Array, temperature: float, top_k: float, top_p: float, min_p: float
+) -> tuple[Array, Array]:
     """Returns the tokens that can be drawn, in increasing order, and their probabilities.
 
     Args:
@@ -112,7 +111,7 @@ def candidates(
     return tokens, weights / weights.sum()
 
 
-def _nucleus(xp: Any, weights: Any, top_p: float) -> Any:
+def _nucleus(xp: ArrayModule, weights: Array, top_p: float) -> Array:
     """Returns the positions of the fewest largest weights whose sum reaches `top_p`, sorted."""
     # Weights below this add up to less than 1 - top_p, so that they need not be sorted.
     likely = xp.flatnonzero(weights >= (1 - top_p) / len(weights))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from maxmod.errors import ArgumentError
 from maxmod.interpreters.operands import strong
@@ -23,7 +22,9 @@ __all__ = [
 ]
 
 
-def _listed(name: str, inputs: Any, signal_buffers: Any) -> list[Tensor]:
+def _listed(
+    name: str, inputs: Sequence[Tensor] | Tensor, signal_buffers: Sequence[object] | None
+) -> list[Tensor]:
     tensors = [strong(name, item) for item in inputs]
     if not tensors:
         raise ArgumentError(f"{name}: expected at least one tensor, got none.")
@@ -37,8 +38,10 @@ def _listed(name: str, inputs: Any, signal_buffers: Any) -> list[Tensor]:
 
 @function
 def allreduce_sum(
-    inputs: Tensor | Sequence[Tensor], signal_buffers: Any = None, **options: Any
-) -> Any:
+    inputs: Tensor | Sequence[Tensor],
+    signal_buffers: Sequence[object] | None = None,
+    **options: object,
+) -> Tensor | list[Tensor]:
     """Gives each device the elementwise sum of the tensors of all devices.
 
     Args:
@@ -76,8 +79,11 @@ def allreduce_sum(
 
 @function
 def allgather(
-    inputs: Tensor | Sequence[Tensor], signal_buffers: Any = None, axis: int = 0, **options: Any
-) -> Any:
+    inputs: Tensor | Sequence[Tensor],
+    signal_buffers: Sequence[object] | None = None,
+    axis: int = 0,
+    **options: object,
+) -> Tensor | list[Tensor]:
     """Gives each device the tensors of all devices, joined along an axis.
 
     Args:
@@ -112,7 +118,7 @@ def allgather(
 
 
 @function
-def reduce_scatter(x: Tensor, *args: Any, **options: Any) -> Tensor:
+def reduce_scatter(x: Tensor, *args: object, **options: object) -> Tensor:
     """The sum over devices, of which each keeps its piece; on one device, the tensor itself.
 
     Args:
@@ -134,7 +140,7 @@ def reduce_scatter(x: Tensor, *args: Any, **options: Any) -> Tensor:
 
 
 @function
-def distributed_broadcast(x: Tensor, *args: Any, **options: Any) -> Tensor:
+def distributed_broadcast(x: Tensor, *args: object, **options: object) -> Tensor:
     """The tensor on every device; on one device, the tensor itself.
 
     Args:
@@ -165,7 +171,7 @@ _QUANTIZED = (
 
 
 @function
-def dequantize(encoding: Any, quantized: Tensor) -> Tensor:
+def dequantize(encoding: object, quantized: Tensor) -> Tensor:
     """Stands for the weights in block formats of GGUF, which are not read.
 
     Args:
@@ -190,7 +196,7 @@ def dequantize(encoding: Any, quantized: Tensor) -> Tensor:
 
 
 @function
-def qmatmul(encoding: Any, config: Any, lhs: Tensor, *rhs: Tensor) -> Tensor:
+def qmatmul(encoding: object, config: object, lhs: Tensor, *rhs: Tensor) -> Tensor:
     """Stands for the product with weights in block formats of GGUF, which are not read.
 
     Args:

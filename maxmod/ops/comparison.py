@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, OperandError
 from maxmod.interpreters.operands import promote_operands, strong
 from maxmod.op import Kind, Op, Operands, function, op
 from maxmod.op.rules import broadcast_type, expect_same_dtype, is_bool, predicate
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import TensorLike
+from maxmod.values.array import ArrayModule
 from maxmod.values.tensor_type import TensorType
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "where",
 ]
 
-TensorLike = Any
 E = Kind.ELEMENTWISE
 PROMOTED = Operands.PROMOTED
 
@@ -35,7 +34,7 @@ def _comparison(op: Op, lhs: TensorType, rhs: TensorType) -> TensorType:
 
 
 @op(E, _comparison, operands=PROMOTED, scalar="({0} == {1})")
-def equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def equal(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """lhs == rhs, elementwise with broadcasting.
 
     Args:
@@ -59,7 +58,7 @@ def equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
 
 @op(E, _comparison, operands=PROMOTED, scalar="({0} != {1})")
-def not_equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def not_equal(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """lhs != rhs, elementwise with broadcasting.
 
     Args:
@@ -82,7 +81,7 @@ def not_equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
 
 @op(E, _comparison, operands=PROMOTED, scalar="({0} > {1})")
-def greater(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def greater(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """lhs > rhs, elementwise with broadcasting.
 
     Args:
@@ -106,7 +105,7 @@ def greater(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
 
 @op(E, _comparison, operands=PROMOTED, scalar="({0} >= {1})")
-def greater_equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def greater_equal(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """lhs >= rhs, elementwise with broadcasting.
 
     Args:
@@ -129,7 +128,7 @@ def greater_equal(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
 
 @op(E, predicate(is_bool), operands=PROMOTED, scalar="({0} && {1})")
-def logical_and(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def logical_and(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """lhs and rhs, elementwise with broadcasting; the operator is `&`.
 
     Args:
@@ -153,7 +152,7 @@ def logical_and(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
 
 @op(E, predicate(is_bool), operands=PROMOTED, scalar="({0} || {1})")
-def logical_or(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def logical_or(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """lhs or rhs, elementwise with broadcasting; the operator is `|`.
 
     Args:
@@ -177,7 +176,7 @@ def logical_or(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
 
 @op(E, predicate(is_bool), operands=PROMOTED, scalar="({0} != {1})")
-def logical_xor(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
+def logical_xor(xp: ArrayModule, lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Exactly one of lhs and rhs, elementwise with broadcasting; the operator is `^`.
 
     Args:
@@ -201,7 +200,7 @@ def logical_xor(xp: Any, lhs: TensorLike, rhs: TensorLike) -> Tensor:
 
 
 @op(E, predicate(is_bool), scalar="(!{0})")
-def logical_not(xp: Any, x: Tensor) -> Tensor:
+def logical_not(xp: ArrayModule, x: Tensor) -> Tensor:
     """not x, elementwise; the operator is `~`.
 
     Args:
@@ -234,14 +233,18 @@ def _selected(op: Op, condition: TensorType, x: TensorType, y: TensorType) -> Te
 
 
 @op(E, _selected, scalar="({0} ? {1} : {2})")
-def select(xp: Any, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def select(xp: ArrayModule, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """x where the condition is true, else y; x and y of one dtype."""
     return xp.where(condition, x, y)
 
 
 @function
 def where(
-    condition: Any = None, x: TensorLike = None, y: TensorLike = None, *, cond: Any = None
+    condition: TensorLike | None = None,
+    x: TensorLike | None = None,
+    y: TensorLike | None = None,
+    *,
+    cond: TensorLike | None = None,
 ) -> Tensor:
     """Elements of x where the condition is true, else of y; all three broadcast.
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, ParamSpec
 
 from maxmod.interpreters.eager import EagerInterpreter, LazyInterpreter, lazy
 from maxmod.interpreters.operands import strong
 from maxmod.op import Interpreter, innermost
 from maxmod.tensor import Tensor
+
+P = ParamSpec("P")
 
 __all__ = ["ensure_context", "functional", "in_graph_context", "lazy"]
 
@@ -59,7 +61,7 @@ def ensure_context() -> Iterator[None]:
     yield
 
 
-def functional(fn: Callable[..., Any]) -> Callable[..., Any]:
+def functional(fn: Callable[P, object]) -> Callable[P, Any]:
     """Makes a function of ops return tensors: a decorator.
 
     Args:
@@ -83,7 +85,7 @@ def functional(fn: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(fn)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Tensor | list[Tensor] | None:
         result = fn(*args, **kwargs)
         if result is None:
             return None

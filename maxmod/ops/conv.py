@@ -8,7 +8,7 @@ learning, arXiv 1603.07285.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from maxmod.dtype import compute_dtype
@@ -21,8 +21,11 @@ from maxmod.ops.elementwise import cast
 from maxmod.ops.shape import permute
 from maxmod.ops.window import numbers, pad_spatial, taps, window_count, windows
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import TensorLike
+from maxmod.values.array import Array, ArrayModule
 from maxmod.values.dim import Size, as_size
 from maxmod.values.layouts import ConvInputLayout, FilterLayout
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 __all__ = ["conv2d", "conv2d_transpose", "conv3d"]
@@ -34,10 +37,10 @@ BLOCK_NBYTES = 8 << 20
 # ---- the ops, channels last --------------------------------------------------------------------
 
 
-def _arguments(op: Op, x: TensorType, filter: TensorType, **attrs: Any) -> dict[str, Any]:
+def _arguments(op: Op, x: TensorType, filter: TensorType, **attrs: Any) -> Attrs:
     name = _expect_pair(op, x, filter)
     rank = x.rank - 2
-    found: dict[str, Any] = {
+    found: Attrs = {
         "stride": numbers(name, "stride", attrs["stride"], rank, least=1),
         "dilation": numbers(name, "dilation", attrs["dilation"], rank, least=1),
         "padding": numbers(name, "padding", attrs["padding"], 2 * rank),
@@ -98,7 +101,7 @@ def _expect_pair(op: Op, x: TensorType, filter: TensorType) -> str:
 
 @op(Kind.OPAQUE, _convolved, prepare=_arguments, upcasts=True)
 def conv(
-    xp: Any,
+    xp: ArrayModule,
     x: Tensor,
     filter: Tensor,
     stride: Sequence[int],
@@ -125,7 +128,14 @@ def conv(
     return pieces[0] if groups == 1 else xp.concatenate(pieces, axis=-1)
 
 
-def _dense(xp: Any, x: Any, filter: Any, counts: Any, stride: Any, dilation: Any) -> Any:
+def _dense(
+    xp: ArrayModule,
+    x: Array,
+    filter: Array,
+    counts: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+) -> Array:
     """Windows as rows of a matrix, a block of them at a time, times the filter as a matrix."""
     view = windows(xp, x, filter.shape[:-2], counts, stride, dilation)
     width, filters = math.prod(filter.shape[:-1]), filter.shape[-1]
@@ -141,7 +151,14 @@ def _dense(xp: Any, x: Any, filter: Any, counts: Any, stride: Any, dilation: Any
     return result
 
 
-def _depthwise(xp: Any, x: Any, filter: Any, counts: Any, stride: Any, dilation: Any) -> Any:
+def _depthwise(
+    xp: ArrayModule,
+    x: Array,
+    filter: Array,
+    counts: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+) -> Array:
     """One channel in each group: a product for each tap is faster than many small matrices."""
     channels = x.shape[-1]
     weights = filter.reshape(*filter.shape[:-2], channels, -1)
@@ -200,7 +217,7 @@ def _transposed_sizes(
 
 @op(Kind.OPAQUE, _transposed, prepare=_arguments, upcasts=True)
 def conv_transpose(
-    xp: Any,
+    xp: ArrayModule,
     x: Tensor,
     filter: Tensor,
     stride: Sequence[int],
@@ -232,7 +249,9 @@ def conv_transpose(
 # ---- the public functions ----------------------------------------------------------------------
 
 
-def _operands(name: str, rank: int, x: Any, filter: Any, bias: Any) -> list[Tensor]:
+def _operands(
+    name: str, rank: int, x: TensorLike, filter: TensorLike, bias: TensorLike | None
+) -> list[Tensor]:
     """Checks ranks and promotes to one dtype."""
     given = [strong(name, value) for value in (x, filter, bias) if value is not None]
     wanted = (("x", rank), ("filter", rank), ("bias", 1))
@@ -244,7 +263,7 @@ def _operands(name: str, rank: int, x: Any, filter: Any, bias: Any) -> list[Tens
     return list(promote_strong(name, given))
 
 
-def _is_second(name: str, what: str, value: Any, accepted: tuple[Any, Any]) -> bool:
+def _is_second(name: str, what: str, value: object, accepted: tuple[object, object]) -> bool:
     """True for the second of two layouts; refuses others."""
     if value not in accepted:
         listed = " or ".join(f"{type(a).__name__}.{a.name}" for a in accepted)
@@ -254,11 +273,11 @@ def _is_second(name: str, what: str, value: Any, accepted: tuple[Any, Any]) -> b
 
 def _run(
     name: str,
-    primitive: Any,
+    primitive: Callable[..., Tensor],
     rank: int,
-    operands: tuple[Any, Any, Any],
-    input_layout: Any,
-    filter_layout: Any,
+    operands: tuple[TensorLike, TensorLike, TensorLike | None],
+    input_layout: object,
+    filter_layout: object,
     filter_layouts: tuple[FilterLayout, FilterLayout],
     **attrs: Any,
 ) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -18,9 +18,12 @@ from maxmod.ops.shape import rebind
 from maxmod.ops.split_concat import stack
 from maxmod.tensor import Tensor
 from maxmod.tensor.default_context import resolve
+from maxmod.tensor.exchange import DLPackArray
 from maxmod.tensor.literal import is_scalar, literal_array, weak_scalar
-from maxmod.values.device import CPU_REF, DeviceLike
-from maxmod.values.dim import Dim, Size, as_size
+from maxmod.values.array import ArrayModule, StorageDType
+from maxmod.values.device import CPU_REF, DeviceLike, DeviceRef
+from maxmod.values.dim import Dim, DimLike, Size, as_size
+from maxmod.values.plain import Attrs, Numbers, Scalar
 from maxmod.values.shape import ShapeLike, Sizes, as_sizes, is_static
 from maxmod.values.tensor_type import TensorType
 
@@ -41,7 +44,12 @@ __all__ = [
 S = Kind.SOURCE
 
 
-def _checked_fill(op: Op, *, shape: Any, value: Any, dtype: Any, device: Any) -> dict[str, Any]:
+Bound = int | float | np.generic | Dim | Tensor  # of a range
+
+
+def _checked_fill(
+    op: Op, *, shape: object, value: object, dtype: object, device: DeviceRef
+) -> Attrs:
     sizes = as_sizes(shape, "full: shape")
     if is_scalar(value):
         value = literal_array(value, dtype).astype(_python_kind(dtype)).item()
@@ -52,18 +60,24 @@ def _checked_fill(op: Op, *, shape: Any, value: Any, dtype: Any, device: Any) ->
     return {"shape": sizes, "value": value, "dtype": dtype, "device": device}
 
 
-def _python_kind(dtype: DType) -> Any:
+def _python_kind(dtype: DType) -> StorageDType | type[np.float64]:
     return np.float64 if dtype.is_float() else storage_dtype(dtype)
 
 
 @op(S, created, prepare=_checked_fill, scalar="{value}", name="full")
-def full_source(xp: Any, *, shape: Sizes, value: Any, dtype: DType, device: Any) -> Tensor:
+def full_source(
+    xp: ArrayModule, *, shape: Sizes, value: Scalar | Dim, dtype: DType, device: DeviceRef
+) -> Tensor:
     """A tensor filled with one number."""
     return xp.full(shape, value, dtype=storage_dtype(dtype))
 
 
 def full(
-    shape: ShapeLike, value: Any, *, dtype: DType | None = None, device: DeviceLike | None = None
+    shape: ShapeLike,
+    value: Scalar | Dim,
+    *,
+    dtype: DType | None = None,
+    device: DeviceLike | None = None,
 ) -> Tensor:
     """A tensor filled with one number.
 
@@ -90,7 +104,9 @@ def full(
 
 
 @function
-def constant(value: Any, dtype: DType | None = None, device: DeviceLike | None = None) -> Tensor:
+def constant(
+    value: Numbers | DLPackArray, dtype: DType | None = None, device: DeviceLike | None = None
+) -> Tensor:
     """A tensor of a number, a nested sequence of numbers, or an array.
 
     Args:
@@ -148,14 +164,14 @@ def constant_external(name: str, type: TensorType) -> Tensor:
     if not isinstance(type, TensorType):
         raise OperandError(f"constant_external: type: expected a TensorType, got {type!r}.")
 
-    def missing() -> Any:
+    def missing() -> NoReturn:
         raise LazyError(f"constant_external: the data of {name!r} is not known outside a graph.")
 
     return Tensor.deferred(missing, type)
 
 
 @function
-def full_like(x: Any, value: Any) -> Tensor:
+def full_like(x: Tensor | TensorType, value: Scalar) -> Tensor:
     """A tensor filled with a number, like another one.
 
     Args:
@@ -179,7 +195,7 @@ def full_like(x: Any, value: Any) -> Tensor:
 
 
 @function
-def zeros_like(x: Any) -> Tensor:
+def zeros_like(x: Tensor | TensorType) -> Tensor:
     """Zeros with the shape, dtype and device of a tensor or type.
 
     Args:
@@ -201,7 +217,7 @@ def zeros_like(x: Any) -> Tensor:
 
 
 @function
-def ones_like(x: Any) -> Tensor:
+def ones_like(x: Tensor | TensorType) -> Tensor:
     """Ones with the shape, dtype and device of a tensor or type.
 
     Args:
@@ -274,14 +290,14 @@ def ones(
     return Tensor.ones(shape, dtype=dtype, device=device)
 
 
-def _counted(op: Op, *, count: Size, dtype: DType, device: Any) -> TensorType:
+def _counted(op: Op, *, count: Size, dtype: DType, device: DeviceRef) -> TensorType:
     if dtype is DType.bool or (isinstance(count, int) and count < 0):
         raise DTypeError(f"{op.name}: cannot count {count} elements in {dtype!r}.")
     return TensorType.of(dtype, (count,), device)
 
 
 @op(S, _counted, scalar="{index}")
-def iota(xp: Any, *, count: Size, dtype: DType, device: Any) -> Tensor:
+def iota(xp: ArrayModule, *, count: Size, dtype: DType, device: DeviceRef) -> Tensor:
     """The integers 0, 1, ... count - 1 in a dtype."""
     if dtype.is_float() and dtype.size_in_bits < 32:
         return xp.arange(count, dtype=np.float32).astype(storage_dtype(dtype))
@@ -290,10 +306,10 @@ def iota(xp: Any, *, count: Size, dtype: DType, device: Any) -> Tensor:
 
 @function
 def arange(
-    start: Any,
-    stop: Any = None,
-    step: Any = 1,
-    out_dim: Any = None,
+    start: Bound,
+    stop: Bound | None = None,
+    step: Bound = 1,
+    out_dim: DimLike | None = None,
     *,
     dtype: DType | None = None,
     device: DeviceLike | None = None,
@@ -345,7 +361,7 @@ def arange(
     return row.cast(dtype)
 
 
-def _counted_steps(start: Any, stop: Any, step: Any, dtype: DType) -> Tensor:
+def _counted_steps(start: Bound, stop: Bound, step: Bound, dtype: DType) -> Tensor:
     """The number of elements as a tensor, for bounds that are known when the graph runs."""
     wide = DType.float64 if dtype.is_float() else DType.int64
     like = Tensor.full((), 0, dtype=wide, device=CPU_REF)
@@ -363,7 +379,7 @@ def _position_dtype(dtype: DType) -> DType:
     return DType.uint64 if dtype is DType.uint64 else DType.int64
 
 
-def _factor(value: Any, row: Tensor) -> Any:
+def _factor(value: Bound, row: Tensor) -> Tensor | Scalar:
     """Brings a bound to the type of the row."""
     if isinstance(value, Dim):
         return full_source(shape=(), value=value, dtype=row.dtype, device=row.type.device)
@@ -372,7 +388,7 @@ def _factor(value: Any, row: Tensor) -> Any:
     return value
 
 
-def _number(value: Any, dtype: DType) -> Any:
+def _number(value: object, dtype: DType) -> Bound:
     if isinstance(value, Tensor):
         if value._value is not None:  # known when the graph runs
             return value

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from maxmod import backends
+from maxmod.backends.base import Backend
 from maxmod.custom import CustomKernel, lookup
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DeviceError, OperandError, ShapeError, TraceError
@@ -16,14 +17,17 @@ from maxmod.op import Kind, Op, function, op
 from maxmod.ops.context import active_trace
 from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer
+from maxmod.tensor.like import TensorLike
+from maxmod.values.array import Array, ArrayModule
 from maxmod.values.device import DeviceLike, DeviceRef
+from maxmod.values.plain import Attrs
 from maxmod.values.shape import Sizes, format_sizes
 from maxmod.values.tensor_type import TensorType
 
 __all__ = ["custom", "inplace_custom"]
 
 # (name, repr, value); the repr keeps 1, 1.0 and True apart, which are equal as keys.
-Parameters = tuple[tuple[str, str, Any], ...]
+Parameters = tuple[tuple[str, str, object], ...]
 
 
 def _declared(
@@ -32,18 +36,18 @@ def _declared(
     shapes: tuple[Sizes, ...],
     dtypes: tuple[DType, ...],
     device: DeviceRef,
-    **attrs: Any,
+    **attrs: object,
 ) -> tuple[TensorType, ...]:
     return tuple(TensorType.of(d, s, device) for d, s in zip(dtypes, shapes, strict=True))
 
 
-def _where_operands_are(op: Op, *types: TensorType, **attrs: Any) -> dict[str, Any]:
+def _where_operands_are(op: Op, *types: TensorType, **attrs: Any) -> Attrs:
     return {**attrs, "device": types[0].device} if types else attrs
 
 
 @op(Kind.OPAQUE, _declared, prepare=_where_operands_are, name="custom_kernel")
 def _custom(
-    xp: Any,
+    xp: ArrayModule,
     values: Sequence[Tensor],
     kernel: CustomKernel,
     parameters: Parameters,
@@ -77,20 +81,20 @@ def _custom(
     return [*values, *found] if mutates else found
 
 
-def _listed(made: Any) -> list[Any]:
+def _listed(made: object) -> list[Array]:
     if made is None:
         return []
     return list(made) if isinstance(made, (tuple, list)) else [made]
 
 
-def _read_only(array: Any) -> Any:
+def _read_only(array: Array) -> Array:
     """A view that the function of a user cannot write to."""
     view = array.view()
     view.flags.writeable = False
     return view
 
 
-def _python_version(xp: Any, kernel: CustomKernel) -> Callable[..., Any]:
+def _python_version(xp: ArrayModule, kernel: CustomKernel) -> Callable[..., object]:
     found = kernel.numpy if xp is np else kernel.cuda
     if not callable(found):
         missing = "numpy" if xp is np else "cuda"
@@ -102,11 +106,11 @@ def _python_version(xp: Any, kernel: CustomKernel) -> Callable[..., Any]:
 
 
 def _launch(
-    xp: Any,
+    xp: ArrayModule,
     kernel: CustomKernel,
-    inputs: Sequence[Any],
-    outputs: Sequence[Any],
-    parameters: Mapping[str, Any],
+    inputs: Sequence[Array],
+    outputs: Sequence[Array],
+    parameters: Mapping[str, object],
 ) -> None:
     """Starts the CUDA text of a kernel on CuPy arrays."""
     arrays = [*(xp.ascontiguousarray(array) for array in inputs), *outputs]
@@ -118,7 +122,7 @@ def _launch(
         compiled((blocks,), (kernel.threads,), (*arrays, np.int64(count), *numbers))
 
 
-def _number(kernel: CustomKernel, name: str, value: Any) -> Any:
+def _number(kernel: CustomKernel, name: str, value: object) -> object:
     if isinstance(value, (bool, int)):
         return np.int64(value)
     if isinstance(value, float):
@@ -131,7 +135,7 @@ def _number(kernel: CustomKernel, name: str, value: Any) -> Any:
 # ---- the public functions ----------------------------------------------------------------------
 
 
-def _checked_parameters(name: str, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+def _checked_parameters(name: str, parameters: Mapping[str, object] | None) -> Attrs:
     for key, value in (parameters or {}).items():
         if not isinstance(value, (bool, int, float, str, DType)):
             raise OperandError(
@@ -142,7 +146,7 @@ def _checked_parameters(name: str, parameters: Mapping[str, Any] | None) -> dict
 
 
 def _operands(
-    name: str, device: DeviceLike, values: Sequence[Any]
+    name: str, device: DeviceLike, values: Sequence[TensorLike]
 ) -> tuple[list[Tensor], DeviceRef]:
     ref = DeviceRef.from_device(device)
     for value in values:
@@ -163,8 +167,8 @@ def _result_types(
     name: str,
     kernel: CustomKernel,
     tensors: Sequence[Tensor],
-    out_types: Any,
-    parameters: Mapping[str, Any],
+    out_types: object,
+    parameters: Mapping[str, object],
 ) -> list[TensorType]:
     types: list[TensorType] = (
         [out_types] if isinstance(out_types, TensorType) else list(out_types or ())
@@ -210,8 +214,8 @@ def custom(
     device: DeviceLike,
     values: Sequence[Tensor],
     out_types: Sequence[TensorType] | None,
-    parameters: Mapping[str, Any] | None = None,
-    custom_extensions: Any = None,
+    parameters: Mapping[str, object] | None = None,
+    custom_extensions: object = None,
 ) -> list[Tensor]:
     """Calls a kernel that was registered with `maxmod.custom.register`.
 
@@ -257,8 +261,8 @@ def custom(
 
 
 def _attributes(
-    kernel: CustomKernel, given: Mapping[str, Any], types: Sequence[TensorType], ref: DeviceRef
-) -> dict[str, Any]:
+    kernel: CustomKernel, given: Mapping[str, object], types: Sequence[TensorType], ref: DeviceRef
+) -> Attrs:
     return {
         "kernel": kernel,
         "parameters": tuple((key, repr(value), value) for key, value in given.items()),
@@ -274,8 +278,8 @@ def inplace_custom(
     device: DeviceLike,
     values: Sequence[Tensor],
     out_types: Sequence[TensorType] | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    custom_extensions: Any = None,
+    parameters: Mapping[str, object] | None = None,
+    custom_extensions: object = None,
 ) -> list[Tensor]:
     """Calls a registered kernel that changes its operands in place; see `custom`.
 
@@ -327,7 +331,7 @@ def inplace_custom(
     return [Tensor.wrap(data, type) for data, type in zip(results, types, strict=True)]
 
 
-def _writable(backend: Any, tensor: Tensor) -> Any:
+def _writable(backend: Backend, tensor: Tensor) -> Array:
     """The array of a tensor, contiguous, so that a kernel can write to it."""
     data = backend.contiguous(tensor.data)
     tensor._data = data if getattr(data.flags, "writeable", True) else data.copy()

@@ -6,14 +6,13 @@ of each kernel dialect, where NaN rules and half types are settled. Half types a
 
 from __future__ import annotations
 
-from typing import Any
-
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import OperandError
 from maxmod.interpreters.operands import strong
 from maxmod.op import Kind, Op, op
 from maxmod.op.rules import elementwise, is_float, is_numeric, predicate
 from maxmod.tensor import Tensor
+from maxmod.values.array import Array, ArrayModule
 from maxmod.values.tensor_type import TensorType
 
 __all__ = [
@@ -41,7 +40,7 @@ E = Kind.ELEMENTWISE
 
 
 @op(E, elementwise(is_float), scalar="mm_exp({0})")
-def exp(xp: Any, x: Tensor) -> Tensor:
+def exp(xp: ArrayModule, x: Tensor) -> Tensor:
     """Exponential, e ** x, elementwise; infinity where the dtype cannot hold it.
 
     Args:
@@ -63,7 +62,7 @@ def exp(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_log({0})", domain=(1e-3, 1e3))
-def log(xp: Any, x: Tensor) -> Tensor:
+def log(xp: ArrayModule, x: Tensor) -> Tensor:
     """Natural logarithm, elementwise; -inf at 0, NaN below.
 
     Args:
@@ -85,7 +84,7 @@ def log(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_log1p({0})", domain=(-0.9, 1e3))
-def log1p(xp: Any, x: Tensor) -> Tensor:
+def log1p(xp: ArrayModule, x: Tensor) -> Tensor:
     """log(1 + x), elementwise, exact near 0; -inf at -1, NaN below.
 
     Args:
@@ -108,7 +107,7 @@ def log1p(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_sqrt({0})", domain=(0.0, 1e3))
-def sqrt(xp: Any, x: Tensor) -> Tensor:
+def sqrt(xp: ArrayModule, x: Tensor) -> Tensor:
     """Square root, elementwise; NaN below 0.
 
     Args:
@@ -130,7 +129,7 @@ def sqrt(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_rsqrt({0})", domain=(1e-3, 1e3))
-def rsqrt(xp: Any, x: Tensor) -> Tensor:
+def rsqrt(xp: ArrayModule, x: Tensor) -> Tensor:
     """Reciprocal square root, 1 / sqrt(x), elementwise; infinity at 0, NaN below.
 
     Args:
@@ -152,7 +151,7 @@ def rsqrt(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_sin({0})")
-def sin(xp: Any, x: Tensor) -> Tensor:
+def sin(xp: ArrayModule, x: Tensor) -> Tensor:
     """Sine, elementwise.
 
     Args:
@@ -175,7 +174,7 @@ def sin(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_cos({0})")
-def cos(xp: Any, x: Tensor) -> Tensor:
+def cos(xp: ArrayModule, x: Tensor) -> Tensor:
     """Cosine, elementwise.
 
     Args:
@@ -198,7 +197,7 @@ def cos(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_tanh({0})")
-def tanh(xp: Any, x: Tensor) -> Tensor:
+def tanh(xp: ArrayModule, x: Tensor) -> Tensor:
     """Hyperbolic tangent, elementwise.
 
     Args:
@@ -220,7 +219,7 @@ def tanh(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_atanh({0})", domain=(-0.99, 0.99))
-def atanh(xp: Any, x: Tensor) -> Tensor:
+def atanh(xp: ArrayModule, x: Tensor) -> Tensor:
     """Inverse hyperbolic tangent, elementwise; an infinity at -1 and 1, NaN beyond.
 
     Args:
@@ -242,7 +241,7 @@ def atanh(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_acos({0})", domain=(-0.99, 0.99))
-def acos(xp: Any, x: Tensor) -> Tensor:
+def acos(xp: ArrayModule, x: Tensor) -> Tensor:
     """Arc cosine in radians, elementwise.
 
     Args:
@@ -265,7 +264,7 @@ def acos(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_erf({0})")
-def erf(xp: Any, x: Tensor) -> Tensor:
+def erf(xp: ArrayModule, x: Tensor) -> Tensor:
     """Error function, 2 / sqrt(pi) * integral of exp(-t^2) from 0 to x, elementwise.
 
     Args:
@@ -290,7 +289,7 @@ def erf(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_floor({0})")
-def floor(xp: Any, x: Tensor) -> Tensor:
+def floor(xp: ArrayModule, x: Tensor) -> Tensor:
     """Largest whole number not above x, elementwise.
 
     Args:
@@ -312,7 +311,7 @@ def floor(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_ceil({0})")
-def ceil(xp: Any, x: Tensor) -> Tensor:
+def ceil(xp: ArrayModule, x: Tensor) -> Tensor:
     """Smallest whole number not below x, elementwise.
 
     Args:
@@ -334,7 +333,7 @@ def ceil(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_trunc({0})")
-def trunc(xp: Any, x: Tensor) -> Tensor:
+def trunc(xp: ArrayModule, x: Tensor) -> Tensor:
     """Whole part of x, rounded toward zero, elementwise.
 
     Args:
@@ -356,7 +355,7 @@ def trunc(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, elementwise(is_float), scalar="mm_round({0})")
-def round(xp: Any, x: Tensor) -> Tensor:
+def round(xp: ArrayModule, x: Tensor) -> Tensor:
     """Nearest whole number, ties to the even one, elementwise.
 
     Args:
@@ -378,7 +377,7 @@ def round(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, predicate(is_numeric), scalar="mm_is_nan({0})")
-def is_nan(xp: Any, x: Tensor) -> Tensor:
+def is_nan(xp: ArrayModule, x: Tensor) -> Tensor:
     """True where x is NaN, elementwise.
 
     Args:
@@ -400,7 +399,7 @@ def is_nan(xp: Any, x: Tensor) -> Tensor:
 
 
 @op(E, predicate(is_numeric), scalar="mm_is_inf({0})")
-def is_inf(xp: Any, x: Tensor) -> Tensor:
+def is_inf(xp: ArrayModule, x: Tensor) -> Tensor:
     """True where x is an infinity of either sign, elementwise.
 
     Args:
@@ -440,7 +439,7 @@ _ERFC_Q += (1.62138957456669019e03, 3.29079923573345963e03, 4.36261909014324716e
 _ERFC_Q += (3.43936767414372164e03, 1.23033935480374942e03)
 
 
-def erf_of(xp: Any, x: Any) -> Any:
+def erf_of(xp: ArrayModule, x: Array) -> Array:
     y = xp.abs(x)
     square = y * y
     top = _ERF_P[4] * square
@@ -468,7 +467,7 @@ def _cast_type(op: Op, x: TensorType, *, dtype: DType) -> TensorType:
 
 
 @op(E, _cast_type, scalar="mm_cast_{dtype}({0})", upcasts=False, name="cast")
-def cast_elements(xp: Any, x: Tensor, dtype: DType) -> Tensor:
+def cast_elements(xp: ArrayModule, x: Tensor, dtype: DType) -> Tensor:
     """Conversion to another dtype, elementwise."""
     source = DType.from_numpy(x.dtype)
     if compute_dtype(source) is not source and not dtype.is_float():

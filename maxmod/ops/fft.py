@@ -11,13 +11,15 @@ from maxmod.errors import ArgumentError, DTypeError, ShapeError
 from maxmod.op import Kind, Op, op
 from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.tensor import Tensor
+from maxmod.values.array import ArrayModule
 from maxmod.values.layouts import Normalization
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 __all__ = ["irfft"]
 
 
-def _arguments(op: Op, input_tensor: TensorType, **attrs: Any) -> dict[str, Any]:
+def _arguments(op: Op, input_tensor: TensorType, **attrs: Any) -> Attrs:
     normalization = attrs["normalization"]
     if normalization not in list(Normalization):
         listed = ", ".join(repr(mode.value) for mode in Normalization)
@@ -54,7 +56,7 @@ def _real(op: Op, input_tensor: TensorType, **attrs: Any) -> TensorType:
 
 @op(Kind.OPAQUE, _real, prepare=_arguments)
 def irfft(
-    xp: Any,
+    xp: ArrayModule,
     input_tensor: Tensor,
     n: int | None = None,
     axis: int = -1,

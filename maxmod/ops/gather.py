@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import AxisError, DTypeError, ShapeError, SliceError
 from maxmod.interpreters.operands import is_strong, strong, weak
 from maxmod.op import Kind, Op, function, op
-from maxmod.op.affine import Index
+from maxmod.op.affine import Index, Read
 from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.ops.arithmetic import add, maximum, minimum, mul, sub
 from maxmod.ops.comparison import where
@@ -21,14 +19,17 @@ from maxmod.ops.elementwise import cast
 from maxmod.ops.reduce import cumsum, sum
 from maxmod.ops.shape import broadcast_to, flatten, rebind, reshape, slice_axis
 from maxmod.tensor import Tensor
-from maxmod.values.dim import Size, as_size
+from maxmod.tensor.like import TensorLike
+from maxmod.values.array import Array, ArrayModule
+from maxmod.values.dim import DimLike, Size, as_size
+from maxmod.values.plain import Attrs
 from maxmod.values.shape import format_sizes, product
 from maxmod.values.tensor_type import TensorType
 
 __all__ = ["gather", "gather_nd", "masked_scatter", "nonzero"]
 
 
-def _gather_axis(op: Op, input: TensorType, indices: TensorType, *, axis: Any) -> dict[str, Any]:
+def _gather_axis(op: Op, input: TensorType, indices: TensorType, *, axis: object) -> Attrs:
     return {"axis": normalize_axis(op.name, axis, input.rank)}
 
 
@@ -46,7 +47,7 @@ def _gathered(op: Op, input: TensorType, indices: TensorType, *, axis: int) -> T
 
 
 def _gather_position(
-    places: list[Index], read: Any, input: TensorType, indices: TensorType, *, axis: int
+    places: list[Index], read: Read, input: TensorType, indices: TensorType, *, axis: int
 ) -> list[Index]:
     end = axis + indices.rank
     at = read(1, places[axis:end], input.sizes[axis])
@@ -54,7 +55,7 @@ def _gather_position(
 
 
 @op(Kind.INDEX, _gathered, prepare=_gather_axis, position=_gather_position)
-def gather(xp: Any, input: Tensor, indices: Tensor, axis: int) -> Tensor:
+def gather(xp: ArrayModule, input: Tensor, indices: Tensor, axis: int) -> Tensor:
     """Elements of an axis at given positions (NumPy's `take`).
 
     Args:
@@ -81,7 +82,7 @@ def gather(xp: Any, input: Tensor, indices: Tensor, axis: int) -> Tensor:
     return xp.take(input, indices.astype(np.int64, copy=False), axis=axis)
 
 
-def _check_range(xp: Any, indices: Any, size: int, name: str) -> None:
+def _check_range(xp: ArrayModule, indices: Array, size: int, name: str) -> None:
     """On the host, refuses positions outside the axis; a GPU would have to wait for the answer."""
     if xp is not np or indices.size == 0:
         return
@@ -92,8 +93,8 @@ def _check_range(xp: Any, indices: Any, size: int, name: str) -> None:
 
 
 def _gather_nd_arguments(
-    op: Op, input: TensorType, indices: TensorType, *, batch_dims: Any
-) -> dict[str, Any]:
+    op: Op, input: TensorType, indices: TensorType, *, batch_dims: object
+) -> Attrs:
     batch_dims = expect_int(op.name, batch_dims, "batch_dims")
     shown = f"input is {input.short()}, indices is {indices.short()}, batch_dims={batch_dims}"
     if indices.rank == 0 or not isinstance(indices.sizes[-1], int):
@@ -117,10 +118,10 @@ def _expand_gather_nd(input: Tensor, indices: Tensor, *, batch_dims: int) -> Ten
     """One gather along the named axes, which are merged into one."""
     count = indices.sizes[-1]
     rest = input.sizes[batch_dims + count :]
-    position: Any = None
+    position: Tensor | None = None
     for axis, size in enumerate(input.sizes[: batch_dims + count]):
         if axis < batch_dims:
-            step: Any = _batch_positions(indices, axis)
+            step = _batch_positions(indices, axis)
         else:
             column = slice_axis(indices, -1, axis - batch_dims, axis - batch_dims + 1)
             column = cast(reshape(column, indices.sizes[:-1]), DType.int64)
@@ -150,7 +151,7 @@ def _size(size: Size, like: Tensor) -> Tensor:
     expand=_expand_gather_nd,
     upcasts=False,
 )
-def gather_nd(xp: Any, input: Tensor, indices: Tensor, batch_dims: int = 0) -> Tensor:
+def gather_nd(xp: ArrayModule, input: Tensor, indices: Tensor, batch_dims: int = 0) -> Tensor:
     """Slices of a tensor at positions that name several axes at once.
 
     Args:
@@ -198,7 +199,7 @@ def _found(op: Op, x: TensorType, *, out_dim: Size) -> TensorType:
 
 
 @op(Kind.OPAQUE, _found, name="argwhere", upcasts=True)
-def _argwhere(xp: Any, x: Tensor, out_dim: Size) -> Tensor:
+def _argwhere(xp: ArrayModule, x: Tensor, out_dim: Size) -> Tensor:
     """Positions of the elements that are not 0, one row each, in row-major order."""
     found = xp.stack(xp.nonzero(x), axis=1)
     if found.shape[0] != out_dim:
@@ -207,7 +208,7 @@ def _argwhere(xp: Any, x: Tensor, out_dim: Size) -> Tensor:
 
 
 @function
-def nonzero(x: Tensor, out_dim: Any) -> Tensor:
+def nonzero(x: Tensor, out_dim: DimLike) -> Tensor:
     """Positions of the elements that are not 0, in row-major order (NumPy's `argwhere`).
 
     Args:
@@ -245,7 +246,7 @@ def _true_count(mask: Tensor) -> int:
 
 
 @function
-def masked_scatter(input: Tensor, mask: Any, updates: Tensor, out_dim: Any) -> Tensor:
+def masked_scatter(input: Tensor, mask: TensorLike, updates: Tensor, out_dim: DimLike) -> Tensor:
     """Replaces the elements where a mask is true by the elements of `updates`, in order.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from maxmod.ops.create import iota
 from maxmod.ops.gather import gather
 from maxmod.ops.shape import basic_slice, rebind, reshape
 from maxmod.tensor import Tensor
+from maxmod.values.array import Subscript
 from maxmod.values.device import CPU_REF
-from maxmod.values.dim import Dim, Size, as_size
+from maxmod.values.dim import Dim, DimLike, Size, as_size
 from maxmod.values.shape import Sizes
 
 __all__ = ["slice_tensor"]
@@ -28,7 +29,7 @@ _INTEGERS = (int, np.integer, Dim)
 
 
 @function
-def slice_tensor(x: Tensor, indices: Any) -> Tensor:
+def slice_tensor(x: Tensor, indices: Subscript) -> Tensor:
     """Elements of a tensor by ints, slices, None and `...`: `x[indices]`.
 
     Unlike NumPy, bounds must lie in `-size .. size`, starts before stops, and steps above 0; a list
@@ -103,7 +104,7 @@ class Bounds(NamedTuple):
     kept: tuple[int | None, ...]
 
 
-def bounds_of(x: Tensor, items: list[Any]) -> Bounds:
+def bounds_of(x: Tensor, items: list[object]) -> Bounds:
     """Returns the bounds of a slice; `items` name the first axes, without `...` and tensors."""
     starts: list[Size] = []
     stops: list[Size] = []
@@ -128,7 +129,7 @@ def bounds_of(x: Tensor, items: list[Any]) -> Bounds:
     return Bounds(tuple(starts), tuple(stops), tuple(steps), tuple(kept))
 
 
-def _static(x: Tensor, items: list[Any]) -> Tensor:
+def _static(x: Tensor, items: list[object]) -> Tensor:
     starts, stops, steps, kept = bounds_of(x, items)
     if stops != x.sizes or any(starts) or not set(steps) <= {1}:
         x = basic_slice(x, starts=starts, stops=stops, steps=steps)
@@ -137,14 +138,14 @@ def _static(x: Tensor, items: list[Any]) -> Tensor:
     return reshape(x, tuple(1 if axis is None else x.sizes[axis] for axis in kept))
 
 
-def index_items(x: Tensor, indices: Any) -> list[Any]:
+def index_items(x: Tensor, indices: Subscript) -> list[object]:
     """Returns one item for each of the first axes; `...` is replaced by whole slices."""
     several = isinstance(indices, Iterable) and not isinstance(indices, Tensor)
     items = list(indices) if several else [indices]
     return _without_ellipsis(x, items)
 
 
-def _without_ellipsis(x: Tensor, items: list[Any]) -> list[Any]:
+def _without_ellipsis(x: Tensor, items: list[object]) -> list[object]:
     dots = [position for position, item in enumerate(items) if item is Ellipsis]
     if len(dots) > 1:
         raise SliceError("index: at most one ... is allowed.")
@@ -156,7 +157,7 @@ def _without_ellipsis(x: Tensor, items: list[Any]) -> list[Any]:
     return items[: dots[0]] + [slice(None)] * (x.rank - named) + items[dots[0] + 1 :]
 
 
-def _bounds(size: Size, item: Any) -> tuple[Size, Size, int, bool]:
+def _bounds(size: Size, item: object) -> tuple[Size, Size, int, bool]:
     """Returns (start, stop, step, whether the axis stays) for one axis."""
     if isinstance(item, _INTEGERS):
         index = _from_front(size, as_size(item), "index", upper=-1)
@@ -181,7 +182,7 @@ def _step(item: slice) -> int:
     return int(step)
 
 
-def _bound(value: Any) -> Size:
+def _bound(value: object) -> Size:
     if not isinstance(value, _INTEGERS):
         raise OperandError(f"index: slice bounds must be ints or Dims, got {type(value).__name__}.")
     return as_size(value)
@@ -204,18 +205,18 @@ def _from_front(size: Size, bound: Size, what: str, upper: int = 0) -> Size:
 # ---- bounds that are tensors -------------------------------------------------------------------
 
 
-def is_dynamic(item: Any) -> bool:
+def is_dynamic(item: object) -> bool:
     """True for an index item with a tensor, or with a declared size."""
     if isinstance(item, slice):
         return isinstance(item.start, Tensor) or isinstance(item.stop, Tensor)
     return isinstance(item, Tensor) or _is_pair(item)
 
 
-def _is_pair(item: Any) -> bool:
+def _is_pair(item: object) -> TypeGuard[tuple[slice, DimLike]]:
     return isinstance(item, (tuple, list)) and len(item) == 2 and isinstance(item[0], slice)
 
 
-def declared_rows(x: Tensor, items: list[Any]) -> tuple[int, Tensor, Size]:
+def declared_rows(x: Tensor, items: list[object]) -> tuple[int, Tensor, Size]:
     """Returns axis, position and number of the rows that one pair `(slice(position, None), size)`
     names; the other items must be whole axes.
 
@@ -251,12 +252,12 @@ def declared_rows(x: Tensor, items: list[Any]) -> tuple[int, Tensor, Size]:
     return axes[0], reshape(position, ()), as_size(pair[1])
 
 
-def _dynamic(x: Tensor, items: list[Any]) -> Tensor:
+def _dynamic(x: Tensor, items: list[object]) -> Tensor:
     """Slices axes with declared sizes and drops axes at positions known by the data only."""
     if any(item is None for item in items):
         raise SliceError("index: None cannot be combined with a tensor or a declared size.")
-    declared: list[Any] = [None] * len(items)
-    plain: list[Any] = list(items)
+    declared: list[Size | None] = [None] * len(items)
+    plain: list[object] = list(items)
     for axis, item in enumerate(items):
         if _is_pair(item):
             plain[axis], declared[axis] = item[0], as_size(item[1])
@@ -280,7 +281,7 @@ def _dynamic(x: Tensor, items: list[Any]) -> Tensor:
     return result
 
 
-def _with_known_bounds(item: Any) -> Any:
+def _with_known_bounds(item: object) -> object:
     """Replaces tensors that have a value by ints."""
     if isinstance(item, Tensor):
         return _known(item)
@@ -289,7 +290,7 @@ def _with_known_bounds(item: Any) -> Any:
     return item
 
 
-def _known(value: Any) -> Any:
+def _known(value: object) -> object:
     if not isinstance(value, Tensor):
         return value
     if value.dtype is not DType.int64 or value.type.device != CPU_REF:
@@ -301,7 +302,7 @@ def _known(value: Any) -> Any:
     return value if value._value is not None else value.item()
 
 
-def _positions(x: Tensor, axis: int, item: Any, size: Size | None) -> Tensor:
+def _positions(x: Tensor, axis: int, item: object, size: Size | None) -> Tensor:
     """The positions that a traced tensor names: a scalar, or a row of the declared size."""
     start = item.start if isinstance(item, slice) else item
     if not isinstance(item, slice):
@@ -316,7 +317,7 @@ def _positions(x: Tensor, axis: int, item: Any, size: Size | None) -> Tensor:
     return add(row, first).to(x.type.device)
 
 
-def _place(x: Tensor, axis: int, bound: Any, what: str) -> Tensor:
+def _place(x: Tensor, axis: int, bound: object, what: str) -> Tensor:
     """A bound counted from the front, as an int64 scalar on the host."""
     if not isinstance(bound, Tensor):
         return Tensor.from_dim(_from_front(x.sizes[axis], _bound(bound), what))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.interpreters.operands import promote_operands, strong
@@ -14,13 +12,15 @@ from maxmod.ops.comparison import greater_equal, logical_and, where
 from maxmod.ops.create import iota
 from maxmod.ops.shape import broadcast_to, unsqueeze
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import TensorLike
+from maxmod.values.array import ArrayModule
 from maxmod.values.dim import Size
 
 __all__ = ["band_part", "matmul", "outer"]
 
 
 @op(Kind.CONTRACT, contracted, operands=Operands.STRONG_PROMOTED, is_product=True)
-def matmul(xp: Any, lhs: Tensor, rhs: Tensor) -> Tensor:
+def matmul(xp: ArrayModule, lhs: Tensor, rhs: Tensor) -> Tensor:
     """Matrix product over the last axis of lhs and the second to last of rhs.
 
     Args:
@@ -45,7 +45,7 @@ def matmul(xp: Any, lhs: Tensor, rhs: Tensor) -> Tensor:
 
 
 @function
-def outer(lhs: Any, rhs: Any) -> Tensor:
+def outer(lhs: TensorLike, rhs: TensorLike) -> Tensor:
     """Product of every element of one vector with every element of another.
 
     Args:
@@ -106,14 +106,14 @@ def band_part(
     row = unsqueeze(iota(count=rows, dtype=DType.int64, device=x.type.device), 1)
     column = iota(count=columns, dtype=DType.int64, device=x.type.device)
     below = sub(row, column)
-    keep: Any = None if lower is None else greater_equal(lower, below)
+    keep = None if lower is None else greater_equal(lower, below)
     if upper is not None:
         near = greater_equal(add(below, upper), 0)
         keep = near if keep is None else logical_and(keep, near)
     return where(keep, zero, x) if exclude else where(keep, x, zero)
 
 
-def _diagonals(name: str, number: Any, size: Size) -> int | None:
+def _diagonals(name: str, number: object, size: Size) -> int | None:
     if number is None:
         return None
     number = expect_int("band_part", number, name)

@@ -23,6 +23,8 @@ from maxmod.ops.elementwise import cast, exp, log, rsqrt
 from maxmod.ops.reduce import max, mean, sum
 from maxmod.ops.shape import reshape
 from maxmod.tensor import Tensor
+from maxmod.values.array import Array, ArrayModule
+from maxmod.values.plain import Attrs
 from maxmod.values.shape import product
 from maxmod.values.tensor_type import TensorType
 
@@ -40,7 +42,7 @@ def _expand_softmax(x: Tensor, *, axis: int) -> Tensor:
 
 
 @op(C, same_for_axis(is_float), prepare=axis_in_rank, expand=_expand_softmax)
-def softmax(xp: Any, value: Tensor, axis: int = -1) -> Tensor:
+def softmax(xp: ArrayModule, value: Tensor, axis: int = -1) -> Tensor:
     """exp(x) / sum(exp(x)) along an axis, computed from x - max(x).
 
     Args:
@@ -74,7 +76,7 @@ def _expand_logsoftmax(x: Tensor, *, axis: int) -> Tensor:
 
 
 @op(C, same_for_axis(is_float), prepare=axis_in_rank, expand=_expand_logsoftmax)
-def logsoftmax(xp: Any, value: Tensor, axis: int = -1) -> Tensor:
+def logsoftmax(xp: ArrayModule, value: Tensor, axis: int = -1) -> Tensor:
     """log(softmax(x)) along an axis, without the rounding of the quotient.
 
     Args:
@@ -100,13 +102,13 @@ def logsoftmax(xp: Any, value: Tensor, axis: int = -1) -> Tensor:
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
 
 
-def _positive_epsilon(op: Op, *types: TensorType, epsilon: Any, **attrs: Any) -> dict[str, Any]:
+def _positive_epsilon(op: Op, *types: TensorType, epsilon: object, **attrs: Any) -> Attrs:
     if not epsilon > 0:
         raise ArgumentError(f"{op.name}: epsilon: expected a positive number, got {epsilon}.")
     return {"epsilon": float(epsilon), **attrs}
 
 
-def _normalized(op: Op, x: TensorType, *scales: TensorType, **attrs: Any) -> TensorType:
+def _normalized(op: Op, x: TensorType, *scales: TensorType, **attrs: object) -> TensorType:
     expect_dtype(op, is_float, x, *scales)
     expect_same_dtype(op, x, *scales)
     for name, scale in zip(op.signature.tensor_names[1:], scales, strict=True):
@@ -133,7 +135,9 @@ def _expand_layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, *, epsilon: float
     prepare=_positive_epsilon,
     expand=_expand_layer_norm,
 )
-def layer_norm(xp: Any, input: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
+def layer_norm(
+    xp: ArrayModule, input: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
+) -> Tensor:
     """(x - mean) / sqrt(var + epsilon) * gamma + beta over the last axis.
 
     Args:
@@ -162,7 +166,7 @@ def layer_norm(xp: Any, input: Tensor, gamma: Tensor, beta: Tensor, epsilon: flo
     return scaled * gamma + beta
 
 
-def _mean(xp: Any, x: Any) -> Any:
+def _mean(xp: ArrayModule, x: Array) -> Array:
     return xp.sum(x, axis=-1, keepdims=True) / x.dtype.type(x.shape[-1])
 
 
@@ -175,7 +179,7 @@ def _expand_rms_norm(x: Tensor, weight: Tensor, *, epsilon: float, **attrs: Any)
     return cast(scaled * weight, x.dtype)
 
 
-def _rms_arguments(op: Op, *types: TensorType, epsilon: Any, **attrs: Any) -> dict[str, Any]:
+def _rms_arguments(op: Op, *types: TensorType, epsilon: object, **attrs: Any) -> Attrs:
     attrs["weight_offset"] = float(attrs["weight_offset"])
     attrs["multiply_before_cast"] = bool(attrs["multiply_before_cast"])
     return _positive_epsilon(op, *types, epsilon=epsilon, **attrs)
@@ -183,7 +187,7 @@ def _rms_arguments(op: Op, *types: TensorType, epsilon: Any, **attrs: Any) -> di
 
 @op(C, _normalized, prepare=_rms_arguments, expand=_expand_rms_norm, upcasts=False)
 def rms_norm(
-    xp: Any,
+    xp: ArrayModule,
     input: Tensor,
     weight: Tensor,
     epsilon: float,
@@ -218,7 +222,7 @@ def rms_norm(
     return (scaled * (_widened(weight) + wide.dtype.type(weight_offset))).astype(input.dtype)
 
 
-def _widened(x: Any) -> Any:
+def _widened(x: Array) -> Array:
     return x if x.dtype.itemsize >= 4 else x.astype(np.float32)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,9 @@ from maxmod.ops.gather import gather
 from maxmod.ops.shape import broadcast_to, flatten, reshape
 from maxmod.tensor import Tensor
 from maxmod.tensor.literal import is_scalar, weak_scalar
-from maxmod.values.dim import Size, as_size
+from maxmod.values.array import ArrayModule
+from maxmod.values.dim import DimLike, Size, as_size
+from maxmod.values.plain import Scalar
 from maxmod.values.shape import Sizes, format_sizes, product
 from maxmod.values.tensor_type import TensorType
 
@@ -28,13 +29,13 @@ __all__ = ["pad", "repeat_interleave", "tile"]
 _MODES = ("constant", "reflect", "edge")
 
 
-def _padded(op: Op, x: TensorType, *, before: Sizes, after: Sizes, value: Any) -> TensorType:
+def _padded(op: Op, x: TensorType, *, before: Sizes, after: Sizes, value: object) -> TensorType:
     sizes = zip(before, x.sizes, after, strict=True)
     return x.with_sizes(tuple(as_size(a + size + b) for a, size, b in sizes))
 
 
 @op(Kind.VIEW, _padded, name="pad_constant")
-def _pad_constant(xp: Any, x: Tensor, before: Sizes, after: Sizes, value: Any) -> Tensor:
+def _pad_constant(xp: ArrayModule, x: Tensor, before: Sizes, after: Sizes, value: Scalar) -> Tensor:
     """The tensor with a border filled with one number."""
     sizes = tuple(a + size + b for a, size, b in zip(before, x.shape, after, strict=True))
     result = xp.full(sizes, value, dtype=x.dtype)
@@ -43,7 +44,9 @@ def _pad_constant(xp: Any, x: Tensor, before: Sizes, after: Sizes, value: Any) -
 
 
 @function
-def pad(input: Tensor, paddings: Iterable[int], mode: str = "constant", value: Any = 0) -> Tensor:
+def pad(
+    input: Tensor, paddings: Iterable[int], mode: str = "constant", value: Scalar = 0
+) -> Tensor:
     """Adds a border to a tensor.
 
     Args:
@@ -89,7 +92,7 @@ def pad(input: Tensor, paddings: Iterable[int], mode: str = "constant", value: A
     return input
 
 
-def _fill(value: Any, dtype: DType) -> Any:
+def _fill(value: Scalar, dtype: DType) -> float:
     if not is_scalar(value):
         raise ArgumentError(f"pad: value: expected a number, got {type(value).__name__}.")
     number = weak_scalar(value, dtype)
@@ -145,7 +148,7 @@ def tile(x: Tensor, repeats: Iterable[int]) -> Tensor:
 
 @function
 def repeat_interleave(
-    x: Tensor, repeats: Any, axis: int | None = None, out_dim: Any = None
+    x: Tensor, repeats: int | Tensor, axis: int | None = None, out_dim: DimLike | None = None
 ) -> Tensor:
     """Repeats each element of an axis, the copies next to each other.
 
@@ -186,7 +189,7 @@ def repeat_interleave(
     return reshape(spread, (*x.sizes[:axis], product((size, count)), *rest))
 
 
-def _repeated_positions(x: Tensor, repeats: Tensor, axis: int, out_dim: Any) -> Tensor:
+def _repeated_positions(x: Tensor, repeats: Tensor, axis: int, out_dim: DimLike | None) -> Tensor:
     if repeats.sizes != (x.sizes[axis],) or repeats.dtype is not DType.int64:
         raise ShapeError(
             f"repeat_interleave: repeats: expected int64{format_sizes((x.sizes[axis],))}, got "
@@ -206,7 +209,7 @@ def _repeated(op: Op, repeats: TensorType, *, out_dim: Size) -> TensorType:
 
 
 @op(Kind.OPAQUE, _repeated, name="repeated_positions")
-def _positions_of_repeats(xp: Any, repeats: Tensor, out_dim: Size) -> Tensor:
+def _positions_of_repeats(xp: ArrayModule, repeats: Tensor, out_dim: Size) -> Tensor:
     """Position i, repeats[i] times, for all i in order."""
     ends = xp.cumsum(repeats, dtype=np.int64)
     total = int(ends[-1]) if ends.size else 0

@@ -7,9 +7,10 @@ Source: J. K. Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 201
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
+
+from maxmod.values.array import Array, ArrayModule
 
 _ROUNDS = 10
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
@@ -22,7 +23,7 @@ _HOST_CHUNK = 1 << 14
 _CHUNK = 1 << 22
 
 
-def chunks(xp: Any, seed: int, count: int) -> Iterator[tuple[int, Any]]:
+def chunks(xp: ArrayModule, seed: int, count: int) -> Iterator[tuple[int, Array]]:
     """Yields (first element, words) until there are `count` words; an even number at a time."""
     total = count + count % 2
     size = _HOST_CHUNK if xp is np else _CHUNK
@@ -35,7 +36,7 @@ def chunks(xp: Any, seed: int, count: int) -> Iterator[tuple[int, Any]]:
             yield start, words(xp, seed, start // 4, -(-length // 4))[:length]
 
 
-def words(xp: Any, seed: int, first_block: int, blocks: int) -> Any:
+def words(xp: ArrayModule, seed: int, first_block: int, blocks: int) -> Array:
     """Returns 4 words for each block of the stream of a seed, as uint64, in order."""
     zero = xp.zeros(blocks, dtype=np.uint64)
     counter = xp.arange(first_block + 1, first_block + 1 + blocks, dtype=np.uint64)
@@ -54,7 +55,7 @@ def words(xp: Any, seed: int, first_block: int, blocks: int) -> Any:
     return xp.stack(state, axis=1).reshape(-1)
 
 
-def _multiply(x: Any, factor: int) -> tuple[Any, Any]:
+def _multiply(x: Array, factor: int) -> tuple[Array, Array]:
     """Returns the high and low 64 bits of x * factor, by 32-bit halves."""
     half = np.uint64(32)
     mask = np.uint64(0xFFFFFFFF)

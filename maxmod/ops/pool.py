@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from maxmod.errors import ArgumentError, ShapeError
-from maxmod.op import Kind, Op, op
+from maxmod.op import Kind, Op, TypeRule, op
 from maxmod.op.rules import Accepts, expect_dtype, is_float, is_numeric
 from maxmod.ops.window import numbers, pad_spatial, taps, window_count
 from maxmod.tensor import Tensor
+from maxmod.values.array import Array, ArrayModule, HostArray
 from maxmod.values.dim import Size, as_size
+from maxmod.values.plain import Attrs
 from maxmod.values.shape import as_sizes, product
 from maxmod.values.tensor_type import TensorType
 
@@ -25,8 +27,8 @@ Pair = int | tuple[int, int]
 # ---- pooling -----------------------------------------------------------------------------------
 
 
-def _pooling_arguments(op: Op, input: TensorType, **attrs: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _pooling_arguments(op: Op, input: TensorType, **attrs: Any) -> Attrs:
+    found: Attrs = {
         "kernel_size": numbers(op.name, "kernel_size", attrs["kernel_size"], 2, 1, single=True),
         "stride": numbers(op.name, "stride", attrs["stride"], 2, 1, single=True),
         "dilation": numbers(op.name, "dilation", attrs["dilation"], 2, 1, single=True),
@@ -38,7 +40,7 @@ def _pooling_arguments(op: Op, input: TensorType, **attrs: Any) -> dict[str, Any
     return found
 
 
-def _counts(name: str, spatial: Sequence[Size], attrs: dict[str, Any]) -> list[Any]:
+def _counts(name: str, spatial: Sequence[Size], attrs: Attrs) -> list[Size]:
     return [
         window_count(name, size, 2 * pad, k, s, d, attrs["ceil_mode"])
         for size, pad, k, s, d in zip(
@@ -52,7 +54,7 @@ def _counts(name: str, spatial: Sequence[Size], attrs: dict[str, Any]) -> list[A
     ]
 
 
-def _pooled(accepts: Accepts) -> Any:
+def _pooled(accepts: Accepts) -> TypeRule:
     """[N, H', W', C] for an input [N, H, W, C]."""
 
     def windows_of_input(op: Op, input: TensorType, **attrs: Any) -> TensorType:
@@ -65,7 +67,9 @@ def _pooled(accepts: Accepts) -> Any:
     return windows_of_input
 
 
-def _padded(xp: Any, name: str, x: Any, attrs: dict[str, Any], value: Any) -> tuple[Any, list[Any]]:
+def _padded(
+    xp: ArrayModule, name: str, x: Array, attrs: Attrs, value: float
+) -> tuple[Array, list[Size]]:
     """Pads so that every window is whole, and returns how many windows there are."""
     counts = _counts(name, x.shape[1:3], attrs)
     after = []
@@ -77,7 +81,7 @@ def _padded(xp: Any, name: str, x: Any, attrs: dict[str, Any], value: Any) -> tu
     return pad_spatial(xp, x, attrs["padding"], after, value), counts
 
 
-def _divisor(sizes: Sequence[int], counts: Sequence[int], attrs: dict[str, Any]) -> Any:
+def _divisor(sizes: Sequence[int], counts: Sequence[int], attrs: Attrs) -> int | HostArray:
     """[H', W', 1]: the number of elements that count in each window."""
     found = []
     for axis, (size, count) in enumerate(zip(sizes, counts, strict=True)):
@@ -91,7 +95,7 @@ def _divisor(sizes: Sequence[int], counts: Sequence[int], attrs: dict[str, Any])
 
 @op(Kind.OPAQUE, _pooled(is_float), prepare=_pooling_arguments, upcasts=True)
 def avg_pool2d(
-    xp: Any,
+    xp: ArrayModule,
     input: Tensor,
     kernel_size: Pair,
     stride: Pair = 1,
@@ -134,7 +138,7 @@ def avg_pool2d(
         >>> F.flatten(y).to_numpy().tolist()
         [6.0, 6.0, 6.0]
     """
-    attrs: dict[str, Any] = {
+    attrs: Attrs = {
         "kernel_size": kernel_size,
         "stride": stride,
         "dilation": dilation,
@@ -151,7 +155,7 @@ def avg_pool2d(
 
 @op(Kind.OPAQUE, _pooled(is_numeric), prepare=_pooling_arguments, upcasts=True)
 def max_pool2d(
-    xp: Any,
+    xp: ArrayModule,
     input: Tensor,
     kernel_size: Pair,
     stride: Pair = 1,
@@ -185,7 +189,7 @@ def max_pool2d(
         >>> F.flatten(F.max_pool2d(x, (2, 2), stride=2)).to_numpy().tolist()
         [5.0, 7.0, 13.0, 15.0]
     """
-    attrs: dict[str, Any] = {
+    attrs: Attrs = {
         "kernel_size": kernel_size,
         "stride": stride,
         "dilation": dilation,
@@ -203,7 +207,7 @@ def max_pool2d(
 # ---- fold --------------------------------------------------------------------------------------
 
 
-def _fold_arguments(op: Op, input: TensorType, **attrs: Any) -> dict[str, Any]:
+def _fold_arguments(op: Op, input: TensorType, **attrs: Any) -> Attrs:
     size = attrs["output_size"]
     sizes = as_sizes((size, size) if isinstance(size, int) else size, "fold: output_size")
     if len(sizes) != 2:
@@ -217,7 +221,7 @@ def _fold_arguments(op: Op, input: TensorType, **attrs: Any) -> dict[str, Any]:
     }
 
 
-def _fold_counts(attrs: dict[str, Any]) -> list[Size]:
+def _fold_counts(attrs: Attrs) -> list[Size]:
     return [
         window_count("fold", size, 2 * pad, k, s, d)
         for size, pad, k, s, d in zip(
@@ -252,7 +256,7 @@ def _folded(op: Op, input: TensorType, **attrs: Any) -> TensorType:
 
 @op(Kind.OPAQUE, _folded, prepare=_fold_arguments, upcasts=True)
 def fold(
-    xp: Any,
+    xp: ArrayModule,
     input: Tensor,
     output_size: Pair,
     kernel_size: Pair,
@@ -286,7 +290,7 @@ def fold(
         >>> F.fold(windows, (3, 3), (2, 2)).to_numpy()[0, 0].tolist()
         [[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]
     """
-    attrs: dict[str, Any] = {
+    attrs: Attrs = {
         "output_size": output_size,
         "kernel_size": kernel_size,
         "stride": stride,

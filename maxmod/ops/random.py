@@ -19,7 +19,9 @@ from maxmod.tensor import Tensor
 from maxmod.tensor.constructors import type_like
 from maxmod.tensor.default_context import resolve
 from maxmod.tensor.literal import is_scalar, rounded, weak_scalar
-from maxmod.values.device import CPU_REF, DeviceLike
+from maxmod.values.array import Array, ArrayModule
+from maxmod.values.device import CPU_REF, DeviceLike, DeviceRef
+from maxmod.values.plain import Scalar
 from maxmod.values.shape import ShapeLike, Sizes, as_sizes
 from maxmod.values.tensor_type import TensorType
 
@@ -32,7 +34,7 @@ _seed = 0
 _SEEDS = 2**64
 
 
-def set_seed(seed: Any = 0) -> None:
+def set_seed(seed: object = 0) -> None:
     """Sets the seed of the next draw: of this process, or of the graph that is being traced.
 
     Args:
@@ -60,7 +62,7 @@ def set_seed(seed: Any = 0) -> None:
         _seed = number
 
 
-def _seed_number(seed: Any) -> int:
+def _seed_number(seed: object) -> int:
     if isinstance(seed, Tensor):
         if seed.sizes not in ((), (1,)) or not seed.dtype.is_integral():
             raise ArgumentError(f"set_seed: expected an integer scalar, got {seed.type.short()}.")
@@ -117,7 +119,14 @@ def _uniform_type(op: Op, *, dtype: DType, **attrs: Any) -> TensorType:
 
 @op(Kind.SOURCE, _uniform_type, name="random_uniform")
 def _uniform(
-    xp: Any, *, shape: Sizes, low: Any, high: Any, dtype: DType, device: Any, seed: int
+    xp: ArrayModule,
+    *,
+    shape: Sizes,
+    low: float,
+    high: float,
+    dtype: DType,
+    device: DeviceRef,
+    seed: int,
 ) -> Tensor:
     """Numbers in [low, high); see `uniform`."""
     make = _real_values(xp, low, high, dtype) if dtype.is_float() else _whole_values(xp, low, high)
@@ -128,24 +137,26 @@ def _uniform(
     return result.reshape(shape)
 
 
-def _real_values(xp: Any, low: float, high: float, dtype: DType) -> Callable[[Any], Any]:
+def _real_values(
+    xp: ArrayModule, low: float, high: float, dtype: DType
+) -> Callable[[Array], Array]:
     bits, real = _precision(dtype)
     unit, base = real((high - low) * 2.0**-bits), real(low)
     limit = _last_below(low, high, dtype)
 
-    def make(words: Any) -> Any:
+    def make(words: Array) -> Array:
         values = (words >> np.uint64(64 - bits)).astype(np.int64).astype(real) * unit + base
         return values if limit is None else xp.minimum(values, real(limit))
 
     return make
 
 
-def _whole_values(xp: Any, low: int, high: int) -> Callable[[Any], Any]:
+def _whole_values(xp: ArrayModule, low: int, high: int) -> Callable[[Array], Array]:
     span = np.uint64(abs(high - low))
     largest = np.uint64(max(int(span) - 1, 0))
     base = np.uint64(low % 2**64)
 
-    def make(words: Any) -> Any:
+    def make(words: Array) -> Array:
         steps = (words >> np.uint64(11)).astype(np.float64) * (float(span) * 2.0**-53)
         steps = xp.minimum(xp.floor(steps).astype(np.uint64), largest)
         return base + steps if high >= low else base - steps  # wraps to signed values
@@ -153,7 +164,7 @@ def _whole_values(xp: Any, low: int, high: int) -> Callable[[Any], Any]:
     return make
 
 
-def _precision(dtype: DType) -> tuple[int, Any]:
+def _precision(dtype: DType) -> tuple[int, type[np.floating]]:
     """How many bits of a word are used, and the type in which a dtype is drawn."""
     return (53, np.float64) if dtype is DType.float64 else (24, np.float32)
 
@@ -169,7 +180,7 @@ def _last_below(low: float, high: float, dtype: DType) -> float | None:
 @function
 def uniform(
     shape: ShapeLike = (),
-    range: Any = (0, 1),
+    range: tuple[float, float] = (0, 1),
     *,
     dtype: DType | None = None,
     device: DeviceLike | None = None,
@@ -217,7 +228,7 @@ def uniform(
     )
 
 
-def _number(name: str, value: Any) -> Any:
+def _number(name: str, value: object) -> Scalar:
     if isinstance(value, Tensor) and value.sizes == ():
         value = value.item()
     if not is_scalar(value):
@@ -236,7 +247,14 @@ def _normal_type(op: Op, *, dtype: DType, **attrs: Any) -> TensorType:
 
 @op(Kind.SOURCE, _normal_type, name="random_normal")
 def _normal(
-    xp: Any, *, shape: Sizes, mean: float, std: float, dtype: DType, device: Any, seed: int
+    xp: ArrayModule,
+    *,
+    shape: Sizes,
+    mean: float,
+    std: float,
+    dtype: DType,
+    device: DeviceRef,
+    seed: int,
 ) -> Tensor:
     """Normally distributed numbers; see `normal`.
 
@@ -346,7 +364,7 @@ def gaussian(
 
 
 @function
-def uniform_like(like: Tensor | TensorType, range: Any = (0, 1)) -> Tensor:
+def uniform_like(like: Tensor | TensorType, range: tuple[float, float] = (0, 1)) -> Tensor:
     """Uniform numbers with the shape, dtype and device of a tensor or type; see `uniform`.
 
     Args:

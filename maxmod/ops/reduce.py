@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,15 @@ from maxmod.ops.arithmetic import add, floor_div, maximum, minimum, mul
 from maxmod.ops.comparison import greater, logical_and, not_equal, where
 from maxmod.ops.shape import flatten
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import TensorLike
+from maxmod.values.array import ArrayModule
 
 __all__ = ["argmax", "argmin", "cumsum", "max", "mean", "min", "prod", "sum"]
 
-TensorLike = Any
 R = Kind.REDUCE
 
 
-def _flat(name: str, x: Any, axis: int | None) -> tuple[Tensor, int]:
+def _flat(name: str, x: TensorLike, axis: int | None) -> tuple[Tensor, int]:
     """Handles `axis=None`: the tensor is flattened first."""
     x = strong(name, x)
     if axis is None:
@@ -38,7 +40,7 @@ def _flat(name: str, x: Any, axis: int | None) -> tuple[Tensor, int]:
     identity=0,
     label="sum",
 )
-def reduce_sum(xp: Any, x: Tensor, axis: int) -> Tensor:
+def reduce_sum(xp: ArrayModule, x: Tensor, axis: int) -> Tensor:
     """Sum along an axis in the dtype of x."""
     return xp.sum(x, axis=axis, keepdims=True, dtype=x.dtype)
 
@@ -51,7 +53,7 @@ def reduce_sum(xp: Any, x: Tensor, axis: int) -> Tensor:
     identity=1,
     label="prod",
 )
-def reduce_prod(xp: Any, x: Tensor, axis: int) -> Tensor:
+def reduce_prod(xp: ArrayModule, x: Tensor, axis: int) -> Tensor:
     """Product along an axis in the dtype of x."""
     return xp.prod(x, axis=axis, keepdims=True, dtype=x.dtype)
 
@@ -63,7 +65,7 @@ def reduce_prod(xp: Any, x: Tensor, axis: int) -> Tensor:
     combine="maximum",
     label="max",
 )
-def reduce_max(xp: Any, x: Tensor, axis: int) -> Tensor:
+def reduce_max(xp: ArrayModule, x: Tensor, axis: int) -> Tensor:
     """Largest element along an axis; NaN if there is one."""
     return xp.max(x, axis=axis, keepdims=True)
 
@@ -75,7 +77,7 @@ def reduce_max(xp: Any, x: Tensor, axis: int) -> Tensor:
     combine="minimum",
     label="min",
 )
-def reduce_min(xp: Any, x: Tensor, axis: int) -> Tensor:
+def reduce_min(xp: ArrayModule, x: Tensor, axis: int) -> Tensor:
     """Smallest element along an axis; NaN if there is one."""
     return xp.min(x, axis=axis, keepdims=True)
 
@@ -108,7 +110,7 @@ def _sum_dtype(dtype: DType) -> DType:
     name="reduce_mean",
     label="mean",
 )
-def _mean(xp: Any, x: Tensor, axis: int) -> Tensor:
+def _mean(xp: ArrayModule, x: Tensor, axis: int) -> Tensor:
     """Mean along an axis; integers are summed in 64 bits and divided toward zero."""
     if x.dtype.kind == "f":
         return xp.sum(x, axis=axis, keepdims=True, dtype=x.dtype) / x.dtype.type(x.shape[axis])
@@ -127,7 +129,7 @@ def _mean(xp: Any, x: Tensor, axis: int) -> Tensor:
     name="reduce_argmax",
     label="argmax",
 )
-def _argmax(xp: Any, x: Tensor, axis: int) -> Tensor:
+def _argmax(xp: ArrayModule, x: Tensor, axis: int) -> Tensor:
     """Position of the largest element along an axis; the first of equals."""
     return xp.argmax(x, axis=axis, keepdims=True)
 
@@ -140,7 +142,7 @@ def _argmax(xp: Any, x: Tensor, axis: int) -> Tensor:
     name="reduce_argmin",
     label="argmin",
 )
-def _argmin(xp: Any, x: Tensor, axis: int) -> Tensor:
+def _argmin(xp: ArrayModule, x: Tensor, axis: int) -> Tensor:
     """Position of the smallest element along an axis; the first of equals."""
     return xp.argmin(x, axis=axis, keepdims=True)
 
@@ -336,7 +338,14 @@ def min(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
     return _extreme("min", reduce_min, minimum, x, y, axis)
 
 
-def _extreme(name: str, reduction: Any, pair: Any, x: Any, y: Any, axis: Any) -> Tensor:
+def _extreme(
+    name: str,
+    reduction: Callable[..., Tensor],
+    pair: Callable[..., Tensor],
+    x: TensorLike,
+    y: TensorLike | None,
+    axis: Any,
+) -> Tensor:
     if y is None:
         return reduction(*_flat(name, x, -1 if axis is _AXIS_DEFAULT else axis))
     if axis is not _AXIS_DEFAULT:
@@ -346,7 +355,7 @@ def _extreme(name: str, reduction: Any, pair: Any, x: Any, y: Any, axis: Any) ->
 
 @op(Kind.OPAQUE, same_for_axis(is_numeric), prepare=axis_in_rank, upcasts=True)
 def cumsum(
-    xp: Any, x: Tensor, axis: int = -1, exclusive: bool = False, reverse: bool = False
+    xp: ArrayModule, x: Tensor, axis: int = -1, exclusive: bool = False, reverse: bool = False
 ) -> Tensor:
     """Running sum along an axis.
 
@@ -380,6 +389,6 @@ def cumsum(
 
 
 @op(Kind.OPAQUE, same_for_axis(is_numeric), prepare=axis_in_rank, upcasts=True)
-def cumprod(xp: Any, x: Tensor, axis: int = -1) -> Tensor:
+def cumprod(xp: ArrayModule, x: Tensor, axis: int = -1) -> Tensor:
     """Running product along an axis, in the dtype of x."""
     return xp.cumprod(x, axis=axis, dtype=x.dtype)

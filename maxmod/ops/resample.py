@@ -14,12 +14,14 @@ import numpy as np
 
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.interpreters.operands import strong
-from maxmod.op import Kind, Op, function, op
+from maxmod.op import Kind, Op, TypeRule, function, op
 from maxmod.op.rules import Accepts, expect_dtype, expect_int, is_any, is_float
 from maxmod.tensor import Tensor
-from maxmod.values.dim import Size, as_size
+from maxmod.values.array import Array, ArrayModule, HostArray
+from maxmod.values.dim import DimLike, Size, as_size
 from maxmod.values.layouts import InterpolationMode
-from maxmod.values.shape import Sizes, as_sizes, format_sizes
+from maxmod.values.plain import Attrs
+from maxmod.values.shape import ShapeLike, Sizes, as_sizes, format_sizes
 from maxmod.values.tensor_type import TensorType
 
 __all__ = ["resize", "resize_bicubic", "resize_linear", "resize_nearest", "roi_align"]
@@ -27,8 +29,8 @@ __all__ = ["resize", "resize_bicubic", "resize_linear", "resize_nearest", "roi_a
 # ---- static arguments and types ----------------------------------------------------------------
 
 
-def _resize_arguments(op: Op, input: TensorType, *, size: Any, **attrs: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"size": as_sizes(size, f"{op.name}: size")}
+def _resize_arguments(op: Op, input: TensorType, *, size: object, **attrs: Any) -> Attrs:
+    found: Attrs = {"size": as_sizes(size, f"{op.name}: size")}
     for name, count in (("coordinate_transform_mode", 4), ("round_mode", 4)):
         if name in attrs:
             found[name] = expect_int(op.name, attrs[name], name)
@@ -41,10 +43,10 @@ def _resize_arguments(op: Op, input: TensorType, *, size: Any, **attrs: Any) -> 
     return found
 
 
-def _resized(accepts: Accepts, rank: int | None = None) -> Any:
+def _resized(accepts: Accepts, rank: int | None = None) -> TypeRule:
     """The input's type with the sizes that are asked for."""
 
-    def type_of_size(op: Op, input: TensorType, *, size: Sizes, **attrs: Any) -> TensorType:
+    def type_of_size(op: Op, input: TensorType, *, size: Sizes, **attrs: object) -> TensorType:
         expect_dtype(op, accepts, input)
         if rank is not None and input.rank != rank:
             raise ShapeError(f"{op.name}: expected rank {rank}, got {input.short()}.")
@@ -69,10 +71,10 @@ def _expect_source(name: str, have: Size, want: Size) -> None:
 
 # ---- tables ------------------------------------------------------------------------------------
 
-Table = tuple[Any, Any]  # positions [count, taps] and weights [count, taps]
+Table = tuple[HostArray, HostArray]  # positions [count, taps] and weights [count, taps]
 
 
-def _coordinates(size: int, count: int, mode: int) -> Any:
+def _coordinates(size: int, count: int, mode: int) -> HostArray:
     """Where each of `count` elements lies on an axis of `size` elements."""
     at = np.arange(count, dtype=np.float64)
     if count == 0:
@@ -96,7 +98,7 @@ def _linear_table(size: int, count: int, mode: int, antialias: bool) -> Table:
     return positions, np.stack([1 - share, share], axis=1)
 
 
-def _triangle_table(at: Any, size: int, reach: float) -> Table:
+def _triangle_table(at: HostArray, size: int, reach: float) -> Table:
     """Weights that fall to 0 at a distance of `reach`, over the elements that exist."""
     first = np.floor(at - reach).astype(np.int64)
     places = first[:, None] + np.arange(2 * math.ceil(reach) + 2)
@@ -124,7 +126,7 @@ def _cubic_table(size: int, count: int) -> Table:
     return np.clip(positions, 0, size - 1), weights
 
 
-_ROUNDINGS: tuple[Callable[[Any], Any], ...] = (
+_ROUNDINGS: tuple[Callable[[HostArray], HostArray], ...] = (
     lambda at: np.ceil(at - 0.5),
     lambda at: np.floor(at + 0.5),
     np.floor,
@@ -132,7 +134,7 @@ _ROUNDINGS: tuple[Callable[[Any], Any], ...] = (
 )
 
 
-def _apply(xp: Any, x: Any, axis: int, table: Table) -> Any:
+def _apply(xp: ArrayModule, x: Array, axis: int, table: Table) -> Array:
     """The weighted sum of elements along an axis that a table says."""
     positions, weights = table
     shape = [1] * x.ndim
@@ -149,7 +151,9 @@ def _apply(xp: Any, x: Any, axis: int, table: Table) -> Any:
     return result
 
 
-def _resample(xp: Any, name: str, x: Any, size: Sequence[int], table: Callable[..., Table]) -> Any:
+def _resample(
+    xp: ArrayModule, name: str, x: Array, size: Sequence[int], table: Callable[..., Table]
+) -> Array:
     result = x
     for axis, (have, want) in enumerate(zip(x.shape, size, strict=True)):
         _expect_source(name, have, want)
@@ -163,9 +167,9 @@ def _resample(xp: Any, name: str, x: Any, size: Sequence[int], table: Callable[.
 
 @op(Kind.OPAQUE, _resized(is_float), prepare=_resize_arguments, upcasts=True)
 def resize_linear(
-    xp: Any,
+    xp: ArrayModule,
     input: Tensor,
-    size: Sequence[Any],
+    size: ShapeLike,
     coordinate_transform_mode: int = 0,
     antialias: bool = False,
 ) -> Tensor:
@@ -209,9 +213,9 @@ def resize_linear(
 
 @op(Kind.OPAQUE, _resized(is_any), prepare=_resize_arguments)
 def resize_nearest(
-    xp: Any,
+    xp: ArrayModule,
     input: Tensor,
-    size: Sequence[Any],
+    size: ShapeLike,
     coordinate_transform_mode: int = 0,
     round_mode: int = 0,
 ) -> Tensor:
@@ -247,7 +251,7 @@ def resize_nearest(
 
 
 @op(Kind.OPAQUE, _resized(is_float, rank=4), prepare=_resize_arguments, upcasts=True)
-def resize_bicubic(xp: Any, input: Tensor, size: Sequence[Any]) -> Tensor:
+def resize_bicubic(xp: ArrayModule, input: Tensor, size: ShapeLike) -> Tensor:
     """Resizes by cubic interpolation along each axis (a = -0.75, middles of elements matched).
 
     Args:
@@ -278,7 +282,7 @@ def resize_bicubic(xp: Any, input: Tensor, size: Sequence[Any]) -> Tensor:
 @function
 def resize(
     input: Tensor,
-    shape: Sequence[Any],
+    shape: Sequence[DimLike],
     interpolation: InterpolationMode = InterpolationMode.BILINEAR,
 ) -> Tensor:
     """Resizes images [N, C, H, W].
@@ -322,7 +326,7 @@ def resize(
 # ---- regions -----------------------------------------------------------------------------------
 
 
-def _roi_arguments(op: Op, input: TensorType, rois: TensorType, **attrs: Any) -> dict[str, Any]:
+def _roi_arguments(op: Op, input: TensorType, rois: TensorType, **attrs: Any) -> Attrs:
     mode = attrs["mode"]
     if mode not in ("AVG", "MAX"):
         raise ArgumentError(f"roi_align: mode: expected 'AVG' or 'MAX', got {mode!r}.")
@@ -350,7 +354,7 @@ def _aligned(op: Op, input: TensorType, rois: TensorType, **attrs: Any) -> Tenso
 
 @op(Kind.OPAQUE, _aligned, prepare=_roi_arguments, upcasts=True)
 def roi_align(
-    xp: Any,
+    xp: ArrayModule,
     input: Tensor,
     rois: Tensor,
     output_height: int,
@@ -418,7 +422,7 @@ def _samples(size: int, low: float, extent: float, bins: int, ratio: float) -> t
     return (positions, weights), count
 
 
-def _bins(xp: Any, image: Any, tables: Any, mode: str) -> Any:
+def _bins(xp: ArrayModule, image: Array, tables: Sequence[Table], mode: str) -> Array:
     (rows, high), (columns, wide) = tables
     shape = (len(rows[0]) // high, high, len(columns[0]) // wide, wide, image.shape[-1])
     samples = _apply(xp, _apply(xp, image, 0, rows), 1, columns)

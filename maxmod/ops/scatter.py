@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, ShapeError, SliceError
-from maxmod.op import Kind, Op, op
+from maxmod.op import Kind, Op, TypeRule, op
 from maxmod.op.rules import Accepts, expect_dtype, is_any, is_numeric, normalize_axis
 from maxmod.tensor import Tensor
+from maxmod.values.array import Array, ArrayModule
+from maxmod.values.plain import Attrs
 from maxmod.values.shape import format_sizes
 from maxmod.values.tensor_type import TensorType
 
@@ -49,12 +50,12 @@ def _expect_operands(
 
 
 def _axis(
-    op: Op, input: TensorType, updates: TensorType, indices: TensorType, *, axis: Any
-) -> dict[str, Any]:
+    op: Op, input: TensorType, updates: TensorType, indices: TensorType, *, axis: object
+) -> Attrs:
     return {"axis": normalize_axis(op.name, axis, input.rank)}
 
 
-def _scattered(accepts: Accepts) -> Any:
+def _scattered(accepts: Accepts) -> TypeRule:
     """The input's type, for indices and updates of one shape that fits it off the axis."""
 
     def same_as_input(
@@ -80,7 +81,7 @@ def _scattered(accepts: Accepts) -> Any:
     return same_as_input
 
 
-def _scattered_nd(accepts: Accepts) -> Any:
+def _scattered_nd(accepts: Accepts) -> TypeRule:
     """The input's type, for indices [*Q, k] and updates [*Q, *input.shape[k:]]."""
 
     def same_as_input(
@@ -112,7 +113,7 @@ def _scattered_nd(accepts: Accepts) -> Any:
 # ---- the work ----------------------------------------------------------------------------------
 
 
-def _positions(xp: Any, name: str, indices: Any, size: int) -> Any:
+def _positions(xp: ArrayModule, name: str, indices: Array, size: int) -> Array:
     """Positions counted from the front; out of range ones are refused on the host."""
     # A GPU would have to wait for the answer.
     if xp is np and indices.size:
@@ -124,7 +125,9 @@ def _positions(xp: Any, name: str, indices: Any, size: int) -> Any:
     return xp.where(wide < 0, wide + size, wide)
 
 
-def _flat_on_axis(xp: Any, name: str, shape: Sequence[int], indices: Any, axis: int) -> Any:
+def _flat_on_axis(
+    xp: ArrayModule, name: str, shape: Sequence[int], indices: Array, axis: int
+) -> Array:
     """Row-major position in the input of each update, for indices along one axis."""
     flat = _positions(xp, name, indices, shape[axis]) * math.prod(shape[axis + 1 :])
     for at, count in enumerate(indices.shape):
@@ -141,7 +144,7 @@ def _flat_on_axis(xp: Any, name: str, shape: Sequence[int], indices: Any, axis: 
     return flat.reshape(-1)
 
 
-def _flat_nd(xp: Any, name: str, shape: Sequence[int], indices: Any) -> Any:
+def _flat_nd(xp: ArrayModule, name: str, shape: Sequence[int], indices: Array) -> Array:
     """Row-major position in the input of each element of the updates, for scatter_nd."""
     count = indices.shape[-1]
     row = xp.zeros(indices.shape[:-1], dtype=np.int64)
@@ -151,13 +154,13 @@ def _flat_nd(xp: Any, name: str, shape: Sequence[int], indices: Any) -> Any:
     return (row.reshape(-1, 1) * inner + xp.arange(inner, dtype=np.int64)).reshape(-1)
 
 
-def _replace(xp: Any, input: Any, flat: Any, updates: Any) -> Any:
+def _replace(xp: ArrayModule, input: Array, flat: Array, updates: Array) -> Array:
     result = input.copy().reshape(-1)
     result[flat] = updates.reshape(-1)
     return result.reshape(input.shape)
 
 
-def _combine(xp: Any, function: str, input: Any, flat: Any, updates: Any) -> Any:
+def _combine(xp: ArrayModule, function: str, input: Array, flat: Array, updates: Array) -> Array:
     """Joins each update with the element at its position; equal positions accumulate."""
     result = input.copy().reshape(-1)
     values = updates.reshape(-1)
@@ -171,7 +174,9 @@ def _combine(xp: Any, function: str, input: Any, flat: Any, updates: Any) -> Any
     return result.reshape(input.shape)
 
 
-def _combine_equal(xp: Any, combine: Any, flat: Any, values: Any) -> tuple[Any, Any]:
+def _combine_equal(
+    xp: ArrayModule, combine: Callable[..., Array], flat: Array, values: Array
+) -> tuple[Array, Array]:
     """Returns the distinct positions, and the values of each joined in pairs of pairs."""
     order = xp.argsort(flat, kind="stable")
     keys, values = flat[order], values[order]
@@ -192,7 +197,9 @@ def _combine_equal(xp: Any, combine: Any, flat: Any, values: Any) -> tuple[Any, 
 
 
 @op(Kind.INDEX, _scattered(is_any), prepare=_axis)
-def scatter(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1) -> Tensor:
+def scatter(
+    xp: ArrayModule, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1
+) -> Tensor:
     """A copy of `input` in which elements along an axis are replaced.
 
     ``out[i][indices[i][j]] = updates[i][j]`` for axis 1 of two. Note the order of the arguments.
@@ -223,7 +230,9 @@ def scatter(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: int 
 
 
 @op(Kind.INDEX, _scattered(is_numeric), prepare=_axis, upcasts=True)
-def scatter_add(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1) -> Tensor:
+def scatter_add(
+    xp: ArrayModule, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1
+) -> Tensor:
     """Adds updates to elements along an axis; see `scatter`.
 
     Args:
@@ -252,7 +261,9 @@ def scatter_add(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: 
 
 
 @op(Kind.INDEX, _scattered(is_any), prepare=_axis, upcasts=True)
-def scatter_max(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1) -> Tensor:
+def scatter_max(
+    xp: ArrayModule, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1
+) -> Tensor:
     """Keeps the larger of elements and updates along an axis; see `scatter`.
 
     Args:
@@ -281,7 +292,9 @@ def scatter_max(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: 
 
 
 @op(Kind.INDEX, _scattered(is_any), prepare=_axis, upcasts=True)
-def scatter_min(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1) -> Tensor:
+def scatter_min(
+    xp: ArrayModule, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1
+) -> Tensor:
     """Keeps the smaller of elements and updates along an axis; see `scatter`.
 
     Args:
@@ -310,7 +323,9 @@ def scatter_min(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: 
 
 
 @op(Kind.INDEX, _scattered(is_numeric), prepare=_axis, upcasts=True)
-def scatter_mul(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1) -> Tensor:
+def scatter_mul(
+    xp: ArrayModule, input: Tensor, updates: Tensor, indices: Tensor, axis: int = -1
+) -> Tensor:
     """Multiplies elements along an axis by updates; see `scatter`.
 
     Args:
@@ -342,7 +357,7 @@ def scatter_mul(xp: Any, input: Tensor, updates: Tensor, indices: Tensor, axis: 
 
 
 @op(Kind.INDEX, _scattered_nd(is_any))
-def scatter_nd(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> Tensor:
+def scatter_nd(xp: ArrayModule, input: Tensor, updates: Tensor, indices: Tensor) -> Tensor:
     """A copy of `input` in which slices are replaced: ``out[indices[q]] = updates[q]``.
 
     Args:
@@ -369,7 +384,7 @@ def scatter_nd(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> Tens
 
 
 @op(Kind.INDEX, _scattered_nd(is_numeric), upcasts=True)
-def scatter_nd_add(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> Tensor:
+def scatter_nd_add(xp: ArrayModule, input: Tensor, updates: Tensor, indices: Tensor) -> Tensor:
     """Adds updates to slices; see `scatter_nd`.
 
     Args:
@@ -397,7 +412,7 @@ def scatter_nd_add(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> 
 
 
 @op(Kind.INDEX, _scattered_nd(is_any), upcasts=True)
-def scatter_nd_max(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> Tensor:
+def scatter_nd_max(xp: ArrayModule, input: Tensor, updates: Tensor, indices: Tensor) -> Tensor:
     """Keeps the larger of slices and updates, elementwise; see `scatter_nd`.
 
     Args:
@@ -425,7 +440,7 @@ def scatter_nd_max(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> 
 
 
 @op(Kind.INDEX, _scattered_nd(is_any), upcasts=True)
-def scatter_nd_min(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> Tensor:
+def scatter_nd_min(xp: ArrayModule, input: Tensor, updates: Tensor, indices: Tensor) -> Tensor:
     """Keeps the smaller of slices and updates, elementwise; see `scatter_nd`.
 
     Args:
@@ -453,7 +468,7 @@ def scatter_nd_min(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> 
 
 
 @op(Kind.INDEX, _scattered_nd(is_numeric), upcasts=True)
-def scatter_nd_mul(xp: Any, input: Tensor, updates: Tensor, indices: Tensor) -> Tensor:
+def scatter_nd_mul(xp: ArrayModule, input: Tensor, updates: Tensor, indices: Tensor) -> Tensor:
     """Multiplies slices by updates; see `scatter_nd`.
 
     Args:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from maxmod import backends
 from maxmod.errors import ArgumentError, ShapeError
 from maxmod.interpreters.operands import strong
 from maxmod.op import Kind, Op, function, ir, op
-from maxmod.op.affine import Index, broadcast_indices, through_reshape
+from maxmod.op.affine import ZERO, Index, broadcast_indices, through_reshape
 from maxmod.op.rules import normalize_axis, same_count
 from maxmod.ops.control_flow.late_sizes import declare_size
 from maxmod.tensor import Tensor
+from maxmod.values.array import Array, ArrayModule
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.dim import Size, SymbolicDim, as_size, evaluate
-from maxmod.values.shape import Sizes, as_sizes, format_sizes, product
+from maxmod.values.plain import Attrs
+from maxmod.values.shape import ShapeLike, Sizes, as_sizes, format_sizes, product
 from maxmod.values.tensor_type import TensorType
 
 __all__ = [
@@ -36,7 +37,7 @@ V = Kind.VIEW
 # ---- reshape and its relatives -----------------------------------------------------------------
 
 
-def _reshape_sizes(op: Op, x: TensorType, *, shape: Any) -> dict[str, Any]:
+def _reshape_sizes(op: Op, x: TensorType, *, shape: object) -> Attrs:
     """Resolves a -1 in the shape."""
     sizes = list(as_sizes(shape, "reshape: shape"))
     unknown = [axis for axis, size in enumerate(sizes) if size == -1]
@@ -60,12 +61,14 @@ def _reshaped(op: Op, x: TensorType, *, shape: Sizes) -> TensorType:
     return x.with_sizes(shape)
 
 
-def _reshape_view(indices: Any, x: TensorType, out: TensorType, *, shape: Sizes) -> list[Index]:
+def _reshape_view(
+    indices: Sequence[Index], x: TensorType, out: TensorType, *, shape: Sizes
+) -> list[Index]:
     return through_reshape(indices, shape, x.sizes)
 
 
 @op(V, _reshaped, prepare=_reshape_sizes, view=_reshape_view)
-def reshape(xp: Any, x: Tensor, shape: Iterable[Any]) -> Tensor:
+def reshape(xp: ArrayModule, x: Tensor, shape: ShapeLike) -> Tensor:
     """Same elements in row-major order, in another shape.
 
     Args:
@@ -180,7 +183,7 @@ def unsqueeze(x: Tensor, axis: int) -> Tensor:
 # ---- permute -----------------------------------------------------------------------------------
 
 
-def _permutation(op: Op, x: TensorType, *, dims: Any) -> dict[str, Any]:
+def _permutation(op: Op, x: TensorType, *, dims: object) -> Attrs:
     axes = tuple(dims)
     if len(axes) != x.rank:
         raise ShapeError(f"permute: expected {x.rank} axes for {x.short()}, got {list(axes)}.")
@@ -194,15 +197,17 @@ def _permuted(op: Op, x: TensorType, *, dims: tuple[int, ...]) -> TensorType:
     return x.with_sizes(tuple(x.sizes[axis] for axis in dims))
 
 
-def _permute_view(indices: Any, x: TensorType, out: TensorType, *, dims: Any) -> list[Index]:
-    source: list[Any] = [None] * len(dims)
+def _permute_view(
+    indices: Sequence[Index], x: TensorType, out: TensorType, *, dims: Sequence[int]
+) -> list[Index]:
+    source = [ZERO] * len(dims)
     for position, axis in enumerate(dims):
         source[axis] = indices[position]
     return source
 
 
 @op(V, _permuted, prepare=_permutation, view=_permute_view)
-def permute(xp: Any, x: Tensor, dims: Iterable[int]) -> Tensor:
+def permute(xp: ArrayModule, x: Tensor, dims: Iterable[int]) -> Tensor:
     """Reorders the axes: axis i of the result is axis dims[i] of x.
 
     Args:
@@ -260,7 +265,7 @@ def transpose(x: Tensor, axis_1: int, axis_2: int) -> Tensor:
 # ---- broadcast ---------------------------------------------------------------------------------
 
 
-def _broadcast_sizes(op: Op, x: TensorType, *, shape: Any) -> dict[str, Any]:
+def _broadcast_sizes(op: Op, x: TensorType, *, shape: object) -> Attrs:
     return {"shape": as_sizes(shape, "broadcast_to: shape")}
 
 
@@ -279,7 +284,9 @@ def _broadcasted(op: Op, x: TensorType, *, shape: Sizes) -> TensorType:
     return x.with_sizes(shape)
 
 
-def _broadcast_view(indices: Any, x: TensorType, out: TensorType, *, shape: Sizes) -> list[Index]:
+def _broadcast_view(
+    indices: Sequence[Index], x: TensorType, out: TensorType, *, shape: Sizes
+) -> list[Index]:
     return broadcast_indices(indices, x.sizes)
 
 
@@ -290,13 +297,13 @@ def _broadcast_view(indices: Any, x: TensorType, out: TensorType, *, shape: Size
     view=_broadcast_view,
     label="broadcast_to",
 )
-def broadcast(xp: Any, x: Tensor, shape: Sizes) -> Tensor:
+def broadcast(xp: ArrayModule, x: Tensor, shape: Sizes) -> Tensor:
     """Repeats axes of size 1 and adds leading axes."""
     return xp.broadcast_to(x, shape)
 
 
 @function
-def broadcast_to(x: Tensor, shape: Iterable[Any], out_dims: Any = None) -> Tensor:
+def broadcast_to(x: Tensor, shape: ShapeLike, out_dims: ShapeLike | None = None) -> Tensor:
     """Repeats axes of size 1 and adds leading axes, without copying where possible.
 
     Args:
@@ -324,7 +331,7 @@ def broadcast_to(x: Tensor, shape: Iterable[Any], out_dims: Any = None) -> Tenso
     return broadcast(x, shape=shape)
 
 
-def _declared_sizes(x: Tensor, shape: Tensor, out_dims: Iterable[Any]) -> Sizes:
+def _declared_sizes(x: Tensor, shape: Tensor, out_dims: ShapeLike) -> Sizes:
     """Returns the sizes that a tensor holds: those declared, if it is known only at run time."""
     if shape._value is None:
         return tuple(shape.to_numpy().tolist())
@@ -348,13 +355,19 @@ def _sliced(op: Op, x: TensorType, *, starts: Sizes, stops: Sizes, steps: Sizes)
 
 
 def _slice_view(
-    indices: Any, x: TensorType, out: TensorType, *, starts: Sizes, stops: Sizes, steps: Sizes
+    indices: Sequence[Index],
+    x: TensorType,
+    out: TensorType,
+    *,
+    starts: Sizes,
+    stops: Sizes,
+    steps: Sizes,
 ) -> list[Index]:
     return [i.scaled(step) + Index((), start) for i, start, step in zip(indices, starts, steps)]
 
 
 @op(V, _sliced, view=_slice_view, name="slice")
-def basic_slice(xp: Any, x: Tensor, starts: Sizes, stops: Sizes, steps: Sizes) -> Tensor:
+def basic_slice(xp: ArrayModule, x: Tensor, starts: Sizes, stops: Sizes, steps: Sizes) -> Tensor:
     """Elements start, start + step, ... below stop on every axis; bounds are counted from 0."""
     for size, start, stop in zip(x.shape, starts, stops, strict=True):
         if not 0 <= start <= stop <= size:
@@ -373,7 +386,7 @@ def slice_axis(x: Tensor, axis: int, start: Size, stop: Size) -> Tensor:
 # ---- devices and assertions --------------------------------------------------------------------
 
 
-def _on_device(op: Op, x: TensorType, *, device: Any) -> dict[str, Any]:
+def _on_device(op: Op, x: TensorType, *, device: DeviceRef) -> Attrs:
     return {"device": DeviceRef.from_device(device)}
 
 
@@ -382,7 +395,7 @@ def _transferred(op: Op, x: TensorType, *, device: DeviceRef) -> TensorType:
 
 
 @op(Kind.OPAQUE, _transferred, prepare=_on_device, name="transfer_to")
-def _transfer(xp: Any, x: Tensor, device: Any) -> Tensor:
+def _transfer(xp: ArrayModule, x: Tensor, device: DeviceRef) -> Tensor:
     """Copies a tensor to a device."""
     host = backends.get(_array_device(x)).to_host(x)
     return backends.get(device).from_host(host, device.id)
@@ -411,12 +424,12 @@ def transfer_to(x: Tensor, device: DeviceLike) -> Tensor:
     return strong("transfer_to", x).to(device)
 
 
-def _array_device(array: Any) -> DeviceRef:
+def _array_device(array: Array) -> DeviceRef:
     index = getattr(getattr(array, "device", None), "id", None)
     return DeviceRef.CPU() if index is None else DeviceRef.GPU(index)
 
 
-def _rebind_sizes(op: Op, x: TensorType, *, shape: Any, message: str) -> dict[str, Any]:
+def _rebind_sizes(op: Op, x: TensorType, *, shape: object, message: str) -> Attrs:
     return {"shape": as_sizes(shape, "rebind: shape"), "message": message}
 
 
@@ -430,12 +443,14 @@ def _rebound(op: Op, x: TensorType, *, shape: Sizes, message: str) -> TensorType
     return x.with_sizes(tuple(a if isinstance(a, int) else b for a, b in known))
 
 
-def _rebind_view(indices: Any, x: TensorType, out: TensorType, **attrs: Any) -> list[Index]:
+def _rebind_view(
+    indices: Sequence[Index], x: TensorType, out: TensorType, **attrs: object
+) -> list[Index]:
     return list(indices)
 
 
 @op(V, _rebound, prepare=_rebind_sizes, view=_rebind_view)
-def rebind(xp: Any, x: Tensor, shape: Iterable[Any], message: str = "") -> Tensor:
+def rebind(xp: ArrayModule, x: Tensor, shape: ShapeLike, message: str = "") -> Tensor:
     """Asserts that a tensor has a shape, when the graph runs for sizes that are symbolic.
 
     Args:

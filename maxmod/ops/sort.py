@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from maxmod.dtype import DType, compute_dtype
@@ -15,8 +13,10 @@ from maxmod.ops.context import active_trace
 from maxmod.ops.control_flow.late_sizes import declare_size
 from maxmod.ops.shape import transfer_to
 from maxmod.tensor import Tensor
+from maxmod.values.array import Array, ArrayModule
 from maxmod.values.device import CPU_REF
-from maxmod.values.dim import Size, as_size
+from maxmod.values.dim import DimLike, Size, as_size
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 __all__ = ["argsort", "bottom_k", "non_maximum_suppression", "top_k"]
@@ -24,7 +24,7 @@ __all__ = ["argsort", "bottom_k", "non_maximum_suppression", "top_k"]
 # ---- argsort and top_k -------------------------------------------------------------------------
 
 
-def _order(xp: Any, x: Any, descending: bool) -> Any:
+def _order(xp: ArrayModule, x: Array, descending: bool) -> Array:
     """Positions that sort the last axis; the first of equals comes first, NaN is the largest."""
     if not descending:
         return xp.argsort(x, axis=-1, kind="stable")
@@ -39,12 +39,12 @@ def _vector_to_positions(op: Op, x: TensorType, *, ascending: bool) -> TensorTyp
     return TensorType.of(DType.int64, x.sizes, x.device)
 
 
-def _flag(op: Op, x: TensorType, *, ascending: Any) -> dict[str, Any]:
+def _flag(op: Op, x: TensorType, *, ascending: object) -> Attrs:
     return {"ascending": bool(ascending)}
 
 
 @op(Kind.OPAQUE, _vector_to_positions, prepare=_flag, upcasts=True)
-def argsort(xp: Any, x: Tensor, ascending: bool = True) -> Tensor:
+def argsort(xp: ArrayModule, x: Tensor, ascending: bool = True) -> Tensor:
     """Positions that sort a vector; equal elements keep their order, NaN counts as the largest.
 
     Args:
@@ -66,7 +66,7 @@ def argsort(xp: Any, x: Tensor, ascending: bool = True) -> Tensor:
     return _order(xp, x, descending=not ascending)
 
 
-def _count_on_axis(op: Op, input: TensorType, *, k: Any, axis: Any) -> dict[str, Any]:
+def _count_on_axis(op: Op, input: TensorType, *, k: object, axis: object) -> Attrs:
     axis = normalize_axis(op.name, axis, input.rank)
     count = as_size(k) if not isinstance(k, (int, np.integer)) else expect_int(op.name, k, "k")
     return {"k": count, "axis": axis}
@@ -85,7 +85,9 @@ def _values_and_positions(
     return input.with_sizes(sizes), TensorType.of(DType.int64, sizes, input.device)
 
 
-def _chosen(xp: Any, name: str, x: Any, k: int, axis: int, descending: bool) -> list[Any]:
+def _chosen(
+    xp: ArrayModule, name: str, x: Array, k: int, axis: int, descending: bool
+) -> list[Array]:
     if k > x.shape[axis]:
         raise ArgumentError(f"{name}: k is {k}, the axis has {x.shape[axis]} elements.")
     rows = xp.moveaxis(x, axis, -1)
@@ -99,7 +101,7 @@ def _chosen(xp: Any, name: str, x: Any, k: int, axis: int, descending: bool) -> 
     return [xp.moveaxis(values, -1, axis), xp.moveaxis(positions, -1, axis)]
 
 
-def _candidates(xp: Any, rows: Any, k: int, descending: bool) -> Any:
+def _candidates(xp: ArrayModule, rows: Array, k: int, descending: bool) -> Array | None:
     """Positions, in order, of a few elements in each row that hold the k chosen ones, or None.
 
     Sorting them alone is ten times faster than sorting a row of a vocabulary.
@@ -120,7 +122,7 @@ def _candidates(xp: Any, rows: Any, k: int, descending: bool) -> Any:
 
 
 @op(Kind.OPAQUE, _values_and_positions, prepare=_count_on_axis, upcasts=True)
-def top_k(xp: Any, input: Tensor, k: Size, axis: int = -1) -> list[Tensor]:
+def top_k(xp: ArrayModule, input: Tensor, k: Size, axis: int = -1) -> list[Tensor]:
     """The k largest elements along an axis, largest first, and their positions.
 
     Args:
@@ -146,7 +148,7 @@ def top_k(xp: Any, input: Tensor, k: Size, axis: int = -1) -> list[Tensor]:
 
 
 @op(Kind.OPAQUE, _values_and_positions, prepare=_count_on_axis, upcasts=True)
-def bottom_k(xp: Any, input: Tensor, k: Size, axis: int = -1) -> list[Tensor]:
+def bottom_k(xp: ArrayModule, input: Tensor, k: Size, axis: int = -1) -> list[Tensor]:
     """The k smallest elements along an axis, smallest first, and their positions.
 
     Args:
@@ -172,7 +174,7 @@ def bottom_k(xp: Any, input: Tensor, k: Size, axis: int = -1) -> list[Tensor]:
     return _chosen(xp, "bottom_k", input, k, axis, descending=False)
 
 
-def _right_side(op: Op, x: TensorType, values: TensorType, *, right: Any) -> dict[str, Any]:
+def _right_side(op: Op, x: TensorType, values: TensorType, *, right: object) -> Attrs:
     return {"right": bool(right)}
 
 
@@ -184,7 +186,7 @@ def _positions_of_values(op: Op, x: TensorType, values: TensorType, *, right: bo
 
 
 @op(Kind.OPAQUE, _positions_of_values, prepare=_right_side, upcasts=True)
-def searchsorted(xp: Any, x: Tensor, values: Tensor, right: bool = False) -> Tensor:
+def searchsorted(xp: ArrayModule, x: Tensor, values: Tensor, right: bool = False) -> Tensor:
     """Positions at which values can be put into a sorted vector, so that it stays sorted.
 
     Args:
@@ -242,7 +244,7 @@ def _selected_rows(op: Op, *types: TensorType, out_dim: Size) -> TensorType:
 
 @op(Kind.OPAQUE, _selected_rows, name="select_boxes", upcasts=True)
 def _select_boxes(
-    xp: Any,
+    xp: ArrayModule,
     boxes: Tensor,
     scores: Tensor,
     max_output_boxes_per_class: Tensor,
@@ -266,7 +268,7 @@ def _number_of_boxes(op: Op, *types: TensorType) -> TensorType:
 
 @op(Kind.OPAQUE, _number_of_boxes, name="count_boxes", upcasts=True)
 def _count_boxes(
-    xp: Any,
+    xp: ArrayModule,
     boxes: Tensor,
     scores: Tensor,
     max_output_boxes_per_class: Tensor,
@@ -279,7 +281,7 @@ def _count_boxes(
     return xp.asarray(len(_kept_boxes(*host, *(limit.item() for limit in limits))), np.int64)
 
 
-def _kept_boxes(boxes: Any, scores: Any, most: int, overlap: float, least: float) -> Any:
+def _kept_boxes(boxes: Array, scores: Array, most: int, overlap: float, least: float) -> Array:
     """Greedy choice by descending score, for each batch and class."""
     rows = []
     low = np.minimum(boxes[..., :2], boxes[..., 2:])
@@ -310,7 +312,7 @@ def non_maximum_suppression(
     max_output_boxes_per_class: Tensor,
     iou_threshold: Tensor,
     score_threshold: Tensor,
-    out_dim: Any = "num_selected",
+    out_dim: DimLike = "num_selected",
 ) -> Tensor:
     """Chooses boxes with high scores that do not overlap much, for each batch and class.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from maxmod.errors import ArgumentError, OperandError, ShapeError
 from maxmod.interpreters.operands import strong
@@ -11,7 +10,10 @@ from maxmod.op import Kind, Op, Operands, function, op
 from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.ops.shape import reshape, slice_axis, unsqueeze
 from maxmod.tensor import Tensor
-from maxmod.values.dim import Size, as_size
+from maxmod.values.array import ArrayModule
+from maxmod.values.device import DeviceLike
+from maxmod.values.dim import Dim, DimLike, Size, as_size
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 __all__ = ["as_interleaved_complex", "chunk", "complex_mul", "concat", "split", "stack"]
@@ -19,7 +21,11 @@ __all__ = ["as_interleaved_complex", "chunk", "complex_mul", "concat", "split", 
 
 @function
 def split(
-    x: Tensor, split_size_or_sections: Any = None, axis: int = 0, *, split_sizes: Any = None
+    x: Tensor,
+    split_size_or_sections: DimLike | Sequence[DimLike] | None = None,
+    axis: int = 0,
+    *,
+    split_sizes: Sequence[DimLike] | None = None,
 ) -> list[Tensor]:
     """Cuts a tensor into pieces along an axis.
 
@@ -113,7 +119,7 @@ def chunk(x: Tensor, chunks: int, axis: int = 0) -> list[Tensor]:
     return split(x, [total // chunks] * chunks, axis)
 
 
-def _concat_axis(op: Op, *types: TensorType, axis: Any) -> dict[str, Any]:
+def _concat_axis(op: Op, *types: TensorType, axis: object) -> Attrs:
     if not types:
         raise ArgumentError("concat: expected at least one tensor, got none.")
     return {"axis": normalize_axis("concat", axis, types[0].rank)}
@@ -121,7 +127,7 @@ def _concat_axis(op: Op, *types: TensorType, axis: Any) -> dict[str, Any]:
 
 def _concatenated(op: Op, *types: TensorType, axis: int) -> TensorType:
     first = types[0]
-    total: Any = 0
+    total: int | Dim = 0
     for t in types:
         others = (*t.sizes[:axis], *t.sizes[axis + 1 :])
         if t.rank != first.rank or others != (*first.sizes[:axis], *first.sizes[axis + 1 :]):
@@ -135,7 +141,7 @@ def _concatenated(op: Op, *types: TensorType, axis: int) -> TensorType:
 
 
 @op(Kind.VIEW, _concatenated, operands=Operands.STRONG_PROMOTED, prepare=_concat_axis)
-def concat(xp: Any, original_vals: Sequence[Tensor], axis: int = 0) -> Tensor:
+def concat(xp: ArrayModule, original_vals: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Joins tensors along an axis.
 
     Args:
@@ -160,7 +166,7 @@ def concat(xp: Any, original_vals: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 @function
-def stack(values: Sequence[Tensor], axis: int = 0, device: Any = None) -> Tensor:
+def stack(values: Sequence[Tensor], axis: int = 0, device: DeviceLike | None = None) -> Tensor:
     """Joins tensors of one type along a new axis.
 
     Args:

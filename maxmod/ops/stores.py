@@ -5,19 +5,19 @@ A compiled graph runs the functional form (an update) in place in the buffer.
 
 from __future__ import annotations
 
-from typing import Any
-
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, OperandError, ShapeError, SliceError
 from maxmod.interpreters.operands import is_strong, same_device, strong
 from maxmod.interpreters.trace import current_tracer
 from maxmod.op import Kind, Op, function, op
-from maxmod.op.affine import Index
+from maxmod.op.affine import Index, Read
 from maxmod.op.rules import normalize_axis
 from maxmod.ops.indexing import bounds_of, declared_rows, index_items, is_dynamic
 from maxmod.ops.shape import basic_slice, reshape
 from maxmod.tensor import Tensor
+from maxmod.values.array import Array, ArrayModule
 from maxmod.values.dim import as_dim, as_size
+from maxmod.values.plain import Attrs
 from maxmod.values.shape import Sizes, format_sizes
 from maxmod.values.tensor_type import TensorType
 
@@ -38,7 +38,7 @@ def _updated(op: Op, x: TensorType, source: TensorType, **bounds: Sizes) -> Tens
 
 def _slice_position(
     places: list[Index],
-    read: Any,
+    read: Read,
     x: TensorType,
     source: TensorType,
     *,
@@ -49,7 +49,7 @@ def _slice_position(
     return [at.scaled(step) + Index((), start) for at, start, step in zip(places, starts, steps)]
 
 
-def _assign(x: Any, source: Any, starts: Sizes, stops: Sizes, steps: Sizes) -> None:
+def _assign(x: Array, source: Array, starts: Sizes, stops: Sizes, steps: Sizes) -> None:
     for size, start, stop in zip(x.shape, starts, stops, strict=True):
         if not 0 <= start <= stop <= size:
             raise ShapeError(f"update_slice: {start}:{stop} is out of range for size {size}.")
@@ -58,7 +58,7 @@ def _assign(x: Any, source: Any, starts: Sizes, stops: Sizes, steps: Sizes) -> N
 
 @op(Kind.INDEX, _updated, assign=_assign, position=_slice_position)
 def update_slice(
-    xp: Any, x: Tensor, source: Tensor, starts: Sizes, stops: Sizes, steps: Sizes
+    xp: ArrayModule, x: Tensor, source: Tensor, starts: Sizes, stops: Sizes, steps: Sizes
 ) -> Tensor:
     """A copy of x in which one slice is replaced; bounds are counted from 0 on every axis.
 
@@ -78,8 +78,8 @@ def update_slice(
 
 
 def _row_axis(
-    op: Op, x: TensorType, source: TensorType, position: TensorType, *, axis: Any
-) -> dict[str, Any]:
+    op: Op, x: TensorType, source: TensorType, position: TensorType, *, axis: object
+) -> Attrs:
     return {"axis": normalize_axis(op.name, axis, x.rank)}
 
 
@@ -104,7 +104,7 @@ def _updated_rows(
 
 def _row_position(
     places: list[Index],
-    read: Any,
+    read: Read,
     x: TensorType,
     source: TensorType,
     position: TensorType,
@@ -116,7 +116,7 @@ def _row_position(
     return places
 
 
-def _assign_rows(x: Any, source: Any, position: Any, axis: int) -> None:
+def _assign_rows(x: Array, source: Array, position: Array, axis: int) -> None:
     start = int(position)  # waits for a GPU, if the position is there
     stop, size = start + source.shape[axis], x.shape[axis]
     if not 0 <= start <= stop <= size:
@@ -125,7 +125,9 @@ def _assign_rows(x: Any, source: Any, position: Any, axis: int) -> None:
 
 
 @op(Kind.INDEX, _updated_rows, prepare=_row_axis, assign=_assign_rows, position=_row_position)
-def update_rows(xp: Any, x: Tensor, source: Tensor, position: Tensor, axis: int = 0) -> Tensor:
+def update_rows(
+    xp: ArrayModule, x: Tensor, source: Tensor, position: Tensor, axis: int = 0
+) -> Tensor:
     """A copy of x in which neighbouring rows are replaced, at a position that is data.
 
     Args:
@@ -181,7 +183,7 @@ def buffer_store(destination: Tensor, source: Tensor) -> None:
 
 
 @function
-def buffer_store_slice(destination: Tensor, source: Tensor, indices: Any) -> None:
+def buffer_store_slice(destination: Tensor, source: Tensor, indices: object) -> None:
     """Overwrites a slice of a tensor, in its own memory: `destination[indices] = source`.
 
     Args:
@@ -253,7 +255,7 @@ def buffer_store_slice(destination: Tensor, source: Tensor, indices: Any) -> Non
         tracer.store(destination, update_slice(destination, source, **bounds))
 
 
-def _store_rows(destination: Tensor, source: Tensor, items: list[Any]) -> None:
+def _store_rows(destination: Tensor, source: Tensor, items: list[object]) -> None:
     """Stores rows at a position that is a tensor."""
     axis, position, count = declared_rows(destination, items)
     position = position.to(destination.type.device)
@@ -272,7 +274,7 @@ def _store_rows(destination: Tensor, source: Tensor, items: list[Any]) -> None:
     _assign_rows(_writable(destination), source.data, position.data, axis=axis)
 
 
-def _writable(destination: Tensor) -> Any:
+def _writable(destination: Tensor) -> Array:
     """Returns the memory of a tensor, which nothing else sees as another value afterwards."""
     destination.own()
     data = destination.data

@@ -14,8 +14,6 @@ so no weight is further from its code than half a scale.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from maxmod.dtype import DType, compute_dtype, storage_dtype
@@ -29,6 +27,8 @@ from maxmod.ops.elementwise import cast
 from maxmod.ops.matmul import matmul
 from maxmod.ops.shape import permute, reshape
 from maxmod.tensor import Tensor
+from maxmod.values.array import Array, ArrayModule, StorageDType
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 __all__ = ["dequantize_weight", "quantize_weight", "quantized_linear"]
@@ -42,7 +42,7 @@ _ROWS_AT_ONCE = 1 << 20  # weights that are quantised together: temporaries stay
 # ---- making codes ------------------------------------------------------------------------------
 
 
-def _scheme(op: Op, weight: TensorType, *, scheme: Any, group_size: Any) -> dict[str, Any]:
+def _scheme(op: Op, weight: TensorType, *, scheme: object, group_size: object) -> Attrs:
     """Canonical static arguments: `group_size` is None for int8."""
     if scheme not in SCHEMES:
         raise ArgumentError(
@@ -93,7 +93,7 @@ def _codes_and_scales(
 
 @op(Kind.OPAQUE, _codes_and_scales, prepare=_scheme, backend_method="quantize_weight")
 def quantize_weight(
-    xp: Any, weight: Tensor, scheme: str = "int8", group_size: int | None = None
+    xp: ArrayModule, weight: Tensor, scheme: str = "int8", group_size: int | None = None
 ) -> list[Tensor]:
     """Rounds a weight to 8 or 4 bits: codes and scales, `weight ~ codes * scales`.
 
@@ -147,7 +147,7 @@ def quantized_types(
     return _codes_and_scales(record, weight, **attrs)
 
 
-def _scales(xp: Any, groups: Any, top: float, dtype: Any) -> Any:
+def _scales(xp: ArrayModule, groups: Array, top: float, dtype: StorageDType) -> Array:
     """Returns the scale of each group: its largest magnitude / top, rounded up."""
     largest = xp.abs(groups).max(axis=-1) if groups.shape[-1] else xp.zeros(groups.shape[:2], "f")
     if not bool(xp.isfinite(largest).all()):
@@ -164,7 +164,7 @@ def _scales(xp: Any, groups: Any, top: float, dtype: Any) -> Any:
     return scale
 
 
-def _packed(xp: Any, codes: Any) -> Any:
+def _packed(xp: ArrayModule, codes: Array) -> Array:
     """Packs codes of 0 to 15 by two: [rows, groups, group] -> uint8 [rows, in / 2]."""
     halves = codes.astype(np.uint8).reshape(codes.shape[0], -1, 2, BLOCK // 2)
     return (halves[:, :, 0] | (halves[:, :, 1] << 4)).reshape(codes.shape[0], -1)
@@ -215,7 +215,7 @@ def _dequantized(op: Op, weight: TensorType, scales: TensorType, *, dtype: DType
 
 @op(Kind.OPAQUE, _dequantized, upcasts=True)
 def dequantize_weight(
-    xp: Any, weight: Tensor, scales: Tensor, dtype: DType = DType.float32
+    xp: ArrayModule, weight: Tensor, scales: Tensor, dtype: DType = DType.float32
 ) -> Tensor:
     """Turns codes and scales back into a weight: `codes * scales`.
 
@@ -240,7 +240,7 @@ def dequantize_weight(
     return _weights(xp, weight, scales, storage_dtype(compute_dtype(dtype)))
 
 
-def _weights(xp: Any, codes: Any, scales: Any, dtype: Any) -> Any:
+def _weights(xp: ArrayModule, codes: Array, scales: Array, dtype: StorageDType) -> Array:
     """codes * scales in a wide dtype."""
     if codes.dtype == np.int8:
         return codes.astype(dtype) * scales.astype(dtype)
@@ -285,7 +285,7 @@ def _codes(weight: Tensor) -> Tensor:
 
 
 @op(Kind.CONTRACT, _linear, expand=_expand_linear)
-def quantized_linear(xp: Any, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
+def quantized_linear(xp: ArrayModule, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
     """x @ w.T over the last axis, where w is quantised: `dequantize_weight(weight, scales)`.
 
     Compiled, a few rows read each code once, as it is. Many rows turn codes into floats first: a

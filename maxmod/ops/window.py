@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from maxmod.errors import ArgumentError, OperandError, ShapeError
 from maxmod.op.rules import expect_int
+from maxmod.values.array import Array, ArrayModule
 from maxmod.values.dim import Size, as_size
 
 # ---- static arguments --------------------------------------------------------------------------
 
 
 def numbers(
-    op_name: str, what: str, value: Any, count: int, least: int = 0, single: bool = False
+    op_name: str, what: str, value: object, count: int, least: int = 0, single: bool = False
 ) -> tuple[int, ...]:
     """Returns an argument with one int for each spatial axis (or two, for paddings).
 
@@ -84,7 +84,9 @@ def window_count(
 # ---- arrays ------------------------------------------------------------------------------------
 
 
-def pad_spatial(xp: Any, x: Any, before: Sequence[int], after: Sequence[int], value: Any) -> Any:
+def pad_spatial(
+    xp: ArrayModule, x: Array, before: Sequence[int], after: Sequence[int], value: float
+) -> Array:
     """Returns x with elements added to its spatial axes; x itself if there are none to add."""
     if not any(before) and not any(after):
         return x
@@ -109,13 +111,13 @@ def taps(
 
 
 def windows(
-    xp: Any,
-    x: Any,
+    xp: ArrayModule,
+    x: Array,
     kernel: Sequence[int],
     counts: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],
-) -> Any:
+) -> Array:
     """Returns [N, *counts, *kernel, C]: every window of [N, *spatial, C], without copying."""
     inner = x.strides[1:-1]
     outer = tuple(step * s for step, s in zip(inner, stride, strict=True))

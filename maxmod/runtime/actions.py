@@ -11,10 +11,12 @@ from typing import Any
 from maxmod.backends.base import Backend, Launch
 from maxmod.compiler.steps import RunKernel, RunOp, RunProduct
 from maxmod.runtime.recording import Action, Slots
+from maxmod.values.array import Array
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 # An op with the slots that it reads and writes, its static arguments and the types of its results.
-BoundOp = tuple[RunOp, dict[str, Any], Sequence[TensorType]]
+BoundOp = tuple[RunOp, Attrs, Sequence[TensorType]]
 
 
 def launch_kernel(launch: Launch, varying: Sequence[tuple[int, int]]) -> Action:
@@ -57,7 +59,7 @@ def overwrite_buffers(
     return run
 
 
-def repeat_if_flagged(action: Action, flag: Any, again: Action) -> Action:
+def repeat_if_flagged(action: Action, flag: Array, again: Action) -> Action:
     """Runs the ops if a kernel met an index out of range, so that one of them raises the error."""
 
     def run(slots: Slots) -> None:
@@ -106,7 +108,7 @@ def multiply(step: RunProduct, backend: Backend) -> Action:
 
 def run_op(
     step: RunOp,
-    attrs: dict[str, Any],
+    attrs: Attrs,
     types: Sequence[TensorType],
     backend: Backend,
     frees: Sequence[int],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
-from maxmod.backends.base import Backend
+from maxmod.backends.base import Backend, Stream
+from maxmod.values.array import Array
 
 LEAST_NBYTES = 1 << 16  # below this, growing is not worth rebinding programs
 
@@ -34,11 +34,11 @@ class Arena:
     def __init__(self, backend: Backend, index: int) -> None:
         self._backend = backend
         self._index = index
-        self._stream: Any = None
+        self._stream: Stream | None = None
         self._inner: Arena | None = None
         self.lock = threading.Lock()
         self.is_queued = backend.records
-        self.block: Any = backend.empty_bytes(0, index)
+        self.block: Array = backend.empty_bytes(0, index)
 
     @property
     def inner(self) -> Arena:
@@ -48,7 +48,7 @@ class Arena:
             self._inner.lock = self.lock
         return self._inner
 
-    def reserve(self, nbytes: int) -> Any:
+    def reserve(self, nbytes: int) -> Array:
         """Returns a block of at least `nbytes` bytes."""
         if nbytes > self.block.nbytes:
             self._backend.synchronize(self._index)  # the old block may be freed soon

@@ -28,7 +28,9 @@ from maxmod.runtime.late_sizes import LateSize, cut
 from maxmod.runtime.nested import BoundBody, Continuation
 from maxmod.runtime.program import Program
 from maxmod.runtime.recording import Action, Work, with_recordings
+from maxmod.values.array import Array
 from maxmod.values.dim import evaluate
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 
@@ -64,7 +66,7 @@ class _Binder:
         self.offsets = memory.offsets
         self.block = environment.arena.reserve(memory.arena_nbytes)
         self.template = list(environment.fixed)
-        self.fresh: list[tuple[int, Callable[[], Any]]] = []
+        self.fresh: list[tuple[int, Callable[[], Array]]] = []
         self.works: list[Work] = []
         self.counters = self._new_counters()
 
@@ -189,7 +191,7 @@ class _Binder:
         scalars = [self.dims[name] for name in step.symbols]
         kernel = self.environment.kernels[step.kernel]
         launch = kernel.bind(count + source.has_flag + has_counters, scalars)
-        if has_counters:
+        if has_counters and self.counters is not None:
             launch.keep(count, self.counters)
         varying, stored = self._arguments(step, launch)
         action = actions.launch_kernel(launch, varying)
@@ -230,7 +232,7 @@ class _Binder:
         ]
         return actions.run_ops_of_kernel(step, calls, self.backend)
 
-    def _new_counters(self) -> Any:
+    def _new_counters(self) -> Array | None:
         """Returns zeros for the kernels that count; all of them leave zeros behind."""
         sources = self.environment.sources
         kernels = {step.kernel for step in self.steps if isinstance(step, RunKernel)}
@@ -266,11 +268,12 @@ class _Binder:
             return Work(run, reads, makes=step.outputs, launches=False, records=True, remake=run)
         return Work(run, reads, makes=step.outputs)
 
-    def _run_now(self, step: RunOp, attrs: dict[str, Any], types: Sequence[TensorType]) -> bool:
+    def _run_now(self, step: RunOp, attrs: Attrs, types: Sequence[TensorType]) -> bool:
         """Runs an op whose result is the same in every call; returns False for others."""
-        arrays = [self.template[slot] for slot in step.inputs]
+        inputs = [self.template[slot] for slot in step.inputs]
+        arrays = [array for array in inputs if array is not None]
         is_constant = step.is_view or step.op.kind is Kind.SOURCE
-        if not is_constant or any(array is None for array in arrays):
+        if not is_constant or len(arrays) != len(inputs):
             return False
         results = backends.run(step.op, arrays, attrs, types)
         # A view of an intermediate had to copy it: a reshape after a permute does.
@@ -320,7 +323,7 @@ class _Binder:
         """Returns the slots whose arrays are not the same in every call."""
         return tuple(slot for slot in slots if self.template[slot] is None)
 
-    def _in_arena(self, array: Any) -> bool:
+    def _in_arena(self, array: Array) -> bool:
         return bool(self.backend.xp.may_share_memory(array, self.block))
 
     def _checked(
@@ -336,5 +339,5 @@ class _Binder:
         return step.op.name if isinstance(step, RunOp) else step.name
 
 
-def _is_contiguous(array: Any) -> bool:
+def _is_contiguous(array: Array) -> bool:
     return bool(array.flags.c_contiguous)

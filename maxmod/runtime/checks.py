@@ -6,14 +6,14 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
 
 from maxmod import log
 from maxmod.compiler.steps import RunKernel, RunProduct, Step
 from maxmod.errors import CompileError
 from maxmod.op import ir
 from maxmod.runtime.environment import Environment
-from maxmod.runtime.recording import Action
+from maxmod.runtime.recording import Action, Slots
+from maxmod.values.array import Array
 from maxmod.values.tensor_type import TensorType
 
 # Seconds of every run of a step, by the slot of its first result.
@@ -46,7 +46,7 @@ def timed(step: Step, name: str, action: Action, environment: Environment) -> Ac
     """Times a step in every call, and collects the times or logs them (`MAXMOD_DEBUG=2`)."""
     collected = _COLLECTED.get()
 
-    def run(slots: list[Any]) -> None:
+    def run(slots: Slots) -> None:
         environment.synchronize()
         start_s = time.perf_counter()
         action(slots)
@@ -60,7 +60,7 @@ def timed(step: Step, name: str, action: Action, environment: Environment) -> Ac
     return run
 
 
-def _log_time(step: Step, name: str, slots: Sequence[Any], time_s: float) -> None:
+def _log_time(step: Step, name: str, slots: Sequence[Array], time_s: float) -> None:
     """Logs time, bytes and bandwidth of a step."""
     arrays = [slots[slot] for slot in (*step.inputs, *step.outputs)]
     nbytes = sum(array.nbytes for array in arrays if array is not None)
@@ -98,7 +98,7 @@ def checked(
     targets = step.targets if isinstance(step, RunKernel) else ()
     operands = [*dict.fromkeys(step.inputs), *(slot for slot in targets if slot >= 0)]
 
-    def run(slots: list[Any]) -> None:
+    def run(slots: Slots) -> None:
         arrays = [slots[slot] for slot in operands]
         expected = ir.interpret(graph, backend.run, arrays, {}, dims)
         action(slots)

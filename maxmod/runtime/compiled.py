@@ -28,6 +28,7 @@ from maxmod.runtime.staging import TENSOR, StagedGraph, trace_function
 from maxmod.runtime.stats import Stats
 from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer
+from maxmod.values.array import Array
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import BufferType, TensorType
 
@@ -60,7 +61,7 @@ class CompiledModel:
         self,
         staged: StagedGraph,
         weights: Mapping[str, Tensor],
-        wrapped: Any,
+        wrapped: object,
         stats: Stats | None = None,
     ) -> None:
         self.staged = staged
@@ -194,7 +195,7 @@ class CompiledModel:
         """Buffers with which devices signal each other: none, as there is one device."""
         return ()
 
-    def export_mef(self, path: Any) -> None:
+    def export_mef(self, path: object) -> None:
         """Raises `NotImplementedError`: built kernels are kept in the kernel cache instead."""
         raise NotImplementedError(
             "export_mef: compiled models have no file format. Hint: built kernels are kept in the "
@@ -217,7 +218,7 @@ class CompiledModel:
         self._bind_weights({name: weights[name] for name in self.staged.graph.weights})
 
     def _bind_weights(self, weights: Mapping[str, Tensor]) -> None:
-        fixed: list[Any] = [None] * self._schedule.slot_count
+        fixed: list[Array | None] = [None] * self._schedule.slot_count
         for slot, data in self._schedule.constants.items():
             fixed[slot] = data
         for name, slot in self._schedule.weights.items():
@@ -226,14 +227,15 @@ class CompiledModel:
             if isinstance(step, RunKernel) or (isinstance(step, RunOp) and step.bodies):
                 # Kernels read row-major arrays: copied once, here.
                 for slot in step.inputs:
-                    if fixed[slot] is not None:
-                        fixed[slot] = self._backend.contiguous(fixed[slot])
+                    array = fixed[slot]
+                    if array is not None:
+                        fixed[slot] = self._backend.contiguous(array)
         with self._lock:
             self._environment = self._new_environment(fixed)
             self._weights = dict(weights)
             self._programs.clear()
 
-    def _new_environment(self, fixed: Sequence[Any]) -> Environment:
+    def _new_environment(self, fixed: Sequence[Array | None]) -> Environment:
         """Returns what programs run with, given the arrays of weights and constants by slot."""
         inputs = zip(self._schedule.inputs, self.signature.types, strict=True)
         return Environment(
@@ -380,7 +382,7 @@ class CompiledModel:
         return report.Explanation(*self._plan(), sizes, memory, measured, width)
 
     def _measured(self, dims: Mapping[str, int]) -> Measurement:
-        def bound(tensors: Sequence[Tensor]) -> Callable[[Sequence[Any]], Any]:
+        def bound(tensors: Sequence[Tensor]) -> Callable[[Sequence[Array]], object]:
             with self._lock:
                 return self._bind(tensors, explained=True).run
 
@@ -405,8 +407,8 @@ def _is_mixed(graph: ir.Graph) -> bool:
 
 
 def compile_function(
-    fn: Callable[..., Any],
-    input_types: Sequence[Any],
+    fn: Callable[..., object],
+    input_types: Sequence[object],
     *,
     name: str,
     parameters: Mapping[str, Tensor],

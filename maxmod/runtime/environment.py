@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from maxmod.backends.base import Backend, Kernel
 from maxmod.kernel.source import KernelSource
 from maxmod.runtime.arena import Arena
 from maxmod.runtime.stats import Stats
+from maxmod.values.array import Array
 from maxmod.values.device import DeviceRef
 
 
@@ -39,7 +39,7 @@ class Environment:
     kernels: Sequence[Kernel]
     sources: Sequence[KernelSource]
     stats: Stats
-    fixed: Sequence[Any]
+    fixed: Sequence[Array | None]
     buffers: Collection[int]
     arena: Arena
     complete: Callable[[Mapping[str, int]], Mapping[str, int]]

@@ -14,6 +14,7 @@ from maxmod.dtype import DType
 from maxmod.op import Kind, ir
 from maxmod.runtime.checks import StepTimes, collected_times
 from maxmod.tensor import Tensor
+from maxmod.values.array import Array
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import BufferType, TensorType
 
@@ -25,7 +26,7 @@ MOST_S = 1.0  # no further call is made after this time
 COPY_NBYTES = {False: 1 << 26, True: 1 << 28}  # on the host, on a GPU
 PRODUCT_SIZES = {False: (256, 1024), True: (2048, 8192)}
 
-Run = Callable[[Sequence[Any]], Any]
+Run = Callable[[Sequence[Array]], object]
 Bind = Callable[[Sequence[Tensor]], Run]
 
 
@@ -34,8 +35,8 @@ class Compile(Protocol):
 
     def __call__(
         self,
-        fn: Callable[..., Any],
-        input_types: Sequence[Any],
+        fn: Callable[..., object],
+        input_types: Sequence[object],
         *,
         name: str,
         parameters: Mapping[str, Tensor],
@@ -100,7 +101,9 @@ def _product_rate(device: DeviceRef, dtype: DType, size: int, compile: Compile) 
     return 2 * size**3 / min(_times(lambda: product(a, a), device))
 
 
-def _times(call: Callable[[], Any], device: DeviceRef, buffers: Sequence[Any] = ()) -> list[float]:
+def _times(
+    call: Callable[[], object], device: DeviceRef, buffers: Sequence[Array] = ()
+) -> list[float]:
     """Returns the seconds of calls, after one that is not counted; before each, buffers are 0."""
     backend = backends.get(device)
     call()

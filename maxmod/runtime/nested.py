@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from maxmod.runtime.arena import Arena
 from maxmod.runtime.late_sizes import LateSize
 from maxmod.runtime.program import Program, ProgramCache
 from maxmod.runtime.recording import Slots
+from maxmod.values.array import Array
 
 # Programs kept for the rest of a schedule, one for each value of a data-dependent size.
 CONTINUATION_LIMIT = 16
@@ -25,7 +25,7 @@ class BoundBody:
         self._bind = bind
         self._program: Program | None = None
 
-    def __call__(self, arrays: Sequence[Any]) -> list[Any]:
+    def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         program = self._program
         if program is None or not program.is_current:
             program = self._program = self._bind()
@@ -47,7 +47,7 @@ class Continuation:
         self._bind = bind
         self._programs = ProgramCache(arena, CONTINUATION_LIMIT)
 
-    def __call__(self, slots: Slots) -> list[Any]:
+    def __call__(self, slots: Slots) -> list[Array]:
         count = slots[self._count]
         size = int(count)
         slots[self._result] = count

@@ -14,7 +14,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from maxmod.kernel import cache as kernel_cache
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect
 from maxmod.op import ir
+from maxmod.values.array import Array
 from maxmod.values.tensor_type import TensorType
 
 # Folding depends on captured constants, so their data are in the key. With more data than this,
@@ -207,7 +207,7 @@ def store(key: PlanKey, graph: ir.Graph, schedule: Schedule) -> None:
     kernel_cache.store(key.digest, head + b"\n" + data, source=key.text, note=text)
 
 
-def _array(data: bytes, type: TensorType) -> Any:
+def _array(data: bytes, type: TensorType) -> Array:
     sizes = tuple(map(int, type.sizes))
     host = np.frombuffer(data, storage_dtype(type.dtype)).reshape(sizes).copy()
     return backends.get(type.device).from_host(host, type.device.id)

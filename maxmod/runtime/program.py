@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from maxmod.backends.base import Backend
 from maxmod.runtime.arena import Arena
 from maxmod.runtime.recording import Action, Slots
+from maxmod.values.array import Array
 from maxmod.values.tensor_type import TensorType
 
 # Runs the steps after a data-dependent size, and returns the results of the whole program.
-Rest = Callable[[Slots], list[Any]]
+Rest = Callable[[Slots], list[Array]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,9 +41,9 @@ class Program:
 
     backend: Backend
     arena: Arena
-    block: Any
+    block: Array
     template: Slots
-    fresh: Sequence[tuple[int, Callable[[], Any]]]
+    fresh: Sequence[tuple[int, Callable[[], Array]]]
     inputs: Sequence[int]
     actions: Sequence[Action]
     rest: Rest | None
@@ -57,7 +57,7 @@ class Program:
         """False once the arena block that this is bound to was replaced."""
         return self.block is self.arena.block
 
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Runs the program on argument arrays and returns result arrays."""
         arena = self.arena
         with arena.lock:
@@ -65,20 +65,20 @@ class Program:
                 arena.follow()
             return self.run_inside(inputs)
 
-    def run_inside(self, inputs: Sequence[Any]) -> list[Any]:
+    def run_inside(self, inputs: Sequence[Array]) -> list[Array]:
         """Runs the program as `run` does, while the lock of the arena is held."""
         slots = list(self.template)
         for slot, array in zip(self.inputs, inputs):
             slots[slot] = array
         return self._finish(slots)
 
-    def resume(self, slots: Slots) -> list[Any]:
+    def resume(self, slots: Slots) -> list[Array]:
         """Runs the program on the slots of another one, which ran the steps before."""
         return self._finish(
             [found if kept is None else kept for kept, found in zip(self.template, slots)]
         )
 
-    def _finish(self, slots: Slots) -> list[Any]:
+    def _finish(self, slots: Slots) -> list[Array]:
         for slot, allocate in self.fresh:
             slots[slot] = allocate()
         for action in self.actions:

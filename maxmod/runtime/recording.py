@@ -16,6 +16,7 @@ from typing import Any
 from maxmod import log
 from maxmod.errors import GraphError
 from maxmod.runtime.environment import Environment
+from maxmod.values.array import Array
 
 Slots = list[Any]
 Action = Callable[[Slots], None]
@@ -92,8 +93,8 @@ class Recording:
 
     def __init__(self) -> None:
         self.start: Callable[[], None] | None = None
-        self.copied_in: list[tuple[int, Any]] = []
-        self.copied_out: list[tuple[int, Any]] = []
+        self.copied_in: list[tuple[int, Array]] = []
+        self.copied_out: list[tuple[int, Array]] = []
 
 
 class Segment:

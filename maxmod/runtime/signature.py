@@ -30,7 +30,7 @@ class Signature:
         TypeError: If a tensor is given instead of a type.
     """
 
-    def __init__(self, input_types: Sequence[Any], names: Sequence[str]) -> None:
+    def __init__(self, input_types: Sequence[object], names: Sequence[str]) -> None:
         self.leaves, self.tree = tree.flatten(tuple(input_types))
         self.labels = _labels(self.tree, names)
         for label, leaf in zip(self.labels, self.leaves):
@@ -178,7 +178,7 @@ def _paths(structure: tree.Tree) -> list[str]:
     ]
 
 
-def argument_names(fn: Callable[..., Any]) -> list[str]:
+def argument_names(fn: Callable[..., object]) -> list[str]:
     """Returns the positional parameter names of a function or module, as far as they are known."""
     target = getattr(fn, "forward", fn) if type(fn).__call__ is _module_call(fn) else fn
     try:

@@ -51,8 +51,8 @@ class StagedGraph:
 
 
 def trace_function(
-    fn: Callable[..., Any],
-    input_types: Sequence[Any],
+    fn: Callable[..., object],
+    input_types: Sequence[object],
     *,
     name: str,
     parameters: Mapping[str, Tensor],

@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,11 +19,17 @@ from maxmod.backends.devices import Device, DeviceStream, device_of
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.tensor.exchange import Storage, import_array
-from maxmod.values.device import CPU_REF, DeviceRef
-from maxmod.values.shape import as_sizes
+from maxmod.values.array import Array, HostArray, Subscript
+from maxmod.values.device import CPU_REF, DeviceLike, DeviceRef
+from maxmod.values.plain import Scalar
+from maxmod.values.shape import ShapeLike, as_sizes
 from maxmod.values.tensor_type import TensorType
 
 _MMAP_MODES = {"copyonwrite": "c", "readonly": "r", "readwrite": "r+"}
+
+
+BufferDevice: TypeAlias = "DeviceLike | DeviceStream"
+"""Where a buffer goes: a device, or a stream of one."""
 
 
 class Buffer(Storage):
@@ -57,12 +63,12 @@ class Buffer(Storage):
 
     def __init__(
         self,
-        dtype: Any,
+        dtype: DType,
         shape: Any = None,
-        device: Any = None,
+        device: BufferDevice | None = None,
         pinned: bool = False,
         *,
-        stream: Any = None,
+        stream: DeviceStream | None = None,
     ) -> None:
         place = device if stream is None else stream
         if isinstance(dtype, np.ndarray):
@@ -78,7 +84,7 @@ class Buffer(Storage):
         self.pinned = made.pinned
 
     @staticmethod
-    def wrap(array: Any, type: TensorType, stream: DeviceStream | None = None) -> Buffer:
+    def wrap(array: Array, type: TensorType, stream: DeviceStream | None = None) -> Buffer:
         """Makes a buffer of a storage array and its type, sharing memory.
 
         Args:
@@ -99,7 +105,7 @@ class Buffer(Storage):
     # ---- construction ----------------------------------------------------------------------
 
     @staticmethod
-    def from_numpy(array: np.ndarray[Any, Any]) -> Buffer:
+    def from_numpy(array: HostArray) -> Buffer:
         """Makes a buffer of a NumPy array.
 
         Args:
@@ -159,7 +165,9 @@ class Buffer(Storage):
         return made.copy() if copy else made
 
     @staticmethod
-    def zeros(shape: Any, dtype: DType, device: Any = None, pinned: bool = False) -> Buffer:
+    def zeros(
+        shape: ShapeLike, dtype: DType, device: BufferDevice | None = None, pinned: bool = False
+    ) -> Buffer:
         """Makes a buffer of zeros.
 
         Args:
@@ -181,7 +189,7 @@ class Buffer(Storage):
         return made
 
     @staticmethod
-    def scalar(value: Any, dtype: DType, device: Any = None) -> Buffer:
+    def scalar(value: Scalar, dtype: DType, device: BufferDevice | None = None) -> Buffer:
         """Makes a buffer of rank 0.
 
         Args:
@@ -207,7 +215,11 @@ class Buffer(Storage):
 
     @staticmethod
     def mmap(
-        filename: Any, dtype: DType, shape: Any, mode: str = "copyonwrite", offset: int = 0
+        filename: str | os.PathLike[str],
+        dtype: DType,
+        shape: ShapeLike,
+        mode: str = "copyonwrite",
+        offset: int = 0,
     ) -> Buffer:
         """Makes a buffer of a file that is mapped into memory; nothing is read until it is used.
 
@@ -344,7 +356,7 @@ class Buffer(Storage):
             return self
         return self._moved(ref, stream)
 
-    def copy(self, stream: Any = None) -> Buffer:
+    def copy(self, stream: DeviceStream | None = None) -> Buffer:
         """Returns a copy.
 
         Args:
@@ -372,7 +384,7 @@ class Buffer(Storage):
         """Returns a contiguous buffer: itself, or a copy."""
         return self if self.is_contiguous else self.copy()
 
-    def view(self, dtype: DType, shape: Any = None) -> Buffer:
+    def view(self, dtype: DType, shape: ShapeLike | None = None) -> Buffer:
         """Reinterprets the bytes; the last axis is rescaled unless a shape is given.
 
         Args:
@@ -428,19 +440,19 @@ class Buffer(Storage):
             )
         self.array[...] = source.to(self.type.device).array.reshape(self.shape)
 
-    def to_numpy(self) -> np.ndarray[Any, Any]:
+    def to_numpy(self) -> HostArray:
         """Returns the data on the host, shared if it is there already.
 
         bfloat16 and the 8-bit floats come with the dtypes of `ml_dtypes`.
         """
         return backends.get(self.type.device).to_host(self.array)
 
-    def __getitem__(self, index: Any) -> Buffer:
+    def __getitem__(self, index: Subscript) -> Buffer:
         array = self.array[(*_basic(index), ...)]  # the dots keep a rank-0 result an array
         type = TensorType.of(self.dtype, tuple(array.shape), self.type.device)
         return Buffer.wrap(array, type, self._stream)
 
-    def __setitem__(self, index: Any, value: Any) -> None:
+    def __setitem__(self, index: Subscript, value: Any) -> None:
         if isinstance(value, Buffer):
             value = value.to(self.type.device).array
         elif isinstance(value, np.ndarray):
@@ -451,11 +463,11 @@ class Buffer(Storage):
         return f"maxmod.driver.Buffer({self.dtype}, {self.shape}, {self.device})"
 
 
-def _place(device: Any) -> Any:
+def _place(device: BufferDevice | None) -> BufferDevice:
     return CPU_REF if device is None else device
 
 
-def _target(device: Any) -> tuple[DeviceRef, DeviceStream | None]:
+def _target(device: object) -> tuple[DeviceRef, DeviceStream | None]:
     if isinstance(device, DeviceStream):
         return device.device.ref, device
     return DeviceRef.from_device(device), None
@@ -465,14 +477,16 @@ def _active(stream: DeviceStream | None) -> contextlib.AbstractContextManager[No
     return contextlib.nullcontext() if stream is None else stream.active()
 
 
-def _sizes(shape: Any, what: str) -> tuple[int, ...]:
+def _sizes(shape: object, what: str) -> tuple[int, ...]:
     sizes = as_sizes(shape, what)
     if not all(isinstance(size, int) and size >= 0 for size in sizes):
         raise ArgumentError(f"{what}: expected non-negative integer sizes, got {list(sizes)}.")
     return sizes  # type: ignore[return-value]
 
 
-def _allocate(dtype: DType, sizes: tuple[int, ...], device: Any, pinned: bool) -> Buffer:
+def _allocate(
+    dtype: DType, sizes: tuple[int, ...], device: BufferDevice | None, pinned: bool
+) -> Buffer:
     ref, stream = _target(_place(device))
     if pinned:
         host = backends.get(DeviceRef.GPU()).empty_pinned(sizes, storage_dtype(dtype))
@@ -486,7 +500,7 @@ def _allocate(dtype: DType, sizes: tuple[int, ...], device: Any, pinned: bool) -
         return Buffer.wrap(backends.get(ref).empty(type), type, stream)
 
 
-def _basic(index: Any) -> Iterator[Any]:
+def _basic(index: Subscript) -> Iterator[Subscript]:
     """Yields the parts of an index; only those that select a view are taken."""
     for part in index if isinstance(index, tuple) else (index,):
         if isinstance(part, bool) or not isinstance(part, (int, np.integer, slice)):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError
 from maxmod.op import call
 from maxmod.tensor.default_context import resolve
+from maxmod.tensor.exchange import DLPackArray
 from maxmod.values.device import CPU_REF, DeviceLike
-from maxmod.values.dim import as_size
+from maxmod.values.dim import Dim, DimLike, as_size
+from maxmod.values.plain import Numbers, Scalar
 from maxmod.values.shape import ShapeLike, as_sizes
 from maxmod.values.tensor_type import TensorType
 
@@ -26,7 +28,11 @@ class Constructors:
 
     @classmethod
     def constant(
-        cls, value: Any, *, dtype: DType | None = None, device: DeviceLike | None = None
+        cls,
+        value: Numbers | DLPackArray,
+        *,
+        dtype: DType | None = None,
+        device: DeviceLike | None = None,
     ) -> Self:
         """Makes a tensor of a number, a nested sequence, or an array.
 
@@ -53,7 +59,7 @@ class Constructors:
     def full(
         cls,
         shape: ShapeLike,
-        value: Any,
+        value: Scalar | Dim,
         *,
         dtype: DType | None = None,
         device: DeviceLike | None = None,
@@ -130,7 +136,7 @@ class Constructors:
         return cls.full(shape, 1, dtype=dtype, device=device)
 
     @classmethod
-    def full_like(cls, like: Self | TensorType, value: Any) -> Self:
+    def full_like(cls, like: Self | TensorType, value: Scalar) -> Self:
         """Makes a filled tensor with the shape, dtype and device of a tensor or type.
 
         Args:
@@ -195,10 +201,10 @@ class Constructors:
     @classmethod
     def arange(
         cls,
-        start: Any = 0,
-        stop: Any = None,
-        step: Any = 1,
-        out_dim: Any = None,
+        start: DimLike | float = 0,
+        stop: DimLike | float | None = None,
+        step: DimLike | float = 1,
+        out_dim: DimLike | None = None,
         *,
         dtype: DType | None = None,
         device: DeviceLike | None = None,
@@ -259,7 +265,7 @@ class Constructors:
         return row.broadcast_to(type.shape)
 
     @classmethod
-    def from_dim(cls, dim: Any) -> Self:
+    def from_dim(cls, dim: DimLike) -> Self:
         """Makes a tensor of a size.
 
         Args:
@@ -279,7 +285,7 @@ class Constructors:
         return call("full", shape=(), value=as_size(dim), dtype=DType.int64, device=CPU_REF)
 
 
-def type_like(name: str, like: Any) -> TensorType:
+def type_like(name: str, like: object) -> TensorType:
     """Returns the type of a tensor or type, whose like is to be made.
 
     Raises:

@@ -15,6 +15,7 @@ from maxmod import backends
 from maxmod.backends.devices import device_of
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, OperandError
+from maxmod.values.array import Array, HostArray
 from maxmod.values.device import CPU_REF, DeviceRef
 from maxmod.values.tensor_type import TensorType
 
@@ -35,18 +36,18 @@ class Exchange:
 
     __slots__ = ()
 
-    def _exchanged(self) -> tuple[Any, TensorType]:
+    def _exchanged(self) -> tuple[Array, TensorType]:
         """Returns the storage array and its type."""
         raise NotImplementedError
 
     def __dlpack__(
         self,
         *,
-        stream: Any = None,
+        stream: object = None,
         max_version: tuple[int, int] | None = None,
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
-    ) -> Any:
+    ) -> object:
         """Returns a DLPack capsule, by which another library takes the memory without a copy.
 
         Args:
@@ -76,7 +77,7 @@ class Exchange:
         data, type = self._exchanged()
         if type.device.is_cpu():
             raise AttributeError("__cuda_array_interface__: the data is on the host.")
-        return data.__cuda_array_interface__
+        return data.__cuda_array_interface__  # type: ignore[attr-defined]  # CuPy's
 
 
 class Storage(Exchange):
@@ -88,14 +89,14 @@ class Storage(Exchange):
     """
 
     __slots__ = ("array", "type")
-    array: Any
+    array: Array
     type: TensorType
 
-    def _exchanged(self) -> tuple[Any, TensorType]:
+    def _exchanged(self) -> tuple[Array, TensorType]:
         return self.array, self.type
 
 
-def import_array(array: Any) -> tuple[Any, TensorType]:
+def import_array(array: object) -> tuple[Array, TensorType]:
     """Returns the storage array and type of a foreign array, sharing memory where possible.
 
     Raises:
@@ -125,7 +126,7 @@ def import_array(array: Any) -> tuple[Any, TensorType]:
     return _import_numpy(_host_array(array))
 
 
-def _import_numpy(array: np.ndarray[Any, Any]) -> tuple[Any, TensorType]:
+def _import_numpy(array: HostArray) -> tuple[HostArray, TensorType]:
     dtype = DType.from_numpy(array.dtype)
     if not array.flags.c_contiguous:
         raise ArgumentError(
@@ -136,7 +137,7 @@ def _import_numpy(array: np.ndarray[Any, Any]) -> tuple[Any, TensorType]:
     return data, TensorType.of(dtype, tuple(data.shape), CPU_REF)
 
 
-def _host_array(array: Any) -> np.ndarray[Any, Any]:
+def _host_array(array: Any) -> HostArray:
     name = str(getattr(array, "dtype", "")).rpartition(".")[2]
     if hasattr(array, "view") and (name == "bfloat16" or name.startswith("float8")):
         target = storage_dtype(DType[name])
@@ -169,7 +170,7 @@ _HOST = (1, 0)  # kDLCPU
 _CAPSULES = {b"dltensor": 20, b"dltensor_versioned": 32 + 20}
 
 
-def export_dlpack(data: Any, type: TensorType, **options: Any) -> Any:
+def export_dlpack(data: Any, type: TensorType, **options: Any) -> object:
     """Returns the DLPack capsule of a storage array.
 
     bfloat16 and the 8-bit floats are exported as what they are, although NumPy does not know them.
@@ -201,7 +202,7 @@ def export_dlpack(data: Any, type: TensorType, **options: Any) -> Any:
     return _relabelled(raw.__dlpack__(**options), code)
 
 
-def _relabelled(capsule: Any, code: int) -> Any:
+def _relabelled(capsule: object, code: int) -> object:
     """Changes the type code of a capsule from unsigned integers to floats of the same width."""
     get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
     get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from maxmod.dtype import DType, exact_integers, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, OperandError
+from maxmod.values.array import HostArray
+from maxmod.values.plain import Scalar
 
 _SCALARS = (bool, int, float, np.bool_, np.integer, np.floating)
 
 
-def is_scalar(value: Any) -> bool:
+def is_scalar(value: object) -> TypeGuard[Scalar]:
     """True for Python and NumPy numbers and bools."""
     return isinstance(value, _SCALARS)
 
 
-def literal_array(value: Any, dtype: DType) -> np.ndarray[Any, Any]:
+def literal_array(value: object, dtype: DType) -> HostArray:
     """Returns the array of a number or nested sequence of numbers.
 
     Args:
@@ -38,7 +41,7 @@ def literal_array(value: Any, dtype: DType) -> np.ndarray[Any, Any]:
         raise OperandError(f"constant: literals cannot have the dtype {dtype!r}.")
     if isinstance(value, str):
         raise ArgumentError("constant: expected a number or nested sequence, got a str.")
-    leaves: list[Any] = []
+    leaves: list[Scalar] = []
     shape = _collect(value, leaves)
     storage = storage_dtype(dtype)
     if not dtype.is_float():
@@ -56,13 +59,13 @@ def literal_array(value: Any, dtype: DType) -> np.ndarray[Any, Any]:
     return rounded([_as_float(leaf) for leaf in leaves], dtype).reshape(shape)
 
 
-def rounded(numbers: Any, dtype: DType) -> np.ndarray[Any, Any]:
+def rounded(numbers: ArrayLike, dtype: DType) -> HostArray:
     """Returns an array of float numbers in a float dtype; too large ones become infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(numbers, dtype=np.float64).astype(storage_dtype(dtype))
 
 
-def _as_float(leaf: Any) -> float:
+def _as_float(leaf: Scalar) -> float:
     try:
         return float(leaf)
     except OverflowError:
@@ -71,7 +74,7 @@ def _as_float(leaf: Any) -> float:
         ) from None
 
 
-def _collect(value: Any, leaves: list[Any]) -> tuple[int, ...]:
+def _collect(value: object, leaves: list[Scalar]) -> tuple[int, ...]:
     """Appends the leaves in row-major order and returns the shape."""
     if is_scalar(value):
         leaves.append(value)
@@ -88,7 +91,7 @@ def _collect(value: Any, leaves: list[Any]) -> tuple[int, ...]:
     return (len(value), *(shapes[0] if shapes else ()))
 
 
-def weak_scalar(value: Any, dtype: DType) -> Any:
+def weak_scalar(value: Scalar, dtype: DType) -> bool | int | float:
     """Checks that a Python or NumPy number may join a tensor of `dtype`; returns the number.
 
     Raises:
@@ -112,7 +115,7 @@ def weak_scalar(value: Any, dtype: DType) -> Any:
     return number
 
 
-def weak_array(array: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
+def weak_array(array: HostArray, dtype: DType) -> HostArray:
     """Converts a NumPy array that joins a tensor of `dtype`.
 
     Raises:

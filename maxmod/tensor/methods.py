@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Self
 
 from maxmod.dtype import DType
 from maxmod.op import call
+from maxmod.tensor.like import TensorLike
 from maxmod.values.device import DeviceLike, DeviceRef
+from maxmod.values.dim import DimLike
 from maxmod.values.shape import ShapeLike
 
 if TYPE_CHECKING:
@@ -179,7 +181,9 @@ class OpMethods:
         """
         return call("unsqueeze", self, axis)
 
-    def split(self, split_size_or_sections: Any, axis: int = 0) -> list[Self]:
+    def split(
+        self, split_size_or_sections: DimLike | Sequence[DimLike], axis: int = 0
+    ) -> list[Self]:
         """Returns the pieces along an axis.
 
         Args:
@@ -315,7 +319,7 @@ class OpMethods:
         """
         return call("argmax", self, axis)
 
-    def clip(self, *, min: Any = None, max: Any = None) -> Self:
+    def clip(self, *, min: TensorLike | None = None, max: TensorLike | None = None) -> Self:
         """Returns the elements bounded from below, then from above.
 
         The upper bound wins where it lies below the lower one (in `functional.clamp` the lower one

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from maxmod.errors import OperandError
 
 if TYPE_CHECKING:
     from maxmod.backends.devices import Device
+    from maxmod.tensor.exchange import Storage
     from maxmod.values.tensor_type import TensorType
 
 
@@ -24,10 +25,10 @@ class OneDevice:
         @property
         def device(self) -> Device: ...
         @property
-        def storage(self) -> Any: ...
+        def storage(self) -> Storage | None: ...
 
     @classmethod
-    def from_graph_value(cls, value: Any) -> Any:
+    def from_graph_value(cls, value: object) -> Self:
         """Returns the tensor of a value of a graph, which is the value itself.
 
         Args:
@@ -83,19 +84,19 @@ class OneDevice:
         return 1
 
     @property
-    def local_shards(self) -> tuple[Any, ...]:
+    def local_shards(self) -> tuple[Self, ...]:
         """The tensor itself."""
         return (self,)
 
     @property
-    def buffers(self) -> tuple[Any, ...]:
+    def buffers(self) -> tuple[Storage, ...]:
         """The data as a `driver.Buffer`; `TypeError` if there is none yet."""
         if self.storage is None:
             raise OperandError("buffers: the tensor is not realized.")
         return (self.storage,)
 
     @property
-    def graph_values(self) -> tuple[Any, ...]:
+    def graph_values(self) -> tuple[Self, ...]:
         """The value of the graph that is being traced; `TypeError` for a tensor with data."""
         if self._value is None:
             raise OperandError("graph_values: the tensor has data and is not a graph value.")

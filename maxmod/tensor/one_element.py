@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from maxmod.dtype import DType
 from maxmod.errors import OperandError
+from maxmod.values.array import HostArray
 
 if TYPE_CHECKING:
     from maxmod.values.tensor_type import TensorType
@@ -19,7 +20,7 @@ class OneElement:
     if TYPE_CHECKING:
         _type: TensorType
 
-        def _host(self) -> Any: ...
+        def _host(self) -> HostArray: ...
 
     def item(self) -> Any:
         """Returns the only element as a Python scalar.

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from maxmod.op import call
+from maxmod.tensor.like import TensorLike
+from maxmod.values.array import Subscript
 
 
 class Operators:
@@ -13,58 +15,58 @@ class Operators:
 
     __slots__ = ()
 
-    def __add__(self, other: Any) -> Self:
+    def __add__(self, other: TensorLike) -> Self:
         return call("add", self, other)
 
-    def __radd__(self, other: Any) -> Self:
+    def __radd__(self, other: TensorLike) -> Self:
         return call("add", other, self)
 
-    def __sub__(self, other: Any) -> Self:
+    def __sub__(self, other: TensorLike) -> Self:
         return call("sub", self, other)
 
-    def __rsub__(self, other: Any) -> Self:
+    def __rsub__(self, other: TensorLike) -> Self:
         return call("sub", other, self)
 
-    def __mul__(self, other: Any) -> Self:
+    def __mul__(self, other: TensorLike) -> Self:
         return call("mul", self, other)
 
-    def __rmul__(self, other: Any) -> Self:
+    def __rmul__(self, other: TensorLike) -> Self:
         return call("mul", other, self)
 
-    def __truediv__(self, other: Any) -> Self:
+    def __truediv__(self, other: TensorLike) -> Self:
         return call("div", self, other)
 
-    def __rtruediv__(self, other: Any) -> Self:
+    def __rtruediv__(self, other: TensorLike) -> Self:
         return call("div", other, self)
 
-    def __floordiv__(self, other: Any) -> Self:
+    def __floordiv__(self, other: TensorLike) -> Self:
         return call("floor_div", self, other)
 
-    def __rfloordiv__(self, other: Any) -> Self:
+    def __rfloordiv__(self, other: TensorLike) -> Self:
         return call("floor_div", other, self)
 
-    def __mod__(self, other: Any) -> Self:
+    def __mod__(self, other: TensorLike) -> Self:
         return call("mod", self, other)
 
-    def __rmod__(self, other: Any) -> Self:
+    def __rmod__(self, other: TensorLike) -> Self:
         return call("mod", other, self)
 
-    def __divmod__(self, other: Any) -> tuple[Self, Self]:
+    def __divmod__(self, other: TensorLike) -> tuple[Self, Self]:
         return self // other, self % other
 
     def __rdivmod__(self, other: Any) -> tuple[Self, Self]:
         return other // self, other % self
 
-    def __pow__(self, other: Any) -> Self:
+    def __pow__(self, other: TensorLike) -> Self:
         return call("pow", self, other)
 
-    def __rpow__(self, other: Any) -> Self:
+    def __rpow__(self, other: TensorLike) -> Self:
         return call("pow", other, self)
 
-    def __matmul__(self, other: Any) -> Self:
+    def __matmul__(self, other: TensorLike) -> Self:
         return call("matmul", self, other)
 
-    def __rmatmul__(self, other: Any) -> Self:
+    def __rmatmul__(self, other: TensorLike) -> Self:
         return call("matmul", other, self)
 
     def __neg__(self) -> Self:
@@ -73,22 +75,22 @@ class Operators:
     def __abs__(self) -> Self:
         return call("abs", self)
 
-    def __and__(self, other: Any) -> Self:
+    def __and__(self, other: TensorLike) -> Self:
         return call("logical_and", self, other)
 
-    def __rand__(self, other: Any) -> Self:
+    def __rand__(self, other: TensorLike) -> Self:
         return call("logical_and", other, self)
 
-    def __or__(self, other: Any) -> Self:
+    def __or__(self, other: TensorLike) -> Self:
         return call("logical_or", self, other)
 
-    def __ror__(self, other: Any) -> Self:
+    def __ror__(self, other: TensorLike) -> Self:
         return call("logical_or", other, self)
 
-    def __xor__(self, other: Any) -> Self:
+    def __xor__(self, other: TensorLike) -> Self:
         return call("logical_xor", self, other)
 
-    def __rxor__(self, other: Any) -> Self:
+    def __rxor__(self, other: TensorLike) -> Self:
         return call("logical_xor", other, self)
 
     def __invert__(self) -> Self:
@@ -100,27 +102,27 @@ class Operators:
     def __ne__(self, other: object) -> Self:  # type: ignore[override]
         return call("not_equal", self, other)
 
-    def __gt__(self, other: Any) -> Self:
+    def __gt__(self, other: TensorLike) -> Self:
         return call("greater", self, other)
 
-    def __ge__(self, other: Any) -> Self:
+    def __ge__(self, other: TensorLike) -> Self:
         return call("greater_equal", self, other)
 
-    def __lt__(self, other: Any) -> Self:
+    def __lt__(self, other: TensorLike) -> Self:
         # As in the API we follow: the negation of >=, so NaN compares true.
         return call("logical_not", call("greater_equal", self, other))
 
-    def __le__(self, other: Any) -> Self:
+    def __le__(self, other: TensorLike) -> Self:
         return call("logical_not", call("greater", self, other))
 
     def __hash__(self) -> int:
         return id(self)
 
-    def __getitem__(self, index: Any) -> Self:
+    def __getitem__(self, index: Subscript) -> Self:
         return call("slice_tensor", self, index)
 
     def __iter__(self) -> Iterator[Self]:
         return call("rows", self)
 
-    def __setitem__(self, index: Any, value: Any) -> None:
+    def __setitem__(self, index: Subscript, value: TensorLike) -> None:
         call("buffer_store_slice", self, value, index)

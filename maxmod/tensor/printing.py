@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from maxmod.backends.devices import device_of
 from maxmod.dtype import DType
+from maxmod.values.array import HostArray
 from maxmod.values.tensor_type import TensorType
 
 # Source: repr of eager tensors in MAX 26.x, whose layout and numbers are followed.
@@ -16,9 +17,10 @@ _EDGE = 3  # entries shown at each end of a long axis
 _WIDTH_SAMPLE = 30  # cells that decide the cell width of a summary
 
 _Block = list[str]  # lines
+T = TypeVar("T")
 
 
-def format_tensor(type: TensorType, host: np.ndarray[Any, Any] | None) -> str:
+def format_tensor(type: TensorType, host: HostArray | None) -> str:
     """Returns `Tensor(<data>, dtype=..., device=...)`; without data, the shape is shown instead."""
     dtype = type.dtype
     if host is None:
@@ -30,7 +32,7 @@ def format_tensor(type: TensorType, host: np.ndarray[Any, Any] | None) -> str:
     return f"Tensor({data}, dtype={dtype}, device={device_of(type.device)})"
 
 
-def format_data(host: np.ndarray[Any, Any], dtype: DType) -> str:
+def format_data(host: HostArray, dtype: DType) -> str:
     """Returns the elements as text."""
     if host.size == 0:
         return "[]"
@@ -52,15 +54,15 @@ def format_data(host: np.ndarray[Any, Any], dtype: DType) -> str:
     return "[" + "\n ".join(lines) + "]"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _with_dots(items: list[Any], shortened: bool, dots: Any) -> list[Any]:
+def _with_dots(items: list[T], shortened: bool, dots: T) -> list[T]:
     return [*items[:_EDGE], dots, *items[_EDGE:]] if shortened else items
 
 
-def _block(text: np.ndarray[Any, Any], shortened: list[bool]) -> _Block:
+def _block(text: HostArray, shortened: list[bool]) -> _Block:
     """Lays out an array of cells: rows, then alternately side by side and stacked."""
     if text.ndim == 1:
         return [" ".join(_with_dots(list(text), shortened[0], "..."))]

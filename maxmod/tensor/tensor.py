@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from maxmod import backends
 from maxmod.backends.devices import Device, device_of
@@ -23,7 +24,7 @@ from maxmod.tensor.constructors import Constructors
 from maxmod.tensor.default_context import (
     resolve,
 )
-from maxmod.tensor.exchange import Exchange, import_array
+from maxmod.tensor.exchange import DLPackArray, Exchange, Storage, import_array
 from maxmod.tensor.literal import is_scalar, literal_array
 from maxmod.tensor.methods import OpMethods
 from maxmod.tensor.one_device import OneDevice
@@ -31,7 +32,9 @@ from maxmod.tensor.one_element import OneElement
 from maxmod.tensor.operators import Operators
 from maxmod.tensor.other_names import ForeignNames
 from maxmod.tensor.printing import format_tensor
+from maxmod.values.array import Array, HostArray
 from maxmod.values.device import DeviceLike, DeviceRef
+from maxmod.values.plain import Scalar
 from maxmod.values.shape import Shape, Sizes
 from maxmod.values.tensor_type import TensorType
 
@@ -78,8 +81,8 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
     _type: TensorType
     _data: Any  # the storage array, None while lazy or symbolic
     _value: Any  # the ir.Value while tracing
-    _thunk: Callable[[], Any] | None  # makes the data of a lazy tensor
-    _literal: Any  # the Python number, if this is a weak operand of an op
+    _thunk: Callable[[], Array] | None  # makes the data of a lazy tensor
+    _literal: Scalar | None  # the Python number, if this is a weak operand of an op
     _alias: Any  # the tensor whose memory this one views, or weak references to its views
 
     def __init__(
@@ -88,7 +91,7 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
         *,
         dtype: DType | None = None,
         device: DeviceLike | None = None,
-        storage: Any = None,
+        storage: Storage | None = None,
     ) -> None:
         if (data is None) == (storage is None):
             raise TypeError("Tensor: exactly one of data and storage must be given.")
@@ -99,7 +102,8 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
         elif is_scalar(data) or isinstance(data, (list, tuple)):
             dtype, ref = resolve(dtype, device)
             host = literal_array(data, dtype)
-            self._set(backends.get(ref).from_host(host, ref.id), None, dtype, ref)
+            type = TensorType.of(dtype, host.shape, ref)
+            self._set(backends.get(ref).from_host(host, ref.id), type)
         else:
             made = Tensor.from_dlpack(data)
             if dtype is not None and made.dtype is not dtype:
@@ -122,16 +126,16 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
         data = backends.get(ref).from_host(host, ref.id)
         return Tensor.wrap(data, TensorType.of(self._type.dtype, self._type.sizes, ref))
 
-    def _set(self, data: Any, type: TensorType | None, dtype: Any = None, ref: Any = None) -> None:
+    def _set(self, data: Array | None, type: TensorType) -> None:
         self._data = data
-        self._type = type or TensorType.of(dtype, tuple(data.shape), ref)
+        self._type = type
         self._value = None
         self._thunk = None
         self._literal = None
         self._alias = None
 
     @staticmethod
-    def wrap(data: Any, type: TensorType) -> Tensor:
+    def wrap(data: Array | None, type: TensorType) -> Tensor:
         """Makes a realized tensor of a storage array and its type."""
         self = object.__new__(Tensor)
         self._data = data
@@ -150,7 +154,7 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
         return self
 
     @staticmethod
-    def deferred(thunk: Callable[[], Any], type: TensorType) -> Tensor:
+    def deferred(thunk: Callable[[], Array], type: TensorType) -> Tensor:
         """Makes a lazy tensor; `thunk` returns its storage array when it is first needed."""
         self = Tensor.wrap(None, type)
         self._thunk = thunk
@@ -186,7 +190,7 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
     # ---- construction ----------------------------------------------------------------------
 
     @classmethod
-    def from_dlpack(cls, array: Any) -> Tensor:
+    def from_dlpack(cls, array: DLPackArray) -> Tensor:
         """Makes a tensor of any array that speaks DLPack, sharing memory where possible.
 
         Args:
@@ -266,7 +270,7 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
         return self._data is not None
 
     @property
-    def data(self) -> Any:
+    def data(self) -> Array:
         """The storage array (NumPy or CuPy); makes it first if the tensor is lazy.
 
         Raises:
@@ -274,7 +278,7 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
         """
         if self._data is None:
             self._realize()
-        return self._data
+        return self._data  # type: ignore[return-value]  # made just now
 
     @property
     def storage(self) -> Any:
@@ -353,7 +357,7 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
         """
         return self
 
-    def __await__(self) -> Generator[Any, None, Tensor]:
+    def __await__(self) -> Generator[object, None, Tensor]:
         return self.materialize()
         yield  # makes this a generator; there is nothing to wait for
 
@@ -377,10 +381,10 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
         _ = self.data
         return self
 
-    def _host(self) -> np.ndarray[Any, Any]:
+    def _host(self) -> HostArray:
         return backends.get(self._type._device).to_host(self.data)
 
-    def to_numpy(self) -> np.ndarray[Any, Any]:
+    def to_numpy(self) -> HostArray:
         """Returns the data on the host as a NumPy array, shared if it is there already.
 
         Returns:
@@ -401,19 +405,19 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
             )
         return self._host()
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> HostArray:
         host = self._host()
         if copy is False and not self.device.is_host:
             raise ValueError("__array__: data of an accelerator cannot be given without a copy.")
         return np.array(host, dtype=dtype, copy=copy)
 
-    def _exchanged(self) -> tuple[Any, TensorType]:
+    def _exchanged(self) -> tuple[Array, TensorType]:
         return self.data, self._type
 
     def __copy__(self) -> Tensor:
         return self if self._data is None else Tensor.wrap(self._data, self._type)
 
-    def __deepcopy__(self, memo: Any) -> Tensor:
+    def __deepcopy__(self, memo: object) -> Tensor:
         return self
 
     def __repr__(self) -> str:

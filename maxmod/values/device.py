@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from maxmod.errors import DeviceError
@@ -64,7 +65,7 @@ class DeviceRef:
         object.__setattr__(self, "id", max(int(id), 0))
         object.__setattr__(self, "_hash", hash((kind.value, self.id)))
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"DeviceRef is immutable; cannot assign {name!r}.")
 
     @staticmethod
@@ -92,7 +93,7 @@ class DeviceRef:
         return DeviceRef(DeviceKind.GPU, id)
 
     @staticmethod
-    def from_device(device: Any) -> DeviceRef:
+    def from_device(device: object) -> DeviceRef:
         """Returns the reference of a device.
 
         Args:
@@ -148,7 +149,7 @@ class DeviceRef:
     def __repr__(self) -> str:
         return f"{self.device_type.value}:{self.id}"
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type[DeviceRef], tuple[str, int]]:
         return (DeviceRef, (self.device_type.value, self.id))
 
 
@@ -165,10 +166,10 @@ class DeviceHandle(Protocol):
 DeviceLike = DeviceRef | DeviceHandle
 
 CPU_REF = DeviceRef.CPU()
-_make_device: Any = None
+_make_device: Callable[[DeviceRef], Any] | None = None
 
 
-def register_device_factory(factory: Any) -> None:
+def register_device_factory(factory: Callable[[DeviceRef], object]) -> None:
     """Tells `DeviceRef.to_device` how to make a `Device`; called once by `maxmod.backends`."""
     global _make_device
     _make_device = factory

@@ -9,9 +9,9 @@ comparisons are errors, not guesses. `maxmod.values.shape` has shapes and functi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import FrozenInstanceError
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -40,16 +40,16 @@ class Dim:
 
     __slots__ = ()
 
-    def __new__(cls, value: Any) -> Dim:
+    def __new__(cls, value: object) -> Dim:
         if isinstance(value, Dim):
             return value
         if isinstance(value, (int, np.integer)):
-            return StaticDim(int(value))
+            return StaticDim(int(value))  # pyright: ignore[reportUnknownArgumentType]  # of any width
         if isinstance(value, str):
             return SymbolicDim(value)
         raise TypeError(f"Dim: expected an int, a str or a Dim, got {type(value).__name__}.")
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         raise FrozenInstanceError(f"cannot assign to field {name!r}")
 
     def __delattr__(self, name: str) -> None:
@@ -58,7 +58,7 @@ class Dim:
     def __copy__(self) -> Dim:
         return self
 
-    def __deepcopy__(self, memo: Any) -> Dim:
+    def __deepcopy__(self, memo: object) -> Dim:
         return self
 
     def __int__(self) -> int:
@@ -72,7 +72,7 @@ class Dim:
             "size; a symbolic dimension has no value while tracing."
         )
 
-    def _unordered(self, other: Any) -> bool:
+    def _unordered(self, other: object) -> bool:
         raise TypeError(
             f"{self} cannot be ordered against {other}: symbolic dimensions have no value while "
             "tracing. Hint: make the size static in the type, or compare with == for equal symbols."
@@ -91,7 +91,7 @@ class Dim:
         """Iterates over the symbolic dimensions in this one, repeats included."""
         return iter(())
 
-    def substitute(self, mapping: Mapping[Any, DimLike]) -> Dim:
+    def substitute(self, mapping: Mapping[str, DimLike] | Mapping[SymbolicDim, DimLike]) -> Dim:
         """Replaces symbols by dims, all at once.
 
         Args:
@@ -108,35 +108,35 @@ class Dim:
         values = {str(key): Dim(value) for key, value in mapping.items()}
         return as_dim(_evaluate(self, values))
 
-    def __add__(self, other: Any) -> Dim:
+    def __add__(self, other: object) -> Dim:
         right = _operand(other)
         return NotImplemented if right is None else _from_poly(_sum(_poly(self), _poly(right)))
 
-    def __radd__(self, other: Any) -> Dim:
+    def __radd__(self, other: object) -> Dim:
         left = _operand(other)
         return NotImplemented if left is None else left + self
 
-    def __sub__(self, other: Any) -> Dim:
+    def __sub__(self, other: object) -> Dim:
         right = _operand(other)
         return NotImplemented if right is None else self + right * -1
 
-    def __rsub__(self, other: Any) -> Dim:
+    def __rsub__(self, other: object) -> Dim:
         left = _operand(other)
         return NotImplemented if left is None else left - self
 
-    def __mul__(self, other: Any) -> Dim:
+    def __mul__(self, other: object) -> Dim:
         right = _operand(other)
         return NotImplemented if right is None else _from_poly(_product(_poly(self), _poly(right)))
 
-    def __rmul__(self, other: Any) -> Dim:
+    def __rmul__(self, other: object) -> Dim:
         left = _operand(other)
         return NotImplemented if left is None else left * self
 
-    def __floordiv__(self, other: Any) -> Dim:
+    def __floordiv__(self, other: object) -> Dim:
         right = _operand(other)
         return NotImplemented if right is None else _quotient(self, right)
 
-    def __rfloordiv__(self, other: Any) -> Dim:
+    def __rfloordiv__(self, other: object) -> Dim:
         left = _operand(other)
         return NotImplemented if left is None else _quotient(left, self)
 
@@ -158,7 +158,7 @@ class StaticDim(Dim):
     __slots__ = ("dim",)
     dim: int
 
-    def __new__(cls, dim: Any) -> StaticDim:
+    def __new__(cls, dim: object) -> StaticDim:
         if isinstance(dim, StaticDim):
             return dim
         if not isinstance(dim, (int, np.integer)):
@@ -166,7 +166,7 @@ class StaticDim(Dim):
         if not -(2**63) <= dim < 2**63:
             raise DimError(f"StaticDim: {dim} is outside int64.")
         self = object.__new__(cls)
-        object.__setattr__(self, "dim", int(dim))
+        object.__setattr__(self, "dim", int(dim))  # pyright: ignore[reportUnknownArgumentType]  # of any width
         return self
 
     def __int__(self) -> int:
@@ -189,19 +189,19 @@ class StaticDim(Dim):
     def __hash__(self) -> int:
         return hash(self.dim)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type[StaticDim], tuple[int]]:
         return (StaticDim, (self.dim,))
 
-    def __lt__(self, other: Any) -> bool:
+    def __lt__(self, other: object) -> bool:
         return self.dim < int(other) if isinstance(other, (int, StaticDim)) else NotImplemented
 
-    def __le__(self, other: Any) -> bool:
+    def __le__(self, other: object) -> bool:
         return self.dim <= int(other) if isinstance(other, (int, StaticDim)) else NotImplemented
 
-    def __gt__(self, other: Any) -> bool:
+    def __gt__(self, other: object) -> bool:
         return self.dim > int(other) if isinstance(other, (int, StaticDim)) else NotImplemented
 
-    def __ge__(self, other: Any) -> bool:
+    def __ge__(self, other: object) -> bool:
         return self.dim >= int(other) if isinstance(other, (int, StaticDim)) else NotImplemented
 
 
@@ -219,7 +219,7 @@ class SymbolicDim(Dim):
     __slots__ = ("name",)
     name: str
 
-    def __new__(cls, name: Any) -> SymbolicDim:
+    def __new__(cls, name: object) -> SymbolicDim:
         if isinstance(name, SymbolicDim):
             return name
         if not isinstance(name, str):
@@ -247,7 +247,7 @@ class SymbolicDim(Dim):
     def __hash__(self) -> int:
         return hash(("SymbolicDim", self.name))
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type[SymbolicDim], tuple[str]]:
         return (SymbolicDim, (self.name,))
 
     @property
@@ -263,9 +263,9 @@ class AlgebraicDim(Dim):
     """
 
     __slots__ = ("terms",)
-    terms: tuple[tuple[tuple[Any, ...], int], ...]
+    terms: _Terms
 
-    def __new__(cls, terms: Any) -> AlgebraicDim:
+    def __new__(cls, terms: AlgebraicDim | _Terms) -> AlgebraicDim:
         if isinstance(terms, AlgebraicDim):
             return terms
         self = object.__new__(cls)
@@ -284,7 +284,7 @@ class AlgebraicDim(Dim):
     def __hash__(self) -> int:
         return hash(("AlgebraicDim", self.terms))
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type[AlgebraicDim], tuple[_Terms]]:
         return (AlgebraicDim, (self.terms,))
 
     @property
@@ -321,13 +321,16 @@ class _Quotient:
 
 DimLike: TypeAlias = int | str | Dim | np.integer
 Size: TypeAlias = int | SymbolicDim | AlgebraicDim
-_Poly: TypeAlias = dict[tuple[Any, ...], int]
+_Atom: TypeAlias = SymbolicDim | _Quotient
+_Terms: TypeAlias = tuple[tuple[tuple[_Atom, ...], int], ...]
+_Poly: TypeAlias = dict[tuple[_Atom, ...], int]
 
 
-def _operand(value: Any) -> Dim | None:
+def _operand(value: object) -> Dim | None:
     if isinstance(value, Dim):
         return value
-    return Dim(value) if isinstance(value, (int, str, np.integer)) else None
+    is_size = isinstance(value, (int, str, np.integer))
+    return Dim(value) if is_size else None  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _poly(dim: Dim) -> _Poly:
@@ -355,7 +358,7 @@ def _product(left: _Poly, right: _Poly) -> _Poly:
     return total
 
 
-def _atom_key(atom: Any) -> str:
+def _atom_key(atom: _Atom) -> str:
     if isinstance(atom, SymbolicDim):
         return atom.name
     return f"~{atom.numerator!r}//{atom.denominator!r}"  # quotients sort after symbols
@@ -412,8 +415,8 @@ def _divide_exactly(left: _Poly, right: _Poly) -> _Poly | None:
     return result
 
 
-def _render(dim: AlgebraicDim, show: Any) -> str:
-    parts = []
+def _render(dim: AlgebraicDim, show: Callable[[Dim], str]) -> str:
+    parts: list[str] = []
     for monomial, factor in dim.terms:
         names = [_render_atom(atom, show) for atom in monomial]
         if factor != 1 or not names:
@@ -423,7 +426,7 @@ def _render(dim: AlgebraicDim, show: Any) -> str:
     return " + ".join(parts)
 
 
-def _render_atom(atom: Any, show: Any) -> str:
+def _render_atom(atom: _Atom, show: Callable[[Dim], str]) -> str:
     if isinstance(atom, SymbolicDim):
         return show(atom)
     sides = [
@@ -433,7 +436,7 @@ def _render_atom(atom: Any, show: Any) -> str:
     return f"({sides[0]} // {sides[1]})"
 
 
-def _evaluate(dim: Size | Dim, values: Mapping[str, Any]) -> Any:
+def _evaluate(dim: Size | Dim, values: Mapping[str, int | Dim]) -> int | Dim:
     if isinstance(dim, int):
         return dim
     if isinstance(dim, StaticDim):
@@ -441,16 +444,16 @@ def _evaluate(dim: Size | Dim, values: Mapping[str, Any]) -> Any:
     if isinstance(dim, SymbolicDim):
         return values.get(dim.name, dim)
     assert isinstance(dim, AlgebraicDim)
-    total: Any = 0
+    total: int | Dim = 0
     for monomial, factor in dim.terms:
-        product: Any = factor
+        product: int | Dim = factor
         for atom in monomial:
             product = product * _evaluate_atom(atom, values)
         total = total + product
     return total
 
 
-def _evaluate_atom(atom: Any, values: Mapping[str, Any]) -> Any:
+def _evaluate_atom(atom: _Atom, values: Mapping[str, int | Dim]) -> int | Dim:
     if isinstance(atom, SymbolicDim):
         return values.get(atom.name, atom)
     numerator = _evaluate(atom.numerator, values)
@@ -473,12 +476,12 @@ def evaluate(dim: Size | Dim, bindings: Mapping[str, int]) -> int:
     raise DimError(f"Dim: cannot evaluate the size {dim}: no value for {', '.join(names)}.")
 
 
-def as_dim(size: Any) -> Dim:
+def as_dim(size: object) -> Dim:
     """Returns the `Dim` object of a size, name or Dim."""
     return size if isinstance(size, Dim) else Dim(size)
 
 
-def as_size(value: Any) -> Size:
+def as_size(value: object) -> Size:
     """Returns an ``int`` for a known size and a symbolic Dim otherwise.
 
     Raises:

@@ -7,7 +7,7 @@ Public code sees a `Shape`, a list of `Dim`. Inside maxmod a shape is a tuple of
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias, cast
 
 from maxmod.errors import ShapeError
 from maxmod.values.dim import Dim, DimLike, Size, StaticDim, SymbolicDim, as_dim, as_size
@@ -66,7 +66,7 @@ class Shape(list[Dim]):
             yield from dim.parameters
 
 
-def as_sizes(shape: Any, what: str = "shape") -> Sizes:
+def as_sizes(shape: object, what: str = "shape") -> Sizes:
     """Returns the sizes of a shape-like iterable.
 
     Raises:
@@ -74,7 +74,7 @@ def as_sizes(shape: Any, what: str = "shape") -> Sizes:
     """
     if isinstance(shape, (int, str, Dim)) or not isinstance(shape, Iterable):
         raise TypeError(f"{what}: expected an iterable of sizes, got {type(shape).__name__}.")
-    return tuple(as_size(item) for item in shape)
+    return tuple(map(as_size, cast("Iterable[object]", shape)))
 
 
 def is_static(sizes: Iterable[Size]) -> bool:
@@ -84,7 +84,7 @@ def is_static(sizes: Iterable[Size]) -> bool:
 
 def product(sizes: Iterable[Size]) -> Size:
     """Returns the product of sizes, 1 for none."""
-    total: Any = 1
+    total: int | Dim = 1
     for size in sizes:
         total = size * total
     return as_size(total)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from maxmod.dtype import DType, dtype_hint
 from maxmod.values.device import DeviceLike, DeviceRef
@@ -17,7 +16,7 @@ class Type:
     __slots__ = ()
 
     @classmethod
-    def __class_getitem__(cls, item: Any) -> type:
+    def __class_getitem__(cls, item: object) -> type:
         return cls
 
 
@@ -44,7 +43,7 @@ class TensorType(Type):
     __slots__ = ("_device", "_dtype", "_hash", "_sizes")
 
     def __init__(self, dtype: DType, shape: ShapeLike, device: DeviceLike) -> None:
-        if not isinstance(dtype, DType):
+        if not isinstance(dtype, DType):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
                 f"{type(self).__name__}: dtype: expected a DType, got {dtype!r}. "
                 f"{dtype_hint(dtype)}"

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -154,7 +154,7 @@ class Checkpoint(Weights):
     def _type_of(self, name: str) -> TensorType:
         return self._plan[name][1].type
 
-    def source_key(self, name: str) -> tuple[Any, ...]:
+    def source_key(self, name: str) -> tuple[Hashable, ...]:
         file, entry = self._plan[name]
         return (self._serial, file, entry.start, entry.nbytes, entry.name)
 

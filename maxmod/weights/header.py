@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from maxmod.dtype import DType
 from maxmod.errors import CheckpointError
 from maxmod.values.device import CPU_REF
+from maxmod.values.plain import Json, JsonObject
 from maxmod.values.tensor_type import TensorType
 
 MAX_HEADER_BYTES = 100_000_000
@@ -173,7 +174,7 @@ def parse_json(path: str, text: bytes, what: str) -> Any:
         CheckpointError: If it is not valid JSON, nested too deeply, or has a duplicate key.
     """
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Json]]) -> JsonObject:
         table = dict(pairs)
         if len(table) != len(pairs):
             counts = collections.Counter(key for key, _ in pairs)
@@ -189,13 +190,13 @@ def parse_json(path: str, text: bytes, what: str) -> Any:
         raise fail(path, f"{what} is not valid JSON: {str(error)[:200]}") from None
 
 
-def _metadata(path: str, table: Any) -> dict[str, str]:
+def _metadata(path: str, table: object) -> dict[str, str]:
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
         raise fail(path, "__metadata__: expected an object of strings")
     return table
 
 
-def _entry(path: str, name: str, info: Any, data_start: int) -> Entry:
+def _entry(path: str, name: str, info: object, data_start: int) -> Entry:
     label = f"tensor {quote(name)}"
     if len(name) > MAX_NAME_CHARACTERS:
         raise fail(

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from maxmod.errors import ModelError
+from maxmod.values.plain import JsonObject
 
 T = TypeVar("T")
 
 MAX_BYTES = 64 << 20  # tokenizer.json of large vocabularies has 20 MB; more is not a configuration
 
 
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_json(path: str | os.PathLike[str]) -> JsonObject:
     """Reads a JSON object from a file.
 
     Raises:

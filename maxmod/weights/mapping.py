@@ -11,7 +11,7 @@ import collections
 import itertools
 import math
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ from maxmod import backends
 from maxmod.dtype import DType
 from maxmod.errors import WeightsError, did_you_mean
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import StateLike
+from maxmod.values.array import HostArray, StorageDType
 from maxmod.values.shape import Sizes
 from maxmod.values.tensor_type import TensorType
 from maxmod.weights.parallel import copy_array
@@ -59,8 +61,8 @@ class Weights(Mapping[str, Tensor]):
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
         self._plan = plan
-        self._tied: weakref.WeakValueDictionary[Any, Tensor] = weakref.WeakValueDictionary()
-        self._tied_keys: frozenset[Any] | None = None
+        self._tied: weakref.WeakValueDictionary[Hashable, Tensor] = weakref.WeakValueDictionary()
+        self._tied_keys: frozenset[Hashable] | None = None
         self._serial = next(_SERIAL)
 
     @abc.abstractmethod
@@ -72,7 +74,7 @@ class Weights(Mapping[str, Tensor]):
         """Returns the type of an existing tensor."""
 
     @abc.abstractmethod
-    def source_key(self, name: str) -> tuple[Any, ...]:
+    def source_key(self, name: str) -> tuple[Hashable, ...]:
         """Returns where a tensor comes from: equal for tied names, ordered as on disk.
 
         Args:
@@ -266,7 +268,7 @@ def static_sizes(sizes: Sizes) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
-def aligned_empty(sizes: Sizes, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+def aligned_empty(sizes: Sizes, dtype: StorageDType) -> HostArray:
     """Returns an uninitialised array whose data starts at a multiple of `ALIGNMENT` bytes."""
     shape = static_sizes(sizes)
     nbytes = math.prod(shape) * dtype.itemsize
@@ -280,9 +282,10 @@ def compact(tensor: Tensor) -> Tensor:
 
     On an accelerator, pieces of a tensor share its memory: together they cover all of it.
     """
-    data = tensor.data
     if not tensor.type.device.is_cpu():
-        return Tensor.wrap(backends.get(tensor.type.device).contiguous(data), tensor.type)
+        whole = backends.get(tensor.type.device).contiguous(tensor.data)
+        return Tensor.wrap(whole, tensor.type)
+    data = tensor._host()
     if data.flags.c_contiguous and data.base is None:
         return tensor
     fresh = aligned_empty(data.shape, data.dtype)
@@ -293,7 +296,7 @@ def compact(tensor: Tensor) -> Tensor:
 class InMemory(Weights):
     """The tensors of an ordinary mapping: of `Tensor`, NumPy, torch or other DLPack arrays."""
 
-    def __init__(self, state: Mapping[str, Any]) -> None:
+    def __init__(self, state: StateLike) -> None:
         self._state = state
         if isinstance(state, dict):
             first: dict[int, int] = {}
@@ -308,11 +311,11 @@ class InMemory(Weights):
     def _type_of(self, name: str) -> TensorType:
         return self._load(name).type
 
-    def source_key(self, name: str) -> tuple[Any, ...]:
+    def source_key(self, name: str) -> tuple[Hashable, ...]:
         return (self._serial, self._plan[name])
 
 
-def as_weights(state: Mapping[str, Any]) -> Weights:
+def as_weights(state: StateLike) -> Weights:
     """Returns the mapping as `Weights`: itself if it is one already."""
     return state if isinstance(state, Weights) else InMemory(state)
 
@@ -407,7 +410,7 @@ class View(Weights):
         types = [weights.tensor_type(source) for weights, source in recipe.sources()]
         return types[0] if recipe.step is None else recipe.step.type(name, types)
 
-    def source_key(self, name: str) -> tuple[Any, ...]:
+    def source_key(self, name: str) -> tuple[Hashable, ...]:
         recipe = self._plan[name]
         keys = [weights.source_key(source) for weights, source in recipe.sources()]
         if recipe.step is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from maxmod import backends
@@ -53,7 +53,7 @@ class OnDevice(Weights):
         stored = self._plan[name][1].type
         return TensorType.of(stored.dtype, stored.sizes, self._device)
 
-    def source_key(self, name: str) -> tuple[Any, ...]:
+    def source_key(self, name: str) -> tuple[Hashable, ...]:
         return self._checkpoint.source_key(name)
 
     def close(self) -> None:

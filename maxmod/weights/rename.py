@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,10 +26,12 @@ from maxmod.errors import ArgumentError, ShapeError, WeightsError
 from maxmod.op.rules import normalize_axis
 from maxmod.ops import split_concat
 from maxmod.tensor import Tensor
+from maxmod.tensor.like import StateLike
 from maxmod.values.tensor_type import TensorType
 from maxmod.weights.mapping import Recipe, Step, View, Weights, aligned_empty, as_weights, compact
 
 # A pattern, several of them, or a predicate.
+T = TypeVar("T")
 Names = str | Iterable[str] | Callable[[str], bool]
 
 
@@ -75,9 +77,7 @@ def _view(op: str, recipes: Iterable[tuple[str, Recipe]]) -> View:
 # ---- names ---------------------------------------------------------------------------------------
 
 
-def rename(
-    state: Mapping[str, Any], rules: Mapping[str, str] | Callable[[str], str | None]
-) -> Weights:
+def rename(state: StateLike, rules: Mapping[str, str] | Callable[[str], str | None]) -> Weights:
     """Renames tensors.
 
     Args:
@@ -120,7 +120,7 @@ def _by_rules(rules: Mapping[str, str]) -> Callable[[str], str]:
     return new_name
 
 
-def strip_prefix(state: Mapping[str, Any], prefix: str) -> Weights:
+def strip_prefix(state: StateLike, prefix: str) -> Weights:
     """Removes a prefix from the names that have it; other names are kept.
 
     Args:
@@ -143,7 +143,7 @@ def strip_prefix(state: Mapping[str, Any], prefix: str) -> Weights:
     return rename(state, lambda name: name.removeprefix(prefix))
 
 
-def add_prefix(state: Mapping[str, Any], prefix: str) -> Weights:
+def add_prefix(state: StateLike, prefix: str) -> Weights:
     """Adds a prefix to every name.
 
     Args:
@@ -162,7 +162,7 @@ def add_prefix(state: Mapping[str, Any], prefix: str) -> Weights:
     return rename(state, lambda name: prefix + name)
 
 
-def select(state: Mapping[str, Any], names: Names) -> Weights:
+def select(state: StateLike, names: Names) -> Weights:
     """Keeps only the chosen tensors.
 
     Args:
@@ -183,7 +183,7 @@ def select(state: Mapping[str, Any], names: Names) -> Weights:
     return rename(state, lambda name: name if chosen(name) else None)
 
 
-def drop(state: Mapping[str, Any], names: Names) -> Weights:
+def drop(state: StateLike, names: Names) -> Weights:
     """Leaves out the chosen tensors; the opposite of `select`.
 
     Args:
@@ -204,7 +204,7 @@ def drop(state: Mapping[str, Any], names: Names) -> Weights:
     return rename(state, lambda name: None if chosen(name) else name)
 
 
-def merge(*states: Mapping[str, Any]) -> Weights:
+def merge(*states: StateLike) -> Weights:
     """Joins mappings without common names.
 
     Args:
@@ -229,7 +229,7 @@ def merge(*states: Mapping[str, Any]) -> Weights:
 # ---- contents ------------------------------------------------------------------------------------
 
 
-def astype(state: Mapping[str, Any], dtype: DType) -> Weights:
+def astype(state: StateLike, dtype: DType) -> Weights:
     """Casts every floating tensor to a dtype.
 
     Args:
@@ -249,7 +249,7 @@ def astype(state: Mapping[str, Any], dtype: DType) -> Weights:
     return as_weights(state).astype(dtype)
 
 
-def transpose(state: Mapping[str, Any], names: Names, axes: Sequence[int] | None = None) -> Weights:
+def transpose(state: StateLike, names: Names, axes: Sequence[int] | None = None) -> Weights:
     """Permutes the axes of the chosen tensors.
 
     Args:
@@ -281,7 +281,7 @@ def transpose(state: Mapping[str, Any], names: Names, axes: Sequence[int] | None
 
 
 def split(
-    state: Mapping[str, Any],
+    state: StateLike,
     rules: Mapping[str, Sequence[str]],
     *,
     sizes: Sequence[int] | None = None,
@@ -321,7 +321,7 @@ def split(
     def recipes() -> Iterable[tuple[str, Recipe]]:
         for name in weights:
             match, parts = _first_match(compiled, name)
-            if match is None:
+            if match is None or parts is None:
                 yield name, Recipe((weights, name))
                 continue
             for i, part in enumerate(parts):
@@ -331,9 +331,7 @@ def split(
     return _view("split", recipes())
 
 
-def concat(
-    state: Mapping[str, Any], rules: Mapping[str, Sequence[str]], *, axis: int = 0
-) -> Weights:
+def concat(state: StateLike, rules: Mapping[str, Sequence[str]], *, axis: int = 0) -> Weights:
     """Joins tensors into larger ones; the opposite of `split`, with the same form of rules.
 
     Args:
@@ -366,7 +364,7 @@ def concat(
         made = set()
         for name in weights:
             match, rule = _first_match(compiled, name)
-            if match is None:
+            if match is None or rule is None:
                 yield name, Recipe((weights, name))
                 continue
             whole, *sources = (_fill(text, match.groups()) for text in (rule[0], *rule[1]))
@@ -381,7 +379,9 @@ def concat(
     return _view("concat", recipes())
 
 
-def _first_match(compiled: Iterable[tuple[re.Pattern[str], Any]], name: str) -> tuple[Any, Any]:
+def _first_match(
+    compiled: Iterable[tuple[re.Pattern[str], T]], name: str
+) -> tuple[re.Match[str], T] | tuple[None, None]:
     for pattern, value in compiled:
         match = pattern.fullmatch(name)
         if match:
@@ -466,5 +466,5 @@ class _Join(Step):
         if not all(tensor.type.device.is_cpu() for tensor in tensors):
             return split_concat.concat(tensors, axis=self.axis)
         whole = aligned_empty(type.sizes, storage_dtype(type.dtype))
-        np.concatenate([tensor.data for tensor in tensors], axis=self.axis, out=whole)
+        np.concatenate([tensor._host() for tensor in tensors], axis=self.axis, out=whole)
         return Tensor.wrap(whole, type)

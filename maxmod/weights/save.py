@@ -13,7 +13,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,10 @@ import numpy as np
 
 from maxmod import backends
 from maxmod.errors import ArgumentError, CheckpointError, OperandError
+from maxmod.tensor.exchange import DLPackArray
+from maxmod.tensor.like import StateLike
+from maxmod.values.plain import JsonObject
+from maxmod.values.tensor_type import TensorType
 from maxmod.weights.header import CODES, MAX_HEADER_BYTES, MAX_NAME_CHARACTERS, quote
 from maxmod.weights.mapping import ALIGNMENT, Weights, as_weights
 from maxmod.weights.progress import progress
@@ -38,7 +42,7 @@ class _Shard:
 
 
 def save_state(
-    state: Mapping[str, Any] | Iterable[tuple[str, Any]],
+    state: StateLike | Iterable[tuple[str, DLPackArray]],
     path: str | os.PathLike[str],
     *,
     max_shard_bytes: int | None = None,
@@ -91,7 +95,7 @@ def save_state(
         return _save_sharded(weights, shards, headers, folder, stem, advance)
 
 
-def _as_mapping(state: Any) -> Mapping[str, Any]:
+def _as_mapping(state: Any) -> StateLike:
     if isinstance(state, Mapping):
         return state
     try:
@@ -123,7 +127,7 @@ def _target(path: str) -> tuple[str, str]:
 
 def _plan(weights: Weights, max_shard_bytes: int | None) -> list[_Shard]:
     shards = [_Shard()]
-    stored: dict[Any, tuple[_Shard, str]] = {}
+    stored: dict[Hashable, tuple[_Shard, str]] = {}
     for name in weights:
         key = weights.source_key(name)
         if key in stored:
@@ -157,7 +161,7 @@ def _header(weights: Weights, shard: _Shard, metadata: Mapping[str, str]) -> byt
         raise CheckpointError(f"save_state: {quote(clash)} is a tensor and a key of the metadata.")
     if not all(isinstance(key, str) and isinstance(text, str) for key, text in texts.items()):
         raise CheckpointError("save_state: metadata: expected strings.")
-    table: dict[str, Any] = {"__metadata__": texts}
+    table: JsonObject = {"__metadata__": texts}
     position = 0
     for name in shard.names:
         type = weights.tensor_type(name)
@@ -179,14 +183,14 @@ def _header(weights: Weights, shard: _Shard, metadata: Mapping[str, str]) -> byt
     return len(text).to_bytes(8, "little") + text
 
 
-def _encode(table: dict[str, Any]) -> bytes:
+def _encode(table: JsonObject) -> bytes:
     try:
         return json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
         raise CheckpointError("save_state: a name or the metadata is not valid Unicode.") from None
 
 
-def _check_storable(name: Any, type: Any) -> None:
+def _check_storable(name: object, type: TensorType) -> None:
     if not isinstance(name, str) or name == "__metadata__" or len(name) > MAX_NAME_CHARACTERS:
         raise CheckpointError(f"save_state: {quote(str(name))} is not a valid tensor name.")
     if type.dtype not in CODES:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from maxmod import log
-from maxmod.backends.base import Backend, Kernel, widened
+from maxmod.backends.base import Backend, Kernel, Stream, widened
 from maxmod.backends.cuda import bits as cuda_bits
 from maxmod.backends.cuda import graph as cuda_graph
 from maxmod.backends.cuda import launch as cuda_launch
@@ -27,7 +27,9 @@ from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import OutOfMemoryError
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import Op
+from maxmod.values.array import Array, ArrayModule, HostArray, StorageDType
 from maxmod.values.device import DeviceKind
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 _INSTALL = (
@@ -51,7 +53,7 @@ def _has_driver() -> bool:
 
 
 @functools.cache
-def _probe() -> tuple[Any, int, str]:
+def _probe() -> tuple[ArrayModule | None, int, str]:
     """Returns (cupy or None, number of devices, reason why there is none)."""
     try:
         import cupy
@@ -106,8 +108,8 @@ class CudaBackend(Backend):
         self._multipliers: dict[int, cuda_matmul.Multiplier] = {}
 
     @property
-    def xp(self) -> Any:
-        return _probe()[0]
+    def xp(self) -> ArrayModule:
+        return _probe()[0]  # type: ignore[return-value]  # asked for only where there is CuPy
 
     def device_count(self) -> int:
         return _probe()[1] if _has_driver() else 0
@@ -115,7 +117,7 @@ class CudaBackend(Backend):
     def unavailable_reason(self) -> str:
         return _probe()[2]
 
-    def from_host(self, array: np.ndarray[Any, Any], index: int) -> Any:
+    def from_host(self, array: HostArray, index: int) -> Array:
         self.require(index)
         dtype = DType.from_numpy(array.dtype)
         if cuda_bits.is_narrow(dtype):
@@ -123,7 +125,7 @@ class CudaBackend(Backend):
         with self.xp.cuda.Device(index), _memory_errors(self, index):
             return cuda_bits.marked(self.xp, self.xp.asarray(array), dtype)
 
-    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+    def to_host(self, array: Array) -> HostArray:
         host = self.xp.asnumpy(array)
         narrow = cuda_bits.narrow_dtype(array)
         return host if narrow is None else host.view(storage_dtype(narrow))
@@ -134,59 +136,62 @@ class CudaBackend(Backend):
     def architecture(self, index: int) -> str:
         return f"sm_{self.xp.cuda.Device(index).compute_capability}"
 
-    def empty(self, type: TensorType) -> Any:
+    def empty(self, type: TensorType) -> Array:
         index = type.device.id
         self.require(index)
         with self.xp.cuda.Device(index), _memory_errors(self, index):
             array = self.xp.empty(type.sizes, cuda_bits.device_dtype(type.dtype))
         return cuda_bits.marked(self.xp, array, type.dtype)
 
-    def allocator(self, type: TensorType) -> Callable[[], Any]:
+    def allocator(self, type: TensorType) -> Callable[[], Array]:
         xp, index = self.xp, type.device.id
         self.require(index)
         sizes, dtype = type.sizes, cuda_bits.device_dtype(type.dtype)
         device = xp.cuda.Device(index)
 
-        def allocate() -> Any:
+        def allocate() -> Array:
             with device, _memory_errors(self, index):
                 return cuda_bits.marked(xp, xp.empty(sizes, dtype), type.dtype)
 
         return allocate
 
-    def empty_bytes(self, nbytes: int, index: int) -> Any:
+    def empty_bytes(self, nbytes: int, index: int) -> Array:
         with self.xp.cuda.Device(index), _memory_errors(self, index):
             return super().empty_bytes(nbytes, index)
 
-    def view_bytes(self, block: Any, offset: int, type: TensorType) -> Any:
+    def view_bytes(self, block: Array, offset: int, type: TensorType) -> Array:
         count = type.num_elements() * type.dtype.size_in_bytes
         piece = block[offset : offset + count].view(cuda_bits.device_dtype(type.dtype))
         return cuda_bits.marked(self.xp, piece.reshape(type.sizes), type.dtype)
 
-    def empty_pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    def empty_pinned(self, shape: tuple[int, ...], dtype: StorageDType) -> HostArray | None:
         if self.device_count() == 0:
             return None
         memory = self.xp.cuda.alloc_pinned_memory(max(math.prod(shape) * dtype.itemsize, 1))
         return np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
 
-    def uploader(self, index: int) -> Any:
+    def uploader(self, index: int) -> cuda_upload.Uploader:
         self.require(index)
         with self.xp.cuda.Device(index):
-            return cuda_upload.Uploader(
-                self.xp, index, lambda nbytes: self.empty_pinned((nbytes,), np.dtype(np.uint8))
-            )
+            return cuda_upload.Uploader(self.xp, index, self._pinned_bytes)
 
-    def copy(self, array: Any) -> Any:
+    def _pinned_bytes(self, nbytes: int) -> HostArray:
+        block = self.empty_pinned((nbytes,), np.dtype(np.uint8))
+        assert block is not None, "required before"
+        return block
+
+    def copy(self, array: Array) -> Array:
         return self._marked_like(array, super().copy(array))
 
-    def contiguous(self, array: Any) -> Any:
+    def contiguous(self, array: Array) -> Array:
         return self._marked_like(array, super().contiguous(array))
 
-    def stream(self, index: int, new: bool) -> Any:
+    def stream(self, index: int, new: bool) -> Stream:
         with self.xp.cuda.Device(index):
             return self.xp.cuda.Stream(non_blocking=True) if new else self.xp.cuda.Stream.null
 
     @contextlib.contextmanager
-    def using(self, stream: Any, index: int) -> Iterator[None]:
+    def using(self, stream: Stream, index: int) -> Iterator[None]:
         with self.xp.cuda.Device(index):
             default = self.xp.cuda.get_current_stream()
             self.wait(stream, default)
@@ -194,10 +199,10 @@ class CudaBackend(Backend):
                 yield
             self.wait(default, stream)
 
-    def wait(self, stream: Any, other: Any) -> None:
+    def wait(self, stream: Stream, other: Stream) -> None:
         stream.wait_event(other.record())
 
-    def follow(self, last: Any, index: int) -> Any:
+    def follow(self, last: Stream | None, index: int) -> Stream:
         with self.xp.cuda.Device(index):
             current = self.xp.cuda.get_current_stream()
             if last is not None and last.ptr != current.ptr:
@@ -207,22 +212,22 @@ class CudaBackend(Backend):
     def record(self, work: Callable[[], None], index: int) -> Callable[[], None] | None:
         return cuda_graph.record(self.xp, work, index)
 
-    def addresses(self, arrays: Sequence[Any]) -> tuple[int, ...] | None:
+    def addresses(self, arrays: Sequence[Array]) -> tuple[int, ...] | None:
         found = tuple([array.data.ptr for array in arrays])
         if any(address % cuda_launch.ALIGNMENT for address in found):
             return None
         return found if all(array.flags.c_contiguous for array in arrays) else None
 
-    def copy_into(self, target: Any, source: Any) -> None:
+    def copy_into(self, target: Array, source: Array) -> None:
         if source.flags.c_contiguous:
             target.data.copy_from_device_async(source.data, target.nbytes)
         else:
             target[...] = source
 
-    def empty_like(self, array: Any) -> Any:
+    def empty_like(self, array: Array) -> Array:
         return self._marked_like(array, super().empty_like(array))
 
-    def _marked_like(self, array: Any, made: Any) -> Any:
+    def _marked_like(self, array: Array, made: Array) -> Array:
         """Returns a result of CuPy, in the class of 8-bit floats if the source had it."""
         narrow = cuda_bits.narrow_dtype(array)
         return made if narrow is None else cuda_bits.marked(self.xp, made, narrow)
@@ -248,11 +253,11 @@ class CudaBackend(Backend):
 
     def contract(
         self,
-        lhs: Any,
-        rhs: Any,
-        out: Any,
-        bias: Any | None = None,
-        addend: Any | None = None,
+        lhs: Array,
+        rhs: Array,
+        out: Array,
+        bias: Array | None = None,
+        addend: Array | None = None,
         activation: str = "",
     ) -> None:
         if rhs.ndim == 1:
@@ -281,7 +286,9 @@ class CudaBackend(Backend):
 
     # ---- ops -----------------------------------------------------------------------------------
 
-    def run(self, op: Op, arrays: Any, attrs: dict[str, Any], types: Any) -> list[Any]:
+    def run(
+        self, op: Op, arrays: Sequence[Array], attrs: Attrs, types: Sequence[TensorType]
+    ) -> list[Array]:
         index = types[0].device.id
         self.require(index)
         with self.xp.cuda.Device(index), _memory_errors(self, index):
@@ -297,10 +304,12 @@ class CudaBackend(Backend):
             return super().run(op, arrays, attrs, types)
 
     def _run_on_host(
-        self, op: Op, arrays: Any, attrs: dict[str, Any], types: Sequence[TensorType]
-    ) -> list[Any]:
+        self, op: Op, arrays: Sequence[Array], attrs: Attrs, types: Sequence[TensorType]
+    ) -> list[Array]:
         """Runs an op on types that CuPy has no dtype for."""
-        hosts = [self.to_host(a) if isinstance(a, self.xp.ndarray) else a for a in arrays]
+        hosts: list[Any] = [
+            self.to_host(a) if isinstance(a, self.xp.ndarray) else a for a in arrays
+        ]
         if op.meaning.upcasts:
             hosts = [a if a.dtype.kind in "biuf" else a.astype(np.float32) for a in hosts]
         with np.errstate(all="ignore"):
@@ -313,7 +322,7 @@ class CudaBackend(Backend):
             found.append(array)
         return found
 
-    def _fit(self, op: Op, array: Any, type: TensorType) -> Any:
+    def _fit(self, op: Op, array: Array, type: TensorType) -> Array:
         if cuda_bits.is_narrow(type.dtype):  # bytes that an op moved
             return cuda_bits.marked(self.xp, array, type.dtype)
         return super()._fit(op, array, type)
@@ -329,8 +338,15 @@ class _memory_errors:  # noqa: N801  (a context manager, used like a function)
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if error is None or kind.__name__ != "OutOfMemoryError" or kind is OutOfMemoryError:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        if (
+            error is None
+            or kind is None
+            or kind.__name__ != "OutOfMemoryError"
+            or kind is OutOfMemoryError
+        ):
             return
         stats = self.backend.stats(self.index)
         listed = ", ".join(f"{name} {value / 2**20:.0f} MiB" for name, value in stats.items())

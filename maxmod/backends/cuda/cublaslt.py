@@ -12,12 +12,13 @@ import contextlib
 import ctypes
 import functools
 import threading
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from maxmod import log
 from maxmod.backends.cuda import libraries as cuda_libraries
 from maxmod.errors import LibraryError
+from maxmod.values.array import ArrayModule
 
 # From library_types.h, cublas_api.h and cublasLt.h of CUDA 12 and 13.
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = 0, 1, 2, 14
@@ -56,6 +57,9 @@ _KINDS = {
     "u": ctypes.c_uint64,
     "l": ctypes.c_int64,
 }
+
+
+_Number = ctypes.c_int32 | ctypes.c_int64 | ctypes.c_uint32 | ctypes.c_uint64 | ctypes.c_void_p
 
 
 class Heuristic(ctypes.Structure):
@@ -114,7 +118,7 @@ class Matrix(NamedTuple):
 
 
 @functools.cache
-def load(major: int) -> Any | None:
+def load(major: int) -> ctypes.CDLL | None:
     """Returns the functions of the library, or None if it cannot be loaded.
 
     Args:
@@ -143,7 +147,7 @@ class Products:
         capability: Of the device, 90 for Hopper.
     """
 
-    def __init__(self, cupy: Any, library: Any, capability: int) -> None:
+    def __init__(self, cupy: ArrayModule, library: ctypes.CDLL, capability: int) -> None:
         self.cupy = cupy
         self.library = library
         self.workspace_nbytes = WORKSPACE_NBYTES[capability >= _HOPPER]
@@ -185,7 +189,9 @@ class Plan:
     ) -> None:
         self._products = products
         self._library = library = products.library
-        self._made: list[tuple[Any, Any]] = []  # (what destroys it, object)
+        self._made: list[
+            tuple[Callable[[ctypes.c_void_p], int], ctypes.c_void_p]
+        ] = []  # (what destroys it, object)
         is_double = kind == FLOAT64
         number = ctypes.c_double if is_double else ctypes.c_float
         self._one, self._beta = number(1), number(int(epilogue.has_addend))
@@ -209,7 +215,7 @@ class Plan:
         self._made.append((getattr(self._library, f"cublasLt{what}Destroy"), made))
         return made
 
-    def _set(self, what: str, target: ctypes.c_void_p, name: int, value: Any) -> None:
+    def _set(self, what: str, target: ctypes.c_void_p, name: int, value: _Number) -> None:
         function = f"cublasLt{what}SetAttribute"
         set_attribute = getattr(self._library, function)
         check(set_attribute(target, name, ctypes.byref(value), ctypes.sizeof(value)), function)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from maxmod import log
+from maxmod.values.array import ArrayModule
 
 
 class CudaGraph:
@@ -25,7 +26,7 @@ class CudaGraph:
         index: The device.
     """
 
-    def __init__(self, cupy: Any, graph: Any, pool: Any, index: int) -> None:
+    def __init__(self, cupy: ArrayModule, graph: Any, pool: Any, index: int) -> None:
         self._graph = graph
         self._pool = pool  # freed after the graph, which waits for the device
         self._device = cupy.cuda.Device(index)
@@ -35,7 +36,7 @@ class CudaGraph:
             self._graph.launch()
 
 
-def record(cupy: Any, work: Callable[[], None], index: int) -> CudaGraph | None:
+def record(cupy: ArrayModule, work: Callable[[], None], index: int) -> CudaGraph | None:
     """Records what `work` queues; None, with a log message, if that is not possible.
 
     Args:

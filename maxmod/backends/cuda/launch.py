@@ -10,17 +10,17 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from maxmod.backends.cuda import nvrtc
 from maxmod.errors import CompileError
 from maxmod.kernel.source import KernelSource
+from maxmod.values.array import Array, ArrayModule
 
 ALIGNMENT = 16  # bytes: kernels read vectors of this size
 BUILDERS = 8  # threads: the compiler works without Python's lock
 
 
-def build_all(cupy: Any, sources: Sequence[KernelSource], index: int) -> list[CudaKernel]:
+def build_all(cupy: ArrayModule, sources: Sequence[KernelSource], index: int) -> list[CudaKernel]:
     """Compiles kernels in parallel, or takes them from the cache, and loads them.
 
     Args:
@@ -59,7 +59,7 @@ class CudaKernel:
 
     def __init__(
         self,
-        cupy: Any,
+        cupy: ArrayModule,
         source: KernelSource,
         cubin: bytes,
         index: int,
@@ -112,17 +112,17 @@ class CudaLaunch:
         self._current_context = cuda.driver.ctxGetCurrent
         self._current_device = cuda.runtime.getDevice
         self._current_stream = cuda.get_current_stream
-        self._kept: dict[int, Any] = {}
-        self._copied: list[tuple[Any, Any]] = []  # (copy, array) of kept buffers
+        self._kept: dict[int, Array] = {}
+        self._copied: list[tuple[Array, Array]] = []  # (copy, array) of kept buffers
 
-    def keep(self, position: int, array: Any) -> None:
+    def keep(self, position: int, array: Array) -> None:
         """Sets a buffer that is the same in every call, and keeps it alive."""
         self._kept[position] = array
         self.fill(position, array)
         if self._kept[position] is not array:  # its contents may change between calls
             self._copied.append((self._kept[position], array))
 
-    def fill(self, position: int, array: Any) -> Any:
+    def fill(self, position: int, array: Array) -> Array:
         """Sets a buffer for the next call; one that is not contiguous or not aligned is copied.
 
         Returns:

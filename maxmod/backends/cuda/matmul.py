@@ -9,8 +9,8 @@ CUDA graph is captured.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from maxmod.backends.cuda.cublaslt import (
     Matrix,
 )
 from maxmod.dtype import DType, storage_dtype
+from maxmod.values.array import Array, ArrayModule
 
 _DATA_TYPES = {
     storage_dtype(DType.float32): cublaslt.FLOAT32,
@@ -158,7 +159,7 @@ def _starts(batches: Sequence[Batch]) -> tuple[tuple[int, int, int], ...]:
     return tuple(starts)
 
 
-def can_multiply(lhs: Any, rhs: Any, out: Any) -> bool:
+def can_multiply(lhs: Array, rhs: Array, out: Array) -> bool:
     """True if cuBLAS has a product for the dtypes, accumulated in float32 or float64."""
     return lhs.dtype == rhs.dtype == out.dtype and out.dtype in _DATA_TYPES
 
@@ -171,7 +172,7 @@ class Multiplier:
         index: The device, which is current in every call.
     """
 
-    def __init__(self, cupy: Any, index: int) -> None:
+    def __init__(self, cupy: ArrayModule, index: int) -> None:
         self.cupy = cupy
         self._products: cublaslt.Products | None = None
         library = cublaslt.load(cupy.cuda.runtime.runtimeGetVersion() // 1000)
@@ -179,15 +180,15 @@ class Multiplier:
             capability = int(cupy.cuda.Device(index).compute_capability)
             self._products = cublaslt.Products(cupy, library, capability)
         self._current_stream = cupy.cuda.get_current_stream
-        self._calls: dict[Any, tuple[Gemm, cublaslt.Plan | None] | None] = {}
+        self._calls: dict[Hashable, tuple[Gemm, cublaslt.Plan | None] | None] = {}
 
     def __call__(
         self,
-        lhs: Any,
-        rhs: Any,
-        out: Any,
-        bias: Any | None = None,
-        addend: Any | None = None,
+        lhs: Array,
+        rhs: Array,
+        out: Array,
+        bias: Array | None = None,
+        addend: Array | None = None,
         activation: str = "",
     ) -> bool:
         """Writes `activation(lhs @ rhs + bias + addend)` into `out`, on the current stream.
@@ -241,18 +242,18 @@ class Multiplier:
             )
         return True
 
-    def _contiguous(self, array: Any | None) -> Any | None:
+    def _contiguous(self, array: Array | None) -> Array | None:
         if array is None or array.flags.c_contiguous:
             return array
         return self.cupy.ascontiguousarray(array)
 
-    def _fill(self, out: Any, epilogue: Epilogue) -> bool:
+    def _fill(self, out: Array, epilogue: Epilogue) -> bool:
         if epilogue is NO_EPILOGUE:
             out.fill(0)
         return epilogue is NO_EPILOGUE
 
     def _prepare(
-        self, lhs: Any, rhs: Any, out: Any, epilogue: Epilogue, more: Sequence[Any]
+        self, lhs: Array, rhs: Array, out: Array, epilogue: Epilogue, more: Sequence[Array | None]
     ) -> tuple[Gemm, cublaslt.Plan | None] | None:
         gemm = plan(_layout(lhs), _layout(rhs), _layout(out))
         if gemm is None:
@@ -267,17 +268,17 @@ class Multiplier:
         return gemm, self._products.plan(kind, transposed, matrices, epilogue, address)
 
 
-def _key(array: Any) -> tuple[Any, ...]:
+def _key(array: Array) -> tuple[Hashable, ...]:
     return array.shape, array.strides, _alignment(array)
 
 
-def _alignment(array: Any) -> int:
+def _alignment(array: Array) -> int:
     """Returns the largest power of 2, up to `ALIGNMENT`, that divides the address of an array."""
     address = array.data.ptr
     return min(address & -address, ALIGNMENT) or ALIGNMENT
 
 
-def _matrices(gemm: Gemm, lhs: Any, rhs: Any, out: Any, addend: Any) -> list[Matrix]:
+def _matrices(gemm: Gemm, lhs: Array, rhs: Array, out: Array, addend: Array) -> list[Matrix]:
     """Describes the matrices in the order of the library: right, left, addend, result."""
     m, n, k, left, right = gemm[:5]
     count, lhs_step, rhs_step, out_step = gemm.batch
@@ -295,7 +296,7 @@ def _matrices(gemm: Gemm, lhs: Any, rhs: Any, out: Any, addend: Any) -> list[Mat
 
 
 def _matrix(
-    array: Any,
+    array: Array,
     size: tuple[int, int],
     leading: int,
     count: int,
@@ -308,12 +309,12 @@ def _matrix(
     return Matrix(*size, leading, count, step, alignment)
 
 
-def _layout(array: Any) -> Layout:
+def _layout(array: Array) -> Layout:
     nbytes = array.dtype.itemsize
     return Layout(tuple(array.shape), tuple(step // nbytes for step in array.strides))
 
 
-def _call_cublas(cupy: Any, gemm: Gemm, lhs: Any, rhs: Any, out: Any) -> None:
+def _call_cublas(cupy: ArrayModule, gemm: Gemm, lhs: Array, rhs: Array, out: Array) -> None:
     from cupy_backends.cuda.libs import cublas
 
     nbytes = out.dtype.itemsize

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from maxmod.backends.cuda import libraries as cuda_libraries
 from maxmod.backends.refusal import refused
@@ -47,7 +47,7 @@ class Usage(NamedTuple):
 class Library(NamedTuple):
     """A loaded NVRTC."""
 
-    handle: Any
+    handle: ctypes.CDLL
     path: str
     version: tuple[int, int]
 
@@ -213,12 +213,12 @@ def _file_identity(path: str) -> str:
 # ---- calls ---------------------------------------------------------------------------------------
 
 
-def _check(nvrtc: Any, status: int) -> None:
+def _check(nvrtc: ctypes.CDLL, status: int) -> None:
     if status:
         raise CompileError(f"nvrtc: {nvrtc.nvrtcGetErrorString(status).decode()}.")
 
 
-def _blob(nvrtc: Any, program: Any, what: str) -> bytes:
+def _blob(nvrtc: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes:
     size = ctypes.c_size_t()
     _check(nvrtc, getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
     buffer = ctypes.create_string_buffer(size.value)
@@ -226,7 +226,9 @@ def _blob(nvrtc: Any, program: Any, what: str) -> bytes:
     return buffer.raw
 
 
-def _refused(nvrtc: Any, source: KernelSource, arch: str, status: int, log: str) -> CompileError:
+def _refused(
+    nvrtc: ctypes.CDLL, source: KernelSource, arch: str, status: int, log: str
+) -> CompileError:
     reason = f"refused for {arch}: {nvrtc.nvrtcGetErrorString(status).decode()}"
     return refused("nvrtc", source, _key(source, arch), reason, log)
 

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from maxmod.values.array import Array, ArrayModule, HostArray
 
 BUFFER_NBYTES = 4 << 20  # so that tensors of some 10 MB are read by several threads
 BUFFERS = 16
@@ -44,7 +44,7 @@ class Uploader:
         pinned: Gives page-locked memory of a number of bytes as a NumPy array.
     """
 
-    def __init__(self, xp: Any, index: int, pinned: Callable[[int], np.ndarray[Any, Any]]) -> None:
+    def __init__(self, xp: ArrayModule, index: int, pinned: Callable[[int], HostArray]) -> None:
         self._xp = xp
         self._device = xp.cuda.Device(index)
         with self._device:
@@ -56,7 +56,7 @@ class Uploader:
             min(_THREADS, os.cpu_count() or 1), thread_name_prefix="maxmod-upload"
         )
 
-    def send(self, target: Any, fill: Fill) -> None:
+    def send(self, target: Array, fill: Fill) -> None:
         """Fills a contiguous array; work that is queued on the current stream later sees it.
 
         Args:

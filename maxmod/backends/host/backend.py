@@ -8,7 +8,7 @@ import functools
 import math
 import platform
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from maxmod.backends.host.memory import POOLED_NBYTES, HostPool
 from maxmod.dtype import storage_dtype
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import Kind, Op
+from maxmod.values.array import Array, ArrayModule, HostArray
 from maxmod.values.device import DeviceKind
+from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 
@@ -35,7 +37,7 @@ class CpuBackend(Backend):
         self.pool = HostPool()
 
     @property
-    def xp(self) -> Any:
+    def xp(self) -> ArrayModule:
         return np
 
     def device_count(self) -> int:
@@ -44,10 +46,10 @@ class CpuBackend(Backend):
     def unavailable_reason(self) -> str:
         return ""
 
-    def from_host(self, array: np.ndarray[Any, Any], index: int) -> np.ndarray[Any, Any]:
+    def from_host(self, array: HostArray, index: int) -> HostArray:
         return array
 
-    def to_host(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def to_host(self, array: HostArray) -> HostArray:
         return array
 
     def synchronize(self, index: int) -> None:
@@ -59,14 +61,16 @@ class CpuBackend(Backend):
     def stats(self, index: int) -> dict[str, int]:
         return host_limits.memory()
 
-    def run(self, op: Op, arrays: Any, attrs: dict[str, Any], types: Any) -> list[Any]:
+    def run(
+        self, op: Op, arrays: Sequence[Array], attrs: Attrs, types: Sequence[TensorType]
+    ) -> list[Array]:
         # Domain errors give NaN or infinity without a warning, on every device.
         with np.errstate(all="ignore"):
             return super().run(op, arrays, attrs, types)
 
     def runner(
-        self, op: Op, operands: Any, attrs: dict[str, Any], types: Any
-    ) -> Callable[[Sequence[Any]], list[Any]]:
+        self, op: Op, operands: Sequence[TensorType], attrs: Attrs, types: Sequence[TensorType]
+    ) -> Callable[[Sequence[Array]], list[Array]]:
         general = super().runner(op, operands, attrs, types)
         is_wide = all(storage_dtype(type.dtype).char in _WIDE_CHARS for type in operands)
         is_special = op.signature.variadic or op.kind is Kind.OPAQUE
@@ -74,17 +78,19 @@ class CpuBackend(Backend):
             return general
         body, dtype = op.meaning.eager, storage_dtype(types[0].dtype)
 
-        def run(arrays: Sequence[Any]) -> list[Any]:  # the common case, with nothing to decide
+        def run(arrays: Sequence[Array]) -> list[Array]:  # the common case, with nothing to decide
             if config.current().verify:
                 return general(arrays)
-            result = _quietly(body, np, *arrays, **attrs)
+            result: Any = _quietly(body, np, *arrays, **attrs)
             if type(result) is np.ndarray and result.dtype is dtype:
-                return [result]
-            return [np.asarray(result, dtype=dtype)]
+                return [result]  # type: ignore[list-item]  # pyright gives up on NumPy's types
+            return [np.asarray(result, dtype=dtype)]  # type: ignore[list-item]
 
         return run
 
-    def quantize_weight(self, weight: Any, scheme: str, group_size: int | None) -> Sequence[Any]:
+    def quantize_weight(
+        self, weight: HostArray, scheme: str, group_size: int | None
+    ) -> Sequence[Array]:
         # The eager body of the op raises the error, if any.
         made = host_quantize.codes_and_scales(weight, group_size)
         return made or super().quantize_weight(weight, scheme, group_size)
@@ -95,28 +101,29 @@ class CpuBackend(Backend):
         return Dialect.HOST if _compiler_found() else None
 
     def build(self, sources: Sequence[KernelSource], index: int) -> list[Kernel]:
-        return [_HostKernel(kernel) for kernel in host_compiler.build_all(sources)]
+        kernels = host_compiler.build_all(sources)
+        return [_HostKernel(kernel) for kernel in kernels]  # type: ignore[misc]  # of NumPy arrays
 
-    def empty(self, type: TensorType) -> np.ndarray[Any, Any]:
+    def empty(self, type: TensorType) -> Array:
         nbytes = type.num_elements() * type.dtype.size_in_bytes
         return self.view_bytes(self.pool.empty(nbytes), 0, type)
 
-    def allocator(self, type: TensorType) -> Callable[[], Any]:
+    def allocator(self, type: TensorType) -> Callable[[], Array]:
         if type.num_elements() * type.dtype.size_in_bytes < POOLED_NBYTES:
             sizes, dtype = tuple(map(int, type.sizes)), storage_dtype(type.dtype)
             return lambda: np.empty(sizes, dtype)
         return functools.partial(self.empty, type)
 
-    def empty_bytes(self, nbytes: int, index: int) -> np.ndarray[Any, Any]:
+    def empty_bytes(self, nbytes: int, index: int) -> HostArray:
         return self.pool.empty(nbytes)
 
     def contract(
         self,
-        lhs: Any,
-        rhs: Any,
-        out: Any,
-        bias: Any | None = None,
-        addend: Any | None = None,
+        lhs: HostArray,
+        rhs: HostArray,
+        out: HostArray,
+        bias: HostArray | None = None,
+        addend: HostArray | None = None,
         activation: str = "",
     ) -> None:
         if bias is not None or addend is not None or activation:
@@ -139,12 +146,15 @@ _WIDE_CHARS = frozenset("?bBhHiIlLqQfd")
 _BLAS_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 # Contexts in which NumPy warns of no floating-point error. Running in one costs a tenth of a
 # `with np.errstate`. A call takes one out and puts it back: it can be entered once at a time.
 _QUIET: list[contextvars.Context] = []
 
 
-def _quietly(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _quietly(fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Calls a function that reads no context variable, without warnings of NumPy."""
     try:
         context = _QUIET.pop()
@@ -188,13 +198,13 @@ class _HostLaunch:
         self._scalars = (ctypes.c_int64 * max(1, len(scalars)))(*scalars)
         self._buffers = ctypes.addressof(self._table)
         self._integers = ctypes.addressof(self._scalars)
-        self._kept: dict[int, Any] = {}
+        self._kept: dict[int, Array] = {}
 
-    def keep(self, position: int, array: np.ndarray[Any, Any]) -> None:
+    def keep(self, position: int, array: HostArray) -> None:
         self._kept[position] = array
         self._table[position] = address(array)
 
-    def fill(self, position: int, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def fill(self, position: int, array: HostArray) -> HostArray:
         if not array.flags.c_contiguous:
             array = self._kept[position] = np.ascontiguousarray(array)
         self._table[position] = address(array)
@@ -204,7 +214,7 @@ class _HostLaunch:
         self._call(self._buffers, self._integers)
 
 
-def address(array: np.ndarray[Any, Any]) -> int:
+def address(array: HostArray) -> int:
     """Returns where the elements of an array start."""
     try:  # four times as fast as the general way
         return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]

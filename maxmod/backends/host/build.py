@@ -16,9 +16,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from maxmod.backends.host.library import open_library
+from maxmod.backends.host.library import HostCompiler, open_library
 from maxmod.backends.refusal import refused
 from maxmod.kernel import cache as kernel_cache
 from maxmod.kernel.source import KernelSource
@@ -94,11 +93,13 @@ def probe(path: str, options: tuple[str, ...]) -> tuple[tuple[str, list[str]] | 
     return None, problem
 
 
-def build_libraries(compiler: Any, sources: Mapping[str, KernelSource]) -> dict[str, ctypes.CDLL]:
+def build_libraries(
+    compiler: HostCompiler, sources: Mapping[str, KernelSource]
+) -> dict[str, ctypes.CDLL]:
     """Compiles kernels side by side, saves them and loads them.
 
     Args:
-        compiler: A `HostCompiler`.
+        compiler: What compiles them.
         sources: Kernels by their keys.
 
     Returns:
@@ -137,10 +138,11 @@ def build_libraries(compiler: Any, sources: Mapping[str, KernelSource]) -> dict[
         failed = [key for key in sources if isinstance(results[key], Exception)]
         if failed:
             raise _failure(compiler, failed, sources, results)
-        return {key: _load_saved(key, results[key], folder) for key in sources}
+        libraries = {key: data for key, data in results.items() if isinstance(data, bytes)}
+        return {key: _load_saved(key, libraries[key], folder) for key in sources}
 
 
-def _build_one(compiler: Any, key: str, source: KernelSource, folder: str) -> bytes:
+def _build_one(compiler: HostCompiler, key: str, source: KernelSource, folder: str) -> bytes:
     text = source.full_text()
     start = time.perf_counter()
     data = _compile(compiler.path, [*compiler.flags, *source.options], text, folder)
@@ -184,7 +186,7 @@ def _compile(path: str, flags: list[str], text: str, folder: str) -> bytes:
         return file.read()
 
 
-def _load_saved(key: str, data: Any, folder: str) -> ctypes.CDLL:
+def _load_saved(key: str, data: bytes, folder: str) -> ctypes.CDLL:
     """Loads a library from the cache, or from a temporary file if it could not be saved there."""
     entry = kernel_cache.load(key)
     if entry is not None:
@@ -212,13 +214,14 @@ def _folder() -> Iterator[str]:
 
 
 def _failure(
-    compiler: Any,
+    compiler: HostCompiler,
     failed: list[str],
     sources: Mapping[str, KernelSource],
-    results: Mapping[str, Any],
+    results: Mapping[str, bytes | Exception],
 ) -> Exception:
     key = failed[0]
     error = results[key]
+    assert isinstance(error, Exception), error
     if not isinstance(error, Refused):
         return error
     others = f" ({len(failed) - 1} more kernels failed)" if len(failed) > 1 else ""

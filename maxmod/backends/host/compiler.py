@@ -14,11 +14,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from maxmod import config
 from maxmod.backends.host.library import (
     THREADS_FILE,
+    HostCompiler,
     connect,
     open_library,
     start_threads,
@@ -31,22 +32,6 @@ from maxmod.kernel.source import Dialect, KernelSource
 
 PROBE_VERSION = 3  # raise it when the flags that are tried change
 _BUILD = "maxmod.backends.host.build"  # imports subprocess; needed only where something is missing
-
-
-class HostCompiler(NamedTuple):
-    """A C compiler that works, with the flags that it accepts on this machine.
-
-    Attributes:
-        path: The program.
-        version: Its kind and version.
-        flags: Options for every kernel, warnings and libraries included.
-        identity: Everything about compiler and processor that decides the result.
-    """
-
-    path: str
-    version: str
-    flags: tuple[str, ...]
-    identity: str
 
 
 class HostKernel:
@@ -71,12 +56,12 @@ class HostKernel:
         function.restype = None
         self.name = name
         self.key = key
-        self.call: Callable[[Any, Any], None] = function
+        self.call: Callable[[object, object], object] = function
         self.entry_pointer = ctypes.cast(function, ctypes.c_void_p).value or 0
         self.cached = cached
         self.library = library
 
-    def __call__(self, buffers: Any, scalars: Any) -> None:
+    def __call__(self, buffers: object, scalars: object) -> None:
         """Runs the kernel.
 
         Args:

@@ -5,11 +5,28 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+from typing import NamedTuple
 
 THREADS_FILE = "host/threads.c"
 _THREADS_ENTRY = "mm_set_threads"
 _FUNCTIONS = "mm_threads_of"  # what the library of threads offers
 _WANTED = "mm_threads"  # where a kernel looks for it
+
+
+class HostCompiler(NamedTuple):
+    """A C compiler that works, with the flags that it accepts on this machine.
+
+    Attributes:
+        path: The program.
+        version: Its kind and version.
+        flags: Options for every kernel, warnings and libraries included.
+        identity: Everything about compiler and processor that decides the result.
+    """
+
+    path: str
+    version: str
+    flags: tuple[str, ...]
+    identity: str
 
 
 def open_library(path: str) -> ctypes.CDLL:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import Any
 
 import numpy as np
+
+from maxmod.values.array import HostArray
 
 ALIGNMENT = 64  # bytes
 POOLED_NBYTES = 1 << 16  # smaller blocks come from malloc, which keeps them itself
@@ -27,13 +28,13 @@ class HostPool:
     """Gives out uninitialised arrays of bytes."""
 
     def __init__(self) -> None:
-        self._free: dict[int, list[np.ndarray[Any, Any]]] = {}
-        self._used: dict[weakref.ref[_Block], np.ndarray[Any, Any]] = {}
+        self._free: dict[int, list[HostArray]] = {}
+        self._used: dict[weakref.ref[_Block], HostArray] = {}
         self._kept_nbytes = 0
         # A block may end inside any call of this thread, also while it holds the lock.
         self._lock = threading.RLock()
 
-    def empty(self, nbytes: int) -> np.ndarray[Any, Any]:
+    def empty(self, nbytes: int) -> HostArray:
         """Returns `nbytes` uninitialised bytes, aligned to 64 if they come from the pool."""
         if nbytes < POOLED_NBYTES:
             return np.empty(nbytes, dtype=np.uint8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from maxmod.backends.host import compiler as host_compiler
 from maxmod.dtype import DType, storage_dtype
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
+from maxmod.values.array import HostArray, StorageDType
 
 MIN_WEIGHTS = 1 << 17  # below, NumPy is done in a millisecond, and nothing needs to be built
 
@@ -23,9 +23,7 @@ _STORED = {
 }
 
 
-def codes_and_scales(
-    weight: np.ndarray[Any, Any], group_size: int | None
-) -> list[np.ndarray[Any, Any]] | None:
+def codes_and_scales(weight: HostArray, group_size: int | None) -> list[HostArray] | None:
     """Rounds a weight [out, in] as `quantize_weight` does, bit for bit.
 
     Args:
@@ -55,7 +53,7 @@ def codes_and_scales(
 
 
 @functools.cache
-def _kernel(dtype: np.dtype[Any]) -> host_compiler.HostKernel:
+def _kernel(dtype: StorageDType) -> host_compiler.HostKernel:
     stored, load = _STORED[dtype]
     front = f"#define MM_STORED {stored}\n#define MM_LOAD(code) {load}(code)\n\n"
     code = front + kernel_text.read("host/quantize.c")

@@ -167,7 +167,7 @@ def _lower(
     right, codes = _right_operand(group, product, n, k)
     finish = ElementLowering(group, "tf", given=product.output)
     position = (*start, column)
-    stores = []
+    stores: list[tuple[int, Index, int]] = []
     for offset, value in enumerate(group.outputs):
         if value.type.sizes != product.output.type.sizes:
             raise Unfusable("the results have another shape than the product")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -157,7 +157,7 @@ def _symbolic_text(dim: Dim) -> str:
     terms = getattr(dim, "terms", None)
     if terms is None:
         return str(dim) if isinstance(getattr(dim, "dim", None), int) else f"s_{dim}"
-    parts = []
+    parts: list[str] = []
     for monomial, factor in terms:
         names = [_atom_text(atom) for atom in monomial]
         if factor != 1 or not names:
@@ -187,9 +187,7 @@ def scalar_text(instructions: Sequence[Instruction], number: int, prefix: str = 
         text = _integer(instructions, what)
         return text if what.is_store else f"mm_position({text}, {size_text(what.extent)})"
     assert isinstance(what, Apply) and what.op.lowering.scalar is not None
-    attrs: Mapping[str, Any] = {
-        name: _attr_text(value, instruction.dtype) for name, value in what.attrs
-    }
+    attrs = {name: _attr_text(value, instruction.dtype) for name, value in what.attrs}
     index = "" if what.index is None else f"({index_text(what.index)})"
     operands = (scalar_name(instructions, arg, prefix) for arg in what.args)
     return what.op.lowering.scalar.format(*operands, index=index, **attrs)
@@ -212,7 +210,7 @@ def _integer(instructions: Sequence[Instruction], position: Position) -> str:
     return f"mm_clipped_u64({name})" if is_larger else name
 
 
-def _attr_text(value: Any, dtype: DType) -> str:
+def _attr_text(value: object, dtype: DType) -> str:
     """Returns the text of an attribute: dtype names, method names, numbers."""
     if isinstance(value, DType):
         return value.name

@@ -102,7 +102,7 @@ class Reading:
     def shown(self, text: str) -> str:
         """Returns text of the kernel with its names and remarks."""
         table = self._table(text)
-        lines = []
+        lines: list[tuple[str, str]] = []
         for line in text.split("\n"):
             found = _DECLARED.match(line)
             remark = self._remarks.get(found[1], "") if found else ""
@@ -185,7 +185,7 @@ class Reading:
     def _remarks(self) -> dict[str, str]:
         """The remark of each variable of an instruction."""
         producers = {value: node for node in self.group.nodes for value in node.outputs}
-        found = {}
+        found: dict[str, str] = {}
         for part in self.parts:
             for number, value in self._values(part).items():
                 printed = self.values.get(value, "")

@@ -60,7 +60,7 @@ def plan_rows(lowered: Lowered, keep: Keep = Keep.COSTLY) -> RowPlan:
     scratch = _kept(lowered, [wanted for wanted, _ in targets], keep)
     done: set[int] = set(reductions)
     kept: set[int] = set()
-    phases = []
+    phases: list[Phase] = []
     for wanted, completes in targets:
         body, before = _needed(lowered, wanted, done, kept)
         keeps = tuple(i for i in body if i in scratch and i not in kept)

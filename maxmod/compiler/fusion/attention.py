@@ -84,7 +84,7 @@ class AttentionFinder:
 
     def _softmax(self, weights: ir.Value) -> tuple[ir.Value, list[ir.Node]] | None:
         """Returns what a softmax over the last axis is taken of, and its nodes."""
-        nodes = []
+        nodes: list[ir.Node] = []
         division = self.producer.get(weights)
         while division is not None and is_op(division.op, cast_elements):
             nodes.append(division)
@@ -113,8 +113,9 @@ class AttentionFinder:
     def _scores(self, logits: ir.Value) -> ir.Node | None:
         """Returns the product that the logits are computed from, if there is exactly one."""
         count, inner = product(logits.type.sizes), logits.type.sizes[-2:]
-        found = []
-        pending, seen = [logits], set()
+        found: list[ir.Node] = []
+        pending = [logits]
+        seen: set[ir.Node] = set()
         while pending:
             node = self.producer.get(pending.pop())
             if node is None or node in seen or len(seen) > MAX_NODES:
@@ -141,7 +142,7 @@ class AttentionFinder:
             )
             if logits in node.outputs:
                 break
-        path = []
+        path: list[ir.Node] = []
         pending, seen = [logits], {scores}
         while pending:
             node = self.producer.get(pending.pop())

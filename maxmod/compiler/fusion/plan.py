@@ -54,7 +54,7 @@ def plan_groups(
             whether there is an order then.
         architecture: What kernels are made for; one that is not known is taken for new.
     """
-    stores = find_stores(graph) if in_place else set()
+    stores = find_stores(graph) if in_place else set[ir.Node]()
     planner = _Planner(graph, template_dialect, stores, architecture)
     if template_dialect:
         planner.find_attention()
@@ -259,7 +259,7 @@ class _Planner:
 
     def _inlined_views(self, product: ir.Node) -> list[ir.Node]:
         """Returns the views through which a product reads its operands."""
-        found = []
+        found: list[ir.Node] = []
         for value in product.inputs:
             node = self.producer.get(value)
             while node is not None and node.op.kind is Kind.VIEW and conditions.can_fuse(node):

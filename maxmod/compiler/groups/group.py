@@ -93,7 +93,7 @@ class FusionGroup:
     domain: Sizes
     outputs: tuple[ir.Value, ...]
     is_row: bool = False
-    targets: Mapping[ir.Value, ir.Value] = field(default_factory=dict)
+    targets: Mapping[ir.Value, ir.Value] = field(default_factory=dict[ir.Value, ir.Value])
     reasons: tuple[str, ...] = ()
     template: Attention | Contraction | LibraryProduct | WholeOp | None = None
 

@@ -109,8 +109,9 @@ def _merge(lowered: Lowered) -> Lowered:
     lowered.loops, rewrite = merge_loops(lowered.loops, accesses)
     for instruction in lowered.instructions:
         what = instruction.what
-        if isinstance(what, Load) or (isinstance(what, Apply) and what.index is not None):
-            instruction.what = replace(what, index=rewrite(what.index))
+        index = what.index if isinstance(what, (Load, Apply)) else None
+        if index is not None:
+            instruction.what = replace(what, index=rewrite(index))
     for store in lowered.stores:
         store.index = rewrite(store.index)
     return lowered
@@ -131,7 +132,7 @@ def _check_in_place(lowered: Lowered) -> None:
         if lowered.row is not None or what.index != written[what.buffer]:
             raise Unfusable("it reads the buffer that it overwrites")
     loops = [*lowered.loops, *([lowered.row] if lowered.row else [])]
-    varying = set().union(*map(lowered.varying, loops))
+    varying = set[int]().union(*map(lowered.varying, loops))
     for number in needed(lowered.instructions, lowered.store_positions):
         is_reduction = isinstance(lowered.instructions[number].what, Reduction)
         if number in varying or is_reduction:
@@ -162,7 +163,7 @@ class Lowering:
         for number, value in enumerate(outputs, count):
             if value in self.group.targets:  # read through the pointer through which it is written
                 self.inputs[self.group.targets[value]] = number
-        stores = []
+        stores: list[Store] = []
         for number, value in enumerate(outputs, count):
             scalar, flat = self._stored(value)
             stores.append(Store(number, flat, scalar, value.type.dtype))

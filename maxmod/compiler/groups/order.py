@@ -97,7 +97,7 @@ def _operands(items: list[Item], late: dict[str, ir.Node]) -> list[set[int]]:
     before = [{maker[v] for v in item.inputs if v in maker} for item in items]
     for number, item in enumerate(items) if late else ():
         nodes = [item] if isinstance(item, ir.Node) else item.nodes
-        for name in set().union(*map(ir.mentioned_names, nodes)) & late.keys():
+        for name in set[str]().union(*map(ir.mentioned_names, nodes)) & late.keys():
             if late[name] not in nodes:
                 before[number].add(maker[late[name].output])
     return before
@@ -106,7 +106,7 @@ def _operands(items: list[Item], late: dict[str, ir.Node]) -> list[set[int]]:
 def find_stores(graph: ir.Graph) -> set[ir.Node]:
     """Returns the nodes that change a buffer argument, or the result of such a node."""
     buffers = {graph.inputs[position] for position, _ in graph.updates}
-    stores = set()
+    stores: set[ir.Node] = set()
     for node in graph.nodes:
         if node.op.meaning.assign is not None and node.inputs[0] in buffers:
             stores.add(node)

@@ -14,7 +14,7 @@ def eliminate_dead(graph: ir.Graph) -> ir.Graph:
     """
     needed = set(graph.results)
     names = {symbol.name for value in needed for symbol in value.type.parameters}
-    kept = []
+    kept: list[ir.Node] = []
     for node in reversed(graph.nodes):
         late = ir.late_name(node.op, node.kwargs)
         if needed.intersection(node.outputs) or late in names:

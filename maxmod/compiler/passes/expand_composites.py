@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace as replaced
+from typing import cast
 
 from maxmod.compiler import choose_kernels
 from maxmod.interpreters.trace import Tracer
@@ -57,8 +58,9 @@ def _expanded(graph: ir.Graph, is_wanted: Callable[[ir.Node], bool]) -> ir.Graph
         arguments = [inner.argument(value.type) for value in node.inputs]
         with interpreter(inner):
             result = node.op.meaning.expand(*arguments, **node.kwargs)
-        results = result if isinstance(result, list) else [result]
-        values = dict(zip((a._value for a in arguments), node.inputs, strict=True))
+        several = isinstance(result, list)
+        results = cast("list[object]", result) if several else [result]
+        values = dict(zip(map(inner.lift, arguments), node.inputs, strict=True))
         scope = ir.Scope(node.op.label, node.scope)
         for made in inner.nodes:
             inputs = tuple(values.get(value, value) for value in made.inputs)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from maxmod.compiler.fusion.conditions import is_cheap
 from maxmod.custom import CustomKernel
 from maxmod.op import Kind, ir
+from maxmod.values.array import Array
 
 # Larger results would cost more to read in every call than a kernel spends to make them again.
 FOLD_LIMIT_NBYTES = 1 << 16
@@ -26,7 +27,7 @@ def fold_constants(graph: ir.Graph, run: ir.Run, *, keep_formulas: bool = False)
     """
     data = dict(graph.constants)
     sources: dict[ir.Value, ir.Node] = {}  # what could be folded, but is not unless it is needed
-    kept = []
+    kept: list[ir.Node] = []
     for node in graph.nodes:
         if not _is_foldable(node):
             kept.append(node)
@@ -75,7 +76,7 @@ def _is_formula(node: ir.Node, sources: Mapping[ir.Value, ir.Node]) -> bool:
 def _evaluate(
     node: ir.Node,
     sources: Mapping[ir.Value, ir.Node],
-    data: dict[ir.Value, object],
+    data: dict[ir.Value, Array],
     run: ir.Run,
 ) -> None:
     for value in node.inputs:

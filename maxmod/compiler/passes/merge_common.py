@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Hashable
 
 from maxmod.op import ir
 
@@ -13,8 +13,8 @@ def merge_common(graph: ir.Graph) -> ir.Graph:
     Before: ``%0 = exp %x; %1 = exp %x; return add %0 %1``. After: ``add %0 %0``.
     """
     replace: dict[ir.Value, ir.Value] = {}
-    seen: dict[tuple[Any, ...], ir.Node] = {}
-    kept = []
+    seen: dict[tuple[Hashable, ...], ir.Node] = {}
+    kept: list[ir.Node] = []
     for node in graph.nodes:
         inputs = tuple(replace.get(value, value) for value in node.inputs)
         # repr keeps 0.0 and -0.0, 1 and 1.0 and True apart, which are equal as keys.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from maxmod.op import ir
+from maxmod.values.device import DeviceRef
 
 
 def optimize_bodies(graph: ir.Graph, optimize: Callable[[ir.Graph], ir.Graph]) -> ir.Graph:
@@ -19,10 +20,10 @@ def optimize_bodies(graph: ir.Graph, optimize: Callable[[ir.Graph], ir.Graph]) -
         optimize: Runs all passes.
     """
     constants = dict(graph.constants)
-    nodes = []
+    nodes: list[ir.Node] = []
     for node in graph.nodes:
         traced = {name: value for name, value in node.attrs if isinstance(value, ir.Graph)}
-        if not traced or len(set().union(*map(ir.devices, traced.values()))) > 1:
+        if not traced or len(set[DeviceRef]().union(*map(ir.devices, traced.values()))) > 1:
             nodes.append(node)
             continue
         bodies = {name: optimize(body) for name, body in traced.items()}

@@ -32,7 +32,7 @@ def recognize_gelu(graph: ir.Graph) -> ir.Graph:
     ``gelu %x approximate=tanh``; nodes that only it needed are dead.
     """
     producers: Producers = {value: node for node in graph.nodes for value in node.outputs}
-    nodes = []
+    nodes: list[ir.Node] = []
     for node in graph.nodes:
         x = _argument(node, producers)
         if x is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace as replaced
-from typing import Any
 
 from maxmod.dtype import DType, can_hold
 from maxmod.op import Op, ir, is_op, op_of
@@ -17,6 +16,7 @@ from maxmod.ops.comparison import logical_not
 from maxmod.ops.create import full_source
 from maxmod.ops.elementwise import cast_elements
 from maxmod.ops.shape import broadcast, permute, reshape
+from maxmod.values.plain import Attrs
 
 Producers = dict[ir.Value, ir.Node]
 # Returns the value to use instead, a node to put in place, or None to leave the call alone.
@@ -31,7 +31,7 @@ def simplify(graph: ir.Graph) -> ir.Graph:
     """
     replace: dict[ir.Value, ir.Value] = {}
     producers: Producers = {}
-    kept = []
+    kept: list[ir.Node] = []
     for original in graph.nodes:
         inputs = tuple(replace.get(value, value) for value in original.inputs)
         node = ir.Node(
@@ -148,7 +148,7 @@ def _reshaped_twice(node: ir.Node, producers: Producers) -> ir.Node | None:
     return _with(node, inner.inputs, node.kwargs)
 
 
-def _with(node: ir.Node, inputs: Sequence[ir.Value], attrs: dict[str, Any]) -> ir.Node:
+def _with(node: ir.Node, inputs: Sequence[ir.Value], attrs: Attrs) -> ir.Node:
     return ir.node(node.op, inputs, attrs, node.outputs, node.source, node.scope)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from maxmod.compiler.steps import RunKernel, RunProduct, Step
 from maxmod.op import Kind, ir
-from maxmod.values.dim import Size, as_size
+from maxmod.values.dim import Dim, Size, as_size
 from maxmod.values.shape import product
 from maxmod.values.tensor_type import TensorType
 
@@ -54,7 +54,7 @@ def sum_nbytes(types: Iterable[TensorType]) -> Size:
 
 def total(sizes: Iterable[Size]) -> Size:
     """Returns the sum of sizes, of which some may be symbolic."""
-    found: Any = 0
+    found: int | Dim = 0
     for size in sizes:
         found = found + size
     return as_size(found)
@@ -76,7 +76,7 @@ def _flops_of_node(node: ir.Node) -> Size:
 
 def _read_types(group: FusionGroup) -> list[TensorType]:
     """Returns the types of the values that a kernel reads; of a table, only the rows looked up."""
-    found = []
+    found: list[TensorType] = []
     for value in group.inputs:
         # Storing into a value does not read it.
         readers = {

@@ -164,7 +164,7 @@ class Facts:
     def steps(self) -> list[StepFacts]:
         """All steps in order, both ways of a choice included."""
         bound = {id(step) for step in self._bound}
-        found = []
+        found: list[StepFacts] = []
         for number, step in enumerate(self.plan.steps):
             if not isinstance(step, Choice):
                 found.append(self._step(number, step))

@@ -89,7 +89,7 @@ def _lanes(edges: Mapping[int, Sequence[int]]) -> dict[int, int]:
     """
     spans = {source: (source, targets[-1]) for source, targets in edges.items()}
     taken: list[list[tuple[int, int]]] = []
-    found = {}
+    found: dict[int, int] = {}
     for source, (begin, end) in sorted(spans.items(), key=lambda item: item[1][1] - item[1][0]):
         if end == begin + 1:
             continue

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from maxmod.values.array import HostArray
 
 _NUMBER = re.compile(r"(\d+)")
 
@@ -65,7 +66,7 @@ def visible(keys: Sequence[Hashable], least: int) -> Iterator[int | Fold]:
             yield fold
 
 
-def _folds(ids: Any, begin: int, end: int, least: int) -> Iterator[Fold]:
+def _folds(ids: HostArray, begin: int, end: int, least: int) -> Iterator[Fold]:
     best = _best(ids[begin:end], least)
     if best is None:
         return
@@ -76,7 +77,7 @@ def _folds(ids: Any, begin: int, end: int, least: int) -> Iterator[Fold]:
     yield from _folds(ids, found.hidden.stop, end, least)
 
 
-def _best(ids: Any, least: int) -> Fold | None:
+def _best(ids: HostArray, least: int) -> Fold | None:
     """Returns the fold that hides most; of equal ones that with the shortest run."""
     best = None
     for period in range(1, len(ids) // 2 + 1):
@@ -87,7 +88,7 @@ def _best(ids: Any, least: int) -> Fold | None:
     return best
 
 
-def _longest_run(flags: Any) -> tuple[int, int]:
+def _longest_run(flags: HostArray) -> tuple[int, int]:
     """Returns where the longest run of true flags starts, and its length."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(np.int8), [0]))))
     if len(edges) == 0:

@@ -1,5 +1,8 @@
 """The facts as one page of HTML that needs no other file."""
 
+# pyright: basic
+# Neither jinja2 nor Pygments says its types.
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -46,7 +46,7 @@ def _split(part: Part, file: str, text: str) -> list[Part]:
 def _files() -> dict[str, str]:
     """Returns the texts of the kernel folder by name."""
     top = kernel_text.folder()
-    found = {}
+    found: dict[str, str] = {}
     for folder, _, names in sorted(os.walk(top)):
         for name in sorted(names):
             if name.endswith((".h", ".c")):

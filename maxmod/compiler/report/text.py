@@ -130,7 +130,7 @@ def used(facts: KernelFacts) -> str:
 
 def _shortened(facts: KernelFacts) -> str:
     """The source with the names of included files instead of their text."""
-    parts = []
+    parts: list[str] = []
     for part in parts_of(facts.source):
         note = f"// kernels/{part.file}: {plural(part.line_count, 'line')}, always the same"
         parts.append(note if part.file else part.text.strip("\n"))

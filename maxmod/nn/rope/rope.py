@@ -7,7 +7,6 @@ Source: J. Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedd
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from maxmod import functional as F
 from maxmod.dtype import DType
@@ -142,7 +141,7 @@ class RotaryEmbedding(Module[..., Tensor]):
             )
         return self.weight[start_pos : start_pos + x.shape[1]]  # type: ignore[operator]
 
-    def __rich_repr__(self) -> Iterable[Any]:
+    def __rich_repr__(self) -> Iterable[object]:
         yield "dim", self.dim
         yield "max_sequence_length", self.max_sequence_length
 

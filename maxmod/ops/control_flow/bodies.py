@@ -6,8 +6,7 @@ op. What they use of the graph around them becomes an operand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,11 +16,12 @@ from maxmod.interpreters.trace import Tracer
 from maxmod.op import Kind, Op, interpreter, ir, op
 from maxmod.ops.shape import rebound_sizes
 from maxmod.tensor import Tensor
+from maxmod.values.array import Array, ArrayModule
 from maxmod.values.dim import Size, SymbolicDim
 from maxmod.values.tensor_type import TensorType
 
 
-def listed_results(name: str, made: Any) -> list[Tensor]:
+def listed_results(name: str, made: object) -> list[Tensor]:
     """Lists what a function returned: nothing, one tensor, or several."""
     if made is None:
         return []
@@ -30,24 +30,26 @@ def listed_results(name: str, made: Any) -> list[Tensor]:
     return [strong(name, made)]
 
 
-def _declared(op: Op, *operands: TensorType, types: tuple[TensorType, ...], **attrs: Any) -> Any:
+def _declared(
+    op: Op, *operands: TensorType, types: tuple[TensorType, ...], **attrs: object
+) -> tuple[TensorType, ...]:
     return types
 
 
 # A graph that is interpreted, or what it was compiled to.
-Body = ir.Graph | Callable[[Sequence[Any]], list[Any]]
+Body = ir.Graph | Callable[[Sequence[Array]], list[Array]]
 
 
-def _run_body(body: Body, arrays: Sequence[Any], sizes: Any) -> list[Any]:
+def _run_body(body: Body, arrays: Sequence[Array], sizes: Mapping[str, int]) -> list[Array]:
     if not isinstance(body, ir.Graph):
         return body(arrays)
     known = rebound_sizes(body.traced or body, dict(sizes))
     return ir.interpret(body, backends.run, arrays, {}, known)
 
 
-def _apart(xp: Any, results: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+def _apart(xp: ArrayModule, results: Sequence[Array], others: Sequence[Array]) -> list[Array]:
     """Copies results that share memory with operands or with each other."""
-    apart: list[Any] = []
+    apart: list[Array] = []
     for result in results:
         on_device = [other for other in (*others, *apart) if type(other) is type(result)]
         module = np if isinstance(result, np.ndarray) else xp
@@ -58,7 +60,7 @@ def _apart(xp: Any, results: Sequence[Any], others: Sequence[Any]) -> list[Any]:
 
 @op(Kind.OPAQUE, _declared, mixed_devices=True)
 def branch(
-    xp: Any,
+    xp: ArrayModule,
     operands: Sequence[Tensor],
     then: Body,
     otherwise: Body,
@@ -81,7 +83,7 @@ def branch(
 
 @op(Kind.OPAQUE, _declared, mixed_devices=True)
 def loop(
-    xp: Any,
+    xp: ArrayModule,
     operands: Sequence[Tensor],
     condition: Body,
     body: Body,
@@ -120,7 +122,7 @@ class Bodies:
         self.bodies: list[tuple[str, Tracer, list[Tensor]]] = []
         self.seed = tracer.seed
 
-    def trace(self, what: str, fn: Callable[..., Any]) -> list[Tensor]:
+    def trace(self, what: str, fn: Callable[..., object]) -> list[Tensor]:
         """Runs a function on symbolic tensors and returns what it returns."""
         inner = self.tracer.nested(self.captured, self.arguments)
         with interpreter(inner):

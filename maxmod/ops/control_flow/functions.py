@@ -7,8 +7,7 @@ are ops that run graphs (see `bodies`).
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, DTypeError, OperandError, ShapeError, TraceError
@@ -18,13 +17,14 @@ from maxmod.op import function
 from maxmod.ops.context import active_trace
 from maxmod.ops.control_flow.bodies import Bodies, branch, listed_results, loop
 from maxmod.tensor import Tensor
+from maxmod.values.array import Array
 from maxmod.values.dim import Size
 from maxmod.values.tensor_type import TensorType
 
 __all__ = ["cond", "print", "side_stream", "while_loop"]
 
 
-def _condition(name: str, what: str, value: Any) -> bool | Tensor:
+def _condition(name: str, what: str, value: object) -> bool | Tensor:
     """Returns the value of a condition; the tensor itself where it is not known."""
     if isinstance(value, bool):
         return value
@@ -39,7 +39,7 @@ def _condition(name: str, what: str, value: Any) -> bool | Tensor:
     return value if value._value is not None else value.item()
 
 
-def _listed_types(out_types: Any) -> list[TensorType]:
+def _listed_types(out_types: Iterable[TensorType] | None) -> list[TensorType]:
     if out_types is None:
         return []
     return [out_types] if isinstance(out_types, TensorType) else list(out_types)
@@ -71,7 +71,10 @@ def _fits(tensor: Tensor, type: TensorType, known: dict[str, Size]) -> bool:
 
 @function
 def cond(
-    pred: Tensor, out_types: Any, then_fn: Callable[[], Any], else_fn: Callable[[], Any]
+    pred: Tensor,
+    out_types: Iterable[TensorType] | None,
+    then_fn: Callable[[], object],
+    else_fn: Callable[[], object],
 ) -> list[Tensor]:
     """Calls one of two functions, depending on a value.
 
@@ -113,8 +116,8 @@ def cond(
 def _traced_cond(
     pred: Tensor,
     types: Sequence[TensorType],
-    then_fn: Callable[[], Any],
-    else_fn: Callable[[], Any],
+    then_fn: Callable[[], object],
+    else_fn: Callable[[], object],
 ) -> list[Tensor]:
     bodies = Bodies("cond", _tracer("cond"))
     first = bodies.trace("then", then_fn)
@@ -149,7 +152,9 @@ def _tracer(name: str) -> Tracer:
 
 @function
 def while_loop(
-    initial_values: Any, predicate: Callable[..., Any], body: Callable[..., Any]
+    initial_values: Tensor | Sequence[Tensor],
+    predicate: Callable[..., object],
+    body: Callable[..., object],
 ) -> list[Tensor]:
     """Repeats a function on its own results as long as a condition holds.
 
@@ -193,7 +198,7 @@ def while_loop(
 
 
 def _traced_loop(
-    values: Sequence[Tensor], predicate: Callable[..., Any], body: Callable[..., Any]
+    values: Sequence[Tensor], predicate: Callable[..., object], body: Callable[..., object]
 ) -> list[Tensor]:
     types = [value.type for value in values]
     bodies = Bodies("while_loop", _tracer("while_loop"), types)
@@ -219,10 +224,10 @@ def _traced_loop(
 
 @function
 def side_stream(
-    inputs: Any,
-    body_fn: Callable[..., Any],
+    inputs: Sequence[Array],
+    body_fn: Callable[..., object],
     *,
-    result_types: Any = None,
+    result_types: Iterable[TensorType] | None = None,
     stream_id: int = 1,
 ) -> list[Tensor]:
     """Calls a function in parallel with other work in MAX; here it is called in order.
@@ -256,7 +261,7 @@ def side_stream(
 
 
 @function
-def print(value: Any, name: str = "value") -> None:
+def print(value: object, name: str = "value") -> None:
     """Prints ``Tensor <name>= <repr>``; a str is printed as it is.
 
     While tracing, the type is printed once; the value is known only when the graph runs.

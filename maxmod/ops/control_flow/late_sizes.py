@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from maxmod.dtype import DType
 from maxmod.errors import ShapeError
 from maxmod.op import Kind, Op, op
 from maxmod.ops.context import active_trace
 from maxmod.tensor import Tensor
+from maxmod.values.array import ArrayModule
 from maxmod.values.dim import Size, SymbolicDim
 from maxmod.values.tensor_type import TensorType
 
@@ -20,7 +19,7 @@ def _bound(op: Op, count: TensorType, *, size: Size, reason: str) -> TensorType:
 
 
 @op(Kind.OPAQUE, _bound, binds="size")
-def bind_size(xp: Any, count: Tensor, size: Size, reason: str) -> Tensor:
+def bind_size(xp: ArrayModule, count: Tensor, size: Size, reason: str) -> Tensor:
     """The number itself, which is the value of the name `size` from then on.
 
     A name that has a value already must have the same one.

@@ -196,7 +196,7 @@ def _write_open_score(text: Text, lowered: LoweredAttention) -> None:
 
 def _write_operands(text: Text, lowered: LoweredAttention, dtype: DType) -> dict[str, bool]:
     """Adds where queries, keys and values are; returns which of them can be copied as they are."""
-    is_stored = {}
+    is_stored: dict[str, bool] = {}
     for operand, row, (what, number), inner in (
         ("query", "i", lowered.q, lowered.d),
         ("key", "j", lowered.k, lowered.d),

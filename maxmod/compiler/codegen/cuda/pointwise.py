@@ -104,7 +104,7 @@ def _elementwise(lowered: Lowered) -> tuple[str, ...]:
     if lowered.room:  # a part of a buffer is overwritten
         return ()
     index = lowered.stores[0].index
-    lines = []
+    lines: list[str] = []
     for number, instruction in enumerate(lowered.instructions):
         what = instruction.what
         if isinstance(what, Load) and what.index == index and what.buffer < lowered.input_count:
@@ -183,7 +183,7 @@ def _step(
     varies = lowered.varying(inner)
     numbers = range(len(lowered.instructions))
     moving = [n for n in numbers if n in varies]
-    lines = []
+    lines: list[str] = []
     if span.is_vector:
         spans = ("mm_span", f"({extent} / V)")
         lines += loop_variables([*named_extents(outer), spans], kind, "mm_work")

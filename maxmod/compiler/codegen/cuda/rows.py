@@ -149,7 +149,7 @@ def _looping(
     slots = _slots(lowered, plan)
     per_element = sum(nbytes for _, nbytes in slots.values())
     shared = as_size(as_dim(extent) * as_dim(per_element))
-    versions = []  # (condition, function name)
+    versions: list[tuple[str, str]] = []  # (condition, function name)
     helpers = list(joins)
     if slots and (not is_known or (isinstance(shared, int) and shared <= SHARED_NBYTES)):
         condition = "" if is_known else f"{size_text(shared)} <= {SHARED_NBYTES}"
@@ -204,7 +204,8 @@ def _rows(lowered: Lowered, plan: RowPlan, team: _Team, elements: int) -> list[s
     """Returns the text that handles all rows of a block."""
     kind = index_type(lowered)
     rows = count_text(lowered.loops, kind)
-    body, lines = [], []
+    body: list[str] = []
+    lines: list[str] = []
     if team.is_block:
         if team.steps:
             lines.append("const int mm_lane = threadIdx.x;")

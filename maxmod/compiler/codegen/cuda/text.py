@@ -73,7 +73,7 @@ static __device__ __forceinline__ int64_t mm_quotient(int64_t mm_a, int64_t mm_b
 
 def parameters(lowered: Lowered) -> list[str]:
     """Returns the parameters of a kernel: inputs, outputs, symbolic sizes."""
-    found = []
+    found: list[str] = []
     for number, dtype in enumerate(lowered.buffers):
         const = "const " if number < lowered.input_count else ""
         found.append(f"{const}{storage_type(dtype)} *__restrict__ b{number}")
@@ -255,9 +255,11 @@ class Span:
             given: Text of the instructions that are known already.
             then: Statements after the instructions.
         """
-        before, body, after = [], [], []
+        before: list[str] = []
+        body: list[str] = []
+        after: list[str] = []
         positions: list[Index] = []
-        varies = self.lowered.varying(self.loop) if self.is_vector else set()
+        varies = self.lowered.varying(self.loop) if self.is_vector else set[int]()
         for number in numbers:
             what = self.lowered.instructions[number].what
             if number in given:

@@ -81,7 +81,7 @@ def emit_host(lowered: Lowered, name: str) -> KernelSource:
 
 def _pointers(lowered: Lowered) -> list[str]:
     """Returns the declarations of the buffers."""
-    lines = []
+    lines: list[str] = []
     for number, dtype in enumerate(lowered.buffers):
         const = "const " if number < lowered.input_count else ""
         kind = f"{const}{storage_type(dtype)} *const restrict"
@@ -162,7 +162,7 @@ def _outer_indices(loops: Sequence[Loop], counter: str) -> list[str]:
 
 def _instructions(lowered: Lowered, numbers: Iterable[int]) -> list[str]:
     """Returns the statements of instructions; positions are checked as well."""
-    lines = []
+    lines: list[str] = []
     for number in numbers:
         what = lowered.instructions[number].what
         lines += statement(lowered.instructions, number)
@@ -244,7 +244,9 @@ def _blocks(lowered: Lowered, inner: Loop) -> tuple[list[str], list[str], list[s
     """Returns the blocks that results are collected in, how an element gets there, and how blocks
     go to memory.
     """
-    scratch, stores, copies = [], [], []
+    scratch: list[str] = []
+    stores: list[str] = []
+    copies: list[str] = []
     for store in lowered.stores:
         if store.index.factor(inner) not in (0, 1):  # 0: there is one element
             stores.append(_store_one(lowered, store))
@@ -324,7 +326,7 @@ def _row_scratch(lowered: Lowered, plan: RowPlan) -> tuple[list[str], str]:
 def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
     assert lowered.row is not None
     starts, clauses = _started(lowered, phase.reductions)
-    body = []
+    body: list[str] = []
     for number in phase.body:
         if number in kept:
             body += statement(lowered.instructions, number, f"e{number}[{lowered.row.name}]")
@@ -360,7 +362,8 @@ def _phase(lowered: Lowered, phase: Phase, kept: set[int]) -> list[str]:
 
 def _started(lowered: Lowered, reductions: Sequence[int]) -> tuple[list[str], list[str]]:
     """Returns the declarations of running totals, and what the compiler is told about them."""
-    lines, clauses = [], []
+    lines: list[str] = []
+    clauses: list[str] = []
     for number in reductions:
         instruction = lowered.instructions[number]
         what = instruction.what
@@ -376,7 +379,7 @@ def _started(lowered: Lowered, reductions: Sequence[int]) -> tuple[list[str], li
 
 def _stores_of_elements(lowered: Lowered, row: Loop) -> list[str]:
     """Returns the stores of results that differ along a row."""
-    lines = []
+    lines: list[str] = []
     for store in lowered.stores:
         if store.index.factor(row) == 1:
             lines.append(f"o{store.buffer}[{row.name}] = {stored_text(lowered, store)};")
