@@ -70,7 +70,7 @@ def test_imports_go_downwards() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_ops_are_called_by_name_only_below_them() -> None:
+def test_only_rooms_below_ops_call_ops_by_name() -> None:
     """Above, a function is clickable and typed, and a misspelt one fails at once."""
     wrong = []
     for name, tree in trees().items():

@@ -78,7 +78,7 @@ class Device:
 
     @property
     def stats(self) -> dict[str, int]:
-        """Memory numbers in bytes, such as `free_memory`; empty if the system tells none."""
+        """Memory numbers in bytes, such as `free_memory`; empty if the system reports none."""
         return backends.get(self.ref).stats(self.id)
 
     @property

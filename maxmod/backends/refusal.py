@@ -1,4 +1,4 @@
-"""The error of a kernel that a compiler refuses."""
+"""The error of a kernel that a compiler rejects."""
 
 from __future__ import annotations
 

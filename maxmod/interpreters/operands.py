@@ -64,8 +64,8 @@ def promote_operands(op_name: str, args: Sequence[TensorLike]) -> Sequence[Tenso
     found = [as_strong(a) for a in args if is_strong(a)]
     if not found:
         raise OperandError(
-            "Binary ops require at least one max object as input: "
-            f"{op_name} got {' and '.join(type(a).__name__ for a in args)}."
+            f"{op_name}: expected at least one Tensor, got "
+            f"{' and '.join(type(a).__name__ for a in args)}."
         )
     cast = promote_strong(op_name, found)
     rest = iter(cast)
@@ -112,8 +112,7 @@ def strong(op_name: str, value: object) -> Tensor:
     if is_strong(value):
         return as_strong(value)
     raise OperandError(
-        f"{op_name}: Unary ops do not support non-max objects as input: expected a Tensor, got "
-        f"{type(value).__name__}. Hint: make a Tensor of it first."
+        f"{op_name}: expected a Tensor, got {type(value).__name__}. Hint: Tensor(x) makes one."
     )
 
 

@@ -1,4 +1,4 @@
-"""Who runs the ops right now (eager or lazy execution, or a trace), and functions made of ops."""
+"""The current executor of ops (eager or lazy execution, or a trace), and functions of ops."""
 
 from __future__ import annotations
 

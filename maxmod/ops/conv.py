@@ -264,7 +264,7 @@ def _operands(
 
 
 def _is_second(name: str, what: str, value: object, accepted: tuple[object, object]) -> bool:
-    """True for the second of two layouts; refuses others."""
+    """True for the second of two layouts; raises for others."""
     if value not in accepted:
         listed = " or ".join(f"{type(a).__name__}.{a.name}" for a in accepted)
         raise ArgumentError(f"{name}: {what}: expected {listed}, got {value!r}.")

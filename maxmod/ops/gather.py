@@ -83,7 +83,7 @@ def gather(xp: ArrayModule, input: Tensor, indices: Tensor, axis: int) -> Tensor
 
 
 def _check_range(xp: ArrayModule, indices: Array, size: int, name: str) -> None:
-    """On the host, refuses positions outside the axis; a GPU would have to wait for the answer."""
+    """On the host, rejects positions outside the axis; a GPU would have to synchronize for that."""
     if xp is not np or indices.size == 0:
         return
     low, high = int(indices.min()), int(indices.max())

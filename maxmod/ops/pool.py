@@ -112,8 +112,8 @@ def avg_pool2d(
         stride: Distance between windows; 1, not the size of the window.
         dilation: Distance between the elements of a window.
         padding: Zeros added before and after.
-        ceil_mode: Count a last window that reaches beyond the padding; what lies there never
-            counts in the divisor.
+        ceil_mode: Count a last window that reaches beyond the padding; elements there never
+            count in the divisor.
         count_boundary: Whether padded zeros count in the divisor. Without them a window that
             holds nothing else gives NaN.
 

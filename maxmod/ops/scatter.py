@@ -114,7 +114,7 @@ def _scattered_nd(accepts: Accepts) -> TypeRule:
 
 
 def _positions(xp: ArrayModule, name: str, indices: Array, size: int) -> Array:
-    """Positions counted from the front; out of range ones are refused on the host."""
+    """Positions counted from the front; the host rejects those out of range."""
     # A GPU would have to wait for the answer.
     if xp is np and indices.size:
         low, high = int(indices.min()), int(indices.max())
@@ -168,7 +168,7 @@ def _combine(xp: ArrayModule, function: str, input: Array, flat: Array, updates:
     if xp is np:
         combine.at(result, flat, values)
     elif values.size:
-        # The library's atomics know few dtypes, and the order of their sums changes between runs.
+        # Atomics support few dtypes, and the order of their sums changes between runs.
         places, totals = _combine_equal(xp, combine, flat, values)
         result[places] = combine(result[places], totals)
     return result.reshape(input.shape)

@@ -174,7 +174,7 @@ def _packed(xp: ArrayModule, codes: Array) -> Array:
 
 
 def quantized_sizes(op: Op, weight: TensorType, scales: TensorType) -> tuple[int, int, int]:
-    """Returns rows, depth and group size of quantised weights, or refuses them.
+    """Returns rows, depth and group size of quantised weights; raises if they do not fit.
 
     Raises:
         DTypeError: If codes or scales are of another kind.

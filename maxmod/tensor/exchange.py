@@ -52,7 +52,7 @@ class Exchange:
 
         Args:
             stream: The stream that the consumer will use, on an accelerator.
-            max_version: The newest version of DLPack that the consumer knows.
+            max_version: The newest version of DLPack that the consumer supports.
             dl_device: (kind, ordinal) of the device to export to.
             copy: True always copies, False never, None if it must be.
 
@@ -156,7 +156,7 @@ def _raw_view(array: Any, itemsize: int) -> Any:
     return array.view(name)
 
 
-# Type codes of DLPack 1.1 (dlpack.h) for what NumPy does not know, and where a capsule keeps them:
+# Type codes of DLPack 1.1 (dlpack.h) for dtypes that NumPy lacks, and their place in a capsule:
 # byte 20 of the tensor, which stands behind 32 bytes of version, owner and flags in new capsules.
 _CODES = {
     DType.bfloat16: 4,
@@ -173,7 +173,7 @@ _CAPSULES = {b"dltensor": 20, b"dltensor_versioned": 32 + 20}
 def export_dlpack(data: Any, type: TensorType, **options: Any) -> object:
     """Returns the DLPack capsule of a storage array.
 
-    bfloat16 and the 8-bit floats are exported as what they are, although NumPy does not know them.
+    bfloat16 and the 8-bit floats are exported with their dtype, although NumPy lacks them.
 
     Args:
         data: NumPy or CuPy array.

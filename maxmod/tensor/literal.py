@@ -1,7 +1,7 @@
 """Python and NumPy values as tensor data: literals, and weak operands next to a tensor.
 
 A literal (`Tensor.constant([1, 2])`) takes the dtype it is asked for. A weak operand (`x + 1`)
-takes the dtype of the tensor it meets and is refused where it would lose information.
+takes the dtype of the other tensor and is rejected where it would lose information.
 """
 
 from __future__ import annotations

@@ -391,7 +391,7 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
             NumPy array of the same dtype and shape.
 
         Raises:
-            ValueError: For bfloat16 and the narrow floats, which NumPy does not know; cast first.
+            ValueError: For bfloat16 and the narrow floats, which NumPy lacks; cast first.
             TypeError: While tracing.
 
         Example:

@@ -42,7 +42,7 @@ def functions_of_floats_refuse_integers() -> None:
         assert fn(Tensor.zeros([0, 2])).shape == [0, 2]
         with pytest.raises(ValueError, match="float"):
             fn(I)
-        with pytest.raises(TypeError, match="Unary ops do not support non-max objects"):
+        with pytest.raises(TypeError, match=": expected a Tensor, got"):
             fn(1.0)
     assert np.isnan(F.log(Tensor(-1.0)).item())
     assert F.acos(Tensor([2.0, -2.0])).to_numpy().tolist() == pytest.approx([0, np.pi])
@@ -131,7 +131,7 @@ def arithmetic() -> None:
     for fn in (F.add, F.sub, F.mul):
         with pytest.raises(ValueError):
             fn(B, B)
-        with pytest.raises(TypeError, match="at least one max object"):
+        with pytest.raises(TypeError, match="expected at least one Tensor, got"):
             fn(1, 2)
     for fn in (F.pow, F.div):
         with pytest.raises(ValueError, match="Can't promote python float"):

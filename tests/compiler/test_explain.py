@@ -94,7 +94,7 @@ def test_why_kernels_were_formed() -> None:
     assert "stays out: it reduces rows of another shape" in str(row)
 
 
-def test_why_a_matrix_product_is_on_its_own() -> None:
+def test_reason_of_a_matrix_product_without_epilogue() -> None:
     reasons = {
         "the graph returns its sums": lambda x: x @ x,
         "what reads it is not only elementwise": lambda x: (x @ x).T + 1.0,
@@ -110,7 +110,7 @@ def _read_twice(product: Tensor) -> tuple[Tensor, Tensor]:
     return product + 1.0, F.softmax((product * 2.0).T)
 
 
-def test_what_the_user_called_is_named() -> None:
+def test_composite_ops_of_the_user_are_named() -> None:
     """Ops that a composite was written out in are those of the composite."""
     gamma = Tensor.ones([8], dtype=DType.float32, device=CPU_REF)
     model = compiled(lambda x: F.softmax(x * 2.0) + F.layer_norm(x, gamma, gamma, 1e-5), f32(4, 8))

@@ -14,12 +14,12 @@ from maxmod.ops import activation
 GENERATOR = Path(__file__).parents[2] / ".docs" / "generate_functional.py"
 
 
-def test_functional_and_its_pages_are_up_to_date() -> None:
+def test_functional_and_the_pages_of_ops_are_up_to_date() -> None:
     wrong = runpy.run_path(str(GENERATOR))["stale"]()
     assert not wrong, "run: python .docs/generate_functional.py"
 
 
-def test_a_new_name_of_a_family_makes_its_files_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_name_makes_the_files_of_a_family_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [*activation.__all__, "cube"]
     monkeypatch.setattr("maxmod.ops.activation.__all__", names)
     wrong = runpy.run_path(str(GENERATOR))["stale"]()

@@ -144,7 +144,7 @@ def test_refused_dtypes(name: str, dtype: DType) -> None:
 def test_unary_ops_refuse_weak_operands(name: str) -> None:
     attrs = ORACLES[name].attrs[0]
     for value in (1.0, 2, True, np.ones(3)):
-        with pytest.raises(TypeError, match="Unary ops do not support non-max objects"):
+        with pytest.raises(TypeError, match=": expected a Tensor, got"):
             FUNCTIONS[name](value, **attrs)
 
 
@@ -152,7 +152,7 @@ def test_unary_ops_refuse_weak_operands(name: str) -> None:
     "name", [n for n, o in ELEMENTWISE.items() if len(o.signature.tensor_names) == 2]
 )
 def test_binary_ops_need_a_tensor(name: str) -> None:
-    with pytest.raises(TypeError, match="at least one max object"):
+    with pytest.raises(TypeError, match="expected at least one Tensor, got"):
         FUNCTIONS[name](1.0, np.ones(3))
     with pytest.raises(TypeError):
         FUNCTIONS[name](Tensor([True], dtype=DType.bool), "text")

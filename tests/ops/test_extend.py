@@ -64,7 +64,7 @@ def test_pad_refuses_bad_arguments():
         F.pad(Tensor.ones([0]), [1, 0], mode="edge")
     with pytest.raises(TypeError, match="paddings: expected an int"):
         F.pad(x, [1.0, 1, 0, 0])
-    with pytest.raises(TypeError, match="non-max objects"):
+    with pytest.raises(TypeError, match=": expected a Tensor, got"):
         F.pad(np.ones(1), [1, 1])
 
 

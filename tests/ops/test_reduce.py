@@ -47,7 +47,7 @@ def test_scalars_have_no_axis(fn):
 
 @pytest.mark.parametrize("fn", REDUCTIONS)
 def test_weak_operands_and_bad_axes_are_type_errors(fn):
-    with pytest.raises(TypeError, match="Unary ops do not support non-max objects"):
+    with pytest.raises(TypeError, match=": expected a Tensor, got"):
         fn([1.0, 2.0])
     with pytest.raises(TypeError, match="axis: expected an int"):
         fn(Tensor.ones([2]), axis=1.5)

@@ -146,5 +146,5 @@ def test_operands_are_tensors(name: str) -> None:
     if not arrays or REGISTRY[name].signature.operands is Operands.PROMOTED:
         return
     operands = [arrays] if REGISTRY[name].signature.variadic else arrays
-    with pytest.raises(TypeError, match="do not support non-max objects"):
+    with pytest.raises(TypeError, match=": expected a Tensor, got"):
         FUNCTIONS[name](*operands, **_attrs(sample, sample.dtypes[0]))

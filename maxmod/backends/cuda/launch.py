@@ -29,7 +29,7 @@ def build_all(cupy: ArrayModule, sources: Sequence[KernelSource], index: int) ->
         index: The device.
 
     Raises:
-        CompileError: If one is refused.
+        CompileError: If one is rejected.
     """
     device = cupy.cuda.Device(index)
     arch = f"sm_{device.compute_capability}"

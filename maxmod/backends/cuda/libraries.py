@@ -64,7 +64,7 @@ def _numbers(path: str, after: str = "") -> list[int]:
 
 
 def _from_pathfinder(stem: str) -> str | None:
-    """Asks the package of NVIDIA, which knows a few more places, such as those of conda."""
+    """Asks NVIDIA's package, which finds a few more locations, such as those of conda."""
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-not-found]
 

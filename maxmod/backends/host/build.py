@@ -45,7 +45,7 @@ _SIMD = (("-fopenmp-simd",), ())  # for the loops that are marked so; no library
 # later) run 512-bit ones at full clock.
 _WIDE_VECTORS = ("-mprefer-vector-width=512",)
 
-# One run tells everything: whether the compiler works, its version, what the processor has.
+# One run tells everything: whether the compiler works, its version, the features of the CPU.
 _SAMPLE = """
 #ifdef __clang__
 const char version[] = __VERSION__;

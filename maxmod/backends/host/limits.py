@@ -1,4 +1,4 @@
-"""How much memory of the host a process can still get, where the system tells."""
+"""How much host memory a process can still allocate, where the system reports it."""
 
 from __future__ import annotations
 
