@@ -253,7 +253,7 @@ def masked_scatter(input: Tensor, mask: TensorLike, updates: Tensor, out_dim: Di
         input: Tensor of any dtype.
         mask: bool tensor or array, broadcast to `input`.
         updates: Tensor with the dtype of `input` and one element for each true one.
-        out_dim: The number of true elements, or a name for it.
+        out_dim: The number of true elements, or a symbolic dimension.
 
     Returns:
         The type of `input`.

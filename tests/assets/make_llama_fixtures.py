@@ -16,7 +16,7 @@ wider window then moves the logits far.
 ``chat`` has a byte-level BPE ``tokenizer.json``, a ``tokenizer_config.json``
 with a chat template, and ``golden.json``: chats as text and as ids, and how
 the model continues them greedily.  ``sampling.json`` has logits, and the
-probabilities that transformers' processors make of them.
+probabilities after the logits processors of transformers.
 """
 
 from __future__ import annotations

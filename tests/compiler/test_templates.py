@@ -324,7 +324,7 @@ def test_products_of_any_number_of_rows(transposed: bool, k: int, n: int) -> Non
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(("k", "n"), [(1, 3), (33, 65), (160, 31), (257, 16)])
 def test_products_of_bfloat16(transposed: bool, k: int, n: int) -> None:
-    """Where the processor can, pairs are multiplied at once; a last one may be half."""
+    """Where the CPU can, pairs are multiplied at once; a last one may be half."""
     sizes = (n, k) if transposed else (k, n)
     kind = DType.bfloat16
     model = compiled(

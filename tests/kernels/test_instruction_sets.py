@@ -39,7 +39,7 @@ EMULATED_OPTIONS = f"-include {EMULATED} -DVNNI_TEXT={zlib.crc32(EMULATED.read_b
 def _sets() -> dict[str, tuple[str, int]]:
     """Returns options of the compiler, and how many floats a vector has with them.
 
-    What the processor has is not among them: all other tests run with it. Where it has no VNNI,
+    Those of this CPU are not among them: all other tests use them. Where it has no VNNI,
     the text for it runs by way of `avx512_vnni.h`, for which AVX2 and GCC are needed.
     """
     sets = {"sse2": ("-mno-sse3", 4)}
@@ -64,7 +64,7 @@ SAME_BITS = (0, 1, 3, 7)  # of the functions: where a row does not depend on the
 
 @pytest.fixture(params=SETS)
 def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Builds kernels for another processor; gives the floats of a vector."""
+    """Builds kernels for another CPU; gives the floats of a vector."""
     assert COMPILER is not None
     flags, count = SETS[request.param]
     build = host_quantize._kernel.__wrapped__

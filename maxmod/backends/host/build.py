@@ -109,7 +109,7 @@ def build_libraries(
         CompileError: For the first kernel that the compiler refuses, after all were tried.
     """
     results: dict[str, bytes | Exception] = {}
-    # Long ones first, so that no processor works on one at the end while the others wait.
+    # Long ones first, so that no CPU works on one at the end while the others wait.
     todo = iter(sorted(sources.items(), key=lambda item: -len(item[1].plain)))
     lock = threading.Lock()
 

@@ -249,11 +249,11 @@ def _probe(path: str, options: tuple[str, ...]) -> tuple[HostCompiler | None, st
 
 @functools.cache
 def processor() -> str:
-    """Returns the model and the instruction sets of the processor."""
+    """Returns the model and the instruction sets of the CPU."""
     lines = [f"{sys.platform} {os.uname().machine}" if hasattr(os, "uname") else sys.platform]
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            text = file.read(8192)  # of the first processor only: the file grows with their number
+            text = file.read(8192)  # of the first CPU only: the file grows with their number
     except OSError:
         text = ""
     names = ("model name", "flags", "Features", "CPU implementer", "CPU part")

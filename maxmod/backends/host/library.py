@@ -20,7 +20,7 @@ class HostCompiler(NamedTuple):
         path: The program.
         version: Its kind and version.
         flags: Options for every kernel, warnings and libraries included.
-        identity: Everything about compiler and processor that decides the result.
+        identity: Everything about compiler and CPU that affects the result.
     """
 
     path: str

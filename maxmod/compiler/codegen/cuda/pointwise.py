@@ -43,7 +43,7 @@ from maxmod.values.dim import Dim, as_dim, as_size
 from maxmod.values.shape import product
 
 ENTRY = "mm_kernel"
-THREADS = 256  # eight warps: enough to fill a processor with few blocks
+THREADS = 256  # eight warps: enough for full occupancy with few blocks per SM
 
 
 def emit_cuda(lowered: Lowered, name: str) -> KernelSource:
