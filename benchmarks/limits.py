@@ -153,7 +153,7 @@ def _probes() -> dict[str, host_compiler.HostKernel]:
         KernelSource(
             name=f"probe_{name}",
             dialect=Dialect.HOST,
-            code=_PREAMBLE + text,
+            plain=_PREAMBLE + text,
             entry="probe",
             buffers=2,
             scalars=1,

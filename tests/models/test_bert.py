@@ -133,9 +133,9 @@ def test_missing_weights(tmp_path: Path) -> None:
 
 
 def test_encoders_and_language_models_are_told_apart() -> None:
-    with pytest.raises(ModelError, match=r"load_model: .*got 'bert'\. Hint: load_encoder takes it"):
+    with pytest.raises(ModelError, match=r"load_model: .*got 'bert'\. Hint: use load_encoder"):
         load_model(FOLDER, device=CPU())
-    with pytest.raises(ModelError, match=r"load_encoder: .*got 'gpt2'\. Hint: load_model takes it"):
+    with pytest.raises(ModelError, match=r"load_encoder: .*got 'gpt2'\. Hint: use load_model"):
         load_encoder(adder_folder(), device=CPU())
 
 

@@ -160,7 +160,7 @@ def test_few_rows_read_codes_and_many_rows_read_floats(
                     assert not backend.cuda.products.calls
         names = [kernel.name for kernel in compiled.kernels]
         has_ours = rows != 12 and dtype is not DType.float64
-        assert ("quantized_linear_add_gelu" in names) == has_ours
+        assert ("quantized_linear_bias_gelu" in names) == has_ours
 
 
 @pytest.mark.skipif(
