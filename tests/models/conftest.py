@@ -7,6 +7,6 @@ import pytest
 
 @pytest.fixture(scope="module", autouse=True)
 def _unoptimised(request: pytest.FixtureRequest) -> None:
-    """For every file of the folder that does not say `OPTIMISED`, because it runs for long."""
+    """For every file of the folder that does not say `OPTIMISED`."""
     if not getattr(request.module, "OPTIMISED", False):
         request.getfixturevalue("unoptimised_host_kernels")
