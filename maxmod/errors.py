@@ -120,6 +120,10 @@ class ConfigError(MaxmodError, ValueError):
     """A MAXMOD_* variable or `configure` option has an illegal value."""
 
 
+class MissingPackageError(MaxmodError, ImportError):
+    """A package that only some users need is not installed; the hint names the extra."""
+
+
 class ModelError(MaxmodError, ValueError):
     """A model folder cannot be used: unknown architecture, missing or wrong configuration."""
 

@@ -443,3 +443,15 @@ def test_bench(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, "at most 16 tokens together" in err) == (1, True)
     code, _, err = _main(capsys, "bench", "--rounds", "0")
     assert (code, err) == (1, "maxmod: error: bench: --rounds: expected 1 or more, got 0.\n")
+
+
+def test_page_without_the_extra_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    path = tmp_path / "page.html"
+    code, out, err = _main(capsys, "explain", "--device", "cpu", "--html", str(path))
+    assert (code, out) == (1, "")
+    assert err.startswith("maxmod: error: explain: a page needs jinja2 and pygments")
+    assert err.endswith("Hint: pip install 'maxmod[html]'.\n")
+    assert not path.exists()

@@ -347,7 +347,7 @@ class CompiledModel:
 
         Raises:
             ArgumentError: If `measure` is set and a size is missing.
-            ImportError: If jinja2 or pygments is not installed.
+            MissingPackageError: (an ImportError) If jinja2 or pygments is not installed.
         """
         return self._explanation(dims, measure=measure).html()
 

@@ -23,6 +23,7 @@ BUILT_INS = {
     "GraphError": (ValueError,),
     "LazyError": (TypeError,),
     "MaxmodError": (Exception,),
+    "MissingPackageError": (ImportError,),
     "ModelError": (ValueError,),
     "NoAcceleratorError": (RuntimeError, ValueError),
     "NoGraphError": (LookupError,),

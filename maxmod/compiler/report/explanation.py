@@ -55,7 +55,7 @@ class Explanation:
         """All of it as a page of HTML that needs no other file.
 
         Raises:
-            ImportError: If jinja2 or pygments is not installed.
+            MissingPackageError: (an ImportError) If jinja2 or pygments is not installed.
         """
         return page(self.facts)
 

@@ -21,6 +21,7 @@ from maxmod.compiler.report.sources import Part, parts_of
 from maxmod.compiler.report.table import LEAST_HIDDEN, Row, costs, rows_of
 from maxmod.compiler.report.timeline import timeline
 from maxmod.compiler.units import plural, scaled, seconds
+from maxmod.errors import MissingPackageError
 from maxmod.kernel.source import Dialect
 
 _FOLDER = Path(__file__).parent
@@ -76,13 +77,13 @@ def page(facts: Facts) -> str:
     """Returns the page.
 
     Raises:
-        ImportError: If jinja2 or pygments is not installed.
+        MissingPackageError: (an ImportError) If jinja2 or pygments is not installed.
     """
     try:
         from jinja2 import Environment, StrictUndefined
         from pygments.formatters import HtmlFormatter
     except ImportError as error:
-        raise ImportError(_MISSING.format(error=error)) from None
+        raise MissingPackageError(_MISSING.format(error=error)) from None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string((_FOLDER / "page.html").read_text("utf-8"))
     colours = {
