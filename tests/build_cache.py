@@ -8,7 +8,8 @@ own cache (`pytest --cache-clear` removes it); entries unused for a week are rem
 
 `share_host_builds` puts it behind the C compiler of the host kernels. The kernel cache of maxmod
 lies above and does not notice: tests that are about it see every hit and miss as users do. What has
-to be compiled finds the prelude precompiled; the library is the same to the byte.
+to be compiled finds the prelude precompiled, which changes how long a compiler takes (compared for
+one small kernel, GCC 12: the library is the same to the byte).
 
 `unoptimised_host_kernels` is for tests that are about something else than the code of kernels.
 """
