@@ -43,6 +43,10 @@ class ArgumentError(MaxmodError, ValueError):
     """A static argument has an illegal value."""
 
 
+class ExchangeError(MaxmodError, ValueError, BufferError):
+    """Memory of another library would have to be copied, and that was forbidden."""
+
+
 class PaddingError(MaxmodError, ValueError, AssertionError):
     """The padding does not fit the rank."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from maxmod import backends
 from maxmod.backends.devices import Device, DeviceStream, device_of
 from maxmod.dtype import DType, storage_dtype
-from maxmod.errors import ArgumentError, OperandError
+from maxmod.errors import ArgumentError, ExchangeError, OperandError, SliceError
 from maxmod.tensor.exchange import Storage, import_array
 from maxmod.values.array import Array, HostArray, Subscript
 from maxmod.values.device import CPU_REF, DeviceLike, DeviceRef
@@ -25,7 +24,9 @@ from maxmod.values.plain import Scalar
 from maxmod.values.shape import ShapeLike, as_sizes
 from maxmod.values.tensor_type import TensorType
 
-_MMAP_MODES = {"copyonwrite": "c", "readonly": "r", "readwrite": "r+"}
+# As in MAX, memory of a file that is only read may be written to: the system copies the pages.
+_MMAP_MODES = {"copyonwrite": "c", "readonly": "c", "readwrite": "r+"}
+_MMAP_SHORT = {"c": "c", "r": "c", "r+": "r+"}
 
 
 BufferDevice: TypeAlias = "DeviceLike | DeviceStream"
@@ -43,7 +44,7 @@ class Buffer(Storage):
         stream: Another name of `device`.
         pinned: Host memory that is page-locked, for faster copies to and from an accelerator.
             Whatever the device, the buffer is on the host then. Without an accelerator it is
-            ordinary memory, and `pinned` is False.
+            ordinary memory: there is nothing to lock it for.
 
     Raises:
         ValueError: If a size is negative, or the device does not exist.
@@ -130,7 +131,8 @@ class Buffer(Storage):
         """Makes a buffer of any array that speaks DLPack.
 
         Args:
-            array: Read-only NumPy arrays are copied, others shared.
+            array: Read-only NumPy arrays are copied, and those that NumPy itself took over by
+                DLPack, which may be read-only for whoever made them. Others are shared.
             copy: True copies; only for buffers and NumPy arrays. False forbids a copy.
 
         Returns:
@@ -138,7 +140,7 @@ class Buffer(Storage):
 
         Raises:
             ValueError: If the array is not contiguous, `copy` is given for another producer, or
-                `copy` is False and the array is read-only.
+                `copy` is False and the array must be copied (also a BufferError).
             TypeError: If the object does not speak DLPack.
 
         Example:
@@ -157,12 +159,14 @@ class Buffer(Storage):
                 "Buffer.from_dlpack: copy: only buffers and NumPy arrays take it, got "
                 f"{type(array).__name__}."
             )
-        if copy is False and not array.flags.writeable:
-            raise ArgumentError(
-                "Buffer.from_dlpack: a read-only array needs a copy; copy is False."
+        foreign = _is_from_dlpack(array)
+        if copy is False and (foreign or not array.flags.writeable):
+            raise ExchangeError(
+                "Buffer.from_dlpack: a read-only array, or one made by numpy.from_dlpack, needs a "
+                "copy; copy is False."
             )
         made = Buffer.wrap(*import_array(array))
-        return made.copy() if copy else made
+        return made.copy() if copy or foreign else made
 
     @staticmethod
     def zeros(
@@ -227,8 +231,9 @@ class Buffer(Storage):
             filename: Path of the file.
             dtype: Element type.
             shape: Sizes; the file may be longer.
-            mode: `"copyonwrite"` keeps writes in memory, `"readwrite"` writes them to the file,
-                `"readonly"` refuses them. NumPy's short forms `c`, `r+` and `r` are accepted.
+            mode: `"copyonwrite"` keeps writes in memory and off the file, and so does
+                `"readonly"`, as in MAX; `"readwrite"` writes them to the file. NumPy's short forms
+                `c`, `r` and `r+` are accepted.
             offset: First byte.
 
         Returns:
@@ -247,8 +252,8 @@ class Buffer(Storage):
             >>> Buffer.mmap(path, DType.float32, [2], offset=16).to_numpy().tolist()
             [4.0, 5.0]
         """
-        short = _MMAP_MODES.get(mode, mode)
-        if short not in _MMAP_MODES.values():
+        short = _MMAP_MODES.get(mode) or _MMAP_SHORT.get(mode)
+        if short is None:
             listed = ", ".join(map(repr, _MMAP_MODES))
             raise ArgumentError(f"Buffer.mmap: mode: expected one of {listed}, got {mode!r}.")
         sizes = _sizes(shape, "Buffer.mmap: shape")
@@ -322,17 +327,17 @@ class Buffer(Storage):
     # ---- data ------------------------------------------------------------------------------
 
     def item(self) -> Any:
-        """Returns the value of a buffer of rank 0 as a Python number or bool.
+        """Returns the only element of a buffer, of any rank, as a Python number or bool.
 
         Returns:
             A bool, int or float.
 
         Raises:
-            ValueError: If the rank is not 0.
+            ValueError: If there is not exactly one element.
         """
-        if self.rank != 0:
-            raise ArgumentError(f"Buffer.item: expected rank 0, got {self.type.short()}.")
-        value = self.to_numpy()
+        if self.num_elements != 1:
+            raise ArgumentError(f"Buffer.item: expected one element, got {self.type.short()}.")
+        value = self.to_numpy().reshape(())
         if self.dtype is DType.bool:
             return bool(value)
         return float(value) if self.dtype.is_float() else int(value)
@@ -381,8 +386,8 @@ class Buffer(Storage):
         return Buffer.wrap(array, TensorType.of(self.dtype, self.type.sizes, ref), stream)
 
     def contiguous(self) -> Buffer:
-        """Returns a contiguous buffer: itself, or a copy."""
-        return self if self.is_contiguous else self.copy()
+        """Returns a contiguous copy, also of a buffer that is contiguous already."""
+        return self.copy()
 
     def view(self, dtype: DType, shape: ShapeLike | None = None) -> Buffer:
         """Reinterprets the bytes; the last axis is rescaled unless a shape is given.
@@ -418,10 +423,11 @@ class Buffer(Storage):
         """Overwrites the elements with those of another buffer, which may be on another device.
 
         Args:
-            source: Buffer of the same dtype and number of elements.
+            source: Buffer of the same dtype and number of elements; it need not be contiguous.
+                The buffer itself changes nothing.
 
         Raises:
-            ValueError: If either buffer is not contiguous, or dtypes or element counts differ.
+            ValueError: If this buffer is not contiguous, or dtypes or element counts differ.
 
         Example:
             >>> import numpy as np
@@ -431,8 +437,13 @@ class Buffer(Storage):
             >>> buffer.to_numpy().tolist()
             [1.0, 2.0]
         """
-        if not (self.is_contiguous and source.is_contiguous):
-            raise ArgumentError("Buffer.inplace_copy_from: both buffers must be contiguous.")
+        if source is self:
+            return
+        if not self.is_contiguous:
+            raise ArgumentError(
+                f"Buffer.inplace_copy_from: {self.type.short()} is not contiguous. Hint: "
+                "buffer[:, 0] = source stores to a part of a buffer."
+            )
         if self.dtype is not source.dtype or self.num_elements != source.num_elements:
             raise ArgumentError(
                 "Buffer.inplace_copy_from: expected the same dtype and number of elements, got "
@@ -448,7 +459,7 @@ class Buffer(Storage):
         return backends.get(self.type.device).to_host(self.array)
 
     def __getitem__(self, index: Subscript) -> Buffer:
-        array = self.array[(*_basic(index), ...)]  # the dots keep a rank-0 result an array
+        array = self.array[self._basic(index)]
         type = TensorType.of(self.dtype, tuple(array.shape), self.type.device)
         return Buffer.wrap(array, type, self._stream)
 
@@ -457,7 +468,27 @@ class Buffer(Storage):
             value = value.to(self.type.device).array
         elif isinstance(value, np.ndarray):
             value = backends.get(self.type.device).from_host(value, self.type.device.id)
-        self.array[(*_basic(index), ...)] = value
+        self.array[self._basic(index)] = value
+
+    def _basic(self, index: Subscript) -> tuple[Any, ...]:
+        """Returns an index that NumPy takes: one int or slice for each axis.
+
+        The dots at its end keep a result of rank 0 an array.
+        """
+        parts = index if isinstance(index, tuple) else (index,)
+        for part in parts:
+            if isinstance(part, bool) or not isinstance(part, (int, np.integer, slice)):
+                raise OperandError(
+                    f"Buffer: index: expected ints and slices, got {type(part).__name__}."
+                )
+        if self.rank == 0 and parts == (0,):  # the one element of a scalar
+            return (...,)
+        if len(parts) != self.rank:
+            raise SliceError(
+                f"Buffer: index: expected {self.rank} ints or slices for {self.type.short()}, got "
+                f"{len(parts)}. Hint: `:` is a whole axis, as in buffer[0, :]."
+            )
+        return (*parts, ...)
 
     def __repr__(self) -> str:
         return f"maxmod.driver.Buffer({self.dtype}, {self.shape}, {self.device})"
@@ -497,17 +528,14 @@ def _allocate(
         ref, stream = CPU_REF, None
     type = TensorType(dtype, sizes, ref)
     with _active(stream):
-        return Buffer.wrap(backends.get(ref).empty(type), type, stream)
+        made = Buffer.wrap(backends.get(ref).empty(type), type, stream)
+    made.pinned = pinned
+    return made
 
 
-def _basic(index: Subscript) -> Iterator[Subscript]:
-    """Yields the parts of an index; only those that select a view are taken."""
-    for part in index if isinstance(index, tuple) else (index,):
-        if isinstance(part, bool) or not isinstance(part, (int, np.integer, slice)):
-            raise OperandError(
-                f"Buffer: index: expected ints and slices, got {type(part).__name__}."
-            )
-        yield part
+def _is_from_dlpack(array: object) -> bool:
+    """True for a NumPy array that was made by `numpy.from_dlpack`: a capsule holds its memory."""
+    return isinstance(array, np.ndarray) and type(array.base).__name__ == "PyCapsule"
 
 
 def driver_tensor_type(buffer: Buffer) -> TensorType:

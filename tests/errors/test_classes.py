@@ -30,6 +30,7 @@ BUILT_INS = {
     "NoSuchModuleError": (ModuleNotFoundError, ImportError),
     "OperandError": (TypeError,),
     "OutOfMemoryError": (MemoryError,),
+    "ExchangeError": (ValueError, BufferError),
     "PaddingError": (ValueError, AssertionError),
     "LibraryError": (RuntimeError,),
     "RandomError": (RuntimeError,),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -118,8 +119,18 @@ def test_from_dlpack_refuses() -> None:
         Buffer.from_dlpack([1])
     host = np.zeros(2)
     host.flags.writeable = False
-    with pytest.raises(ValueError, match="a read-only array needs a copy"):
-        Buffer.from_dlpack(host, copy=False)
+    for kind in (ValueError, BufferError):
+        with pytest.raises(kind, match="a read-only array.* needs a copy"):
+            Buffer.from_dlpack(host, copy=False)
+        with pytest.raises(kind, match=r"one made by numpy.from_dlpack, needs a copy"):
+            Buffer.from_dlpack(np.from_dlpack(np.zeros(2)), copy=False)
+
+
+def test_from_dlpack_copies_what_numpy_took_by_dlpack() -> None:
+    buffer = ramp(3)
+    again = Buffer.from_dlpack(np.from_dlpack(buffer))
+    again[0] = 9
+    assert (buffer[0].item(), again.to_numpy().tolist()) == (0, [9, 1, 2])
 
 
 # ---- files --------------------------------------------------------------------------------------
@@ -143,8 +154,13 @@ def test_mmap(file: Path) -> None:
 def test_mmap_modes(file: Path) -> None:
     Buffer.mmap(str(file), DType.int16, [10], mode="readwrite")[1] = 42
     assert np.fromfile(file, np.int16)[1] == 42
-    with pytest.raises(ValueError, match="read-only"):
-        Buffer.mmap(file, DType.int16, [10], mode="readonly")[1] = 0
+    file.chmod(0o444)
+    for mode in ("readonly", "r", "copyonwrite", "c"):
+        mapped = Buffer.mmap(file, DType.int16, [10], mode=mode)
+        mapped[1] = 0
+        mapped.inplace_copy_from(mapped[::-1])
+        assert mapped.to_numpy().tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 0, 0]
+        assert np.fromfile(file, np.int16).tolist() == [0, 42, *range(2, 10)]
     with pytest.raises(ValueError, match="Buffer.mmap: mode: expected one of 'copyonwrite'"):
         Buffer.mmap(file, DType.int16, [10], mode="w+")
 
@@ -170,7 +186,7 @@ def test_mmap_of_a_short_file(file: Path, mode: str) -> None:
 
 def test_indexing_gives_views(device: Device) -> None:
     buffer = ramp(3, 4, device=device)
-    row = buffer[1]
+    row = buffer[1, :]
     row[0] = 70
     buffer[:, 3] = 9
     buffer[2, 0:2] = np.array([5, 6], np.int32)
@@ -191,9 +207,37 @@ def test_indexing_refuses(device: Device) -> None:
         with pytest.raises(TypeError, match="Buffer: index: expected ints and slices"):
             buffer[index]
     with pytest.raises(IndexError):
-        buffer[3]
-    with pytest.raises(IndexError):
-        buffer[0, 0, 0]
+        buffer[3, 0]
+
+
+@pytest.mark.parametrize("index", [0, (0,), slice(1), (), (0, 0, 0), (0, slice(None), 0)])
+def test_an_index_names_every_axis(device: Device, index: Any) -> None:
+    buffer = ramp(3, 4, device=device)
+    for kind in (ValueError, IndexError):
+        with pytest.raises(kind, match=r"2 ints or slices for int32\[3,4\].*, got \d"):
+            buffer[index]
+        with pytest.raises(kind, match="expected 2 ints or slices"):
+            buffer[index] = 7
+    assert buffer.to_numpy().tolist() == np.arange(12).reshape(3, 4).tolist()
+
+
+def test_a_scalar_has_one_element(device: Device) -> None:
+    scalar = Buffer.scalar(5, DType.int32, device)
+    scalar[0] = 8
+    assert (scalar.item(), scalar[0].shape, scalar[()].item()) == (8, (), 8)
+    for index in (1, -1, slice(None), (0, 0)):
+        with pytest.raises(IndexError, match="expected 0 ints or slices"):
+            scalar[index] = 1
+
+
+def test_steps_below_0_are_views(device: Device) -> None:
+    buffer = ramp(2, 3, device=device)
+    turned = buffer[::-1, ::-2]
+    assert turned.to_numpy().tolist() == [[5, 3], [2, 0]]
+    turned[0, 0] = 50
+    assert buffer[1, 2].item() == 50
+    with pytest.raises(ValueError, match="step"):
+        buffer[::0, 0]
 
 
 @pytest.mark.parametrize(
@@ -214,9 +258,15 @@ def test_item(device: Device, dtype: DType, value: object) -> None:
     assert type(found) is type(value)
 
 
-def test_item_needs_rank_0() -> None:
-    with pytest.raises(ValueError, match=r"Buffer.item: expected rank 0, got int32\[1\]"):
-        ramp(1).item()
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1)])
+def test_item_of_one_element_of_any_rank(device: Device, shape: tuple[int, ...]) -> None:
+    assert Buffer(np.full(shape, 7, np.int32), device).item() == 7
+
+
+@pytest.mark.parametrize("shape", [(0,), (2,), (1, 2)])
+def test_item_needs_one_element(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"Buffer.item: expected one element, got int32\["):
+        ramp(*shape).item()
 
 
 def test_view(device: Device) -> None:
@@ -304,10 +354,31 @@ def test_inplace_copy_refuses(device: Device) -> None:
         target.inplace_copy_from(ramp(5))
     with pytest.raises(ValueError, match="same dtype and number of elements"):
         target.inplace_copy_from(Buffer(DType.float32, [2, 2]))
-    with pytest.raises(ValueError, match="both buffers must be contiguous"):
+    with pytest.raises(ValueError, match=r"inplace_copy_from: int32\[2\].* is not contig"):
         target[:, 0].inplace_copy_from(ramp(2))
-    with pytest.raises(ValueError, match="both buffers must be contiguous"):
-        target.inplace_copy_from(ramp(4, 2)[:, 0])
+
+
+def test_inplace_copy_of_parts_and_of_itself(device: Device) -> None:
+    target = ramp(2, 2, device=device)
+    target.inplace_copy_from(ramp(4, 2, device=device)[:, 1])
+    assert target.to_numpy().tolist() == [[1, 3], [5, 7]]
+    target.inplace_copy_from(target[::-1, :])  # its own memory, in another order
+    assert target.to_numpy().tolist() == [[5, 7], [1, 3]]
+    column = target[:, 0]
+    column.inplace_copy_from(column)
+    assert target.to_numpy().tolist() == [[5, 7], [1, 3]]
+
+
+def test_contiguous_is_a_copy(device: Device) -> None:
+    buffer = ramp(2, 3, device=device)
+    for part in (buffer, buffer[:, 1]):
+        made = part.contiguous()
+        assert made.is_contiguous
+        expected = made.to_numpy().tolist()
+        part[(0,) * part.rank] = 99
+        assert made.to_numpy().tolist() == expected
+        made[(0,) * part.rank] = 98
+        assert part[(0,) * part.rank].item() == 99
 
 
 # ---- exchange -----------------------------------------------------------------------------------
@@ -338,10 +409,12 @@ def test_tensor_and_buffer_share_memory(device: Device) -> None:
 
 def test_pinned(device: Device) -> None:
     buffer = Buffer(DType.float32, [2, 3], device, pinned=True)
-    assert buffer.is_host
+    assert (buffer.is_host, buffer.pinned) == (True, True)
     buffer.to_numpy()[...] = 1
     assert buffer.to(device).device == device
     assert Buffer.zeros([2], DType.int8, device, pinned=True).to_numpy().tolist() == [0, 0]
+    assert Buffer.zeros([2], DType.int8, device, pinned=True).pinned
+    assert not buffer.copy().pinned
 
 
 @pytest.mark.gpu
