@@ -14,9 +14,11 @@ from maxmod.errors import ModelError
 from maxmod.models.activations import ACTIVATIONS, check_activation
 from maxmod.models.attention import attention, merge_heads, split_heads
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList
+from maxmod.nn.places import warn
 from maxmod.tensor import Tensor
 from maxmod.tensor.like import StateLike
-from maxmod.weights import Weights, drop, rename, strip_prefix
+from maxmod.values.plain import JsonObject
+from maxmod.weights import Weights, drop, rename, select, strip_prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +134,30 @@ class Bert(Module[[Tensor, Tensor], Tensor]):
         return x
 
 
+# The heads that transformers puts on a BERT; `cls` and `pooler` come from pretraining.
+_LABEL_HEADS = ["classifier.*", "qa_outputs.*"]
+_LEFTOVERS = ["pooler.*", "cls.*", "embeddings.position_ids", "embeddings.token_type_ids"]
+
+
 def adapt_weights(weights: StateLike) -> Weights:
     """Returns weights of a Hugging Face folder with the names of `Bert`.
 
-    Models with a head save the names with the prefix `bert.`. What belongs to heads, and numbers
-    that older versions of transformers saved, are left out.
+    Models with a head save the names with the prefix `bert.`, and folders of 2018 and 2019 call the
+    weights of a LayerNorm `gamma` and `beta`. What belongs to heads, and numbers that older
+    versions of transformers saved, are left out; a warning names a head for labels.
     """
-    weights = drop(strip_prefix(weights, "bert."), ["embeddings.position_ids", "pooler.*", "cls.*"])
+    weights = strip_prefix(weights, "bert.")
+    heads = sorted(select(weights, _LABEL_HEADS))
+    if heads:
+        warn(
+            f"load_encoder: the folder has a head for labels, which is left out: "
+            f"{', '.join(heads)[:200]}. The encoder gives vectors of texts only."
+        )
+    weights = drop(weights, [*_LEFTOVERS, *_LABEL_HEADS])
+    old = {"*LayerNorm.gamma": "*LayerNorm.weight", "*LayerNorm.beta": "*LayerNorm.bias"}
     block = "encoder.layer.*."
     return rename(
-        weights,
+        rename(weights, old),
         {
             "embeddings.word_embeddings.*": "words.*",
             "embeddings.position_embeddings.*": "positions.*",
@@ -154,4 +170,25 @@ def adapt_weights(weights: StateLike) -> Weights:
             block + "output.dense.*": "layers.*.mlp.down.*",
             block + "output.LayerNorm.*": "layers.*.mlp.norm.*",
         },
+    )
+
+
+_OLD_FIELDS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+_OLD_FIELDS += ("intermediate_size", "hidden_act", "max_position_embeddings", "type_vocab_size")
+
+
+def is_old_config(table: JsonObject) -> bool:
+    """Whether a config.json without `model_type` is that of a BERT.
+
+    The field came in January 2020. RoBERTa had the same fields before, but one token type, and
+    says `architectures`; ELECTRA and ALBERT have `embedding_size`.
+    """
+    named = table.get("architectures") or ["BertModel"]
+    return (
+        table.get("model_type") is None
+        and all(name in table for name in _OLD_FIELDS)
+        and table["type_vocab_size"] == 2
+        and "embedding_size" not in table
+        and isinstance(named, list)
+        and all(isinstance(name, str) and name.startswith("Bert") for name in named)
     )

@@ -228,7 +228,7 @@ def loader_of(folder: str | os.PathLike[str]) -> Callable[..., Any]:
     Raises:
         ModelError: If there is none for it; the message lists the known architectures.
     """
-    name = _config_of("load", Path(folder)).get("model_type")
+    name = _model_type(_config_of("load", Path(folder)))
     for loader in (load_model, load_encoder, load_vision_model):
         if isinstance(name, str) and name in KINDS[loader.__name__]:
             return loader
@@ -299,7 +299,7 @@ def describe(folder: str | os.PathLike[str]) -> str:
         table = _config_of("describe", Path(folder))
     except ModelError:
         return "unknown: no model config.json next to the weights"
-    name = table.get("model_type")
+    name = _model_type(table)
     for caller, known in KINDS.items():
         if isinstance(name, str) and name in known:
             try:
@@ -331,9 +331,13 @@ def _config_of(caller: str, folder: Path) -> JsonObject:
     return read_json(folder / "config.json")
 
 
+def _model_type(table: JsonObject) -> Any:
+    return "bert" if bert.is_old_config(table) else table.get("model_type")
+
+
 def _architecture_of(caller: str, folder: Path, table: JsonObject) -> Architecture:
     architectures = KINDS[caller]
-    name = table.get("model_type")
+    name = _model_type(table)
     if isinstance(name, str) and name in architectures:
         return architectures[name]
     hint = did_you_mean(name, architectures) if isinstance(name, str) else ""
