@@ -17,7 +17,11 @@ PACKAGE = Path(__file__).parents[1] / "maxmod"
 # highest. A room imports from lower floors only, so that rooms on one floor never know each other.
 FLOORS: tuple[dict[str, str], ...] = (
     {"errors": "every exception class"},
-    {"config": "every MAXMOD_* variable", "dtype": "DType"},
+    {
+        "config": "every MAXMOD_* variable",
+        "dtype": "DType",
+        "files": "reading files of strangers",
+    },
     {"log": "the debug ladder", "values": "dimensions, shapes, devices, types"},
     {"kernel": "kernel sources and their cache", "op": "ops, type rules, the graph"},
     {"backends": "what devices do: host and CUDA", "custom": "kernels that users bring"},

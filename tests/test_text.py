@@ -135,7 +135,7 @@ def test_malformed_tokenizer(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "cannot read the vocabulary"),
+        ("", "expected JSON, got an empty file"),
         ("[]", "expected a JSON object"),
         ('{"a": "b"}', "expected a JSON object from str to token id"),
         ('{"the": 0, "cat": 1, "a": 2}', "not a character-level vocabulary. Hint: merges.txt"),

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeAlias
 from maxmod.errors import ArgumentError, ModelError
 from maxmod.values.plain import JsonObject
 from maxmod.weights.json_files import read_json
+from maxmod.weights.text_files import read_text
 
 _MAX_BYTES = 1 << 20
 
@@ -123,7 +124,7 @@ def open_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate:
     own, path = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     table = read_json(path) if path.exists() else {}
     if own.exists():
-        return ChatTemplate(_read(own), _special_tokens(table), str(own))
+        return ChatTemplate(read_text(own, max_nbytes=_MAX_BYTES), _special_tokens(table), str(own))
     source = table.get("chat_template")
     if isinstance(source, list):
         named = {t.get("name"): t.get("template") for t in source if isinstance(t, dict)}
@@ -135,15 +136,6 @@ def open_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate:
             "trained on chats only continue text."
         )
     return ChatTemplate(source, _special_tokens(table), str(path))
-
-
-def _read(path: Path) -> str:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ModelError(f"{path}: expected at most {_MAX_BYTES} bytes.")
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: cannot read the file: {error}.") from None
 
 
 def _special_tokens(table: JsonObject) -> dict[str, str]:

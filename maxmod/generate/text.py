@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from maxmod.errors import ArgumentError, ModelError
+from maxmod.weights.json_files import read_json
+from maxmod.weights.text_files import read_bytes
 
 _REPLACEMENT = "\ufffd"  # decoders emit it for bytes that are not a (complete) character
 
@@ -111,7 +112,9 @@ def open_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
         folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
     )
     if whole.exists():
-        return _from_package(whole, lambda package: package.Tokenizer.from_file(str(whole)))
+        return _from_package(
+            whole, lambda package: package.Tokenizer.from_buffer(read_bytes(whole))
+        )
     if vocabulary.exists() and merges.exists():
         return _from_package(vocabulary, lambda package: _byte_level(package, vocabulary, merges))
     if vocabulary.exists():
@@ -132,6 +135,8 @@ def _from_package(path: Path, make: Any) -> Tokenizer:
         ) from None
     try:
         return PackageTokenizer(make(tokenizers))
+    except ModelError:
+        raise
     except Exception as error:  # the package raises nothing more precise
         raise ModelError(f"{path}: the tokenizer is malformed: {error}") from None
 
@@ -145,11 +150,8 @@ def _byte_level(package: Any, vocabulary: Path, merges: Path) -> Any:
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
-    try:
-        table = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot read the vocabulary: {error}") from None
-    if not isinstance(table, dict) or not all(type(token) is int for token in table.values()):
+    table = read_json(path)
+    if not all(type(token) is int for token in table.values()):
         raise ModelError(f"{path}: expected a JSON object from str to token id.")
     if sum(len(text) == 1 for text in table) * 2 < len(table):
         raise ModelError(

@@ -24,9 +24,10 @@ from maxmod.nn.places import descendants_of, parameters_of
 from maxmod.nn.quantized_linear import linear_layers
 from maxmod.values.plain import JsonObject
 from maxmod.weights import QuantizedWeights, Weights, save_state
-from maxmod.weights.json_files import MAX_BYTES, read_json, read_json_list
+from maxmod.weights.json_files import read_json, read_json_list
 from maxmod.weights.mapping import Recipe, View
 from maxmod.weights.quantized_view import Stored
+from maxmod.weights.text_files import MAX_BYTES, read_bytes
 
 METHOD = "maxmod"
 FIELD = "quantization_config"
@@ -174,7 +175,7 @@ def save_quantized(
         made = Path(temporary) / "model"
         save_state(model.module.parameters, made, max_shard_bytes=max_shard_bytes)
         for path in _companions(model.folder):
-            _write(made / path, (model.folder / path).read_bytes())
+            _write(made / path, read_bytes(model.folder / path))
         _write(made / "config.json", json.dumps(config, indent=2).encode() + b"\n")
         if parent is not target:
             made.rename(target)

@@ -18,9 +18,11 @@ from safetensors import SafetensorError, safe_open
 
 from maxmod.dtype import DType
 from maxmod.errors import CheckpointError
+from maxmod.files import read_at
 from maxmod.values.device import CPU_REF
 from maxmod.values.plain import Json, JsonObject
 from maxmod.values.tensor_type import TensorType
+from maxmod.weights.foreign import foreign_weights
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_NAME_CHARACTERS = 4096  # our limit: longer names are an attack on code that prints them
@@ -48,22 +50,6 @@ DTYPES = {
     "F64": DType.float64,
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
-
-# First bytes of files that are often downloaded by mistake, and hints for each.
-_FOREIGN = (
-    (
-        b"version https://git-lfs",
-        "a git-lfs pointer, not the weights themselves",
-        "Fetch the file with `git lfs pull` or `hf download`.",
-    ),
-    (b"<!doctype", "an HTML page", "The download failed or needs a login; download it again."),
-    (b"<html", "an HTML page", "The download failed or needs a login; download it again."),
-    (b"pk\x03\x04", "a zip archive (a PyTorch file?)", "Convert it to safetensors first."),
-    (b"\x80\x02", "a pickle (a PyTorch file?)", "Convert it to safetensors first."),
-    (b"gguf", "a GGUF file", "maxmod reads safetensors only."),
-    (b"\x89hdf\r\n", "an HDF5 file", "Convert it to safetensors first."),
-    (b"\x1f\x8b", "a gzip archive", "Unpack it first."),
-)
 
 
 def fail(path: str, what: str, hint: str = "") -> CheckpointError:
@@ -109,7 +95,7 @@ def read_header(path: str, fd: int) -> Header:
     table = parse_json(path, text, "the header")
     if not isinstance(table, dict):
         raise fail(path, f"the header: expected a JSON object, got {type(table).__name__}")
-    metadata = _metadata(path, table.pop("__metadata__", {}))
+    metadata = _metadata(path, table.pop("__metadata__", None))
     data_start = 8 + len(text)
     entries = [_entry(path, name, info, data_start) for name, info in table.items()]
     entries.sort(key=lambda entry: (entry.start, entry.nbytes))
@@ -124,9 +110,9 @@ def _header_text(path: str, fd: int, size: int) -> bytes:
         raise fail(path, "the file is empty", "The download was interrupted; download it again.")
     length = int.from_bytes(start[:8], "little")
     if start[8:9] != b"{" or length > size - 8:  # the magic numbers are legal lengths, too
-        for magic, what, hint in _FOREIGN:
-            if start.lstrip().lower().startswith(magic):
-                raise fail(path, f"expected a safetensors file, got {what}", hint)
+        found = foreign_weights(start)
+        if found is not None:
+            raise fail(path, f"expected a safetensors file, got {found.what}", found.hint)
     if size < 8:
         raise fail(path, f"the file is too short: expected at least 8 bytes, got {size}")
     if length > MAX_HEADER_BYTES:
@@ -145,26 +131,6 @@ def _header_text(path: str, fd: int, size: int) -> bytes:
     if not text.startswith(b"{"):
         raise fail(path, f"the header: expected JSON that starts with '{{', got {text[:8]!r}")
     return text
-
-
-def read_at(fd: int, length: int, offset: int) -> bytes:
-    """Returns up to `length` bytes at `offset` (fewer at the end of the file)."""
-    parts = []
-    while length:
-        part = _pread(fd, length, offset)
-        if not part:
-            break
-        parts.append(part)
-        length -= len(part)
-        offset += len(part)
-    return b"".join(parts)
-
-
-def _pread(fd: int, length: int, offset: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(fd, length, offset)
-    os.lseek(fd, offset, os.SEEK_SET)  # Windows; headers are read before threads start
-    return os.read(fd, length)
 
 
 def parse_json(path: str, text: bytes, what: str) -> Any:
@@ -191,8 +157,10 @@ def parse_json(path: str, text: bytes, what: str) -> Any:
 
 
 def _metadata(path: str, table: object) -> dict[str, str]:
+    if table is None:  # the format allows it in place of an object
+        return {}
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
-        raise fail(path, "__metadata__: expected an object of strings")
+        raise fail(path, "__metadata__: expected an object of strings, or null")
     return table
 
 

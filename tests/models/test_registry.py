@@ -124,7 +124,7 @@ def test_damaged_weights(folder: Path) -> None:
     [
         (b"", "expected JSON"),
         (b'{"model_type": "gpt2"', "expected JSON"),
-        (b"\xff\xfe", "expected JSON"),
+        (b"\xff\xfe", "expected text in UTF-8, got the byte 0xff"),
         (b"[" * 100_000, "expected JSON"),
         (b"[1, 2]", "expected a JSON object, got list"),
     ],

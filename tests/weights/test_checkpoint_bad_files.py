@@ -127,7 +127,7 @@ BAD: dict[str, tuple[bytes, str]] = {
         build(b'{"\\ud800":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', bytes(1)),
         "safetensors rejects the file",
     ),
-    "git-lfs pointer": (LFS, "got a git-lfs pointer, .*Hint: Fetch the file with `git lfs pull`"),
+    "git-lfs pointer": (LFS, "got a git-lfs pointer. Hint: Fetch the files with `git lfs pull`"),
     "HTML page": (b"<!DOCTYPE html>\n<html><body>Not found", "got an HTML page. Hint: The downl"),
     "HTML page with space": (b"\n  <html lang=en>" + bytes(100), "got an HTML page"),
     "zip": (b"PK\x03\x04" + bytes(range(200)), "got a zip archive .a PyTorch file"),
