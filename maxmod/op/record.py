@@ -82,6 +82,8 @@ class Meaning:
             graphs that update a buffer in place.
         binds: Name of the static argument that is a data-dependent size: from this op on, the
             symbolic dimension has the value of the operand, an integer scalar.
+        fills: Name of the static argument whose number stands in the result beside the elements of
+            the operands.
     """
 
     infer: TypeRule
@@ -93,6 +95,7 @@ class Meaning:
     expand: Callable[..., Any] | None = None
     assign: Callable[..., None] | None = None
     binds: str | None = None
+    fills: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

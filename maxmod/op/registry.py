@@ -62,6 +62,7 @@ def op(
     expand: Callable[..., Any] | None = None,
     assign: Callable[..., None] | None = None,
     binds: str | None = None,
+    fills: str | None = None,
     scalar: str | None = None,
     view: Callable[..., Sequence[Index]] | None = None,
     position: Callable[..., Sequence[Index]] | None = None,
@@ -89,7 +90,9 @@ def op(
             label or name or fn.__name__,
             kind,
             _signature(shown, operands, mixed_devices, prepare),
-            Meaning(infer, fn, widens, domain, is_product, backend_method, expand, assign, binds),
+            Meaning(
+                infer, fn, widens, domain, is_product, backend_method, expand, assign, binds, fills
+            ),
             Lowering(scalar, view, position, combine, identity, kernel),
         )
         public = public_function(record, fn, shown)

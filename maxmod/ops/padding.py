@@ -34,7 +34,7 @@ def _padded(op: Op, x: TensorType, *, before: Sizes, after: Sizes, value: object
     return x.with_sizes(tuple(as_size(a + size + b) for a, size, b in sizes))
 
 
-@op(Kind.VIEW, _padded, name="pad_constant")
+@op(Kind.VIEW, _padded, name="pad_constant", fills="value")
 def _pad_constant(xp: ArrayModule, x: Tensor, before: Sizes, after: Sizes, value: Scalar) -> Tensor:
     """The tensor with a border filled with one number."""
     sizes = tuple(a + size + b for a, size, b in zip(before, x.shape, after, strict=True))
@@ -96,7 +96,9 @@ def _fill(value: Scalar, dtype: DType) -> float:
     if not is_scalar(value):
         raise ArgumentError(f"pad: value: expected a number, got {type(value).__name__}.")
     number = weak_scalar(value, dtype)
-    return bool(number) if dtype is DType.bool else number
+    if dtype is DType.bool:
+        return bool(number)
+    return float(number) if dtype.is_float() else number
 
 
 def _mirrored(x: Tensor, axis: int, first: int, last: int, mode: str) -> Tensor:

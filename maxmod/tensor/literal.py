@@ -96,7 +96,8 @@ def weak_scalar(value: Scalar, dtype: DType) -> bool | int | float:
 
     Raises:
         DTypeError: If precision would be lost: an integer outside the interval that the dtype
-            holds exactly, or a float next to an integer tensor.
+            holds exactly, one in it that a float of 8 bits or fewer does not hold, or a float next
+            to an integer tensor.
     """
     if isinstance(value, (float, np.floating)):
         if not dtype.is_float():
@@ -105,14 +106,35 @@ def weak_scalar(value: Scalar, dtype: DType) -> bool | int | float:
                 "Hint: cast the tensor to a float type, or use an int."
             )
         return float(value)
-    low, high = exact_integers(dtype)
     number = int(value)
-    if not low <= number <= high:
+    if not _holds(dtype, number):
         raise DTypeError(
             f"Unsafe cast: Can't promote python int with value ({number}) to dtype({dtype!r}). "
             "It would lose precision. Hint: write it as a float if rounding is fine."
         )
     return number
+
+
+def _holds(dtype: DType, number: int) -> bool:
+    """True if an integer may join a tensor of a dtype: nothing of it is lost.
+
+    The intervals of the narrowest floats have gaps: float8_e5m2 goes up to 57344 and lacks 9.
+    """
+    low, high = exact_integers(dtype)
+    if not low <= number <= high:
+        return False
+    return not _has_gaps(dtype) or float(rounded(number, dtype)) == number
+
+
+def _has_gaps(dtype: DType) -> bool:
+    return dtype.is_float() and dtype.size_in_bits <= 8
+
+
+def _candidates(array: HostArray, dtype: DType) -> list[int]:
+    """The integers of an array that decide whether all of them fit a dtype."""
+    if _has_gaps(dtype):
+        return [int(number) for number in np.unique(array)]
+    return [int(array.min()), int(array.max())]
 
 
 def weak_array(array: HostArray, dtype: DType) -> HostArray:
@@ -126,13 +148,12 @@ def weak_array(array: HostArray, dtype: DType) -> HostArray:
         raise DTypeError(
             f"Unsafe cast: Refusing to implicitly promote float array to dtype({dtype!r})."
         )
-    if source.is_integral() and array.size:
-        low, high = exact_integers(dtype)
-        if int(array.min()) < low or int(array.max()) > high:
-            raise DTypeError(
-                "Unsafe cast: Refusing to implicitly promote integer array to "
-                f"dtype({dtype!r}) with precision loss for {dtype}."
-            )
+    is_checked = source.is_integral() and array.size
+    if is_checked and not all(_holds(dtype, number) for number in _candidates(array, dtype)):
+        raise DTypeError(
+            "Unsafe cast: Refusing to implicitly promote integer array to "
+            f"dtype({dtype!r}) with precision loss for {dtype}."
+        )
     if source.is_float():
         return rounded(array, dtype)
     return array.astype(storage_dtype(dtype))

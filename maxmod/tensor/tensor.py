@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 
 from maxmod import backends
 from maxmod.backends.devices import Device, device_of
-from maxmod.dtype import DType, storage_dtype
+from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError, TraceError
 from maxmod.op import call
 from maxmod.tensor.buffer import Buffer
@@ -399,7 +399,7 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
             >>> Tensor([1.0, 2.0], dtype=DType.bfloat16).cast(DType.float32).to_numpy().tolist()
             [1.0, 2.0]
         """
-        if storage_dtype(self.dtype).kind == "V":
+        if self.dtype is DType.bfloat16 or (self.dtype.is_float() and self.dtype.size_in_bits <= 8):
             raise ArgumentError(
                 f"to_numpy: NumPy has no dtype for {self.dtype!r}. Hint: cast to DType.float32."
             )

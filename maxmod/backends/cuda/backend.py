@@ -294,7 +294,7 @@ class CudaBackend(Backend):
         with self.xp.cuda.Device(index), _memory_errors(self, index):
             narrow = any(cuda_bits.narrow_dtype(array) is not None for array in arrays)
             narrow = narrow or any(cuda_bits.is_narrow(type.dtype) for type in types)
-            if narrow and not op.signature.mixed_devices and not cuda_bits.moves_bytes(op, attrs):
+            if narrow and not op.signature.mixed_devices and not cuda_bits.moves_bytes(op):
                 return self._run_on_host(op, arrays, attrs, types)
             if op.meaning.is_product and all(array.ndim > 1 for array in arrays):
                 lhs, rhs = arrays
@@ -311,7 +311,7 @@ class CudaBackend(Backend):
             self.to_host(a) if isinstance(a, self.xp.ndarray) else a for a in arrays
         ]
         if op.meaning.upcasts:
-            hosts = [a if a.dtype.kind in "biuf" else a.astype(np.float32) for a in hosts]
+            hosts = [widened(array) for array in hosts]
         with np.errstate(all="ignore"):
             results = op.run(np, hosts, **attrs)
         found = []

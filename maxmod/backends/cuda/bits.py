@@ -12,7 +12,6 @@ import numpy as np
 from maxmod.dtype import DType, storage_dtype
 from maxmod.op import Kind, Op
 from maxmod.values.array import Array, ArrayModule, StorageDType
-from maxmod.values.plain import Attrs
 
 _CLASSES: dict[tuple[type, DType], type] = {}
 _MOVES = (Kind.VIEW, Kind.INDEX)
@@ -43,7 +42,6 @@ def narrow_dtype(array: Array) -> DType | None:
     return getattr(array, "narrow_dtype", None)
 
 
-def moves_bytes(op: Op, attrs: Attrs) -> bool:
+def moves_bytes(op: Op) -> bool:
     """True for ops that only move elements, so that they may run on bytes."""
-    fills = any(isinstance(value, float) for value in attrs.values())
-    return op.kind in _MOVES and not op.meaning.upcasts and not fills
+    return op.kind in _MOVES and not op.meaning.upcasts and op.meaning.fills is None
