@@ -67,7 +67,8 @@ def reduce_prod(xp: ArrayModule, x: Tensor, axis: int) -> Tensor:
 )
 def reduce_max(xp: ArrayModule, x: Tensor, axis: int) -> Tensor:
     """Largest element along an axis; NaN if there is one."""
-    return xp.max(x, axis=axis, keepdims=True)
+    # No user gets here with an empty axis; softmax does, and has no element that reads the result.
+    return xp.max(x, axis=axis, keepdims=True) if x.shape[axis] else _unread(xp, x, axis)
 
 
 @op(
@@ -80,6 +81,11 @@ def reduce_max(xp: ArrayModule, x: Tensor, axis: int) -> Tensor:
 def reduce_min(xp: ArrayModule, x: Tensor, axis: int) -> Tensor:
     """Smallest element along an axis; NaN if there is one."""
     return xp.min(x, axis=axis, keepdims=True)
+
+
+def _unread(xp: ArrayModule, x: Tensor, axis: int) -> Tensor:
+    """Returns zeros of the shape of a reduction."""
+    return xp.zeros((*x.shape[:axis], 1, *x.shape[axis + 1 :]), dtype=x.dtype)
 
 
 def _expand_mean(x: Tensor, *, axis: int) -> Tensor:

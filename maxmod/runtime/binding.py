@@ -19,7 +19,7 @@ from maxmod.backends.base import Launch
 from maxmod.compiler.memory import placed, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Schedule, Step
 from maxmod.op import Kind, ir
-from maxmod.ops.shape import rebound_sizes
+from maxmod.ops.known_sizes import checked_sizes
 from maxmod.runtime import actions
 from maxmod.runtime.arena import Arena
 from maxmod.runtime.checks import checked, timed, wants_times
@@ -286,7 +286,7 @@ class _Binder:
     def _body(self, attrs: Mapping[str, Any], name: str, body: Schedule) -> BoundBody:
         """Returns what runs a graph of a branch or a loop."""
         outer = self.environment
-        complete = partial(rebound_sizes, attrs[name])
+        complete = partial(checked_sizes, attrs[name])
         environment = replace(
             outer,
             fixed=[None] * body.slot_count,

@@ -18,6 +18,7 @@ from maxmod.compiler.steps import RunKernel, RunOp, Schedule
 from maxmod.errors import ArgumentError, ArgumentTypeError, CompileError, WeightsError
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import ir
+from maxmod.ops.known_sizes import checked_sizes
 from maxmod.ops.shape import rebound_sizes
 from maxmod.runtime import plan_cache, tree
 from maxmod.runtime.arena import Arena
@@ -247,7 +248,7 @@ class CompiledModel:
             fixed=fixed,
             buffers=[slot for slot, type in inputs if isinstance(type, BufferType)],
             arena=self._arena,
-            complete=partial(rebound_sizes, self.staged.graph),
+            complete=partial(checked_sizes, self.staged.graph),
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -397,8 +398,11 @@ class CompiledModel:
 
 
 def _main_device(graph: ir.Graph) -> DeviceRef:
-    """Returns the accelerator if there is one in the graph, else the host."""
-    devices = ir.devices(graph)
+    """Returns the accelerator if there is one in the graph, else the host.
+
+    A graph without inputs and calls may return constants.
+    """
+    devices = ir.devices(graph) or [value.type.device for value in graph.constants]
     return next((device for device in devices if device.is_gpu()), devices[0])
 
 

@@ -12,7 +12,7 @@ from maxmod.backends.devices import Device
 from maxmod.driver import Buffer
 from maxmod.dtype import DType
 from maxmod.engine import InferenceSession, Model, TensorSpec
-from maxmod.graph import BufferType, DeviceRef, Graph, TensorType, ops
+from maxmod.graph import BufferType, DeviceRef, Graph, TensorType, TensorValue, ops
 
 
 def scaled(device: Any = None) -> Graph:
@@ -144,3 +144,37 @@ def test_wrong_use() -> None:
         InferenceSession().load(scaled(), custom_extensions=["kernels"])
     with pytest.raises(ValueError, match="is empty"):
         InferenceSession().load(Graph("empty", lambda: None))
+
+
+def constant_of(*values: float, device: Device | None = None) -> TensorValue:
+    ref = DeviceRef.from_device(device or CPU())
+    return ops.constant(np.array(values, np.float32), DType.float32, ref)
+
+
+def test_a_graph_without_inputs_gives_its_constants() -> None:
+    with Graph("constants") as graph:
+        one, other = constant_of(1.0, 2.0), constant_of(3.0)
+        graph.output(one, other, one, ops.concat([one, other]))
+    model = InferenceSession().load(graph)
+    assert model.input_metadata == []
+    found = [buffer.to_numpy().tolist() for buffer in model.execute()]
+    assert found == [[1.0, 2.0], [3.0], [1.0, 2.0], [1.0, 2.0, 3.0]]
+    with pytest.raises(TypeError, match="expected 0 inputs, got 1"):
+        model.execute(np.zeros(1, np.float32))
+
+
+def test_a_constant_that_is_returned_is_not_changed_through_the_result() -> None:
+    with Graph("constants") as graph:
+        graph.output(constant_of(1.0))
+    model = InferenceSession().load(graph)
+    model.execute()[0][0] = 5.0
+    assert model.execute()[0].to_numpy().tolist() == [1.0]
+
+
+def test_constants_are_returned_from_their_devices(emulated_accelerator: Device) -> None:
+    with Graph("constants") as graph:
+        graph.output(constant_of(1.0, device=emulated_accelerator), constant_of(2.0))
+    session = InferenceSession(devices=[emulated_accelerator, CPU()])
+    first, second = session.load(graph).execute()
+    assert (first.device, second.device) == (emulated_accelerator, CPU())
+    assert (first.to(CPU()).to_numpy().tolist(), second.to_numpy().tolist()) == ([1.0], [2.0])

@@ -1,0 +1,59 @@
+"""What a graph refuses once the sizes of a call are known, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from maxmod.errors import MaxmodError
+from maxmod.op import Kind, ir
+from maxmod.ops.shape import rebound_sizes
+
+# These go by the sizes of their operands alone, which agree by the names that they have in common.
+_NEVER_REFUSE = (Kind.ELEMENTWISE, Kind.SOURCE, Kind.VIEW)
+
+
+def checked_sizes(graph: ir.Graph, dims: Mapping[str, int]) -> dict[str, int]:
+    """Runs the type rules again with the sizes of a call, and checks each `rebind`.
+
+    A rule that a named size passed may refuse its value: the largest of no elements, for example,
+    for which a kernel would give what it starts with.
+
+    Args:
+        graph: The graph as it was traced: eager execution refuses what no result needs, too.
+        dims: The values of symbolic dimensions in the types of the inputs, and of later ones.
+
+    Returns:
+        The same, with the names that `rebind` introduces. Calls whose sizes are not known yet are
+        left out.
+
+    Raises:
+        MaxmodError: What the type rule raises eagerly, with the user's line.
+    """
+    known = rebound_sizes(graph, dims)
+    seen: set[tuple[object, ...]] = set()
+    for node in graph.nodes:
+        if node.op.kind in _NEVER_REFUSE or not _has_named_size(node, known):
+            continue
+        key = (node.op, node.attrs, *(value.type for value in node.inputs))
+        if key not in seen:  # equal layers are checked once
+            seen.add(key)
+            _check(node, known)
+    return known
+
+
+def _has_named_size(node: ir.Node, known: Mapping[str, int]) -> bool:
+    """True if an operand has a symbolic size, and all sizes that matter are known."""
+    names = {symbol.name for value in node.inputs for symbol in value.type.parameters}
+    if not names:
+        return False
+    return names.issubset(known) and ir.attr_symbols(node).issubset(known)
+
+
+def _check(node: ir.Node, dims: Mapping[str, int]) -> None:
+    types = [ir.bind_type(value.type, dims) for value in node.inputs]
+    try:
+        node.op.result_types(*types, **ir.bind_attrs(node.kwargs, dims))
+    except MaxmodError as error:
+        if node.source and error.args and "\n  at " not in str(error.args[0]):
+            error.args = (f"{error.args[0]}\n  at {node.source}", *error.args[1:])
+        raise
