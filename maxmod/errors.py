@@ -144,3 +144,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns `` Did you mean 'x'?`` for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def class_name(value: object) -> str:
+    """Returns the name of the class of a value, with its package unless it is Python's or ours."""
+    kind = type(value)
+    package = kind.__module__.partition(".")[0]
+    return kind.__name__ if package in ("builtins", "maxmod") else f"{package}.{kind.__name__}"

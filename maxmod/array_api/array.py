@@ -45,7 +45,7 @@ class Array(Operators):
         >>> from maxmod import array_api as xp
         >>> x = xp.asarray([[1, 2, 3], [4, 5, 6]])
         >>> x[1, :-5:-1]
-        Array([6 5 4], dtype=DType.int64, device=Device(type=cpu,id=0))
+        Array([6 5 4], shape=[3], dtype=DType.int64, device=Device(type=cpu,id=0))
     """
 
     __slots__ = ()
@@ -175,7 +175,7 @@ class Array(Operators):
         self.tensor = indexing.put(self.tensor, _bare(key), source)
 
     def __repr__(self) -> str:
-        return "Array" + repr(self.tensor).removeprefix("Tensor")
+        return "Array" + repr(self.tensor).removeprefix("Tensor").replace("\n ", "\n")
 
 
 def _bare(key: Subscript) -> Subscript:

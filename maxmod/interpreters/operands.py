@@ -14,7 +14,7 @@ import numpy as np
 
 from maxmod import backends
 from maxmod.dtype import DType, promote, storage_dtype
-from maxmod.errors import DeviceError, DTypeError, OperandError
+from maxmod.errors import DeviceError, DTypeError, OperandError, class_name
 from maxmod.op import Op, Operands, call, freeze
 from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer
@@ -63,9 +63,10 @@ def promote_operands(op_name: str, args: Sequence[TensorLike]) -> Sequence[Tenso
             return first, weak(op_name, second, first) if found is None else found
     found = [as_strong(a) for a in args if is_strong(a)]
     if not found:
+        example = f"{args[0]!r}" if is_scalar(args[0]) else "x"
         raise OperandError(
-            f"{op_name}: expected at least one Tensor, got "
-            f"{' and '.join(type(a).__name__ for a in args)}."
+            f"{op_name}: expected at least one Tensor, got {' and '.join(map(class_name, args))}. "
+            f"Hint: Tensor({example}) makes one."
         )
     cast = promote_strong(op_name, found)
     rest = iter(cast)
@@ -112,7 +113,7 @@ def strong(op_name: str, value: object) -> Tensor:
     if is_strong(value):
         return as_strong(value)
     raise OperandError(
-        f"{op_name}: expected a Tensor, got {type(value).__name__}. Hint: Tensor(x) makes one."
+        f"{op_name}: expected a Tensor, got {class_name(value)}. Hint: Tensor(x) makes one."
     )
 
 
@@ -143,8 +144,9 @@ def weak(op_name: str, value: object, like: Tensor) -> Tensor:
         host = backends.get(found.device).to_host(array)
         data = backends.get(device).from_host(weak_array(host, dtype), device.id)
         return Tensor.wrap(data, TensorType.of(dtype, tuple(host.shape), device))
+    hint = " Hint: compare with None by `x is None`." if value is None else ""
     raise OperandError(
-        f"{op_name}: expected a tensor, a number or an array, got {type(value).__name__}."
+        f"{op_name}: expected a tensor, a number or an array, got {class_name(value)}.{hint}"
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
+from maxmod.interpreters.operands import strong
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
 from maxmod.tensor import Tensor
@@ -114,6 +115,7 @@ class Conv2d(Module[[Tensor], Tensor]):
         Raises:
             ValueError: If the rank or the channels of x differ, or no window fits.
         """
+        x = strong("Conv2d", x)
         return F.conv2d(
             x,
             self.weight.to(x.device),
@@ -125,6 +127,17 @@ class Conv2d(Module[[Tensor], Tensor]):
             ConvInputLayout.NCHW if self.permute else ConvInputLayout.NHWC,
             FilterLayout.FCRS if self.permute else FilterLayout.RSCF,
         )
+
+    def __rich_repr__(self) -> Iterable[object]:
+        yield "kernel_size", self.kernel_size
+        yield "in_channels", self.in_channels
+        yield "out_channels", self.out_channels
+        yield "stride", self.stride, (1, 1)
+        yield "padding", self.padding, (0, 0, 0, 0)
+        yield "dilation", self.dilation, (1, 1)
+        yield "num_groups", self.num_groups, 1
+        yield "has_bias", self.has_bias, False
+        yield "permute", self.permute, False
 
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:

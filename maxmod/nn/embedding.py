@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from maxmod import functional as F
-from maxmod.errors import OperandError
+from maxmod.errors import OperandError, class_name
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
 from maxmod.tensor import Tensor
@@ -99,7 +99,7 @@ class Embedding(Module[[Tensor], Tensor]):
         """
         if not isinstance(indices, Tensor):
             raise OperandError(
-                f"Embedding: indices: expected a Tensor, got {type(indices).__name__}. Hint: "
+                f"Embedding: indices: expected a Tensor, got {class_name(indices)}. Hint: "
                 "Tensor(indices, dtype=DType.int64) makes one."
             )
         return F.gather(self.weight, indices, axis=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from maxmod import random
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ShapeError
@@ -72,6 +74,10 @@ class HyperConnection(Module[[Tensor], "tuple[Tensor, Tensor, Tensor]"]):
         self.hc_fn = random.normal([count, hc_mult * hidden_size], dtype=DType.float32)
         self.hc_base = Tensor.zeros([count], dtype=DType.float32)
         self.hc_scale = Tensor.ones([3], dtype=DType.float32)
+
+    def __rich_repr__(self) -> Iterable[object]:
+        yield "hidden_size", self.hidden_size
+        yield "hc_mult", self.hc_mult
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reads the streams.

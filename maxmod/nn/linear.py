@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from maxmod.errors import ShapeError
+from maxmod.interpreters.operands import strong
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
 from maxmod.tensor import Tensor
@@ -88,8 +89,9 @@ class Linear(Module[[Tensor], Tensor]):
             ValueError: If the last axis has another size, dtypes cannot be promoted, or devices
                 differ.
         """
+        x = strong("Linear", x)
         weight = self.weight
-        if isinstance(x, Tensor) and not _fits(x.sizes[-1:], weight.sizes[1:]):
+        if not _fits(x.sizes[-1:], weight.sizes[1:]):
             raise ShapeError(
                 f"{self!r}: expected x [..., {self.in_dim}], got {x.type.short()}: the size of "
                 "the last axis differs."

@@ -5,7 +5,7 @@ Source: E. Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, arXiv 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from maxmod import functional as F
@@ -121,6 +121,12 @@ class LoRA(TransparentModule[[Tensor], Tensor]):
         self.lora_a = LoRASlot(like.with_sizes((max_num_loras, max_lora_rank, in_dim)))
         self.lora_b = LoRASlot(like.with_sizes((max_num_loras, out_dim, max_lora_rank)))
         self._batch: _Batch | None = None
+
+    def __rich_repr__(self) -> Iterable[object]:
+        yield None, self.module
+        yield "max_num_loras", int(self.lora_a.type.shape[0])
+        yield "max_lora_rank", self.max_lora_rank
+        yield "max_lora_seq_len", self.max_lora_seq_len
 
     def set_lora_batch_info(
         self, lora_ids: Tensor, grouped_offsets: Tensor, end_idx: Tensor

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ShapeError
+from maxmod.interpreters.operands import strong
 from maxmod.nn.module import Module
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Dim, DimLike
@@ -20,7 +21,7 @@ class LayerNorm(Module[[Tensor], Tensor]):
     """y = (x - mean) / sqrt(var + eps) * weight + bias over the last axis.
 
     Args:
-        dim: Size of the last axis.
+        dim: Size of the last axis; also as a list of this one size, as in PyTorch.
         eps: Added to the population variance; above 0.
         keep_dtype: Compute in the promoted dtype of x, weight and bias. Otherwise all are cast to
             float32, and the result back to the dtype of x.
@@ -35,7 +36,8 @@ class LayerNorm(Module[[Tensor], Tensor]):
         Calling it with x [..., dim] gives the same shape.
 
     Raises:
-        ValueError: When called: if the last axis of x has another size, or eps is not positive.
+        ValueError: If several sizes are given; when called, if the last axis of x has another size,
+            or eps is not positive.
 
     Source: J. L. Ba, J. R. Kiros and G. E. Hinton, Layer Normalization, arXiv 1607.06450.
 
@@ -51,14 +53,14 @@ class LayerNorm(Module[[Tensor], Tensor]):
 
     def __init__(
         self,
-        dim: DimLike,
+        dim: DimLike | Sequence[DimLike],
         eps: float = _LAYER_NORM_EPS,
         *,
         keep_dtype: bool = True,
         elementwise_affine: bool = True,
         use_bias: bool = True,
     ) -> None:
-        self.dim = int(dim)  # type: ignore[arg-type]
+        self.dim = _only_size(dim)
         self.eps = eps
         self.keep_dtype = keep_dtype
         self.elementwise_affine = elementwise_affine
@@ -78,6 +80,7 @@ class LayerNorm(Module[[Tensor], Tensor]):
         Raises:
             ValueError: If the last axis has another size.
         """
+        x = strong("LayerNorm", x)
         if x.rank == 0 or x.sizes[-1] != self.dim:
             raise ShapeError(
                 f"LayerNorm: expected a last axis of size {self.dim}, got {x.type.short()}."
@@ -260,6 +263,7 @@ class GroupNorm(Module[[Tensor], Tensor]):
         Raises:
             ValueError: If x has another number of channels or a rank below 2.
         """
+        x = strong("GroupNorm", x)
         if x.rank < 2 or x.sizes[1] != self.num_channels:
             raise ShapeError(
                 f"GroupNorm: expected [batch, {self.num_channels}, ...], got {x.type.short()}."
@@ -274,6 +278,18 @@ class GroupNorm(Module[[Tensor], Tensor]):
         yield "num_channels", self.num_channels
         yield "eps", self.eps, _GROUP_NORM_EPS
         yield "affine", self.affine, True
+
+
+def _only_size(dim: DimLike | Sequence[DimLike]) -> int:
+    """Returns the size of the last axis, given as a number or as a list of one."""
+    if not isinstance(dim, (list, tuple)):
+        return int(dim)  # type: ignore[arg-type]
+    if len(dim) != 1:
+        raise ShapeError(
+            f"LayerNorm: expected the size of the last axis, got {list(dim)}. Hint: F.flatten(x, "
+            f"{-len(dim)}) makes one axis of several, LayerNorm(math.prod({list(dim)})) its norm."
+        )
+    return int(dim[0])
 
 
 def rms_norm(

@@ -142,9 +142,9 @@ def div(lhs: TensorLike, rhs: TensorLike) -> Tensor:
         >>> from maxmod import DType, Tensor
         >>> from maxmod import functional as F
         >>> F.div(Tensor([1.0, 0.0, -1.0]), 0)
-        Tensor([ inf  nan -inf], dtype=DType.float32, device=Device(type=cpu,id=0))
+        Tensor([ inf  nan -inf], shape=[3], dtype=DType.float32, device=Device(type=cpu,id=0))
         >>> F.div(Tensor([7, 8], dtype=DType.int32), 2)
-        Tensor([3.5   4], dtype=DType.float64, device=Device(type=cpu,id=0))
+        Tensor([3.5   4], shape=[2], dtype=DType.float64, device=Device(type=cpu,id=0))
     """
     lhs, rhs = promote_operands("div", (lhs, rhs))
     if lhs.dtype.is_integral():

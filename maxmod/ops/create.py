@@ -127,8 +127,8 @@ def constant(
         >>> import numpy as np
         >>> from maxmod import functional as F
         >>> F.constant([[1, 2], [3, 4]])  # literals take the default dtype
-        Tensor([1 2
-         3 4], dtype=DType.float32, device=Device(type=cpu,id=0))
+        Tensor([[1 2]
+                [3 4]], shape=[2, 2], dtype=DType.float32, device=Device(type=cpu,id=0))
         >>> F.constant(np.array([1, 2])).dtype
         int64
     """

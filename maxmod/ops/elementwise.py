@@ -55,8 +55,8 @@ def exp(xp: ArrayModule, x: Tensor) -> Tensor:
     Example:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
-        >>> F.exp(Tensor([0.0, 1.0, -1e9, 100.0]))
-        Tensor([    1 2.718     0   inf], dtype=DType.float32, device=Device(type=cpu,id=0))
+        >>> F.exp(Tensor([1.0, -1e9, 100.0]))
+        Tensor([2.718     0   inf], shape=[3], dtype=DType.float32, device=Device(type=cpu,id=0))
     """
     return xp.exp(x)
 
@@ -77,8 +77,8 @@ def log(xp: ArrayModule, x: Tensor) -> Tensor:
     Example:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
-        >>> F.log(Tensor([1.0, 10.0, 0.0, -1.0]))
-        Tensor([    0 2.303  -inf   nan], dtype=DType.float32, device=Device(type=cpu,id=0))
+        >>> F.log(Tensor([10.0, 0.0, -1.0]))
+        Tensor([2.303  -inf   nan], shape=[3], dtype=DType.float32, device=Device(type=cpu,id=0))
     """
     return xp.log(x)
 
@@ -168,7 +168,7 @@ def sin(xp: ArrayModule, x: Tensor) -> Tensor:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
         >>> F.sin(Tensor([0.0, 0.5, math.pi / 2]))
-        Tensor([     0 0.4794      1], dtype=DType.float32, device=Device(type=cpu,id=0))
+        Tensor([     0 0.4794      1], shape=[3], dtype=DType.float32, device=Device(type=cpu,id=0))
     """
     return xp.sin(x)
 
@@ -191,7 +191,7 @@ def cos(xp: ArrayModule, x: Tensor) -> Tensor:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
         >>> F.cos(Tensor([0.0, 0.5, math.pi]))
-        Tensor([     1 0.8776     -1], dtype=DType.float32, device=Device(type=cpu,id=0))
+        Tensor([     1 0.8776     -1], shape=[3], dtype=DType.float32, device=Device(type=cpu,id=0))
     """
     return xp.cos(x)
 
@@ -213,7 +213,7 @@ def tanh(xp: ArrayModule, x: Tensor) -> Tensor:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
         >>> F.tanh(Tensor([0.0, 0.5, -100.0]))
-        Tensor([     0 0.4621     -1], dtype=DType.float32, device=Device(type=cpu,id=0))
+        Tensor([     0 0.4621     -1], shape=[3], dtype=DType.float32, device=Device(type=cpu,id=0))
     """
     return xp.tanh(x)
 
@@ -234,8 +234,8 @@ def atanh(xp: ArrayModule, x: Tensor) -> Tensor:
     Example:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
-        >>> F.atanh(Tensor([0.0, 0.5, -1.0, 2.0]))
-        Tensor([     0 0.5493   -inf    nan], dtype=DType.float32, device=Device(type=cpu,id=0))
+        >>> F.atanh(Tensor([0.5, -1.0, 2.0]))
+        Tensor([0.5493   -inf    nan], shape=[3], dtype=DType.float32, device=Device(type=cpu,id=0))
     """
     return xp.arctanh(x)
 
@@ -258,7 +258,7 @@ def acos(xp: ArrayModule, x: Tensor) -> Tensor:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
         >>> F.acos(Tensor([1.0, 0.0, -1.1]))
-        Tensor([    0 1.571 3.142], dtype=DType.float32, device=Device(type=cpu,id=0))
+        Tensor([    0 1.571 3.142], shape=[3], dtype=DType.float32, device=Device(type=cpu,id=0))
     """
     return xp.arccos(x if x.dtype.itemsize == 8 else xp.clip(x, -1, 1))
 
@@ -283,7 +283,7 @@ def erf(xp: ArrayModule, x: Tensor) -> Tensor:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
         >>> F.erf(Tensor([0.0, 0.5, -10.0]))
-        Tensor([     0 0.5205     -1], dtype=DType.float32, device=Device(type=cpu,id=0))
+        Tensor([     0 0.5205     -1], shape=[3], dtype=DType.float32, device=Device(type=cpu,id=0))
     """
     return erf_of(xp, x)
 
@@ -501,7 +501,7 @@ def cast(x: Tensor, dtype: DType) -> Tensor:
         >>> F.cast(Tensor([300, -1], dtype=DType.int32), DType.uint8).to_numpy().tolist()
         [44, 255]
         >>> F.cast(Tensor([1.0, 1.01]), DType.bfloat16)
-        Tensor([    1 1.008], dtype=DType.bfloat16, device=Device(type=cpu,id=0))
+        Tensor([    1 1.008], shape=[2], dtype=DType.bfloat16, device=Device(type=cpu,id=0))
     """
     x = strong("cast", x)
     return x if dtype is x.dtype else cast_elements(x, dtype=dtype)

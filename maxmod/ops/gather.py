@@ -37,7 +37,8 @@ def _expect_indices(op: Op, indices: TensorType) -> None:
     if not indices.dtype.is_integral():
         raise DTypeError(
             f"{op.name}: indices have an unsupported dtype: expected integers, got "
-            f"{indices.short()}."
+            f"{indices.short()}. Hint: Tensor([1, 2], dtype=DType.int64) holds integers, "
+            "Tensor([1, 2]) floats; x.cast(DType.int64) makes integers of floats."
         )
 
 

@@ -93,8 +93,8 @@ def logsoftmax(xp: ArrayModule, value: Tensor, axis: int = -1) -> Tensor:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
         >>> F.logsoftmax(Tensor([[0.0, 0.0], [0.0, 1000.0]]))
-        Tensor([-0.6931 -0.6931
-           -1000       0], dtype=DType.float32, device=Device(type=cpu,id=0))
+        Tensor([[-0.6931 -0.6931]
+                [  -1000       0]], shape=[2, 2], dtype=DType.float32, device=Device(type=cpu,id=0))
     """
     if value.size == 0:
         return value

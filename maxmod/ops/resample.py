@@ -274,7 +274,7 @@ def resize_bicubic(xp: ArrayModule, input: Tensor, size: ShapeLike) -> Tensor:
         >>> step = F.reshape(Tensor([0.0, 0.0, 1.0, 1.0]), [1, 1, 1, 4])
         >>> F.flatten(F.resize_bicubic(step, [1, 1, 1, 8]))
         Tensor([       0 -0.03516  -0.1055   0.2266   0.7734    1.105    1.035        1],
-        dtype=DType.float32, device=Device(type=cpu,id=0))
+        shape=[8], dtype=DType.float32, device=Device(type=cpu,id=0))
     """
     return _resample(xp, "resize_bicubic", input, size, _cubic_table)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from maxmod.errors import ArgumentError, OperandError, ShapeError
+from maxmod.errors import ArgumentError, DTypeError, OperandError, ShapeError
 from maxmod.interpreters.operands import strong
-from maxmod.op import Kind, Op, Operands, function, op
+from maxmod.op import Kind, Op, function, op
 from maxmod.op.rules import expect_int, normalize_axis
 from maxmod.ops.shape import reshape, slice_axis, unsqueeze
 from maxmod.tensor import Tensor
@@ -127,6 +127,11 @@ def _concat_axis(op: Op, *types: TensorType, axis: object) -> Attrs:
 
 def _concatenated(op: Op, *types: TensorType, axis: int) -> TensorType:
     first = types[0]
+    if any(t.dtype is not first.dtype for t in types):
+        raise DTypeError(
+            f"concat: tensors must have one dtype: {', '.join(t.short() for t in types)}. Hint: "
+            "F.concat([x, y.cast(x.dtype)]); nothing is cast silently."
+        )
     total: int | Dim = 0
     for t in types:
         others = (*t.sizes[:axis], *t.sizes[axis + 1 :])
@@ -140,19 +145,19 @@ def _concatenated(op: Op, *types: TensorType, axis: int) -> TensorType:
     return first.with_sizes(sizes)
 
 
-@op(Kind.VIEW, _concatenated, operands=Operands.STRONG_PROMOTED, prepare=_concat_axis)
+@op(Kind.VIEW, _concatenated, prepare=_concat_axis)
 def concat(xp: ArrayModule, original_vals: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Joins tensors along an axis.
 
     Args:
-        original_vals: At least one tensor; equal sizes on the other axes, dtypes are promoted.
+        original_vals: At least one tensor; one dtype, equal sizes on the other axes.
         axis: The axis.
 
     Returns:
-        The promoted dtype; the sizes on `axis` are added up.
+        The dtype of the tensors; the sizes on `axis` are added up.
 
     Raises:
-        ValueError: If there is not a tensor, ranks or sizes differ, or dtypes cannot be promoted.
+        ValueError: If there is not a tensor, or ranks, sizes or dtypes differ.
         IndexError: If the axis lies outside the rank.
 
     Example:

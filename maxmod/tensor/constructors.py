@@ -280,7 +280,7 @@ class Constructors:
         Example:
             >>> from maxmod import Dim, Tensor
             >>> Tensor.from_dim(Dim(3))
-            Tensor(3, dtype=DType.int64, device=Device(type=cpu,id=0))
+            Tensor(3, shape=[], dtype=DType.int64, device=Device(type=cpu,id=0))
         """
         return call("full", shape=(), value=as_size(dim), dtype=DType.int64, device=CPU_REF)
 

@@ -31,10 +31,11 @@ def literal_array(value: object, dtype: DType) -> HostArray:
 
     Args:
         value: A number, or a rectangular nested sequence of numbers.
-        dtype: The dtype of the result; integers must fit, floats are rounded.
+        dtype: The dtype of the result; integers must fit, and for a float dtype numbers are
+            rounded to it, as in MAX: what is too large becomes infinite.
 
     Raises:
-        ValueError: If the nesting is not rectangular, or an integer does not fit.
+        ValueError: If the nesting is not rectangular, or an integer dtype does not hold a number.
         TypeError: If a leaf is not a number, or `dtype` is narrower than 8 bits.
     """
     if dtype.size_in_bits < 8:
@@ -53,6 +54,11 @@ def literal_array(value: object, dtype: DType) -> HostArray:
                 raise DTypeError(
                     "Unsafe cast: Refusing to implicitly promote external array with value "
                     f"{leaf!r} out of range for {dtype}"
+                )
+            if leaf != int(leaf):
+                raise DTypeError(
+                    f"Unsafe cast: {float(leaf)} has a fraction, which {dtype} would cut off. "
+                    f"Hint: Tensor({float(leaf)}).cast({dtype}) cuts it."
                 )
         integers = [int(leaf) for leaf in leaves]
         return np.array(integers, dtype=storage).reshape(shape)
@@ -146,7 +152,8 @@ def weak_array(array: HostArray, dtype: DType) -> HostArray:
     source = DType.from_numpy(array.dtype)
     if source.is_float() and not dtype.is_float():
         raise DTypeError(
-            f"Unsafe cast: Refusing to implicitly promote float array to dtype({dtype!r})."
+            f"Unsafe cast: Refusing to implicitly promote float array to dtype({dtype!r}). Hint: "
+            f"Tensor(array).cast({dtype}) cuts off fractions."
         )
     is_checked = source.is_integral() and array.size
     if is_checked and not all(_holds(dtype, number) for number in _candidates(array, dtype)):

@@ -57,3 +57,9 @@ class OneElement:
 
     def __int__(self) -> int:
         return int(self._only("int"))
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self)
+        hint = f' Hint: f"{{x.mean(axis=None).item():{spec}}}" formats one number.'
+        return format(self._only("format", hint), spec)

@@ -64,11 +64,11 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
         >>> from maxmod import Tensor
         >>> x = Tensor([[1.0, 2.0], [3.0, 4.0]])
         >>> x
-        Tensor([1 2
-         3 4], dtype=DType.float32, device=Device(type=cpu,id=0))
+        Tensor([[1 2]
+                [3 4]], shape=[2, 2], dtype=DType.float32, device=Device(type=cpu,id=0))
         >>> x * 2 + Tensor([10.0, 20.0])
-        Tensor([12 24
-         16 28], dtype=DType.float32, device=Device(type=cpu,id=0))
+        Tensor([[12 24]
+                [16 28]], shape=[2, 2], dtype=DType.float32, device=Device(type=cpu,id=0))
         >>> (x @ x)[0].to_numpy().tolist()
         [7.0, 10.0]
         >>> Tensor(np.arange(3)).dtype

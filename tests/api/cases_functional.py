@@ -312,7 +312,8 @@ def joining_and_cutting() -> None:
     with pytest.raises(ValueError):
         F.broadcast_to(X, Tensor([4, 2, 3], dtype=DType.int64))
     assert F.concat([X, X], axis=-1).shape == [2, 6]
-    assert F.concat([Tensor([1.0]), Tensor([1], dtype=DType.int8)]).dtype is DType.float32
+    with pytest.raises(ValueError, match="one dtype"):
+        F.concat([Tensor([1.0]), Tensor([1], dtype=DType.int8)])
     for values in ([], [X, Tensor([1.0])], [X, Tensor.zeros([2, 2])]):
         with pytest.raises(ValueError):
             F.concat(values)

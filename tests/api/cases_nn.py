@@ -347,7 +347,7 @@ def convolution_and_streams() -> None:
     assert first.weight.shape == [6, 2, 1, 3]
     assert first.padding == (0, 0, 1, 1)
     assert first(Tensor.ones([1, 4, 5, 6])).shape == [1, 6, 3, 3]
-    assert repr(conv) == "Conv2d()"
+    assert repr(conv).startswith("Conv2d(")
     for wrong in (X, Tensor.ones([1, 5, 5, 3])):
         with pytest.raises(ValueError):
             conv(wrong)

@@ -88,7 +88,8 @@ def construction() -> None:
         Tensor([[1, 2], [3]])
     with pytest.raises(ValueError, match="out of range"):
         Tensor([300], dtype=DType.int8)
-    assert listed(Tensor([1.5], dtype=DType.int8)) == [1]
+    with pytest.raises(ValueError, match="has a fraction"):
+        Tensor([1.5], dtype=DType.int8)
     assert Tensor([]).shape == [0]
     assert Tensor((1, 2)).shape == [2]
     for wrong in ("text", [X], None):
@@ -381,13 +382,13 @@ def exchange() -> None:
 @proves("Tensor.__repr__")
 def printing() -> None:
     place = "dtype=DType.float32, device=Device(type=cpu,id=0))"
-    assert repr(Tensor([1.2346, 2.5, 100])) == f"Tensor([1.235   2.5   100], {place}"
+    assert repr(Tensor([1.2346, 2.5, 100])) == f"Tensor([1.235   2.5   100], shape=[3], {place}"
     cube = Tensor.arange(8).reshape([2, 2, 2])
-    assert repr(cube) == f"Tensor([0 1 | 4 5\n 2 3 | 6 7], {place}"
-    assert repr(Tensor(2.0)) == f"Tensor(2, {place}"
-    assert repr(Tensor([])) == f"Tensor([], {place}"
+    assert repr(cube).split()[:4] == ["Tensor([[[0", "1]", "[2", "3]]"]
+    assert repr(Tensor(2.0)) == f"Tensor(2, shape=[], {place}"
+    assert repr(Tensor([])) == f"Tensor([], shape=[0], {place}"
     assert "..." in repr(Tensor.arange(1001))
-    assert repr(FLAGS).startswith("Tensor([ True False], dtype=DType.bool")
+    assert repr(FLAGS).startswith("Tensor([ True False], shape=[2], dtype=DType.bool")
     with F.lazy():
         lazy = Tensor.ones([2])
     assert repr(lazy).startswith("Tensor(<unrealized>")

@@ -36,7 +36,7 @@ SPELLINGS = {
 PRINTED = {
     "affine": r"Affine\(.*\)\nTensor\(\[0 0 0 0 0\], .*\)\n",
     "apply_accelerator": r"(Device\(type=gpu,id=0\) ?){4}\n",
-    "compile": r"Tensor\(\[0 0 0 0 0 0 0 0 0 0\n.*\)\n",
+    "compile": r"Tensor\(\[\[0 0 0 0 0 0 0 0 0 0\]\n.*\], shape=\[3, 10\], .*\)\n",
     "count": r"Total parameters: 325\n",
     "load_state": r"(Tensor\(\[0 0 0\], .*\)\n){2}",
     "map_accelerator": r"Device\(type=gpu,id=0\)\n",

@@ -10,11 +10,18 @@ import pytest
 
 from maxmod import CPU, DType, Module, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.nn import Embedding, Linear
+from maxmod.nn import Embedding, LayerNorm, Linear
 
 X = Tensor([[1.0, 2.0, 3.0]])
 ROWS = TensorType(DType.float32, ["n", 3], CPU())
 WEIGHTS = {"weight": np.zeros((2, 3), np.float32), "bias": np.zeros(2, np.float32)}
+
+
+class _Foreign:
+    """Looks like a tensor of torch."""
+
+
+_Foreign.__name__, _Foreign.__module__ = "Tensor", "torch"
 
 
 class Calls(Module[[Tensor], Any]):
@@ -61,6 +68,41 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: Embedding(3, dim=2)(Tensor([1.0])),
         ValueError,
         r"expected integers, got float32\[1\]",
+    ),
+    "tokens as Tensor([1, 2])": (
+        lambda: Embedding(3, dim=2)(Tensor([1, 2])),
+        ValueError,
+        r"got float32\[2\]. Hint: Tensor\(\[1, 2\], dtype=DType.int64\) holds integers",
+    ),
+    "an array of NumPy in a layer": (
+        lambda: Linear(3, 2)(np.zeros(3, np.float32)),  # type: ignore[arg-type]
+        TypeError,
+        r"Linear: expected a Tensor, got numpy.ndarray. Hint: Tensor\(x\) makes one",
+    ),
+    "another library's Tensor in a layer": (
+        lambda: LayerNorm(3)(_Foreign()),  # type: ignore[arg-type]
+        TypeError,
+        "LayerNorm: expected a Tensor, got torch.Tensor",
+    ),
+    "a norm of several axes": (
+        lambda: LayerNorm((4, 5)),
+        ValueError,
+        r"got \[4, 5\]. Hint: F.flatten\(x, -2\) .* LayerNorm\(math.prod\(\[4, 5\]\)\)",
+    ),
+    "where of two numbers": (
+        lambda: F.where(X > 5, 1.0, 0.0),
+        TypeError,
+        r"where: expected at least one Tensor, got float and float. Hint: Tensor\(1.0\) makes one",
+    ),
+    "a comparison with None": (
+        lambda: X == None,  # noqa: E711
+        TypeError,
+        "equal: expected a tensor, a number or an array, got NoneType. Hint: .* `x is None`",
+    ),
+    "a fraction as an integer": (
+        lambda: Tensor([1.5], dtype=DType.int32),
+        ValueError,
+        r"1.5 has a fraction, .*Hint: Tensor\(1.5\).cast\(DType.int32\)",
     ),
     "a token out of range": (
         lambda: Embedding(3, dim=2)(Tensor([5], dtype=DType.int64)),

@@ -225,9 +225,9 @@ def test_print(x: TensorValue, capsys: pytest.CaptureFixture[str]) -> None:
     x.print()
     (x + 1).print("sum")
     assert capsys.readouterr().out == (
-        "Tensor debug_tensor= Tensor(<unrealized>, shape=[Dim('n'), Dim(3)], "
+        "Tensor debug_tensor= Tensor(<unrealized>, shape=[n, 3], "
         "dtype=DType.float32, device=Device(type=cpu,id=0))\n"
-        "Tensor sum= Tensor(<unrealized>, shape=[Dim('n'), Dim(3)], "
+        "Tensor sum= Tensor(<unrealized>, shape=[n, 3], "
         "dtype=DType.float32, device=Device(type=cpu,id=0))\n"
     )
 

@@ -80,7 +80,11 @@ def test_attributes(no_accelerator: None) -> None:
     assert conv.padding == (1, 1, 2, 2)
     assert conv.permute
     assert conv.has_bias
-    assert repr(conv) == "Conv2d()"
+    shown = "".join(line.strip() for line in repr(conv).splitlines())
+    assert shown == (
+        "Conv2d(kernel_size=(3, 3),in_channels=4,out_channels=6,stride=(2, 2),padding=(1, 1, 2, 2),"
+        "num_groups=2,has_bias=True,permute=True)"
+    )
 
 
 def test_defaults(no_accelerator: None) -> None:

@@ -11,8 +11,11 @@ from maxmod import CPU, DType, Tensor, TensorType, module_dataclass
 from maxmod.errors import OperandError
 from maxmod.interpreters.eager import lazy
 from maxmod.nn import (
+    Conv2d,
     Embedding,
     GemmaRMSNorm,
+    GroupNorm,
+    HyperConnection,
     LayerNorm,
     Linear,
     Module,
@@ -56,6 +59,12 @@ class TestRepr:
             (LayerNorm(768, eps=1e-6, use_bias=False), "LayerNorm(dim=768, eps=1e-06)"),
             (RMSNorm(64), "RMSNorm(dim=Dim(64))"),
             (GemmaRMSNorm(64, 1e-5), "GemmaRMSNorm(dim=Dim(64), eps=1e-05)"),
+            (GroupNorm(2, 4), "GroupNorm(num_groups=2, num_channels=4)"),
+            (
+                Conv2d(3, 8, 16, stride=2),
+                "Conv2d(kernel_size=(3, 3), in_channels=8, out_channels=16, stride=(2, 2))",
+            ),
+            (HyperConnection(8, 2), "HyperConnection(hidden_size=8, hc_mult=2)"),
             (Sequential(), "Sequential()"),
             (Module(), "Module()"),
             (Part(2), "Part(a=2)"),
@@ -103,7 +112,7 @@ class TestRepr:
         assert repr(m) == "Sequential(...)"
 
     def test_tensors_are_shown_by_dataclasses(self):
-        t = Tensor([1.0, 2.0])
+        t = Tensor(1.0)
         assert repr(Part(t)) == f"Part(a={t!r})"
 
     def test_lazy_tensors_are_not_made(self):

@@ -184,9 +184,13 @@ def test_chunk():
 
 def test_concat():
     x = _grid(2, 3)
-    joined = F.concat([x, x.cast(DType.float64)], axis=1)
-    assert joined.dtype is DType.float64
-    assert joined.shape == [2, 6]
+    joined = F.concat([x, _grid(2, 1)], axis=1)
+    np.testing.assert_array_equal(joined.to_numpy()[:, 3:], _grid(2, 1).to_numpy())
+    assert joined.shape == [2, 4]
+    for other in (DType.float64, DType.bfloat16, DType.int32, DType.bool):
+        with pytest.raises(ValueError, match=r"one dtype: .*Hint: F.concat\(\[x, y.cast\(x.dtype"):
+            F.concat([x, x.cast(other)])
+    assert F.concat([x, x.cast(DType.float64).cast(x.dtype)]).dtype is x.dtype
     with pytest.raises(ValueError, match="at least one tensor"):
         F.concat([])
     with pytest.raises(ValueError, match="equal sizes outside axis 0"):

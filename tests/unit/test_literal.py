@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from maxmod import DType, Tensor, default_dtype
+from maxmod import functional as F
 
 
 @pytest.mark.parametrize(
@@ -51,9 +52,26 @@ def test_integers_out_of_range(value, dtype):
         Tensor([value], dtype=dtype)
 
 
-def test_floats_are_truncated_to_integers():
-    assert Tensor([1.5, -1.5], dtype=DType.int32).to_numpy().tolist() == [1, -1]
-    assert Tensor([0.5, 1.0], dtype=DType.bool).to_numpy().tolist() == [False, True]
+@pytest.mark.parametrize("value", [1.5, -0.25, np.float32(2.5)])
+@pytest.mark.parametrize("dtype", [DType.int32, DType.uint8, DType.bool])
+def test_fractions_are_not_cut_off(value, dtype):
+    made = [
+        lambda: Tensor([value], dtype=dtype),
+        lambda: Tensor.constant([[1, value]], dtype=dtype),
+        lambda: Tensor.full([2], value, dtype=dtype),
+        lambda: F.constant(value, dtype=dtype),
+    ]
+    for make in made:
+        with pytest.raises(ValueError, match="Unsafe cast"):
+            make()
+    with pytest.raises(ValueError, match=r"Hint: Tensor\(1.5\).cast\(DType.int32\) cuts it"):
+        Tensor(1.5, dtype=DType.int32)
+    assert Tensor(1.5).cast(DType.int32).item() == 1
+
+
+def test_whole_floats_are_integers():
+    assert Tensor([2.0, -3.0], dtype=DType.int32).to_numpy().tolist() == [2, -3]
+    assert Tensor([1.0, 0.0], dtype=DType.bool).to_numpy().tolist() == [True, False]
 
 
 def test_large_numbers():

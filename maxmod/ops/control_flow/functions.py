@@ -279,8 +279,8 @@ def print(value: object, name: str = "value") -> None:
     Example:
         >>> from maxmod import Tensor
         >>> from maxmod import functional as F
-        >>> F.print(Tensor([1.0, 2.5]), "scores")
-        Tensor scores= Tensor([  1 2.5], dtype=DType.float32, device=Device(type=cpu,id=0))
+        >>> F.print(Tensor([2.5]), "scores")
+        Tensor scores= Tensor([2.5], shape=[1], dtype=DType.float32, device=Device(type=cpu,id=0))
     """
     if isinstance(value, str):
         builtins.print(value)
