@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from maxmod import config
 from maxmod.errors import MaxmodWarning
+from maxmod.locks import fork_safe_lock
 
 try:  # the built-in modules load in 0.1 ms; hashlib loads OpenSSL first, which takes 4 ms
     if sys.version_info >= (3, 12):
@@ -245,7 +246,7 @@ def trim() -> int:
 class _Trimmer:
     """Decides when the folder is measured: rarely, since that reads every name in it."""
 
-    lock = threading.Lock()
+    lock = fork_safe_lock()
     written = 0
 
     @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, OperandError, RandomError
+from maxmod.locks import fork_safe_lock
 from maxmod.op import Kind, Op, function, op
 from maxmod.op.rules import created
 from maxmod.ops.context import active_trace
@@ -29,7 +29,7 @@ __all__ = ["gaussian", "gaussian_like", "normal", "normal_like", "uniform", "uni
 
 # ---- the seed ----------------------------------------------------------------------------------
 
-_LOCK = threading.Lock()
+_LOCK = fork_safe_lock()
 _seed = 0
 _SEEDS = 2**64
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-
 from maxmod.backends.base import Backend, Stream
+from maxmod.locks import fork_safe_lock
 from maxmod.values.array import Array
 
 LEAST_NBYTES = 1 << 16  # below this, growing is not worth rebinding programs
@@ -36,7 +35,7 @@ class Arena:
         self._index = index
         self._stream: Stream | None = None
         self._inner: Arena | None = None
-        self.lock = threading.Lock()
+        self.lock = fork_safe_lock()
         self.is_queued = backend.records
         self.block: Array = backend.empty_bytes(0, index)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -17,6 +16,7 @@ from maxmod.compiler.memory import MemoryPlan, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
 from maxmod.errors import ArgumentError, ArgumentTypeError, CompileError, WeightsError
 from maxmod.kernel.source import Dialect, KernelSource
+from maxmod.locks import fork_safe_lock
 from maxmod.op import ir
 from maxmod.ops.known_sizes import checked_sizes
 from maxmod.ops.shape import rebound_sizes
@@ -76,7 +76,7 @@ class CompiledModel:
         self._dialect: Dialect | None = None
         self._planned: tuple[ir.Graph, Schedule] | None = None
         self._schedule, self._kernels = self._build()
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         self._arena = Arena(self._backend, self._device.id)
         self._programs = ProgramCache(self._arena, PROGRAM_LIMIT)
         self._bind_weights({name: weights[name] for name in staged.graph.weights})

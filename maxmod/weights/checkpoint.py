@@ -6,7 +6,6 @@ import contextlib
 import mmap as mmap_module
 import os
 import sys
-import threading
 import types
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import CheckpointError
+from maxmod.locks import fork_safe_lock
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.tensor_type import TensorType
@@ -35,7 +35,7 @@ class WeightFile:
 
     def __init__(self, path: str, mmap: bool) -> None:
         self.path = path
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         self._map: mmap_module.mmap | None = None
         try:
             self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))

@@ -12,7 +12,6 @@ import functools
 import importlib
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ from maxmod.errors import CompileError
 from maxmod.kernel import cache as kernel_cache
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
+from maxmod.locks import fork_safe_lock
 
 PROBE_VERSION = 3  # raise it when the flags that are tried change
 _BUILD = "maxmod.backends.host.build"  # imports subprocess; needed only where something is missing
@@ -145,7 +145,7 @@ def build(source: KernelSource) -> HostKernel:
 # The library of threads, and the address of its functions: one for a process, whatever compiler
 # made it.
 _threads: dict[str, Any] = {}
-_THREADS_LOCK = threading.Lock()
+_THREADS_LOCK = fork_safe_lock()
 
 
 def _threads_source() -> KernelSource:
