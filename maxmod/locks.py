@@ -29,7 +29,7 @@ def _reset_all() -> None:
     for lock in _LOCKS:
         # Not `release`: a thread that just got the lock had yet to note so, and `locked` is False.
         # What `logging` and `threading` call for theirs, in every Python from 3.9 on.
-        getattr(lock, "_at_fork_reinit")()
+        lock._at_fork_reinit()  # type: ignore[attr-defined]  # not in the stubs
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
