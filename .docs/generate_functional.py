@@ -53,6 +53,7 @@ TITLES = {
     "random": "Random numbers",
     "reduce": "Reductions",
     "resample": "Resizing",
+    "reverse": "Reverse order",
     "scatter": "Scatter",
     "shape": "Shapes",
     "sort": "Order",

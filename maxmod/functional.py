@@ -90,6 +90,7 @@ from maxmod.ops.pool import avg_pool2d, fold, max_pool2d
 from maxmod.ops.random import gaussian, gaussian_like, normal, normal_like, uniform, uniform_like
 from maxmod.ops.reduce import argmax, argmin, cumsum, max, mean, min, prod, sum
 from maxmod.ops.resample import resize, resize_bicubic, resize_linear, resize_nearest, roi_align
+from maxmod.ops.reverse import flip
 from maxmod.ops.scatter import (
     scatter,
     scatter_add,
@@ -166,6 +167,7 @@ __all__ = [
     "erf",
     "exp",
     "flatten",
+    "flip",
     "floor",
     "floor_div",
     "fold",

@@ -113,6 +113,22 @@ VIEWS: dict[str, Program] = {
         lambda x, y: x.reshape(len(x), -1) + y.reshape(1, -1),
         [[M, N, 8], [N, 8]],
     ),
+    "flipped": (
+        lambda x: F.flip(x)[:, 2:] * 2,
+        lambda x: x[::-1, ::-1][:, 2:] * 2,
+        [[7, 16]],
+    ),
+    "flipped_rows": (  # neighbours stay neighbours
+        lambda x: x[::-1] + F.flip(x.reshape([-1])).reshape([7, 16]),
+        lambda x: x[::-1] + x[::-1, ::-1],
+        [[7, 16]],
+    ),
+    "flipped_steps": (lambda x: x[5:1:-3, ::-2] + 1, lambda x: x[5:1:-3, ::-2] + 1, [[8, 15]]),
+    "symbolic_flipped": (
+        lambda x, y: F.flip(x.T.reshape([-1])).reshape([M, N]) - y[::-1, ::-1],
+        lambda x, y: x.T.reshape(-1)[::-1].reshape(x.T.shape) - y[::-1, ::-1],
+        [[N, M], [M, N]],
+    ),
     "symbolic_3d": (
         lambda x, y: x.permute([1, 0, 2]) * y,
         lambda x, y: x.transpose(1, 0, 2) * y,

@@ -11,19 +11,18 @@ from typing import Any, NamedTuple
 
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError, TraceError
-from maxmod.ops.arithmetic import sub
 from maxmod.ops.comparison import where
 from maxmod.ops.context import active_trace
-from maxmod.ops.create import iota
 from maxmod.ops.elementwise import cast
 from maxmod.ops.gather import gather, gather_nd, masked_scatter, nonzero
+from maxmod.ops.reverse import flip
 from maxmod.ops.scatter import scatter_nd
 from maxmod.ops.shape import basic_slice, broadcast_to, reshape, unsqueeze
 from maxmod.ops.split_concat import concat
 from maxmod.ops.stores import update_slice
 from maxmod.tensor import Tensor
 from maxmod.values.array import Subscript
-from maxmod.values.dim import Size, as_size
+from maxmod.values.dim import Size
 from maxmod.values.shape import product
 
 
@@ -71,8 +70,7 @@ def put(x: Tensor, key: Subscript, value: Tensor) -> Tensor:
     chosen = _selection(x, items)
     source = broadcast_to(value, chosen.shape)
     source = reshape(source, chosen.counts)
-    for axis in chosen.backward:
-        source = _reversed(source, axis)
+    source = flip(source, chosen.backward)
     return update_slice(x, source, **chosen.bounds)
 
 
@@ -170,23 +168,8 @@ def _counted(item: int, size: int) -> int:
 def _sliced(x: Tensor, chosen: Selection) -> Tensor:
     if tuple(chosen.counts) != x.sizes:
         x = basic_slice(x, **chosen.bounds)
-    for axis in chosen.backward:
-        x = _reversed(x, axis)
+    x = flip(x, chosen.backward) if chosen.backward else x
     return x if x.sizes == chosen.shape else reshape(x, chosen.shape)
-
-
-def _reversed(x: Tensor, axis: int) -> Tensor:
-    size = x.sizes[axis]
-    row = iota(count=size, dtype=DType.int64, device=x.type.device)
-    last = Tensor.full((), as_size(size - 1), dtype=DType.int64, device=x.type.device)
-    return gather(x, sub(last, row), axis=axis)
-
-
-def flipped(x: Tensor, axes: Any) -> Tensor:
-    """Returns the tensor with some axes in reverse order."""
-    for axis in axes:
-        x = _reversed(x, axis)
-    return x
 
 
 # ---- positions and masks -----------------------------------------------------------------------

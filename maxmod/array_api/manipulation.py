@@ -9,7 +9,6 @@ from maxmod import functional as F
 from maxmod.array_api.array import Array, tensor_of
 from maxmod.array_api.creation import copied
 from maxmod.array_api.dtypes import common_dtype_of
-from maxmod.array_api.indexing import flipped
 from maxmod.array_api.operators import function
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, AxisError, ShapeError
@@ -120,7 +119,7 @@ def moveaxis(x: Array, source: Axes, destination: Axes, /) -> Array:
 def flip(x: Array, /, *, axis: Axes = None) -> Array:
     """The elements in reverse order along axes, by default all."""
     tensor = tensor_of("flip", x)
-    return Array(flipped(tensor, normalized_axes("flip", axis, tensor.rank)))
+    return Array(F.flip(tensor, normalized_axes("flip", axis, tensor.rank)))
 
 
 @function

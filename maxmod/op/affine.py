@@ -5,7 +5,8 @@ A variable is a loop variable, or an indirect one: an integer that the kernel re
 A view never moves data in a kernel: it changes the index at which its operand is read. Indices stay
 affine through permute, broadcast and slice. Through reshape they stay affine where the loop
 variables line up with the axes; where one variable straddles two axes, `SplitNeeded` asks the
-planner to split that loop, and only what cannot be split ends in a division.
+planner to split that loop, and only what cannot be split ends in a division. A flip gives factors
+below 0; the other factors are sizes or products of them, and never are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from maxmod.values.dim import Size, as_dim, as_size
+from maxmod.values.dim import AlgebraicDim, Size, as_dim, as_size
 from maxmod.values.shape import Sizes, product
 
 
@@ -136,9 +137,38 @@ def through_reshape(indices: Sequence[Index], to: Sizes, source: Sizes) -> list[
     result: list[Index] = []
     for target_axes, source_axes in matching_blocks(to, source):
         block_sizes = tuple(source[axis] for axis in source_axes)
+        if any(_is_backward(indices[axis]) for axis in target_axes):
+            _expect_signs([*block_sizes, *(to[axis] for axis in target_axes)])
         flat = flat_index([indices[a] for a in target_axes], tuple(to[a] for a in target_axes))
         result += _unflatten(flat, block_sizes)
     return result
+
+
+def reversed_index(index: Index, size: Size) -> Index:
+    """Returns the position counted from the other end of an axis.
+
+    Raises:
+        Unfusable: If the sign of a factor is not known.
+    """
+    _expect_signs([factor for _, factor in index.terms])
+    return index.scaled(-1) + Index((), as_size(size - 1))
+
+
+def _is_backward(index: Index) -> bool:
+    return any(_is_negative(factor) for _, factor in index.terms)
+
+
+def _is_negative(factor: Size) -> bool:
+    """True for what is below 0 whatever the symbols are."""
+    if isinstance(factor, AlgebraicDim):
+        return all(number < 0 for _, number in factor.terms)
+    return isinstance(factor, int) and factor < 0
+
+
+def _expect_signs(factors: Sequence[Size]) -> None:
+    for factor in factors:
+        if isinstance(factor, AlgebraicDim) and len({n < 0 for _, n in factor.terms}) > 1:
+            raise Unfusable(f"an axis is read backward, and the sign of {factor} is not known")
 
 
 def broadcast_indices(indices: Sequence[Index], source: Sizes) -> list[Index]:
@@ -213,44 +243,63 @@ def _unflatten(flat: Index, sizes: Sizes) -> list[Index]:
 
 
 def _divmod(index: Index, divisor: Size) -> tuple[Index, Index]:
-    """Divides an index that is known to be inside a shape by the stride of an axis."""
+    """Divides an index that is known to be inside a shape by the stride of an axis.
+
+    A loop that is read backward is divided as `extent - 1 - loop`, which runs from 0 too.
+    """
     if divisor == 1:
         return index, ZERO
     whole, rest = ZERO, ZERO
     for loop, factor in index.terms:
         if _divides(divisor, factor):
             quotient = as_size(as_dim(factor) // as_dim(divisor))
-            whole = whole + Index(((loop, quotient),))
+            whole = whole + _from_0(loop, quotient)
         else:
-            rest = rest + Index(((loop, factor),))
-    if _divides(divisor, index.const):
-        whole = whole + Index((), as_size(as_dim(index.const) // as_dim(divisor)))
+            rest = rest + _from_0(loop, factor)
+    start = lowest(index)
+    if _divides(divisor, start):
+        whole = whole + Index((), as_size(as_dim(start) // as_dim(divisor)))
     else:
-        rest = rest + Index((), index.const)
+        rest = rest + Index((), start)
     if is_below(rest, divisor):
         return whole, rest
     for loop, factor in rest.terms:
         if not isinstance(loop, Loop):
             continue
-        inner = as_size(as_dim(divisor) // as_dim(factor)) if _divides(factor, divisor) else 0
+        step = as_size(-as_dim(factor)) if _is_negative(factor) else factor
+        inner = as_size(as_dim(divisor) // as_dim(step)) if _divides(step, divisor) else 0
         if inner not in (0, 1) and _divides(inner, loop.extent) and inner != loop.extent:
             raise SplitNeeded(loop, inner)
     raise Unfusable(f"{index.render(str)} cannot be divided by {divisor}")
 
 
+def _from_0(variable: Variable, factor: Size) -> Index:
+    """Returns a term, shifted so that its smallest value is 0."""
+    shift = as_size(as_dim(factor) * (1 - as_dim(variable.extent))) if _is_negative(factor) else 0
+    return Index(((variable, factor),), shift)
+
+
+def lowest(index: Index) -> Size:
+    """Returns the smallest value of an index."""
+    smallest = as_dim(index.const)
+    for variable, factor in index.terms:
+        if _is_negative(factor):
+            smallest = smallest + (variable.extent - 1) * as_dim(factor)
+    return as_size(smallest)
+
+
 def is_below(index: Index, bound: Size) -> bool:
     """True if an index is certainly smaller than the bound."""
-    if any(isinstance(factor, int) and factor < 0 for _, factor in index.terms):
-        return False
     room = room_above(index, bound)
     return isinstance(room, int) and room > 0
 
 
 def room_above(index: Index, bound: Size) -> Size:
-    """Returns the bound minus the maximum of an index with positive factors."""
+    """Returns the bound minus the largest value of an index."""
     highest = as_dim(index.const)
     for variable, factor in index.terms:
-        highest = highest + (variable.extent - 1) * as_dim(factor)
+        if not _is_negative(factor):
+            highest = highest + (variable.extent - 1) * as_dim(factor)
     return as_size(as_dim(bound) - highest)
 
 

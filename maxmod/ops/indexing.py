@@ -16,6 +16,7 @@ from maxmod.ops.comparison import where
 from maxmod.ops.control_flow.late_sizes import declare_size
 from maxmod.ops.create import iota
 from maxmod.ops.gather import gather
+from maxmod.ops.reverse import flip
 from maxmod.ops.shape import basic_slice, rebind, reshape
 from maxmod.tensor import Tensor
 from maxmod.values.array import Subscript
@@ -32,8 +33,9 @@ _INTEGERS = (int, np.integer, Dim)
 def slice_tensor(x: Tensor, indices: Subscript) -> Tensor:
     """Elements of a tensor by ints, slices, None and `...`: `x[indices]`.
 
-    Unlike NumPy, bounds must lie in `-size .. size`, starts before stops, and steps above 0; a list
-    is a tuple of items, not a list of positions (`F.gather` takes those).
+    Unlike NumPy, bounds must lie in `-size .. size`, and starts before stops, or after them where
+    the step is below 0; a list is a tuple of items, not a list of positions (`F.gather` takes
+    those).
 
     Args:
         x: Tensor of any dtype.
@@ -58,6 +60,8 @@ def slice_tensor(x: Tensor, indices: Subscript) -> Tensor:
         [4.0, 5.0]
         >>> F.slice_tensor(x, [slice(None), None, 0]).to_numpy().tolist()
         [[1.0], [4.0]]
+        >>> x[0, ::-1].to_numpy().tolist()
+        [3.0, 2.0, 1.0]
         >>> start = Tensor(1, dtype=DType.int64)
         >>> x[..., (slice(start, None), 2)].to_numpy().tolist()
         [[2.0, 3.0], [5.0, 6.0]]
@@ -92,50 +96,79 @@ class Bounds(NamedTuple):
     """A slice without tensors: first position, end and distance on each axis of the operand.
 
     Attributes:
-        starts: First positions, counted from 0.
-        stops: Ends, not included.
+        starts: First positions, counted from 0, from the end of axes in `backward`.
+        stops: Ends, not included, counted like the starts.
         steps: Distances, above 0.
         kept: For each axis of the result an axis of the slice, or None for a new one.
+        backward: The axes that are counted from their end.
     """
 
     starts: Sizes
     stops: Sizes
     steps: tuple[int, ...]
     kept: tuple[int | None, ...]
+    backward: tuple[int, ...] = ()
+
+    @property
+    def of_slice(self) -> dict[str, Sizes]:
+        """The static arguments of `basic_slice`."""
+        return {"starts": self.starts, "stops": self.stops, "steps": self.steps}
+
+    def forward(self, sizes: Sizes) -> Bounds | None:
+        """Returns bounds of the same elements from the front, None if they depend on a name.
+
+        The slice has the axes in `backward` in the other order then.
+
+        Args:
+            sizes: The shape of the operand.
+        """
+        starts, stops = list(self.starts), list(self.stops)
+        for axis in self.backward:
+            start, stop, step = self.starts[axis], self.stops[axis], self.steps[axis]
+            if isinstance(start, int) and isinstance(stop, int):
+                stop -= (stop - start - 1) % step if stop > start else 0  # just after the last
+            elif step != 1:
+                return None
+            starts[axis], stops[axis] = as_size(sizes[axis] - stop), as_size(sizes[axis] - start)
+        return self._replace(starts=tuple(starts), stops=tuple(stops))
 
 
 def bounds_of(x: Tensor, items: list[object]) -> Bounds:
     """Returns the bounds of a slice; `items` name the first axes, without `...` and tensors."""
-    starts: list[Size] = []
-    stops: list[Size] = []
-    steps: list[int] = []
+    chosen: list[tuple[Size, Size, int]] = []
     kept: list[int | None] = []
-    for item in items:
+    backward: list[int] = []
+    for item in [*items, *[slice(None)] * (x.rank - sum(item is not None for item in items))]:
         if item is None:
             kept.append(None)
             continue
-        axis = len(starts)
-        start, stop, step, keep = _bounds(x.sizes[axis], item)
-        starts.append(start)
-        stops.append(stop)
-        steps.append(step)
-        if keep:
+        axis = len(chosen)
+        start, stop, step = _bounds(x.sizes[axis], item)
+        chosen.append((start, stop, abs(step)))
+        if isinstance(item, slice):
             kept.append(axis)
-    for axis in range(len(starts), x.rank):
-        starts.append(0)
-        stops.append(x.sizes[axis])
-        steps.append(1)
-        kept.append(axis)
-    return Bounds(tuple(starts), tuple(stops), tuple(steps), tuple(kept))
+        if step < 0:
+            backward.append(axis)
+    starts, stops, steps = zip(*chosen) if chosen else ((), (), ())
+    return Bounds(starts, stops, steps, tuple(kept), tuple(backward))
 
 
 def _static(x: Tensor, items: list[object]) -> Tensor:
-    starts, stops, steps, kept = bounds_of(x, items)
-    if stops != x.sizes or any(starts) or not set(steps) <= {1}:
-        x = basic_slice(x, starts=starts, stops=stops, steps=steps)
-        if kept == tuple(range(x.rank)):
-            return x
-    return reshape(x, tuple(1 if axis is None else x.sizes[axis] for axis in kept))
+    bounds = bounds_of(x, items)
+    from_front = bounds.forward(x.sizes)
+    if from_front is None:
+        x = _sliced(flip(x, bounds.backward), bounds)
+    else:
+        x = _sliced(x, from_front)
+        x = flip(x, bounds.backward) if bounds.backward else x
+    if bounds.kept == tuple(range(x.rank)):
+        return x
+    return reshape(x, tuple(1 if axis is None else x.sizes[axis] for axis in bounds.kept))
+
+
+def _sliced(x: Tensor, bounds: Bounds) -> Tensor:
+    whole = bounds.stops == x.sizes and not any(bounds.starts) and set(bounds.steps) <= {1}
+    return x if whole else basic_slice(x, **bounds.of_slice)
 
 
 def index_items(x: Tensor, indices: Subscript) -> list[object]:
@@ -157,28 +190,40 @@ def _without_ellipsis(x: Tensor, items: list[object]) -> list[object]:
     return items[: dots[0]] + [slice(None)] * (x.rank - named) + items[dots[0] + 1 :]
 
 
-def _bounds(size: Size, item: object) -> tuple[Size, Size, int, bool]:
-    """Returns (start, stop, step, whether the axis stays) for one axis."""
+def _bounds(size: Size, item: object) -> tuple[Size, Size, int]:
+    """Returns start, stop and step for one axis; where the step is below 0, the start and the stop
+    are counted from the end.
+    """
     if isinstance(item, _INTEGERS):
         index = _from_front(size, as_size(item), "index", upper=-1)
-        return index, as_size(index + 1), 1, False
+        return index, as_size(index + 1), 1
     if not isinstance(item, slice):
         raise OperandError(
             f"index: expected an int, a slice, None or ..., got {type(item).__name__}. Hint: "
             "F.gather takes positions in a tensor, F.where and F.nonzero take masks."
         )
     step = _step(item)
-    start = 0 if item.start is None else _from_front(size, _bound(item.start), "start index")
-    stop = size if item.stop is None else _from_front(size, _bound(item.stop), "stop index")
+    upper = 0 if step > 0 else -1
+    first, last = (0, size) if step > 0 else (as_size(size - 1), -1)
+    start = (
+        first if item.start is None else _from_front(size, _bound(item.start), "start index", upper)
+    )
+    stop = last if item.stop is None else _from_front(size, _bound(item.stop), "stop index", upper)
+    if step < 0:
+        start, stop = as_size(size - 1 - start), as_size(size - 1 - stop)
     if isinstance(start, int) and isinstance(stop, int) and start > stop:
-        raise SliceError(f"index: start and stop must be increasing, got {start}:{stop}.")
-    return start, stop, step, True
+        order = "increasing" if step > 0 else "decreasing"
+        raise SliceError(
+            f"index: start and stop must be {order} for the step {step}, got "
+            f"{item.start}:{item.stop} for a size of {size}."
+        )
+    return start, stop, step
 
 
 def _step(item: slice) -> int:
     step = 1 if item.step is None else item.step
-    if not isinstance(step, (int, np.integer)) or step <= 0:
-        raise SliceError(f"index: expected positive integer step but got {step!r}.")
+    if not isinstance(step, (int, np.integer)) or step == 0:
+        raise SliceError(f"index: expected an integer step other than 0 but got {step!r}.")
     return int(step)
 
 
@@ -308,6 +353,8 @@ def _positions(x: Tensor, axis: int, item: object, size: Size | None) -> Tensor:
     if not isinstance(item, slice):
         return reshape(item, ()).to(x.type.device)
     step = _step(item)
+    if step < 0:
+        raise SliceError(f"index: a slice with a tensor needs a step above 0, got {step}.")
     first = _place(x, axis, 0 if start is None else start, "start index")
     last = _place(x, axis, x.sizes[axis] if item.stop is None else item.stop, "stop index")
     if size is not None:

@@ -13,6 +13,7 @@ from maxmod.op import Kind, Op, function, op
 from maxmod.op.affine import Index, Read
 from maxmod.op.rules import normalize_axis
 from maxmod.ops.indexing import bounds_of, declared_rows, index_items, is_dynamic
+from maxmod.ops.reverse import flip
 from maxmod.ops.shape import basic_slice, reshape
 from maxmod.tensor import Tensor
 from maxmod.values.array import Array, ArrayModule
@@ -236,16 +237,24 @@ def buffer_store_slice(destination: Tensor, source: Tensor, indices: object) -> 
         return
     if any(item is None for item in items):
         raise OperandError("buffer_store: items must be ints, slices or ..., not None.")
-    starts, stops, steps, kept = bounds_of(destination, items)
-    bounds = {"starts": starts, "stops": stops, "steps": steps}
+    place = bounds_of(destination, items)
+    forward = place.forward(destination.sizes)
+    if forward is None:
+        raise SliceError(
+            f"buffer_store: a store with a step below -1 needs a known size, got "
+            f"{destination.type.short()}. Hint: store F.flip(source) with a step above 0."
+        )
+    bounds = forward.of_slice
     sliced = basic_slice.op.result_types(destination.type, **bounds)[0].sizes
-    wanted = tuple(sliced[axis] for axis in kept if axis is not None)
+    wanted = tuple(sliced[axis] for axis in place.kept if axis is not None)
     if source.sizes != wanted:
         raise ShapeError(
             "buffer_store: the source must have exactly the shape of the slice: expected "
             f"{format_sizes(wanted)}, got {source.type.short()}. Nothing is broadcast."
         )
     source = reshape(source, sliced)
+    if place.backward:
+        source = flip(source, place.backward)
     tracer = current_tracer()
     if tracer is None:
         _assign(_writable(destination), source.data, **bounds)

@@ -168,6 +168,21 @@ STORES = {
         lambda b, x, p: b.__setitem__((slice(None), slice(1, 8, 2)), _norm_oracle(x)),
         x=("n", 4),
     ),
+    "steps back": Program(
+        lambda b, x, p: _store(b, F.exp(x), slice(None, None, -1), slice(6, 0, -2)),
+        lambda b, x, p: b.__setitem__((slice(None, None, -1), slice(6, 0, -2)), np.exp(x)),
+        x=("n", 3),
+    ),
+    "normed backward": Program(
+        lambda b, x, p: _store(b, _norm(x)[:, ::-1], slice(None, None, -1)),
+        lambda b, x, p: b.__setitem__(slice(None, None, -1), _norm_oracle(x)[:, ::-1]),
+        x=("n", 8),
+    ),
+    "turned around": Program(
+        lambda b, x, p: F.buffer_store(b, F.flip(b) * 2),
+        lambda b, x, p: b.__setitem__(slice(None), b[::-1, ::-1] * 2),
+        in_kernels=0,
+    ),
     "one row": Program(
         lambda b, x, p: _store(b, x * 2, 1), lambda b, x, p: b.__setitem__(1, x * 2), x=(8,)
     ),

@@ -23,6 +23,8 @@ from maxmod.op.affine import (
     Unfusable,
     matching_blocks,
     of_loop,
+    reversed_index,
+    split_loop,
     through_reshape,
 )
 from maxmod.values.device import CPU_REF
@@ -195,6 +197,60 @@ def test_half_types_are_computed_in_float32() -> None:
     np.testing.assert_allclose(np.asarray(model(x), dtype=np.float64), want, rtol=2**-7, atol=1e-3)
 
 
+# ---- flips ---------------------------------------------------------------------------------------
+
+# A function of x [n, 8] that reads backward, and the same in NumPy.
+FLIPS: dict[str, tuple[Callable[..., Any], Callable[..., Any], int]] = {
+    "alone": (lambda x: F.flip(x), lambda x: x[::-1, ::-1], 1),
+    "fused": (lambda x: F.exp(F.flip(x * 2, 0)) + x, lambda x: np.exp(x[::-1] * 2) + x, 1),
+    "of a reshape": (
+        lambda x: F.flip(x.reshape([-1])).reshape([-1, 4]) + x.reshape([-1, 4])[:, ::-1],
+        lambda x: x.reshape(-1)[::-1].reshape(-1, 4) + x.reshape(-1, 4)[:, ::-1],
+        1,
+    ),
+    "softmax": (
+        lambda x: F.softmax(x[::-1])[:, ::-1],
+        lambda x: (np.exp(x) / np.exp(x).sum(-1, keepdims=True))[::-1, ::-1],
+        1,
+    ),
+    "sums": (
+        lambda x: F.flip(F.sum(F.flip(x) * x)),
+        lambda x: (x[::-1, ::-1] * x).sum(-1, keepdims=True)[::-1],
+        -1,
+    ),
+    "products": (
+        lambda x: F.flip(x) @ F.flip(x.T, 0) + F.flip(x @ x.T, -1),
+        lambda x: x[::-1, ::-1] @ x.T[::-1] + (x @ x.T)[:, ::-1],
+        -1,
+    ),
+    "steps": (lambda x: x[::-2, 6:1:-2] + 1, lambda x: x[::-2, 6:1:-2] + 1, 1),
+    "lookup": (
+        lambda x: F.gather(x, F.flip(F.arange(0, 8, dtype=DType.int64, device=x.device)), axis=1),
+        lambda x: x[:, ::-1],
+        1,
+    ),
+    "joined": (
+        lambda x: F.concat([x, F.flip(x, 0)], axis=0)[::-1],
+        lambda x: np.concatenate([x, x[::-1]])[::-1],
+        -1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FLIPS)
+def test_flips(name: str) -> None:
+    fn, oracle, kernels = FLIPS[name]
+    with maxmod.configure(check=True):
+        model = compiled(fn, N)
+        assert kernels in (-1, len(model.kernels))
+        for rows in (5, 1, 0, 8):
+            x = np.random.default_rng(rows).normal(size=(rows, 8)).astype(np.float32)
+            want = oracle(x.astype(np.float64))
+            for found in (model(x), fn(Tensor(x))):
+                assert found.shape == list(want.shape)
+                np.testing.assert_allclose(found.to_numpy(), want, rtol=1e-5, atol=1e-5)
+
+
 # ---- affine indices ------------------------------------------------------------------------------
 
 
@@ -216,6 +272,52 @@ def test_reshape_asks_for_the_split_that_keeps_indices_affine() -> None:
     assert asked.value.inner == 64
     with pytest.raises(Unfusable):
         through_reshape([of_loop(Loop("x", 6)), of_loop(Loop("y", 35))], (6, 35), (10, 21))
+
+
+@pytest.mark.parametrize(
+    ("shape", "to"),
+    [((4, 6), (24,)), ((24,), (4, 6)), ((2, 3, 4), (6, 4)), ((6, 4), (2, 3, 4)), ((4, 6), (8, 3))],
+)
+def test_flips_stay_affine_through_reshapes(shape: tuple[int, ...], to: tuple[int, ...]) -> None:
+    """Every mixture of loops that are read forward and backward, against NumPy's positions."""
+    source = np.arange(24).reshape(shape)
+    for axes in range(1 << len(to)):
+        backward = [axis for axis in range(len(to)) if axes >> axis & 1]
+        loops = [Loop(f"x{axis}", size) for axis, size in enumerate(to)]
+        start = [of_loop(loop) for loop in loops]
+        for _ in range(9):
+            indices = [
+                reversed_index(index, size) if axis in backward else index
+                for axis, (index, size) in enumerate(zip(start, to, strict=True))
+            ]
+            try:
+                found = through_reshape(indices, to, shape)
+                break
+            except SplitNeeded as split:
+                high, low, index = split_loop(split.loop, split.inner)
+                loops = [
+                    x for loop in loops for x in ((high, low) if loop == split.loop else (loop,))
+                ]
+                start = [one.substituted({split.loop: index}) for one in start]
+        sizes = [int(loop.extent) for loop in loops]
+        positions = np.indices(sizes).reshape(len(sizes), -1)
+        places = [
+            sum((int(f) * positions[loops.index(v)] for v, f in index.terms), int(index.const))
+            for index in found
+        ]
+        want = np.flip(source.reshape(to), backward).reshape(-1)
+        np.testing.assert_array_equal(source[tuple(places)], want)
+
+
+def test_a_flip_of_a_size_that_may_shrink_stays_out() -> None:
+    n = Dim("n")
+    loop = Loop("x", as_size(n - 1))
+    backward = reversed_index(of_loop(loop), as_size(n - 1))
+    assert backward.render(str) == "x * -1 + n + -2"
+    with pytest.raises(Unfusable, match="the sign of"):
+        through_reshape([backward, of_loop(Loop("y", 3))], (as_size(n - 1), 3), (3, as_size(n - 1)))
+    with pytest.raises(Unfusable, match="the sign of"):
+        reversed_index(of_loop(loop).scaled(as_size(n - 1)), as_size(n * n))
 
 
 def test_index_arithmetic() -> None:

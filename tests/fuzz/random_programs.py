@@ -97,6 +97,7 @@ ACTIONS: dict[str, Callable[[Sequence[Tensor], Any], Tensor]] = {
     "reshape": lambda operands, shape: operands[0].reshape(shape),
     "broadcast": lambda operands, shape: operands[0].broadcast_to(shape),
     "slice": lambda operands, bounds: operands[0][bounds],
+    "flip": lambda operands, axes: FUNCTIONS["flip"](operands[0], axes),
     "gather": _gather,
     "matmul": lambda operands, static: operands[0] @ operands[1],
     "half": lambda operands, static: operands[0].cast(DType.bfloat16).cast(DType.float32),
@@ -128,6 +129,7 @@ def _steps(draw: st.DrawFn, known: list[tuple[int, ...]]) -> tuple[Step, tuple[i
     kinds = ["unary", "scalar", "binary", "where", "half"]
     if shape:
         kinds += ["reduce", "reduce", "row", "permute", "reshape", "slice", "matmul", "gather"]
+        kinds += ["flip"]
     kind = draw(st.sampled_from(kinds))
     if kind in ("binary", "where"):
         fitting = [n for n, other in enumerate(known) if _broadcast(shape, other) is not None]
@@ -149,12 +151,18 @@ def _steps(draw: st.DrawFn, known: list[tuple[int, ...]]) -> tuple[Step, tuple[i
     if kind == "reshape":
         target = draw(st.sampled_from(_reshapes(shape)))
         return Step("reshape", (position,), target), target
+    if kind == "flip":
+        axes = tuple(axis for axis in range(len(shape)) if draw(st.booleans()))
+        return Step("flip", (position,), axes), shape
     if kind == "slice":
         start = draw(st.integers(0, shape[0] - 1))
         stop = draw(st.integers(start + 1, shape[0]))
-        step = draw(st.integers(1, 2))
-        size = -(-(stop - start) // step)
-        return Step("slice", (position,), slice(start, stop, step)), (size, *shape[1:])
+        step = draw(st.sampled_from([1, 2, -1, -2]))
+        size = -(-(stop - start) // abs(step))
+        bounds = slice(start, stop, step)
+        if step < 0:  # the same elements, or their neighbours, from the end
+            bounds = slice(stop - 1, start - 1 if start else None, step)
+        return Step("slice", (position,), bounds), (size, *shape[1:])
     if kind == "gather":
         axis = draw(st.integers(0, len(shape) - 1))
         places = draw(st.sampled_from([(), (1,), (3,), (2, 3), (16,)]))

@@ -160,6 +160,12 @@ _SHAPES = {
         Sample(of_shapes((7, 5)), _slice, {"starts": (1, 0), "stops": (6, 5), "steps": (2, 1)}),
         Sample(of_shapes((3,)), _slice, {"starts": (3,), "stops": (3,), "steps": (1,)}),
     ],
+    "flip": [
+        Sample(of_shapes((2, 3, 4)), np.flip, {"axis": (0, -1)}),
+        Sample(of_shapes((5,)), np.flip, {"axis": None}),
+        Sample(of_shapes((3, 0)), np.flip, {"axis": 0}),
+        Sample(of_shapes(()), np.flip, {"axis": ()}),
+    ],
     "concat": [
         Sample(
             of_shapes((2, 3), (2, 1), (2, 0)),

@@ -79,6 +79,21 @@ def test_squeeze_and_unsqueeze():
             F.unsqueeze(x, axis)
 
 
+def test_flip():
+    x = tensor(np.arange(24).reshape(2, 3, 4))
+    for axis in (None, 0, -1, (0, 2), [1], (), (-1, 0, 1)):
+        np.testing.assert_array_equal(F.flip(x, axis).to_numpy(), np.flip(x.to_numpy(), axis))
+        assert F.flip(x, axis).to_numpy().flags.c_contiguous
+    assert F.flip(Tensor(3.0)).item() == 3
+    assert F.flip(x, axis=np.int64(1))[0, 0, 0].item() == 8
+    with pytest.raises(IndexError, match="flip: Invalid axis=3"):
+        F.flip(x, (0, 3))
+    with pytest.raises(ValueError, match=r"flip: axis: an axis occurs twice in \[0, 0\]"):
+        F.flip(x, (0, -3))
+    with pytest.raises(TypeError, match="flip: axis"):
+        F.flip(x, "0")
+
+
 def test_permute_and_transpose():
     x = _grid(2, 3, 4)
     np.testing.assert_array_equal(

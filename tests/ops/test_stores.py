@@ -12,7 +12,7 @@ from maxmod import DType, Tensor
 from maxmod import functional as F
 from maxmod.runtime.compiled import compile_function
 from maxmod.values.device import CPU_REF
-from maxmod.values.tensor_type import TensorType
+from maxmod.values.tensor_type import BufferType, TensorType
 
 
 def tensor() -> Tensor:
@@ -51,10 +51,19 @@ def test_a_store_into_a_result_of_a_view_leaves_the_operand_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("index", "shape"), [(0, [4]), ((slice(1, 3), slice(None, None, 2)), [2, 2]), (..., [3, 4])]
+    ("index", "shape"),
+    [
+        (0, [4]),
+        ((slice(1, 3), slice(None, None, 2)), [2, 2]),
+        (..., [3, 4]),
+        (slice(None, None, -1), [3, 4]),
+        ((slice(2, 0, -1), slice(3, None, -2)), [2, 2]),
+        ((1, slice(None, None, -3)), [2]),
+        ((slice(0, 0, -1), slice(-1, -4, -2)), [0, 2]),
+    ],
 )
 def test_slices(index: object, shape: list[int]) -> None:
-    x, source = tensor(), np.full(shape, -1, np.float32)
+    x, source = tensor(), -np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     want = x.to_numpy().copy()
     want[index] = source  # type: ignore[index]
     F.buffer_store_slice(x, Tensor(source), index)
@@ -137,3 +146,14 @@ def test_views_of_captured_tensors_can_be_viewed_again() -> None:
     F.buffer_store(x, x * 0.0)
     np.testing.assert_array_equal(part.to_numpy(), before[1, 1:])
     np.testing.assert_array_equal(row.to_numpy(), before[1])
+
+
+def test_a_store_with_steps_back_needs_a_size() -> None:
+    def fn(x: Tensor, row: Tensor) -> None:
+        F.buffer_store_slice(x, row, [slice(None, None, -2)])
+
+    row = TensorType(DType.float32, [2], CPU_REF)
+    with pytest.raises(IndexError, match=r"a step below -1 needs a known size, got float32\[n\]"):
+        compile_function(
+            fn, [BufferType(DType.float32, ["n"], CPU_REF), row], name="f", parameters={}
+        )

@@ -22,6 +22,16 @@ def _scalar(value):
     return Tensor(value, dtype=I64, device=CPU())
 
 
+def _backward(start, stop, step, size, as_negative):
+    """From `stop - 1` down to `start`, whose bounds may be counted from the end."""
+    if stop == 0:
+        return slice(None, None, step) if size == 0 else slice(0, 0, step)
+    first, last = stop - 1, start - 1
+    if as_negative:
+        first -= size
+    return slice(first, None if last < 0 else last - size if as_negative else last, step)
+
+
 @st.composite
 def _shapes_and_indices(draw):
     shape = draw(st.lists(st.integers(0, 5), min_size=1, max_size=4))
@@ -34,9 +44,12 @@ def _shapes_and_indices(draw):
             items.append(draw(st.integers(-size, size - 1)))
             continue
         start, stop = sorted(draw(st.tuples(*[st.integers(0, size)] * 2)))
-        step = draw(st.sampled_from([None, 1, 2, 3]))
+        step = draw(st.sampled_from([None, 1, 2, 3, -1, -2, -3]))
         as_negative = draw(st.booleans()) and start
-        items.append(slice(start - size if as_negative and size else start, stop, step))
+        bounds = slice(start - size if as_negative and size else start, stop, step)
+        if step is not None and step < 0:
+            bounds = _backward(start, stop, step, size, draw(st.booleans()))
+        items.append(bounds)
     if at_end:
         items = [Ellipsis, *items]
     for _ in range(draw(st.integers(0, 2))):
@@ -77,7 +90,10 @@ def test_dims_and_numpy_integers():
         slice(-5, None),
         slice(None, -4),
         slice(2, 1),
-        slice(None, None, -1),
+        slice(1, 2, -1),
+        slice(3, None, -1),
+        slice(None, -4, -1),
+        slice(-4, None, -2),
         slice(None, None, 0),
         slice(None, None, 1.5),
         3,

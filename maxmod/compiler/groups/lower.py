@@ -37,6 +37,7 @@ from maxmod.op.affine import (
     broadcast_indices,
     flat_index,
     is_below,
+    lowest,
     merge_loops,
     of_loop,
     room_above,
@@ -195,7 +196,7 @@ class Lowering:
         types = [x.type for x in node.inputs]
         target = node.op.lowering.position(list(position), read, *types, **node.kwargs)
         for index, size in zip(target, value.type.sizes, strict=True):
-            self.room += [room_above(index, size), as_size(index.const + 1)]
+            self.room += [room_above(index, size), as_size(lowest(index) + 1)]
         if any(isinstance(size, int) and size < 1 for size in self.room):
             raise Unfusable("it stores out of range")
         return self.value(source, position), flat_index(target, value.type.sizes)
