@@ -84,7 +84,7 @@ class Tracer:
 
     def argument(self, type: TensorType) -> Tensor:
         """Makes the symbolic tensor of an argument."""
-        value = ir.Value(type.as_tensor() if isinstance(type, BufferType) else type)
+        value = ir.Value(type.as_tensor())
         self._own.add(value)
         tensor = Tensor.symbolic(value)
         if isinstance(type, BufferType):

@@ -1,6 +1,6 @@
 """Modules: the base class, layers and containers."""
 
-from maxmod.nn.container import ModuleList, Sequential
+from maxmod.nn.container import LayerList, ModuleList, Sequential
 from maxmod.nn.conv import Conv2d
 from maxmod.nn.embedding import Embedding
 from maxmod.nn.hyper_connection import HyperConnection
@@ -19,6 +19,7 @@ __all__ = [
     "GemmaRMSNorm",
     "GroupNorm",
     "HyperConnection",
+    "LayerList",
     "LayerNorm",
     "Linear",
     "LoRA",

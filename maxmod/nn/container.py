@@ -1,4 +1,4 @@
-"""`ModuleList` and `Sequential`: modules in a list."""
+"""`ModuleList`, `LayerList` and `Sequential`: modules in a list."""
 
 from __future__ import annotations
 
@@ -52,6 +52,24 @@ class ModuleList(list[M], Module):
         yield from super().children
 
     __repr__ = Module.__repr__
+
+
+class LayerList(ModuleList[M]):
+    """`ModuleList` under its other name, with its modules as a dict.
+
+    Args:
+        layers: The modules.
+
+    Example:
+        >>> from maxmod.nn import LayerList, Linear
+        >>> list(LayerList([Linear(2, 2), Linear(2, 2)]).sublayers)
+        ['0', '1']
+    """
+
+    @property
+    def sublayers(self) -> dict[str, Module]:
+        """The modules by their positions."""
+        return dict(self.children)
 
 
 class Sequential(ModuleList[M]):

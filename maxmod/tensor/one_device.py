@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
 from maxmod.errors import OperandError
@@ -9,11 +11,19 @@ from maxmod.errors import OperandError
 if TYPE_CHECKING:
     from maxmod.backends.devices import Device
     from maxmod.tensor.exchange import Storage
+    from maxmod.values.sharding import DeviceMapping, DeviceMesh, Placement, TensorLayout
     from maxmod.values.tensor_type import TensorType
+
+_SHARDING = "maxmod.values.sharding"
+
+
+def _sharding() -> ModuleType:
+    """The module of meshes, which few scripts need: importing it takes milliseconds."""
+    return importlib.import_module(_SHARDING)
 
 
 class OneDevice:
-    """The part of `Tensor` about devices and shards. A mesh of one device is the device itself."""
+    """The part of `Tensor` about devices and shards. Its mesh is that of one device."""
 
     __slots__ = ()
 
@@ -54,24 +64,24 @@ class OneDevice:
         return value
 
     @property
-    def layout(self) -> TensorType:
-        """Dtype, shape and device: the type."""
-        return self.type
+    def layout(self) -> TensorLayout:
+        """Dtype, shape and mapping: the type, replicated on the mesh of its device."""
+        return _sharding().layout_of(self.type)
 
     @property
-    def mesh(self) -> Device:
-        """The devices that hold the tensor: the only one, whose `devices` lists itself."""
-        return self.device
+    def mesh(self) -> DeviceMesh:
+        """The devices that hold the tensor: a mesh of one."""
+        return _sharding().DeviceMesh.single(self.device)
 
     @property
-    def mapping(self) -> Device:
-        """How the tensor lies on its devices: whole, on the only one."""
-        return self.device
+    def mapping(self) -> DeviceMapping:
+        """How the tensor lies on its mesh: whole, on the only device."""
+        return _sharding().PlacementMapping(self.mesh, self.placements)
 
     @property
-    def placements(self) -> tuple[()]:
-        """How each axis of a mesh of devices holds the tensor: there is none."""
-        return ()
+    def placements(self) -> tuple[Placement, ...]:
+        """How each axis of the mesh holds the tensor: the only one holds all of it."""
+        return (_sharding().Replicated(),)
 
     @property
     def is_distributed(self) -> bool:

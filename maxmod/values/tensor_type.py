@@ -150,6 +150,12 @@ class TensorType(Type):
         """Iterates over the symbolic dimensions of the shape, repeats included."""
         return self.shape.parameters
 
+    def as_tensor(self) -> TensorType:
+        """The read-only type with the same parts."""
+        if type(self) is TensorType:
+            return self
+        return TensorType.of(self._dtype, self._sizes, self._device)
+
     def as_buffer(self) -> BufferType:
         """The mutable type with the same parts."""
         return BufferType.of(self._dtype, self._sizes, self._device)  # type: ignore[return-value]
@@ -208,10 +214,6 @@ class BufferType(TensorType):
     """
 
     __slots__ = ()
-
-    def as_tensor(self) -> TensorType:
-        """The read-only type with the same parts."""
-        return TensorType.of(self._dtype, self._sizes, self._device)
 
     def as_buffer(self) -> BufferType:
         return self

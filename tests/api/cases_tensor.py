@@ -19,6 +19,7 @@ from maxmod.driver import Buffer, DLPackArray
 from maxmod.graph import Graph, TensorValue
 from maxmod.runtime.compiled import compile_function
 from maxmod.tensor import default_device, default_dtype, defaults, defaults_like
+from maxmod.values.sharding import Replicated
 
 X = Tensor([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])
 ROW = Tensor([1.0, 2.0, 3.0])
@@ -178,7 +179,9 @@ def methods() -> None:
 @proves(*named("Tensor", "layout mesh mapping placements is_distributed num_shards local_shards"))
 @proves(*named("Tensor", "buffers graph_values external_name"))
 def what_code_for_several_devices_asks() -> None:
-    assert (X.layout, X.mesh, X.mapping, X.placements) == (X.type, CPU(), CPU(), ())
+    assert X.layout.as_tensor() == X.type
+    assert X.mapping.mesh == X.mesh
+    assert X.mapping.to_placements() == X.placements == (Replicated(),)
     assert (X.is_distributed, X.num_shards, X.external_name) == (False, 1, None)
     assert X.local_shards[0] is X
     assert X.mesh.devices[0] == CPU()

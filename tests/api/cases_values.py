@@ -320,7 +320,7 @@ def lists_of_sizes() -> None:
 
 
 @proves(*named("graph", "Type TensorType BufferType TensorValueLike"))
-@proves("graph.StrongTensorValueLike", "BufferType.as_tensor")
+@proves("graph.StrongTensorValueLike", "TensorType.as_tensor")
 @proves(*named("TensorType", "dtype shape device rank num_elements cast parameters as_buffer"))
 def types() -> None:
     pair = TensorType(DType.float32, [2, "batch"], CPU())
@@ -342,7 +342,8 @@ def types() -> None:
     buffer = pair.as_buffer()
     assert isinstance(buffer, BufferType)
     assert repr(buffer).startswith("BufferType(dtype=float32")
-    assert buffer.as_tensor() == pair
+    assert buffer.as_tensor() == pair.as_tensor() == pair
+    assert buffer.as_buffer() is buffer
     assert buffer != pair
     assert pair != buffer
     assert hash(pair) == hash(TensorType(DType.float32, [2, "batch"], CPU()))

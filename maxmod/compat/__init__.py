@@ -22,7 +22,9 @@ _LAYERS = {
     "": "maxmod.nn",
     ".conv": "maxmod.nn.conv",
     ".embedding": "maxmod.nn.embedding",
+    ".attention": "maxmod.compat.transformer:MHAMaskVariant",
     ".hyper_connection": "maxmod.nn.hyper_connection",
+    ".kv_cache": "maxmod.compat.kv_cache",
     ".linear": "maxmod.nn.linear",
     ".lora": "maxmod.nn.lora",
     ".module": "maxmod.nn.module",
@@ -34,7 +36,18 @@ _LAYERS = {
     ".rope.rope": "maxmod.nn.rope.rope",
     ".rope.yarn": "maxmod.nn.rope.yarn",
     ".sequential": "maxmod.nn.container",
+    ".transformer": "maxmod.compat.transformer",
 }
+_COMMON_LAYERS = (
+    ".activation",
+    ".attention",
+    ".embedding",
+    ".kv_cache",
+    ".linear",
+    ".mlp",
+    ".moe",
+    ".rotary_embedding",
+)
 # What each path maps to: a module of maxmod, one name of a module (`module:name`), or nothing
 # but the modules below it.
 PATHS = {
@@ -43,8 +56,10 @@ PATHS = {
     "max.dtype": "maxmod.dtype",
     "max.engine": "maxmod.engine",
     "max.experimental": "maxmod.tensor:Tensor",
+    "max.experimental.compilation": "maxmod.compat.compilation",
     "max.experimental.functional": "maxmod.functional",
     "max.experimental.random": "maxmod.random",
+    "max.experimental.sharding": "maxmod.values.sharding",
     "max.experimental.tensor": "maxmod.tensor",
     "max.functional": "maxmod.functional",
     "max.graph": "maxmod.graph",
@@ -56,6 +71,7 @@ PATHS = {
     "max.graph.type": "maxmod.graph.type",
     "max.graph.value": "maxmod.graph.values",
     "max.graph.weight": "maxmod.graph.values",
+    "max.graph.weights": "maxmod.compat.graph_weights",
     "max.random": "maxmod.random",
     "max.tensor": "maxmod.tensor",
     **{
@@ -63,15 +79,22 @@ PATHS = {
         for package in ("max.nn", "max.nn.module_v3", "max.experimental.nn")
         for suffix, module in _LAYERS.items()
     },
+    **{
+        f"{package}.common_layers{suffix}": f"maxmod.compat.common_layers{suffix}"
+        for package in ("max.nn", "max.experimental.nn")
+        for suffix in ("", *_COMMON_LAYERS)
+    },
 }
+_PAGED = "there is no attention over pages; maxmod.models and maxmod.generate.KVCache decode"
 # Parts of MAX that are left out, with what to use.
 _ABSENT = {
+    **{f"{path}.attention.AttentionWithRope": _PAGED for path in ("max.nn", "max.experimental.nn")},
+    "max.experimental.nn.common_layers.attention.AttentionWithRope": _PAGED,
+    "max.nn.transformer.Transformer": "maxmod.models has whole models",
     "max.nn.legacy": "the older layers, which build graphs, are not implemented; use max.nn",
-    "max.experimental.sharding": "tensors live on one device",
     "max.experimental.functional.call_on_mesh": "tensors live on one device",
     "max.functional.call_on_mesh": "tensors live on one device",
-    "max.driver.DeviceMesh": "tensors live on one device, and Device.devices lists it",
-    "max.experimental.compilation": "Module.compile compiles",
+    "max.driver.DeviceMesh": "it is in max.experimental.sharding",
     "max.experimental.realization_context": "tensors run eagerly, or in a block of F.lazy()",
     "max.experimental.tensor.realization_context": "tensors run eagerly, or inside of F.lazy()",
     "max.tensor.realization_context": "tensors run eagerly, or in a block of F.lazy()",
@@ -81,7 +104,7 @@ _ABSENT = {
     "max.pipelines": "maxmod.models and maxmod.generate run language models",
     "max.entrypoints": "maxmod.models and maxmod.generate run language models",
     "max.serve": "there is no server",
-    "max.graph.weights": "maxmod.weights.open_checkpoint reads weights",
+    "max.graph.weights.GGUFWeights": "GGUF files are not supported; use safetensors files",
     "max.torch": "maxmod.functional.custom takes kernels",
 }
 _MISSING = object()
