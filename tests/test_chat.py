@@ -11,7 +11,7 @@ import pytest
 
 from maxmod.errors import ArgumentError, ModelError
 from maxmod.generate.chat import ChatTemplate, open_chat_template
-from maxmod.generate.text import open_tokenizer
+from maxmod.generate.tokenizer_files import open_tokenizer
 
 FOLDER = Path(__file__).parent / "assets" / "llama" / "chat"
 GOLDEN = json.loads((FOLDER / "golden.json").read_text("utf-8"))

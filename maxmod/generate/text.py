@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import abc
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import contextlib
+import functools
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from maxmod.errors import ArgumentError, ModelError
-from maxmod.weights.json_files import read_json
-from maxmod.weights.text_files import read_bytes
+from maxmod.errors import ArgumentError, MaxmodError, MaxmodWarning, ModelError, OperandError
 
 _REPLACEMENT = "\ufffd"  # decoders emit it for bytes that are not a (complete) character
 
@@ -29,8 +28,13 @@ class Tokenizer(abc.ABC):
         """
 
     @abc.abstractmethod
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Returns the text of tokens, without special tokens such as end-of-text."""
+    def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """Returns the text of tokens.
+
+        Args:
+            tokens: The tokens.
+            special: Whether special tokens, such as end-of-text, are part of the text.
+        """
 
 
 class CharacterTokenizer(Tokenizer):
@@ -38,34 +42,42 @@ class CharacterTokenizer(Tokenizer):
 
     Args:
         vocabulary: Characters to tokens. Longer keys are special tokens, which no text contains.
+        hint: Ends the message about a character that is not in the vocabulary.
 
     Example:
         >>> from maxmod.generate.text import CharacterTokenizer
         >>> tokenizer = CharacterTokenizer({"0": 0, "1": 1, "+": 2, "<|end|>": 3})
         >>> tokenizer.encode("1+0"), tokenizer.decode([0, 2, 1, 3])
         ([1, 2, 0], '0+1')
+        >>> tokenizer.decode([1, 3], special=True)
+        '1<|end|>'
     """
 
-    def __init__(self, vocabulary: Mapping[str, int]) -> None:
+    def __init__(self, vocabulary: Mapping[str, int], hint: str = "") -> None:
         self._tokens = {text: token for text, token in vocabulary.items() if len(text) == 1}
         self._texts = {token: text for text, token in self._tokens.items()}
+        self._all_texts = {token: text for text, token in vocabulary.items()} | self._texts
+        self._hint = hint
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Returns the tokens of a text; see `Tokenizer`.
 
         Raises:
             ModelError: If a character is not in the vocabulary.
+            OperandError: (a TypeError) If the text is not a str.
         """
+        _expect_text(text)
         for character in text:
             if character not in self._tokens:
                 raise ModelError(
                     f"encode: the model does not know the character {character!r}: expected only "
-                    f"{''.join(self._tokens)!r}."
+                    f"{''.join(self._tokens)!r}.{self._hint}"
                 )
         return [self._tokens[character] for character in text]
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        return "".join(self._texts.get(token, "") for token in tokens)
+    def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        texts = self._all_texts if special else self._texts
+        return "".join(texts.get(token, "") for token in tokens)
 
 
 class PackageTokenizer(Tokenizer):
@@ -84,81 +96,63 @@ class PackageTokenizer(Tokenizer):
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Returns the tokens of a text; see `Tokenizer`.
 
+        It warns with `MaxmodWarning` if the text begins with the special token that is put in front
+        of it, as a chat that a template has rendered does.
+
         Raises:
             ModelError: If the text has a lone surrogate, as command-line arguments that are not
-                UTF-8 do.
+                UTF-8 do; or if the tokenizer fails.
+            OperandError: (a TypeError) If the text is not a str.
         """
+        _expect_text(text)
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise ModelError(f"encode: the text is not valid Unicode: {error.reason}.") from None
-        return self._tokenizer.encode(text, add_special_tokens=special).ids
+        with package_errors("encode: the tokenizer failed"):
+            tokens = self._tokenizer.encode(text, add_special_tokens=special).ids
+            if special and len(tokens) > 1 and tokens[0] == tokens[1] == self._start:
+                _warn_of_start(self._tokenizer.id_to_token(tokens[0]))
+        return tokens
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+    def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        with package_errors("decode: the tokenizer failed"):
+            return self._tokenizer.decode(list(tokens), skip_special_tokens=not special)
+
+    @functools.cached_property
+    def _start(self) -> int | None:
+        """The token that is put in front of every text."""
+        tokens = self._tokenizer.encode("", add_special_tokens=True).ids
+        return tokens[0] if tokens else None
 
 
-def open_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
-    """Opens the tokenizer of a model folder.
+def _expect_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise OperandError(f"encode: text: expected a str, got {type(text).__name__}.")
 
-    Looked for in this order: tokenizer.json; vocab.json with merges.txt (the older form of GPT-2);
-    vocab.json with one token for each character. The first two need the package `tokenizers`.
 
-    Raises:
-        ModelError: (a ValueError) If there is none, it is malformed, or the package is missing.
-    """
-    folder = Path(folder)
-    whole, vocabulary, merges = (
-        folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
+def _warn_of_start(text: str) -> None:
+    warnings.warn(
+        f"encode: the text begins with {text!r}, and the tokenizer puts another one in front of "
+        "it, so that the model reads it twice. Hint: give the messages of the chat and not their "
+        "text, or the tokens of encode(text, special=False).",
+        MaxmodWarning,
+        stacklevel=4,
     )
-    if whole.exists():
-        return _from_package(
-            whole, lambda package: package.Tokenizer.from_buffer(read_bytes(whole))
-        )
-    if vocabulary.exists() and merges.exists():
-        return _from_package(vocabulary, lambda package: _byte_level(package, vocabulary, merges))
-    if vocabulary.exists():
-        return CharacterTokenizer(_read_vocabulary(vocabulary))
-    raise ModelError(
-        f"{folder}: there is no tokenizer: expected tokenizer.json. Hint: save the tokenizer into "
-        "the folder as well, or pass token ids in place of text (--token-ids)."
-    )
 
 
-def _from_package(path: Path, make: Any) -> Tokenizer:
+@contextlib.contextmanager
+def package_errors(message: str) -> Iterator[None]:
+    """Turns whatever the package tokenizers raises into a `ModelError` with this message."""
     try:
-        import tokenizers
-    except ImportError as error:
-        raise ModelError(
-            f"{path}: reading it needs the package tokenizers, which cannot be imported ({error}). "
-            "Hint: pip install 'maxmod[text]'."
-        ) from None
-    try:
-        return PackageTokenizer(make(tokenizers))
-    except ModelError:
-        raise
-    except Exception as error:  # the package raises nothing more precise
-        raise ModelError(f"{path}: the tokenizer is malformed: {error}") from None
-
-
-def _byte_level(package: Any, vocabulary: Path, merges: Path) -> Any:
-    tokenizer = package.Tokenizer(package.models.BPE.from_file(str(vocabulary), str(merges)))
-    tokenizer.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = package.decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|endoftext|>"])
-    return tokenizer
-
-
-def _read_vocabulary(path: Path) -> dict[str, int]:
-    table = read_json(path)
-    if not all(type(token) is int for token in table.values()):
-        raise ModelError(f"{path}: expected a JSON object from str to token id.")
-    if sum(len(text) == 1 for text in table) * 2 < len(table):
-        raise ModelError(
-            f"{path}: not a character-level vocabulary. Hint: merges.txt or tokenizer.json is "
-            "missing from the folder."
-        )
-    return table
+        yield
+    except BaseException as error:
+        # A panic of its Rust code extends BaseException alone.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if isinstance(error, (MaxmodError, MaxmodWarning)):
+            raise
+        raise ModelError(f"{message}: {error}") from None
 
 
 class TextStream:

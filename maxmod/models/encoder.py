@@ -13,7 +13,8 @@ import numpy as np
 from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ModelError
-from maxmod.generate.text import Tokenizer, open_tokenizer
+from maxmod.generate.text import Tokenizer
+from maxmod.generate.tokenizer_files import open_tokenizer
 from maxmod.models.config import from_table
 from maxmod.nn import Module
 from maxmod.runtime.compiled import CompiledModel

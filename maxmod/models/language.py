@@ -15,7 +15,8 @@ from maxmod.generate import generate_text
 from maxmod.generate.chat import Message
 from maxmod.generate.kv_cache import CachedContext, CacheShape, KVCache
 from maxmod.generate.sampling import Sampler, Sampling
-from maxmod.generate.text import Tokenizer, open_tokenizer
+from maxmod.generate.text import Tokenizer
+from maxmod.generate.tokenizer_files import open_tokenizer
 from maxmod.nn import Module
 from maxmod.runtime.compiled import CompiledModel
 from maxmod.tensor import Tensor
