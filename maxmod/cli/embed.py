@@ -18,7 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("texts", metavar="TEXT", nargs="+", help="a text to embed")
     parser.add_argument("--model", metavar="FOLDER", required=True, help="a BERT model folder")
-    parser.add_argument("--truncate", action="store_true", help="truncate texts that are too long")
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument(
+        "--prompt-name", metavar="NAME", help="a prompt of the folder, such as query"
+    )
+    prompt.add_argument("--prompt", metavar="TEXT", help="what to put in front of each text")
+    parser.add_argument(
+        "--truncate",
+        action=argparse.BooleanOptionalAction,
+        help="cut texts that are too long silently, or refuse them (default: cut and say so)",
+    )
     add_device(parser)
     add_eager(parser)
     add_quantize(parser)
@@ -38,7 +47,13 @@ def run(options: argparse.Namespace) -> int:
         group_size=options.group_size,
     )
     loaded = time.perf_counter()
-    vectors = model.embed(options.texts, truncate=options.truncate, eager=options.eager)
+    vectors = model.embed(
+        options.texts,
+        prompt_name=options.prompt_name,
+        prompt=options.prompt,
+        truncate=options.truncate,
+        eager=options.eager,
+    )
     done = time.perf_counter()
     for vector in vectors:
         print(json.dumps([round(float(number), 7) for number in vector]))

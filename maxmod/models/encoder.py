@@ -2,132 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from maxmod import functional as F
 from maxmod.dtype import DType
-from maxmod.errors import ArgumentError, ModelError
+from maxmod.errors import ArgumentError
 from maxmod.generate.text import Tokenizer
 from maxmod.generate.tokenizer_files import open_tokenizer
-from maxmod.models.config import from_table
+from maxmod.models.pooling import Embed, Pooling
+from maxmod.models.prompts import TextRules
 from maxmod.nn import Module
+from maxmod.nn.places import warn
 from maxmod.runtime.compiled import CompiledModel
 from maxmod.tensor import Tensor
 from maxmod.values.array import HostArray
 from maxmod.values.device import DeviceRef
-from maxmod.values.plain import JsonObject
 from maxmod.values.tensor_type import TensorType
-from maxmod.weights.json_files import read_json, read_json_list
-
-
-@dataclass(frozen=True, slots=True)
-class Pooling:
-    """How token vectors become one vector per text, from the config.json of a Pooling module.
-
-    Attributes:
-        pooling_mode_cls_token: The vector of the first token.
-        pooling_mode_mean_tokens: The mean of all.
-        normalize: Scale the result to length 1.
-    """
-
-    pooling_mode_cls_token: bool = False
-    pooling_mode_mean_tokens: bool = True
-    pooling_mode_max_tokens: bool = False
-    pooling_mode_mean_sqrt_len_tokens: bool = False
-    pooling_mode_weightedmean_tokens: bool = False
-    pooling_mode_lasttoken: bool = False
-    normalize: bool = False
-
-    def __post_init__(self) -> None:
-        others = (
-            self.pooling_mode_max_tokens,
-            self.pooling_mode_mean_sqrt_len_tokens,
-            self.pooling_mode_weightedmean_tokens,
-            self.pooling_mode_lasttoken,
-        )
-        if any(others) or self.pooling_mode_cls_token == self.pooling_mode_mean_tokens:
-            raise ModelError(
-                "expected exactly one of pooling_mode_cls_token and pooling_mode_mean_tokens."
-            )
-
-
-def read_pooling(folder: Path) -> Pooling:
-    """Reads how a folder of the sentence-transformers library pools: modules.json and its parts.
-
-    A folder without modules.json takes the mean.
-
-    Raises:
-        ModelError: If a file is malformed, or a part is of an unknown kind.
-    """
-    path = folder / "modules.json"
-    if not path.exists():
-        return Pooling()
-    pooling: dict[str, Any] = {}
-    where = path
-    for part in read_json_list(path):
-        kind = str(part.get("type", "") if isinstance(part, dict) else "").rpartition(".")[2]
-        if kind == "Pooling":
-            where = folder / _plain_name(part.get("path"), path) / "config.json"
-            pooling |= _by_modes(read_json(where), where)
-        elif kind == "Normalize":
-            pooling["normalize"] = True
-        elif kind != "Transformer":
-            raise ModelError(
-                f"{path}: unknown part: expected Transformer, Pooling or Normalize, got {kind!r}."
-            )
-    return from_table(Pooling, pooling, str(where))
-
-
-def _plain_name(name: object, path: Path) -> str:
-    """Checks the name of a subfolder, which must not point outside the folder."""
-    if not isinstance(name, str) or name in (".", "..") or set(name) & set("/\\:\0"):
-        raise ModelError(f"{path}: path: expected the name of a folder, got {name!r}.")
-    return name
-
-
-def _by_modes(table: JsonObject, where: Path) -> JsonObject:
-    """Converts the newer form, `"pooling_mode": "cls"`, to the older one."""
-    mode = table.get("pooling_mode")
-    if mode is None:
-        return table
-    if mode not in ("cls", "mean"):
-        raise ModelError(f"{where}: pooling_mode: expected 'cls' or 'mean', got {mode!r}.")
-    return {f"pooling_mode_{name}": name.startswith(mode) for name in ("cls_token", "mean_tokens")}
-
-
-class Embed(Module[[Tensor, Tensor], Tensor]):
-    """One vector for each text.
-
-    Args:
-        module: (int64 tokens [batch, seq], int64 lengths [batch]) to [batch, seq, width].
-        pooling: How to pool the token vectors.
-    """
-
-    def __init__(self, module: Any, pooling: Pooling) -> None:
-        self.module = module
-        self.pooling = pooling
-
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """int64 [batch, seq], of which the first lengths [batch] count -> float32 [batch, width]"""
-        hidden = self.module(tokens, lengths).cast(DType.float32)
-        if self.pooling.pooling_mode_cls_token:
-            result = hidden[:, 0]
-        else:
-            positions = F.arange(0, tokens.shape[1], dtype=DType.int64, device=tokens.device)
-            counts = F.unsqueeze(lengths, 1)
-            kept = F.unsqueeze(positions < counts, 2)
-            total = F.squeeze(F.sum(F.where(kept, hidden, 0.0), axis=1), 1)
-            result = total / counts.cast(DType.float32)
-        if self.pooling.normalize:
-            length = F.sqrt(F.sum(result * result, axis=-1))
-            result = result / F.elementwise_max(length, 1e-12)
-        return result
 
 
 @dataclass(eq=False)
@@ -139,7 +35,7 @@ class TextEncoder:
         module: (int64 tokens [batch, seq], int64 lengths [batch]) to [batch, seq, width].
         config: The fields of config.json that the module uses.
         pooling: How the vectors of the tokens become one.
-        max_positions: The longest sequence.
+        rules: The longest text, prompts and the like.
         device: Where its weights are.
         dtype: The dtype that it computes in.
     """
@@ -148,9 +44,22 @@ class TextEncoder:
     module: Module[[Tensor, Tensor], Tensor]
     config: Any
     pooling: Pooling
-    max_positions: int
+    rules: TextRules
     device: DeviceRef
     dtype: DType
+
+    def __post_init__(self) -> None:
+        self._warned = False
+
+    @property
+    def max_positions(self) -> int:
+        """The most tokens of a text, special ones included."""
+        return self.rules.max_tokens
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """The prompts of the folder, by name; `embed` takes the names."""
+        return self.rules.prompts
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -169,64 +78,113 @@ class TextEncoder:
     def compiled(self) -> CompiledModel:
         """The compiled `Embed` of the module, for all sizes; made when it is first needed."""
         tokens = TensorType(DType.int64, ["batch", "seq"], self.device)
-        lengths = TensorType(DType.int64, ["batch"], self.device)
-        return Embed(self.module, self.pooling).compile(tokens, lengths)
+        numbers = TensorType(DType.int64, ["batch"], self.device)
+        return Embed(self.module, self.pooling).compile(tokens, numbers, numbers)
 
     def embed(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         batch_size: int = 32,
-        truncate: bool = False,
+        truncate: bool | None = None,
         eager: bool = False,
     ) -> HostArray:
         """Returns a vector for each text.
 
         Args:
             texts: The texts.
+            prompt_name: The name of a prompt of the folder, such as "query", which is put in front
+                of each text. If neither it nor `prompt` is given, the default prompt of the folder
+                is used, if it has one.
+            prompt: The prompt itself; "" for none.
             batch_size: How many are computed together.
-            truncate: Cut texts that are too long for the model instead of refusing them.
+            truncate: What to do with a text that is too long for the model: true cuts it, false
+                refuses it; if it is not given, it is cut and the first one of an encoder is
+                reported by a `MaxmodWarning`.
             eager: Run the module op by op instead of compiled.
 
         Returns:
             float32 [texts, width].
 
         Raises:
-            ArgumentError: (a ValueError) If a text is too long, texts is a str, or batch_size is
-                below 1.
+            ArgumentError: (a ValueError) If a text is too long and `truncate` is false, texts are
+                not several str, the folder has no prompt of that name, or batch_size is below 1.
         """
-        if isinstance(texts, str) or batch_size < 1:
-            raise ArgumentError("embed: expected a list of str, and a batch_size above 0.")
-        rows = [self._tokens(place, text, truncate) for place, text in enumerate(texts)]
+        texts = _listed(texts)
+        if batch_size < 1:
+            raise ArgumentError(f"embed: batch_size: expected 1 or more, got {batch_size}.")
+        prompt = self._case(self.rules.prompt(prompt_name, prompt))
+        start = self._start(prompt)
+        rows = [self._tokens(place, text, prompt, truncate) for place, text in enumerate(texts)]
         # Texts of similar length share a batch, which keeps padding small.
         order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
         parts = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
-        found = [self._embed([rows[place] for place in part], eager) for part in parts]
-        width = int(self.config.hidden_size)
+        found = [self._embed([rows[place] for place in part], start, eager) for part in parts]
+        width = int(self.config.hidden_size) * len(self.pooling.modes)
         result = np.empty((len(rows), width), np.float32)
         for part, vectors in zip(parts, found):
             result[part] = vectors
         return result
 
-    def _tokens(self, place: int, text: str, truncate: bool) -> list[int]:
+    def _case(self, text: str) -> str:
+        return text.lower() if self.rules.lower_case else text
+
+    def _start(self, prompt: str) -> int:
+        """Returns how many tokens of each text are not pooled, because they are the prompt's."""
+        if self.pooling.include_prompt or not prompt:
+            return 0
+        before, after = self._specials(prompt)
+        length = before + len(self.tokenizer.encode(prompt, special=False))
+        if length + after >= self.max_positions:
+            raise ArgumentError(
+                f"embed: the prompt is too long: expected fewer than {self.max_positions} tokens "
+                f"with the special ones, got {length + after}."
+            )
+        return length
+
+    def _specials(self, text: str) -> tuple[int, int]:
+        """Returns how many special tokens the tokenizer puts before and after a text."""
+        plain, whole = (self.tokenizer.encode(text, special=special) for special in (False, True))
+        extra = len(whole) - len(plain)
+        before = next((n for n in range(extra + 1) if whole[n : n + len(plain)] == plain), 0)
+        return before, extra - before
+
+    def _tokens(self, place: int, text: str, prompt: str, truncate: bool | None) -> list[int]:
+        if not isinstance(text, str):
+            raise ArgumentError(f"embed: text {place}: expected a str, got {type(text).__name__}.")
+        text = prompt + self._case(text)
         tokens = self.tokenizer.encode(text)
         if not tokens:
             raise ArgumentError(f"embed: text {place} has no tokens.")
         if len(tokens) <= self.max_positions:
             return tokens
-        if not truncate:
-            raise ArgumentError(
-                f"embed: text {place} is too long: expected at most {self.max_positions} tokens, "
-                f"got {len(tokens)}. Hint: split it, or let it be cut with truncate."
-            )
-        return [*tokens[: self.max_positions - 1], tokens[-1]]  # the last one marks the end
+        what = (
+            f"embed: text {place} is too long: expected at most {self.max_positions} tokens, got "
+            f"{len(tokens)}."
+        )
+        if truncate is False:
+            raise ArgumentError(f"{what} Hint: split it, or let it be cut with truncate.")
+        if truncate is None and not self._warned:
+            self._warned = True
+            warn(f"{what} It is cut, as others will be. Hint: truncate=True cuts silently.")
+        _, after = self._specials(text)
+        return [*tokens[: self.max_positions - after], *tokens[len(tokens) - after :]]
 
-    def _embed(self, rows: Sequence[Sequence[int]], eager: bool) -> HostArray:
+    def _embed(self, rows: Sequence[Sequence[int]], start: int, eager: bool) -> HostArray:
         tokens = np.zeros((len(rows), max(map(len, rows))), np.int64)
         for line, row in zip(tokens, rows):
             line[: len(row)] = row
         lengths = np.array([len(row) for row in rows], np.int64)
+        given = (tokens, lengths, np.full(len(rows), start, np.int64))
         run = Embed(self.module, self.pooling) if eager else self.compiled
-        return run(
-            Tensor(tokens, device=self.device), Tensor(lengths, device=self.device)
-        ).to_numpy()
+        return run(*(Tensor(array, device=self.device) for array in given)).to_numpy()
+
+
+def _listed(texts: Iterable[str]) -> list[str]:
+    """Returns the texts as a list; one text alone, or what has no order, is refused."""
+    if not isinstance(texts, (str, bytes, Mapping, Set)):
+        with contextlib.suppress(TypeError):  # no iterable, or an array without axes
+            return list(texts)
+    raise ArgumentError(f"embed: texts: expected a list of str, got {type(texts).__name__}.")

@@ -15,8 +15,10 @@ from maxmod.errors import ArgumentError, ModelError, WeightsError, did_you_mean
 from maxmod.interpreters.eager import lazy
 from maxmod.models import bert, gemma, gpt2, llama, vit
 from maxmod.models.config import from_table
-from maxmod.models.encoder import TextEncoder, read_pooling
+from maxmod.models.encoder import TextEncoder
 from maxmod.models.language import LanguageModel
+from maxmod.models.pooling import read_pooling
+from maxmod.models.prompts import read_text_rules
 from maxmod.models.quantized_folder import FIELD, Rounding, as_stored, is_marked, rounded
 from maxmod.models.vision import VisionModel
 from maxmod.nn import Module
@@ -180,7 +182,7 @@ def load_encoder(
         module=module,
         config=config,
         pooling=read_pooling(folder),
-        max_positions=_max_tokens(folder, config.max_positions),
+        rules=read_text_rules(folder, config.max_positions),
         device=ref,
         dtype=dtype,
     )
@@ -309,17 +311,6 @@ def describe(folder: str | os.PathLike[str]) -> str:
             return f"{name}, read by {caller}"
     listed = ", ".join(model for known in KINDS.values() for model in known)
     return f"unknown: model_type is {json.dumps(name)[:80]}; supported: {listed}"
-
-
-def _max_tokens(folder: Path, positions: int) -> int:
-    """Returns the length that the model was trained for, where the folder says it."""
-    path = folder / "sentence_bert_config.json"
-    value = read_json(path).get("max_seq_length") if path.exists() else None
-    if value is None:
-        return positions
-    if type(value) is not int or not 2 <= value <= positions:
-        raise ModelError(f"{path}: max_seq_length: expected 2 to {positions}, got {value!r}.")
-    return value
 
 
 def _config_of(caller: str, folder: Path) -> JsonObject:
