@@ -163,9 +163,12 @@ def test_embed(capsys: pytest.CaptureFixture[str]) -> None:
         np.testing.assert_allclose(found, golden["mean"], rtol=0, atol=1e-5)
     assert re.fullmatch(r"maxmod: load .* s, 4 texts in .* s, 24 numbers each, cpu:0 f.*\n", err)
     long = " ".join(["cat"] * 30)
-    code, out, err = _main(capsys, *arguments, long)
+    code, out, err = _main(capsys, *arguments, "--no-truncate", long)
     assert (code, out) == (1, "")
     assert "text 0 is too long" in err
+    code, _, err = _main(capsys, *arguments, "--eager", long)
+    assert code == 0
+    assert err.startswith("maxmod: note: embed: text 0 is too long")
     assert _main(capsys, *arguments, "--truncate", "--eager", long)[0] == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from maxmod.dtype import DType
-from maxmod.errors import ArgumentError, ModelError, WeightsError, did_you_mean
+from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError, did_you_mean
 from maxmod.interpreters.eager import lazy
 from maxmod.models import bert, gemma, gpt2, llama, vit
 from maxmod.models.config import from_table
@@ -335,9 +336,31 @@ def _architecture_of(caller: str, folder: Path, table: JsonObject) -> Architectu
     for other, known in KINDS.items():
         if isinstance(name, str) and name in known:
             hint = f" Hint: use {other}."
+            if caller == "load_encoder" and other == "load_model":
+                hint = _decoder_hint(folder, table, known[name])
     raise ModelError(
         f"{caller}: {folder}: unknown architecture: expected the model_type of config.json "
         f"to be one of {', '.join(map(repr, architectures))}, got {name!r}.{hint}"
+    )
+
+
+def _decoder_hint(folder: Path, table: JsonObject, architecture: Architecture) -> str:
+    """Returns what can be done with a decoder, of which `load_encoder` makes no vectors."""
+    defaults = {known.name: known.default for known in dataclasses.fields(architecture.config)}
+    is_tied = {**defaults, **architecture.defaults, **table}.get("tie_word_embeddings")
+    try:
+        with open_checkpoint(folder) as checkpoint:
+            has_head = any(name.endswith("lm_head.weight") for name in checkpoint)
+    except MaxmodError:
+        has_head = True  # load_model says what is wrong with the weights
+    if has_head or is_tied:
+        return (
+            " Hint: use load_model; load_encoder makes no vectors with decoders, but "
+            "load_model(folder).module.hidden(tokens) gives one for each token."
+        )
+    return (
+        " The model is a decoder without a head (lm_head.weight), made for vectors: decoders are "
+        "not read as encoders. Hint: use sentence-transformers for it."
     )
 
 

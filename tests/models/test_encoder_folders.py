@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from models.folders import ASSETS, copy
 
-from maxmod import CPU, DType, MaxmodWarning
+from maxmod import CPU, DType, MaxmodWarning, Tensor
 from maxmod.errors import ModelError, WeightsError
-from maxmod.models import load_encoder
+from maxmod.models import load_encoder, load_model
 from maxmod.models.registry import describe, loader_of
 from maxmod.weights import add_prefix, merge, open_checkpoint, rename, save_state
 
@@ -131,3 +131,28 @@ def test_other_configs_without_model_type_are_refused(tmp_path: Path, changes: d
     folder = copy(FOLDER, tmp_path / "model", **({"model_type": ...} | changes))
     with pytest.raises(ModelError, match="unknown architecture: expected the model_type"):
         load_encoder(folder, device=CPU())
+
+
+# ---- decoders ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["qwen2", "llama32", "gemma"])
+@pytest.mark.parametrize("is_headless", [False, True])
+def test_the_hint_for_a_decoder_works(tmp_path: Path, name: str, is_headless: bool) -> None:
+    """Embedders made of decoders, such as Qwen3-Embedding, are saved without a head."""
+    folder = copy(ASSETS / "llama" / name, tmp_path / "model")
+    with open_checkpoint(ASSETS / "llama" / name) as checkpoint:
+        state = {n: t for n, t in checkpoint.items() if not is_headless or n != "lm_head.weight"}
+        save_state(state, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=f"to be one of 'bert', got '{name[:5]}") as caught:
+        load_encoder(folder, device=CPU())
+    if "load_model(folder).module.hidden(tokens)" in str(caught.value):
+        model = load_model(folder, device=CPU())
+        tokens = Tensor(np.array([[1, 2, 3]]), device=CPU())
+        hidden = model.module.hidden(tokens)
+        assert list(hidden.shape) == [1, 3, model.config.hidden_size]
+    else:
+        assert is_headless
+        assert "Hint: use sentence-transformers" in str(caught.value)
+        with pytest.raises(WeightsError, match="lm_head"):
+            load_model(folder, device=CPU())
