@@ -52,7 +52,7 @@ class PaddingError(MaxmodError, ValueError, AssertionError):
 
 
 class ArgumentTypeError(MaxmodError, TypeError, ValueError):
-    """An argument of a compiled call is of an unsupported Python type."""
+    """An argument of a compiled call, or a position between brackets, is of another type."""
 
 
 class DimError(MaxmodError, ValueError):

@@ -144,7 +144,11 @@ def weak(op_name: str, value: object, like: Tensor) -> Tensor:
         host = backends.get(found.device).to_host(array)
         data = backends.get(device).from_host(weak_array(host, dtype), device.id)
         return Tensor.wrap(data, TensorType.of(dtype, tuple(host.shape), device))
-    hint = " Hint: compare with None by `x is None`." if value is None else ""
+    hint = (
+        " Hint: compare with None by `x is None`."
+        if value is None and op_name.endswith("equal")
+        else ""
+    )
     raise OperandError(
         f"{op_name}: expected a tensor, a number or an array, got {class_name(value)}.{hint}"
     )

@@ -51,6 +51,7 @@ class Tracer:
         self._kept: list[Tensor] = []  # tensors known by id must stay alive
         self._known: dict[int, ir.Value] = {}
         self._own: set[ir.Value] = set()
+        self._results: set[ir.Value] = set()  # of nodes
         self._buffers: dict[ir.Value, Tensor] = {}
         self._outer: Tracer | None = None
         self._captured: dict[ir.Value, ir.Value] = {}
@@ -92,22 +93,30 @@ class Tracer:
         return tensor
 
     def store(self, destination: Tensor, content: Tensor) -> None:
-        """Records that a buffer argument now holds `content`; later reads see it.
+        """Records that a tensor now holds `content`; later reads see it.
 
         Raises:
-            TraceError: If `destination` is not an argument of a `BufferType`.
+            TraceError: If `destination` is neither a result of an op of this trace nor an argument
+                of a `BufferType`.
         """
+        if destination._value in self._results and not self._is_buffer(destination):
+            destination._value = self.lift(content)
+            return
         if self._outer is not None:
             raise TraceError(
                 "buffer_store: a branch or a loop of a compiled function cannot change a buffer. "
                 "Hint: return the new contents and store them after it."
             )
-        if all(tensor is not destination for tensor in self._buffers.values()):
+        if not self._is_buffer(destination):
             raise TraceError(
                 f"buffer_store: {destination.type.short()} cannot be changed in a compiled "
-                "function: only arguments of a BufferType can. Hint: compile with BufferType."
+                "function: only arguments of a BufferType and results of ops can. Hint: compile "
+                "with BufferType, or change a copy: y = x + 0."
             )
         destination._value = self.lift(content)
+
+    def _is_buffer(self, tensor: Tensor) -> bool:
+        return any(buffer is tensor for buffer in self._buffers.values())
 
     def updates(self, inputs: Sequence[ir.Value]) -> tuple[tuple[int, ir.Value], ...]:
         """Returns the buffers that were stored to, by position, with their final contents."""
@@ -139,6 +148,7 @@ class Tracer:
         """Appends a node and returns its result as a symbolic tensor, or a list of them."""
         outputs = [ir.Value(type) for type in types]
         self._own.update(outputs)
+        self._results.update(outputs)
         self.nodes.append(ir.node(op, inputs, attrs, outputs, source, self.scope))
         made = [Tensor.symbolic(value) for value in outputs]
         return made[0] if len(made) == 1 else made

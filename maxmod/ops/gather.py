@@ -10,14 +10,13 @@ from maxmod.interpreters.operands import is_strong, strong, weak
 from maxmod.op import Kind, Op, function, op
 from maxmod.op.affine import Index, Read
 from maxmod.op.rules import expect_int, normalize_axis
-from maxmod.ops.arithmetic import add, maximum, minimum, mul, sub
+from maxmod.ops.arithmetic import maximum, minimum, sub
 from maxmod.ops.comparison import where
 from maxmod.ops.context import active_trace
 from maxmod.ops.control_flow.late_sizes import declare_size
-from maxmod.ops.create import iota
 from maxmod.ops.elementwise import cast
 from maxmod.ops.reduce import cumsum, sum
-from maxmod.ops.shape import broadcast_to, flatten, rebind, reshape, slice_axis
+from maxmod.ops.shape import broadcast_to, flatten, rebind, reshape
 from maxmod.tensor import Tensor
 from maxmod.tensor.like import TensorLike
 from maxmod.values.array import Array, ArrayModule
@@ -115,43 +114,29 @@ def _gathered_nd(op: Op, input: TensorType, indices: TensorType, *, batch_dims: 
     return input.with_sizes((*indices.sizes[:-1], *input.sizes[named:]))
 
 
-def _expand_gather_nd(input: Tensor, indices: Tensor, *, batch_dims: int) -> Tensor:
-    """One gather along the named axes, which are merged into one."""
-    count = indices.sizes[-1]
-    rest = input.sizes[batch_dims + count :]
-    position: Tensor | None = None
-    for axis, size in enumerate(input.sizes[: batch_dims + count]):
-        if axis < batch_dims:
-            step = _batch_positions(indices, axis)
-        else:
-            column = slice_axis(indices, -1, axis - batch_dims, axis - batch_dims + 1)
-            column = cast(reshape(column, indices.sizes[:-1]), DType.int64)
-            step = where(column < 0, add(column, _size(size, column)), column)
-        position = step if position is None else add(mul(position, _size(size, step)), step)
-    if position is None:
-        return broadcast_to(input, (*indices.sizes[:-1], *rest))
-    merged = reshape(input, (product(input.sizes[: batch_dims + count]), *rest))
-    return gather(merged, broadcast_to(position, indices.sizes[:-1]), axis=0)
-
-
-def _batch_positions(indices: Tensor, axis: int) -> Tensor:
-    """0, 1, ... along one batch axis, of size 1 on the others."""
-    size = indices.sizes[axis]
-    row = iota(count=size, dtype=DType.int64, device=indices.type.device)
-    return reshape(row, [size if a == axis else 1 for a in range(indices.rank - 1)])
+def _gather_nd_position(
+    places: list[Index],
+    read: Read,
+    input: TensorType,
+    indices: TensorType,
+    *,
+    batch_dims: int,
+) -> list[Index]:
+    end = indices.rank - 1
+    row = places[:end]
+    count: int = indices.sizes[-1]  # type: ignore[assignment]  # known, by the check of arguments
+    named = [
+        read(1, [*row, Index((), column)], input.sizes[batch_dims + column])
+        for column in range(count)
+    ]
+    return [*places[:batch_dims], *named, *places[end:]]
 
 
 def _size(size: Size, like: Tensor) -> Tensor:
     return Tensor.full((), size, dtype=like.dtype, device=like.type.device)
 
 
-@op(
-    Kind.COMPOSITE,
-    _gathered_nd,
-    prepare=_gather_nd_arguments,
-    expand=_expand_gather_nd,
-    upcasts=False,
-)
+@op(Kind.INDEX, _gathered_nd, prepare=_gather_nd_arguments, position=_gather_nd_position)
 def gather_nd(xp: ArrayModule, input: Tensor, indices: Tensor, batch_dims: int = 0) -> Tensor:
     """Slices of a tensor at positions that name several axes at once.
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from maxmod.dtype import DType
-from maxmod.errors import OperandError, SliceError, TraceError
+from maxmod.errors import OperandError, SliceError, TraceError, class_name
 from maxmod.interpreters.operands import strong
 from maxmod.op import function
 from maxmod.ops.arithmetic import add, floor_div, maximum, mul, sub
+from maxmod.ops.array_indexing import axes_of, is_array, refused_bool, selection, taken
 from maxmod.ops.comparison import where
 from maxmod.ops.control_flow.late_sizes import declare_size
 from maxmod.ops.create import iota
@@ -31,21 +32,23 @@ _INTEGERS = (int, np.integer, Dim)
 
 @function
 def slice_tensor(x: Tensor, indices: Subscript) -> Tensor:
-    """Elements of a tensor by ints, slices, None and `...`: `x[indices]`.
+    """Elements of a tensor by ints, slices, None, `...`, lists and arrays: `x[indices]`.
 
     Unlike NumPy, bounds must lie in `-size .. size`, and starts before stops, or after them where
-    the step is below 0; a list is a tuple of items, not a list of positions (`F.gather` takes
-    those).
+    the step is below 0. Lists, integer arrays and masks select as in NumPy; alone between brackets
+    a list holds positions (`x[[0, 2]]`), while this function takes it for the sequence of items.
 
     Args:
         x: Tensor of any dtype.
-        indices: One item, or a sequence of them. An int or an int64 tensor with one element on the
-            host drops its axis, a slice keeps it, None adds an axis of size 1, `...` covers the
-            axes that are not named. A pair `(slice, size)` declares the size of a slice whose
-            bounds may be tensors.
+        indices: One item, or a sequence of them. An int or an int64 scalar on the host drops its
+            axis, a slice keeps it, None adds an axis of size 1, `...` covers the axes that are not
+            named. Lists, integer arrays and tensors hold positions, and bool ones are masks, whose
+            elements must be known: not in a trace. A pair `(slice, size)` declares the size of a
+            slice whose bounds may be tensors.
 
     Returns:
-        The dtype of x; one axis for each slice and None, and the axes that are not named.
+        The dtype of x; one axis for each slice and None, the common axes of arrays, and the axes
+        that are not named.
 
     Raises:
         ValueError: If a bound is out of range (also an IndexError), there are too many items, or a
@@ -58,6 +61,8 @@ def slice_tensor(x: Tensor, indices: Subscript) -> Tensor:
         >>> x = Tensor([[1, 2, 3], [4, 5, 6]])
         >>> x[1, :-1].to_numpy().tolist()
         [4.0, 5.0]
+        >>> x[:, [2, 0]].to_numpy().tolist(), x[x > 4].to_numpy().tolist()
+        ([[3.0, 1.0], [6.0, 4.0]], [5.0, 6.0])
         >>> F.slice_tensor(x, [slice(None), None, 0]).to_numpy().tolist()
         [[1.0], [4.0]]
         >>> x[0, ::-1].to_numpy().tolist()
@@ -68,6 +73,9 @@ def slice_tensor(x: Tensor, indices: Subscript) -> Tensor:
     """
     x = strong("index", x)
     items = index_items(x, indices)
+    if any(map(is_array, items)):
+        chosen = selection(x, items)
+        return taken(_static(x, chosen.plain), chosen)
     if any(is_dynamic(item) for item in items):
         return _dynamic(x, items)
     return _static(x, items)
@@ -173,8 +181,7 @@ def _sliced(x: Tensor, bounds: Bounds) -> Tensor:
 
 def index_items(x: Tensor, indices: Subscript) -> list[object]:
     """Returns one item for each of the first axes; `...` is replaced by whole slices."""
-    several = isinstance(indices, Iterable) and not isinstance(indices, Tensor)
-    items = list(indices) if several else [indices]
+    items = list(indices) if isinstance(indices, (list, tuple)) else [indices]
     return _without_ellipsis(x, items)
 
 
@@ -182,7 +189,7 @@ def _without_ellipsis(x: Tensor, items: list[object]) -> list[object]:
     dots = [position for position, item in enumerate(items) if item is Ellipsis]
     if len(dots) > 1:
         raise SliceError("index: at most one ... is allowed.")
-    named = sum(1 for item in items if item is not None and item is not Ellipsis)
+    named = sum(map(axes_of, items))
     if named > x.rank:
         raise SliceError(f"index: too many items for {x.type.short()}: {named} > {x.rank}.")
     if not dots:
@@ -194,13 +201,15 @@ def _bounds(size: Size, item: object) -> tuple[Size, Size, int]:
     """Returns start, stop and step for one axis; where the step is below 0, the start and the stop
     are counted from the end.
     """
+    if isinstance(item, (bool, np.bool_)):
+        raise refused_bool()
     if isinstance(item, _INTEGERS):
         index = _from_front(size, as_size(item), "index", upper=-1)
         return index, as_size(index + 1), 1
     if not isinstance(item, slice):
         raise OperandError(
-            f"index: expected an int, a slice, None or ..., got {type(item).__name__}. Hint: "
-            "F.gather takes positions in a tensor, F.where and F.nonzero take masks."
+            "index: expected ints, slices, None, ..., lists of ints, integer arrays or masks, got "
+            f"{class_name(item)}."
         )
     step = _step(item)
     upper = 0 if step > 0 else -1

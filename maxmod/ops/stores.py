@@ -5,8 +5,10 @@ A compiled graph runs the functional form (an update) in place in the buffer.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from maxmod.dtype import DType
-from maxmod.errors import DTypeError, OperandError, ShapeError, SliceError
+from maxmod.errors import DTypeError, OperandError, ShapeError, SliceError, class_name
 from maxmod.interpreters.operands import is_strong, same_device, strong
 from maxmod.interpreters.trace import current_tracer
 from maxmod.op import Kind, Op, function, op
@@ -217,12 +219,12 @@ def buffer_store_slice(destination: Tensor, source: Tensor, indices: object) -> 
     """
     if not isinstance(destination, Tensor):
         raise OperandError(
-            f"buffer_store: destination: expected a Tensor, got {type(destination).__name__}."
+            f"buffer_store: destination: expected a Tensor, got {class_name(destination)}."
         )
     if not is_strong(source):
         raise OperandError(
-            f"buffer_store: source: expected a Tensor, got {type(source).__name__}. Hint: nothing "
-            "is broadcast; Tensor.full_like(x[index], number) has the shape of the slice."
+            f"buffer_store: source: expected a Tensor, got {class_name(source)}. Hint: "
+            "x[i] = value broadcasts numbers and arrays; Tensor.full_like(x[i], 1.0) has the shape."
         )
     source = strong("buffer_store", source)
     same_device("buffer_store", [destination, source])
@@ -237,31 +239,63 @@ def buffer_store_slice(destination: Tensor, source: Tensor, indices: object) -> 
         return
     if any(item is None for item in items):
         raise OperandError("buffer_store: items must be ints, slices or ..., not None.")
-    place = bounds_of(destination, items)
-    forward = place.forward(destination.sizes)
+    place = place_of(destination, items)
+    if source.sizes != place.wanted:
+        raise ShapeError(
+            "buffer_store: the source must have exactly the shape of the slice: expected "
+            f"{format_sizes(place.wanted)}, got {source.type.short()}. Hint: x[i] = value "
+            "broadcasts."
+        )
+    store_at(destination, source, place)
+
+
+class Place(NamedTuple):
+    """Where a store by ints, slices and None goes.
+
+    Attributes:
+        bounds: Starts, stops and steps on every axis, all forward: what `basic_slice` takes.
+        sliced: The shape of that slice.
+        wanted: The shape of what is stored: without axes of ints, with those of None.
+        backward: The axes on which the source is stored from its end.
+    """
+
+    bounds: dict[str, Sizes]
+    sliced: Sizes
+    wanted: Sizes
+    backward: tuple[int, ...]
+
+
+def place_of(destination: Tensor, items: list[object]) -> Place:
+    """Returns the place that index items name; none of them is `...` or a tensor.
+
+    Raises:
+        ValueError: If a bound is out of range (also an IndexError), or a backward slice of a named
+            size skips elements.
+    """
+    named = bounds_of(destination, items)
+    forward = named.forward(destination.sizes)
     if forward is None:
         raise SliceError(
             f"buffer_store: a store with a step below -1 needs a known size, got "
             f"{destination.type.short()}. Hint: store F.flip(source) with a step above 0."
         )
-    bounds = forward.of_slice
-    sliced = basic_slice.op.result_types(destination.type, **bounds)[0].sizes
-    wanted = tuple(sliced[axis] for axis in place.kept if axis is not None)
-    if source.sizes != wanted:
-        raise ShapeError(
-            "buffer_store: the source must have exactly the shape of the slice: expected "
-            f"{format_sizes(wanted)}, got {source.type.short()}. Nothing is broadcast."
-        )
-    source = reshape(source, sliced)
+    sliced = basic_slice.op.result_types(destination.type, **forward.of_slice)[0].sizes
+    wanted = tuple(1 if axis is None else sliced[axis] for axis in named.kept)
+    return Place(forward.of_slice, sliced, wanted, named.backward)
+
+
+def store_at(destination: Tensor, source: Tensor, place: Place) -> None:
+    """Stores a source of the shape `place.wanted`, or records that in a trace."""
+    source = reshape(source, place.sliced)
     if place.backward:
         source = flip(source, place.backward)
     tracer = current_tracer()
     if tracer is None:
-        _assign(_writable(destination), source.data, **bounds)
-    elif sliced == destination.sizes:
+        _assign(_writable(destination), source.data, **place.bounds)
+    elif place.sliced == destination.sizes:
         tracer.store(destination, source)
     else:
-        tracer.store(destination, update_slice(destination, source, **bounds))
+        tracer.store(destination, update_slice(destination, source, **place.bounds))
 
 
 def _store_rows(destination: Tensor, source: Tensor, items: list[object]) -> None:

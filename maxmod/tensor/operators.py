@@ -119,10 +119,24 @@ class Operators:
         return id(self)
 
     def __getitem__(self, index: Subscript) -> Self:
-        return call("slice_tensor", self, index)
+        return call("slice_tensor", self, _as_items(index))
 
     def __iter__(self) -> Iterator[Self]:
         return call("rows", self)
 
     def __setitem__(self, index: Subscript, value: TensorLike) -> None:
-        call("buffer_store_slice", self, value, index)
+        call("set_item", self, _as_items(index), value)
+
+
+def _as_items(index: Subscript) -> Subscript:
+    """A list holds positions, as in NumPy; with slices in it it is a tuple, as in MAX."""
+    if type(index) is not list:
+        return index
+    return index if any(map(_is_for_axes, index)) else (index,)
+
+
+def _is_for_axes(part: object) -> bool:
+    """True for None, `...`, slices, and pairs of a slice and its size."""
+    if isinstance(part, (tuple, list)):
+        return any(isinstance(item, slice) for item in part)
+    return part is None or part is ... or isinstance(part, slice)

@@ -43,8 +43,9 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
     """A multi-dimensional array on a device.
 
     Operators work elementwise with broadcasting, `@` is the matrix product, `x[...]` takes ints,
-    slices, None and `...`. Nothing is cast silently: a Python number takes the dtype of the tensor
-    if it fits, two dtypes have a common one only if it holds both exactly.
+    slices, None, `...`, lists, integer arrays and masks. Two dtypes have a common one only if it
+    holds both exactly. A number or array of NumPy beside a tensor takes its dtype: integers must
+    fit exactly, floats are rounded, and no float becomes an integer.
 
     Args:
         data: A number, a nested sequence of numbers, or any array that speaks DLPack (NumPy,

@@ -211,7 +211,7 @@ def test_python_values() -> None:
 
 
 def test_repr() -> None:
-    assert repr(xp.asarray([1, 2])).startswith("Array([1 2], dtype=DType.int64")
+    assert repr(xp.asarray([1, 2])).startswith("Array([1 2], shape=[2], dtype=DType.int64")
 
 
 # ---- exchange ----------------------------------------------------------------------------------

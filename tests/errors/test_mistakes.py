@@ -170,10 +170,10 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         r"compiled call: got x by name. Hint: .* in the order of the types: argument 0 \(x\)",
     ),
-    "a store of a number": (
-        lambda: X.__setitem__(0, 1.0),
+    "a store of a number by the op": (
+        lambda: F.buffer_store_slice(X, 1.0, [0]),  # type: ignore[arg-type]
         TypeError,
-        "buffer_store: source: expected a Tensor, got float. Hint: nothing is broadcast",
+        r"buffer_store: source: expected a Tensor, got float. Hint: x\[i\] = value broadcasts",
     ),
     "the truth of many": (
         lambda: bool(X > 1),

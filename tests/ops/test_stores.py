@@ -80,9 +80,7 @@ def test_refusals() -> None:
         F.buffer_store_slice(x, row, [3])
     with pytest.raises(TypeError, match="not None"):
         F.buffer_store_slice(x, row, [None, 0])
-    with pytest.raises(TypeError):
-        x[0] = 1.0
-    with pytest.raises(TypeError, match="expected a Tensor, got ndarray"):
+    with pytest.raises(TypeError, match="expected a Tensor, got numpy.ndarray"):
         F.buffer_store(x.to_numpy(), x)  # type: ignore[arg-type]
 
 

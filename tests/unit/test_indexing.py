@@ -67,12 +67,6 @@ def test_indexing_follows_numpy(case):
     np.testing.assert_array_equal(F.slice_tensor(x, list(index)).to_numpy(), expected)
 
 
-def test_a_list_is_a_tuple():
-    x = _grid(3, 4)
-    assert x[[0, 1]].item() == x[0, 1].item() == 1
-    assert x[True].to_numpy().tolist() == x[1].to_numpy().tolist()
-
-
 def test_dims_and_numpy_integers():
     x = _grid(5)
     start = Dim(1)
@@ -149,7 +143,6 @@ def test_tensor_indices():
     one = _scalar(1)
     assert x[one].to_numpy().tolist() == [3, 4, 5]
     assert x[-1, one].item() == 10
-    assert x[Tensor([2], dtype=I64), :].shape == [3]
     assert x[:, (slice(one, None), "n")].shape == [4, 2]
     assert x[(slice(one, one + 2), 2),].to_numpy().tolist() == [[3, 4, 5], [6, 7, 8]]
     assert x[..., (slice(0, 3, 2), 2)].shape == [4, 2]
@@ -158,7 +151,6 @@ def test_tensor_indices():
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        (Tensor([1, 2], dtype=I64), "expected one element"),
         (Tensor(1, dtype=DType.int32), "must be int64 on the host"),
         (Tensor(1.0), "must be int64 on the host"),
         ((None, _scalar(1)), "None cannot be combined with"),
