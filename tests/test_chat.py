@@ -104,6 +104,15 @@ def test_where_templates_stand(folder: Path) -> None:
     assert open_chat_template(folder).render(USER) == "three <|end|>"
 
 
+def test_templates_know_the_tokens_of_the_older_file(folder: Path) -> None:
+    source = "{{ bos_token }} {{ eos_token }} {{ pad_token }} {{ unk_token }}"
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": source}))
+    older = {"bos_token": "<b>", "eos_token": {"content": "<e>"}, "pad_token": "<p>"}
+    older["unk_token"] = "<u>"
+    (folder / "special_tokens_map.json").write_text(json.dumps(older))
+    assert open_chat_template(folder).render(USER) == "<b> <e> <p> <u>"
+
+
 @pytest.mark.parametrize("template", [None, [], 3, [{"name": "rag", "template": "x"}]])
 def test_folders_without_a_template(folder: Path, template: object) -> None:
     _change(folder, chat_template=template)

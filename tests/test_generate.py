@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from tokenizer_folders import sentence_pieces, write_whole
 
 from maxmod import CPU, Device, DType, Tensor
-from maxmod.errors import MaxmodWarning, ModelError
+from maxmod.errors import MaxmodWarning, ModelError, OperandError
 from maxmod.generate import generate, generate_batch, generate_text
+from maxmod.generate.tokenizer_files import open_tokenizer
 from maxmod.models import LanguageModel, adder_folder, load_model
 
 FOLDER = Path(__file__).parent / "assets" / "gpt2" / "with_tokenizer"
@@ -322,3 +327,102 @@ def test_damaged_weights() -> None:
     model.module.ln_f.bias = Tensor.full([64], float("nan"), dtype=DType.float32, device=CPU())
     with pytest.raises(ModelError, match="the logits are NaN"):
         next(generate(model, [1, 10, 2, 11]))
+
+
+# ---- what may be given ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (["12+3="], r"prompts\[0\]: expected a sequence of token ids, got '12\+3='.*encode"),
+        ("12+3=", r"prompts: expected sequences of token ids, got '12\+3='"),
+        ([1, 2], r"prompts\[0\]: expected a sequence of token ids, got 1. Hint: .* \[\[1, 2\]\]"),
+        (None, "prompts: expected sequences of token ids, got None"),
+        ([[1], None], r"prompts\[1\]: expected a sequence of token ids, got None"),
+        ([[float("nan")]], r"prompts\[0\]\[0\]: expected an int, got nan"),
+        ([[1, 1.9]], r"prompts\[0\]\[1\]: expected an int, got 1.9"),
+        ([[1, "2"]], r"prompts\[0\]\[1\]: expected an int, got '2'"),
+    ],
+)
+def test_prompts_that_are_not_token_ids(adder: LanguageModel, prompts: Any, message: str) -> None:
+    with pytest.raises(OperandError, match=f"generate: {message}"):
+        generate_batch(adder, prompts)
+
+
+@pytest.mark.parametrize(
+    ("stop", "message"),
+    [
+        (3, r"expected a list of token ids, got 3. Hint: stop=\[2\]"),
+        ("a", "expected a list of token ids, got 'a'"),
+        (["a"], "expected token ids, got 'a'.*stop_strings"),
+        ([1.5], "expected an int, got 1.5"),
+    ],
+)
+def test_stops_that_are_not_token_ids(adder: LanguageModel, stop: Any, message: str) -> None:
+    with pytest.raises(OperandError, match=f"generate: stop: {message}"):
+        generate_batch(adder, [[1]], stop=stop)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (5, "got 5"),
+        (None, "got None"),
+        (b"12+3=", "got b'12"),
+        ({"role": "user", "content": "a"}, "Hint: put the message into a list"),
+        ([1, 2], "Hint: maxmod.generate.generate"),
+    ],
+)
+def test_prompts_that_are_not_a_text(adder: LanguageModel, prompt: Any, message: str) -> None:
+    with pytest.raises(OperandError, match=f"prompt: expected a str, or a list .*{message}"):
+        adder.generate(prompt)
+
+
+def test_token_ids_of_arrays_and_tensors(adder: LanguageModel) -> None:
+    rows = np.array([[1, 10, 1, 11], [2, 10, 1, 11]])
+    expected = list(generate_batch(adder, rows.tolist()))
+    assert list(generate_batch(adder, rows)) == expected
+    assert list(generate_batch(adder, list(rows.astype(np.int32)))) == expected
+
+
+def test_the_adder_says_which_model_it_is(adder: LanguageModel) -> None:
+    with pytest.raises(ModelError, match="know the character 'h'.* comes with maxmod.*--model"):
+        adder.generate("hello")
+
+
+# ---- the ends of texts ---------------------------------------------------------------------------
+
+
+def test_both_end_tokens_stop(tmp_path: Path) -> None:
+    """That of config.json ends texts, that of the tokenizer ends chats."""
+    folder = Path(shutil.copytree(CHAT, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": 5}))
+    expected = open_tokenizer(folder).encode("<|end|>", special=False)
+    assert len(expected) == 1
+    assert load_model(folder, device=CPU()).stop == {5, *expected}
+    (folder / "generation_config.json").write_text('{"eos_token_id": [7, 9]}')
+    assert load_model(folder, device=CPU()).stop == {7, 9, *expected}
+
+
+def test_special_tokens_as_stop_strings(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = [*model.tokenizer.encode("yes"), 0, *model.tokenizer.encode("\nuser: more")]
+    monkeypatch.setattr("maxmod.generate.loop.generate", lambda *_, **__: iter(tokens))
+    assert model.generate("a") == "yes\nuser: more"
+    assert model.generate("a", stop_strings=["<|endoftext|>"]) == "yes"
+    assert "".join(model.stream("a", stop_strings=["s<|endoftext|>\n"])) == "ye"
+
+
+def test_continuations_and_answers(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A continuation begins with its space; an answer is a text of its own."""
+    write_whole(tmp_path, sentence_pieces(), tokenizer_config={"chat_template": "Paris"})
+    other = replace(model, folder=tmp_path)
+    new = other.tokenizer.encode("Paris is", special=False)
+    monkeypatch.setattr("maxmod.generate.loop.generate", lambda *_, **__: iter(new))
+    assert other.generate("Paris") == " Paris is"
+    assert other.generate([{"role": "user", "content": "Hello"}]) == "Paris is"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -10,10 +11,13 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizer_folders import HELLO, NEXT, USER, byte_level, ids_of, sentence_pieces
 
 from maxmod.errors import ArgumentError, ModelError
 from maxmod.generate.text import (
     CharacterTokenizer,
+    NewText,
+    PackageTokenizer,
     StopStrings,
     TextStream,
     Tokenizer,
@@ -30,7 +34,7 @@ class ByteTokenizer(Tokenizer):
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         return list(text.encode())
 
-    def decode(self, tokens: list[int]) -> str:
+    def decode(self, tokens: list[int], *, special: bool = False) -> str:
         return bytes(tokens).decode(errors="replace")
 
 
@@ -88,6 +92,84 @@ def test_stream_gives_an_unfinished_character_at_the_end() -> None:
 
 def test_stream_of_special_tokens(tokenizer: Tokenizer) -> None:
     assert _pieces(tokenizer, [0, 41, 0]) == ["", "I", "", ""]
+
+
+# ---- the text after a prompt ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt", ["Paris", "is", "Paris is"])
+def test_prompt_and_new_text_are_the_whole_text(prompt: str) -> None:
+    """The first token of a text has a space that is not shown; that of a continuation has one."""
+    tokenizer = PackageTokenizer(sentence_pieces())
+    tokens = tokenizer.encode(prompt)
+    new = tokenizer.encode("Paris is", special=False)
+    text = NewText(tokenizer, context=tokens)
+    pieces = [*(text.push(token) for token in new), text.finish()]
+    assert pieces == [" Paris", " is", ""]
+    assert prompt + "".join(pieces) == tokenizer.decode([*tokens, *new])
+    alone = NewText(tokenizer)
+    assert [alone.push(token) for token in new] == ["Paris", " is"]
+
+
+SPECIAL = byte_level()
+SPECIAL.add_special_tokens(["<|end|>", "<|x|>"])
+END, OTHER = NEXT, NEXT + 1
+E_ACUTE = tuple(ids_of("é"))
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [
+        ("<|end|>", "user"),
+        ("er<|end|>", "us"),
+        ("<|end|>hello", "user"),
+        ("ser<|end|>hel", "u"),
+        ("<|x|>", "userhello"),
+        ("hello", "user"),
+        ("llo", "userhe"),
+        ("<|x|>!", "userhellouser"),
+    ],
+)
+def test_stop_strings_with_special_tokens(stop: str, expected: str) -> None:
+    tokenizer = PackageTokenizer(SPECIAL)
+    text = NewText(tokenizer, [stop])
+    pieces = [text.push(token) for token in (USER, END, HELLO, OTHER, USER)]
+    assert "".join([*pieces, text.finish()]) == expected
+    assert text.is_stopped == (stop != "<|x|>!")
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.sampled_from([(USER,), (END,), (HELLO,), (OTHER,), E_ACUTE]), max_size=8),
+    st.lists(
+        st.sampled_from(["<|end|>", "e", "<|end|>u", "<|", "ser<|x|>he", "<|x|><|end|>", "é"]),
+        max_size=3,
+    ),
+)
+def test_stop_strings_in_any_tokens(parts: list[tuple[int, ...]], stops: list[str]) -> None:
+    """The text ends before the first stop string, and has no special token."""
+    tokens = [token for part in parts for token in part]
+    tokenizer = PackageTokenizer(SPECIAL)
+    text = NewText(tokenizer, stops)
+    found = "".join([*(text.push(token) for token in tokens), text.finish()])
+    whole = [tokenizer.decode(tokens[:count], special=True) for count in range(len(tokens) + 1)]
+    # The stop string that is complete first, and of several the one that starts first.
+    starts = ([start for s in stops if (start := part.find(s)) >= 0] for part in whole)
+    cut = next((min(places) for places in starts if places), None)
+    assert text.is_stopped == (cut is not None)
+    assert found == "".join(
+        character for character, is_shown in _characters(tokens)[:cut] if is_shown
+    )
+
+
+def _characters(tokens: list[int]) -> list[tuple[str, bool]]:
+    """Returns the characters of all tokens, and which are shown."""
+    tokenizer = PackageTokenizer(SPECIAL)
+    found = []
+    for is_special, run in itertools.groupby(tokens, lambda token: token in (END, OTHER)):
+        text = tokenizer.decode(list(run), special=True)
+        found += [(character, not is_special) for character in text]
+    return found
 
 
 # ---- folders -------------------------------------------------------------------------------------

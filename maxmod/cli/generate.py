@@ -14,7 +14,7 @@ from maxmod.cli.arguments import add_device, add_eager, add_model, add_quantize
 from maxmod.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from maxmod.generate.text import StopStrings, TextStream
+    from maxmod.generate.text import NewText
     from maxmod.models import LanguageModel
 
 
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, kernels_text
     from maxmod.generate import generate
-    from maxmod.generate.text import StopStrings, TextStream
+    from maxmod.generate.text import NewText
     from maxmod.models import load_model
 
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -77,7 +77,9 @@ def run(options: argparse.Namespace) -> int:
         group_size=options.group_size,
     )
     prompt = _prompt_tokens(options, model)
-    stops = StopStrings(options.stop)
+    text = None
+    if not options.token_ids:
+        text = NewText(model.tokenizer, options.stop, () if options.chat else prompt)
     tokens = generate(
         model,
         prompt,
@@ -94,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     lengths = () if options.eager else dict.fromkeys((len(prompt), 1))
     steps = [model.step(seq=length) for length in lengths]
     compiled = time.perf_counter()
-    count = _stream(tokens, None if options.token_ids else TextStream(model.tokenizer), stops)
+    count = _stream(tokens, text)
     time_s = time.perf_counter() - compiled
     rate = f"{count / time_s:.0f}" if time_s > 0 else "?"
     tokens_text = "1 token" if count == 1 else f"{count} tokens"
@@ -135,20 +137,17 @@ def _numbers(options: argparse.Namespace) -> list[int]:
         ) from None
 
 
-def _stream(tokens: Iterator[int], stream: TextStream | None, stops: StopStrings) -> int:
+def _stream(tokens: Iterator[int], text: NewText | None) -> int:
     """Prints text, or the tokens themselves, as they come; returns the number of tokens."""
     count = 0
     with warnings.catch_warnings(record=True) as notes:  # shown after the text
         for token in tokens:
-            if stream is None:
-                piece = f"{' ' if count else ''}{token}"
-            else:
-                piece = stops.push(stream.push(token))
+            piece = f"{' ' if count else ''}{token}" if text is None else text.push(token)
             print(piece, end="", flush=True)
             count += 1
-            if stops.found:
+            if text is not None and text.is_stopped:
                 break
-    print("" if stream is None else stops.push(stream.finish()) + stops.finish(), flush=True)
+    print("" if text is None else text.finish(), flush=True)
     for note in notes:
         warnings.showwarning(note.message, note.category, note.filename, note.lineno)
     return count

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from maxmod.errors import ArgumentError, ModelError
-from maxmod.values.plain import JsonObject
+from maxmod.generate.special_tokens import read_folder_tokens
 from maxmod.weights.json_files import read_json
 from maxmod.weights.text_files import read_text
 
@@ -124,7 +124,9 @@ def open_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate:
     own, path = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     table = read_json(path) if path.exists() else {}
     if own.exists():
-        return ChatTemplate(read_text(own, max_nbytes=_MAX_BYTES), _special_tokens(table), str(own))
+        return ChatTemplate(
+            read_text(own, max_nbytes=_MAX_BYTES), read_folder_tokens(folder).special, str(own)
+        )
     source = table.get("chat_template")
     if isinstance(source, list):
         named = {t.get("name"): t.get("template") for t in source if isinstance(t, dict)}
@@ -135,14 +137,4 @@ def open_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate:
             "tokenizer_config.json. Hint: pass a str in place of messages; models that were not "
             "trained on chats only continue text."
         )
-    return ChatTemplate(source, _special_tokens(table), str(path))
-
-
-def _special_tokens(table: JsonObject) -> dict[str, str]:
-    """Returns the strings of special tokens: `bos_token`, `eos_token` and the like."""
-    found = {}
-    for name, value in table.items():
-        text = value.get("content") if isinstance(value, dict) else value
-        if name.endswith("_token") and isinstance(text, str):
-            found[name] = text
-    return found
+    return ChatTemplate(source, read_folder_tokens(folder).special, str(path))

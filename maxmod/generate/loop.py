@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from maxmod.errors import ArgumentError, MaxmodWarning, SliceError
+from maxmod.errors import ArgumentError, MaxmodWarning
 from maxmod.generate.chat import Message, open_chat_template
 from maxmod.generate.decoding import Decodable, Decoder
+from maxmod.generate.prompts import check_prompt, expect_prompt, stop_tokens, token_rows
 from maxmod.generate.sampling import Sampling
-from maxmod.generate.text import StopStrings, TextStream, Tokenizer
+from maxmod.generate.text import NewText, Tokenizer
 from maxmod.op.rules import expect_int
 
 # Largest number of new tokens that the cache has capacity for from the start.
@@ -45,7 +46,7 @@ def generate(model: Generator, tokens: Sequence[int], **options: Any) -> Iterato
 
     Args:
         model: The model, from `load_model`.
-        tokens: The prompt; at least one token.
+        tokens: The prompt; at least one token id.
         **options: As for `generate_batch`.
 
     Returns:
@@ -115,11 +116,9 @@ def generate_batch(
         >>> list(generate_batch(model, prompts))  # the first one ends after one token
         [[2, 5], [None, 7], [None, 9]]
     """
-    rows = [[int(token) for token in prompt] for prompt in prompts]
-    if not rows:
-        raise ArgumentError("generate: prompts: expected at least one, got none.")
+    rows = token_rows(prompts)
     for row in rows:
-        _check_prompt(model, row)
+        check_prompt(row, model.vocab_size, model.max_positions)
     if max_new_tokens is not None:
         max_new_tokens = expect_int("generate", max_new_tokens, "max_new_tokens")
     if max_new_tokens is not None and max_new_tokens < 0:
@@ -132,7 +131,7 @@ def generate_batch(
         min_p=min_p,
         seed=seed,
     )
-    ends = model.stop if stop is None else frozenset(stop)
+    ends = model.stop if stop is None else stop_tokens(stop)
     expected = max(map(len, rows)) + min(max_new_tokens or 0, FIRST_ROOM)
     decoder = Decoder(model, options, rows, length=expected, eager=eager)
     # The checks above happen in the call, not when the first token is asked for.
@@ -184,15 +183,18 @@ def generate_text(
         model: The model, from `load_model`; its folder must have a tokenizer.
         prompt: The text to continue; or the messages of a chat, such as
             `[{"role": "user", "content": "Hello"}]`, for which the folder must have a template.
-        stop_strings: Strings that end the new text and are not part of it.
+        stop_strings: Strings that end the new text and are not part of it. They may be special
+            tokens or contain some, such as `<|im_end|>`.
         **options: As for `generate_batch`.
 
     Returns:
-        An iterator of pieces, which never end inside a character.
+        An iterator of pieces, which never end inside a character. A text and its pieces together
+        are the whole text: they begin with the space that separates them, if there is one.
 
     Raises:
         ValueError: As `generate_batch`; also if the folder has no tokenizer, or no template for a
             chat.
+        OperandError: (a TypeError) As `generate_batch`; also if the prompt is neither.
 
     Example:
         >>> from maxmod.generate import generate_text
@@ -200,23 +202,26 @@ def generate_text(
         >>> list(generate_text(load_model(adder_folder()), "123+456="))
         ['5', '7', '9']
     """
-    stops = StopStrings(stop_strings)
+    expect_prompt(prompt)
+    tokenizer = model.tokenizer
     if isinstance(prompt, str):
-        tokens = model.tokenizer.encode(prompt)
+        tokens = context = tokenizer.encode(prompt)
     else:
         text = open_chat_template(model.folder).render(prompt)
-        tokens = model.tokenizer.encode(text, special=False)
-    return _pieces(TextStream(model.tokenizer), stops, generate(model, tokens, **options))
+        # An answer is a text of its own: it is not given the space of a continuation.
+        tokens, context = tokenizer.encode(text, special=False), []
+    new_text = NewText(tokenizer, stop_strings, context)
+    return _pieces(new_text, generate(model, tokens, **options))
 
 
-def _pieces(stream: TextStream, stops: StopStrings, tokens: Iterator[int]) -> Iterator[str]:
+def _pieces(text: NewText, tokens: Iterator[int]) -> Iterator[str]:
     for token in tokens:
-        piece = stops.push(stream.push(token))
+        piece = text.push(token)
         if piece:
             yield piece
-        if stops.found:
+        if text.is_stopped:
             return
-    piece = stops.push(stream.finish()) + stops.finish()
+    piece = text.finish()
     if piece:
         yield piece
 
@@ -227,19 +232,3 @@ def _warn_of_room(model: Generator) -> None:
         MaxmodWarning,
         stacklevel=3,
     )
-
-
-def _check_prompt(model: Generator, tokens: Sequence[int]) -> None:
-    if not tokens:
-        raise ArgumentError("generate: the prompt is empty: expected at least one token, got none.")
-    for position, token in enumerate(tokens):
-        if not 0 <= token < model.vocab_size:
-            raise SliceError(
-                f"generate: token {token} at position {position} is not in the vocabulary: "
-                f"expected 0 to {model.vocab_size - 1}."
-            )
-    if len(tokens) > model.max_positions:
-        raise ArgumentError(
-            f"generate: the prompt is too long: expected at most {model.max_positions} tokens, got "
-            f"{len(tokens)}."
-        )

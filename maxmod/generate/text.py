@@ -7,7 +7,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from maxmod.errors import ArgumentError, MaxmodError, MaxmodWarning, ModelError, OperandError
 
@@ -163,6 +163,12 @@ class TextStream:
     part is returned once it ends in a whole character. The pieces together are the text of all
     tokens.
 
+    Args:
+        tokenizer: The tokenizer.
+        context: Tokens before the first one, whose text is not returned. Some tokenizers leave out
+            the space in front of the first word of a text; a word that continues one needs it.
+        special: Whether special tokens are part of the text.
+
     Example:
         >>> from maxmod.generate.text import CharacterTokenizer, TextStream
         >>> stream = TextStream(CharacterTokenizer({"a": 0, "b": 1}))
@@ -170,9 +176,12 @@ class TextStream:
         (['b', 'a'], '')
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, context: Sequence[int] = (), *, special: bool = False
+    ) -> None:
         self._tokenizer = tokenizer
-        self._given: list[int] = []  # tokens of the last piece
+        self._special = special
+        self._given = list(context)  # tokens of the last piece
         self._held: list[int] = []  # tokens after it
 
     def push(self, token: int) -> str:
@@ -191,8 +200,9 @@ class TextStream:
         return piece
 
     def _piece(self) -> str:
-        before = self._tokenizer.decode(self._given)
-        return self._tokenizer.decode(self._given + self._held)[len(before) :]
+        before = self._tokenizer.decode(self._given, special=self._special)
+        text = self._tokenizer.decode(self._given + self._held, special=self._special)
+        return text[len(before) :]
 
 
 class StopStrings:
@@ -244,3 +254,85 @@ class StopStrings:
         """Returns how many of the last characters may be the start of a stop string."""
         longest = min(len(text), len(stop) - 1)
         return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+
+
+class _Piece(NamedTuple):
+    length: int  # in the text with special tokens
+    offset: int  # where what is shown starts there
+    shown: str
+
+
+class NewText:
+    """The text of new tokens as they come, up to the first stop string.
+
+    Stop strings are looked for in the text with special tokens, which is not the one that is
+    returned: a stop string may be a special token, or contain one.
+
+    Args:
+        tokenizer: The tokenizer.
+        stop_strings: Strings that end the text and are not part of it.
+        context: The tokens of the text that is continued; see `TextStream`.
+
+    Raises:
+        ArgumentError: If a stop string is empty.
+
+    Example:
+        >>> from maxmod.generate.text import CharacterTokenizer, NewText
+        >>> tokenizer = CharacterTokenizer({"a": 0, "b": 1, "<|end|>": 2})
+        >>> text = NewText(tokenizer, ["<|end|>"])
+        >>> [text.push(token) for token in (1, 0, 2, 0)], text.is_stopped
+        (['b', 'a', '', ''], True)
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, stop_strings: Sequence[str] = (), context: Sequence[int] = ()
+    ) -> None:
+        self._stops = StopStrings(stop_strings)
+        self._shown = TextStream(tokenizer, context)
+        self._whole = TextStream(tokenizer, context, special=True) if len(stop_strings) else None
+        self._held: list[_Piece] = []  # they may be part of a stop string
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a stop string was found."""
+        return self._stops.found
+
+    def push(self, token: int) -> str:
+        """Returns the text that is final now; empty if there is none."""
+        shown = self._shown.push(token)
+        if self._whole is None:
+            return shown
+        return self._until_stop(self._whole.push(token), shown)
+
+    def finish(self) -> str:
+        """Returns the remaining text."""
+        shown = self._shown.finish()
+        if self._whole is None or self.is_stopped:
+            return "" if self.is_stopped else shown
+        text = self._until_stop(self._whole.finish(), shown)
+        return text if self.is_stopped else text + self._take(len(self._stops.finish()))
+
+    def _until_stop(self, whole: str, shown: str) -> str:
+        if self.is_stopped:
+            return ""
+        certain = self._stops.push(whole)
+        if self.is_stopped:
+            shown += self._shown.finish()
+        # A piece starts or ends alike with and without special tokens.
+        offset = 0 if whole.startswith(shown) else len(whole) - len(shown)
+        self._held.append(_Piece(len(whole), offset, shown))
+        return self._take(len(certain))
+
+    def _take(self, count: int) -> str:
+        """Removes so many characters of the text with special tokens; returns what is shown."""
+        text = ""
+        while self._held and self._held[0].length <= count:
+            piece = self._held.pop(0)
+            text += piece.shown
+            count -= piece.length
+        if count:
+            length, offset, shown = self._held[0]
+            visible = max(0, count - offset)
+            text += shown[:visible]
+            self._held[0] = _Piece(length - count, max(0, offset - count), shown[visible:])
+        return text

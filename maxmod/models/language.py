@@ -24,6 +24,11 @@ from maxmod.values.array import HostArray
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import TensorType
 
+_ADDER_HINT = (
+    " Hint: this is the model that comes with maxmod, which only adds two numbers, such as 12+34=; "
+    "another one is named with --model FOLDER, or load_model(FOLDER)."
+)
+
 
 class LastLogits(Module[[Tensor], Tensor]):
     """A language model that returns only the logits of the last position, in float32.
@@ -83,7 +88,8 @@ class LanguageModel:
         vocab_size: Number of tokens.
         max_positions: The longest sequence.
         cache_shape: Size of the cache per token.
-        stop: Tokens that end a sequence.
+        stop: Tokens that end a sequence: those of generation_config.json or config.json, and the
+            end token of the tokenizer.
         device: Where its weights are.
         dtype: The dtype that it computes in.
     """
@@ -120,7 +126,8 @@ class LanguageModel:
             ModelError: If there is none, or it needs a package that is not installed.
         """
         if self._tokenizer is None:
-            self._tokenizer = open_tokenizer(self.folder)
+            hint = _ADDER_HINT if self.folder == Path(__file__).parent / "adder" else ""
+            self._tokenizer = open_tokenizer(self.folder, hint=hint)
         return self._tokenizer
 
     def stream(self, prompt: str | Sequence[Message], **options: Any) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError, did_you_mean
+from maxmod.generate.special_tokens import end_tokens
 from maxmod.interpreters.eager import lazy
 from maxmod.models import bert, gemma, gpt2, llama, vit
 from maxmod.models.config import from_table
@@ -139,7 +140,7 @@ def load_model(
         vocab_size=config.vocab_size,
         max_positions=config.max_positions,
         cache_shape=config.cache_shape,
-        stop=_stop_tokens(folder, table),
+        stop=_stop_tokens(folder, table) | end_tokens(folder),
         device=ref,
         dtype=dtype,
     )

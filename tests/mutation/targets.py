@@ -11,6 +11,10 @@ GENERATE = {
     "maxmod/generate/kv_cache.py": ("tests/test_kv_cache.py", "tests/test_generate.py"),
     "maxmod/generate/chat.py": ("tests/test_chat.py",),
     "maxmod/generate/text.py": ("tests/test_text.py",),
+    "maxmod/generate/special_tokens.py": ("tests/test_tokenizer_files.py",),
+    "maxmod/generate/tokenizer_files.py": ("tests/test_tokenizer_files.py",),
+    "maxmod/generate/tokenizer_families.py": ("tests/test_tokenizer_files.py",),
+    "maxmod/generate/prompts.py": ("tests/test_generate.py",),
     "maxmod/generate/loop.py": (
         "tests/test_generate.py",
         "tests/test_text.py",
