@@ -13,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the description and the arguments of the subcommand to its parser."""
     parser.description = (
         "Prints the most likely labels of images with their probabilities to standard output, and "
-        "one line of timing to standard error."
+        "one line of timing to standard error. Photos are turned as their EXIF orientation says; "
+        "transparent pixels are laid on white."
     )
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="an image file")
     parser.add_argument("--model", metavar="FOLDER", required=True, help="a ViT model folder")

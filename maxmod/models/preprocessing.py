@@ -6,8 +6,7 @@ preprocessor_config.json and whose arithmetic are followed.
 
 from __future__ import annotations
 
-import os
-import warnings
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from maxmod.errors import ArgumentError, ModelError
 from maxmod.models.config import from_table
+from maxmod.models.images import pillow_image, rgb_pixels
 from maxmod.values.array import HostArray
 from maxmod.values.plain import JsonObject
 from maxmod.weights.json_files import read_json
@@ -24,6 +24,9 @@ Array = HostArray
 
 FILE = "preprocessor_config.json"
 _CHANNELS = 3
+_MAX_PIXELS = (
+    178_956_970  # as Pillow reads at most; a thin image with a shortest edge may ask for more
+)
 # Other processors have other defaults.
 _KINDS = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTFeatureExtractor")
 _RESAMPLE = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "Hamming"}
@@ -80,21 +83,31 @@ class Preprocessing:
         """Turns an image into the pixels that the model reads.
 
         Args:
-            image: The path of a file; a Pillow image; or uint8 [height, width, 3], RGB.
+            image: The path of a file; a Pillow image; or uint8 [height, width, 3], RGB. Files and
+                Pillow images are turned as their EXIF orientation says, transparent pixels are laid
+                on white, gray of 16 bits is scaled to 8, and an animation gives its first frame.
+                Files of more than 178,956,970 pixels are refused: twice
+                `PIL.Image.MAX_IMAGE_PIXELS`, which may be changed.
 
         Returns:
             float32 [3, height, width].
 
         Raises:
-            ArgumentError: (a ValueError) If the file or array is not an image.
+            ArgumentError: (a ValueError) If the file or array is not an image, or its pixels are
+                numbers of an unknown range (modes I and F of Pillow).
             ModelError: If Pillow is not installed.
         """
-        array = np.asarray(_rgb(image))
+        array = rgb_pixels(image)
         if self.do_resize:
             size = self._resized(*array.shape[:2])
+            if math.prod(size) > _MAX_PIXELS:
+                raise ArgumentError(
+                    f"images: an image of {array.shape[0]} x {array.shape[1]} would be resized to "
+                    f"{size[0]} x {size[1]}: expected at most {_MAX_PIXELS} pixels. Hint: crop it."
+                )
             if size != array.shape[:2]:
-                resized = _pillow().fromarray(array).resize(size[::-1], resample=self.resample)
-                array = np.asarray(resized)
+                picture = pillow_image().fromarray(array)
+                array = np.asarray(picture.resize(size[::-1], resample=self.resample))
         if self.do_center_crop:
             array = _cropped(array, *_height_and_width("crop_size", self.crop_size))
         result = array.astype(np.float32)
@@ -163,58 +176,3 @@ def _cropped(array: Array, height: int, width: int) -> Array:
     padded = np.pad(array, [*zip(before, after), (0, 0)])
     top, left = (max(0, (have - want) // 2) for have, want in zip(array.shape, sizes))
     return padded[top : top + height, left : left + width]
-
-
-# ---- with Pillow ---------------------------------------------------------------------------------
-
-
-def _pillow() -> Any:
-    try:
-        import PIL.Image
-        import PIL.ImageOps
-    except ImportError as error:
-        raise ModelError(
-            f"images: reading and resizing them needs the package Pillow, which cannot be imported "
-            f"({error}). Hint: pip install 'maxmod[image]'."
-        ) from None
-    return PIL.Image
-
-
-def _rgb(image: Any) -> Any:
-    """Returns an image as uint8 [height, width, 3], or as a Pillow image of mode RGB."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ArgumentError(
-                "images: expected a path, an image of Pillow, or uint8[height,width,3], got "
-                f"{image.dtype}{list(image.shape)}."
-            )
-        return image
-    pillow = _pillow()
-    if isinstance(image, (str, os.PathLike)):
-        image = _opened(pillow, Path(image))
-    if not isinstance(image, pillow.Image):
-        raise ArgumentError(
-            "images: expected a path, an image of Pillow, or uint8[height,width,3], got "
-            f"{type(image).__name__}."
-        )
-    if "A" in image.getbands() or image.info.get("transparency") is not None:
-        image = image.convert("RGBA")
-        white = pillow.new("RGBA", image.size, (255, 255, 255, 255))
-        image = pillow.alpha_composite(white, image)
-    return image.convert("RGB")
-
-
-def _opened(pillow: Any, path: Path) -> Any:
-    """Reads a file, and rotates photos as their EXIF orientation says."""
-    from PIL.ImageOps import exif_transpose
-
-    try:
-        with warnings.catch_warnings():
-            # Reject images so large that Pillow suspects a decompression bomb.
-            warnings.simplefilter("error", pillow.DecompressionBombWarning)
-            with pillow.open(path) as image:
-                return exif_transpose(image)
-    except FileNotFoundError:
-        raise ArgumentError(f"images: {path}: there is no such file.") from None
-    except Exception as error:  # decoders raise all kinds of errors for damaged files
-        raise ArgumentError(f"images: {path}: cannot read the image: {error}") from None

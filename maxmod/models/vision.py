@@ -131,7 +131,11 @@ class VisionModel:
         """Returns the most likely labels of each image.
 
         Args:
-            images: Each a path, a Pillow image, or uint8 [height, width, 3].
+            images: Each a path, a Pillow image, or uint8 [height, width, 3]. Files and Pillow
+                images are turned as their EXIF orientation says, and transparent pixels are laid
+                on white (the pipeline of transformers shows the colour below them instead). Gray of
+                16 bits is scaled to 8, an animation gives its first frame, and a file has at most
+                178,956,970 pixels (twice `PIL.Image.MAX_IMAGE_PIXELS`).
             top: The number of labels.
             batch_size: The number of images in a batch.
             eager: Run the module op by op instead of compiled.
