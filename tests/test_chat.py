@@ -69,6 +69,144 @@ def test_templates_are_in_a_sandbox(source: str) -> None:
         _render(source)
 
 
+def test_the_generation_tag_leaves_the_text_alone() -> None:
+    """It marks what a model is trained on, and what it assigns ends with it."""
+    source = """{% set x = 1 %}{% for m in messages %}
+    {%- generation %}
+    {%- set x = 2 %}<{{ m.content }}{{ x }}>
+    {%- if loop.last %}{% break %}{% endif %}
+    {%- endgeneration -%}
+    {% endfor %}{{ x }}"""
+    assert _render(source) == "<Hello2>1"
+    with pytest.raises(
+        ModelError, match=r"malformed: .*end of template\. .*\(line 2 of the template"
+    ):
+        _render("\n{% generation %}x")
+
+
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"city": "Zürich"}}}
+SHOW = (
+    "{% for m in messages %}[{{ m.role }}|{{ m.content }}|{{ m.content is none }}"
+    "{% for c in m.tool_calls or [] %}|{{ c.function.name }}{{ c.function.arguments | tojson }}"
+    "{% endfor %}|{{ m.reasoning_content }}|{{ m.thinking }}]{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"tool_calls": [CALL]}, '||False|f{"city": "Zürich"}||'),
+        ({"tool_calls": [CALL], "content": None}, '|None|True|f{"city": "Zürich"}||'),
+        ({"tool_calls": [CALL], "content": "a"}, '|a|False|f{"city": "Zürich"}||'),
+        ({"tool_calls": None, "content": ""}, "||False||"),
+        ({"reasoning_content": "r"}, "||False|r|r"),
+        ({"reasoning": "r", "content": "a"}, "|a|False|r|r"),
+        ({"thinking": "r", "content": "a"}, "|a|False|r|r"),
+        (
+            {"content": ({"type": "text", "text": "a"},)},
+            "|({'type': 'text', 'text': 'a'},)|False||",
+        ),
+        ({"content": {"b": 1.5}}, "|{'b': 1.5}|False||"),
+        ({"content": 22}, "|22|False||"),
+    ],
+    ids=str,
+)
+def test_messages_of_an_assistant(message: dict, text: str) -> None:
+    """What transformers 5.24 renders."""
+    answer = {"role": "assistant", **message}
+    template = ChatTemplate(SHOW, {}, "here")
+    assert template.render([*USER, answer]) == f"[user|Hello|False||][assistant{text}]"
+
+
+def test_messages_of_other_libraries_are_made_of_plain_values() -> None:
+    class Text(str):
+        __slots__ = ()
+
+        def secret(self) -> str:
+            return "secret"
+
+    class Message:  # as those of the package openai
+        def model_dump(self) -> dict[str, object]:
+            return {"role": "user", "content": Text("Hello")}
+
+    template = ChatTemplate("{{ messages[0].content }}{{ messages[0].content.secret }}", {}, "here")
+    assert template.render([Message()]) == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([], "messages: expected at least one, got none"),
+        ({"role": "user", "content": "x"}, "messages: expected a list of mappings .*, got dict"),
+        ("Hello", "messages: expected a list of mappings .*, got str"),
+        ([{"role": "user"}], "message 0: .* got the role 'user' and no other field"),
+        ([{"role": "user", "contents": "x"}], "got the role 'user' and 'contents'"),
+        ([{"role": "user", "content": None}], "message 0: expected a mapping with 'role' and"),
+        ([{"role": "tool", "tool_call_id": "1"}], "got the role 'tool' and 'tool_call_id'"),
+        ([{"role": "assistant"}], "'content', or other fields such as 'tool_calls', got the role"),
+        ([{"role": "assistant", "tool_calls": []}], "message 0: expected a mapping with 'role'"),
+        ([{"role": 5, "content": "x"}], "message 0: expected a mapping with 'role' and 'content'"),
+        ([{"role": "user", "content": b"x"}], "message 0: content: expected text, .* got bytes"),
+        ([{"role": "user", "content": ["x", 3]}], "message 0: content: expected a str or a list"),
+        ([{"role": "user", "content": "x", "image": object()}], "message 0: image: .* got object"),
+    ],
+    ids=str,
+)
+def test_messages_without_a_meaning_are_refused(messages: object, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        ChatTemplate("x", {}, "here").render(messages)
+
+
+def test_variables() -> None:
+    source = "{{ tools is none }}{{ documents is none }}{{ enable_thinking }}{{ bos_token }}"
+    template = ChatTemplate(source, {"bos_token": "<s>"}, "here")
+    assert template.names == {"tools", "documents", "enable_thinking", "bos_token"}
+    assert template.render(USER) == "TrueTrue<s>"
+    given = {"tools": [{"name": "f"}], "documents": ({"text": "t"},), "enable_thinking": False}
+    assert template.render(USER, bos_token="<b>", **given) == "FalseFalseFalse<b>"
+
+
+def test_refused_variables() -> None:
+    template = ChatTemplate("x", {}, "here")
+    with pytest.raises(ArgumentError, match="tools: .* got a function. Hint: transformers.utils.g"):
+        template.render(USER, tools=[test_variables])
+    with pytest.raises(ArgumentError, match="documents: expected a list of dicts, got str"):
+        template.render(USER, documents="text")
+    with pytest.raises(ArgumentError, match="now: expected text, numbers, .* got module"):
+        template.render(USER, now=json)
+    nested: list = []
+    nested.append(nested)
+    with pytest.raises(ArgumentError, match="x: expected values in at most 200 lists"):
+        template.render(USER, x=nested)
+
+
+def test_the_last_message_is_continued() -> None:
+    """What transformers 5.24 renders with continue_final_message."""
+    keeps = ChatTemplate("{% for m in messages %}<{{ m.content }}>{% endfor %}", {}, "here")
+    strips = ChatTemplate("{% for m in messages %}<{{ m.content|trim }}>{% endfor %}", {}, "here")
+    parts = ChatTemplate(
+        "{% for p in messages[-1].content %}<{{ p.text }}>{% endfor %}", {}, "here"
+    )
+    chat = [*USER, {"role": "assistant", "content": " Hello "}]
+    assert keeps.render(chat, continue_final_message=True) == "<Hello>< Hello "
+    assert strips.render(chat, continue_final_message=True) == "<Hello><Hello"
+    listed = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}, {"type": "image"}]
+    said = [{"role": "user", "content": listed}]
+    assert parts.render(said, continue_final_message=True) == "<a><b"
+    assert listed[1]["text"] == "b" and chat[1]["content"] == " Hello "
+
+
+def test_a_message_that_cannot_be_continued_is_refused() -> None:
+    template = ChatTemplate("{{ messages[0].content }}", {}, "here")
+    answer = {"role": "assistant", "content": "Hello"}
+    with pytest.raises(ArgumentError, match="expected one of them at most, got both"):
+        template.render(USER, add_generation_prompt=True, continue_final_message=True)
+    with pytest.raises(ArgumentError, match="the last message has no text to continue"):
+        template.render([*USER, {**answer, "content": " "}], continue_final_message=True)
+    with pytest.raises(ModelError, match="here: .* leaves the end of the last message out"):
+        template.render([*USER, answer], continue_final_message=True)
+
+
 def test_refused_messages() -> None:
     template = open_chat_template(FOLDER)
     with pytest.raises(ModelError, match="the chat template failed: unknown role robot"):
@@ -113,6 +251,33 @@ def test_templates_know_the_tokens_of_the_older_file(folder: Path) -> None:
     assert open_chat_template(folder).render(USER) == "<b> <e> <p> <u>"
 
 
+def test_templates_with_names(folder: Path) -> None:
+    named = [{"name": name, "template": f"{name}1"} for name in ("default", "rag", "tool_use")]
+    _change(folder, chat_template=named)
+
+    def text(name: str | None = None, **options: bool) -> str:
+        return open_chat_template(folder, name, **options).render(USER)
+
+    assert [text(), text("rag"), text(for_tools=True)] == ["default1", "rag1", "tool_use1"]
+    assert text("default", for_tools=True) == "default1"
+    assert text("{{ messages|length }}{{ bos_token }}") == "1<s>"
+    (folder / "chat_template.jinja").write_text("default2", "utf-8")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("rag2", "utf-8")
+    assert [text(), text("rag"), text("tool_use")] == ["default2", "rag2", "tool_use1"]
+    with pytest.raises(ArgumentError, match="expected 'default' or 'rag' or 'tool_use' or the sou"):
+        text("tools")
+
+
+def test_folders_without_a_default_template(folder: Path) -> None:
+    _change(folder, chat_template=[{"name": "rag", "template": "x"}])
+    with pytest.raises(ModelError, match="Hint: give its name, chat_template='rag'; there is none"):
+        open_chat_template(folder)
+    _change(folder, chat_template=[{"name": "rag"}])
+    with pytest.raises(ModelError, match="json: chat_template: expected a str, or a list of"):
+        open_chat_template(folder)
+
+
 @pytest.mark.parametrize("template", [None, [], 3, [{"name": "rag", "template": "x"}]])
 def test_folders_without_a_template(folder: Path, template: object) -> None:
     _change(folder, chat_template=template)
@@ -136,5 +301,5 @@ def test_unreadable_templates(folder: Path) -> None:
 
 def test_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(ModelError, match=r"need the package jinja2.*pip install 'maxmod\[text\]'"):
+    with pytest.raises(ModelError, match=r"need the package jinja2.*pip install jinja2"):
         open_chat_template(FOLDER)
