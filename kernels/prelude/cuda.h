@@ -64,28 +64,60 @@ MM_FLOAT_FUNCTION(floor, floorf(x), floor(x))
 MM_FLOAT_FUNCTION(ceil, ceilf(x), ceil(x))
 MM_FLOAT_FUNCTION(trunc, truncf(x), trunc(x))
 MM_FLOAT_FUNCTION(round, rintf(x), rint(x))
-MM_FLOAT_FUNCTION(sigmoid, 1.0f / (1.0f + expf(-x)), 1.0 / (1.0 + exp(-x)))
-MM_FLOAT_FUNCTION(gelu_quick, x / (1.0f + expf(-1.702f * x)), x / (1.0 + exp(-1.702 * x)))
 
+// x sigmoid(v). The square of e^(-|v|/2) is e^-|v|, which may be denormal: x comes between.
+MM_INLINE float mm_gated(float x, float v)
+{
+    const float half = expf(-0.5f * fabsf(v));
+    return (v < 0.0f ? x * half * half : x) / (1.0f + half * half);
+}
+
+MM_INLINE double mm_gated(double x, double v)
+{
+    const double half = exp(-0.5 * fabs(v));
+    return (v < 0.0 ? x * half * half : x) / (1.0 + half * half);
+}
+
+MM_FLOAT_FUNCTION(sigmoid, mm_gated(1.0f, x), mm_gated(1.0, x))
+MM_FLOAT_FUNCTION(silu, mm_gated(x, x), mm_gated(x, x))
+MM_FLOAT_FUNCTION(gelu_quick, mm_gated(x, 1.702f * x), mm_gated(x, 1.702 * x))
+
+// As in host.h, where the method is explained.
 MM_INLINE float mm_gelu_none(float x)
 {
-    return 0.5f * x * (1.0f + erff(x * 0x1.6a09e6p-1f));
+    const float a = fabsf(x);
+    const float b = a > 15.0f ? 15.0f : a;
+    const float u = 1.0f / fmaf(b, 0.375f, 1.0f);
+    float p = 0x1.55426cp-6f;
+    p = fmaf(p, u, -0x1.11adc2p-3f);
+    p = fmaf(p, u, 0x1.6042dap-2f);
+    p = fmaf(p, u, -0x1.b11b0cp-2f);
+    p = fmaf(p, u, 0x1.b7c730p-3f);
+    p = fmaf(p, u, -0x1.c8a438p-5f);
+    p = fmaf(p, u, 0x1.ba458ap-4f);
+    p = fmaf(p, u, 0x1.00a21ep-3f);
+    p = fmaf(p, u, 0x1.32f4e8p-3f);
+    p = fmaf(p, u, 0x1.325deap-3f) * u;
+    const float square = b * b;
+    const float half = expf(-0.25f * square);
+    const float t = a * fmaf(p, -0.5f * fmaf(b, b, -square), p) * half * half;
+    return a > 15.0f ? (x > 0.0f ? x : x * 0.0f) : (x > 0.0f ? x : 0.0f) - t;
 }
 
 MM_INLINE double mm_gelu_none(double x)
 {
-    return 0.5 * x * (1.0 + erf(x * 0x1.6a09e667f3bcdp-1));
+    return 0.5 * x * erfc(x * -0x1.6a09e667f3bcdp-1);
 }
 
 // x/2 (1 + tanh u) is x sigmoid(2u); 2u = x (c1 + c2 x^2).
 MM_INLINE float mm_gelu_tanh(float x)
 {
-    return x / (1.0f + expf(x * (-0x1.988454p+0f - 0x1.2444f2p-4f * (x * x))));
+    return mm_gated(x, x * (0x1.988454p+0f + 0x1.2444f2p-4f * (x * x)));
 }
 
 MM_INLINE double mm_gelu_tanh(double x)
 {
-    return x / (1.0 + exp(x * (-0x1.9884533d43651p+0 - 0x1.2444f2a4d8b4bp-4 * (x * x))));
+    return mm_gated(x, x * (0x1.9884533d43651p+0 + 0x1.2444f2a4d8b4bp-4 * (x * x)));
 }
 
 // ---- functions of every number -----------------------------------------------------------------

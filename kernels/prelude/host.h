@@ -2,9 +2,9 @@
 //
 // NumPy semantics: mm_max and mm_min propagate NaN, integer division rounds down and x // 0 is 0,
 // integers wrap. Functions of float are branch-free, so that a loop marked `#pragma omp simd` is
-// vectorised. Their errors are below 2 ulp (mm_exp 0.9; mm_atanh, mm_sigmoid and mm_tanh 2.7);
-// results below FLT_MIN may be 0 only in mm_exp and functions built on it. Functions of double call
-// the C library.
+// vectorised; mm_sin and mm_cos are in host/angles.h, which follows where they are called. Errors are
+// below 2 ulp (mm_exp 0.9; mm_sigmoid 2.2, mm_atanh and mm_tanh 2.7, gelu 4), also where results are
+// denormal. Functions of double call the C library.
 //
 // Generated code calls the macros without suffix, which select by type; a result must be stored in a
 // variable of its type before it is used again, because C computes small integers as int.
@@ -76,12 +76,10 @@ MM_INLINE float mm_copysign_f32(float size, float sign)
 #define MM_LN2_HIGH 0x1.62e400p-1f // its product with a whole number below 2^10 is exact
 #define MM_LN2_LOW 0x1.7f7d1cp-20f
 
-// e^x for x in [-87.3, 88.7]; elsewhere garbage. x = n ln 2 + r, |r| < 0.347, e^x = 2^n P(r), and
-// 2^n is added to the exponent bits. Degree 6: relative error 3e-9 before rounding, 0.88 ulp after.
-MM_INLINE float mm_exp_core(float x)
+// e^x = 2^n P(r) with x = n ln 2 + r, |r| < 0.347; returns P(r). Degree 6: relative error 3e-9
+// before rounding, 0.88 ulp after.
+MM_INLINE float mm_exp_polynomial(float x, float n)
 {
-    const float t = mm_fma_f32(x, MM_LOG2E, MM_ROUNDER);
-    const float n = t - MM_ROUNDER;
     const float r = mm_fma_f32(n, -MM_LN2_LOW, mm_fma_f32(n, -MM_LN2_HIGH, x));
     float p = 0x1.6a5118p-10f;
     p = mm_fma_f32(p, r, 0x1.12397cp-7f);
@@ -89,24 +87,63 @@ MM_INLINE float mm_exp_core(float x)
     p = mm_fma_f32(p, r, 0x1.555492p-3f);
     p = mm_fma_f32(p, r, 0x1.fffffcp-2f);
     p = mm_fma_f32(p, r, 1.0f);
-    p = mm_fma_f32(p, r, 1.0f);
+    return mm_fma_f32(p, r, 1.0f);
+}
+
+// e^x for x in [-87.3, 88.7]; elsewhere garbage. 2^n is added to the exponent bits.
+MM_INLINE float mm_exp_core(float x)
+{
+    const float t = mm_fma_f32(x, MM_LOG2E, MM_ROUNDER);
+    const float p = mm_exp_polynomial(x, t - MM_ROUNDER);
     return mm_as_float(mm_as_bits(p) + (mm_as_bits(t) << 23));
 }
 
 #define MM_EXP_LOWEST -0x1.5d589ep+6f // -87.3; below, e^x is smaller than FLT_MIN
 #define MM_EXP_HIGHEST 0x1.62e42ep+6f // 88.7; above, e^x is larger than FLT_MAX
+#define MM_EXP_ZERO -110.0f // below, e^x and x e^x are 0
+#define MM_2_64 (64u << 23) // in exponent bits
 
+// Clamps by the bits of floats, one instruction each: those of negative numbers are the largest
+// unsigned integers, and those of positive ones the largest signed ones. NaN becomes a number.
+MM_INLINE float mm_not_below(float x, float lowest)
+{
+    const uint32_t bits = mm_as_bits(x), end = mm_as_bits(lowest);
+    return mm_as_float(bits < end ? bits : end);
+}
+
+MM_INLINE float mm_not_above(float x, float highest)
+{
+    const int32_t bits = (int32_t)mm_as_bits(x), end = (int32_t)mm_as_bits(highest);
+    return mm_as_float((uint32_t)(bits < end ? bits : end));
+}
+
+// A denormal result is rounded by the addition of FLT_MIN 2^64 to 2^64 e^x: what that adds to the bits
+// of the sum are the bits of the result, and no denormal number is computed with, which may be slow.
 MM_INLINE float mm_exp_f32(float x)
 {
-    float y = mm_exp_core(x);
-    y = x < MM_EXP_LOWEST ? 0.0f : y;
+    const uint32_t bits = mm_as_bits(mm_exp_core(mm_not_below(x, MM_EXP_ZERO)));
+    const float sum = mm_as_float(bits + MM_2_64) + 0x1p-62f;
+    const float small = mm_as_float(mm_as_bits(sum) - 0x20800000u);
+    const float y = x < MM_EXP_LOWEST ? small : mm_as_float(bits);
     return x <= MM_EXP_HIGHEST ? y : x + INFINITY; // infinity, or NaN for NaN
 }
 
-MM_INLINE float mm_sigmoid_f32(float x)
+// x sigmoid(v) = x / (1 + e^-v), and x / e^-v where 1 does not count, with 2^-64 e^-v, as the result
+// may be denormal. x is NaN where v is.
+MM_INLINE float mm_gated(float x, float v)
 {
-    return 1.0f / (1.0f + mm_exp_f32(-x));
+    const float c = mm_not_below(mm_not_above(-v, -MM_EXP_ZERO), MM_EXP_LOWEST);
+    const bool far = v < MM_EXP_LOWEST;
+    const uint32_t shift = far ? MM_2_64 : 0u;
+    const float t = mm_fma_f32(c, MM_LOG2E, MM_ROUNDER);
+    const float p = mm_exp_polynomial(c, t - MM_ROUNDER);
+    const float power = mm_as_float(mm_as_bits(p) + (mm_as_bits(t) << 23) - shift);
+    const float scale = v < MM_EXP_ZERO ? 0.0f : mm_as_float(0x3f800000u - shift);
+    return x / (power + (far ? 0.0f : 1.0f)) * scale;
 }
+
+MM_INLINE float mm_sigmoid_f32(float x) { return mm_gated(x == x ? 1.0f : x, x); }
+MM_INLINE float mm_silu_f32(float x) { return mm_gated(x, x); }
 
 // tanh |x| = m / (m + 2) with m = e^2|x| - 1 = 2^n (P(r) - 1) + (2^n - 1), without cancellation.
 MM_INLINE float mm_tanh_f32(float x)
@@ -160,23 +197,51 @@ MM_INLINE float mm_erf_f32(float x)
     return mm_copysign_f32(a > 0.9f ? 1.0f - e : mm_fma_f32(p, a, a), x);
 }
 
+// The rounding error of x * x; 0 where it overflows.
+MM_INLINE float mm_square_error(float x, float square)
+{
+#ifdef MM_HAS_FMA
+    return mm_fma_f32(x, x, -square);
+#else
+    return (float)((double)x * x - square);
+#endif
+}
+
+// x/2 (1 + erf (x/sqrt 2)) is x - t for x > 0 and -t below, t = |x|/2 erfc (|x|/sqrt 2): nothing
+// cancels. With a = |x|, erfc (a/sqrt 2)/2 = e^(-a^2/2) u P(u) and u = 1 / (1 + 3/8 a); relative
+// error 1.3e-8 before rounding. t is 0 from a = 14.4 on.
 MM_INLINE float mm_gelu_none_f32(float x)
 {
-    const float half = 0.5f * x;
-    return mm_fma_f32(half, mm_erf_f32(x * 0x1.6a09e6p-1f), half);
+    const float a = __builtin_fabsf(x);
+    const float b = mm_not_above(a, 15.0f);
+    const float u = 1.0f / mm_fma_f32(b, 0.375f, 1.0f);
+    float p = 0x1.55426cp-6f;
+    p = mm_fma_f32(p, u, -0x1.11adc2p-3f);
+    p = mm_fma_f32(p, u, 0x1.6042dap-2f);
+    p = mm_fma_f32(p, u, -0x1.b11b0cp-2f);
+    p = mm_fma_f32(p, u, 0x1.b7c730p-3f);
+    p = mm_fma_f32(p, u, -0x1.c8a438p-5f);
+    p = mm_fma_f32(p, u, 0x1.ba458ap-4f);
+    p = mm_fma_f32(p, u, 0x1.00a21ep-3f);
+    p = mm_fma_f32(p, u, 0x1.32f4e8p-3f);
+    p = mm_fma_f32(p, u, 0x1.325deap-3f);
+    const float square = b * b;
+    const float t = mm_fma_f32(square, -0.5f * MM_LOG2E, MM_ROUNDER);
+    const float e = mm_exp_polynomial(-0.5f * square, t - MM_ROUNDER);
+    p = mm_fma_f32(p * u, -0.5f * mm_square_error(b, square), p * u);
+    // Times 2^64 for as long as the product may be denormal.
+    const float scaled = a * p * mm_as_float(mm_as_bits(e) + (mm_as_bits(t) << 23) + MM_2_64);
+    const float y = (x > 0.0f ? x : 0.0f) - scaled * 0x1p-64f;
+    return a > 15.0f ? (x > 0.0f ? x : x * 0.0f) : y;
 }
 
 // x/2 (1 + tanh u) is x sigmoid(2u); 2u = x (c1 + c2 x^2).
 MM_INLINE float mm_gelu_tanh_f32(float x)
 {
-    const float minus_2u = x * mm_fma_f32(x * x, -0x1.2444f2p-4f, -0x1.988454p+0f);
-    return x / (1.0f + mm_exp_f32(minus_2u));
+    return mm_gated(x, x * mm_fma_f32(x * x, 0x1.2444f2p-4f, 0x1.988454p+0f));
 }
 
-MM_INLINE float mm_gelu_quick_f32(float x)
-{
-    return x / (1.0f + mm_exp_f32(-1.702f * x));
-}
+MM_INLINE float mm_gelu_quick_f32(float x) { return mm_gated(x, 1.702f * x); }
 
 // ---- logarithm ---------------------------------------------------------------------------------
 
@@ -236,69 +301,7 @@ MM_INLINE float mm_atanh_f32(float x)
 
 // ---- trigonometry ------------------------------------------------------------------------------
 
-typedef struct {
-    float r;
-    int32_t quadrant;
-} mm_angle;
-
-// pi/2 in parts. With a fused multiply-add n times the first is exact for |x| < 2^50; else parts of
-// 33 bits are needed, and n must stay below 2^20.
-#ifdef MM_HAS_FMA
-#define MM_ANGLE_LIMIT 0x1p50f
-#define MM_PI_2_HIGH 0x1.921fb54442d18p+0
-#define MM_PI_2_MIDDLE 0x1.1a62633145c07p-54
-#define MM_PI_2_LOW 0.0
-#else
-#define MM_ANGLE_LIMIT 0x1p20f
-#define MM_PI_2_HIGH 0x1.921fb544p+0
-#define MM_PI_2_MIDDLE 0x1.0b4611a6p-34
-#define MM_PI_2_LOW 0x1.3198a2e037073p-69
-#endif
-
-// x = (pi/2) n + r with |r| < 0.79, in double. Larger numbers give NaN: neighbouring floats are
-// then many turns apart, and the table of bits of 2/pi that is needed would make every sine six
-// times slower.
-MM_INLINE mm_angle mm_reduce_angle(float x)
-{
-    const double wide = x;
-    const double t = mm_fma_f64(wide, 0x1.45f306dc9c883p-1, 0x1.8p52);
-    const double n = t - 0x1.8p52;
-    double r = mm_fma_f64(n, -MM_PI_2_HIGH, wide);
-    r = mm_fma_f64(n, -MM_PI_2_MIDDLE, r);
-    if (MM_PI_2_LOW != 0)
-        r = mm_fma_f64(n, -MM_PI_2_LOW, r);
-    const bool known = __builtin_fabsf(x) < MM_ANGLE_LIMIT;
-    return (mm_angle){known ? (float)r : NAN, (int32_t)mm_as_bits64(t)};
-}
-
-// sin (r + quadrant pi/2): one of two polynomials, and a sign.
-MM_INLINE float mm_sin_of_angle(float r, int32_t quadrant)
-{
-    const float z = r * r;
-    float s = -0x1.995300p-13f;
-    s = mm_fma_f32(s, z, 0x1.110776p-7f);
-    s = mm_fma_f32(s, z, -0x1.555546p-3f);
-    s = mm_fma_f32(s * z, r, r);
-    float c = 0x1.99e904p-16f;
-    c = mm_fma_f32(c, z, -0x1.6c0c2ap-10f);
-    c = mm_fma_f32(c, z, 0x1.55554ap-5f);
-    c = mm_fma_f32(c, z, -0.5f);
-    c = mm_fma_f32(c, z, 1.0f);
-    const float y = quadrant & 1 ? c : s;
-    return mm_as_float(mm_as_bits(y) ^ ((uint32_t)quadrant & 2) << 30);
-}
-
-MM_INLINE float mm_sin_f32(float x)
-{
-    const mm_angle angle = mm_reduce_angle(x);
-    return mm_sin_of_angle(angle.r, angle.quadrant);
-}
-
-MM_INLINE float mm_cos_f32(float x)
-{
-    const mm_angle angle = mm_reduce_angle(x);
-    return mm_sin_of_angle(angle.r, angle.quadrant + 1);
-}
+// mm_sin_f32 and mm_cos_f32 are in host/angles.h.
 
 // acos x = pi/2 - asin x, and 2 asin sqrt((1 - |x|) / 2) where |x| > 1/2. Values outside [-1, 1]
 // are clamped.
@@ -390,8 +393,16 @@ MM_INLINE double mm_ceil_f64(double x) { return __builtin_ceil(x); }
 MM_INLINE double mm_trunc_f64(double x) { return __builtin_trunc(x); }
 MM_INLINE double mm_round_f64(double x) { return __builtin_rint(x); }
 MM_INLINE double mm_pow_f64(double x, double y) { return pow(x, y); }
-MM_INLINE double mm_sigmoid_f64(double x) { return 1.0 / (1.0 + exp(-x)); }
-MM_INLINE double mm_gelu_quick_f64(double x) { return x / (1.0 + exp(-1.702 * x)); }
+
+MM_INLINE double mm_gated_f64(double x, double v)
+{
+    const double half = exp(-0.5 * fabs(v)); // its square is e^-|v|, which may be denormal
+    return (v < 0 ? x * half * half : x) / (1.0 + half * half);
+}
+
+MM_INLINE double mm_sigmoid_f64(double x) { return mm_gated_f64(1.0, x); }
+MM_INLINE double mm_silu_f64(double x) { return mm_gated_f64(x, x); }
+MM_INLINE double mm_gelu_quick_f64(double x) { return mm_gated_f64(x, 1.702 * x); }
 
 // Functions of both types from the C library; loops that call one are not vectorised.
 #define MM_LIBRARY_FUNCTION(NAME)                                                                  \
@@ -410,12 +421,12 @@ MM_LIBRARY_FUNCTION(log10)
 
 MM_INLINE double mm_gelu_none_f64(double x)
 {
-    return 0.5 * x * (1.0 + erf(x * 0x1.6a09e667f3bcdp-1));
+    return 0.5 * x * erfc(x * -0x1.6a09e667f3bcdp-1);
 }
 
 MM_INLINE double mm_gelu_tanh_f64(double x)
 {
-    return x / (1.0 + exp(x * (-0x1.9884533d43651p+0 - 0x1.2444f2a4d8b4bp-4 * (x * x))));
+    return mm_gated_f64(x, x * (0x1.9884533d43651p+0 + 0x1.2444f2a4d8b4bp-4 * (x * x)));
 }
 
 #define MM_FLOAT_FUNCTIONS(T, S, F)                                                                \
@@ -687,6 +698,7 @@ _Static_assert(sizeof(long) == 8, "long is taken for int64_t");
 #define mm_trunc(x) MM_FLOAT(trunc, x)(x)
 #define mm_round(x) MM_FLOAT(round, x)(x)
 #define mm_sigmoid(x) MM_FLOAT(sigmoid, x)(x)
+#define mm_silu(x) MM_FLOAT(silu, x)(x)
 #define mm_gelu_none(x) MM_FLOAT(gelu_none, x)(x)
 #define mm_gelu_tanh(x) MM_FLOAT(gelu_tanh, x)(x)
 #define mm_gelu_quick(x) MM_FLOAT(gelu_quick, x)(x)

@@ -142,7 +142,8 @@ class KernelSource:
 
     def full_text(self) -> str:
         """Returns what a compiler gets: the prelude, then the code, with its own line numbers."""
-        return f'{prelude(self.dialect)}\n#line 1 "kernel.{_SUFFIX[self.dialect]}"\n{self.plain}'
+        before = prelude(self.dialect, self.plain)
+        return f'{before}\n#line 1 "kernel.{_SUFFIX[self.dialect]}"\n{self.plain}'
 
     def to_cupy(self) -> Any:
         """Returns the kernel as an object of CuPy, to be called, changed or timed without maxmod.

@@ -46,6 +46,17 @@ def read(name: str) -> str:
         return file.read()
 
 
-def prelude(dialect: Dialect) -> str:
-    """Returns the text in front of every kernel of a dialect: the `mm_` functions."""
-    return read(f"prelude/{dialect.value}.h")
+# What follows the prelude in kernels that call certain functions, and is too long for all others.
+_MORE = {Dialect.HOST: {"host/angles.h": ("mm_sin(", "mm_cos(")}}
+
+
+def prelude(dialect: Dialect, code: str = "") -> str:
+    """Returns the text in front of a kernel: the `mm_` functions of its dialect.
+
+    Args:
+        dialect: The language of the kernel.
+        code: Its own text, which decides what is needed.
+    """
+    more = _MORE.get(dialect, {}).items()
+    needed = [file for file, names in more if any(name in code for name in names)]
+    return "".join(read(file) for file in (f"prelude/{dialect.value}.h", *needed))

@@ -6,6 +6,8 @@ of each kernel dialect, where NaN rules and half types are settled. Half types a
 
 from __future__ import annotations
 
+import math
+
 from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import OperandError
 from maxmod.interpreters.operands import strong
@@ -439,25 +441,45 @@ _ERFC_Q += (1.62138957456669019e03, 3.29079923573345963e03, 4.36261909014324716e
 _ERFC_Q += (3.43936767414372164e03, 1.23033935480374942e03)
 
 
-def erf_of(xp: ArrayModule, x: Array) -> Array:
-    y = xp.abs(x)
-    square = y * y
-    top = _ERF_P[4] * square
-    bottom = square
-    for p, q in zip(_ERF_P[:3], _ERF_Q[:3], strict=True):
-        top = (top + p) * square
-        bottom = (bottom + q) * square
-    small = x * (top + _ERF_P[3]) / (bottom + _ERF_Q[3])
-    # erf(4) differs from 1 by 2e-8 and erf(6) by 2e-17: beyond 6 the sign is the answer.
-    z = xp.minimum(y, 6)
-    top = _ERFC_P[8] * z
-    bottom = z
-    for p, q in zip(_ERFC_P[:7], _ERFC_Q[:7], strict=True):
+# Of erfc above 4, in powers of 1 / x^2; from the same tables.
+_FAR_P: tuple[float, ...] = (3.05326634961232344e-1, 3.60344899949804439e-1, 1.25781726111229246e-1)
+_FAR_P += (1.60837851487422766e-2, 6.58749161529837803e-4, 1.63153871373020978e-2)
+_FAR_Q: tuple[float, ...] = (2.56852019228982242e0, 1.87295284992346725e0, 5.27905102951428412e-1)
+_FAR_Q += (6.05183413124413191e-2, 2.33520497626869185e-3)
+
+
+def _ratio(z: Array, top_numbers: tuple[float, ...], bottom_numbers: tuple[float, ...]) -> Array:
+    """A quotient of polynomials; the last number of the first belongs to the highest power."""
+    *rest, last, highest = top_numbers
+    top, bottom = highest * z, z
+    for p, q in zip(rest, bottom_numbers[:-1], strict=True):
         top = (top + p) * z
         bottom = (bottom + q) * z
-    tail = xp.exp(-z * z) * (top + _ERFC_P[7]) / (bottom + _ERFC_Q[7])
-    large = xp.copysign(1 - tail, x)
-    return xp.where(y <= 0.46875, small, large)
+    return (top + last) / (bottom + bottom_numbers[-1])
+
+
+def _erf_near(y: Array) -> Array:
+    """erf(y) / y for |y| up to 0.46875."""
+    return _ratio(y * y, _ERF_P, _ERF_Q)
+
+
+def erf_of(xp: ArrayModule, x: Array) -> Array:
+    """The error function, for arrays."""
+    y = xp.abs(x)
+    # erf(4) differs from 1 by 2e-8 and erf(6) by 2e-17: beyond 6 the sign is the answer.
+    z = xp.minimum(y, 6)
+    tail = xp.exp(-z * z) * _ratio(z, _ERFC_P, _ERFC_Q)
+    return xp.where(y <= 0.46875, x * _erf_near(y), xp.copysign(1 - tail, x))
+
+
+def erfc_of(xp: ArrayModule, y: Array) -> Array:
+    """1 - erf(y), for arrays of numbers from 0 on, without cancellation."""
+    z = xp.maximum(y, 4)
+    inverse = 1 / (z * z)
+    far = (1 / math.sqrt(math.pi) - inverse * _ratio(inverse, _FAR_P, _FAR_Q)) / z
+    scale = xp.exp(-y * y)
+    large = scale * xp.where(y > 4, far, _ratio(xp.minimum(y, 4), _ERFC_P, _ERFC_Q))
+    return xp.where(y <= 0.46875, 1 - y * _erf_near(y), large)
 
 
 def _cast_type(op: Op, x: TensorType, *, dtype: DType) -> TensorType:

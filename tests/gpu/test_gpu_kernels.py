@@ -59,7 +59,7 @@ def test_elementwise_ops(dtype: DType) -> None:
             expected = expected != 0 if target is DType.bool else np.trunc(expected)
         try:
             (found,) = _run(_compiled(fn, types), arrays)
-            assert_close(found, expected, length=2 if oracle.cancels else 1, ulps=ULPS)
+            assert_close(found, expected, ulps=ULPS)
         except AssertionError as error:
             wrong.append(f"{name} {oracle.attrs[number]}: {error}")
     assert not wrong, "\n\n".join(wrong)

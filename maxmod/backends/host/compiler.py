@@ -164,7 +164,7 @@ def _key(compiler: HostCompiler, source: KernelSource) -> str:
         "\0".join((*compiler.flags, *source.options)),
         source.entry,
         source.plain,
-        shared=kernel_text.prelude(Dialect.HOST),
+        shared=kernel_text.prelude(Dialect.HOST, source.plain),
     )
 
 
