@@ -27,8 +27,7 @@ class EagerInterpreter:
         tensors = operands(op, args)
         attrs, types, runners = plan(op, tensors, attrs)
         if not runners:
-            if op.kind is Kind.SOURCE:
-                _expect_known(op, attrs, types)
+            _expect_known(op, attrs, types)
             operand_types = [t._type for t in tensors]
             runners.append(_backend(types).runner(op, operand_types, attrs, types))
         results = runners[0]([t._data if t._data is not None else t.data for t in tensors])
@@ -49,7 +48,8 @@ def _backend(types: Sequence[TensorType]) -> Backend:
 
 def _expect_known(op: Op, attrs: Mapping[str, object], types: Sequence[TensorType]) -> None:
     """Rejects symbolic dimensions, which have a value only in a graph."""
-    for size in (*types[0].sizes, *attrs.values()):
+    sizes = [size for type in types for size in type.sizes]
+    for size in (*sizes, *(attrs.values() if op.kind is Kind.SOURCE else ())):
         if isinstance(size, Dim):
             raise DimError(
                 f"{op.name}: the size {str(size)!r} is not known outside of a trace. Hint: "

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from maxmod.dtype import DType, storage_dtype
+from maxmod.dtype import DType, exact_integers, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, LazyError, OperandError
 from maxmod.op import Kind, Op, function, op
 from maxmod.op.rules import created, expect_int
@@ -350,6 +350,10 @@ def arange(
         raise ArgumentError(f"arange: step: expected a number other than 0, got {step}.")
     traced = any(isinstance(value, Tensor) for value in (first, last, step))
     count = as_size(out_dim) if traced else _count(first, last, step)
+    if isinstance(count, int) and count > exact_integers(DType.int64)[1]:
+        raise ArgumentError(
+            f"arange: {count} elements from {start} to {stop}: no size is so large."
+        )
     if traced:
         declare_size(count, _counted_steps(first, last, step, dtype), "arange: out_dim")
     # Positions are counted in a wide type and rounded once.
@@ -390,6 +394,8 @@ def _factor(value: Bound, row: Tensor) -> Tensor | Scalar:
 
 def _number(value: object, dtype: DType) -> Bound:
     if isinstance(value, Tensor):
+        if any(size != 1 for size in value.sizes):
+            raise ArgumentError(f"arange: a bound must be one number, got {value.type.short()}.")
         if value._value is not None:  # known when the graph runs
             return value
         value = value.item()

@@ -19,7 +19,7 @@ from maxmod.ops.shape import broadcast_to, flatten, reshape
 from maxmod.tensor import Tensor
 from maxmod.tensor.literal import is_scalar, weak_scalar
 from maxmod.values.array import ArrayModule
-from maxmod.values.dim import DimLike, Size, as_size
+from maxmod.values.dim import Dim, DimLike, Size, as_size
 from maxmod.values.plain import Scalar
 from maxmod.values.shape import Sizes, format_sizes, product
 from maxmod.values.tensor_type import TensorType
@@ -117,12 +117,12 @@ def _mirrored(x: Tensor, axis: int, first: int, last: int, mode: str) -> Tensor:
 
 
 @function
-def tile(x: Tensor, repeats: Iterable[int]) -> Tensor:
+def tile(x: Tensor, repeats: Iterable[DimLike]) -> Tensor:
     """Repeats a whole tensor along each axis.
 
     Args:
         x: Tensor of any dtype.
-        repeats: One number, at least 1, for each axis.
+        repeats: One number, at least 1, for each axis; a Dim, which may be symbolic while tracing.
 
     Returns:
         Each size times its number.
@@ -137,8 +137,8 @@ def tile(x: Tensor, repeats: Iterable[int]) -> Tensor:
         [[1.0, 2.0], [1.0, 2.0]]
     """
     x = strong("tile", x)
-    counts = [expect_int("tile", count, "repeats") for count in repeats]
-    if len(counts) != x.rank or any(count < 1 for count in counts):
+    counts = [_repeat_count(count) for count in repeats]
+    if len(counts) != x.rank or any(isinstance(count, int) and count < 1 for count in counts):
         raise ArgumentError(
             f"tile: repeats: expected {x.rank} numbers above 0 for {x.type.short()}, got {counts}."
         )
@@ -146,6 +146,11 @@ def tile(x: Tensor, repeats: Iterable[int]) -> Tensor:
     apart = reshape(x, [size for pair in pairs for size in (1, pair[1])])
     spread = broadcast_to(apart, [size for pair in pairs for size in pair])
     return reshape(spread, [product(pair) for pair in pairs])
+
+
+def _repeat_count(count: DimLike) -> Size:
+    is_size = isinstance(count, (Dim, str))
+    return as_size(count) if is_size else expect_int("tile", count, "repeats")
 
 
 @function
@@ -156,7 +161,7 @@ def repeat_interleave(
 
     Args:
         x: Tensor of any dtype.
-        repeats: A number above 0, or an int64 tensor with one number for each element of the axis.
+        repeats: A number, or an int64 tensor with one number for each element of the axis.
         axis: The axis; None flattens first.
         out_dim: The size of the result on the axis; needed if `repeats` is a tensor.
 
@@ -164,7 +169,7 @@ def repeat_interleave(
         The dtype of x; the size of the axis times `repeats`, or `out_dim`.
 
     Raises:
-        ValueError: If a number is not positive, the axis is out of range, `out_dim` is missing, or
+        ValueError: If a number is below 0, the axis is out of range, `out_dim` is missing, or
             it is not the sum of `repeats`.
 
     Example:
@@ -182,8 +187,10 @@ def repeat_interleave(
     if isinstance(repeats, Tensor):
         return gather(x, _repeated_positions(x, repeats, axis, out_dim), axis=axis)
     count = expect_int("repeat_interleave", repeats, "repeats")
-    if count < 1:
-        raise ArgumentError(f"repeat_interleave: repeats: expected a positive int, got {count}.")
+    if count < 0:
+        raise ArgumentError(
+            f"repeat_interleave: repeats: expected an int that is not negative, got {count}."
+        )
     size = x.sizes[axis]
     rest = x.sizes[axis + 1 :]
     apart = reshape(x, (*x.sizes[: axis + 1], 1, *rest))

@@ -7,6 +7,7 @@ same width and are viewed as what they are on our side.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -113,6 +114,7 @@ def import_array(array: object) -> tuple[Array, TensorType]:
     if not isinstance(array, DLPackArray):
         raise OperandError(
             f"from_dlpack: expected an array that speaks DLPack, got {type(array).__name__}."
+            f"{_hint(array)}"
         )
     kind, index = array.__dlpack_device__()
     if int(kind) in _CUDA_KINDS:
@@ -124,6 +126,12 @@ def import_array(array: object) -> tuple[Array, TensorType]:
         data = xp.ascontiguousarray(data).reshape(shape)
         return data, TensorType.of(DType.from_numpy(data.dtype), shape, ref)
     return _import_numpy(_host_array(array))
+
+
+def _hint(array: object) -> str:
+    if isinstance(array, Iterable) and not isinstance(array, (str, bytes, Mapping)):
+        return " Hint: Tensor(list(x)) takes numbers, F.stack(list(x)) tensors."
+    return ""
 
 
 def _import_numpy(array: HostArray) -> tuple[HostArray, TensorType]:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from maxmod.dtype import DType, exact_integers, storage_dtype
-from maxmod.errors import ArgumentError, DTypeError, OperandError
+from maxmod.errors import ArgumentError, ArgumentTypeError, DTypeError, OperandError
+from maxmod.tensor.exchange import DLPackArray
 from maxmod.values.array import HostArray
 from maxmod.values.plain import Scalar
 
@@ -24,6 +25,16 @@ _SCALARS = (bool, int, float, np.bool_, np.integer, np.floating)
 def is_scalar(value: object) -> TypeGuard[Scalar]:
     """True for Python and NumPy numbers and bools."""
     return isinstance(value, _SCALARS)
+
+
+def is_literal(value: object) -> TypeGuard[Scalar | Sequence[object]]:
+    """True for numbers, and for sequences of Python's: lists, tuples, ranges, ...
+
+    Text is one too, so that `literal_array` says what is wrong with it.
+    """
+    if is_scalar(value) or isinstance(value, (list, tuple)):
+        return True
+    return isinstance(value, Sequence) and not isinstance(value, DLPackArray)
 
 
 def literal_array(value: object, dtype: DType) -> HostArray:
@@ -40,8 +51,11 @@ def literal_array(value: object, dtype: DType) -> HostArray:
     """
     if dtype.size_in_bits < 8:
         raise OperandError(f"constant: literals cannot have the dtype {dtype!r}.")
-    if isinstance(value, str):
-        raise ArgumentError("constant: expected a number or nested sequence, got a str.")
+    if isinstance(value, (str, bytes, bytearray)):
+        hint = "" if isinstance(value, str) else " Hint: numpy.frombuffer reads bytes."
+        raise ArgumentTypeError(
+            f"constant: expected a number or nested sequence, got a {type(value).__name__}.{hint}"
+        )
     leaves: list[Scalar] = []
     shape = _collect(value, leaves)
     storage = storage_dtype(dtype)
@@ -85,7 +99,7 @@ def _collect(value: object, leaves: list[Scalar]) -> tuple[int, ...]:
     if is_scalar(value):
         leaves.append(value)
         return ()
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, Sequence):
         hint = " Hint: F.stack joins tensors." if hasattr(value, "sizes") else ""
         raise OperandError(f"constant: expected a number, got {type(value).__name__}.{hint}")
     shapes = [_collect(item, leaves) for item in value]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, overload
 
 from maxmod.dtype import DType
+from maxmod.errors import OperandError
 from maxmod.op import call
 from maxmod.tensor.like import TensorLike
 from maxmod.values.device import DeviceLike, DeviceRef
@@ -103,25 +104,42 @@ class OpMethods:
         """
         return call("permute", self, dims=dims)
 
-    def transpose(self, dim1: int, dim2: int) -> Self:
+    @overload
+    def transpose(self, dim1: int, dim2: int) -> Self: ...
+
+    @overload
+    def transpose(self, *, dim_1: int, dim_2: int) -> Self: ...
+
+    def transpose(
+        self,
+        dim1: int | None = None,
+        dim2: int | None = None,
+        *,
+        dim_1: int | None = None,
+        dim_2: int | None = None,
+    ) -> Self:
         """Returns the tensor with two axes swapped.
 
         Args:
             dim1: One axis.
             dim2: The other.
+            dim_1: Another name of `dim1`, which values of graphs have in MAX.
+            dim_2: Another name of `dim2`.
 
         Returns:
             The dtype of the tensor, two sizes swapped.
 
         Raises:
             IndexError: If an axis lies outside the rank.
+            TypeError: If an axis is missing, or given twice.
 
         Example:
             >>> from maxmod import Tensor
             >>> Tensor.zeros([2, 3, 4]).transpose(0, -1).shape
             [Dim(4), Dim(3), Dim(2)]
         """
-        return call("transpose", self, dim1, dim2)
+        first = _one_of("dim1", dim1, "dim_1", dim_1)
+        return call("transpose", self, first, _one_of("dim2", dim2, "dim_2", dim_2))
 
     def broadcast_to(self, shape: ShapeLike) -> Self:
         """Returns the tensor repeated along axes of size 1 and new leading axes.
@@ -344,3 +362,10 @@ class OpMethods:
         """
         result = self if min is None else call("maximum", self, min)
         return result if max is None else call("minimum", result, max)
+
+
+def _one_of(name: str, value: int | None, other: str, alias: int | None) -> int:
+    if (value is None) == (alias is None):
+        what = "missing" if value is None else f"given twice, also as {other}"
+        raise OperandError(f"transpose: {name}: the axis is {what}.")
+    return value if value is not None else alias  # type: ignore[return-value]  # one is given

@@ -25,13 +25,14 @@ from maxmod.tensor.default_context import (
     resolve,
 )
 from maxmod.tensor.exchange import DLPackArray, Exchange, Storage, import_array
-from maxmod.tensor.literal import is_scalar, literal_array
+from maxmod.tensor.literal import is_literal, literal_array
 from maxmod.tensor.methods import OpMethods
 from maxmod.tensor.one_device import OneDevice
 from maxmod.tensor.one_element import OneElement
 from maxmod.tensor.operators import Operators
 from maxmod.tensor.other_names import ForeignNames
 from maxmod.tensor.printing import format_tensor
+from maxmod.tensor.realization import Realization
 from maxmod.values.array import Array, HostArray
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.plain import Scalar
@@ -100,7 +101,7 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
             if dtype is not None or device is not None:
                 raise TypeError("Tensor: dtype and device go with data, not with storage.")
             self._set(storage.array, storage.type)
-        elif is_scalar(data) or isinstance(data, (list, tuple)):
+        elif is_literal(data):
             dtype, ref = resolve(dtype, device)
             host = literal_array(data, dtype)
             type = TensorType.of(dtype, host.shape, ref)
@@ -345,18 +346,16 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
         self._thunk = None
 
     @property
-    def realize(self) -> Any:
-        """An awaitable that gives this tensor once its data exists: the tensor itself.
+    def realize(self) -> Realization[Tensor]:
+        """A coroutine that makes the data and gives this tensor: `await x.realize`.
 
         Example:
             >>> from maxmod import Tensor
             >>> import asyncio
-            >>> async def main():
-            ...     return await (Tensor([1.0]) + 1).realize
-            >>> asyncio.run(main()).item()
+            >>> asyncio.run((Tensor([1.0]) + 1).realize).item()
             2.0
         """
-        return self
+        return Realization(self.materialize)
 
     def __await__(self) -> Generator[object, None, Tensor]:
         return self.materialize()

@@ -7,9 +7,9 @@ Public code sees a `Shape`, a list of `Dim`. Inside maxmod a shape is a tuple of
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias, cast
+from typing import NoReturn, TypeAlias, cast
 
-from maxmod.errors import ShapeError
+from maxmod.errors import OperandError, ShapeError
 from maxmod.values.dim import Dim, DimLike, Size, StaticDim, SymbolicDim, as_dim, as_size
 
 Sizes: TypeAlias = tuple[Size, ...]
@@ -64,6 +64,23 @@ class Shape(list[Dim]):
         """Iterates over the symbolic dimensions of all dims, repeats included."""
         for dim in self:
             yield from dim.parameters
+
+
+class FixedShape(Shape):
+    """The shape of a tensor or a type, which an assignment to its items would not change."""
+
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        raise OperandError(
+            "shape: the shape of a tensor or a type cannot be changed in place. Hint: "
+            "shape = list(x.shape) is a copy to change, for x.reshape(shape) or "
+            "TensorType(x.dtype, shape, x.device)."
+        )
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse  # type: ignore[assignment]
+    append = extend = insert = pop = remove = clear = reverse = sort = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type[Shape], tuple[list[Dim]]]:
+        return Shape, (list(self),)
 
 
 def as_sizes(shape: object, what: str = "shape") -> Sizes:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from maxmod.dtype import DType, dtype_hint
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.dim import Size, SymbolicDim
-from maxmod.values.shape import Shape, ShapeLike, Sizes, as_sizes, format_sizes, product
+from maxmod.values.shape import FixedShape, Shape, ShapeLike, Sizes, as_sizes, format_sizes, product
 
 
 class Type:
@@ -86,8 +86,8 @@ class TensorType(Type):
 
     @property
     def shape(self) -> Shape:
-        """The shape as a fresh list of Dims."""
-        return Shape(self._sizes)
+        """The shape, a list of Dims that cannot be changed; `list(x.shape)` is a copy that can."""
+        return FixedShape(self._sizes)
 
     @property
     def sizes(self) -> Sizes:

@@ -356,7 +356,8 @@ def growing() -> None:
     assert listed(F.repeat_interleave(Tensor([1.0, 2.0]), 2)) == [1, 1, 2, 2]
     counts = Tensor([0, 3], dtype=DType.int64)
     assert listed(F.repeat_interleave(Tensor([1.0, 2.0]), counts, 0, out_dim=3)) == [2, 2, 2]
-    for arguments in ((0,), (counts, 0), (1, 5)):
+    assert F.repeat_interleave(Tensor([1.0, 2.0]), 0).shape == [0]
+    for arguments in ((-1,), (counts, 0), (1, 5)):
         with pytest.raises(ValueError):
             F.repeat_interleave(Tensor([1.0, 2.0]), *arguments)
     row = Tensor([1.0, 2.0, 3.0])

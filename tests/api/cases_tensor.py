@@ -332,7 +332,8 @@ def indexing() -> None:
             _ = ROW[wrong]
         with pytest.raises(IndexError):
             _ = ROW[wrong]
-    for wrong in (slice(None, None, 0), (0, 0), (..., ...)):
+    assert listed(ROW[::-1]) == [3, 2, 1]
+    for wrong in (slice(0, 2, -1), slice(None, None, 0), (0, 0), (..., ...)):
         with pytest.raises(ValueError):
             _ = ROW[wrong]
     for wrong in (

@@ -320,7 +320,7 @@ def lists_of_sizes() -> None:
 
 
 @proves(*named("graph", "Type TensorType BufferType TensorValueLike"))
-@proves("graph.StrongTensorValueLike", "TensorType.as_tensor")
+@proves("graph.StrongTensorValueLike", "BufferType.as_tensor")
 @proves(*named("TensorType", "dtype shape device rank num_elements cast parameters as_buffer"))
 def types() -> None:
     pair = TensorType(DType.float32, [2, "batch"], CPU())

@@ -391,6 +391,8 @@ def test_print(capsys: pytest.CaptureFixture[str]) -> None:
     F.print(X, "x")
     assert capsys.readouterr().out == f"Tensor x= {X!r}\n"
     assert "1" in repr(X)
+    F.print(X, label="scores")
+    assert capsys.readouterr().out == f"Tensor scores= {X!r}\n"
     F.print("here")
     assert capsys.readouterr().out == "here\n"
     with pytest.raises(TypeError, match="print: expected a Tensor or a str, got float"):
@@ -405,7 +407,7 @@ def test_print_shows_the_type_while_tracing(capsys: pytest.CaptureFixture[str]) 
     sizes_of(fn, type_of("n"))
     out = capsys.readouterr().out
     assert out.startswith("Tensor x= Tensor(")
-    assert "Dim('n')" in out
+    assert "shape=[n]" in out
 
 
 # ---- several devices, on one -------------------------------------------------------------------

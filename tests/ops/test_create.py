@@ -228,3 +228,17 @@ def test_matmul_errors():
         with pytest.raises(TypeError):
             x @ weak
     assert (x @ Tensor.ones([3], dtype=DType.float64)).dtype is DType.float64
+
+
+def test_arange_bounds_are_single_numbers_and_sizes():
+    pair = Tensor([1, 2], dtype=DType.int64)
+    for bounds in ((pair, 5), (0, pair), (0, 5, pair)):
+        with pytest.raises(ValueError, match=r"a bound must be one number, got int64\[2\]"):
+            F.arange(*bounds, out_dim="n", dtype=DType.int64)
+    for bounds in ((-(2**63), 2**63 - 1), (-1e300, 1e300)):
+        dtype = DType.int64 if isinstance(bounds[0], int) else DType.float64
+        with pytest.raises(ValueError, match="no size is so large"):
+            F.arange(*bounds, dtype=dtype)
+    for bounds in ((0, 2**63), (-(2**63) - 1, 0)):
+        with pytest.raises(ValueError, match="Can't promote python int"):
+            F.arange(*bounds, dtype=DType.int64)

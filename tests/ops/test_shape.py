@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from maxmod import CPU, Dim, DType, Tensor, TensorType
 from maxmod import functional as F
+from maxmod.runtime.compiled import compile_function
 from maxmod.values.device import CPU_REF
 from maxmod.values.shape import Shape
 
@@ -305,3 +306,31 @@ def test_shape_to_tensor():
     type = TensorType(DType.float32, ["n", 3], CPU())
     (traced,) = interpreted(lambda x: F.shape_to_tensor(x.shape), [type], _grid(2, 3))
     assert traced.to_numpy().tolist() == [2, 3]
+
+
+def test_tile_by_sizes_that_are_names():
+    def fn(x, like):
+        rows, _ = like.shape
+        return F.tile(x, [rows, Dim(2)]) + 0 * F.tile(like, [1, 2])[:, :4]
+
+    model = compile_function(
+        fn,
+        [TensorType(DType.float32, shape, CPU_REF) for shape in ([1, 2], ["batch", 2])],
+        name="f",
+        parameters={},
+    )
+    assert [t.short() for t in model.out_layouts] == ["float32[batch,4]"]
+    x = np.array([[1, 2]], np.float32)
+    for batch in (3, 1, 0):
+        found = model(x, np.zeros((batch, 2), np.float32))
+        np.testing.assert_array_equal(found.to_numpy(), np.tile(x, [batch, 2]))
+    with pytest.raises(ValueError, match="not known outside of a trace"):
+        F.tile(Tensor([[1.0]]), ["batch", 1])
+
+
+def test_repeat_no_times():
+    x = tensor(np.arange(6).reshape(2, 3))
+    assert F.repeat_interleave(x, 0).shape == [0]
+    assert F.repeat_interleave(x, 0, axis=1).shape == [2, 0]
+    with pytest.raises(ValueError, match="expected an int that is not negative, got -1"):
+        F.repeat_interleave(x, -1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import UserList, deque
+
 import numpy as np
 import pytest
 
@@ -104,3 +107,35 @@ def test_rounding_is_to_nearest_even():
     values = [1 + 2.0**-8, 1 + 3 * 2.0**-8]
     x = Tensor(values, dtype=DType.bfloat16).cast(DType.float64)
     assert x.to_numpy().tolist() == [1.0, 1 + 2.0**-6]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: range(2, 12, 3),
+        lambda: array("i", [2, 5, 8, 11]),
+        lambda: deque([2, 5, 8, 11]),
+        lambda: (2, np.int8(5), 8.0, 11),
+        lambda: UserList([2, 5, 8, 11]),
+        lambda: memoryview(b"\x02\x05\x08\x0b"),
+    ],
+)
+def test_any_sequence(make):
+    for made in (Tensor(make()), F.constant(make()), Tensor.constant(make())):
+        assert made.dtype is DType.float32
+        assert made.to_numpy().tolist() == [2, 5, 8, 11]
+    assert Tensor(make(), dtype=DType.int16).type.short() == "int16[4]"
+    assert Tensor([make(), make()]).shape == [2, 4]
+
+
+def test_what_is_no_sequence_of_numbers():
+    for value in ("ab", ["ab"], [["1"]]):
+        with pytest.raises((ValueError, TypeError), match=r"expected a number.*got (a )?str"):
+            Tensor(value)
+    with pytest.raises(ValueError, match=r"got a bytes. Hint: numpy.frombuffer reads bytes"):
+        Tensor(b"ab")
+    for value in ({1, 2}, iter([1]), (x for x in [1])):
+        with pytest.raises(TypeError, match=r"Hint: Tensor\(list\(x\)\) takes numbers"):
+            Tensor(value)
+    with pytest.raises(TypeError, match=r"got dict\.$"):
+        Tensor({1: 2})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import pickle
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from maxmod import CPU, DType, Tensor, TensorType, default_device, default_dtype, driver
+from maxmod import CPU, DType, Shape, Tensor, TensorType, default_device, default_dtype, driver
 from maxmod import functional as F
 from maxmod.interpreters.eager import lazy
 from maxmod.op import FUNCTIONS
@@ -65,6 +67,40 @@ def test_defaults():
         assert Tensor.zeros([1]).dtype is DType.float64
     with pytest.raises(TypeError, match="expected a DType"):
         Tensor([1], dtype="float32")
+
+
+# ---- realizing ----------------------------------------------------------------------------------
+
+
+def test_realize_is_a_coroutine():
+    with lazy():
+        x = Tensor.ones([2])
+    later = x.realize
+    assert not x.real
+    assert asyncio.run(later) is x
+    assert x.real
+    assert asyncio.run(later) is x  # again
+
+    async def several():
+        task = asyncio.create_task((x + 1).realize)
+        return await asyncio.gather(x.realize, task), await x
+
+    (first, second), third = asyncio.run(several())
+    assert first is third is x
+    assert second.to_numpy().tolist() == [2, 2]
+
+
+def test_realize_fails_where_there_is_no_data():
+    with lazy():
+        x = Tensor.ones([2])
+        with pytest.raises(TypeError, match="Can't realize tensor before"):
+            asyncio.run(x.realize)
+    with pytest.raises(KeyError, match="stop"):
+        x.realize.throw(KeyError("stop"))
+    with pytest.raises(KeyError):
+        x.realize.throw(KeyError)
+    x.realize.close()
+    assert not x.real
 
 
 # ---- properties --------------------------------------------------------------------------------
@@ -367,3 +403,55 @@ class TestArraysOfAnotherDevice:
             lambda x: Tensor(x) * 2, [Tensor.ones([2]).type], name="f", parameters={}
         )
         assert found(Tensor([1.0, 2.0])).to_numpy().tolist() == [2, 4]
+
+
+# ---- shapes that cannot be changed ---------------------------------------------------------------
+
+
+def test_a_change_of_a_shape_is_not_lost():
+    def change(name, *args):
+        return lambda shape: getattr(shape, name)(*args)
+
+    changes = [
+        change("__setitem__", 0, 10),
+        change("__delitem__", 0),
+        change("__iadd__", [1]),
+        change("__imul__", 2),
+        change("append", 1),
+        change("extend", [1]),
+        change("insert", 0, 1),
+        change("pop"),
+        change("remove", 2),
+        change("clear"),
+        change("reverse"),
+        change("sort"),
+    ]
+    x = Tensor.zeros([2, 3])
+    for owner in (x, x.type, TensorType(F32, [2, 3], CPU()), x.type.as_buffer()):
+        for one in changes:
+            with pytest.raises(TypeError, match=r"Hint: shape = list\(x.shape\) is a copy"):
+                one(owner.shape)
+        assert owner.shape == [2, 3]
+        with pytest.raises(AttributeError):
+            owner.shape = [3]
+        for copied in (list(owner.shape), Shape(owner.shape), copy.deepcopy(owner.shape)):
+            copied[0] = 10
+            assert copied[0] == 10
+        assert pickle.loads(pickle.dumps(owner.shape)) == [2, 3]
+        assert owner.shape + [4] == [2, 3, 4]  # noqa: RUF005  (a list, as in MAX)
+
+
+def test_names_of_the_axes_of_transpose():
+    x = Tensor.zeros([2, 3, 4])
+    for swapped in (
+        x.transpose(0, 2),
+        x.transpose(dim1=0, dim2=-1),
+        x.transpose(dim_1=0, dim_2=2),
+        x.transpose(0, dim_2=2),
+    ):
+        assert swapped.shape == [4, 3, 2]
+    for given in ({}, {"dim1": 0}, {"dim_2": 0}):
+        with pytest.raises(TypeError, match="transpose: dim[12]: the axis is missing"):
+            x.transpose(**given)
+    with pytest.raises(TypeError, match="dim1: the axis is given twice, also as dim_1"):
+        x.transpose(0, 1, dim_1=0)

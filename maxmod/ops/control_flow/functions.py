@@ -261,7 +261,7 @@ def side_stream(
 
 
 @function
-def print(value: object, name: str = "value") -> None:
+def print(value: object, name: str = "value", *, label: str | None = None) -> None:
     """Prints ``Tensor <name>= <repr>``; a str is printed as it is.
 
     While tracing, the type is printed once; the value is known only when the graph runs.
@@ -269,6 +269,7 @@ def print(value: object, name: str = "value") -> None:
     Args:
         value: Tensor or str.
         name: What to call it.
+        label: Another name of `name`, as `graph.ops.print` has it in MAX.
 
     Returns:
         None.
@@ -289,4 +290,4 @@ def print(value: object, name: str = "value") -> None:
         raise OperandError(f"print: expected a Tensor or a str, got {type(value).__name__}.")
     if active_trace() is None:
         value.materialize()
-    builtins.print(f"Tensor {name}= {value!r}")
+    builtins.print(f"Tensor {name if label is None else label}= {value!r}")
