@@ -162,6 +162,15 @@ def test_embed(capsys: pytest.CaptureFixture[str]) -> None:
     with np.load(folder / "golden.npz") as golden:
         np.testing.assert_allclose(found, golden["mean"], rtol=0, atol=1e-5)
     assert re.fullmatch(r"maxmod: load .* s, 4 texts in .* s, 24 numbers each, cpu:0 f.*\n", err)
+    ids = json.loads((folder / "golden.json").read_text("utf-8"))["tokens"]
+    given = [" ".join(map(str, row)) for row in ids]
+    assert _main(capsys, *arguments, "--token-ids", *given)[:2] == (0, out)
+    code, _, err = _main(capsys, *arguments, "--token-ids", "1 a")
+    assert code == 1
+    assert "embed: --token-ids: expected integers, got '1 a'" in err
+    code, _, err = _main(capsys, *arguments, "--token-ids", "--prompt", "a", "1")
+    assert code == 1
+    assert "--token-ids: cannot be combined with --prompt" in err
     long = " ".join(["cat"] * 30)
     code, out, err = _main(capsys, *arguments, "--no-truncate", long)
     assert (code, out) == (1, "")

@@ -6,8 +6,14 @@ import argparse
 import json
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from maxmod.cli.arguments import add_device, add_eager, add_quantize
+from maxmod.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from maxmod.models.encoder import TextEncoder
+    from maxmod.values.array import HostArray
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="cut texts that are too long silently, or refuse them (default: cut and say so)",
     )
+    parser.add_argument(
+        "--token-ids",
+        action="store_true",
+        help="read each TEXT as token ids, such as '101 7592 102'; needs no tokenizer",
+    )
     add_device(parser)
     add_eager(parser)
     add_quantize(parser)
@@ -47,13 +58,7 @@ def run(options: argparse.Namespace) -> int:
         group_size=options.group_size,
     )
     loaded = time.perf_counter()
-    vectors = model.embed(
-        options.texts,
-        prompt_name=options.prompt_name,
-        prompt=options.prompt,
-        truncate=options.truncate,
-        eager=options.eager,
-    )
+    vectors = _vectors(options, model)
     done = time.perf_counter()
     for vector in vectors:
         print(json.dumps([round(float(number), 7) for number in vector]))
@@ -64,3 +69,22 @@ def run(options: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 0
+
+
+def _vectors(options: argparse.Namespace, model: TextEncoder) -> HostArray:
+    from maxmod.cli.options import token_ids
+
+    if not options.token_ids:
+        return model.embed(
+            options.texts,
+            prompt_name=options.prompt_name,
+            prompt=options.prompt,
+            truncate=options.truncate,
+            eager=options.eager,
+        )
+    if (options.prompt_name, options.prompt, options.truncate) != (None, None, None):
+        raise ArgumentError(
+            "embed: --token-ids: cannot be combined with --prompt, --prompt-name or --truncate."
+        )
+    rows = [token_ids("embed", text) for text in options.texts]
+    return model.embed_tokens(rows, eager=options.eager)

@@ -127,14 +127,11 @@ def _prompt_tokens(options: argparse.Namespace, model: LanguageModel) -> list[in
 
 
 def _numbers(options: argparse.Namespace) -> list[int]:
+    from maxmod.cli.options import token_ids
+
     if options.chat or options.stop:
         raise ArgumentError("generate: --token-ids: cannot be combined with --chat or --stop.")
-    try:
-        return [int(text) for text in options.prompt.replace(",", " ").split()]
-    except ValueError:
-        raise ArgumentError(
-            f"generate: --token-ids: expected integers, got {options.prompt!r}."
-        ) from None
+    return token_ids("generate", options.prompt)
 
 
 def _stream(tokens: Iterator[int], text: NewText | None) -> int:

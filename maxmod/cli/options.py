@@ -43,6 +43,18 @@ def given_path(command: str, what: str, path: str) -> str:
     return path
 
 
+def token_ids(command: str, text: str) -> list[int]:
+    """Returns the numbers of a text such as `15 20 7` or `15,20,7`.
+
+    Raises:
+        ArgumentError: If it holds anything else.
+    """
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise ArgumentError(f"{command}: --token-ids: expected integers, got {text!r}.") from None
+
+
 def kernels_text(models: Sequence[CompiledModel]) -> str:
     """Returns how many kernels the models have and where they came from: `12 kernels, cached`."""
     built = sum(model.stats.kernels_built for model in models)

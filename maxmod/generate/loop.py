@@ -116,7 +116,9 @@ def generate_batch(
         >>> list(generate_batch(model, prompts))  # the first one ends after one token
         [[2, 5], [None, 7], [None, 9]]
     """
-    rows = token_rows(prompts)
+    rows = token_rows("generate: prompts", prompts)
+    if not rows:
+        raise ArgumentError("generate: prompts: expected at least one, got none.")
     for row in rows:
         check_prompt(row, model.vocab_size, model.max_positions)
     if max_new_tokens is not None:

@@ -34,26 +34,27 @@ def expect_prompt(prompt: object) -> None:
     )
 
 
-def token_rows(prompts: Any) -> list[list[int]]:
-    """Returns prompts as lists of int; anything but sequences of token ids is refused."""
-    if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
+def token_rows(where: str, rows: Any) -> list[list[int]]:
+    """Returns rows of tokens as lists of int; anything but sequences of token ids is refused.
+
+    Args:
+        where: Whose argument it is, for messages, such as `generate: prompts`.
+        rows: The rows.
+    """
+    if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
         raise OperandError(
-            f"generate: prompts: expected sequences of token ids, got "
-            f"{_shown(prompts)}.{_hint(prompts)}"
+            f"{where}: expected sequences of token ids, got {_shown(rows)}.{_hint(rows)}"
         )
-    rows = [_token_list(f"prompts[{place}]", prompt) for place, prompt in enumerate(prompts)]
-    if not rows:
-        raise ArgumentError("generate: prompts: expected at least one, got none.")
-    return rows
+    return [_token_list(f"{where}[{place}]", row) for place, row in enumerate(rows)]
 
 
-def _token_list(name: str, tokens: Any) -> list[int]:
+def _token_list(where: str, tokens: Any) -> list[int]:
     if isinstance(tokens, (str, bytes, Mapping)) or not isinstance(tokens, Iterable):
         raise OperandError(
-            f"generate: {name}: expected a sequence of token ids, got "
-            f"{_shown(tokens)}.{_hint(tokens)}"
+            f"{where}: expected a sequence of token ids, got {_shown(tokens)}.{_hint(tokens)}"
         )
-    return [expect_int("generate", token, f"{name}[{at}]") for at, token in enumerate(tokens)]
+    caller, _, name = where.partition(": ")
+    return [expect_int(caller, token, f"{name}[{at}]") for at, token in enumerate(tokens)]
 
 
 def stop_tokens(stop: Any) -> frozenset[int]:
@@ -81,18 +82,22 @@ def _shown(value: object) -> str:
     return f"{value!r:.60}"
 
 
-def check_prompt(tokens: Sequence[int], vocab_size: int, max_positions: int) -> None:
+def check_prompt(
+    tokens: Sequence[int], vocab_size: int, max_positions: int, caller: str = "generate"
+) -> None:
     """Refuses prompts that are empty, too long or not in the vocabulary."""
     if not tokens:
-        raise ArgumentError("generate: the prompt is empty: expected at least one token, got none.")
+        raise ArgumentError(
+            f"{caller}: the prompt is empty: expected at least one token, got none."
+        )
     for position, token in enumerate(tokens):
         if not 0 <= token < vocab_size:
             raise SliceError(
-                f"generate: token {token} at position {position} is not in the vocabulary: "
+                f"{caller}: token {token} at position {position} is not in the vocabulary: "
                 f"expected 0 to {vocab_size - 1}."
             )
     if len(tokens) > max_positions:
         raise ArgumentError(
-            f"generate: the prompt is too long: expected at most {max_positions} tokens, got "
+            f"{caller}: the prompt is too long: expected at most {max_positions} tokens, got "
             f"{len(tokens)}."
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError
+from maxmod.generate.prompts import check_prompt, token_rows
 from maxmod.generate.text import Tokenizer
 from maxmod.generate.tokenizer_files import open_tokenizer
 from maxmod.models.pooling import Embed, Pooling
@@ -113,11 +114,40 @@ class TextEncoder:
                 not several str, the folder has no prompt of that name, or batch_size is below 1.
         """
         texts = _listed(texts)
-        if batch_size < 1:
-            raise ArgumentError(f"embed: batch_size: expected 1 or more, got {batch_size}.")
         prompt = self._case(self.rules.prompt(prompt_name, prompt))
         start = self._start(prompt)
         rows = [self._tokens(place, text, prompt, truncate) for place, text in enumerate(texts)]
+        return self._in_batches(rows, start, batch_size, eager)
+
+    def embed_tokens(
+        self, rows: Iterable[Sequence[int]], *, batch_size: int = 32, eager: bool = False
+    ) -> HostArray:
+        """Returns a vector for each sequence of tokens; needs no tokenizer.
+
+        Args:
+            rows: The token ids of each text, with those that mark its start and end; nothing is put
+                in front of them.
+            batch_size: As for `embed`.
+            eager: As for `embed`.
+
+        Returns:
+            float32 [rows, width].
+
+        Raises:
+            ArgumentError: (a ValueError) If a row is empty or too long, or batch_size is below 1.
+            OperandError: (a TypeError) If a row is not a sequence of int.
+            SliceError: (an IndexError) If a token is not in the vocabulary.
+        """
+        checked = token_rows("embed: rows", rows)
+        for row in checked:
+            check_prompt(row, int(self.config.vocab_size), self.max_positions, "embed")
+        return self._in_batches(checked, 0, batch_size, eager)
+
+    def _in_batches(
+        self, rows: Sequence[Sequence[int]], start: int, batch_size: int, eager: bool
+    ) -> HostArray:
+        if batch_size < 1:
+            raise ArgumentError(f"embed: batch_size: expected 1 or more, got {batch_size}.")
         # Texts of similar length share a batch, which keeps padding small.
         order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
         parts = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from models.folders import ASSETS, copy
 
 from maxmod import CPU, Device, DType, Tensor
-from maxmod.errors import ModelError, WeightsError
+from maxmod.errors import MaxmodError, ModelError, WeightsError
 from maxmod.models import adder_folder, load_encoder, load_model
 from maxmod.models.pooling import Pooling, read_pooling
 from maxmod.weights import add_prefix, merge, open_checkpoint, save_state
@@ -97,6 +99,30 @@ def test_long_texts() -> None:
         model.embed(["cat", " ".join([*words, "dog"])], truncate=False)
     cut = model.embed([" ".join([*words, "dog"])], truncate=True)
     np.testing.assert_array_equal(cut, longest)
+
+
+def test_vectors_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)  # not needed
+    model = load_encoder(FOLDER, device=CPU(), dtype=DType.float32)
+    found = model.embed_tokens(GOLDEN["tokens"])
+    np.testing.assert_allclose(found, _golden()["mean"], rtol=0, atol=1e-5)
+    assert model.embed_tokens([]).shape == (0, 24)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([1, 2], r"embed: rows\[0\]: expected a sequence of token ids, got 1"),
+        (["a"], r"embed: rows\[0\]: expected a sequence of token ids, got 'a'"),
+        ([[1.5]], r"embed: rows\[0\]\[0\]: expected an int, got 1.5"),
+        ([[]], "embed: the prompt is empty"),
+        ([[1, 10_000]], "embed: token 10000 at position 1 is not in the vocabulary"),
+        ([[1] * 17], "embed: the prompt is too long: expected at most 16 tokens, got 17"),
+    ],
+)
+def test_malformed_tokens(rows: Any, message: str) -> None:
+    with pytest.raises(MaxmodError, match=message):
+        load_encoder(FOLDER, device=CPU()).embed_tokens(rows)
 
 
 def test_arguments() -> None:
