@@ -3,10 +3,11 @@
     python tests/kernels/every_float.py [exp sin ...] [--part N]
 
 The reference is glibc's double functions (libmvec, at most 4 units in the last place of a double).
-For each function it prints the largest error in units of the last place of float, where the distance
-of denormal numbers is the unit below FLT_MIN, and how many results are NaN, infinite or 0 where the
-reference, rounded to float, is not, or the other way round: that must be none. With `--part N` only
-every Nth block of 65536 numbers is tried. The exit status is 1 if a bound of `LIMITS` is exceeded.
+For each function it prints the largest error in units of the last place of float, where the
+distance of denormal numbers is the unit below FLT_MIN, and how many results are NaN, infinite or 0
+where the reference, rounded to float, is not, or the other way round: that must be none. With
+`--part N` only every Nth block of 65536 numbers is tried. The exit status is 1 if a bound of
+`LIMITS` is exceeded.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from helpers import ALL, BOOL, FLOATS, INTEGERS, NUMERIC, SIGNED, WIDE_FLOATS
 from maxmod.dtype import DType
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def _logistic(x: Any) -> Any:
@@ -22,9 +23,9 @@ def _logistic(x: Any) -> Any:
 
 def _gelu(x: Any, approximate: str = "none") -> Any:
     if approximate == "none":
-        return 0.5 * x * (1 + _erf(x / math.sqrt(2)))
+        return 0.5 * x * _erfc(x / -math.sqrt(2))
     if approximate == "tanh":
-        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        return x * _logistic(math.sqrt(8 / math.pi) * (x + 0.044715 * x**3))
     return x * _logistic(1.702 * x)
 
 
