@@ -10,6 +10,7 @@ from types import TracebackType
 
 from maxmod import compat
 from maxmod.errors import ArgumentError
+from maxmod.tensor import era
 
 _OURS = (__file__, runpy.__file__, "<frozen runpy>")
 
@@ -19,6 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Runs a script written for MAX: its imports of max find maxmod."
     add = parser.add_argument
     add("--force", action="store_true", help="hide an installed package named max")
+    add(
+        "--max",
+        metavar="VERSION",
+        choices=era.VERSIONS,
+        help="follow the rules of this version of MAX where versions differ: "
+        f"{', '.join(era.VERSIONS)}; by default, what the script imports tells",
+    )
     add("script", metavar="SCRIPT", help="path of the script")
     add("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="arguments of the script")
 
@@ -38,13 +46,13 @@ def run(options: argparse.Namespace) -> int:
     if not sys.flags.safe_path:
         sys.path[0] = os.path.dirname(os.path.abspath(script))
     try:
-        return _run(script, options.force)
+        return _run(script, options.force, options.max)
     finally:
         sys.argv, sys.path[:] = argv, path
 
 
-def _run(script: str, force: bool) -> int:
-    if not compat.install(force):
+def _run(script: str, force: bool, version: str | None) -> int:
+    if not compat.install(force, version):
         raise ArgumentError(
             f"run: {compat.installed_path()} is installed as max. Hint: maxmod run --force SCRIPT "
             "uses maxmod instead."

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from maxmod.errors import NoSuchModuleError, did_you_mean
+from maxmod.tensor import era
 
 # The layers, under each of their paths.
 _LAYERS = {
@@ -165,20 +166,30 @@ class _Finder(MetaPathFinder, Loader):
         return Facade(spec.name, f"An alias of {PATHS[spec.name] or 'the package of MAX'}.")
 
     def exec_module(self, module: ModuleType) -> None:
-        """Does nothing: names are looked up when they are used."""
+        """Notes what is imported, which tells the version; names are looked up when used."""
+        era.note_import(module.__name__)
 
 
 _FINDER = _Finder()
 
 
-def install(force: bool = False) -> bool:
+def install(force: bool = False, version: str | None = None) -> bool:
     """Makes `import max` and its modules find maxmod, unless MAX itself is installed.
+
+    Where versions of MAX disagree, the rules of one are followed: in 25.7 and 26.1,
+    `load_state_dict` replaces parameters by values of other shapes and dtypes, which is logged.
 
     Args:
         force: Do so even if it is; its imported modules are removed from `sys.modules`.
+        version: `"25.7"`, `"26.1"` or `"26.7"`. If it is not given, modules that only one of them
+            has tell: `max.nn.module_v3`, `max.tensor` or `max.experimental.nn`, for example; until
+            then, maxmod's own rules hold, which are those of 26.7.
 
     Returns:
         True if `max` is maxmod from now on, False if it is the installed package of that name.
+
+    Raises:
+        ValueError: If the version is another one.
 
     Example:
         >>> from maxmod import compat
@@ -188,10 +199,12 @@ def install(force: bool = False) -> bool:
         ...     compat.uninstall()
         Linear(in_dim=Dim(2), out_dim=Dim(3))
     """
-    if _FINDER in sys.meta_path:
-        return True
-    if not force and installed_path() is not None:
+    is_installed = _FINDER in sys.meta_path
+    if not is_installed and not force and installed_path() is not None:
         return False
+    era.follow(version)
+    if is_installed:
+        return True
     _forget(_modules_of_max())
     sys.meta_path.insert(0, _FINDER)
     return True
@@ -201,6 +214,7 @@ def uninstall() -> None:
     """Undoes `install`; modules and names that were already imported stay usable."""
     if _FINDER in sys.meta_path:
         sys.meta_path.remove(_FINDER)
+        era.forget()
         _forget(_modules_of_max())
 
 

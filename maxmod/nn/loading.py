@@ -19,7 +19,7 @@ from maxmod.dtype import DType, can_hold
 from maxmod.errors import ArgumentError, DTypeError, OperandError, WeightsError, did_you_mean
 from maxmod.interpreters.eager import lazy
 from maxmod.nn.places import Parameter, warn
-from maxmod.tensor import Tensor
+from maxmod.tensor import Tensor, era
 from maxmod.tensor.exchange import DLPackArray
 from maxmod.tensor.like import StateLike
 from maxmod.values.device import DeviceRef
@@ -125,6 +125,7 @@ def values_of_mapping(
     action: str,
     strict: bool,
     auto_cast: bool,
+    checked: bool = True,
 ) -> list[Tensor]:
     """Returns a value for each parameter out of a mapping of names to arrays.
 
@@ -137,6 +138,7 @@ def values_of_mapping(
         action: Name of the method, for messages.
         strict: Reject names that no parameter has.
         auto_cast: Convert between float32, bfloat16 and float16.
+        checked: Reject values of another shape or dtype. Otherwise they are taken as they are.
 
     Raises:
         WeightsError: (a ValueError and a KeyError) Listing all names that are missing, unused, or
@@ -166,13 +168,13 @@ def values_of_mapping(
     }
     report.missing = [p for p in parameters if here.isdisjoint(p.names)]
     report.missing, left = _without_tables(report.missing, owners.values())
-    type_of = getattr(state, "tensor_type", None)
+    type_of = getattr(state, "tensor_type", None) if checked else None
     if type_of is not None:
         for name, parameter in owners.items():
             report.add(_mismatch(name, type_of(name), parameter.tensor.type, auto_cast))
         if not report.is_clean():
             raise report.error(unused)
-    values = _read_all(report, owners, state, auto_cast)
+    values = _read_all(report, owners, state, auto_cast, checked)
     if not report.is_clean():
         raise report.error(unused)
     _warn_of_tables(action, left)
@@ -209,7 +211,11 @@ def _warn_of_tables(action: str, left: Sequence[Parameter]) -> None:
 
 
 def _read_all(
-    report: _Report, owners: Mapping[str, Parameter], state: StateLike, auto_cast: bool
+    report: _Report,
+    owners: Mapping[str, Parameter],
+    state: StateLike,
+    auto_cast: bool,
+    checked: bool,
 ) -> dict[int, Tensor]:
     """Reads, checks and converts the values; returns them by the id of their parameter.
 
@@ -218,6 +224,7 @@ def _read_all(
     values: dict[int, Tensor] = {}
     originals: dict[int, tuple[str, Tensor]] = {}  # of tied parameters that have several values
     casts: Counter[tuple[DType, DType]] = Counter()
+    others: list[str] = []  # that replace parameters of another type
     for name, given in _items(state, list(owners)):
         parameter = owners[name]
         key = id(parameter)
@@ -228,6 +235,9 @@ def _read_all(
             continue
         target = parameter.tensor.type
         problem = _mismatch(name, value.type, target, auto_cast)
+        if problem and not checked:
+            others.append(problem)
+            target, problem = TensorType.of(value.dtype, value.sizes, target.device), ""
         if not problem and len(parameter.names) > 1:
             first_name, first = originals.setdefault(key, (name, value))
             problem = "" if has_same_bytes(first, value) else _untied(target, first_name, name)
@@ -240,6 +250,7 @@ def _read_all(
                 casts[value.dtype, target.dtype] += 1
     if report.is_clean():
         _log_casts(casts)
+        _log_replaced(report.action, others)
     return values
 
 
@@ -379,6 +390,18 @@ def moved(tensor: Tensor, device: DeviceRef) -> Tensor:
         return tensor.to(device)
     with lazy():
         return tensor.to(device)
+
+
+def _log_replaced(action: str, others: Sequence[str]) -> None:
+    if others:
+        _log.warning(
+            "%s: %d parameter(s) were replaced by tensors of another shape or dtype, as in MAX %s; "
+            "the first: %s",
+            action,
+            len(others),
+            era.current(),
+            others[0],
+        )
 
 
 def _log_casts(casts: Counter[tuple[DType, DType]]) -> None:

@@ -32,7 +32,7 @@ from maxmod.nn.pretty import pretty_repr
 from maxmod.nn.summary import Summary, summarize
 from maxmod.runtime.compiled import CompiledModel, compile_function
 from maxmod.runtime.staging import StagedGraph, trace_function
-from maxmod.tensor import Tensor
+from maxmod.tensor import Tensor, era
 from maxmod.tensor.like import StateLike
 from maxmod.values.device import DeviceLike, DeviceRef
 
@@ -49,6 +49,7 @@ else:
     R = TypeVar("R")
 
 # Where `device` is kept; the name must not collide with an attribute of a user's module.
+_UNCHECKED = ("25.7", "26.1")  # versions of MAX whose load_state_dict compares no shapes
 _DEVICE = "_module_device"
 
 
@@ -304,7 +305,9 @@ class Module(Owner, Generic[P, R]):
 
         Raises:
             WeightsError: (a KeyError and ValueError) Listing every missing, unused and mismatched
-                name.
+                name. In a script for MAX 25.7 or 26.1 (see `compat.install`) nothing is mismatched:
+                as there, values of other shapes and dtypes replace the parameters, and a line of
+                the log says so.
 
         Example:
             >>> import numpy as np
@@ -319,7 +322,12 @@ class Module(Owner, Generic[P, R]):
         warn_of_containers(self, "load_state_dict")
         tied = parameters_of(self)
         values = values_of_mapping(
-            tied, state, action="load_state_dict", strict=strict, auto_cast=auto_cast
+            tied,
+            state,
+            action="load_state_dict",
+            strict=strict,
+            auto_cast=auto_cast,
+            checked=era.current() not in _UNCHECKED,
         )
         replace_all(tied, values)
 

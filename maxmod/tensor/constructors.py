@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Self
 
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError
 from maxmod.op import call
+from maxmod.tensor import era
 from maxmod.tensor.default_context import resolve
 from maxmod.tensor.exchange import DLPackArray
 from maxmod.values.device import CPU_REF, DeviceLike
@@ -36,6 +38,8 @@ class Constructors:
     ) -> Self:
         """Makes a tensor of a number, a nested sequence, or an array.
 
+        In scripts for MAX 26.7 it warns that it is deprecated, as there.
+
         Args:
             value: The data; an array keeps its dtype.
             dtype: Element type; the default dtype if it is not given.
@@ -53,6 +57,12 @@ class Constructors:
             >>> Tensor.constant([1, 2], dtype=DType.int32).type
             TensorType(dtype=int32, shape=[Dim(2)], device=cpu:0)
         """
+        if era.current() == "26.7":
+            warnings.warn(
+                "Tensor.constant is deprecated in MAX 26.7. Hint: Tensor(value, dtype=, device=).",
+                DeprecationWarning,
+                stacklevel=2,
+            )
         return call("constant", value=value, dtype=dtype, device=device)
 
     @classmethod
