@@ -256,10 +256,17 @@ def test_word_pieces_of_other_kinds_are_refused(tmp_path: Path) -> None:
         open_tokenizer(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["tokenizer.model", "spiece.model", "tekken.json"])
-def test_other_kinds_of_files_are_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("spiece.model", "AutoTokenizer.from_pretrained"),
+        ("sentencepiece.bpe.model", "AutoTokenizer.from_pretrained"),
+        ("tekken.json", "put the tokenizer.json of the same model into the folder"),
+    ],
+)
+def test_other_kinds_of_files_are_refused(tmp_path: Path, name: str, hint: str) -> None:
     (tmp_path / name).write_bytes(b"\n\x0e\n\x05<unk>\x15")
-    with pytest.raises(ModelError, match=rf"{name}: .* not read.*AutoTokenizer.from_pretrained"):
+    with pytest.raises(ModelError, match=rf"{name}: .* not read: .* Hint: .*{hint}"):
         open_tokenizer(tmp_path)
 
 

@@ -155,7 +155,10 @@ def _family(folder: Path, settings: JsonObject) -> str | None:
     model = config.get("model_type")
     if model is None and "type_vocab_size" in config:  # of 2018 and 2019
         return "Bert"
-    return _FAMILY_OF_MODEL.get(model) if isinstance(model, str) else None
+    family = _FAMILY_OF_MODEL.get(model) if isinstance(model, str) else None
+    # Only the tokenizers of their first generations are of SentencePiece.
+    has_pieces = (folder / "tokenizer.model").exists() and not (folder / "tokenizer.json").exists()
+    return "Llama" if family == SOME_LLAMA and has_pieces else family
 
 
 def _additional(table: JsonObject, path: Path) -> list[AddedToken]:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from maxmod.errors import ModelError
+from maxmod.generate.sentence_pieces import convert_hint, sentence_pieces
 from maxmod.generate.special_tokens import SOME_LLAMA, AddedToken, FolderTokens, read_folder_tokens
 from maxmod.generate.text import CharacterTokenizer, PackageTokenizer, Tokenizer, package_errors
 from maxmod.generate.tokenizer_families import BERT_SETTINGS, byte_level, word_piece
 from maxmod.weights.json_files import read_json
 from maxmod.weights.text_files import read_bytes
 
-# Files of vocabularies that only their own libraries read.
-_FOREIGN = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tekken.json")
 # These classes of transformers put special tokens around a text as tokenizer_config.json says, and
 # not as tokenizer.json does; and the first one by default.
 _BY_SETTINGS = ("Llama", "CodeLlama", "Gemma", "Cohere", SOME_LLAMA)
@@ -25,8 +24,9 @@ def open_tokenizer(folder: str | os.PathLike[str], *, hint: str = "") -> Tokeniz
     """Opens the tokenizer of a model folder.
 
     Looked for in this order: tokenizer.json; vocab.json with merges.txt, of GPT-2 and Qwen;
-    vocab.txt of BERT; vocab.json with one token for each character. All but the last need the
-    package `tokenizers`. The tokens that tokenizer_config.json, special_tokens_map.json and
+    vocab.txt of BERT; tokenizer.model of Llama 2 and Mistral, which needs the packages
+    sentencepiece and protobuf; vocab.json with one token for each character. All but the last
+    need the package tokenizers. The tokens that tokenizer_config.json, special_tokens_map.json and
     added_tokens.json add are merged as transformers does.
 
     `add_bos_token` and `add_eos_token` of tokenizer_config.json say which special tokens a text
@@ -42,16 +42,11 @@ def open_tokenizer(folder: str | os.PathLike[str], *, hint: str = "") -> Tokeniz
             package is missing.
     """
     folder = Path(folder)
-    whole, vocabulary, words = (
-        folder / name for name in ("tokenizer.json", "vocab.json", "vocab.txt")
-    )
-    if whole.exists():
-        return _from_package(folder, whole, _whole)
-    if vocabulary.exists() and (folder / "merges.txt").exists():
-        return _from_package(folder, vocabulary, byte_level)
-    if words.exists():
-        return _from_package(folder, words, word_piece)
+    for names, make in _READERS:
+        if all((folder / name).exists() for name in names):
+            return _from_package(folder, folder / names[0], make)
     _refuse_foreign(folder)
+    vocabulary = folder / "vocab.json"
     if vocabulary.exists():
         return CharacterTokenizer(_read_characters(vocabulary), hint)
     raise ModelError(
@@ -61,13 +56,16 @@ def open_tokenizer(folder: str | os.PathLike[str], *, hint: str = "") -> Tokeniz
 
 
 def _refuse_foreign(folder: Path) -> None:
-    for name in _FOREIGN:
+    hints = {
+        "spiece.model": convert_hint(folder),
+        "sentencepiece.bpe.model": convert_hint(folder),
+        "tekken.json": "put the tokenizer.json of the same model into the folder.",
+    }
+    for name, hint in hints.items():
         if (folder / name).exists():
             raise ModelError(
                 f"{folder / name}: this kind of tokenizer is not read: expected tokenizer.json. "
-                "Hint: make it with transformers (pip install transformers sentencepiece protobuf "
-                f"tiktoken): from transformers import AutoTokenizer; folder = {str(folder)!r}; "
-                "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+                f"Hint: {hint}"
             )
 
 
@@ -102,6 +100,15 @@ def _whole(package: Any, path: Path, tokens: FolderTokens) -> Any:
             "add_prefix_space", splitter.add_prefix_space
         )
     return tokenizer
+
+
+# The files that each kind needs, the best kind first.
+_READERS: tuple[tuple[tuple[str, ...], Callable[[Any, Path, FolderTokens], Any]], ...] = (
+    (("tokenizer.json",), _whole),
+    (("vocab.json", "merges.txt"), byte_level),
+    (("vocab.txt",), word_piece),
+    (("tokenizer.model",), sentence_pieces),
+)
 
 
 def _add_tokens(package: Any, tokenizer: Any, tokens: FolderTokens, folder: Path) -> None:

@@ -14,6 +14,7 @@ GENERATE = {
     "maxmod/generate/special_tokens.py": ("tests/test_tokenizer_files.py",),
     "maxmod/generate/tokenizer_files.py": ("tests/test_tokenizer_files.py",),
     "maxmod/generate/tokenizer_families.py": ("tests/test_tokenizer_files.py",),
+    "maxmod/generate/sentence_pieces.py": ("tests/test_sentence_pieces.py",),
     "maxmod/generate/prompts.py": ("tests/test_generate.py",),
     "maxmod/generate/loop.py": (
         "tests/test_generate.py",
