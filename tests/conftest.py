@@ -25,6 +25,7 @@ import build_cache
 import hypothesis
 import pytest
 from emulated import EmulatedBackend
+from fuzz import examples
 from readable_ids import readable_id
 
 from maxmod import backends, config
@@ -58,9 +59,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--update-golden", action="store_true", help="rewrite the checked-in expectations"
     )
+    group.addoption(
+        "--fuzz", type=int, metavar="N", help="run N new examples of each test in tests/fuzz"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    examples.ask(config.getoption("--fuzz"))
     if config.getoption("--require") == "gpu" and not _GPUS:
         raise pytest.UsageError(f"--require=gpu: no GPU can be used. {_NO_GPU}")
     if not _IS_WORKER:
@@ -82,6 +87,8 @@ def pytest_make_parametrize_id(config: pytest.Config, val: Any) -> str | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = [name for name in _ORACLES if importlib.util.find_spec(name) is None]
     for item in items:
+        if examples.is_long() and "fuzz" in item.path.parts:
+            item.add_marker(pytest.mark.timeout(0))  # as long as it takes
         if item.get_closest_marker("gpu") and not _GPUS:
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
         if item.get_closest_marker("oracle") and missing:

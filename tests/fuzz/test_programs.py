@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fuzz.examples import fuzzed
 from fuzz.random_programs import Program, programs
 from helpers import run_op
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import maxmod
@@ -35,7 +36,7 @@ def assert_same(found: object, expected: object, program: Program) -> None:
     assert close.all(), (a[~close][:5], b[~close][:5])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@fuzzed(150)
 @given(program=programs())
 def test_interpreting_the_trace_equals_eager_execution(program: Program) -> None:
     args = program.arguments()
@@ -46,7 +47,7 @@ def test_interpreting_the_trace_equals_eager_execution(program: Program) -> None
         assert_same(found, expected.to_numpy(), program)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@fuzzed(60)
 @given(program=programs())
 @pytest.mark.parametrize("names", [False, True], ids=["static", "symbolic"])
 def test_compiled_programs_equal_eager_execution(program: Program, names: bool) -> None:
@@ -67,7 +68,7 @@ def test_compiled_programs_equal_eager_execution(program: Program, names: bool) 
         assert_same(one.to_numpy(), other.to_numpy(), program)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@fuzzed(40)
 @given(program=programs(max_steps=6), row=st.integers(0, 2), twice=st.booleans())
 def test_results_are_stored_into_buffers(program: Program, row: int, twice: bool) -> None:
     """What a program computes goes into a row of a buffer, which is read before and after."""
