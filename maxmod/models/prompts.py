@@ -55,7 +55,7 @@ class TextRules:
         name = self.default_prompt if name is None else name
         if name is None:
             return ""
-        if name not in self.prompts:
+        if not isinstance(name, str) or name not in self.prompts:
             known = ", ".join(map(repr, self.prompts)) or "no name, as the folder has no prompts"
             raise ArgumentError(
                 f"embed: prompt_name: expected {known}, got {name!r}."

@@ -60,7 +60,7 @@ def rope_frequencies(dim: int, theta: float, scaling: JsonObject) -> HostArray:
 
 def _checked(scaling: JsonObject) -> tuple[str, dict[str, float]]:
     kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind not in FIELDS:
+    if not isinstance(kind, str) or kind not in FIELDS:
         raise ModelError(
             f"rope_scaling: unknown rope_type: expected one of {', '.join(FIELDS)}, got {kind!r}."
         )
@@ -76,7 +76,8 @@ def _checked(scaling: JsonObject) -> tuple[str, dict[str, float]]:
             f"{', '.join(FIELDS[kind]) or 'none'}."
         )
     for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 < value < math.inf:
             raise ModelError(f"rope_scaling: {name}: expected a number above 0, got {value!r}.")
     return kind, numbers
 

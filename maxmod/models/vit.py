@@ -83,7 +83,7 @@ class Config:
             ModelError: If `architectures` names another kind of model.
         """
         names = self.architectures or ["ViTModel"]
-        if len(names) != 1 or names[0] not in KINDS:
+        if len(names) != 1 or not isinstance(names[0], str) or names[0] not in KINDS:
             raise ModelError(f"architectures: expected one of {', '.join(KINDS)}, got {names!r}.")
         return KINDS[names[0]]
 

@@ -91,7 +91,13 @@ DTYPES = ["u1", "u2", ">u2", "i4", "f4", "f8", "?", "c8", "O", "S1", "M8[s]"]
 
 
 @fuzzed(100)
-@given(dtype=st.sampled_from(DTYPES), shape=st.lists(st.integers(0, 5), max_size=4))
+@given(
+    dtype=st.sampled_from(["u1", *DTYPES]),
+    shape=st.one_of(
+        st.lists(st.integers(0, 5), max_size=4),
+        st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3, 4])),
+    ),
+)
 def test_arrays(dtype: str, shape: list[int]) -> None:
     array = np.zeros(shape, dtype)
     with right_or_refused():

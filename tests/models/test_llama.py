@@ -254,6 +254,7 @@ def test_llama3_scaling_keeps_fast_turns_and_slows_slow_ones() -> None:
         ("gemma3", {"layer_types": ["full_attention"]}, "layer_types: expected 3 times one of"),
         ("gemma3", {"rope_parameters": {"full_attention": 2}}, "full_attention: expected an obje"),
         ("gemma3", {"rope_scaling": {"rope_type": "yarn"}}, "unknown rope_type: expected one of"),
+        ("gemma3", {"rope_scaling": {"type": ["linear"]}}, "unknown rope_type: expected one of"),
     ],
 )
 def test_refused_configurations(tmp_path: Path, name: str, changes: dict, message: str) -> None:

@@ -86,6 +86,7 @@ def test_wrong_prompts_are_refused(tmp_path: Path) -> None:
         ({"prompt_name": "query", "prompt": ""}, "expected prompt_name or prompt, got both"),
         ({"prompt": 3}, "prompt: expected a str, got int"),
         ({"prompt_name": 3}, "expected 'query', 'passage', got 3"),
+        ({"prompt_name": ["query"]}, r"expected 'query', 'passage', got \['query'\]"),
     ):
         with pytest.raises(ValueError, match=message):
             model.embed(TEXTS, **arguments)

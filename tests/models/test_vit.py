@@ -241,6 +241,7 @@ def test_arguments() -> None:
         ({"hidden_act": "erf"}, "hidden_act: expected one of gelu"),
         ({"architectures": ["ViTForMaskedImageModeling"]}, "architectures: expected one of ViTFor"),
         ({"architectures": ["ViTModel", "ViTModel"]}, "architectures: expected one of ViTFor"),
+        ({"architectures": [["ViTModel"]]}, "architectures: expected one of ViTFor"),
         ({"id2label": {"1": "cat"}}, "id2label: expected strings under"),
         ({"id2label": {"0": 1}}, "id2label: expected strings under"),
     ],
