@@ -90,6 +90,23 @@ class _Postponed:
         self.results: list[Array] | None = None
 
     def run(self) -> list[Array]:
+        """Runs the calls that it waits for, and itself; a chain of them may be of any length."""
+        stack = [self]
+        while self.results is None:
+            waiting = stack[-1]._waits_for()
+            if waiting:
+                stack += waiting
+            else:
+                stack.pop()._run_now()
+        return self.results
+
+    def _waits_for(self) -> list[_Postponed]:
+        """Returns the calls that make its operands and did not run yet."""
+        thunks = (tensor._thunk for tensor in self.tensors)
+        calls = (thunk.call for thunk in thunks if isinstance(thunk, _Output))
+        return [] if self.lazy.open else [call for call in calls if call.results is None]
+
+    def _run_now(self) -> None:
         if self.lazy.open:
             raise LazyError(
                 "Can't realize tensor before realization context is completed. Hint: leave the "
@@ -99,7 +116,6 @@ class _Postponed:
             arrays = [tensor.data for tensor in self.tensors]
             self.results = _backend(self.types).run(self.op, arrays, self.attrs, self.types)
             self.tensors = ()
-        return self.results
 
 
 class _Output:

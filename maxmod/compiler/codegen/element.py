@@ -24,7 +24,7 @@ from maxmod.compiler.codegen.emit import (
 )
 from maxmod.compiler.codegen.reading import Part, Reading
 from maxmod.compiler.groups.group import FusionGroup
-from maxmod.compiler.groups.instructions import Apply, Load, needed
+from maxmod.compiler.groups.instructions import Apply, Load, Wanted, needed
 from maxmod.compiler.groups.lower import MAX_SPLITS, Lowering, split_loops
 from maxmod.dtype import DType
 from maxmod.kernel import text as kernel_text
@@ -60,9 +60,12 @@ class ElementLowering(Lowering):
         self.given_number: int | None = None
         self.given_position: tuple[Index, ...] = ()
 
-    def _make(self, value: ir.Value, position: tuple[Index, ...]) -> int:
+    def _sources(self, value: ir.Value, position: tuple[Index, ...]) -> list[Wanted]:
+        return [] if value is self.given else super()._sources(value, position)
+
+    def _make(self, value: ir.Value, position: tuple[Index, ...], args: Sequence[int]) -> int:
         if value is not self.given:
-            return super()._make(value, position)
+            return super()._make(value, position, args)
         if self.given_number is not None and position != self.given_position:
             raise Unfusable("a computed value is read at two positions")
         # A conversion to the same dtype is the value itself.

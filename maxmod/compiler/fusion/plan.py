@@ -26,6 +26,9 @@ from maxmod.op import Kind, ir
 
 # A kernel with more arguments than this is slow to launch, and rarely useful.
 MAX_BUFFERS = 24
+# Compilers take more than twice as long for twice the statements, and so does planning. What a
+# longer kernel would save, one more trip of an intermediate through memory, is nothing beside them.
+MAX_NODES = 128
 # Ops that change the positions at which their operands are read.
 _MOVES = (Kind.VIEW, Kind.REDUCE, Kind.INDEX)
 
@@ -68,7 +71,7 @@ def plan_groups(
         planner.place_updates()
     settings = config.current()
     if not settings.nofuse and settings.fuse_limit < 0:
-        return join_siblings(graph, planner.groups, MAX_BUFFERS)
+        return join_siblings(graph, planner.groups, MAX_BUFFERS, MAX_NODES)
     return planner.groups
 
 
@@ -326,6 +329,8 @@ class _Planner:
         reason = conditions.refusal(group, node, is_inside)
         if reason is not None:
             return reason
+        if len(group.nodes) >= MAX_NODES and node.op.kind is not Kind.SOURCE:
+            return "the kernel would be too long"
         larger = group.with_node(node, self.order[node], is_output=not is_inside)
         if len(larger.inputs) + len(larger.outputs) > MAX_BUFFERS:
             return "the kernel would have too many arguments"

@@ -19,7 +19,7 @@ from maxmod.values.shape import Sizes
 
 
 def join_siblings(
-    graph: ir.Graph, groups: Sequence[FusionGroup], most_buffers: int
+    graph: ir.Graph, groups: Sequence[FusionGroup], most_buffers: int, most_nodes: int
 ) -> list[FusionGroup]:
     """Joins elementwise groups that run over the same positions and read a value in common.
 
@@ -27,6 +27,7 @@ def join_siblings(
         graph: The graph.
         groups: Its groups.
         most_buffers: The number of inputs and outputs that a kernel may have.
+        most_nodes: The number of ops that a kernel may have.
 
     Returns:
         The groups; a joined one is where the first of its parts was.
@@ -41,6 +42,8 @@ def join_siblings(
     for alike in _elementwise_by_domain(waits.items):
         for first, second in combinations([*alike], 2):
             if first not in alike or second not in alike or dependencies.tie(first, second):
+                continue
+            if len(alike[first].nodes) + len(alike[second].nodes) > most_nodes:
                 continue
             joined = _joined(alike[first], alike[second], most_buffers)
             if joined is None:

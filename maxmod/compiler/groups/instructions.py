@@ -54,7 +54,8 @@ class Reduction:
 
 
 What = Load | Apply | Position | Reduction
-Memo = dict[tuple[ir.Value, tuple[Index, ...]], int]
+Wanted = tuple[ir.Value, tuple[Index, ...]]  # a value, and the position of one of its elements
+Memo = dict[Wanted, int]
 
 
 def operands(what: What) -> tuple[int, ...]:

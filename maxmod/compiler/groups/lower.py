@@ -23,6 +23,7 @@ from maxmod.compiler.groups.instructions import (
     Position,
     Reduction,
     Store,
+    Wanted,
     needed,
     operands,
 )
@@ -140,6 +141,14 @@ def _check_in_place(lowered: Lowered) -> None:
             raise Unfusable("it stores at positions that the kernel finds out late")
 
 
+class _NotMadeYet(Exception):
+    """A position is data that has no instruction yet."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        super().__init__()
+        self.wanted = wanted
+
+
 class Lowering:
     """State of one attempt to lower a group with given loops."""
 
@@ -189,12 +198,14 @@ class Lowering:
         if node.op.meaning.assign is None or value not in self.group.targets:
             position = self._output_position(value)
             return self.value(value, position), flat_index(position, value.type.sizes)
-        assert node.op.lowering.position is not None
         source = node.inputs[1]
         position = self._output_position(source)
-        read = functools.partial(self._read, node)
-        types = [x.type for x in node.inputs]
-        target = node.op.lowering.position(list(position), read, *types, **node.kwargs)
+        target = None
+        while target is None:
+            try:
+                target = self._looked_up(node, position)
+            except _NotMadeYet as needed_first:
+                self.value(*needed_first.wanted)
         for index, size in zip(target, value.type.sizes, strict=True):
             self.room += [room_above(index, size), as_size(lowest(index) + 1)]
         if any(isinstance(size, int) and size < 1 for size in self.room):
@@ -210,51 +221,79 @@ class Lowering:
         raise Unfusable(f"an output of shape {sizes} in the domain {self.group.domain}")
 
     def value(self, value: ir.Value, position: tuple[Index, ...]) -> int:
-        """Returns the instruction that gives `value` at `position`."""
-        key = (value, position)
-        found = self.memo.get(key)
-        if found is None:
-            found = self.memo[key] = self._make(value, position)
-        return found
+        """Returns the instruction that gives `value` at `position`.
 
-    def _make(self, value: ir.Value, position: tuple[Index, ...]) -> int:
+        Operands are made before what reads them, the first of them first. A stack of what is
+        wanted takes the place of recursion: chains are longer than what Python can nest.
+        """
+        stack: list[tuple[Wanted, list[Wanted] | None]] = [((value, position), None)]
+        while stack:
+            wanted, sources = stack[-1]
+            if sources is None:
+                if wanted in self.memo:
+                    stack.pop()
+                    continue
+                try:
+                    sources = self._sources(*wanted)
+                except _NotMadeYet as needed_first:
+                    stack.append((needed_first.wanted, None))
+                    continue
+                stack[-1] = wanted, sources
+                missing = [source for source in sources if source not in self.memo]
+                if missing:
+                    stack += [(source, None) for source in reversed(missing)]
+                    continue
+            stack.pop()
+            self.memo[wanted] = self._make(*wanted, [self.memo[source] for source in sources])
+        return self.memo[value, position]
+
+    def _sources(self, value: ir.Value, position: tuple[Index, ...]) -> list[Wanted]:
+        """Returns the values that a value is made of, each with the position where it is read."""
         if value in self.inputs:
-            flat = flat_index(position, value.type.sizes)
-            return self.append(Load(self.inputs[value], flat, value.type.dtype), value.type.dtype)
+            return []
         node = self.producers[value]
         kind = node.op.kind
         if kind is Kind.VIEW:
             (x,) = node.inputs
             assert node.op.lowering.view is not None
-            source = node.op.lowering.view(list(position), x.type, value.type, **node.kwargs)
-            return self.value(x, tuple(source))
+            return [
+                (x, tuple(node.op.lowering.view(list(position), x.type, value.type, **node.kwargs)))
+            ]
+        if kind is Kind.INDEX:
+            return [(node.inputs[0], tuple(self._looked_up(node, position)))]
+        if kind is Kind.REDUCE:
+            if self.row is None or position[:-1] != self.outer or position[-1] != Index():
+                raise Unfusable(f"{node.op.name} is read at another row")
+            return [(node.inputs[0], self.position)]
+        return [(x, tuple(broadcast_indices(position, x.type.sizes))) for x in node.inputs]
+
+    def _make(self, value: ir.Value, position: tuple[Index, ...], args: Sequence[int]) -> int:
+        """Returns the instruction that makes a value from those of its sources."""
+        dtype = value.type.dtype
+        if value in self.inputs:
+            flat = flat_index(position, value.type.sizes)
+            return self.append(Load(self.inputs[value], flat, dtype), dtype)
+        node = self.producers[value]
+        kind = node.op.kind
+        if kind is Kind.VIEW or kind is Kind.INDEX:
+            return args[0]
         if kind is Kind.SOURCE:
             flat = flat_index(position, value.type.sizes)
             uses_index = "{index}" in (node.op.lowering.scalar or "")
-            what = Apply(node.op, (), node.attrs, flat if uses_index else None)
-            return self.append(what, value.type.dtype)
-        if kind is Kind.INDEX:
-            assert node.op.lowering.position is not None
-            read = functools.partial(self._read, node)
-            types = [x.type for x in node.inputs]
-            source = node.op.lowering.position(list(position), read, *types, **node.kwargs)
-            return self.value(node.inputs[0], tuple(source))
+            return self.append(Apply(node.op, (), node.attrs, flat if uses_index else None), dtype)
         if kind is Kind.REDUCE:
-            return self._reduction(node, value, position)
-        args = tuple(
-            self.value(x, tuple(broadcast_indices(position, x.type.sizes))) for x in node.inputs
-        )
-        return self.append(Apply(node.op, args, node.attrs), value.type.dtype)
+            level = self.instructions[args[0]].level + 1
+            what = Reduction(node.op, args[0])
+            self.instructions.append(Instruction(what, compute_dtype(dtype), False, level))
+            return len(self.instructions) - 1
+        return self.append(Apply(node.op, tuple(args), node.attrs), dtype)
 
-    def _reduction(self, node: ir.Node, value: ir.Value, position: tuple[Index, ...]) -> int:
-        (x,) = node.inputs
-        if self.row is None or position[:-1] != self.outer or position[-1] != Index():
-            raise Unfusable(f"{node.op.name} is read at another row")
-        arg = self.value(x, self.position)
-        level = self.instructions[arg].level + 1
-        dtype = compute_dtype(value.type.dtype)
-        self.instructions.append(Instruction(Reduction(node.op, arg), dtype, False, level))
-        return len(self.instructions) - 1
+    def _looked_up(self, node: ir.Node, position: Sequence[Index]) -> Sequence[Index]:
+        """Returns the position in the first operand that an op finds in the others."""
+        assert node.op.lowering.position is not None
+        read = functools.partial(self._read, node)
+        types = [x.type for x in node.inputs]
+        return node.op.lowering.position(list(position), read, *types, **node.kwargs)
 
     def _read(self, node: ir.Node, number: int, position: Sequence[Index], size: Size) -> Index:
         """Returns an element of an operand as a position on an axis."""
@@ -262,8 +301,10 @@ class Lowering:
         index = self._counted(node.inputs[number], tuple(position))
         if index is not None and is_below(index, size):
             return index
-        arg = self.value(node.inputs[number], tuple(position))
-        what = Position(arg, size, is_store)
+        wanted = node.inputs[number], tuple(position)
+        if wanted not in self.memo:
+            raise _NotMadeYet(wanted)
+        what = Position(self.memo[wanted], size, is_store)
         found = self.positions.get(what)
         if found is None:
             found = self.positions[what] = self.append(what, DType.int64)

@@ -58,9 +58,11 @@ def _argument(node: ir.Node, producers: Producers) -> ir.Value | None:
     return None
 
 
-def _forms(node: ir.Node, producers: Producers) -> Iterator[tuple[float, ir.Value, ir.Value]]:
+def _forms(
+    node: ir.Node, producers: Producers, depth: int = _DEPTH
+) -> Iterator[tuple[float, ir.Value, ir.Value]]:
     """Yields (c, x, y) where a product can be read as c * x * (1 + tanh(y))."""
-    if not is_op(node.op, mul):
+    if not is_op(node.op, mul) or depth == 0:
         return
     for left, right in (node.inputs, node.inputs[::-1]):
         for (c, x), (d, last) in product(_scaled(left, producers), _scaled(right, producers)):
@@ -69,7 +71,7 @@ def _forms(node: ir.Node, producers: Producers) -> Iterator[tuple[float, ir.Valu
                 yield c * d, x, inner
         number, other = number_of(left, producers), producers.get(right)
         if number is not None and other is not None:
-            for c, x, inner in _forms(other, producers):
+            for c, x, inner in _forms(other, producers, depth - 1):
                 yield number * c, x, inner
 
 
