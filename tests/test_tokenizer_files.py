@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 from tokenizer_folders import (
     HELLO,
     MERGES,
@@ -26,6 +27,8 @@ from tokenizer_folders import (
     write_whole,
 )
 from tokenizers import Regex, pre_tokenizers, processors
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import BertNormalizer
 
 from maxmod.errors import MaxmodWarning, ModelError, OperandError
 from maxmod.generate.special_tokens import end_tokens, read_folder_tokens
@@ -268,6 +271,28 @@ def test_other_kinds_of_files_are_refused(tmp_path: Path, name: str, hint: str) 
     (tmp_path / name).write_bytes(b"\n\x0e\n\x05<unk>\x15")
     with pytest.raises(ModelError, match=rf"{name}: .* not read: .* Hint: .*{hint}"):
         open_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["add_prefix_space", "add_bos_token", "add_eos_token"])
+def test_settings_that_are_not_true_or_false(tmp_path: Path, name: str) -> None:
+    """null is as if it were missing."""
+    write_whole(tmp_path, byte_level(), tokenizer_config={name: None})
+    assert open_tokenizer(tmp_path).encode("hello") == [HELLO]
+    write(tmp_path, tokenizer_config={name: "yes"})
+    with pytest.raises(ModelError, match=f"{name}: expected true or false, got 'yes'"):
+        open_tokenizer(tmp_path)
+
+
+def test_settings_change_parts_of_the_whole_file(tmp_path: Path) -> None:
+    """As in transformers: the space of byte-level tokenizers, and the normaliser of BERT."""
+    write_whole(tmp_path, byte_level(), tokenizer_config={"add_prefix_space": True})
+    assert open_tokenizer(tmp_path).encode("hello") == [SPACE_HELLO]
+    whole = tokenizers.Tokenizer(WordLevel({"Café": 0, "cafe": 1}, unk_token="cafe"))
+    whole.normalizer = BertNormalizer(lowercase=True)
+    write_whole(tmp_path, whole, tokenizer_config={"tokenizer_class": "BertTokenizer"})
+    assert open_tokenizer(tmp_path).encode("Café") == [1]
+    config = {"tokenizer_class": "BertTokenizerFast", "do_lower_case": False}
+    assert open_tokenizer(write(tmp_path, tokenizer_config=config)).encode("Café") == [0]
 
 
 # ---- the start and the end of a text -------------------------------------------------------------

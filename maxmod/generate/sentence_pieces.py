@@ -123,9 +123,9 @@ def _pairs(piece: str, vocabulary: dict[str, int]) -> Iterator[tuple[str, str]]:
 
 def _finish(package: Any, tokenizer: Any, tokens: FolderTokens) -> None:
     """Writes spaces as the class of Llama does; `legacy` puts one in front of every part."""
-    has_space = tokens.settings.get("add_prefix_space") is not False
+    has_space = tokens.flag("add_prefix_space", True)
     normalizers, decoders = package.normalizers, package.decoders
-    if tokens.settings.get("legacy") is False:
+    if not tokens.flag("legacy", True):
         tokenizer.pre_tokenizer = package.pre_tokenizers.Metaspace(
             replacement=_SPACE, prepend_scheme="first" if has_space else "never", split=False
         )

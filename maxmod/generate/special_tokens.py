@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 from maxmod.errors import ModelError
 from maxmod.values.plain import JsonObject
@@ -84,6 +85,23 @@ class FolderTokens:
     def special(self) -> dict[str, str]:
         """Every special token with a role, for templates."""
         return self.defaults | self.named
+
+    @overload
+    def flag(self, name: str, default: bool) -> bool: ...
+
+    @overload
+    def flag(self, name: str, default: None = None) -> bool | None: ...
+
+    def flag(self, name: str, default: bool | None = None) -> bool | None:
+        """Returns a setting that is true or false; the default if it is missing or null.
+
+        Raises:
+            ModelError: If it is anything else.
+        """
+        value = self.settings.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise ModelError(f"{CONFIG}: {name}: expected true or false, got {value!r:.60}.")
+        return default if value is None else value
 
 
 def read_folder_tokens(folder: Path) -> FolderTokens:

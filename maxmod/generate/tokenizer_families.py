@@ -47,12 +47,12 @@ def byte_level(package: Any, path: Path, tokens: FolderTokens) -> Any:
 
 
 def _gpt2(package: Any, tokenizer: Any, tokens: FolderTokens) -> None:
-    space = tokens.settings.get("add_prefix_space", False)
+    space = tokens.flag("add_prefix_space", False)
     tokenizer.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=space)
 
 
 def _qwen2(package: Any, tokenizer: Any, tokens: FolderTokens) -> None:
-    space = tokens.settings.get("add_prefix_space", False)
+    space = tokens.flag("add_prefix_space", False)
     words = package.Regex(_QWEN2_WORDS)
     tokenizer.normalizer = package.normalizers.NFC()
     tokenizer.pre_tokenizer = package.pre_tokenizers.Sequence(
@@ -106,9 +106,9 @@ def word_piece(package: Any, path: Path, tokens: FolderTokens) -> Any:
     )
     tokenizer.normalizer = package.normalizers.BertNormalizer(
         clean_text=True,
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        strip_accents=settings.get("strip_accents"),
-        lowercase=settings.get("do_lower_case", True),
+        handle_chinese_chars=tokens.flag("tokenize_chinese_chars", True),
+        strip_accents=tokens.flag("strip_accents"),
+        lowercase=tokens.flag("do_lower_case", True),
     )
     tokenizer.pre_tokenizer = package.pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = package.decoders.WordPiece()

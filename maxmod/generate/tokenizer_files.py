@@ -93,12 +93,11 @@ def _whole(package: Any, path: Path, tokens: FolderTokens) -> Any:
     normaliser, splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
     if isinstance(normaliser, package.normalizers.BertNormalizer) and tokens.family == "Bert":
         for name, setting in BERT_SETTINGS.items():
-            if setting in tokens.settings:
-                setattr(normaliser, name, tokens.settings[setting])
-    if isinstance(splitter, package.pre_tokenizers.ByteLevel):
-        splitter.add_prefix_space = tokens.settings.get(
-            "add_prefix_space", splitter.add_prefix_space
-        )
+            if tokens.flag(setting) is not None:
+                setattr(normaliser, name, tokens.flag(setting))
+    has_space = tokens.flag("add_prefix_space")
+    if isinstance(splitter, package.pre_tokenizers.ByteLevel) and has_space is not None:
+        splitter.add_prefix_space = has_space
     return tokenizer
 
 
@@ -140,7 +139,7 @@ def _made(package: Any, token: AddedToken) -> Any:
 
 def _surround(package: Any, tokenizer: Any, tokens: FolderTokens, folder: Path) -> None:
     """Puts special tokens around a text where `add_bos_token` and `add_eos_token` decide it."""
-    adds = {name: tokens.settings.get(f"add_{name}_token") for name in ("bos", "eos")}
+    adds = {name: tokens.flag(f"add_{name}_token") for name in ("bos", "eos")}
     if tokens.family in _BY_SETTINGS:
         if adds["bos"] is None:
             adds["bos"] = "bos_token" in tokens.special or None
