@@ -264,7 +264,9 @@ def test_missing_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
 
 
 def test_empty_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "config.json: cannot read" in _error(capsys, "generate", "--model", str(tmp_path), "1")
+    assert "there is no config.json. Hint: " in _error(
+        capsys, "generate", "--model", str(tmp_path), "1"
+    )
 
 
 @pytest.mark.parametrize(

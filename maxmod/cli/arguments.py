@@ -6,9 +6,19 @@ from argparse import ArgumentParser
 
 
 def add_model(parser: ArgumentParser) -> None:
-    """Adds `--model`, for a language model."""
-    text = "a Hugging Face model folder (default: the embedded model, which adds numbers)"
+    """Adds `--model`, for a language model, and `--strict`."""
+    text = (
+        "a Hugging Face model folder, or the name of a model in its cache (default: the embedded "
+        "model, which adds numbers)"
+    )
     parser.add_argument("--model", metavar="FOLDER", help=text)
+    add_strict(parser)
+
+
+def add_strict(parser: ArgumentParser) -> None:
+    """Adds `--strict`."""
+    text = "refuse a folder with a configuration field that nobody here knows, instead of a note"
+    parser.add_argument("--strict", action="store_true", help=text)
 
 
 def add_device(parser: ArgumentParser) -> None:

@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
         chosen_folder("bench", options.model),
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
+        strict_config=options.strict,
     )
     load_s = time.perf_counter() - start
     count, new = options.prompt_tokens, options.new_tokens

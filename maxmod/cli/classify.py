@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from maxmod.cli.arguments import add_device, add_eager, add_quantize
+from maxmod.cli.arguments import add_device, add_eager, add_quantize, add_strict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     add_eager(parser)
     add_quantize(parser)
+    add_strict(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -34,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
         given_path("classify", "--model", options.model),
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
+        strict_config=options.strict,
         quantize=options.quantize,
         group_size=options.group_size,
     )

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from maxmod.cli.arguments import add_device, add_eager, add_quantize
+from maxmod.cli.arguments import add_device, add_eager, add_quantize, add_strict
 from maxmod.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     add_eager(parser)
     add_quantize(parser)
+    add_strict(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
         given_path("embed", "--model", options.model),
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
+        strict_config=options.strict,
         quantize=options.quantize,
         group_size=options.group_size,
     )

@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
         chosen_folder("explain", options.model),
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
+        strict_config=options.strict,
     )
     compiled = _compiled(model, options)
     sizes = {"batch": options.batch, "seq": options.seq}

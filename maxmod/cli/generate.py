@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
         chosen_folder("generate", options.model),
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
+        strict_config=options.strict,
         quantize=options.quantize,
         group_size=options.group_size,
     )

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from maxmod.cli.arguments import add_dtype, add_group_size
+from maxmod.cli.arguments import add_dtype, add_group_size, add_strict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_group_size(parser)
     add("--skip", metavar="NAME", action="append", default=[], help="a layer to skip; repeatable")
     add_dtype(parser)
+    add_strict(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
         options.folder,
         device=CPU(),
         dtype=chosen_dtype(options.dtype),
+        strict_config=options.strict,
         quantize=options.weights,
         group_size=options.group_size,
         skip=options.skip,

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from maxmod import functional as F
+from maxmod.errors import ModelError
 from maxmod.tensor import Tensor
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def check_layer_types(found: Sequence[object] | None, layers: int, kinds: Sequence[str]) -> None:
+    """Checks the field `layer_types` of a config.json, which names the kind of each layer.
+
+    Raises:
+        ModelError: If there is one and it has another length, or a kind the model does not have.
+    """
+    if found is not None and (len(found) != layers or not all(kind in kinds for kind in found)):
+        raise ModelError(
+            f"layer_types: expected {layers} times one of {', '.join(kinds)}, got {found!r:.200}."
+        )
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -16,15 +16,23 @@ from dataclasses import dataclass
 from maxmod import functional as F
 from maxmod.errors import ModelError
 from maxmod.generate.kv_cache import CacheShape, Context, WholeContext
-from maxmod.models.attention import attention, merge_heads, soft_cap, split_heads
-from maxmod.models.rotary import RotaryTable, rope_frequencies
+from maxmod.models.attention import (
+    FULL,
+    SLIDING,
+    attention,
+    check_layer_types,
+    merge_heads,
+    soft_cap,
+    split_heads,
+)
+from maxmod.models.llama import FREQUENCIES
+from maxmod.models.rotary import RotaryTable, rope_frequencies, warn_of_lost_theta
 from maxmod.nn import Embedding, GemmaRMSNorm, Linear, Module, ModuleList
 from maxmod.tensor import Tensor
 from maxmod.tensor.like import StateLike
 from maxmod.values.plain import JsonObject
-from maxmod.weights import Weights, strip_prefix
+from maxmod.weights import Weights, drop, strip_prefix
 
-FULL, SLIDING = "full_attention", "sliding_attention"
 # The older files of Gemma say "gelu" and mean this approximation of it.
 _ACTIVATIONS = (None, "gelu", "gelu_pytorch_tanh")
 
@@ -45,7 +53,6 @@ DEFAULTS: dict[str, JsonObject] = {
         "query_pre_attn_scalar": 256,
         "sliding_window": 4096,
         "sliding_window_pattern": 6,
-        "rope_theta": 1e6,
     },
 }
 
@@ -75,7 +82,7 @@ class Config:
     sliding_window: int | None = None
     sliding_window_pattern: int = 1
     layer_types: list | None = None
-    rope_theta: float = 10000.0
+    rope_theta: float | None = None
     rope_local_base_freq: float = 10000.0
     rope_scaling: dict | None = None
     rope_parameters: dict | None = None
@@ -100,7 +107,9 @@ class Config:
             )
         if self.use_bidirectional_attention:
             raise ModelError("use_bidirectional_attention: expected false, got true.")
-        self.kinds()
+        kinds = (FULL,) if self.is_first else (FULL, SLIDING)
+        check_layer_types(self.layer_types, self.num_hidden_layers, kinds)
+        self._check_rope()
         self.frequencies()
 
     @property
@@ -119,24 +128,13 @@ class Config:
         return self.model_type == "gemma"
 
     def kinds(self) -> list[str]:
-        """For each layer what its tokens see: all before them, or the last ones.
-
-        Raises:
-            ModelError: If `layer_types` is malformed.
-        """
+        """For each layer what its tokens see: all before them, or the last ones."""
         layers = range(self.num_hidden_layers)
         if self.is_first or self.sliding_window is None:
             return [FULL for _ in layers]
         if self.layer_types is None:
             every = self.sliding_window_pattern
             return [SLIDING if (layer + 1) % every else FULL for layer in layers]
-        if len(self.layer_types) != len(layers) or not all(
-            kind in (FULL, SLIDING) for kind in self.layer_types
-        ):
-            raise ModelError(
-                f"layer_types: expected {len(layers)} times one of {FULL}, {SLIDING}, got "
-                f"{self.layer_types!r}."
-            )
         return list(self.layer_types)
 
     def frequencies(self) -> JsonObject:
@@ -145,18 +143,27 @@ class Config:
         Raises:
             ModelError: If the fields about it are malformed or of an unknown kind.
         """
-        found = {}
-        for kind, theta in ((FULL, self.rope_theta), (SLIDING, self.rope_local_base_freq)):
-            scaling = self.rope_parameters or {}
-            if self.model_type == "gemma3_text":  # one for each kind; the older form scales FULL
-                older = (self.rope_scaling or {}) if kind == FULL else {}
-                scaling = scaling.get(kind) or older
-            else:
-                scaling, theta = scaling or self.rope_scaling or {}, self.rope_theta
-            if not isinstance(scaling, dict):
-                raise ModelError(f"rope_parameters: {kind}: expected an object, got {scaling!r}.")
-            found[kind] = rope_frequencies(self.head_dim, theta, scaling)
-        return found
+        given, older = self.rope_parameters or {}, self.rope_scaling or {}
+        if self.model_type != "gemma3_text":
+            one = rope_frequencies(self.head_dim, self.rope_theta, older or given)
+            return {FULL: one, SLIDING: one}
+        full, near = (given.get(kind) or {} for kind in (FULL, SLIDING))  # the older form is FULL's
+        return {
+            FULL: rope_frequencies(self.head_dim, self.rope_theta, {**full, **older}, 1e6),
+            SLIDING: rope_frequencies(self.head_dim, self.rope_local_base_freq, near),
+        }
+
+    def _check_rope(self) -> None:
+        """Checks `rope_parameters`, which Gemma 3 has for each kind of layer."""
+        if self.model_type != "gemma3_text":
+            warn_of_lost_theta(self.rope_scaling, self.rope_parameters, self.rope_theta)
+            return
+        for kind, scaling in (self.rope_parameters or {}).items():
+            if kind not in (FULL, SLIDING) or not isinstance(scaling, dict | None):
+                raise ModelError(
+                    f"rope_parameters: expected an object for each of {FULL} and {SLIDING}, got "
+                    f"{kind!r:.80}: {scaling!r:.80}."
+                )
 
 
 class Attention(Module[[Tensor, RotaryTable, Context], Tensor]):
@@ -292,4 +299,4 @@ class Gemma(Module[[Tensor], Tensor]):
 
 def adapt_weights(weights: StateLike) -> Weights:
     """Returns weights of a Hugging Face folder with the names of `Gemma`."""
-    return strip_prefix(weights, "model.")
+    return drop(strip_prefix(weights, "model."), FREQUENCIES)

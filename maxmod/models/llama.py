@@ -14,13 +14,23 @@ from typing import Any
 from maxmod.errors import ModelError
 from maxmod.generate.kv_cache import CacheShape, Context, WholeContext
 from maxmod.models.activations import ACTIVATIONS, check_activation
-from maxmod.models.attention import attention, merge_heads, split_heads
-from maxmod.models.rotary import RotaryTable, rope_frequencies
+from maxmod.models.attention import (
+    FULL,
+    SLIDING,
+    attention,
+    check_layer_types,
+    merge_heads,
+    split_heads,
+)
+from maxmod.models.rotary import RotaryTable, rope_frequencies, warn_of_lost_theta
 from maxmod.nn import Embedding, Linear, Module, ModuleList, RMSNorm
 from maxmod.tensor import Tensor
 from maxmod.tensor.like import StateLike
 from maxmod.values.plain import JsonObject
 from maxmod.weights import Weights, drop, strip_prefix
+
+# What older files have of rotary embeddings, once or for each layer.
+FREQUENCIES = ["rotary_emb.inv_freq", "layers.*.self_attn.rotary_emb.inv_freq"]
 
 # What config.json may leave out, where that means something else than in Llama.
 DEFAULTS: dict[str, JsonObject] = {
@@ -71,10 +81,12 @@ class Config:
     use_sliding_window: bool = False
     max_window_layers: int = 0
     layer_types: list | None = None
+    dual_chunk_attention_config: dict | None = None
 
     def __post_init__(self) -> None:
         sizes = (self.vocab_size, self.hidden_size, self.intermediate_size, self.num_hidden_layers)
         sizes += (self.num_attention_heads, self.kv_heads, self.dim, self.max_position_embeddings)
+        sizes += (self.max_positions,)
         if min(sizes) < 1 or (self.sliding_window is not None and self.sliding_window < 1):
             raise ModelError("sizes must be above 0.")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
@@ -88,7 +100,8 @@ class Config:
                 f"num_key_value_heads={self.kv_heads}."
             )
         check_activation("hidden_act", self.hidden_act)
-        self.windows()
+        self._check_layer_types()
+        warn_of_lost_theta(self.rope_scaling, self.rope_parameters, self.rope_theta)
         self.frequencies()
 
     @property
@@ -107,8 +120,14 @@ class Config:
 
     @property
     def max_positions(self) -> int:
-        """The longest sequence."""
-        return self.max_position_embeddings
+        """The longest sequence.
+
+        Where config.json asks for attention in chunks, one chunk: up to there it is the usual one.
+        """
+        chunks = self.dual_chunk_attention_config
+        if chunks is None:
+            return self.max_position_embeddings
+        return min(self.max_position_embeddings, chunk_length(chunks))
 
     @property
     def cache_shape(self) -> CacheShape:
@@ -131,28 +150,20 @@ class Config:
         return self.model_type == "qwen3"
 
     def windows(self) -> list[int | None]:
-        """For each layer how many positions a token looks back at, itself included; None for all.
-
-        Raises:
-            ModelError: If the fields about it are malformed.
-        """
+        """For each layer how many positions a token sees, itself included; None for all."""
         layers = self.num_hidden_layers
-        if self.model_type == "llama":
-            return [None] * layers
-        if self.model_type == "mistral":
+        if self.model_type in ("llama", "mistral"):
             return [self.sliding_window] * layers
         window = self.sliding_window if self.use_sliding_window else None
         if self.layer_types is None:
             return [window if n >= self.max_window_layers else None for n in range(layers)]
-        kinds = {"full_attention": None, "sliding_attention": window}
-        if len(self.layer_types) != layers or not all(
-            isinstance(kind, str) and kind in kinds for kind in self.layer_types
-        ):
-            raise ModelError(
-                f"layer_types: expected {layers} times one of {', '.join(kinds)}, got "
-                f"{self.layer_types!r}."
-            )
-        return [kinds[kind] for kind in self.layer_types]
+        return [window if kind == SLIDING else None for kind in self.layer_types]
+
+    def _check_layer_types(self) -> None:
+        kinds: tuple[str, ...] = (FULL, SLIDING)
+        if self.model_type in ("llama", "mistral"):  # their layers are of one kind
+            kinds = (FULL,) if self.sliding_window is None else (SLIDING,)
+        check_layer_types(self.layer_types, self.num_hidden_layers, kinds)
 
     def frequencies(self) -> Any:
         """Radians per position of each pair of elements of a head: float64 [dim / 2].
@@ -160,8 +171,26 @@ class Config:
         Raises:
             ModelError: If the fields about it are malformed or of an unknown kind.
         """
-        scaling = self.rope_parameters or self.rope_scaling or {}
-        return rope_frequencies(self.dim, self.rope_theta or 10000.0, scaling)
+        scaling = self.rope_scaling or self.rope_parameters or {}  # as in transformers
+        return rope_frequencies(self.dim, self.rope_theta, scaling)
+
+
+def chunk_length(chunks: JsonObject) -> int:
+    """Returns how many tokens a chunk of dual chunk attention has.
+
+    Source: C. An et al., Training-Free Long-Context Scaling of Large Language Models, arXiv
+    2402.17463: a chunk has the positions below `chunk_size - local_size`.
+
+    Raises:
+        ModelError: If the fields about it are malformed.
+    """
+    size, local = chunks.get("chunk_size"), chunks.get("local_size")
+    if not isinstance(size, int) or not isinstance(local, int) or not size > local > 0:
+        raise ModelError(
+            "dual_chunk_attention_config: expected chunk_size above local_size above 0, got "
+            f"{size!r:.40} and {local!r:.40}."
+        )
+    return size - local
 
 
 class Attention(Module[[Tensor, RotaryTable, Context], Tensor]):
@@ -262,6 +291,6 @@ class Llama(Module[[Tensor], Tensor]):
 def adapt_weights(weights: StateLike) -> Weights:
     """Returns weights of a Hugging Face folder with the names of `Llama`.
 
-    Older files have the frequencies of each layer as a tensor; they follow from config.json.
+    Older files have the frequencies as tensors; they follow from config.json.
     """
-    return drop(strip_prefix(weights, "model."), ["layers.*.self_attn.rotary_emb.inv_freq"])
+    return drop(strip_prefix(weights, "model."), FREQUENCIES)

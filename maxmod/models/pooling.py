@@ -13,6 +13,8 @@ from typing import Any
 from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ModelError
+from maxmod.models.config import judge_fields
+from maxmod.models.config_fields import POOLING
 from maxmod.nn import Module
 from maxmod.nn.places import warn
 from maxmod.tensor import Tensor
@@ -141,14 +143,15 @@ class Embed(Module[[Tensor, Tensor], Tensor]):
 # ---- modules.json --------------------------------------------------------------------------------
 
 
-def read_pooling(folder: Path) -> Pooling:
+def read_pooling(folder: Path, *, strict: bool = False) -> Pooling:
     """Reads how a folder of the sentence-transformers library pools: modules.json and its parts.
 
     The parts are applied one after another, so the last Pooling counts, with what follows it. A
     folder without modules.json takes the mean, as that library does.
 
     Raises:
-        ModelError: If a file is malformed, or a part is of an unknown kind.
+        ModelError: If a file is malformed, a part is of an unknown kind, or it is strict and a
+            field is unknown.
     """
     path = folder / "modules.json"
     if not path.exists():
@@ -163,7 +166,7 @@ def read_pooling(folder: Path) -> Pooling:
     pooling: Pooling | None = None
     for kind, part in parts[1:]:
         if kind == "Pooling":
-            pooling = _next_pooling(pooling, _pooling_of(folder, part, path), path)
+            pooling = _next_pooling(pooling, _pooling_of(folder, part, path, strict), path)
         elif kind == "Normalize":
             _check_normalize(folder, part, path)
             if pooling is None:
@@ -206,13 +209,16 @@ def _next_pooling(before: Pooling | None, pooling: Pooling, path: Path) -> Pooli
     return pooling
 
 
-def _pooling_of(folder: Path, part: Mapping[str, object], path: Path) -> Pooling:
+def _pooling_of(folder: Path, part: Mapping[str, object], path: Path, strict: bool) -> Pooling:
     where = folder / _plain_name(part.get("path"), path) / "config.json"
     table = read_json(where)
     include = table.get("include_prompt", True)
     if type(include) is not bool:
         raise ModelError(f"{where}: include_prompt: expected true or false, got {include!r}.")
-    return Pooling(_modes(table, where), include)
+    modes = _modes(table, where)
+    used = {"include_prompt", "pooling_mode", *_FLAGS}
+    judge_fields(table, used, str(where), known=POOLING, strict=strict)
+    return Pooling(modes, include)
 
 
 def _modes(table: JsonObject, where: Path) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from maxmod.errors import ArgumentError, ModelError
 from maxmod.models.config import from_table
+from maxmod.models.config_fields import PREPROCESSOR
 from maxmod.models.images import pillow_image, rgb_pixels
 from maxmod.values.array import HostArray
 from maxmod.values.plain import JsonObject
@@ -136,7 +137,7 @@ class Preprocessing:
         return (longest, edge) if width <= height else (edge, longest)
 
 
-def read_preprocessing(folder: Path) -> Preprocessing:
+def read_preprocessing(folder: Path, *, strict: bool = False) -> Preprocessing:
     """Reads the preprocessing of a model folder.
 
     Raises:
@@ -148,7 +149,8 @@ def read_preprocessing(folder: Path) -> Preprocessing:
             f"{folder}: there is no {FILE}, which says how images become pixels. Hint: copy it "
             "from the source of the weights, or pass pixels to the module."
         )
-    return from_table(Preprocessing, _known(read_json(path)), str(path))
+    table = _known(read_json(path))
+    return from_table(Preprocessing, table, str(path), known=PREPROCESSOR, strict=strict)
 
 
 def _known(table: JsonObject) -> JsonObject:

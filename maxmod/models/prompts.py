@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from maxmod.errors import ArgumentError, ModelError, did_you_mean
+from maxmod.models.config import judge_fields
+from maxmod.models.config_fields import SENTENCE_BERT, SENTENCE_TRANSFORMERS
 from maxmod.values.plain import JsonObject
 from maxmod.weights.json_files import read_json
 
@@ -64,12 +66,13 @@ class TextRules:
         return self.prompts[name]
 
 
-def read_text_rules(folder: Path, positions: int) -> TextRules:
+def read_text_rules(folder: Path, positions: int, *, strict: bool = False) -> TextRules:
     """Reads sentence_bert_config.json and config_sentence_transformers.json, where they exist.
 
     Args:
         folder: The model folder.
         positions: The longest sequence of the model.
+        strict: Refuse fields that nobody here knows, in place of a warning.
 
     Raises:
         ModelError: If a file is malformed, or asks for what is not supported.
@@ -82,7 +85,9 @@ def read_text_rules(folder: Path, positions: int) -> TextRules:
     lower = table.get("do_lower_case")
     if type(lower) not in (bool, type(None)):
         raise ModelError(f"{path}: do_lower_case: expected true or false, got {lower!r}.")
-    prompts, default = _prompts(folder / "config_sentence_transformers.json")
+    used = {"max_seq_length", "do_lower_case", *_NEUTRAL}
+    judge_fields(table, used, str(path), known=SENTENCE_BERT, strict=strict)
+    prompts, default = _prompts(folder / "config_sentence_transformers.json", strict)
     return TextRules(_max_tokens(folder, path, table, positions), bool(lower), prompts, default)
 
 
@@ -112,9 +117,11 @@ def _max_of_tokenizer(path: Path, positions: int) -> int:
     return int(min(value, positions))  # 1e30 where nobody set it
 
 
-def _prompts(path: Path) -> tuple[Mapping[str, str], str | None]:
+def _prompts(path: Path, strict: bool) -> tuple[Mapping[str, str], str | None]:
     """Returns the prompts by name, and the name of the default one."""
     table = _optional(path)
+    used = {"prompts", "default_prompt_name"}
+    judge_fields(table, used, str(path), known=SENTENCE_TRANSFORMERS, strict=strict)
     found = table.get("prompts")
     prompts = {} if found is None else found
     if not isinstance(prompts, dict) or not all(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from maxmod.dtype import DType
-from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError, did_you_mean
+from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError
 from maxmod.generate.special_tokens import end_tokens
 from maxmod.interpreters.eager import lazy
 from maxmod.models import bert, gemma, gpt2, llama, vit
 from maxmod.models.config import from_table
+from maxmod.models.config_fields import CONFIG as CONFIG_FIELDS
 from maxmod.models.encoder import TextEncoder
+from maxmod.models.folder import CONFIG, find_folder, read_config, unsupported
 from maxmod.models.language import LanguageModel
 from maxmod.models.pooling import read_pooling
 from maxmod.models.prompts import read_text_rules
@@ -92,13 +93,15 @@ def load_model(
     quantize: str | None = None,
     group_size: int | None = None,
     skip: str | Iterable[str] = (),
+    strict_config: bool = False,
 ) -> LanguageModel:
     """Loads a pretrained model.
 
     Args:
         folder: A folder as `save_pretrained` of transformers writes it: config.json, weights as
             .safetensors files, and a tokenizer if text is to be generated; or as `save_quantized`
-            does. Nothing is downloaded.
+            does; or the name of a model in the cache of Hugging Face, such as `"org/name"`.
+            Nothing is downloaded.
         device: Where to put it; the default device if it is not given.
         dtype: What to compute in; the dtype of the stored weights if it is not given, or bfloat16
             if they are 8-bit floats.
@@ -107,6 +110,8 @@ def load_model(
             one tensor.
         group_size: As for `maxmod.quantize`, like `skip`.
         skip: Linear layers to leave as they are.
+        strict_config: Refuse a folder whose config.json has a field that nobody here knows; else
+            that is one warning. A field known to change what is computed is always refused.
 
     Returns:
         The model; `model.module` is the module, with the weights.
@@ -129,10 +134,11 @@ def load_model(
         >>> compiled(tokens).shape
         [Dim(1), Dim(4), Dim(13)]
     """
-    folder = Path(folder)
+    folder = find_folder("load_model", folder)
     table = _config_of("load_model", folder)
     rounding = Rounding.of("load_model", quantize, group_size, skip)
-    config, module, ref, dtype = _load("load_model", folder, table, device, dtype, rounding)
+    config = _read_fields("load_model", folder, table, strict_config)
+    module, ref, dtype = _load("load_model", folder, table, config, device, dtype, rounding)
     return LanguageModel(
         folder=folder.absolute(),
         module=module,
@@ -154,6 +160,7 @@ def load_encoder(
     quantize: str | None = None,
     group_size: int | None = None,
     skip: str | Iterable[str] = (),
+    strict_config: bool = False,
 ) -> TextEncoder:
     """Loads a pretrained encoder, which turns texts into vectors.
 
@@ -165,6 +172,7 @@ def load_encoder(
         quantize: As for `load_model`, like `group_size` and `skip`.
         group_size: As for `maxmod.quantize`.
         skip: Linear layers to leave as they are.
+        strict_config: As for `load_model`, for all configuration files of the folder.
 
     Returns:
         The encoder: `load_encoder(folder).embed(["a text", "another"])`.
@@ -175,16 +183,17 @@ def load_encoder(
         WeightsError: If they do not fit the configuration.
         OutOfMemoryError: If they are larger than the free memory of the device.
     """
-    folder = Path(folder)
+    folder = find_folder("load_encoder", folder)
     table = _config_of("load_encoder", folder)
     rounding = Rounding.of("load_encoder", quantize, group_size, skip)
-    config, module, ref, dtype = _load("load_encoder", folder, table, device, dtype, rounding)
+    config = _read_fields("load_encoder", folder, table, strict_config)
+    module, ref, dtype = _load("load_encoder", folder, table, config, device, dtype, rounding)
     return TextEncoder(
         folder=folder.absolute(),
         module=module,
         config=config,
-        pooling=read_pooling(folder),
-        rules=read_text_rules(folder, config.max_positions),
+        pooling=read_pooling(folder, strict=strict_config),
+        rules=read_text_rules(folder, config.max_positions, strict=strict_config),
         device=ref,
         dtype=dtype,
     )
@@ -198,6 +207,7 @@ def load_vision_model(
     quantize: str | None = None,
     group_size: int | None = None,
     skip: str | Iterable[str] = (),
+    strict_config: bool = False,
 ) -> VisionModel:
     """Loads a pretrained vision model, which classifies images or turns them into vectors.
 
@@ -209,6 +219,7 @@ def load_vision_model(
         quantize: As for `load_model`, like `group_size` and `skip`.
         group_size: As for `maxmod.quantize`.
         skip: Linear layers to leave as they are.
+        strict_config: As for `load_model`, for all configuration files of the folder.
 
     Returns:
         The model: `load_vision_model(folder).classify(["photo.jpg"])`.
@@ -219,11 +230,12 @@ def load_vision_model(
         WeightsError: If they do not fit the configuration.
         OutOfMemoryError: If they are larger than the free memory of the device.
     """
-    folder = Path(folder)
+    folder = find_folder("load_vision_model", folder)
     table = _config_of("load_vision_model", folder)
     rounding = Rounding.of("load_vision_model", quantize, group_size, skip)
-    config, module, ref, dtype = _load("load_vision_model", folder, table, device, dtype, rounding)
-    return VisionModel(folder.absolute(), module, config, ref, dtype)
+    config = _read_fields("load_vision_model", folder, table, strict_config)
+    module, ref, dtype = _load("load_vision_model", folder, table, config, device, dtype, rounding)
+    return VisionModel(folder.absolute(), module, config, ref, dtype, strict_config)
 
 
 def loader_of(folder: str | os.PathLike[str]) -> Callable[..., Any]:
@@ -232,30 +244,43 @@ def loader_of(folder: str | os.PathLike[str]) -> Callable[..., Any]:
     Raises:
         ModelError: If there is none for it; the message lists the known architectures.
     """
-    name = _model_type(_config_of("load", Path(folder)))
+    folder = find_folder("load", folder)
+    table = _config_of("load", folder)
+    name = table.get("model_type")
     for loader in (load_model, load_encoder, load_vision_model):
         if isinstance(name, str) and name in KINDS[loader.__name__]:
             return loader
-    raise ModelError(f"load: {folder}: architecture {describe(folder)}.")
+    raise unsupported("load", folder, table, KINDS)
+
+
+def _read_fields(caller: str, folder: Path, table: JsonObject, strict: bool) -> Any:
+    """Returns the configuration of a model from its config.json."""
+    name = table.get("model_type")
+    if not isinstance(name, str) or name not in KINDS[caller]:
+        raise _unsupported(caller, folder, table)
+    architecture = KINDS[caller][name]
+    is_marked(table, folder / CONFIG)
+    fields = {**architecture.defaults, **table, FIELD: None}
+    where, known = str(folder / CONFIG), CONFIG_FIELDS[name]
+    return from_table(architecture.config, fields, where, known=known, strict=strict)
 
 
 def _load(
     caller: str,
     folder: Path,
     table: JsonObject,
+    config: Any,
     device: Any,
     dtype: DType | None,
     rounding: Rounding | None,
-) -> tuple[Any, Module, DeviceRef, DType]:
-    """Returns configuration, module with weights, device and dtype."""
-    architecture = _architecture_of(caller, folder, table)
-    where = folder / "config.json"
+) -> tuple[Module, DeviceRef, DType]:
+    """Returns the module with its weights, device and dtype."""
+    architecture = KINDS[caller][table["model_type"]]
+    where = folder / CONFIG
     has_mark = is_marked(table, where)
-    fields = {**architecture.defaults, **table, FIELD: None}
     _, ref = resolve(None, device)
     with open_checkpoint(folder) as checkpoint:
-        _check_layers(table, len(checkpoint), where)
-        config = from_table(architecture.config, fields, str(where))
+        _check_layers(config, len(checkpoint), where)
         layers = stored_layers(checkpoint)
         if has_mark and not layers:
             raise ModelError(f"{where}: {FIELD!r}: no layer of the folder is stored as codes.")
@@ -279,14 +304,14 @@ def _load(
             module.load_state_dict(weights)
         except WeightsError as error:
             raise WeightsError(f"{caller}: {folder}: {error}") from None
-    return config, module.to(ref), ref, dtype
+    return module.to(ref), ref, dtype
 
 
-def _check_layers(table: JsonObject, tensors: int, where: Path) -> None:
+def _check_layers(config: Any, tensors: int, where: Path) -> None:
     """Rejects more layers than there are tensors, before allocating an object for each."""
     for name in ("num_hidden_layers", "n_layer"):
-        value = table.get(name)
-        if type(value) is int and value > tensors:
+        value = getattr(config, name, 0)
+        if value > tensors:
             raise ModelError(
                 f"{where}: {name}: expected at most {tensors}, as many as there are tensors in the "
                 f"weights, got {value}."
@@ -297,52 +322,40 @@ def describe(folder: str | os.PathLike[str]) -> str:
     """Returns which known architecture a folder has, and which function loads it.
 
     Returns:
-        Such as `llama, read by load_model`; the reason if the folder is unusable.
+        Such as `llama, read by load_model`; or what the loading function would say.
     """
     try:
-        table = _config_of("describe", Path(folder))
-    except ModelError:
-        return "unknown: no model config.json next to the weights"
-    name = _model_type(table)
-    for caller, known in KINDS.items():
-        if isinstance(name, str) and name in known:
-            try:
-                is_marked(table, Path("config.json"))
-            except ModelError as error:
-                return f"{name}, which {caller} cannot read: {error}"
-            return f"{name}, read by {caller}"
-    listed = ", ".join(model for known in KINDS.values() for model in known)
-    return f"unknown: model_type is {json.dumps(name)[:80]}; supported: {listed}"
+        folder = find_folder("load", folder)
+        table = _config_of("load", folder)
+        name = table.get("model_type")
+        for caller, known in KINDS.items():
+            if isinstance(name, str) and name in known:
+                return _described(caller, name, folder, table)
+        raise unsupported("load", folder, table, KINDS)
+    except ModelError as error:
+        return f"unknown: {error}"
+
+
+def _described(caller: str, name: str, folder: Path, table: JsonObject) -> str:
+    try:
+        _read_fields(caller, folder, table, strict=False)
+    except ModelError as error:
+        return f"{name}, which {caller} cannot read: {error}"
+    return f"{name}, read by {caller}"
 
 
 def _config_of(caller: str, folder: Path) -> JsonObject:
-    if not folder.is_dir():
-        raise ModelError(
-            f"{caller}: {folder}: there is no such folder. Hint: nothing is downloaded; give a "
-            "folder with config.json and *.safetensors."
-        )
-    return read_json(folder / "config.json")
+    """Reads config.json; a BERT of 2018 gets the field `model_type` that it did not have."""
+    table = read_config(caller, folder)
+    return table | {"model_type": "bert"} if bert.is_old_config(table) else table
 
 
-def _model_type(table: JsonObject) -> Any:
-    return "bert" if bert.is_old_config(table) else table.get("model_type")
-
-
-def _architecture_of(caller: str, folder: Path, table: JsonObject) -> Architecture:
-    architectures = KINDS[caller]
-    name = _model_type(table)
-    if isinstance(name, str) and name in architectures:
-        return architectures[name]
-    hint = did_you_mean(name, architectures) if isinstance(name, str) else ""
-    for other, known in KINDS.items():
-        if isinstance(name, str) and name in known:
-            hint = f" Hint: use {other}."
-            if caller == "load_encoder" and other == "load_model":
-                hint = _decoder_hint(folder, table, known[name])
-    raise ModelError(
-        f"{caller}: {folder}: unknown architecture: expected the model_type of config.json "
-        f"to be one of {', '.join(map(repr, architectures))}, got {name!r}.{hint}"
-    )
+def _unsupported(caller: str, folder: Path, table: JsonObject) -> ModelError:
+    name = table.get("model_type")
+    if caller == "load_encoder" and isinstance(name, str) and name in ARCHITECTURES:
+        hint = _decoder_hint(folder, table, ARCHITECTURES[name])
+        return ModelError(f"{caller}: {folder}: {caller} does not read {name!r}.{hint}")
+    return unsupported(caller, folder, table, KINDS)
 
 
 def _decoder_hint(folder: Path, table: JsonObject, architecture: Architecture) -> str:

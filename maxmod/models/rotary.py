@@ -15,6 +15,7 @@ from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ModelError
 from maxmod.interpreters.trace import scope
+from maxmod.nn.places import warn
 from maxmod.tensor import Tensor
 from maxmod.values.array import HostArray
 from maxmod.values.plain import JsonObject
@@ -32,13 +33,20 @@ FIELDS = {
 }
 
 
-def rope_frequencies(dim: int, theta: float, scaling: JsonObject) -> HostArray:
+_MAX_NUMBER = 1e30  # bases are 1e4 to 1e8, factors 1 to 100
+_MAX_DIM = 1 << 16  # far above any model; a larger one would be an attack on memory
+
+
+def rope_frequencies(
+    dim: int, theta: float | None, scaling: JsonObject, default: float = 10000.0
+) -> HostArray:
     """Radians per position of each pair of elements.
 
     Args:
         dim: Size of a head.
         theta: The base, if `scaling` has no field `rope_theta`.
         scaling: The field `rope_scaling` or `rope_parameters` of config.json; may be empty.
+        default: The base, if neither says it.
 
     Returns:
         float64 [dim / 2], falling from 1.
@@ -46,10 +54,14 @@ def rope_frequencies(dim: int, theta: float, scaling: JsonObject) -> HostArray:
     Raises:
         ModelError: If dim is odd, or the scaling is of an unknown kind or malformed.
     """
-    if dim % 2:
-        raise ModelError(f"rotary embeddings: expected heads of an even size, got {dim}.")
+    if dim % 2 or dim > _MAX_DIM:
+        raise ModelError(
+            f"rotary embeddings: expected heads of an even size of at most {_MAX_DIM}, got {dim}."
+        )
     kind, numbers = _checked(scaling)
-    theta = numbers.pop("rope_theta", theta)
+    theta = numbers.pop("rope_theta", default if theta is None else theta)
+    if not 0 < theta < _MAX_NUMBER:
+        raise ModelError(f"rope_theta: expected a number above 0, got {theta}.")
     plain = theta ** (-np.arange(0, dim, 2) / dim)
     if kind == "linear":
         return plain / numbers["factor"]
@@ -58,11 +70,24 @@ def rope_frequencies(dim: int, theta: float, scaling: JsonObject) -> HostArray:
     return plain
 
 
+def warn_of_lost_theta(
+    scaling: JsonObject | None, parameters: JsonObject | None, theta: float | None
+) -> None:
+    """Tells that `rope_scaling` replaces `rope_parameters` as a whole, as in transformers."""
+    kept = "rope_theta" in (scaling or {}) or theta is not None
+    if scaling and "rope_theta" in (parameters or {}) and not kept:
+        warn(
+            "config.json: rope_scaling replaces rope_parameters and its rope_theta, as in "
+            "transformers, so that the base is 10000. Hint: write rope_theta into rope_scaling."
+        )
+
+
 def _checked(scaling: JsonObject) -> tuple[str, dict[str, float]]:
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if not isinstance(kind, str) or kind not in FIELDS:
         raise ModelError(
-            f"rope_scaling: unknown rope_type: expected one of {', '.join(FIELDS)}, got {kind!r}."
+            f"rope_scaling: unknown rope_type: expected one of {', '.join(FIELDS)}, got "
+            f"{kind!r:.80}."
         )
     numbers = {k: v for k, v in scaling.items() if k not in ("rope_type", "type")}
     if numbers.get("partial_rotary_factor") == 1:
@@ -77,9 +102,9 @@ def _checked(scaling: JsonObject) -> tuple[str, dict[str, float]]:
         )
     for name, value in numbers.items():
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not 0 < value < math.inf:
-            raise ModelError(f"rope_scaling: {name}: expected a number above 0, got {value!r}.")
-    return kind, numbers
+        if not is_number or not 0 < value < _MAX_NUMBER:
+            raise ModelError(f"rope_scaling: {name}: expected a number above 0, got {value!r:.80}.")
+    return kind, {name: float(value) for name, value in numbers.items()}
 
 
 def _llama3(

@@ -73,6 +73,7 @@ class VisionModel:
         config: The fields of config.json that the module uses.
         device: Where its weights are.
         dtype: The dtype that it computes in.
+        strict_config: As for `load_vision_model`, for preprocessor_config.json.
     """
 
     folder: Path
@@ -80,6 +81,7 @@ class VisionModel:
     config: Any
     device: DeviceRef
     dtype: DType
+    strict_config: bool = False
 
     @property
     def labels(self) -> list[str]:
@@ -93,7 +95,7 @@ class VisionModel:
         Raises:
             ModelError: If the folder does not define it, or it does not fit the module.
         """
-        found = read_preprocessing(self.folder)
+        found = read_preprocessing(self.folder, strict=self.strict_config)
         size = found.output_size()
         if size != self.config.image or self.config.num_channels != 3:
             raise ModelError(

@@ -23,6 +23,9 @@ from maxmod.weights import Weights, drop, rename, strip_prefix
 KINDS = {"ViTForImageClassification": True, "ViTModel": False}
 
 
+_MAX_LABELS = 1 << 20  # ImageNet has 21,841
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """The fields of config.json that the model uses."""
@@ -39,11 +42,14 @@ class Config:
     num_channels: int = 3
     qkv_bias: bool = True
     id2label: dict | None = None
+    num_labels: int | None = None
     problem_type: str | None = None
 
     def __post_init__(self) -> None:
         sizes = (self.hidden_size, self.num_hidden_layers, self.num_attention_heads)
         sizes += (self.intermediate_size, self.num_channels)
+        if self.num_labels is not None and not 0 < self.num_labels <= _MAX_LABELS:
+            raise ModelError(f"num_labels: expected 1 to {_MAX_LABELS}, got {self.num_labels}.")
         sizes += _pair("image_size", self.image_size) + _pair("patch_size", self.patch_size)
         if min(sizes) < 1:
             raise ModelError("sizes must be above 0.")
@@ -84,7 +90,9 @@ class Config:
         """
         names = self.architectures or ["ViTModel"]
         if len(names) != 1 or not isinstance(names[0], str) or names[0] not in KINDS:
-            raise ModelError(f"architectures: expected one of {', '.join(KINDS)}, got {names!r}.")
+            raise ModelError(
+                f"architectures: expected one of {', '.join(KINDS)}, got {names!r:.80}."
+            )
         return KINDS[names[0]]
 
     def labels(self) -> list[str]:
@@ -93,7 +101,8 @@ class Config:
         Raises:
             ModelError: If `id2label` does not map 0, 1, ... to strings.
         """
-        table = self.id2label or {"0": "LABEL_0", "1": "LABEL_1"}  # as transformers has it
+        count = 2 if self.num_labels is None else self.num_labels  # as in transformers
+        table = self.id2label or {str(number): f"LABEL_{number}" for number in range(count)}
         names = [table.get(str(number)) for number in range(len(table))]
         if not all(isinstance(name, str) for name in names):
             raise ModelError('id2label: expected strings under "0", "1" and so on.')

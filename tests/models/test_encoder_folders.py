@@ -129,7 +129,7 @@ def test_config_without_model_type(tmp_path: Path, named: object) -> None:
 )
 def test_other_configs_without_model_type_are_refused(tmp_path: Path, changes: dict) -> None:
     folder = copy(FOLDER, tmp_path / "model", **({"model_type": ...} | changes))
-    with pytest.raises(ModelError, match="unknown architecture: expected the model_type"):
+    with pytest.raises(ModelError, match="has no model_type|is not supported in this version"):
         load_encoder(folder, device=CPU())
 
 
@@ -144,7 +144,7 @@ def test_the_hint_for_a_decoder_works(tmp_path: Path, name: str, is_headless: bo
     with open_checkpoint(ASSETS / "llama" / name) as checkpoint:
         state = {n: t for n, t in checkpoint.items() if not is_headless or n != "lm_head.weight"}
         save_state(state, folder / "model.safetensors")
-    with pytest.raises(ModelError, match=f"to be one of 'bert', got '{name[:5]}") as caught:
+    with pytest.raises(ModelError, match=f"load_encoder does not read '{name[:5]}") as caught:
         load_encoder(folder, device=CPU())
     if "load_model(folder).module.hidden(tokens)" in str(caught.value):
         model = load_model(folder, device=CPU())

@@ -302,9 +302,9 @@ def test_missing_weights(tmp_path: Path) -> None:
 
 
 def test_other_kinds_of_models() -> None:
-    with pytest.raises(ModelError, match=r"got 'vit'\. Hint: use load_vision_model"):
+    with pytest.raises(ModelError, match=r"does not read 'vit'\. Hint: use load_vision_model"):
         load_model(CLASSIFIER, device=CPU())
-    with pytest.raises(ModelError, match=r"to be one of 'vit', got 'gpt2'\. Hint: use load_model"):
+    with pytest.raises(ModelError, match=r"does not read 'gpt2'\. Hint: use load_model"):
         load_vision_model(adder_folder(), device=CPU())
 
 

@@ -1,0 +1,268 @@
+"""What is known about the fields of config.json and its like, besides those that a model reads.
+
+Every field is of one of three kinds: used by the model (the fields of its configuration dataclass),
+neutral, or known to change results, which is refused unless it has a value that changes nothing.
+What is of no kind is unknown; see `maxmod.models.config`.
+
+Source: the configuration classes of the transformers library, versions 4.57.1 and 5.24.0 (their own
+fields, those of the base class, those of generation that older versions wrote into config.json, and
+what their code does with each), the files that sentence-transformers 6.2 writes, and config.json of
+public models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFields:
+    """The fields of a configuration file that its reader does not use.
+
+    Attributes:
+        neutral: Names of fields that change nothing.
+        changing: Names of fields that change results, with the values that change nothing.
+        unused: Fields of the dataclass that this kind of model does not read.
+        aliases: Other names of fields that are used.
+        classes: Names of the classes of transformers that the field `architectures` may have.
+        headed: Those of them whose result comes from a head that is not read here.
+    """
+
+    neutral: frozenset[str] = frozenset()
+    changing: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    unused: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    classes: frozenset[str] = frozenset()
+    headed: frozenset[str] = frozenset()
+
+
+def _names(*texts: str) -> frozenset[str]:
+    return frozenset(" ".join(texts).split())
+
+
+# ---- config.json: neutral ------------------------------------------------------------------------
+
+# The base class: names, labels, training, what a call returns, and how it is split.
+_BASE = """
+_attn_implementation _attn_implementation_autoset _attn_implementation_internal _commit_hash
+_experts_implementation _flash_attn_2_enabled _from_model_config _name_or_path _num_labels
+attn_implementation
+bos_token_id chunk_size_feed_forward custom_pipelines decoder_start_token_id dtype eos_token_id
+experts_implementation finetuning_task gradient_checkpointing id2label initializer_range label2id
+model_type name_or_path num_labels output_attentions output_hidden_states output_past pad_token_id
+prefix problem_type return_dict sep_token_id task_specific_params tf_legacy_loss
+tie_last_hidden_states tokenizer_class torch_dtype torchscript transformers_version unk_token_id
+use_bfloat16 use_cache use_return_dict xla_device
+"""
+# Generation: how tokens are chosen, never how logits are computed.
+_GENERATION = """
+assistant_confidence_threshold assistant_early_exit assistant_ensemble_weight assistant_lookbehind
+bad_words_ids begin_suppress_tokens cache_config cache_implementation compile_config constraints
+continuous_batching_config disable_compile diversity_penalty do_sample dola_layers early_stopping
+encoder_no_repeat_ngram_size encoder_repetition_penalty epsilon_cutoff eta_cutoff
+exponential_decay_length_penalty force_words_ids forced_bos_token_id forced_eos_token_id
+generation_config guidance_scale is_assistant length_penalty low_memory max_cache_len max_length
+max_matching_ngram_size max_new_tokens max_time min_length min_new_tokens min_p
+no_repeat_ngram_size num_assistant_tokens num_assistant_tokens_schedule num_beam_groups num_beams
+num_return_sequences output_logits output_scores penalty_alpha prefill_chunk_size
+prompt_lookup_num_tokens remove_invalid_values renormalize_logits repetition_penalty
+return_dict_in_generate return_legacy_cache sequence_bias speculation_type stop_strings
+suppress_tokens target_lookbehind temperature token_healing top_h top_k top_p typical_p use_mtp
+watermarking_config
+"""
+# What tools write that train, convert or serve models. The layouts that `fuse_*` speak of show in
+# the names and shapes of the weights.
+_TOOLS = """
+adapters fuse_attention_ffn fuse_attention_qkv is_llama_config max_sequence_length model_max_length
+neftune_noise_alpha paddlenlp_version pretraining_tp sentence_transformers
+tokenizer_model_max_length tokenizer_padding_side transformers.js_config unsloth_fixed
+unsloth_version use_flash_attention use_flash_attn use_flashattn use_fused_rms_norm
+use_fused_rope use_recompute use_sdpa virtual_pp_degree
+"""
+# Dropout is for training. The weights tell whether there are biases.
+_DECODER = """
+attention_bias attention_dropout is_decoder mlp_bias original_max_position_embeddings
+"""
+_GPT2 = """
+afn attn_pdrop embd_pdrop is_decoder n_ctx n_special predict_special_tokens reorder_and_upcast_attn
+resid_pdrop summary_activation summary_first_dropout summary_proj_to_labels summary_type
+summary_use_proj
+"""
+_BERT = """
+attention_probs_dropout_prob classifier_dropout directionality hidden_dropout_prob pooler_fc_size
+pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type
+sbert_ce_default_activation_function tie_word_embeddings
+"""
+_VIT = """
+attention_probs_dropout_prob encoder_stride hidden_dropout_prob pooler_act pooler_output_size
+tie_word_embeddings
+"""
+
+# ---- config.json: known to change results --------------------------------------------------------
+
+# The values beside each are those that change nothing. Weights tell of most other differences, as a
+# load takes all of them or none.
+_CHANGING: dict[str, tuple[Any, ...]] = {
+    "add_cross_attention": (None, False),
+    "alibi": (None, False),
+    "apply_residual_connection_post_layernorm": (None, False),
+    "attention_chunk_size": (None,),
+    "attention_multiplier": (None,),
+    "attn_logit_softcapping": (None,),
+    "attn_temperature_tuning": (None, False, 0),
+    "clip_qkv": (None,),
+    "compression_config": (None,),
+    "cross_attention_hidden_size": (None,),
+    "dual_chunk_attention_config": (None,),
+    "embedding_multiplier": (None, 1),
+    "embedding_size": (None,),
+    "final_logit_softcapping": (None,),
+    "is_encoder_decoder": (None, False),
+    "kv_lora_rank": (None,),
+    "logit_scale": (None, 1),
+    "logits_scaling": (None, 1),
+    "no_rope_layer_interval": (None,),
+    "no_rope_layers": (None, []),
+    "num_experts": (None, 0),
+    "num_local_experts": (None, 0),
+    "parallel_attn": (None, False),
+    "partial_rotary_factor": (None, 1),
+    "per_layer_config": (None, {}),
+    "pruned_heads": (None, {}),
+    "q_lora_rank": (None,),
+    "qk_layernorm": (None, False),
+    "quantization": (None,),  # as MLX writes it
+    "quantization_config": (None,),
+    "query_pre_attn_scalar": (None,),
+    "residual_multiplier": (None, 1),
+    "rope_interleaved": (None, False),
+    "rope_local_base_freq": (None,),
+    "rope_ratio": (None, 1),
+    "rope_scaling_factor": (None, 1),
+    "rope_scaling_type": (None,),
+    "rotary_dim": (None,),
+    "rotary_pct": (None, 1),
+    "scale_depth": (None,),
+    "scale_emb": (None, 1),
+    "sliding_window": (None,),
+    "sliding_window_pattern": (None, 1),
+    "tie_encoder_decoder": (None, False),
+    "use_alibi": (None, False),
+    "use_dynamic_ntk": (None, False),
+    "use_logn_attn": (None, False),
+    "use_mrope": (None, False),
+    "use_parallel_residual": (None, False),
+    "use_qk_norm": (None, False),
+    "use_sliding_window": (None, False),
+}
+_DECODER_CHANGING = _CHANGING | {
+    "is_causal": (None, True),
+    "position_embedding_type": (None, "rope"),
+    "use_bidirectional_attention": (None, False),
+}
+_ENCODER_CHANGING = _CHANGING | {"is_causal": (None, False), "is_decoder": (None, False)}
+
+
+def _headed(prefix: str) -> frozenset[str]:
+    tasks = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
+    return frozenset(f"{prefix}For{task}" for task in tasks)
+
+
+def _decoder(prefix: str, neutral: str = "", unused: str = "", classes: str = "") -> KnownFields:
+    return KnownFields(
+        neutral=_names(_BASE, _GENERATION, _TOOLS, _DECODER, neutral),
+        changing=_DECODER_CHANGING,
+        unused=_names(unused),
+        classes=_names(f"{prefix}ForCausalLM {prefix}Model {prefix}PreTrainedModel", classes),
+        headed=_headed(prefix),
+    )
+
+
+# By the `model_type` of config.json.
+CONFIG: dict[str, KnownFields] = {
+    "gpt2": KnownFields(
+        neutral=_names(_BASE, _GENERATION, _TOOLS, _GPT2),
+        changing=_DECODER_CHANGING
+        | {"position_embedding_type": (None, "absolute"), "rope_scaling": (None,)}
+        | {"rope_parameters": (None,), "rope_theta": (None,)},
+        aliases={
+            "hidden_size": "n_embd",
+            "max_position_embeddings": "n_positions",
+            "num_attention_heads": "n_head",
+            "num_hidden_layers": "n_layer",
+        },
+        classes=_names("GPT2LMHeadModel GPT2DoubleHeadsModel GPT2Model GPT2PreTrainedModel"),
+        headed=_headed("GPT2"),
+    ),
+    "llama": _decoder(
+        "Llama",
+        neutral="max_window_layers",
+        unused="sliding_window use_sliding_window max_window_layers dual_chunk_attention_config",
+    ),
+    "mistral": _decoder(
+        "Mistral",
+        neutral="use_sliding_window max_window_layers",
+        unused="""use_sliding_window max_window_layers attention_bias mlp_bias
+        dual_chunk_attention_config""",
+    ),
+    "qwen2": _decoder("Qwen2", unused="attention_bias mlp_bias"),
+    "qwen3": _decoder("Qwen3", unused="mlp_bias dual_chunk_attention_config"),
+    "gemma": _decoder(
+        "Gemma",
+        unused="""query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping
+        sliding_window sliding_window_pattern rope_local_base_freq""",
+    ),
+    "gemma2": _decoder("Gemma2", unused="rope_local_base_freq"),
+    "gemma3_text": _decoder(
+        "Gemma3",
+        # Its class has the first, its code does not apply it.
+        neutral="attn_logit_softcapping _sliding_window_pattern",
+        unused="attn_logit_softcapping",
+        classes="Gemma3TextModel",
+    ),
+    "bert": KnownFields(
+        neutral=_names(_BASE, _GENERATION, _TOOLS, _BERT),
+        changing=_ENCODER_CHANGING,
+        classes=_names(
+            """BertForMaskedLM BertForMultipleChoice BertForNextSentencePrediction
+            BertForPreTraining BertForQuestionAnswering BertForSequenceClassification
+            BertForTokenClassification BertLMHeadModel BertModel BertPreTrainedModel"""
+        ),
+    ),
+    "vit": KnownFields(
+        neutral=_names(_BASE, _GENERATION, _TOOLS, _VIT),
+        changing=_ENCODER_CHANGING,
+        classes=_names("ViTForImageClassification ViTModel"),
+    ),
+}
+
+# ---- other files ---------------------------------------------------------------------------------
+
+PREPROCESSOR = KnownFields(
+    neutral=_names(
+        """_processor_class _valid_processor_keys auto_map data_format device disable_grouping
+        do_convert_rgb do_reduce_labels image_seq_length input_data_format model_input_names
+        processor_class return_tensors"""
+    ),
+    changing={
+        "crop_pct": (None,),
+        "default_to_square": (None, True),
+        "do_align_long_axis": (None, False),
+        "do_flip_channel_order": (None, False),
+        "do_pad": (None, False),
+        "do_thumbnail": (None, False),
+        "pad_size": (None,),
+        "rescale_offset": (None, False),
+        "size_divisor": (None,),
+    },
+)
+SENTENCE_BERT = KnownFields(
+    neutral=_names("config_args modality_config model_args tokenizer_args unpad_inputs")
+)
+SENTENCE_TRANSFORMERS = KnownFields(
+    neutral=_names("__version__ model_type similarity_fn_name"),
+    changing={"truncate_dim": (None,)},
+)
+POOLING = KnownFields(neutral=_names("embedding_dimension word_embedding_dimension"))

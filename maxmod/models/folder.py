@@ -1,0 +1,137 @@
+"""Model folders: found by path or name, and what to say about those that cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from maxmod.errors import ModelError
+from maxmod.values.plain import JsonObject
+from maxmod.weights.hub_cache import find_in_cache, missing_text
+from maxmod.weights.json_files import read_json
+
+CONFIG = "config.json"
+
+
+def find_folder(caller: str, given: str | os.PathLike[str]) -> Path:
+    """Returns the folder of a model.
+
+    Args:
+        caller: For messages.
+        given: A folder with config.json; or a model in the cache of Hugging Face, by the path of
+            its folder there or by its name, such as `org/name`.
+
+    Raises:
+        ModelError: If there is none; the message says what is there in its place.
+    """
+    try:
+        folder = Path(find_in_cache(os.fspath(given)))
+        is_folder, is_there = folder.is_dir(), os.path.lexists(folder)
+    except ModelError as error:
+        raise ModelError(f"{caller}: {error}") from None
+    except ValueError as error:  # a NUL character in the name
+        raise ModelError(f"{caller}: {str(given)!r}: {error}.") from None
+    if is_folder:
+        return folder
+    what = _of_file(folder) if is_there else missing_text(str(folder))
+    raise ModelError(f"{caller}: {folder}: {what}")
+
+
+def read_config(caller: str, folder: Path) -> JsonObject:
+    """Reads the config.json of a folder.
+
+    Raises:
+        ModelError: If there is none (the message says what the folder is), or it is malformed.
+    """
+    path = folder / CONFIG
+    if not os.path.lexists(path):
+        raise ModelError(f"{caller}: {folder}: there is no {CONFIG}. {_of_folder(folder)}")
+    return read_json(path)
+
+
+def unsupported(
+    caller: str, folder: Path, table: JsonObject, kinds: Mapping[str, Mapping[str, Any]]
+) -> ModelError:
+    """Makes the error for a model that a loading function does not read.
+
+    Args:
+        caller: The loading function.
+        folder: The folder.
+        table: Its config.json.
+        kinds: The names of the loading functions, each with the architectures that it reads.
+    """
+    name = table.get("model_type")
+    other = next((f for f in kinds if isinstance(name, str) and name in kinds[f]), None)
+    if other is not None:
+        what = f"{caller} does not read {name!r}. Hint: use {other}."
+        return ModelError(f"{caller}: {folder}: {what}")
+    listed = "; ".join(f"{f} reads {', '.join(map(repr, known))}" for f, known in kinds.items())
+    if name is None:
+        what = f"{CONFIG} has no model_type, which says how the model computes"
+    else:
+        what = f"model_type {name!r:.80} is not supported in this version"
+    return ModelError(f"{caller}: {folder}: {what}: {listed}.{_text_hint(table)}")
+
+
+def _text_hint(table: JsonObject) -> str:
+    """What to do about a model of images and text, of which only the text model is known."""
+    if table.get("model_type") != "gemma3":
+        return ""
+    return (
+        " Hint: of Gemma 3 only the text model 'gemma3_text' is read, from a folder of its own, "
+        "such as that of gemma-3-1b-it; transformers writes one: "
+        "Gemma3ForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)."
+    )
+
+
+def _of_file(path: Path) -> str:
+    """What to say about something that is not a folder."""
+    if not path.exists():
+        return "the link leads nowhere. Hint: the download is incomplete; download it again."
+    if path.suffix == ".gguf":
+        return f"expected a folder, got a GGUF file. {_GGUF}"
+    return (
+        f"expected a folder, got a file. Hint: give the folder with {CONFIG}, the weights and the "
+        f"tokenizer, such as {path.parent}."
+    )
+
+
+_GGUF = (
+    "Hint: GGUF is not read; download the model's own folder with config.json and *.safetensors."
+)
+
+
+def _of_folder(folder: Path) -> str:
+    """What a folder without config.json may be, and what to do about it."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        return f"The folder cannot be listed: {error.strerror}."
+    if "adapter_config.json" in names:
+        return _adapter(folder)
+    if any(name.endswith(".gguf") for name in names):
+        return _GGUF
+    if "model_index.json" in names:
+        return "Hint: this is a pipeline of diffusers, whose models are not supported."
+    if "params.json" in names:
+        return (
+            "Hint: this is the original layout of the weights; download the one for transformers, "
+            "with config.json."
+        )
+    return (
+        "Hint: expected a folder as save_pretrained of transformers writes it: config.json, "
+        "*.safetensors, and tokenizer.json."
+    )
+
+
+def _adapter(folder: Path) -> str:
+    base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    of = f" of {base[:80]!r}" if isinstance(base, str) else ""
+    return (
+        f"It holds a LoRA adapter{of}, not a model. Hint: add it to its model first, with the "
+        "package peft: from peft import AutoPeftModelForCausalLM; "
+        f"AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload()"
+        ".save_pretrained('merged')."
+    )
