@@ -60,6 +60,7 @@ from maxmod.ops.create import (
     zeros_like,
 )
 from maxmod.ops.custom import custom, inplace_custom
+from maxmod.ops.einsum import einsum
 from maxmod.ops.elementwise import (
     acos,
     atanh,
@@ -84,6 +85,7 @@ from maxmod.ops.fft import irfft
 from maxmod.ops.gather import gather, gather_nd, masked_scatter, nonzero
 from maxmod.ops.indexing import slice_tensor
 from maxmod.ops.matmul import band_part, matmul, outer
+from maxmod.ops.matrices import eye, linspace, one_hot, tril, triu
 from maxmod.ops.norm import group_norm, layer_norm, logsoftmax, rms_norm, softmax
 from maxmod.ops.padding import pad, repeat_interleave, tile
 from maxmod.ops.pool import avg_pool2d, fold, max_pool2d
@@ -116,6 +118,7 @@ from maxmod.ops.shape import (
 )
 from maxmod.ops.sort import argsort, bottom_k, non_maximum_suppression, top_k
 from maxmod.ops.split_concat import as_interleaved_complex, chunk, complex_mul, concat, split, stack
+from maxmod.ops.statistics import all, any, norm, std, var
 from maxmod.ops.stores import buffer_store, buffer_store_slice
 from maxmod.ops.weight_quantization import dequantize_weight, quantize_weight, quantized_linear
 
@@ -126,8 +129,10 @@ __all__ = [
     "abs",
     "acos",
     "add",
+    "all",
     "allgather",
     "allreduce_sum",
+    "any",
     "arange",
     "argmax",
     "argmin",
@@ -160,12 +165,14 @@ __all__ = [
     "dequantize_weight",
     "distributed_broadcast",
     "div",
+    "einsum",
     "elementwise_max",
     "elementwise_min",
     "ensure_context",
     "equal",
     "erf",
     "exp",
+    "eye",
     "flatten",
     "flip",
     "floor",
@@ -190,6 +197,7 @@ __all__ = [
     "is_nan",
     "layer_norm",
     "lazy",
+    "linspace",
     "log",
     "log1p",
     "logical_and",
@@ -208,9 +216,11 @@ __all__ = [
     "negate",
     "non_maximum_suppression",
     "nonzero",
+    "norm",
     "normal",
     "normal_like",
     "not_equal",
+    "one_hot",
     "ones",
     "ones_like",
     "outer",
@@ -258,6 +268,7 @@ __all__ = [
     "sqrt",
     "squeeze",
     "stack",
+    "std",
     "sub",
     "sum",
     "tanh",
@@ -265,10 +276,13 @@ __all__ = [
     "top_k",
     "transfer_to",
     "transpose",
+    "tril",
+    "triu",
     "trunc",
     "uniform",
     "uniform_like",
     "unsqueeze",
+    "var",
     "where",
     "while_loop",
     "zeros",

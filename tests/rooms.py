@@ -20,6 +20,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     {
         "config": "every MAXMOD_* variable",
         "dtype": "DType",
+        "foreign": "names of PyTorch and NumPy, and what to write",
         "files": "reading files of strangers",
         "locks": "locks that a fork leaves free",
     },

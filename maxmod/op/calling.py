@@ -12,8 +12,9 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol, cast
 
-from maxmod.errors import OperandError, did_you_mean
+from maxmod.errors import OperandError
 from maxmod.op.record import REQUIRED, Op
+from maxmod.op.spelling import misuse, respelled
 from maxmod.values.dim import Dim, as_size
 from maxmod.values.plain import Attrs
 
@@ -100,22 +101,15 @@ def _sorted_arguments(
     op: Op, signature: inspect.Signature, args: tuple[object, ...], kwargs: Attrs
 ) -> tuple[tuple[object, ...], Attrs]:
     """Returns operands and static arguments of a call, given by position or keyword."""
+    kwargs = respelled(kwargs, op.signature.defaults)
     try:
         bound = signature.bind(*args, **kwargs).arguments
     except TypeError as error:
-        raise OperandError(_misuse(op, signature, kwargs, error)) from None
+        raise OperandError(misuse(op.name, signature, kwargs, error)) from None
     tensors = [bound.pop(name) for name in op.signature.tensor_names]
     if op.signature.variadic:
         tensors = _listed(op, tensors[0])
     return tuple(tensors), {**op.signature.defaults, **bound}
-
-
-def _misuse(op: Op, signature: inspect.Signature, kwargs: Attrs, error: TypeError) -> str:
-    """Returns the message for arguments that do not fit the signature."""
-    known = list(signature.parameters)
-    unknown = [name for name in kwargs if name not in known]
-    near = did_you_mean(unknown[0], known) if unknown else ""
-    return f"{op.name}: {error}; it takes ({', '.join(known)}).{near}"
 
 
 def _listed(op: Op, values: object) -> list[object]:

@@ -22,6 +22,7 @@ from maxmod.op.record import (
     Signature,
     TypeRule,
 )
+from maxmod.op.spelling import spelled
 from maxmod.values.array import ArrayModule
 from maxmod.values.plain import Attrs
 
@@ -142,8 +143,8 @@ def is_op(record: Op | None, *functions: Callable[..., object]) -> bool:
 def function(fn: Callable[P, R]) -> Callable[P, R]:
     """Registers a public function that is written in terms of ops, so that `call` finds it."""
     assert fn.__name__ not in FUNCTIONS, fn.__name__
-    FUNCTIONS[fn.__name__] = fn
-    return fn
+    FUNCTIONS[fn.__name__] = public = spelled(fn)
+    return public
 
 
 def call(name: str, *args: Any, **kwargs: Any) -> Any:

@@ -76,6 +76,8 @@ def _names(op: Op, count: int) -> list[str]:
 def _dtype_hint(accepts: Accepts, dtype: DType) -> str:
     if accepts is is_float:
         return " Hint: cast it to a float type first, there is no automatic conversion."
+    if accepts is is_numeric:
+        return " Hint: x.cast(DType.int32) makes 0 and 1 of bools."
     if accepts is is_bool:
         return " Hint: compare it first, for example x != 0; these ops are logical, not bitwise."
     return ""

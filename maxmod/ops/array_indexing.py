@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -14,12 +14,13 @@ from maxmod.ops.shape import broadcast_to, permute, reshape, unsqueeze
 from maxmod.ops.split_concat import concat
 from maxmod.tensor import Tensor
 from maxmod.tensor.exchange import DLPackArray
+from maxmod.values.array import Subscript
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim, Size, as_size
 from maxmod.values.shape import Sizes, broadcast, format_sizes
 
 
-def is_array(item: object) -> TypeGuard[Any]:
+def is_array(item: object) -> TypeGuard[Subscript]:
     """True for an index item that holds positions or a mask: a list, an array, a tensor with axes.
 
     A tensor without axes counts as an int, and a pair `(slice, size)` as a slice.
@@ -52,12 +53,12 @@ class Selection(NamedTuple):
             slice or None stands between two of the arrays and ints, as in NumPy.
     """
 
-    items: list[Any]
+    items: list[Subscript]
     sizes: Sizes
     at: int
 
     @property
-    def plain(self) -> list[Any]:
+    def plain(self) -> list[Subscript]:
         """The items that need no data: whole axes in place of tensors, and no None."""
         whole = [slice(None) if isinstance(item, Tensor) else item for item in self.items]
         return [item for item in whole if item is not None]
@@ -76,7 +77,7 @@ def selection(x: Tensor, items: Sequence[object]) -> Selection:
         ValueError: If positions are not integers, or masks or arrays do not fit in shape.
         TypeError: For items that cannot stand beside an array, and for masks in a trace.
     """
-    found: list[Any] = []
+    found: list[Subscript] = []
     axis = 0
     for item in items:
         found += _resolved(x, item, axis)
@@ -88,7 +89,7 @@ def selection(x: Tensor, items: Sequence[object]) -> Selection:
     return Selection(found, sizes, chosen[0] if together else 0)
 
 
-def _resolved(x: Tensor, item: object, axis: int) -> list[Any]:
+def _resolved(x: Tensor, item: object, axis: int) -> list[Subscript]:
     """Returns one item for each axis: positions in place of an array, several for a mask."""
     if isinstance(item, (bool, np.bool_)):
         raise refused_bool()
@@ -132,7 +133,7 @@ def refused_bool() -> OperandError:
     )
 
 
-def _array(item: Any) -> Any:
+def _array(item: Subscript) -> Subscript:
     """Returns the array of a list or a foreign array; an empty list holds no positions."""
     if isinstance(item, (list, tuple)):
         if any(isinstance(part, Tensor) for part in item):
@@ -148,7 +149,7 @@ def _array(item: Any) -> Any:
     return np.ascontiguousarray(item) if isinstance(item, np.ndarray) else Tensor(item)
 
 
-def _expect_numbers(array: Any) -> Any:
+def _expect_numbers(array: Subscript) -> Subscript:
     if array.dtype.kind not in "biuf":
         raise OperandError(
             "index: expected ints, slices, None, ..., lists of ints or masks; the list holds "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, ShapeError, TraceError
 from maxmod.interpreters.operands import is_strong, same_device, strong, weak
@@ -87,7 +85,7 @@ def _spread(source: Tensor, wanted: Sizes) -> Tensor:
         ) from None
 
 
-def _store_dynamic(destination: Tensor, source: Tensor, items: list[Any]) -> None:
+def _store_dynamic(destination: Tensor, source: Tensor, items: list[Subscript]) -> None:
     """Stores at a position that is a tensor without axes, or at a slice of a declared size."""
     scalars = [at for at, item in enumerate(items) if isinstance(item, Tensor)]
     if len(scalars) == 1 and items[scalars[0]]._value is not None:
@@ -103,11 +101,11 @@ def _store_dynamic(destination: Tensor, source: Tensor, items: list[Any]) -> Non
     buffer_store_slice(destination, _spread(source, wanted), items)
 
 
-def _known(item: Any) -> Any:
+def _known(item: Subscript) -> Subscript:
     return item.item() if isinstance(item, Tensor) else item
 
 
-def _store_arrays(destination: Tensor, source: Tensor, items: list[Any]) -> None:
+def _store_arrays(destination: Tensor, source: Tensor, items: list[Subscript]) -> None:
     """Stores at lists, integer arrays and masks."""
     tracer = current_tracer()
     masks = [item for item in items if isinstance(item, Tensor) and item._value is not None]
@@ -139,7 +137,7 @@ def _scattered(part: Tensor, source: Tensor, chosen: Selection) -> Tensor:
     return permute(result, [order.index(axis) for axis in range(part.rank)])
 
 
-def _store_where(destination: Tensor, source: Tensor, items: list[Any]) -> None:
+def _store_where(destination: Tensor, source: Tensor, items: list[Subscript]) -> None:
     """Stores by a mask whose elements are not known while tracing: selects by it."""
     others = [item for item in items if not isinstance(item, Tensor)]
     at = next(at for at, item in enumerate(items) if isinstance(item, Tensor))

@@ -304,7 +304,7 @@ def fold(
             f"fold: expected [N, C * {math.prod(kernel_size)}, {math.prod(counts)}], got "
             f"{list(input.shape)}."
         )
-    patches = input.reshape(input.shape[0], channels, *kernel_size, *counts)
+    patches = input.reshape(input.shape[0], channels, *attrs["kernel_size"], *counts)
     # With the channels last the windows are those of pooling.
     patches = xp.moveaxis(patches, 1, -1)
     top, left = attrs["padding"]

@@ -1,35 +1,92 @@
-"""Reductions along one axis. The reduced axis stays, with size 1; `squeeze` drops it."""
+"""Reductions. A reduced axis stays, with size 1, unless the call says otherwise."""
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+from typing_extensions import Unpack
 
 from maxmod.dtype import DType, compute_dtype
-from maxmod.errors import ArgumentError
+from maxmod.errors import ArgumentError, OperandError
 from maxmod.interpreters.operands import strong
 from maxmod.op import Kind, function, op
 from maxmod.op.rules import axis_in_rank, is_any, is_numeric, normalize_axis, reduced, same_for_axis
+from maxmod.op.spelling import unknown_keyword
 from maxmod.ops.arithmetic import add, floor_div, maximum, minimum, mul
 from maxmod.ops.comparison import greater, logical_and, not_equal, where
-from maxmod.ops.shape import flatten
+from maxmod.ops.shape import flatten, permute, reshape
 from maxmod.tensor import Tensor
 from maxmod.tensor.like import TensorLike
 from maxmod.values.array import ArrayModule
+from maxmod.values.axes import Axes, AxisKeywords, Extreme, Wanted
 
 __all__ = ["argmax", "argmin", "cumsum", "max", "mean", "min", "prod", "sum"]
 
 R = Kind.REDUCE
 
 
-def _flat(name: str, x: TensorLike, axis: int | None) -> tuple[Tensor, int]:
-    """Handles `axis=None`: the tensor is flattened first."""
+def over_axes(
+    name: str,
+    reduction: Callable[..., Tensor],
+    x: TensorLike,
+    axis: Axes,
+    keywords: AxisKeywords,
+    *,
+    several: bool = True,
+) -> Tensor:
+    """Reduces a tensor over one axis, several or all.
+
+    Args:
+        name: What to call the function in errors.
+        reduction: `reduction(x, axis)` of one axis, which stays with size 1.
+        x: Operand.
+        axis: Of the call.
+        keywords: Of the call.
+        several: Whether more than one axis can be given.
+    """
     x = strong(name, x)
-    if axis is None:
-        return flatten(x), 0
-    return x, normalize_axis(name, axis, x.rank)
+    if not keywords:
+        if axis is None:
+            return reduction(flatten(x), 0)
+        if isinstance(axis, int):
+            return reduction(x, normalize_axis(name, axis, x.rank))
+    axes, keep, _ = wanted_axes(name, axis, keywords)
+    if isinstance(axes, tuple) and not several:
+        raise OperandError(f"{name}: axis: expected an int or None, got {axes}.")
+    if axes is None and keep is None:
+        return reduction(flatten(x), 0)
+    chosen = _chosen(name, x, axes)
+    keep = keep is not False
+    sizes = [1 if a in chosen else n for a, n in enumerate(x.sizes) if keep or a not in chosen]
+    if len(chosen) == 1:
+        return reshape(reduction(x, chosen[0]), sizes)
+    order = [a for a in builtins.range(x.rank) if a not in chosen]
+    return reshape(reduction(flatten(permute(x, [*order, *chosen]), len(order)), -1), sizes)
+
+
+def wanted_axes(name: str, axis: Axes, keywords: AxisKeywords) -> Wanted:
+    """Returns the axes that a call names; a keyword that there is not is an error."""
+    for keyword in keywords:
+        if keyword not in ("dim", "keepdim", "keepdims"):
+            known = ["x", "axis", "keepdims", "dim", "keepdim"]
+            raise OperandError(unknown_keyword(name, keyword, known))
+    if "dim" in keywords and axis not in (-1, None):
+        raise ArgumentError(f"{name}: give either axis or dim, not both.")
+    return Wanted.of(axis, keywords)
+
+
+def _chosen(name: str, x: Tensor, axes: int | tuple[int, ...] | None) -> list[int]:
+    """Returns the axes from the front, each once."""
+    if axes is None:
+        return list(builtins.range(x.rank))
+    several = axes if isinstance(axes, tuple) else (axes,)
+    chosen = [normalize_axis(name, axis, x.rank) for axis in several]
+    if not chosen or len({*chosen}) != len(chosen):
+        raise ArgumentError(f"{name}: expected each axis once and at least one, got {axes}.")
+    return chosen
 
 
 @op(
@@ -153,21 +210,28 @@ def _argmin(xp: ArrayModule, x: Tensor, axis: int) -> Tensor:
     return xp.argmin(x, axis=axis, keepdims=True)
 
 
+def _sum(x: Tensor, axis: int) -> Tensor:
+    """Sum along an axis; of bool, the number of true elements."""
+    return reduce_sum(x.cast(DType.int64) if x.dtype is DType.bool else x, axis)
+
+
 @function
-def sum(x: Tensor, axis: int | None = -1) -> Tensor:
+def sum(x: Tensor, axis: Axes = -1, **keywords: Unpack[AxisKeywords]) -> Tensor:
     """Sum along an axis.
 
     Args:
-        x: Numeric tensor.
-        axis: The axis, counted from the end if it is negative; None flattens first and gives the
-            shape [1].
+        x: Tensor; of bool, the true elements are counted.
+        axis: The axis, counted from the end if it is negative; several, which all stay; None
+            flattens first and gives the shape [1].
+        **keywords: `keepdims=False` drops the axes. `dim=1` is as in PyTorch: the axis goes, unless
+            `keepdim=True`, and `dim=None` gives a scalar.
 
     Returns:
-        The dtype of x (integers are not widened, they wrap), size 1 on `axis`; 0 for an empty axis.
-        Narrow floats are summed in float32 and rounded once.
+        The dtype of x (integers are not widened, they wrap; bool gives int64), size 1 on `axis`; 0
+        for an empty axis. Narrow floats are summed in float32 and rounded once.
 
     Raises:
-        ValueError: If the axis lies outside the rank, or the dtype is bool.
+        ValueError: If the axis lies outside the rank.
 
     Example:
         >>> from maxmod import Tensor
@@ -177,19 +241,24 @@ def sum(x: Tensor, axis: int | None = -1) -> Tensor:
         [[3.0], [7.0]]
         >>> F.sum(x, axis=None).to_numpy().tolist()
         [10.0]
-        >>> F.squeeze(F.sum(x, axis=0), 0).to_numpy().tolist()
+        >>> F.sum(x, axis=0, keepdims=False).to_numpy().tolist()
         [4.0, 6.0]
+        >>> F.sum(x, dim=0).to_numpy().tolist()  # as in PyTorch
+        [4.0, 6.0]
+        >>> F.sum(x > 2, axis=None).item()
+        2
     """
-    return reduce_sum(*_flat("sum", x, axis))
+    return over_axes("sum", _sum, x, axis, keywords)
 
 
 @function
-def mean(x: Tensor, axis: int | None = -1) -> Tensor:
+def mean(x: Tensor, axis: Axes = -1, **keywords: Unpack[AxisKeywords]) -> Tensor:
     """Mean along an axis.
 
     Args:
         x: Numeric tensor.
         axis: The axis; None flattens first and gives the shape [1].
+        **keywords: `keepdims`, `dim` and `keepdim`, as for `sum`.
 
     Returns:
         The dtype of x, size 1 on `axis`. Integers are summed in 64 bits and divided toward zero,
@@ -206,16 +275,17 @@ def mean(x: Tensor, axis: int | None = -1) -> Tensor:
         >>> F.mean(Tensor([100, 101], dtype=DType.int8)).to_numpy().tolist()
         [100]
     """
-    return _mean(*_flat("mean", x, axis))
+    return over_axes("mean", _mean, x, axis, keywords)
 
 
 @function
-def prod(x: Tensor, axis: int | None = -1) -> Tensor:
+def prod(x: Tensor, axis: Axes = -1, **keywords: Unpack[AxisKeywords]) -> Tensor:
     """Product along an axis.
 
     Args:
         x: Numeric tensor.
         axis: The axis; None flattens first and gives the shape [1].
+        **keywords: `keepdims`, `dim` and `keepdim`, as for `sum`.
 
     Returns:
         The dtype of x (integers wrap), size 1 on `axis`; 1 for an empty axis.
@@ -229,16 +299,17 @@ def prod(x: Tensor, axis: int | None = -1) -> Tensor:
         >>> F.prod(Tensor([[1.0, 2.0], [3.0, 4.0]])).to_numpy().tolist()
         [[2.0], [12.0]]
     """
-    return reduce_prod(*_flat("prod", x, axis))
+    return over_axes("prod", reduce_prod, x, axis, keywords)
 
 
 @function
-def argmax(x: Tensor, axis: int | None = -1) -> Tensor:
+def argmax(x: Tensor, axis: int | None = -1, **keywords: Unpack[AxisKeywords]) -> Tensor:
     """Position of the largest element along an axis.
 
     Args:
         x: Tensor of any dtype; NaN counts as the largest.
         axis: The axis; None flattens first and gives the shape [1].
+        **keywords: `keepdims`, `dim` and `keepdim`, as for `sum`.
 
     Returns:
         int64, size 1 on `axis`; the first of equals.
@@ -254,16 +325,17 @@ def argmax(x: Tensor, axis: int | None = -1) -> Tensor:
         >>> F.argmax(Tensor([[1.0, 5.0], [7.0, 0.0]]), axis=None).to_numpy().tolist()
         [2]
     """
-    return _argmax(*_flat("argmax", x, axis))
+    return over_axes("argmax", _argmax, x, axis, keywords, several=False)
 
 
 @function
-def argmin(x: Tensor, axis: int | None = -1) -> Tensor:
+def argmin(x: Tensor, axis: int | None = -1, **keywords: Unpack[AxisKeywords]) -> Tensor:
     """Position of the smallest element along an axis.
 
     Args:
         x: Tensor of any dtype; NaN counts as the smallest.
         axis: The axis; None flattens first and gives the shape [1].
+        **keywords: `keepdims`, `dim` and `keepdim`, as for `sum`.
 
     Returns:
         int64, size 1 on `axis`; the first of equals.
@@ -277,14 +349,30 @@ def argmin(x: Tensor, axis: int | None = -1) -> Tensor:
         >>> F.argmin(Tensor([[4.0, 1.0], [3.0, 2.0]]), axis=0).to_numpy().tolist()
         [[1, 0]]
     """
-    return _argmin(*_flat("argmin", x, axis))
+    return over_axes("argmin", _argmin, x, axis, keywords, several=False)
 
 
 _AXIS_DEFAULT: Any = object()
 
 
+@overload
+def max(x: TensorLike, /, *, dim: int, keepdim: bool = ...) -> Extreme[Tensor]: ...
+
+
+@overload
+def max(
+    x: TensorLike, y: TensorLike | None = None, /, axis: Axes = ..., *, keepdims: bool = ...
+) -> Tensor: ...
+
+
 @function
-def max(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT) -> Tensor:
+def max(
+    x: TensorLike,
+    y: TensorLike | None = None,
+    /,
+    axis: Axes = _AXIS_DEFAULT,
+    **keywords: Unpack[AxisKeywords],
+) -> Tensor | Extreme[Tensor]:
     """Largest element along an axis, or the larger of two tensors.
 
     `max(x)` and `max(x, axis=0)` reduce; `max(x, y)` is elementwise with broadcasting, so that
@@ -293,10 +381,13 @@ def max(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
     Args:
         x: Tensor of any dtype; with y also a number.
         y: Tensor or number; without it, x is reduced.
-        axis: The axis to reduce, -1 if not given; None flattens first and gives the shape [1].
+        axis: The axis to reduce, or several, -1 if not given; None flattens first and gives the
+            shape [1].
+        **keywords: `keepdims=False` drops the axis. `dim` and `keepdim` are as in PyTorch.
 
     Returns:
-        The dtype of x and size 1 on `axis`; with y the promoted dtype and the broadcast shape.
+        The dtype of x and size 1 on `axis`; with y the promoted dtype and the broadcast shape. With
+        `dim` a pair (values, indices).
 
     Raises:
         ValueError: If both y and an axis are given, the axis is empty or lies outside the rank, or
@@ -312,20 +403,39 @@ def max(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
         >>> F.max(x, 3).to_numpy().tolist()
         [[3.0, 5.0], [4.0, 3.0]]
     """
-    return _extreme("max", reduce_max, maximum, x, y, axis)
+    return _extreme("max", x, y, axis, keywords)
+
+
+@overload
+def min(x: TensorLike, /, *, dim: int, keepdim: bool = ...) -> Extreme[Tensor]: ...
+
+
+@overload
+def min(
+    x: TensorLike, y: TensorLike | None = None, /, axis: Axes = ..., *, keepdims: bool = ...
+) -> Tensor: ...
 
 
 @function
-def min(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT) -> Tensor:
+def min(
+    x: TensorLike,
+    y: TensorLike | None = None,
+    /,
+    axis: Axes = _AXIS_DEFAULT,
+    **keywords: Unpack[AxisKeywords],
+) -> Tensor | Extreme[Tensor]:
     """Smallest element along an axis, or the smaller of two tensors; see `max`.
 
     Args:
         x: Tensor of any dtype; with y also a number.
         y: Tensor or number; without it, x is reduced.
-        axis: The axis to reduce, -1 if not given; None flattens first and gives the shape [1].
+        axis: The axis to reduce, or several, -1 if not given; None flattens first and gives the
+            shape [1].
+        **keywords: `keepdims=False` drops the axis. `dim` and `keepdim` are as in PyTorch.
 
     Returns:
-        The dtype of x and size 1 on `axis`; with y the promoted dtype and the broadcast shape.
+        The dtype of x and size 1 on `axis`; with y the promoted dtype and the broadcast shape. With
+        `dim` a pair (values, indices).
 
     Raises:
         ValueError: If both y and an axis are given, the axis is empty or lies outside the rank, or
@@ -341,22 +451,28 @@ def min(x: TensorLike, y: TensorLike = None, /, axis: int | None = _AXIS_DEFAULT
         >>> F.min(x, 3).to_numpy().tolist()
         [[1.0, 3.0], [3.0, 2.0]]
     """
-    return _extreme("min", reduce_min, minimum, x, y, axis)
+    return _extreme("min", x, y, axis, keywords)
+
+
+_EXTREMES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "max": (reduce_max, _argmax, maximum),
+    "min": (reduce_min, _argmin, minimum),
+}
 
 
 def _extreme(
-    name: str,
-    reduction: Callable[..., Tensor],
-    pair: Callable[..., Tensor],
-    x: TensorLike,
-    y: TensorLike | None,
-    axis: Any,
-) -> Tensor:
-    if y is None:
-        return reduction(*_flat(name, x, -1 if axis is _AXIS_DEFAULT else axis))
-    if axis is not _AXIS_DEFAULT:
-        raise ArgumentError(f"{name}: give either a second tensor or an axis, not both.")
-    return pair(x, y)
+    name: str, x: TensorLike, y: TensorLike | None, axis: Axes, keywords: AxisKeywords
+) -> Tensor | Extreme[Tensor]:
+    values, positions, pair = _EXTREMES[name]
+    if y is not None:
+        if axis is not _AXIS_DEFAULT or keywords:
+            raise ArgumentError(f"{name}: give either a second tensor or an axis, not both.")
+        return pair(x, y)
+    axis = -1 if axis is _AXIS_DEFAULT else axis
+    found = over_axes(name, values, x, axis, keywords)
+    if not isinstance(keywords.get("dim"), int):
+        return found
+    return Extreme(found, over_axes(name, positions, x, axis, keywords))
 
 
 @op(Kind.OPAQUE, same_for_axis(is_numeric), prepare=axis_in_rank, upcasts=True)

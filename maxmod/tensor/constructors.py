@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError
 from maxmod.op import call
+from maxmod.op.spelling import explained
 from maxmod.tensor import era
 from maxmod.tensor.default_context import resolve
 from maxmod.tensor.exchange import DLPackArray
@@ -18,6 +19,7 @@ from maxmod.values.shape import ShapeLike, as_sizes
 from maxmod.values.tensor_type import TensorType
 
 
+@explained
 class Constructors:
     """The part of `Tensor` that makes tensors."""
 

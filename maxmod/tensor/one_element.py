@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from maxmod.dtype import DType
 from maxmod.errors import OperandError
+from maxmod.op.spelling import explained
 from maxmod.values.array import HostArray
 
 if TYPE_CHECKING:
     from maxmod.values.tensor_type import TensorType
 
 
+@explained
 class OneElement:
     """The part of `Tensor` that reads the only element."""
 

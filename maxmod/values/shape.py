@@ -90,7 +90,8 @@ def as_sizes(shape: object, what: str = "shape") -> Sizes:
         TypeError: If `shape` is not an iterable of ints, strs and Dims (a bare int, for example).
     """
     if isinstance(shape, (int, str, Dim)) or not isinstance(shape, Iterable):
-        raise TypeError(f"{what}: expected an iterable of sizes, got {type(shape).__name__}.")
+        hint = f" Hint: [{shape}] is a list of one size." if isinstance(shape, (int, Dim)) else ""
+        raise TypeError(f"{what}: expected an iterable of sizes, got {type(shape).__name__}.{hint}")
     return tuple(map(as_size, cast("Iterable[object]", shape)))
 
 

@@ -1,0 +1,87 @@
+"""Calls with the arguments of other libraries: taken where they mean the same, else explained."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Container, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from maxmod.errors import OperandError, did_you_mean
+from maxmod.foreign.keywords import keyword_hint
+from maxmod.values.plain import Attrs
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C", bound=type)
+
+
+def spelled(fn: Callable[P, R]) -> Callable[P, R]:
+    """Returns a function that also takes `dim` for `axis`, and explains arguments it cannot take.
+
+    Keywords of a function that takes any (`**keywords`) are left to it.
+    """
+    signature = inspect.signature(fn)
+    known = signature.parameters
+    parameters = list(known.values())
+    most = sum(parameter.kind.name.startswith("POSITIONAL") for parameter in parameters)
+    least = sum(parameter.default is parameter.empty for parameter in parameters)
+    kinds = {parameter.kind for parameter in parameters}
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        most = sys.maxsize
+    is_open = inspect.Parameter.VAR_KEYWORD in kinds
+    least -= is_open + (most == sys.maxsize)
+
+    @functools.wraps(fn)
+    def public(*args: P.args, **kwargs: P.kwargs) -> R:
+        count = len(args)
+        is_known = not kwargs or is_open or kwargs.keys() <= known.keys()
+        if is_known and count <= most and count + len(kwargs) >= least:
+            return fn(*args, **kwargs)
+        named: Any = kwargs if is_open else respelled(kwargs, known)
+        try:
+            signature.bind(*args, **named)
+        except TypeError as error:
+            raise OperandError(misuse(fn.__name__, signature, named, error)) from None
+        loose: Any = fn
+        return loose(*args, **named)
+
+    return public
+
+
+def explained(cls: C) -> C:
+    """Applies `spelled` to the public methods of a class, which is part of `Tensor`."""
+    for name, member in list(vars(cls).items()):
+        if name.startswith("_"):
+            continue
+        if inspect.isfunction(member):
+            setattr(cls, name, spelled(member))
+        elif isinstance(member, classmethod):
+            setattr(cls, name, classmethod(spelled(member.__func__)))  # pyright: ignore
+    return cls
+
+
+def respelled(kwargs: Attrs, known: Container[str]) -> Attrs:
+    """Takes `dim`, as PyTorch calls it, for `axis` where a function has an axis and no `dim`."""
+    if "dim" not in kwargs or "dim" in known or "axis" not in known or "axis" in kwargs:
+        return kwargs
+    return {"axis" if name == "dim" else name: value for name, value in kwargs.items()}
+
+
+def misuse(name: str, signature: inspect.Signature, kwargs: Attrs, error: TypeError) -> str:
+    """Returns the message for arguments that do not fit the signature of a function."""
+    known = [parameter for parameter in signature.parameters if parameter not in ("self", "cls")]
+    unknown = [keyword for keyword in kwargs if keyword not in known]
+    if unknown:
+        return unknown_keyword(name, unknown[0], known)
+    return f"{name}: {error}; it takes ({', '.join(known)}).{keyword_hint(name, '*')}"
+
+
+def unknown_keyword(name: str, keyword: str, known: Sequence[str]) -> str:
+    """Returns the message for a keyword that a function does not take."""
+    hint = keyword_hint(name, keyword) or did_you_mean(keyword, known)
+    return (
+        f"{name}: got an unexpected keyword argument {keyword!r}; it takes ({', '.join(known)})."
+        f"{hint}"
+    )
