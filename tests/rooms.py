@@ -20,7 +20,6 @@ FLOORS: tuple[dict[str, str], ...] = (
     {
         "config": "every MAXMOD_* variable",
         "dtype": "DType",
-        "foreign": "names of PyTorch and NumPy, and what to write",
         "files": "reading files of strangers",
         "locks": "locks that a fork leaves free",
     },

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from maxmod.errors import OperandError, did_you_mean
-from maxmod.foreign.keywords import keyword_hint
+from maxmod.op.foreign.keywords import keyword_hint
 from maxmod.values.plain import Attrs
 
 P = ParamSpec("P")

@@ -19,7 +19,7 @@ from maxmod.ops.create import iota
 from maxmod.ops.gather import gather
 from maxmod.ops.reverse import flip
 from maxmod.ops.shape import basic_slice, rebind, reshape
-from maxmod.tensor import Tensor
+from maxmod.tensor import Tensor, era
 from maxmod.values.array import Subscript
 from maxmod.values.device import CPU_REF
 from maxmod.values.dim import Dim, DimLike, Size, as_size
@@ -182,7 +182,15 @@ def _sliced(x: Tensor, bounds: Bounds) -> Tensor:
 def index_items(x: Tensor, indices: Subscript) -> list[object]:
     """Returns one item for each of the first axes; `...` is replaced by whole slices."""
     items = list(indices) if isinstance(indices, (list, tuple)) else [indices]
+    if era.current() is not None:
+        items = [_as_scalar(item) for item in items]
     return _without_ellipsis(x, items)
+
+
+def _as_scalar(item: object) -> object:
+    """Takes a tensor of one position for an int, as MAX does."""
+    is_one = isinstance(item, Tensor) and item.rank and item.dtype is DType.int64
+    return reshape(item, ()) if is_one and all(size == 1 for size in item.sizes) else item
 
 
 def _without_ellipsis(x: Tensor, items: list[object]) -> list[object]:

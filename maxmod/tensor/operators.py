@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from maxmod.op import call
+from maxmod.tensor import era
 from maxmod.tensor.like import TensorLike
 from maxmod.values.array import Subscript
 
@@ -129,8 +130,8 @@ class Operators:
 
 
 def _as_items(index: Subscript) -> Subscript:
-    """A list holds positions, as in NumPy; with slices in it it is a tuple, as in MAX."""
-    if type(index) is not list:
+    """A list holds positions, as in NumPy; with slices, or in a script for MAX, it is a tuple."""
+    if type(index) is not list or era.current() is not None:
         return index
     return index if any(map(_is_for_axes, index)) else (index,)
 

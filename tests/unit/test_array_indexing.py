@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from maxmod import CPU, BufferType, DType, Module, Tensor, TensorType
 from maxmod import functional as F
+from maxmod.tensor import era
 
 F32, I64, BOOL = DType.float32, DType.int64, DType.bool
 A = np.arange(20, dtype=np.float32).reshape(4, 5)
@@ -101,6 +102,18 @@ def test_a_list_holds_positions() -> None:
     # Where a list cannot hold positions it is a tuple, as in MAX.
     assert _grid()[[slice(None), None, 0]].to_numpy().tolist() == A[:, None, 0].tolist()
     assert F.slice_tensor(_grid(), [0, 1]).item() == 1
+
+
+def test_scripts_for_max_keep_its_rules() -> None:
+    one = Tensor([1], dtype=I64, device=CPU())
+    era.follow("26.7")
+    try:
+        assert _grid()[[0, 1]].item() == A[0, 1]
+        assert _grid()[one].shape == [5]
+        assert _grid()[1:, one].shape == [3]
+    finally:
+        era.follow(None)
+    assert _grid()[1:, one].shape == [3, 1]
 
 
 def test_arrays_of_other_libraries_are_positions() -> None:
