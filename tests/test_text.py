@@ -7,13 +7,14 @@ import json
 import sys
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_folders import HELLO, NEXT, USER, byte_level, ids_of, sentence_pieces
 
-from maxmod.errors import ArgumentError, ModelError
+from maxmod.errors import ArgumentError, ModelError, OperandError
 from maxmod.generate.text import (
     CharacterTokenizer,
     NewText,
@@ -242,6 +243,26 @@ def test_prompt_is_never_cut(tmp_path: Path) -> None:
     assert len(open_tokenizer(tmp_path).encode("the bells are ringing")) == 11
 
 
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (5, "decode: tokens: expected a sequence of token ids, got 5"),
+        ("a", "decode: tokens: expected a sequence of token ids, got 'a'"),
+        ([1.5], r"decode: tokens\[0\]: expected an int, got 1.5"),
+        ([[1]], r"decode: tokens\[0\]: expected an int, got 'list'"),
+    ],
+)
+def test_tokens_that_are_not_ids(tokenizer: Tokenizer, tokens: Any, message: str) -> None:
+    for each in (tokenizer, CharacterTokenizer({"a": 0})):
+        with pytest.raises(OperandError, match=message):
+            each.decode(tokens)
+
+
+def test_negative_tokens_are_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ModelError, match="decode: the tokenizer failed"):
+        tokenizer.decode([-1])
+
+
 def test_lone_surrogates_are_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(ModelError, match="not valid Unicode"):
         tokenizer.encode("a\udcff")
@@ -297,7 +318,7 @@ def test_only_the_beginning_of_a_stop_string_is_held_back() -> None:
     assert StopStrings([]).push("at once") == "at once"
 
 
-@pytest.mark.parametrize("stops", ["text", [""], ["a", ""], [1], [None]])
+@pytest.mark.parametrize("stops", ["text", [""], ["a", ""], [1], [None], None, 3])
 def test_malformed_stop_strings(stops: object) -> None:
     with pytest.raises(ArgumentError, match="stop_strings: expected a list of non-empty strings"):
         StopStrings(stops)

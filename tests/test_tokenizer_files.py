@@ -319,6 +319,15 @@ def test_settings_of_llama_decide(
     assert tokenizer.encode("Paris") == [*start, *plain, *end]
 
 
+@pytest.mark.parametrize("has_template", [False, True])
+def test_folders_of_transformers_5_leave_the_start_to_the_file(
+    tmp_path: Path, has_template: bool
+) -> None:
+    config = {"tokenizer_class": "LlamaTokenizer", "backend": "tokenizers"}
+    write_whole(tmp_path, sentence_pieces(start=has_template), tokenizer_config=config)
+    assert open_tokenizer(tmp_path).encode("") == ([1] if has_template else [])
+
+
 def test_settings_of_other_classes_count_where_the_file_adds_nothing(tmp_path: Path) -> None:
     config = {"add_bos_token": True, "bos_token": START, "tokenizer_class": "PreTrainedTokenizer"}
     whole = byte_level()

@@ -45,10 +45,11 @@ def token_rows(where: str, rows: Any) -> list[list[int]]:
         raise OperandError(
             f"{where}: expected sequences of token ids, got {_shown(rows)}.{_hint(rows)}"
         )
-    return [_token_list(f"{where}[{place}]", row) for place, row in enumerate(rows)]
+    return [token_list(f"{where}[{place}]", row) for place, row in enumerate(rows)]
 
 
-def _token_list(where: str, tokens: Any) -> list[int]:
+def token_list(where: str, tokens: Any) -> list[int]:
+    """Returns tokens as a list of int; anything but a sequence of token ids is refused."""
     if isinstance(tokens, (str, bytes, Mapping)) or not isinstance(tokens, Iterable):
         raise OperandError(
             f"{where}: expected a sequence of token ids, got {_shown(tokens)}.{_hint(tokens)}"

@@ -6,10 +6,11 @@ import abc
 import contextlib
 import functools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from maxmod.errors import ArgumentError, MaxmodError, MaxmodWarning, ModelError, OperandError
+from maxmod.generate.prompts import token_list
 
 _REPLACEMENT = "\ufffd"  # decoders emit it for bytes that are not a (complete) character
 
@@ -34,6 +35,9 @@ class Tokenizer(abc.ABC):
         Args:
             tokens: The tokens.
             special: Whether special tokens, such as end-of-text, are part of the text.
+
+        Raises:
+            OperandError: (a TypeError) If the tokens are not a sequence of int.
         """
 
 
@@ -77,7 +81,7 @@ class CharacterTokenizer(Tokenizer):
 
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
         texts = self._all_texts if special else self._texts
-        return "".join(texts.get(token, "") for token in tokens)
+        return "".join(texts.get(token, "") for token in token_list("decode: tokens", tokens))
 
 
 class PackageTokenizer(Tokenizer):
@@ -116,8 +120,9 @@ class PackageTokenizer(Tokenizer):
         return tokens
 
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        ids = token_list("decode: tokens", tokens)
         with package_errors("decode: the tokenizer failed"):
-            return self._tokenizer.decode(list(tokens), skip_special_tokens=not special)
+            return self._tokenizer.decode(ids, skip_special_tokens=not special)
 
     @functools.cached_property
     def _start(self) -> int | None:
@@ -224,12 +229,21 @@ class StopStrings:
         (['one', '', '\\ntwo', ''], True)
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        if isinstance(stops, str) or not all(isinstance(s, str) and s for s in stops):
-            raise ArgumentError("generate: stop_strings: expected a list of non-empty strings.")
-        self._stops = list(stops)
+    def __init__(self, stops: Iterable[str]) -> None:
+        listed = list(stops) if isinstance(stops, Iterable) else [stops]
+        if isinstance(stops, str) or not all(isinstance(s, str) and s for s in listed):
+            raise ArgumentError(
+                "generate: stop_strings: expected a list of non-empty strings, got "
+                f"{stops!r:.60}. Hint: stop_strings=['###'] has one string."
+            )
+        self._stops = listed
         self._held = ""
         self.found = False
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there are any stop strings."""
+        return bool(self._stops)
 
     def push(self, piece: str) -> str:
         """Returns the text that is certain to come before any stop string."""
@@ -285,11 +299,13 @@ class NewText:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, stop_strings: Sequence[str] = (), context: Sequence[int] = ()
+        self, tokenizer: Tokenizer, stop_strings: Iterable[str] = (), context: Sequence[int] = ()
     ) -> None:
         self._stops = StopStrings(stop_strings)
         self._shown = TextStream(tokenizer, context)
-        self._whole = TextStream(tokenizer, context, special=True) if len(stop_strings) else None
+        self._whole = (
+            TextStream(tokenizer, context, special=True) if self._stops.is_needed else None
+        )
         self._held: list[_Piece] = []  # they may be part of a stop string
 
     @property

@@ -141,7 +141,8 @@ def _surround(package: Any, tokenizer: Any, tokens: FolderTokens, folder: Path) 
     """Puts special tokens around a text where `add_bos_token` and `add_eos_token` decide it."""
     adds = {name: tokens.flag(f"add_{name}_token") for name in ("bos", "eos")}
     if tokens.family in _BY_SETTINGS:
-        if adds["bos"] is None:
+        # Version 5 writes `backend`, and leaves the flag out, as its tokenizer.json decides.
+        if adds["bos"] is None and "backend" not in tokens.settings:
             adds["bos"] = "bos_token" in tokens.special or None
         is_decided = any(flag is not None for flag in adds.values())
     else:
