@@ -112,11 +112,13 @@ class TextEncoder:
         Raises:
             ArgumentError: (a ValueError) If a text is too long and `truncate` is false, texts are
                 not several str, the folder has no prompt of that name, or batch_size is below 1.
+            SliceError: (an IndexError) If the tokenizer has more tokens than the model.
         """
         texts = _listed(texts)
         prompt = self._case(self.rules.prompt(prompt_name, prompt))
         start = self._start(prompt)
         rows = [self._tokens(place, text, prompt, truncate) for place, text in enumerate(texts)]
+        self._check(rows)
         return self._in_batches(rows, start, batch_size, eager)
 
     def embed_tokens(
@@ -139,9 +141,12 @@ class TextEncoder:
             SliceError: (an IndexError) If a token is not in the vocabulary.
         """
         checked = token_rows("embed: rows", rows)
-        for row in checked:
-            check_prompt(row, int(self.config.vocab_size), self.max_positions, "embed")
+        self._check(checked)
         return self._in_batches(checked, 0, batch_size, eager)
+
+    def _check(self, rows: Iterable[Sequence[int]]) -> None:
+        for row in rows:
+            check_prompt(row, int(self.config.vocab_size), self.max_positions, "embed")
 
     def _in_batches(
         self, rows: Sequence[Sequence[int]], start: int, batch_size: int, eager: bool

@@ -24,7 +24,7 @@ from models.sentence_cases import (
 
 from maxmod import CPU, DType, MaxmodWarning
 from maxmod.cli import main
-from maxmod.errors import ModelError
+from maxmod.errors import ModelError, SliceError
 from maxmod.models import load_encoder
 from maxmod.models.encoder import TextEncoder
 
@@ -140,6 +140,15 @@ def test_texts_in_other_containers() -> None:
 def test_a_text_of_another_type_is_refused() -> None:
     with pytest.raises(ValueError, match=r"text 1: expected a str, got NoneType"):
         load_encoder(FOLDER, device=CPU()).embed(["a", None])
+
+
+def test_a_token_that_only_the_tokenizer_knows_is_refused(tmp_path: Path) -> None:
+    table = json.loads((FOLDER / "tokenizer.json").read_text("utf-8"))
+    flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized", "special"], False)
+    table["added_tokens"].append({"id": 75, "content": "<new>", **flags})
+    model = _load(Case({"tokenizer.json": table}), tmp_path)
+    with pytest.raises(SliceError, match="token 75 at position 2 is not in the vocabulary: expec"):
+        model.embed(["a <new> cat"])
 
 
 # ---- folders that are refused --------------------------------------------------------------------
