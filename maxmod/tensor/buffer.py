@@ -468,7 +468,14 @@ class Buffer(Storage):
             value = value.to(self.type.device).array
         elif isinstance(value, np.ndarray):
             value = backends.get(self.type.device).from_host(value, self.type.device.id)
-        self.array[self._basic(index)] = value
+        place = self._basic(index)
+        try:
+            with np.errstate(over="ignore"):  # a float that is too large becomes an infinity
+                self.array[place] = value
+        except TypeError as error:
+            raise OperandError(f"Buffer: store into {self.type.short()}: {error}.") from None
+        except (ValueError, OverflowError) as error:
+            raise ArgumentError(f"Buffer: store into {self.type.short()}: {error}.") from None
 
     def _basic(self, index: Subscript) -> tuple[Any, ...]:
         """Returns an index that NumPy takes: one int or slice for each axis.
@@ -488,10 +495,22 @@ class Buffer(Storage):
                 f"Buffer: index: expected {self.rank} ints or slices for {self.type.short()}, got "
                 f"{len(parts)}. Hint: `:` is a whole axis, as in buffer[0, :]."
             )
+        for axis, (part, size) in enumerate(zip(parts, self.shape)):
+            _check_bounds(part, axis, size)
         return (*parts, ...)
 
     def __repr__(self) -> str:
         return f"maxmod.driver.Buffer({self.dtype}, {self.shape}, {self.device})"
+
+
+def _check_bounds(part: Any, axis: int, size: int) -> None:
+    if isinstance(part, slice):
+        try:
+            part.indices(size)
+        except (TypeError, ValueError) as error:
+            raise SliceError(f"Buffer: index: axis {axis}: {error}.") from None
+    elif not -size <= part < size:
+        raise SliceError(f"Buffer: index: {part} is outside of axis {axis} of size {size}.")
 
 
 def _place(device: BufferDevice | None) -> BufferDevice:

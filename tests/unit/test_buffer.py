@@ -11,6 +11,7 @@ import pytest
 
 from maxmod import CPU, Buffer, DType, Tensor, driver
 from maxmod.driver import Accelerator, Device, DeviceStream
+from maxmod.errors import ArgumentError, OperandError, SliceError
 from maxmod.values.device import DeviceRef
 
 
@@ -425,3 +426,32 @@ def test_pinned_where_there_is_a_gpu() -> None:
 def test_repr(device: Device) -> None:
     text = repr(Buffer.zeros([2], DType.int32, device))
     assert text == f"maxmod.driver.Buffer(DType.int32, (2,), {device})"
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ((3, 0), r"index: 3 is outside of axis 0 of size 3"),
+        ((0, -3), r"index: -3 is outside of axis 1 of size 2"),
+        ((np.int64(9), 0), r"index: 9 is outside of axis 0"),
+        ((slice(None, None, 0), 0), r"index: axis 0: slice step cannot be zero"),
+        ((slice("a", None), 0), r"index: axis 0: slice indices must be integers"),
+    ],
+)
+def test_positions_outside_of_a_buffer_are_refused(key: object, message: str) -> None:
+    buffer = Buffer.from_numpy(np.arange(6, dtype=np.int32).reshape(3, 2))
+    with pytest.raises(SliceError, match=message):
+        buffer[key]
+    with pytest.raises(SliceError, match=message):
+        buffer[key] = 1
+
+
+def test_values_that_a_buffer_cannot_hold_are_refused() -> None:
+    buffer = Buffer.from_numpy(np.zeros(2, np.int32))
+    for value, error in ((2**31, ArgumentError), (None, OperandError), ([1, 2, 3], ArgumentError)):
+        with pytest.raises(error, match=r"Buffer: store into int32\[2\]"):
+            buffer[:] = value
+    np.testing.assert_array_equal(buffer.to_numpy(), [0, 0])
+    floats = Buffer.from_numpy(np.zeros(1, np.float32))
+    floats[0] = 1e300
+    assert floats.to_numpy()[0] == np.inf
