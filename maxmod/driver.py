@@ -18,6 +18,7 @@ from maxmod.backends.devices import (
     scan_available_devices,
     set_virtual_device_count,
 )
+from maxmod.config import __version__
 from maxmod.tensor.buffer import Buffer
 from maxmod.tensor.exchange import DLPackArray
 
@@ -35,6 +36,7 @@ __all__ = [
     "DeviceSpec",
     "DeviceStream",
     "Tensor",
+    "__version__",
     "accelerator_api",
     "accelerator_architecture_name",
     "accelerator_count",

@@ -208,6 +208,32 @@ class InferenceSession:
         staged = StagedGraph(graph, signature.tree, out_tree, tuple(leaves), signature)
         return Model(CompiledModel(staged, _weights(graph, weights_registry or {}), model))
 
+    def compile(
+        self,
+        model: Graph,
+        *,
+        custom_extensions: object = None,
+        weights_registry: StateLike | None = None,
+    ) -> Model:
+        """Compiles a graph, as `load` does.
+
+        Args:
+            model: A graph with outputs.
+            custom_extensions: Must be empty.
+            weights_registry: Arrays for the weights of the graph, by name; extra ones are ignored.
+
+        Returns:
+            The compiled model, ready to be called.
+
+        Raises:
+            WeightsError: (a KeyError and ValueError) If weights are missing or have wrong types.
+            ValueError: If the graph has no output, or uses a device that the session does not have.
+            TypeError: If `model` is not a `Graph`.
+        """
+        return self.load(
+            model, custom_extensions=custom_extensions, weights_registry=weights_registry
+        )
+
     def _check_devices(self, graph: TracedGraph) -> None:
         values = [*graph.inputs, *graph.weights.values(), *graph.constants]
         values += [value for node in graph.nodes for value in node.outputs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -80,6 +81,17 @@ class Device:
     def stats(self) -> dict[str, int]:
         """Memory numbers in bytes, such as `free_memory`; empty if the system reports none."""
         return backends.get(self.ref).stats(self.id)
+
+    @property
+    def max_single_alloc_size(self) -> int:
+        """The largest number of bytes that one allocation can have: all memory of the device.
+
+        Example:
+            >>> from maxmod import CPU
+            >>> CPU().max_single_alloc_size > 1 << 20
+            True
+        """
+        return self.stats.get("total_memory", sys.maxsize)  # where the system tells none
 
     @property
     def default_stream(self) -> DeviceStream:

@@ -24,13 +24,15 @@ _LAYERS = {
     ".conv": "maxmod.nn.conv",
     ".embedding": "maxmod.nn.embedding",
     ".attention": "maxmod.compat.transformer:MHAMaskVariant",
+    ".hooks": "maxmod.nn.hooks:PrintHook",
+    ".hooks.print_hook": "maxmod.nn.hooks:PrintHook",
     ".hyper_connection": "maxmod.nn.hyper_connection",
     ".kv_cache": "maxmod.compat.kv_cache",
     ".linear": "maxmod.nn.linear",
     ".lora": "maxmod.nn.lora",
     ".module": "maxmod.nn.module",
     ".norm": "maxmod.nn.norm",
-    ".norm.group_norm": "maxmod.nn.norm",
+    ".norm.group_norm": "maxmod.compat.group_norm",
     ".norm.layer_norm": "maxmod.nn.norm",
     ".norm.rms_norm": "maxmod.nn.norm",
     ".rope": "maxmod.nn.rope",
@@ -62,17 +64,21 @@ PATHS = {
     "max.experimental.random": "maxmod.random",
     "max.experimental.sharding": "maxmod.values.sharding",
     "max.experimental.tensor": "maxmod.tensor",
+    "max.experimental.testing": "maxmod.compat.testing",
     "max.functional": "maxmod.functional",
     "max.graph": "maxmod.graph",
     "max.graph.dim": "maxmod.graph.dim",
     "max.graph.graph": "maxmod.graph.builder",
     "max.graph.ops": "maxmod.graph.ops",
     "max.graph.ops.allreduce": "maxmod.graph.ops.allreduce",
+    "max.graph.ops.elementwise": "maxmod.graph.ops.elementwise",
     "max.graph.ops.random": "maxmod.graph.ops.random",
+    "max.graph.ops.reduction": "maxmod.graph.ops.reduction",
     "max.graph.type": "maxmod.graph.type",
     "max.graph.value": "maxmod.graph.values",
     "max.graph.weight": "maxmod.graph.values",
     "max.graph.weights": "maxmod.compat.graph_weights",
+    "max.profiler": "maxmod.compat.profiler",
     "max.random": "maxmod.random",
     "max.tensor": "maxmod.tensor",
     **{
@@ -125,7 +131,7 @@ class Facade(ModuleType):
         path = self.__name__
         if name == "__all__":
             return _names(path)
-        if name.startswith("__"):
+        if name.startswith("__") and name != "__version__":
             raise AttributeError(f"module {path!r} has no attribute {name!r}")
         value = _find(path, name)
         inner = f"{path}.{name}"

@@ -6,6 +6,7 @@ It is recorded as a traced function is, by a `Tracer` that is active in the bloc
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from maxmod.interpreters.operands import strong
 from maxmod.op import interpreter, ir
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
+
+_log = logging.getLogger(__name__)
 
 
 class _Current:
@@ -44,8 +47,9 @@ class Graph:
         path: Must be None; graphs are not read from files.
         *args: More arguments of `forward`.
         custom_extensions: Must be empty; `F.custom` takes kernels.
-        context: Must be None, like the two below.
-        kernel_library: Must be None.
+        context: Must be None.
+        kernel_library: Ignored, with a line of the log: paths of kernels that MAX would load. An op
+            of them that is used is an error, as any unknown name in `F.custom`.
         module: Must be None.
         strict_device_placement: Accepted for compatibility; devices are always checked.
         is_device_graph: No effect.
@@ -53,6 +57,7 @@ class Graph:
 
     Attributes:
         name: Name of the graph.
+        subgraphs: The graphs made by `add_subgraph`, by name.
         inputs: A `TensorValue` or `BufferValue` for each input type.
         input_types: The types of the inputs.
         current: (of the class) The graph whose `with` block is the innermost; `LookupError` outside
@@ -87,12 +92,19 @@ class Graph:
         is_device_graph: bool = False,
         **kwargs: Any,
     ) -> None:
-        given = {"path": path, "context": context, "kernel_library": kernel_library}
+        given = {"path": path, "context": context}
         given |= {"module": module, "custom_extensions": list(custom_extensions) or None}
         for what, value in given.items():
             if value is not None:
                 raise NotImplementedError(f"Graph: {what}: not supported, got {value!r}.")
+        if kernel_library:
+            _log.warning(
+                "Graph %s: kernel_library is ignored: %r. maxmod.custom takes kernels.",
+                name,
+                kernel_library,
+            )
         self.name = name
+        self.subgraphs: dict[str, Graph] = {}
         self.input_types = tuple(input_types)
         for index, type in enumerate(self.input_types):
             if not isinstance(type, TensorType):
@@ -154,6 +166,43 @@ class Graph:
             ValueError: If another weight of the graph has its name and another type.
         """
         return self._tracer.weight(weight.name, weight.type)
+
+    def add_subgraph(
+        self,
+        name: str,
+        forward: Callable[..., object] | None = None,
+        input_types: Iterable[TensorType] = (),
+        path: object = None,
+        custom_extensions: Iterable[object] = (),
+        devices: Iterable[object] = (),
+    ) -> Graph:
+        """Makes a graph that this one can call: `ops.call(subgraph, *values)`.
+
+        Its ops are inlined where it is called.
+
+        Args:
+            name: Name of the subgraph; one that exists is returned if nothing else is given.
+            forward: As for `Graph`.
+            input_types: As for `Graph`.
+            path: Must be None.
+            custom_extensions: Must be empty.
+            devices: No effect.
+
+        Returns:
+            The subgraph, whose `with` block records its ops, not those of this graph.
+
+        Raises:
+            ValueError: If there is another subgraph of that name.
+        """
+        types = tuple(input_types)
+        known = self.subgraphs.get(name)
+        if known is not None:
+            if forward is None and not types:
+                return known
+            raise ArgumentError(f"Graph {self.name}: there is a subgraph {name!r} already.")
+        made = Graph(name, forward, types, path, custom_extensions=custom_extensions)
+        self.subgraphs[name] = made
+        return made
 
     def build(self) -> ir.Graph:
         """Returns the recorded graph.

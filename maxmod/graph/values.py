@@ -6,7 +6,7 @@ differences of graphs (`device` is a `DeviceRef`, a buffer has to be loaded) are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,14 +143,13 @@ class TensorValue(Value):
             axis: The axis.
 
         Returns:
-            A value of the graph, of the same dtype.
+            A value of the graph, of the same dtype; of integers the float result, cut toward zero.
 
         Raises:
             TypeError: For bool.
         """
         self._expect_number("var")
-        distance = self - self.mean(axis)
-        return (distance * distance).mean(axis)
+        return self._in_floats(lambda x: _variance(x, axis))
 
     def stdev(self, axis: int = -1) -> Tensor:
         """Returns the population standard deviation along an axis, which stays with size 1.
@@ -159,13 +158,13 @@ class TensorValue(Value):
             axis: The axis.
 
         Returns:
-            A value of the graph, of the same dtype.
+            A value of the graph, of the same dtype; of integers the float result, cut toward zero.
 
         Raises:
             TypeError: For bool.
         """
         self._expect_number("stdev")
-        return F.sqrt(self.var(axis))
+        return self._in_floats(lambda x: F.sqrt(_variance(x, axis)))
 
     def print(self, label: str = "debug_tensor") -> None:
         """Prints the type, once, while the graph is built.
@@ -175,9 +174,20 @@ class TensorValue(Value):
         """
         F.print(self, label)
 
+    def _in_floats(self, fn: Callable[[Tensor], Tensor]) -> Tensor:
+        """Applies a function; to integers in float64, with the result cast back."""
+        if self.dtype.is_float():
+            return fn(self)
+        return fn(self.cast(DType.float64)).cast(self.dtype)
+
     def _expect_number(self, name: str) -> None:
         if self.dtype is DType.bool:
             raise OperandError(f"{name}: expected a tensor of numbers, got {self._type.short()}.")
+
+
+def _variance(x: Tensor, axis: int) -> Tensor:
+    distance = x - x.mean(axis)
+    return (distance * distance).mean(axis)
 
 
 class BufferValue(Value):
@@ -308,5 +318,19 @@ def current_tracer() -> GraphTracer:
 
 # What ops take: values and types that convert to one, and literals that adopt an operand's type.
 StrongTensorValueLike = TensorValue | Tensor | Dim | Shape | Weight
+Numeric = int | float | np.integer | np.floating | np.ndarray
 TensorValueLike = StrongTensorValueLike | int | float | np.generic | np.ndarray | DLPackArray
 BufferValueLike = BufferValue
+
+__all__ = [
+    "BufferValue",
+    "BufferValueLike",
+    "GraphTracer",
+    "Numeric",
+    "StrongTensorValueLike",
+    "TensorValue",
+    "TensorValueLike",
+    "Value",
+    "Weight",
+    "current_tracer",
+]

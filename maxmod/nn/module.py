@@ -8,13 +8,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Self, dataclass_transform, overload
 
 from maxmod.backends.devices import CPU, Device, device_of
 from maxmod.errors import ForwardError, OperandError
+from maxmod.nn.hooks import ACTIVE
 from maxmod.nn.loading import moved, values_of_lookup, values_of_mapping
+from maxmod.nn.moving import MOVING, one_move
 from maxmod.nn.pinned import own_annotations, pinned_attributes
 from maxmod.nn.places import (
     Owner,
@@ -83,7 +83,10 @@ class Module(Owner, Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Applies the module: calls `forward`."""
-        return self.forward(*args, **kwargs)
+        result = self.forward(*args, **kwargs)
+        for hook in ACTIVE:
+            hook(self, args, kwargs, result)
+        return result
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Computes the result; to be defined by the subclass (here or as `__call__`).
@@ -227,7 +230,7 @@ class Module(Owner, Generic[P, R]):
                 place.write(new, force=True)
         return copied
 
-    def to(self, device: DeviceLike) -> Self:
+    def to(self, target: DeviceLike | None = None, *, device: DeviceLike | None = None) -> Self:
         """Moves all parameters to a device, in place, and returns the module.
 
         Tensors already on the device are kept. A tensor without data (see `F.lazy`) is made there
@@ -235,19 +238,23 @@ class Module(Owner, Generic[P, R]):
         moved. Calls `to` of each child and of modules in containers, which may override it.
 
         Args:
-            device: The target device.
+            target: The target device.
+            device: Another name of `target`, which it has in MAX 25.7.
 
         Returns:
             The module itself.
 
         Raises:
-            TypeError: If `device` is neither a `Device` nor a `DeviceRef`.
+            TypeError: If the target is neither a `Device` nor a `DeviceRef`, or given twice.
         """
-        ref = DeviceRef.from_device(device)
-        if _MOVING.get() is None:
+        if target is not None and device is not None:
+            raise OperandError("to: the target is given twice, also as device.")
+        place: Any = device if target is None else target
+        ref = DeviceRef.from_device(place)
+        if MOVING.get() is None:
             warn_of_containers(self, "to")
         pinned = pinned_attributes(type(self))
-        with _one_move(self) as move:
+        with one_move(self) as move:
             for name, attribute, keys, tensor, _ in tensors_in(self):
                 if attribute in pinned:
                     continue
@@ -261,10 +268,10 @@ class Module(Owner, Generic[P, R]):
             # Written to the dictionary, so that this works for frozen modules already on `ref`.
             vars(self)[_DEVICE] = ref
             for _, child in list(self.children):
-                child.to(device)
+                child.to(place)
             for held in contained(self):
                 if isinstance(held.item, Module) and id(held.item) not in move.around:
-                    held.item.to(device)
+                    held.item.to(place)
         return self
 
     # ---- loading -----------------------------------------------------------------------------
@@ -478,41 +485,6 @@ class TransparentModule(Module[P, R]):
     """
 
     name_transparent = True
-
-
-@dataclasses.dataclass(slots=True)
-class _Move:
-    """State of a call of `to` on a tree of modules.
-
-    Attributes:
-        copies: The ids of tied tensors, with their copies once there are some.
-        around: The ids of the modules that are being moved.
-    """
-
-    copies: dict[int, Tensor | None]
-    around: set[int]
-
-
-_MOVING: ContextVar[_Move | None] = ContextVar("maxmod_moving", default=None)
-
-
-@contextmanager
-def _one_move(module: Module) -> Iterator[_Move]:
-    """Yields the state of the current call of `to`; the outermost module creates it."""
-    move = _MOVING.get()
-    if move is not None:
-        move.around.add(id(module))
-        yield move
-        move.around.discard(id(module))
-        return
-    tied = [p.tensor for p in parameters_of(module) if len(p.places) > 1]
-    move = _Move({id(tensor): None for tensor in tied}, {id(module)})  # `tied` keeps the ids valid
-    token = _MOVING.set(move)
-    try:
-        yield move
-    finally:
-        _MOVING.reset(token)
-        del tied
 
 
 def _refuse_extensions(custom_extensions: Iterable[object]) -> None:

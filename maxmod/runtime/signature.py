@@ -121,13 +121,21 @@ def _as_tensor(label: str, expected: TensorType, leaf: Any) -> Tensor:
     if isinstance(leaf, (Buffer, DLPackArray)):
         return Tensor.from_dlpack(leaf)
     raise ArgumentTypeError(
-        f"compiled call: {label}: expected a Tensor, a driver Buffer, an array that speaks DLPack "
-        f"or a number for {expected.short()}, got {type(leaf).__name__}."
+        f"{_expected(label, f'a Tensor, Buffer, DLPack array or number ({expected.short()})')}, "
+        f"got {type(leaf).__name__}."
     )
 
 
+def _expected(label: str, what: str) -> str:
+    """Returns the first half of a message, which begins as in MAX: `argument 0: expected ...`."""
+    place, name, path = re.fullmatch(r"(argument \d+)(?: \((.*?)\))?(.*)", label).groups()  # type: ignore[union-attr]
+    return f"compiled call: {place}{path}: expected {what}{f' for {name}' if name else ''}"
+
+
 def _check(label: str, expected: TensorType, found: TensorType) -> None:
-    where = f"compiled call: {label}: expected {expected.short()}, got {found.short()}"
+    if _fits(expected, found):
+        return
+    where = f"{_expected(label, expected.short())}, got {found.short()}"
     if found._dtype is not expected._dtype:
         raise DTypeError(f"{where}. Hint: cast it first; dtypes are not converted implicitly.")
     if found._device != expected._device:
@@ -137,6 +145,16 @@ def _check(label: str, expected: TensorType, found: TensorType) -> None:
     for axis, (want, have) in enumerate(zip(expected._sizes, found._sizes)):
         if isinstance(want, int) and want != have:
             raise ShapeError(f"{where}: axis {axis} has {have} elements.")
+
+
+def _fits(expected: TensorType, found: TensorType) -> bool:
+    """True if dtype, device, rank and the known sizes agree."""
+    if found._dtype is not expected._dtype or found._device != expected._device:
+        return False
+    if len(found._sizes) != len(expected._sizes):
+        return False
+    sizes = zip(expected._sizes, found._sizes)
+    return all(not isinstance(want, int) or want == have for want, have in sizes)
 
 
 def _labels(structure: tree.Tree, names: Sequence[str]) -> list[str]:

@@ -11,9 +11,13 @@ from maxmod.tensor.default_context import (
     defaults_like,
 )
 from maxmod.tensor.tensor import Tensor
+from maxmod.values.plain import Numbers as NestedArray
+from maxmod.values.plain import Scalar as Number
 from maxmod.values.tensor_type import TensorType
 
 __all__ = [
+    "NestedArray",
+    "Number",
     "Tensor",
     "TensorType",
     "contextvar_context",

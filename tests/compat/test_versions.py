@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maxmod import DType, Tensor, compat
+import maxmod
+from maxmod import CPU, DType, Tensor, TensorType, compat
 from maxmod.cli import main
-from maxmod.nn import Linear
+from maxmod.nn import Linear, Sequential
 from maxmod.tensor import era
 
 # As in public scripts of that time: loads what the library stores as [in, out], then transposes.
@@ -120,3 +123,98 @@ def test_constant_is_deprecated_in_the_last_version_only() -> None:
     with pytest.warns(DeprecationWarning, match="Tensor.constant is deprecated") as caught:
         assert Tensor.constant(1.0).item() == 1
     assert [Path(one.filename).name for one in caught] == [Path(__file__).name]
+
+
+# ---- modules and names that only some versions have ----------------------------------------------
+
+
+def test_modules_of_ops_and_of_tests() -> None:
+    compat.install()
+    from max.experimental.testing import assert_all_close
+    from max.graph import ops
+    from max.graph.ops import elementwise, reduction
+    from max.nn.norm.group_norm import GroupNorm, group_norm
+
+    assert (elementwise.exp, reduction.sum) == (ops.exp, ops.sum)
+    for module in (elementwise, reduction):
+        assert all(getattr(module, name) is getattr(ops, name) for name in module.__all__)
+    x = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
+    layer = GroupNorm(2, 4)
+    found = group_norm(Tensor(x), layer.weight, layer.bias, 2, 1e-5)
+    wide = x.astype(float).reshape(1, 2, 4)
+    wide = (wide - wide.mean(-1, keepdims=True)) / np.sqrt(wide.var(-1, keepdims=True) + 1e-5)
+    assert_all_close(found, wide.reshape(1, 4, 2), rtol=1e-4)
+    assert_all_close([Tensor([1.0, np.nan]), Tensor([np.inf, 2.0])], [[1, np.nan], [np.inf, 2]])
+    for actual, expected in (([1.0], [1.1]), ([1.0], [[1.0]]), ([np.nan], [1.0])):
+        with pytest.raises(AssertionError):
+            assert_all_close(Tensor(actual), expected)
+
+
+def test_names_of_types_and_devices() -> None:
+    compat.install()
+    from max import driver
+    from max.experimental.tensor import NestedArray, Number  # noqa: F401
+    from max.graph.value import Numeric
+
+    assert isinstance(1.5, Numeric)
+    assert not isinstance("1.5", Numeric)
+    assert driver.__version__ == maxmod.__version__
+    size = driver.CPU().max_single_alloc_size
+    assert 1 << 20 < size <= sys.maxsize
+
+
+def test_spans_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    compat.install()
+    from max.profiler import Tracer, traced
+
+    @traced
+    def half(x: float) -> float:
+        """Halves."""
+        return x / 2
+
+    @traced(message="double", color="red")
+    async def double(x: float) -> float:
+        return x * 2
+
+    assert (half.__name__, half.__doc__) == ("half", "Halves.")
+    with maxmod.configure(debug=2), caplog.at_level("DEBUG", logger="maxmod"):
+        assert half(3) == 1.5
+        assert asyncio.run(double(3)) == 6
+        with Tracer("outer") as tracer:
+            tracer.push("first")
+            tracer.next("second")
+            tracer.mark()
+    names = [line.rpartition("  ")[2] for line in caplog.messages]
+    half_name = half.__qualname__
+    assert names == [half_name, "double", "first", "reached outer", "second", "outer"]
+
+
+def test_print_hook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compat.install()
+    from max.nn.hooks.print_hook import PrintHook
+
+    net = Sequential(Linear(2, 3), Linear(3, 1))
+    with PrintHook(export_path=str(tmp_path), filter=["1", "model"]) as hook:
+        hook.name_layers(net)
+        y = net(Tensor([1.0, 2.0]))
+        hook.step()
+        net.trace(TensorType(DType.float32, ["n", 2], CPU()))
+    net(Tensor([1.0, 2.0]))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("=")[0] for line in lines] == [
+        f"Tensor {name}" for name in ["1-input-0", "1-output", "model-input-0", "model-output"] * 2
+    ]
+    assert all("<unrealized>" in line for line in lines[4:])
+    saved = {path.name: np.load(path) for path in tmp_path.glob("*/*")}
+    assert sorted(saved) == [line.split()[1].rstrip("=") + ".npy" for line in lines[:4]]
+    np.testing.assert_array_equal(saved["model-output.npy"], y.to_numpy())
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+
+
+def test_the_target_of_to_has_two_names() -> None:
+    layer = Linear(2, 1)
+    assert layer.to(target=CPU()) is layer.to(device=CPU()) is layer.to(CPU()) is layer
+    with pytest.raises(TypeError, match="the target is given twice"):
+        layer.to(CPU(), device=CPU())
+    with pytest.raises(TypeError, match="expected a Device"):
+        layer.to()

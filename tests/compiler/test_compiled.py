@@ -40,16 +40,24 @@ def ones(*shape: int, dtype: Any = np.float32) -> np.ndarray[Any, Any]:
         (
             (ones(3, 5, dtype=np.float64), ones(3, 1)),
             ValueError,
-            r"argument 0 \(x\): expected float32\[batch,5\], got float64\[3,5\].*implicitly",
+            r"argument 0: expected float32\[batch,5\] for x, got float64\[3,5\].*implicitly",
         ),
-        ((ones(3), ones(3, 1)), ValueError, r"argument 0 \(x\):.*ranks differ"),
-        ((ones(3, 4), ones(3, 1)), ValueError, r"argument 0 \(x\):.*axis 1 has 4 elements"),
+        ((ones(3), ones(3, 1)), ValueError, r"argument 0: expected.*for x.*ranks differ"),
+        (
+            (ones(3, 4), ones(3, 1)),
+            ValueError,
+            r"argument 0: expected.*for x.*axis 1 has 4 elements",
+        ),
         (
             (ones(3, 5), ones(2, 1)),
             ValueError,
             r"argument 1 \(scale\): the size 'batch' of axis 0 is 2, but axis 0 of argument 0",
         ),
-        (("text", ones(3, 1)), TypeError, r"argument 0 \(x\): expected a Tensor.*got str"),
+        (
+            ("text", ones(3, 1)),
+            TypeError,
+            r"argument 0: expected a Tensor.* for x, got str",
+        ),
         ((None, ones(3, 1)), ValueError, "got NoneType"),
         (([ones(3, 5)], ones(3, 1)), (TypeError, ValueError), "got list|nested differently"),
     ],

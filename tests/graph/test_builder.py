@@ -404,3 +404,60 @@ def test_top_k_gives_a_tuple_of_values_and_a_list_of_tensors() -> None:
     assert values.tolist() == [[4, 3]]
     assert indices.tolist() == [[1, 3]]
     assert isinstance(ops.top_k(Tensor([1.0, 2.0]), 1), list)
+
+
+# ---- what MAX has besides ------------------------------------------------------------------------
+
+
+def test_a_kernel_library_is_ignored_with_a_note(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="maxmod"):
+        graph = Graph("g", lambda x: x, input_types=[f32("n")], kernel_library=["kernels.mojopkg"])
+    assert caplog.messages == [
+        "Graph g: kernel_library is ignored: ['kernels.mojopkg']. maxmod.custom takes kernels."
+    ]
+    (y,) = InferenceSession().load(graph)(np.ones(3, np.float32))
+    assert y.to_numpy().tolist() == [1, 1, 1]
+    caplog.clear()
+    Graph("g", lambda x: x, input_types=[f32("n")], kernel_library=[])
+    assert caplog.messages == []
+
+
+def test_subgraphs_are_called() -> None:
+    with Graph("outer", input_types=[f32("n")]) as graph:
+        (x,) = graph.inputs
+        inner = graph.add_subgraph("twice", lambda v: v * 2, input_types=[f32("n")])
+        with graph.add_subgraph("plus", input_types=[f32("n")]) as other:
+            other.output(other.inputs[0] + 1)
+        (y,) = ops.call(inner, x)
+        (z,) = ops.call(graph.add_subgraph("plus"), y)
+        graph.output(z, *ops.call(inner, z))
+    assert graph.subgraphs == {"twice": inner, "plus": other}
+    first, second = InferenceSession().compile(graph)(np.array([1, 2], np.float32))
+    assert (first.to_numpy().tolist(), second.to_numpy().tolist()) == ([3, 5], [6, 10])
+    with pytest.raises(ValueError, match="there is a subgraph 'twice' already"):
+        graph.add_subgraph("twice", lambda v: v, input_types=[f32("n")])
+
+
+def test_spread_of_integers() -> None:
+    x = np.array([[1, 2, 3, 10], [-7, -7, 7, 8]])
+    for dtype in (DType.int64, DType.int8, DType.float64):
+        type = TensorType(dtype, ["n", 4], CPU())
+        with Graph("spread", input_types=[type]) as graph:
+            (v,) = graph.inputs
+            graph.output(v.stdev(), v.var(), v.stdev(axis=0))
+        assert [t.dtype for t in graph.output_types] == [dtype] * 3
+        found = InferenceSession().load(graph)(x.astype(dtype.to_numpy()))
+        wanted = [x.std(-1, keepdims=True), x.var(-1, keepdims=True), x.std(0, keepdims=True)]
+        for one, want in zip(found, wanted, strict=True):
+            want = want if dtype.is_float() else np.trunc(want)
+            np.testing.assert_allclose(one.to_numpy(), want, rtol=1e-12)
+
+
+def test_axes_of_transpose_and_labels_of_print(capsys: pytest.CaptureFixture[str]) -> None:
+    with Graph("names", input_types=[TensorType(DType.float32, [2, 3], CPU())]) as graph:
+        (x,) = graph.inputs
+        assert x.transpose(dim_1=0, dim_2=1).shape == [3, 2]
+        ops.print(x, label="x")
+        x.print("y")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("=")[0] for line in lines] == ["Tensor x", "Tensor y"]

@@ -60,7 +60,7 @@ def test_arguments_by_name(model: Model) -> None:
 
 
 def test_wrong_arguments(model: Model) -> None:
-    with pytest.raises(ValueError, match=r"input0.*expected float32\[n,2\], got float64\[2,2\]"):
+    with pytest.raises(ValueError, match=r"float32\[n,2\] for input0, got float64\[2,2\]"):
         model(X.astype(np.float64), 2)
     with pytest.raises(ValueError, match="input0"):
         model(np.ones([2, 3], np.float32), 2)

@@ -178,7 +178,7 @@ def test_wrong_type_of_tokens() -> None:
     with pytest.raises(ValueError, match=r"tokens: expected int64\[batch,seq\], got int64\[2\]"):
         model.module(Tensor.zeros([2], dtype=DType.int64, device=CPU()))
     compiled = model.module.compile(model.tokens_type)
-    with pytest.raises(ValueError, match=r"argument 0 \(tokens\): expected int64\[batch,seq\]"):
+    with pytest.raises(ValueError, match=r"argument 0: expected int64\[batch,seq\] for tokens"):
         compiled(Tensor.zeros([2], dtype=DType.int64, device=CPU()))
 
 
