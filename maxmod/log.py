@@ -35,3 +35,15 @@ def show(level: int, message: str, *args: object) -> None:
         logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     logger.debug(message, *args)
+
+
+def note(message: str) -> None:
+    """Says a line that a user should see once, such as which options a file sets.
+
+    It goes to the logger `maxmod` at the level INFO; if the program has set up no logging, to
+    standard error.
+    """
+    if logger.hasHandlers():
+        logger.info(message)
+    else:
+        print(f"maxmod: {message}", file=sys.stderr)

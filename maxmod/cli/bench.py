@@ -96,7 +96,9 @@ def _times(model: LanguageModel, options: argparse.Namespace) -> tuple[list[floa
     first_s, token_s = [], []
     for _ in range(options.rounds + 1):
         times = [time.perf_counter()]
-        for _ in generate_batch(model, prompts, max_new_tokens=options.new_tokens, stop=()):
+        for _ in generate_batch(
+            model, prompts, max_new_tokens=options.new_tokens, stop=(), greedy=True
+        ):
             times.append(time.perf_counter())
         first_s.append(times[1] - times[0])
         token_s.append(float(np.median([b - a for a, b in itertools.pairwise(times[1:])])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import sys
 import time
 import warnings
@@ -14,15 +15,19 @@ from maxmod.cli.arguments import add_device, add_eager, add_model, add_quantize
 from maxmod.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from maxmod.generate.sampling import Sampling
     from maxmod.generate.text import NewText
     from maxmod.models import LanguageModel
+
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the description and the arguments of the subcommand to its parser."""
     parser.description = (
         "Continues a text with a pretrained model. Prints the new text to standard output, and one "
-        "line of timing to standard error."
+        "line of timing to standard error. Options of sampling that are not given come from "
+        "generation_config.json of the model, if it has one."
     )
     add = parser.add_argument
     add("prompt", metavar="PROMPT", help='the text to continue, such as "123+456="')
@@ -33,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_quantize(parser)
     _add_sampling(parser)
     add("--stop", metavar="TEXT", action="append", default=[], help="stop before TEXT; repeatable")
-    add("--chat", action="store_true", help="treat PROMPT as a message to a chat model")
-    add("--system", metavar="TEXT", help="with --chat: the system message")
+    _add_chat(parser)
     add(
         "--token-ids",
         action="store_true",
@@ -44,18 +48,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    text = "sampling temperature; 0 takes the most likely token (default: 0)"
-    add("--temperature", metavar="T", type=float, default=0.0, help=text)
-    text = "keep the K most likely tokens; 0 keeps all (default: 0)"
-    add("--top-k", metavar="K", type=int, default=0, help=text)
-    text = "keep the most likely tokens whose probabilities sum to P (default: 1)"
-    add("--top-p", metavar="P", type=float, default=1.0, help=text)
-    text = "keep tokens with probability at least P times the largest (default: 0)"
-    add("--min-p", metavar="P", type=float, default=0.0, help=text)
-    text = "make tokens that already occur less likely if above 1 (default: 1)"
-    add("--repetition-penalty", metavar="R", type=float, default=1.0, help=text)
-    text = "seed of the random numbers (default: 0)"
-    add("--seed", metavar="S", type=int, default=0, help=text)
+    text = "take the most likely token at each step, and nothing of generation_config.json"
+    add("--greedy", action="store_true", help=text)
+    text = "sampling temperature; 0 takes the most likely token"
+    add("--temperature", metavar="T", type=float, help=text)
+    text = "keep the K most likely tokens; 0 keeps all"
+    add("--top-k", metavar="K", type=int, help=text)
+    text = "keep the most likely tokens whose probabilities sum to P"
+    add("--top-p", metavar="P", type=float, help=text)
+    text = "keep tokens with probability at least P times the largest"
+    add("--min-p", metavar="P", type=float, help=text)
+    text = "make tokens that already occur less likely if above 1"
+    add("--repetition-penalty", metavar="R", type=float, help=text)
+    text = "seed of the random numbers (default: another text each time)"
+    add("--seed", metavar="S", type=int, help=text)
+
+
+def _add_chat(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--chat", action="store_true", help="treat PROMPT as a message to a chat model")
+    add("--system", metavar="TEXT", help="with --chat: the system message")
+    text = "with --chat: a variable of the template, such as enable_thinking=false; repeatable"
+    add("--template-variable", metavar="NAME=JSON", action="append", default=[], help=text)
+    add("--chat-template", metavar="NAME", help="with --chat: which template of the folder")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -81,16 +96,15 @@ def run(options: argparse.Namespace) -> int:
     text = None
     if not options.token_ids:
         text = NewText(model.tokenizer, options.stop, () if options.chat else prompt)
+    given = {name: getattr(options, name) for name in _SAMPLING}
+    sampling = model.defaults.sampling(given, options.seed, greedy=options.greedy)
     tokens = generate(
         model,
         prompt,
         max_new_tokens=options.max_new_tokens,
-        repetition_penalty=options.repetition_penalty,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        min_p=options.min_p,
-        seed=options.seed,
+        **given,
+        seed=sampling.seed,
+        greedy=options.greedy,
         eager=options.eager,
     )
     loaded = time.perf_counter()
@@ -98,33 +112,63 @@ def run(options: argparse.Namespace) -> int:
     steps = [model.step(seq=length) for length in lengths]
     compiled = time.perf_counter()
     count = _stream(tokens, text)
-    time_s = time.perf_counter() - compiled
-    rate = f"{count / time_s:.0f}" if time_s > 0 else "?"
-    tokens_text = "1 token" if count == 1 else f"{count} tokens"
+    rate = _rate(count, time.perf_counter() - compiled)
     how = f"compile {compiled - loaded:.3f} s ({kernels_text(steps)})" if steps else "eager"
-    weights_text = f", {options.quantize} weights" if options.quantize else ""
     print(
-        f"maxmod: load {loaded - start:.3f} s, {how}, {tokens_text} in {time_s:.3f} s "
-        f"({rate} tokens/s), {model.device} {model.dtype.name}{weights_text}",
+        f"maxmod: load {loaded - start:.3f} s, {how}, {rate}, {model.device} {model.dtype.name}"
+        f"{_details(options, sampling)}",
         file=sys.stderr,
     )
     return 0
 
 
-def _prompt_tokens(options: argparse.Namespace, model: LanguageModel) -> list[int]:
-    from maxmod.generate.chat import open_chat_template
+def _rate(count: int, time_s: float) -> str:
+    rate = f"{count / time_s:.0f}" if time_s > 0 else "?"
+    tokens = "1 token" if count == 1 else f"{count} tokens"
+    return f"{tokens} in {time_s:.3f} s ({rate} tokens/s)"
 
-    if options.system is not None and not options.chat:
-        raise ArgumentError("generate: --system: requires --chat.")
+
+def _details(options: argparse.Namespace, sampling: Sampling) -> str:
+    """Returns how the weights were rounded, and the seed that gives the same text again."""
+    weights = f", {options.quantize} weights" if options.quantize else ""
+    is_drawn = sampling.temperature > 0 and options.seed is None
+    return weights + (f", seed {sampling.seed}" if is_drawn else "")
+
+
+def _prompt_tokens(options: argparse.Namespace, model: LanguageModel) -> list[int]:
+    from maxmod.generate import encode_prompt
+
+    for name in ("system", "template_variable", "chat_template"):
+        if getattr(options, name) not in (None, []) and not options.chat:
+            raise ArgumentError(f"generate: --{name.replace('_', '-')}: requires --chat.")
     if options.token_ids:
         return _numbers(options)
     if not options.chat:
-        return model.tokenizer.encode(options.prompt)
+        return encode_prompt(model, options.prompt)
     messages = [{"role": "user", "content": options.prompt}]
     if options.system is not None:
         messages.insert(0, {"role": "system", "content": options.system})
-    text = open_chat_template(model.folder).render(messages)
-    return model.tokenizer.encode(text, special=False)
+    return encode_prompt(
+        model,
+        messages,
+        chat_template=options.chat_template,
+        template_variables=dict(map(_variable, options.template_variable)),
+    )
+
+
+def _variable(text: str) -> tuple[str, object]:
+    """Returns the name and value of NAME=JSON."""
+    name, sign, value = text.partition("=")
+    try:
+        if not sign or not name.isidentifier():
+            raise ValueError
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        raise ArgumentError(
+            f"generate: --template-variable: expected NAME=JSON, got {text[:80]!r}. Hint: "
+            """enable_thinking=false; texts in quotes, 'date="26 Jul 2024"'; a file is """
+            'tools="$(cat tools.json)".'
+        ) from None
 
 
 def _numbers(options: argparse.Namespace) -> list[int]:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from maxmod.generate.encoding import encode_prompt
 from maxmod.generate.loop import Generator, generate, generate_batch, generate_text
 
-__all__ = ["Generator", "generate", "generate_batch", "generate_text"]
+__all__ = ["Generator", "encode_prompt", "generate", "generate_batch", "generate_text"]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from maxmod.errors import ArgumentError, MaxmodWarning
-from maxmod.generate.chat import Message, open_chat_template
 from maxmod.generate.decoding import Decodable, Decoder
-from maxmod.generate.prompts import check_prompt, expect_prompt, stop_tokens, token_rows
-from maxmod.generate.sampling import Sampling
+from maxmod.generate.defaults import GenerationDefaults
+from maxmod.generate.encoding import OPTIONS, encode_prompt
+from maxmod.generate.messages import Message
+from maxmod.generate.prompts import check_prompt, stop_tokens, token_rows
 from maxmod.generate.text import NewText, Tokenizer
 from maxmod.op.rules import expect_int
 
@@ -28,12 +29,14 @@ class Generator(Decodable, Protocol):
         vocab_size: Number of tokens.
         max_positions: The longest sequence.
         stop: Tokens that end a sequence.
+        defaults: The options of its generation_config.json.
     """
 
     folder: Path
     vocab_size: int
     max_positions: int
     stop: frozenset[int]
+    defaults: GenerationDefaults
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -73,28 +76,36 @@ def generate_batch(
     *,
     max_new_tokens: int | None = None,
     stop: Collection[int] | None = None,
-    repetition_penalty: float = 1.0,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    seed: int = 0,
+    repetition_penalty: float | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    seed: int | None = None,
+    greedy: bool = False,
     eager: bool = False,
 ) -> Iterator[list[int | None]]:
     """Continues several sequences of tokens together, which may differ in length.
 
+    Options that are None come from generation_config.json of the model's folder, as in the
+    transformers library; one line of the log (standard error) says which. Where there is no such
+    file, and where it does not set `do_sample`, the most likely token is taken.
+
     Args:
         model: The model, from `load_model`.
         prompts: One or more sequences of at least one token.
-        max_new_tokens: The maximum number of tokens to yield; None for as many as the model allows.
+        max_new_tokens: The maximum number of tokens to yield; None for what the file says
+            (`max_new_tokens` or `max_length`), or as many as the model allows.
         stop: Tokens that end a sequence and are not yielded; those of the model by default.
         repetition_penalty: This and the next four are explained at `Sampling`, in
             `maxmod.generate.sampling`.
-        temperature: 0, the default, takes the most likely token; above that, tokens are sampled.
+        temperature: 0 takes the most likely token; above that, tokens are sampled.
         top_k: Keep the k most likely tokens; 0 keeps all.
         top_p: Keep the fewest most likely tokens with this total probability; 1 keeps all.
         min_p: Keep tokens with at least `min_p` times the largest probability; 0 keeps all.
-        seed: Seed of the random numbers, modulo 2^64; equal seeds give equal sequences.
+        seed: Seed of the random numbers, modulo 2^64; equal seeds give equal sequences. None, the
+            default, draws one, so that each call gives other sequences.
+        greedy: Take the most likely token at each step, and none of the file's options.
         eager: Run the model op by op instead of compiled.
 
     Returns:
@@ -125,14 +136,16 @@ def generate_batch(
         max_new_tokens = expect_int("generate", max_new_tokens, "max_new_tokens")
     if max_new_tokens is not None and max_new_tokens < 0:
         raise ArgumentError(f"generate: max_new_tokens: expected 0 or more, got {max_new_tokens}.")
-    options = Sampling(
-        repetition_penalty=repetition_penalty,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        seed=seed,
-    )
+    given = {
+        "repetition_penalty": repetition_penalty,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+    }
+    options = model.defaults.sampling(given, seed, greedy=greedy)
+    if max_new_tokens is None and not greedy:
+        max_new_tokens = model.defaults.max_new_tokens(max(map(len, rows)))
     ends = model.stop if stop is None else stop_tokens(stop)
     expected = max(map(len, rows)) + min(max_new_tokens or 0, FIRST_ROOM)
     decoder = Decoder(model, options, rows, length=expected, eager=eager)
@@ -177,6 +190,8 @@ def generate_text(
     prompt: str | Sequence[Message],
     *,
     stop_strings: Sequence[str] = (),
+    chat_template: str | None = None,
+    template_variables: Mapping[str, object] | None = None,
     **options: Any,
 ) -> Iterator[str]:
     """Continues a text, or answers a chat; yields each piece of text as soon as it is final.
@@ -187,7 +202,10 @@ def generate_text(
             `[{"role": "user", "content": "Hello"}]`, for which the folder must have a template.
         stop_strings: Strings that end the new text and are not part of it. They may be special
             tokens or contain some, such as `<|im_end|>`.
-        **options: As for `generate_batch`.
+        chat_template: Of a chat, as for `encode_prompt`.
+        template_variables: Of a chat, as for `encode_prompt`.
+        **options: As for `generate_batch`; and for a chat any variables that its template reads,
+            such as `tools`, `documents`, `enable_thinking` or `add_generation_prompt`.
 
     Returns:
         An iterator of pieces, which never end inside a character. A text and its pieces together
@@ -204,15 +222,13 @@ def generate_text(
         >>> list(generate_text(load_model(adder_folder()), "123+456="))
         ['5', '7', '9']
     """
-    expect_prompt(prompt)
-    tokenizer = model.tokenizer
-    if isinstance(prompt, str):
-        tokens = context = tokenizer.encode(prompt)
-    else:
-        text = open_chat_template(model.folder).render(prompt)
-        # An answer is a text of its own: it is not given the space of a continuation.
-        tokens, context = tokenizer.encode(text, special=False), []
-    new_text = NewText(tokenizer, stop_strings, context)
+    # What is no option of generation is a variable of the template.
+    variables = {name: options.pop(name) for name in list(options) if name not in OPTIONS}
+    variables = {**(template_variables or {}), **variables}
+    tokens = encode_prompt(model, prompt, chat_template=chat_template, **variables)
+    # An answer is a text of its own: it is not given the space of a continuation.
+    is_continued = isinstance(prompt, str) or variables.get("continue_final_message")
+    new_text = NewText(model.tokenizer, stop_strings, tokens if is_continued else [])
     return _pieces(new_text, generate(model, tokens, **options))
 
 

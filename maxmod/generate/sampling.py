@@ -6,6 +6,7 @@ It runs on the device of the logits, as part of the compiled step that computes 
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,9 @@ from maxmod.values.tensor_type import BufferType
 _MIN, _MAX = float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max)
 
 
+SEED_BITS = 32  # of a seed that is drawn: short enough to type again
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How to choose tokens. The steps are applied in the order listed here.
@@ -39,7 +43,8 @@ class Sampling:
         top_p: Keep the fewest most likely tokens whose probabilities add up to at least this; 1
             keeps all. At least one token is kept.
         min_p: Keep tokens with at least `min_p` times the largest probability; 0 keeps all.
-        seed: Seed of the random numbers, modulo 2^64; equal seeds give equal sequences.
+        seed: Seed of the random numbers, modulo 2^64; equal seeds give equal sequences. None, the
+            default, draws one.
 
     Source: repetition penalty: N. S. Keskar et al., CTRL, arXiv 1909.05858; top-p: A. Holtzman et
         al., The Curious Case of Neural Text Degeneration, arXiv 1904.09751; min-p: M. N. Nguyen et
@@ -52,9 +57,11 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
+        if self.seed is None:
+            object.__setattr__(self, "seed", secrets.randbits(SEED_BITS))
         for name in ("top_k", "seed"):
             object.__setattr__(self, name, expect_int("generate", getattr(self, name), name))
         for name in ("repetition_penalty", "temperature", "top_p", "min_p"):
@@ -65,7 +72,13 @@ class Sampling:
         _check("top_k", "0 or more", self.top_k, self.top_k >= 0)
         _check("top_p", "above 0 and at most 1", self.top_p, 0 < self.top_p <= 1)
         _check("min_p", "0 to 1", self.min_p, 0 <= self.min_p <= 1)
-        _check("seed", "0 or more", self.seed, self.seed >= 0)
+        _check("seed", "0 or more", self.used_seed, self.used_seed >= 0)
+
+    @property
+    def used_seed(self) -> int:
+        """The seed, given or drawn."""
+        assert self.seed is not None
+        return self.seed
 
 
 def _real_number(name: str, value: Any) -> float:
@@ -138,7 +151,7 @@ class Sampler:
             tokens=put(np.array([[prompt[-1]] for prompt in prompts], np.int64)),
             seen=put(seen),
             counters=put(streams << np.uint64(32)),
-            seed=put(np.array(options.seed % 2**64, np.uint64)),
+            seed=put(np.array(options.used_seed % 2**64, np.uint64)),
             penalty=put(np.array(options.repetition_penalty, np.float32)),
             options=put(np.array(numbers, np.float64)),
         )

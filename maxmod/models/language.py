@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.generate import generate_text
-from maxmod.generate.chat import Message
+from maxmod.generate.defaults import GenerationDefaults
 from maxmod.generate.kv_cache import CachedContext, CacheShape, KVCache
+from maxmod.generate.messages import Message
 from maxmod.generate.sampling import Sampler, Sampling
 from maxmod.generate.text import Tokenizer
 from maxmod.generate.tokenizer_files import open_tokenizer
@@ -92,6 +93,7 @@ class LanguageModel:
             end token of the tokenizer.
         device: Where its weights are.
         dtype: The dtype that it computes in.
+        defaults: The options of generation_config.json, for what a caller does not say.
     """
 
     folder: Path
@@ -103,6 +105,7 @@ class LanguageModel:
     stop: frozenset[int]
     device: DeviceRef
     dtype: DType
+    defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
 
     def __post_init__(self) -> None:
         self._steps: dict[tuple[bool, bool, bool], CompiledModel] = {}
@@ -137,7 +140,10 @@ class LanguageModel:
             prompt: The text to continue; or the messages of a chat, such as
                 `[{"role": "user", "content": "Hello"}]`.
             **options: As for `maxmod.generate.generate_text`: `max_new_tokens`, `temperature`,
-                `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`, `stop_strings`, ...
+                `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`, `greedy`,
+                `stop_strings`; for a chat variables of its template, such as `tools` and
+                `enable_thinking`. What is not given comes from generation_config.json, and each
+                call gives another text if tokens are sampled and there is no `seed`.
 
         Returns:
             An iterator of pieces, which never end inside a character.

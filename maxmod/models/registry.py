@@ -12,6 +12,7 @@ from typing import Any
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError
+from maxmod.generate.defaults import GenerationDefaults
 from maxmod.generate.special_tokens import end_tokens
 from maxmod.interpreters.eager import lazy
 from maxmod.models import bert, gemma, gpt2, llama, vit
@@ -149,6 +150,7 @@ def load_model(
         stop=_stop_tokens(folder, table) | end_tokens(folder),
         device=ref,
         dtype=dtype,
+        defaults=GenerationDefaults.read(folder),
     )
 
 
