@@ -229,7 +229,9 @@ static void mm_many_rows(
     block = mm_least(rows, block < 8 * MM_ROWS ? 8 * MM_ROWS : block);
     const int64_t wanted = (4 * mm_threads->count() + panels - 1) / panels;
     const bool alone = rows * columns * depth <= MM_PARALLEL_TERMS;
-    mm_many m = {.packed = mm_new_floats(block * units)};
+    mm_many m = {.packed = mm_new_floats(buffers, block * units)};
+    if (!m.packed)
+        return;
     m.part = mm_round_up((block + wanted - 1) / wanted, MM_ROWS);
     for (m.row0 = 0; m.row0 < rows; m.row0 += block) {
         m.count = mm_least(block, rows - m.row0);
@@ -427,7 +429,9 @@ static void mm_few_rows(
     const mm_args g = mm_arguments(buffers, scalars);
     // Rows a power of two apart would share a few sets of the L1 cache.
     mm_few f = {.left_row = MM_ROW_FLOATS(depth)};
-    f.left = mm_new_floats(rows * f.left_row);
+    f.left = mm_new_floats(buffers, rows * f.left_row);
+    if (!f.left)
+        return;
     for (int64_t r = 0; r < rows; r++) {
         const mm_at at = mm_place(g, r);
         float *const row = f.left + r * f.left_row;

@@ -83,31 +83,43 @@ static void mm_free_room(void *pointer)
     free(room);
 }
 
-// At least `nbytes` for a task of this thread, aligned to 64 bytes; kept for the next one.
+// At least `nbytes` for a task of this thread, aligned to 64 bytes; kept for the next one. NULL if
+// there is not so much.
 static char *mm_room_of_thread(size_t nbytes)
 {
     mm_room *room = pthread_getspecific(mm_room_key);
     if (!room) {
         room = calloc(1, sizeof *room);
-        if (!room || pthread_setspecific(mm_room_key, room))
-            abort();
+        if (!room)
+            return NULL;
+        if (pthread_setspecific(mm_room_key, room)) {
+            free(room);
+            return NULL;
+        }
     }
     if (room->nbytes < nbytes) {
         free(room->memory);
-        room->nbytes = (nbytes + 4095) / 4096 * 4096;
-        room->memory = aligned_alloc(64, room->nbytes);
-        if (!room->memory)
-            abort();
+        room->nbytes = 0;
+        const size_t wanted = (nbytes + 4095) / 4096 * 4096;
+        room->memory = aligned_alloc(64, wanted);
+        if (room->memory)
+            room->nbytes = wanted;
     }
     return room->memory;
 }
 
 // ---- work --------------------------------------------------------------------------------------
 
-// Takes items, first from its own share, until none are left.
+// Takes items, first from its own share, until none are left. A thread that has no room takes none:
+// the caller does what others leave, and reports it if that is itself without room.
 static void mm_work(int number)
 {
     char *const room = mm_job.room ? mm_room_of_thread(mm_job.room) : NULL;
+    if (mm_job.room && !room) {
+        if (number == 0)
+            mm_report_no_memory(mm_job.buffers, mm_job.room);
+        return;
+    }
     const int64_t step = mm_job.step;
     for (int n = 0; n < mm_job.shares; n++) {
         mm_share *const share = &mm_job.share[(number + n) % mm_job.shares];
@@ -221,7 +233,11 @@ static void mm_run_alone(
     mm_task *task, void *const *buffers, const int64_t *scalars, void *shared, int64_t count,
     size_t room)
 {
-    task(buffers, scalars, shared, room ? mm_room_of_thread(room) : NULL, 0, count);
+    char *const memory = room ? mm_room_of_thread(room) : NULL;
+    if (room && !memory)
+        mm_report_no_memory(buffers, room);
+    else
+        task(buffers, scalars, shared, memory, 0, count);
 }
 
 static void mm_run(

@@ -93,12 +93,13 @@ MM_INLINE int64_t mm_least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-// Memory for `count` floats, aligned for vectors.
-MM_INLINE float *mm_new_floats(int64_t count)
+// Memory for `count` floats, aligned for vectors; NULL, and a report, if there is not so much.
+MM_INLINE float *mm_new_floats(void *const *buffers, int64_t count)
 {
-    float *made = aligned_alloc(64, ((size_t)count * sizeof(float) + 127) / 64 * 64);
+    const size_t nbytes = ((size_t)count * sizeof(float) + 127) / 64 * 64;
+    float *const made = aligned_alloc(64, nbytes);
     if (!made)
-        abort();
+        mm_report_no_memory(buffers, nbytes);
     return made;
 }
 

@@ -3,7 +3,7 @@
 // NumPy semantics: mm_max and mm_min propagate NaN, integer division rounds down and x // 0 is 0,
 // integers wrap. Functions of float are branch-free, so that a loop marked `#pragma omp simd` is
 // vectorised; mm_sin and mm_cos are in host/angles.h, which follows where they are called. Errors are
-// below 2 ulp (mm_exp 0.9; mm_sigmoid 2.2, mm_atanh and mm_tanh 2.7, gelu 4), also where results are
+// below 2 ulp (mm_exp 0.9; mm_sigmoid 2.2, mm_atanh and mm_tanh 2.7, mm_gelu_none 6.5), also where results are
 // denormal. Functions of double call the C library.
 //
 // Generated code calls the macros without suffix, which select by type; a result must be stored in a
@@ -811,6 +811,13 @@ typedef struct {
 } mm_thread_functions;
 
 const mm_thread_functions *mm_threads; // of host/threads.c; set when a kernel is loaded
+
+// Says that memory for a kernel could not be had, in the word in front of its table of buffers, which
+// its caller reads. The results are then undefined.
+MM_INLINE void mm_report_no_memory(void *const *buffers, size_t nbytes)
+{
+    __atomic_store_n((int64_t *)(uintptr_t)buffers - 1, (int64_t)nbytes, __ATOMIC_RELAXED);
+}
 
 // Runs a task for `count` items on all threads, in portions of `step` items or one share of them,
 // and returns when all is done.

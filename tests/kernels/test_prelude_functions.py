@@ -64,7 +64,7 @@ FUNCTIONS = {
     "relu": Function(lambda x: np.maximum(x, 0), 0),
     "sigmoid": Function(_sigmoid, 3.6),
     "silu": Function(lambda x: x * _sigmoid(x), 4.0),
-    "gelu_none": Function(lambda x: x * 0.5 * _erfc(-x * math.sqrt(0.5)), 6.0),
+    "gelu_none": Function(lambda x: x * 0.5 * _erfc(-x * math.sqrt(0.5)), 6.5),
     # The rounded argument of the exponential decides: 2^-24 of up to 103 is 100 units.
     "gelu_tanh": Function(_gelu_tanh, 200.0),
     "gelu_quick": Function(lambda x: x * _sigmoid(1.702 * x), 100.0),
@@ -167,7 +167,7 @@ def test_gelu_of_large_negative_numbers(runner: Runner) -> None:
     want = -a64 * np.exp(-a64 * a64 / 2) / math.sqrt(2 * math.pi) / (a64 + ratio)
     got = np.empty_like(a)
     runner(["a1[i] = mm_gelu_none(a0[i]);"], [-a, got])
-    assert ulps(got, want).max() <= 6
+    assert ulps(got, want).max() <= 6.5
     assert want.max() > -1e-41
 
 

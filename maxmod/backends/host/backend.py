@@ -65,8 +65,11 @@ class CpuBackend(Backend):
         self, op: Op, arrays: Sequence[Array], attrs: Attrs, types: Sequence[TensorType]
     ) -> list[Array]:
         # Domain errors give NaN or infinity without a warning, on every device.
-        with np.errstate(all="ignore"):
-            return super().run(op, arrays, attrs, types)
+        try:
+            with np.errstate(all="ignore"):
+                return super().run(op, arrays, attrs, types)
+        except MemoryError as error:
+            raise host_limits.out_of_memory(op.label, error) from None
 
     def runner(
         self, op: Op, operands: Sequence[TensorType], attrs: Attrs, types: Sequence[TensorType]
@@ -81,7 +84,10 @@ class CpuBackend(Backend):
         def run(arrays: Sequence[Array]) -> list[Array]:  # the common case, with nothing to decide
             if config.current().verify:
                 return general(arrays)
-            result: Any = _quietly(body, np, *arrays, **attrs)
+            try:
+                result: Any = _quietly(body, np, *arrays, **attrs)
+            except MemoryError as error:
+                raise host_limits.out_of_memory(op.label, error) from None
             if type(result) is np.ndarray and result.dtype is dtype:
                 return [result]  # type: ignore[list-item]  # pyright gives up on NumPy's types
             return [np.asarray(result, dtype=dtype)]  # type: ignore[list-item]
@@ -106,16 +112,26 @@ class CpuBackend(Backend):
 
     def empty(self, type: TensorType) -> Array:
         nbytes = type.num_elements() * type.dtype.size_in_bytes
-        return self.view_bytes(self.pool.empty(nbytes), 0, type)
+        return self.view_bytes(self.empty_bytes(nbytes, 0), 0, type)
 
     def allocator(self, type: TensorType) -> Callable[[], Array]:
         if type.num_elements() * type.dtype.size_in_bytes < POOLED_NBYTES:
             sizes, dtype = tuple(map(int, type.sizes)), storage_dtype(type.dtype)
-            return lambda: np.empty(sizes, dtype)
+
+            def small() -> Array:
+                try:
+                    return np.empty(sizes, dtype)
+                except MemoryError as error:
+                    raise host_limits.out_of_memory("an allocation", error) from None
+
+            return small
         return functools.partial(self.empty, type)
 
     def empty_bytes(self, nbytes: int, index: int) -> HostArray:
-        return self.pool.empty(nbytes)
+        try:
+            return self.pool.empty(nbytes)
+        except MemoryError as error:
+            raise host_limits.out_of_memory("an allocation", error) from None
 
     def contract(
         self,
@@ -134,11 +150,14 @@ class CpuBackend(Backend):
             rows = math.prod(lhs.shape[:-1])  # -1 would be ambiguous with a size of 0
             lhs = lhs.reshape(rows, lhs.shape[-1])
             out = out.reshape(rows, out.shape[-1])
-        with np.errstate(all="ignore"):
-            if lhs.dtype == out.dtype and out.dtype in _BLAS_DTYPES:
-                np.matmul(lhs, rhs, out=out)
-            else:
-                super().contract(lhs, rhs, out)
+        try:
+            with np.errstate(all="ignore"):
+                if lhs.dtype == out.dtype and out.dtype in _BLAS_DTYPES:
+                    np.matmul(lhs, rhs, out=out)
+                else:
+                    super().contract(lhs, rhs, out)
+        except MemoryError as error:
+            raise host_limits.out_of_memory("matmul", error) from None
 
 
 # Codes of the dtypes that are computed as they are.
@@ -187,16 +206,21 @@ class _HostKernel:
 
 
 class _HostLaunch:
-    """A kernel with its argument tables."""
+    """A kernel with its argument tables.
+
+    In front of the table of buffers is a word in which the kernel says how many bytes it could not
+    get for its own use.
+    """
 
     def __init__(
         self, kernel: host_compiler.HostKernel, buffers: int, scalars: Sequence[int]
     ) -> None:
         self._kernel = kernel  # keeps the library loaded
         self._call = kernel.call
-        self._table = (ctypes.c_void_p * buffers)()
+        self._words = (ctypes.c_void_p * (1 + buffers))()
+        self._buffers = ctypes.addressof(self._words) + ctypes.sizeof(ctypes.c_void_p)
+        self._table = (ctypes.c_void_p * buffers).from_address(self._buffers)
         self._scalars = (ctypes.c_int64 * max(1, len(scalars)))(*scalars)
-        self._buffers = ctypes.addressof(self._table)
         self._integers = ctypes.addressof(self._scalars)
         self._kept: dict[int, Array] = {}
 
@@ -212,6 +236,13 @@ class _HostLaunch:
 
     def __call__(self) -> None:
         self._call(self._buffers, self._integers)
+        if self._words[0] is not None:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        nbytes, self._words[0] = self._words[0], None
+        what = f"the kernel {self._kernel.name}, which needs {nbytes} bytes for its own use"
+        raise host_limits.out_of_memory(what)
 
 
 def address(array: HostArray) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from maxmod.errors import OutOfMemoryError
+
 _MEMORY = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")  # of a container; version 2
 
@@ -24,6 +26,25 @@ def memory() -> dict[str, int]:
         cached = _numbers(_GROUP / "memory.stat").get("inactive_file", 0)
         free, total = min(free, max(0, limit - used + cached)), min(total, limit)
     return {"free_memory": free, "total_memory": total}
+
+
+def out_of_memory(what: str, error: MemoryError | None = None) -> OutOfMemoryError:
+    """Returns the error for an allocation that failed, with the numbers of the system.
+
+    Args:
+        what: What needed the memory, and how much if that is known.
+        error: The one of NumPy, whose message has the size.
+    """
+    if isinstance(error, OutOfMemoryError):
+        return error
+    reason = f": {error}" if error is not None and str(error) else ""
+    numbers = memory()
+    listed = ", ".join(f"{name} {value / 2**20:.0f} MiB" for name, value in numbers.items())
+    known = f" ({listed})" if listed else ""
+    return OutOfMemoryError(
+        f"cpu: out of memory in {what}{reason.rstrip('.')}{known}. Hint: end other programs, use "
+        "smaller sizes, or raise the limit of the process (ulimit -v)."
+    )
 
 
 def _numbers(path: Path, unit: int = 1) -> dict[str, int]:

@@ -57,7 +57,7 @@ class HostPool:
             raw = self._taken(size)
             ended = self._ended.setdefault(size, deque(maxlen=KEPT_NBYTES // size))
         if raw is None:
-            raw = np.empty(size + ALIGNMENT, dtype=np.uint8)
+            raw = self._fresh(size + ALIGNMENT)
         block = _Block()
         start = -(-raw.ctypes.data // ALIGNMENT) * ALIGNMENT
         block.__array_interface__ = {
@@ -69,6 +69,15 @@ class HostPool:
         block.end = _End(block, ended.append)
         block.end.raw = raw
         return np.asarray(block)
+
+    def _fresh(self, nbytes: int) -> HostArray:
+        try:
+            return np.empty(nbytes, dtype=np.uint8)
+        except MemoryError:
+            with self._lock:
+                self._free.clear()
+                self._kept_nbytes = 0
+            return np.empty(nbytes, dtype=np.uint8)
 
     def _taken(self, size: int) -> HostArray | None:
         """Takes back what ended, and returns free memory of a size, if there is any."""
