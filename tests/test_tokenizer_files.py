@@ -149,6 +149,9 @@ def test_end_token_of_the_vocabulary(tmp_path: Path) -> None:
     assert end_tokens(tmp_path) == set()
     write(tmp_path, tokenizer_config={"eos_token": "▁Paris"})
     assert end_tokens(tmp_path) == {open_tokenizer(tmp_path).encode("Paris")[1]}
+    (tmp_path / "tokenizer.json").unlink()
+    write_byte_level(tmp_path, tokenizer_config={"eos_token": "user"})
+    assert end_tokens(tmp_path) == {USER}
     write(tmp_path, tokenizer_config=[])  # reported when the tokenizer is opened
     assert end_tokens(tmp_path) == set()
 
