@@ -60,12 +60,17 @@ MM_INLINE mm_vec mm_vec_load_bfloat16(const uint16_t *from)
 
 MM_INLINE mm_vec mm_vec_load_float16(const uint16_t *from)
 {
-#if MM_LANES == 16
+#if defined(__clang__) && defined(__FLT16_MAX__) // its names of intrinsics change
+    typedef _Float16 codes_type __attribute__((vector_size(2 * MM_LANES)));
+    codes_type codes;
+    memcpy(&codes, from, sizeof codes);
+    return __builtin_convertvector(codes, mm_vec);
+#elif MM_LANES == 16 && !defined(__clang__)
     typedef short codes_type __attribute__((vector_size(32)));
     codes_type codes;
     memcpy(&codes, from, sizeof codes);
     return __builtin_ia32_vcvtph2ps512_mask(codes, (mm_vec){0}, -1, 4);
-#elif MM_LANES == 8 && defined(__F16C__)
+#elif MM_LANES == 8 && defined(__F16C__) && !defined(__clang__)
     typedef short codes_type __attribute__((vector_size(16)));
     codes_type codes;
     memcpy(&codes, from, sizeof codes);
