@@ -24,7 +24,7 @@ from maxmod.generate.template_environment import (
 )
 from maxmod.generate.template_limits import MAX_SOURCE, with_budget
 from maxmod.weights.json_files import read_json
-from maxmod.weights.text_files import read_text
+from maxmod.weights.text_files import has_file, read_text
 
 
 class ChatTemplate:
@@ -200,7 +200,7 @@ def _listing(names: Iterable[str]) -> str:
 def _sources(folder: Path) -> dict[str, tuple[str, Path]]:
     """Returns the templates of a folder by name, each with its file."""
     path = folder / "tokenizer_config.json"
-    listed = read_json(path).get("chat_template") if path.exists() else None
+    listed = read_json(path).get("chat_template") if has_file(path) else None
     if isinstance(listed, str):
         listed = [{"name": "default", "template": listed}]
     found: dict[str, tuple[str, Path]] = {}
@@ -212,7 +212,7 @@ def _sources(folder: Path) -> dict[str, tuple[str, Path]]:
     files = {"default": folder / "chat_template.jinja"}
     files |= {path.stem: path for path in sorted(folder.glob("additional_chat_templates/*.jinja"))}
     for name, path in files.items():
-        if path.exists():
+        if has_file(path):
             found[name] = read_text(path, max_nbytes=MAX_SOURCE), path
     return found
 

@@ -12,6 +12,7 @@ from maxmod.errors import ArgumentError, MaxmodWarning, ModelError, OperandError
 from maxmod.generate.sampling import Sampling
 from maxmod.values.plain import JsonObject
 from maxmod.weights.json_files import read_json
+from maxmod.weights.text_files import has_file
 
 # With do_sample, what the transformers library takes where the file says nothing.
 _SAMPLED = {"temperature": 1.0, "top_k": 50}
@@ -99,7 +100,7 @@ class GenerationDefaults:
             ModelError: If it is not a JSON object.
         """
         path = Path(folder) / "generation_config.json"
-        return cls(read_json(path), str(path)) if path.exists() else cls()
+        return cls(read_json(path), str(path)) if has_file(path) else cls()
 
     @property
     def does_sample(self) -> bool:

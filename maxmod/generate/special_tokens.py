@@ -10,6 +10,7 @@ from typing import overload
 from maxmod.errors import ModelError
 from maxmod.values.plain import JsonObject
 from maxmod.weights.json_files import read_json
+from maxmod.weights.text_files import has_file
 
 CONFIG = "tokenizer_config.json"
 MAP = "special_tokens_map.json"
@@ -162,7 +163,7 @@ def _id_of(text: str, tokens: FolderTokens, folder: Path) -> int | None:
 
 
 def _table(path: Path) -> JsonObject:
-    return read_json(path) if path.exists() else {}
+    return read_json(path) if has_file(path) else {}
 
 
 def _family(folder: Path, settings: JsonObject) -> str | None:
@@ -175,7 +176,7 @@ def _family(folder: Path, settings: JsonObject) -> str | None:
         return "Bert"
     family = _FAMILY_OF_MODEL.get(model) if isinstance(model, str) else None
     # Only the tokenizers of their first generations are of SentencePiece.
-    has_pieces = (folder / "tokenizer.model").exists() and not (folder / "tokenizer.json").exists()
+    has_pieces = has_file(folder / "tokenizer.model") and not has_file(folder / "tokenizer.json")
     return "Llama" if family == SOME_LLAMA and has_pieces else family
 
 

@@ -13,7 +13,7 @@ from maxmod.generate.special_tokens import SOME_LLAMA, AddedToken, FolderTokens,
 from maxmod.generate.text import CharacterTokenizer, PackageTokenizer, Tokenizer, package_errors
 from maxmod.generate.tokenizer_families import BERT_SETTINGS, byte_level, word_piece
 from maxmod.weights.json_files import read_json
-from maxmod.weights.text_files import read_bytes
+from maxmod.weights.text_files import has_file, read_bytes
 
 # These classes of transformers put special tokens around a text as tokenizer_config.json says, and
 # not as tokenizer.json does; and the first one by default.
@@ -43,11 +43,11 @@ def open_tokenizer(folder: str | os.PathLike[str], *, hint: str = "") -> Tokeniz
     """
     folder = Path(folder)
     for names, make in _READERS:
-        if all((folder / name).exists() for name in names):
+        if all(has_file(folder / name) for name in names):
             return _from_package(folder, folder / names[0], make)
     _refuse_foreign(folder)
     vocabulary = folder / "vocab.json"
-    if vocabulary.exists():
+    if has_file(vocabulary):
         return CharacterTokenizer(_read_characters(vocabulary), hint)
     raise ModelError(
         f"{folder}: there is no tokenizer: expected tokenizer.json. Hint: save the tokenizer into "
@@ -62,7 +62,7 @@ def _refuse_foreign(folder: Path) -> None:
         "tekken.json": "put the tokenizer.json of the same model into the folder.",
     }
     for name, hint in hints.items():
-        if (folder / name).exists():
+        if has_file(folder / name):
             raise ModelError(
                 f"{folder / name}: this kind of tokenizer is not read: expected tokenizer.json. "
                 f"Hint: {hint}"

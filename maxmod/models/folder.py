@@ -26,16 +26,15 @@ def find_folder(caller: str, given: str | os.PathLike[str]) -> Path:
     Raises:
         ModelError: If there is none; the message says what is there in its place.
     """
+    if not os.fspath(given):  # as from an unset variable; Path("") would be the current folder
+        raise ModelError(f"{caller}: expected a folder, got an empty string.")
     try:
         folder = Path(find_in_cache(os.fspath(given)))
-        is_folder, is_there = folder.is_dir(), os.path.lexists(folder)
     except ModelError as error:
         raise ModelError(f"{caller}: {error}") from None
-    except ValueError as error:  # a NUL character in the name
-        raise ModelError(f"{caller}: {str(given)!r}: {error}.") from None
-    if is_folder:
+    if folder.is_dir():
         return folder
-    what = _of_file(folder) if is_there else missing_text(str(folder))
+    what = _of_file(folder) if os.path.lexists(folder) else missing_text(str(folder))
     raise ModelError(f"{caller}: {folder}: {what}")
 
 
@@ -81,8 +80,9 @@ def _text_hint(table: JsonObject) -> str:
         return ""
     return (
         " Hint: of Gemma 3 only the text model 'gemma3_text' is read, from a folder of its own, "
-        "such as that of gemma-3-1b-it; transformers writes one: "
-        "Gemma3ForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)."
+        "such as that of gemma-3-1b-it; transformers writes one: Gemma3ForConditionalGeneration"
+        ".from_pretrained(FOLDER).model.language_model.save_pretrained(NEW_FOLDER); copy the "
+        "files of the tokenizer beside it."
     )
 
 

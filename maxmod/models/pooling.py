@@ -20,6 +20,7 @@ from maxmod.nn.places import warn
 from maxmod.tensor import Tensor
 from maxmod.values.plain import JsonObject
 from maxmod.weights.json_files import read_json, read_json_list
+from maxmod.weights.text_files import has_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ def read_pooling(folder: Path, *, strict: bool = False) -> Pooling:
             field is unknown.
     """
     path = folder / "modules.json"
-    if not path.exists():
+    if not has_file(path):
         return Pooling()
     parts = [(_kind(part, path), part) for part in read_json_list(path)]
     kinds = [kind for kind, _ in parts]
@@ -242,7 +243,7 @@ def _check_normalize(folder: Path, part: Mapping[str, object], path: Path) -> No
     """Rejects a Normalize that scales something else; most folders have no file for it."""
     name = part.get("path")
     where = folder / _plain_name(name, path) / "config.json" if name else None
-    if where is None or not where.exists():
+    if where is None or not has_file(where):
         return
     for field in ("module_input_name", "module_output_name"):
         value = read_json(where).get(field)

@@ -20,6 +20,7 @@ from maxmod.models.images import pillow_image, rgb_pixels
 from maxmod.values.array import HostArray
 from maxmod.values.plain import JsonObject
 from maxmod.weights.json_files import read_json
+from maxmod.weights.text_files import has_file
 
 Array = HostArray
 
@@ -144,7 +145,7 @@ def read_preprocessing(folder: Path, *, strict: bool = False) -> Preprocessing:
         ModelError: If preprocessor_config.json is missing or unusable.
     """
     path = folder / FILE
-    if not path.exists():
+    if not has_file(path):
         raise ModelError(
             f"{folder}: there is no {FILE}, which says how images become pixels. Hint: copy it "
             "from the source of the weights, or pass pixels to the module."

@@ -14,6 +14,7 @@ from maxmod.models.config import judge_fields
 from maxmod.models.config_fields import SENTENCE_BERT, SENTENCE_TRANSFORMERS
 from maxmod.values.plain import JsonObject
 from maxmod.weights.json_files import read_json
+from maxmod.weights.text_files import has_file
 
 # Fields of sentence_bert_config.json that change vectors, with the values that change nothing.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -92,7 +93,7 @@ def read_text_rules(folder: Path, positions: int, *, strict: bool = False) -> Te
 
 
 def _optional(path: Path) -> JsonObject:
-    return read_json(path) if path.exists() else {}
+    return read_json(path) if has_file(path) else {}
 
 
 def _max_tokens(folder: Path, path: Path, table: JsonObject, positions: int) -> int:

@@ -33,6 +33,7 @@ from maxmod.values.plain import JsonObject
 from maxmod.weights import Weights, expect_room, open_checkpoint
 from maxmod.weights.json_files import read_json
 from maxmod.weights.quantized_view import stored_layers
+from maxmod.weights.text_files import has_file
 
 
 def adder_folder() -> Path:
@@ -399,7 +400,7 @@ def _stop_tokens(folder: Path, table: JsonObject) -> frozenset[int]:
     """Returns the end tokens; generation_config.json takes precedence if there is one."""
     value = table.get("eos_token_id")
     generation = folder / "generation_config.json"
-    if generation.exists():
+    if has_file(generation):
         value = read_json(generation).get("eos_token_id", value)
     listed = value if isinstance(value, list) else [] if value is None else [value]
     if not all(type(token) is int for token in listed):

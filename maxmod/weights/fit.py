@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from maxmod import backends
 from maxmod.dtype import DType
 from maxmod.errors import OutOfMemoryError
 from maxmod.tensor.default_context import resolve
-from maxmod.values.device import DeviceLike
+from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.weights.mapping import Weights, format_nbytes
+
+# Bits of a weight with its part of a scale, which a row or 32 weights share.
+_BITS = {"int8": 8.01, "int4": 4 + 16 / 32}
+_TABLE = re.compile(r"embed|wte|wpe|words|positions")  # tables that are looked up
 
 
 def expect_room(
@@ -41,15 +47,45 @@ def expect_room(
     needed = weights.nbytes()
     if needed <= available:
         return
-    half = weights.nbytes(DType.bfloat16)
-    if half <= available:
-        hint = f"As bfloat16 they need {format_nbytes(half)}: dtype=DType.bfloat16."
-    elif ref.is_gpu():
-        hint = "Load them on the host (device=CPU()), or free memory of the device."
-    else:
-        hint = "End other programs, or use a smaller model."
+    hint = _hint(weights, needed, available, ref, can_round=action.startswith("load_"))
     raise OutOfMemoryError(
         f"{action}: the weights need {format_nbytes(needed)}, but only {format_nbytes(available)} "
         f"of the {format_nbytes(stats['total_memory'])} of {ref} are free. Nothing was allocated. "
         f"Hint: {hint}"
     )
+
+
+def _hint(weights: Weights, needed: int, available: int, ref: DeviceRef, *, can_round: bool) -> str:
+    """Names the widest form of the weights that fits."""
+    half = weights.nbytes(DType.bfloat16)
+    if half <= available and half < needed:
+        return (
+            f"As bfloat16 they need {format_nbytes(half)}: dtype=DType.bfloat16 (in a command "
+            "--dtype bfloat16)."
+        )
+    for scheme in _BITS if can_round else ():
+        nbytes = rounded_nbytes(weights, scheme)
+        if nbytes <= available and nbytes < needed:
+            return (
+                f"Linear weights rounded to {scheme} bring them to about {format_nbytes(nbytes)}: "
+                f"quantize={scheme!r} (in a command --quantize {scheme})."
+            )
+    if ref.is_gpu():
+        return "Load them on the host (device=CPU()), or free memory of the device."
+    return "End other programs, or use a smaller model."
+
+
+def rounded_nbytes(weights: Weights, scheme: str) -> int:
+    """Estimates what rounded weights need: matrices of layers as codes, the rest as bfloat16.
+
+    Args:
+        weights: The weights.
+        scheme: `"int8"` or `"int4"`.
+    """
+    total = 0.0
+    unique = {weights.source_key(name): name for name in weights}
+    for name in unique.values():
+        type = weights.tensor_type(name)
+        is_linear = len(type.sizes) == 2 and not _TABLE.search(name)
+        total += type.num_elements() * (_BITS[scheme] if is_linear else 16) / 8
+    return int(total)

@@ -9,6 +9,7 @@ Source: the format description of safetensors; its cap of 100 MB on headers is k
 from __future__ import annotations
 
 import collections
+import glob
 import json
 import os
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from maxmod.files import read_at
 from maxmod.values.device import CPU_REF
 from maxmod.values.plain import Json, JsonObject
 from maxmod.values.tensor_type import TensorType
-from maxmod.weights.foreign import foreign_weights
+from maxmod.weights.foreign import PYTORCH, conversion_lines, foreign_weights
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_NAME_CHARACTERS = 4096  # our limit: longer names are an attack on code that prints them
@@ -112,7 +113,11 @@ def _header_text(path: str, fd: int, size: int) -> bytes:
     if start[8:9] != b"{" or length > size - 8:  # the magic numbers are legal lengths, too
         found = foreign_weights(start)
         if found is not None:
-            raise fail(path, f"expected a safetensors file, got {found.what}", found.hint)
+            hint = found.hint
+            if found.what.endswith(PYTORCH):
+                target = os.path.splitext(path)[0] + ".converted.safetensors"
+                hint = conversion_lines(glob.escape(path), target)
+            raise fail(path, f"expected a safetensors file, got {found.what}", hint)
     if size < 8:
         raise fail(path, f"the file is too short: expected at least 8 bytes, got {size}")
     if length > MAX_HEADER_BYTES:

@@ -8,10 +8,11 @@ import re
 
 from maxmod.dtype import DType
 from maxmod.weights.checkpoint import Checkpoint, open_checkpoint
+from maxmod.weights.fit import rounded_nbytes
 from maxmod.weights.mapping import format_nbytes
 from maxmod.weights.quantized_view import stored_layers
 
-_ESTIMATED = (DType.float32, DType.bfloat16, DType.int8)
+_ESTIMATED = (DType.float32, DType.bfloat16)
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # a part of a dotted name
 
 
@@ -109,8 +110,9 @@ def _memory_lines(checkpoint: Checkpoint) -> list[str]:
             f"quantised layers  {'; '.join(counts)}",
             f"memory of the weights  {format_nbytes(checkpoint.nbytes())}",
         ]
-    sizes = ", ".join(f"{d!r} {format_nbytes(checkpoint.nbytes(d))}" for d in _ESTIMATED)
-    return [f"memory of the weights when loaded as  {sizes}"]
+    sizes = [f"{d!r} {format_nbytes(checkpoint.nbytes(d))}" for d in _ESTIMATED]
+    sizes += [f"{s} {format_nbytes(rounded_nbytes(checkpoint, s))}" for s in ("int8", "int4")]
+    return [f"memory of the weights when loaded as  {', '.join(sizes)}"]
 
 
 def _columns(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> list[str]:

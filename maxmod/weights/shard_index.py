@@ -6,18 +6,32 @@ link, since the cache of Hugging Face is made of links.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
-import stat
 from dataclasses import dataclass
 
-from maxmod.errors import CheckpointError
-from maxmod.weights.header import MAX_HEADER_BYTES, fail, parse_json, quote, read_at
+from maxmod.errors import CheckpointError, ModelError
+from maxmod.files import open_regular, read_at
+from maxmod.weights.foreign import conversion_lines, foreign_page
+from maxmod.weights.header import MAX_HEADER_BYTES, fail, parse_json, quote
+from maxmod.weights.hub_cache import find_in_cache
 
 MODEL_FILE = "model.safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
-_OTHER_FORMATS = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx")
+_MAX_SHARDS = 1000  # of which those that are missing are named
+_PYTORCH = (".bin", ".pth", ".pt", ".ckpt")
+_OTHER_FORMATS = (*_PYTORCH, ".gguf", ".h5", ".msgpack", ".onnx", ".npz")
+_ADAPTER = "adapter_model.safetensors"
+# What training leaves beside weights.
+_NO_WEIGHTS = (
+    "training_args.bin",
+    "optimizer.bin",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +51,19 @@ def find_files(path: str | os.PathLike[str]) -> Files:
 
     Args:
         path: A .safetensors file, an index (.json), or a folder with `model.safetensors`, an
-            index, or a single other .safetensors file; looked for in this order.
+            index, or a single other .safetensors file; looked for in this order. Also the name
+            of a model in the cache of Hugging Face.
 
     Raises:
         CheckpointError: If there is nothing to read, more than one choice, or the index is
             malformed or names files outside its folder.
     """
-    where = os.fspath(path)
+    try:
+        where = find_in_cache(os.fspath(path))
+    except ModelError as error:
+        raise CheckpointError(f"open_checkpoint: {error}") from None
+    except ValueError as error:  # a NUL character in the name
+        raise fail(repr(path), str(error)) from None
     if os.path.isdir(where):
         where = _in_folder(where)
     elif not os.path.exists(where) and os.path.exists(where + ".index.json"):
@@ -56,14 +76,15 @@ def find_files(path: str | os.PathLike[str]) -> Files:
 
 def check_regular(path: str) -> None:
     """Raises `CheckpointError` unless `path` is a file (a pipe would block its reader)."""
+    os.close(open_weights(path))
+
+
+def open_weights(path: str) -> int:
+    """Opens a file for reading and returns its descriptor; see `check_regular`."""
     try:
-        mode = os.stat(path).st_mode
+        return open_regular(path)
     except OSError as error:
         raise fail(path, f"cannot read the file: {error.strerror or error}") from None
-    except ValueError as error:  # a NUL character in the name
-        raise fail(repr(path), str(error)) from None
-    if not stat.S_ISREG(mode):
-        raise fail(path, "expected a file, got a folder, pipe or device")
 
 
 def _in_folder(folder: str) -> str:
@@ -79,26 +100,54 @@ def _in_folder(folder: str) -> str:
             f"no weights: expected {MODEL_FILE}, an index, or one *.safetensors file",
             _hint_for(folder, names),
         )
+    _refuse_shards(folder, files)
     if len(files) > 1:
         listed = ", ".join(quote(name) for name in files[:8])
         raise fail(folder, f"ambiguous folder: {listed}", "Pass the path of one of them.")
-    shard = _SHARD.search(files[0])
-    if shard and int(shard[2]) > 1:
+    if files[0] == _ADAPTER:
         raise fail(
             folder,
-            f"{quote(files[0])} is one of {int(shard[2])} shards, but there is no index",
-            "The download is incomplete.",
+            f"no weights: {_ADAPTER} holds a LoRA adapter only",
+            "Add it to its model first, with merge_and_unload() of the package peft.",
         )
     return os.path.join(folder, files[0])
 
 
+def _refuse_shards(folder: str, files: list[str]) -> None:
+    """Refuses shards without an index, which is what says which of them belong together."""
+    shards = [match for match in map(_SHARD.search, files) if match and int(match[2]) > 1]
+    if not shards:
+        return
+    stem, count = shards[0].string[: shards[0].start()], int(shards[0][2])
+    here = {int(match[1]) for match in shards if int(match[2]) == count}
+    missing = sorted({*range(1, count + 1)} - here) if count <= _MAX_SHARDS else []
+    lacks = f", nor the shards {', '.join(map(str, missing[:8]))}" if missing else ""
+    raise fail(
+        folder,
+        f"{quote(shards[0].string)} is one of {count} shards, but there is no index "
+        f"({quote(stem + INDEX_SUFFIX)}){lacks}",
+        "The download is incomplete; get what is missing.",
+    )
+
+
 def _hint_for(folder: str, names: list[str]) -> str:
-    other = [name for name in names if name.endswith(_OTHER_FORMATS)]
-    if other:
-        return f"{quote(other[0])} is in another format; convert it to safetensors first."
-    if "snapshots" in names:
-        return f"This is a download cache; open a folder in {os.path.join(folder, 'snapshots')}."
+    weights = [name for name in names if name not in _NO_WEIGHTS]
+    for suffix in _OTHER_FORMATS:
+        found = [name for name in weights if name.endswith(suffix)]
+        if found and suffix in _PYTORCH:
+            return _pytorch_hint(folder, found)
+        if found:
+            return f"{quote(found[0])} is in another format, which is not read."
     return ""
+
+
+def _pytorch_hint(folder: str, found: list[str]) -> str:
+    pattern = glob.escape(found[0])
+    if len(found) > 1:
+        pattern = "*" + os.path.splitext(found[0])[1]
+    source = os.path.join(glob.escape(folder), pattern)
+    lines = conversion_lines(source, os.path.join(folder, MODEL_FILE))
+    return f"{quote(found[0])} is a file of PyTorch. {lines}"
 
 
 def _from_index(path: str) -> Files:
@@ -122,8 +171,7 @@ def read_index(path: str) -> dict[str, str]:
     Raises:
         CheckpointError: If the index is malformed, or a file name is not plain.
     """
-    check_regular(path)
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    fd = open_weights(path)
     try:
         size = os.fstat(fd).st_size
         if size > MAX_HEADER_BYTES:
@@ -134,10 +182,10 @@ def read_index(path: str) -> dict[str, str]:
         text = read_at(fd, size, 0)
     finally:
         os.close(fd)
-    if text.startswith(b"version https://git-lfs"):
-        hint = "Fetch the files with `git lfs pull` or `hf download`."
-        raise fail(path, "expected an index, got a git-lfs pointer", hint)
-    table = parse_json(path, text, "the index")
+    found = foreign_page(text)
+    if found is not None:
+        raise fail(path, f"expected an index, got {found.what}", found.hint)
+    table = parse_json(path, text.removeprefix(b"\xef\xbb\xbf"), "the index")
     weight_map = table.get("weight_map") if isinstance(table, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise fail(path, "expected an object 'weight_map' from tensor names to file names")

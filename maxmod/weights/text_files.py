@@ -11,6 +11,14 @@ from maxmod.weights.foreign import foreign_page
 MAX_BYTES = 64 << 20  # tokenizer.json of large vocabularies has 33 MB; more is no such file
 
 
+def has_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder has a file of that name; also if it is a link that leads nowhere.
+
+    A file that is asked for and cannot be read is an error; only one that is not there is left out.
+    """
+    return os.path.lexists(path)
+
+
 def read_bytes(path: str | os.PathLike[str], *, max_nbytes: int = MAX_BYTES) -> bytes:
     """Reads a small file of a model folder.
 

@@ -180,7 +180,7 @@ def test_no_huge_allocation(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "empty folder", "NUL"])
 def test_no_such_file(tmp_path: Path, kind: str) -> None:
     path: Any = tmp_path / "x.safetensors"
-    pattern = "expected a file, got a folder, pipe or device"
+    pattern = "expected a file, got a (folder|pipe or device)"
     if kind == "missing":
         pattern = "cannot read the file: No such file"
     elif kind == "NUL":
@@ -192,15 +192,37 @@ def test_no_such_file(tmp_path: Path, kind: str) -> None:
         pattern = "no weights: expected model.safetensors, an index, or one"
     if kind == "folder":
         (path / "model.safetensors").mkdir()
-        pattern = "expected a file, got a folder, pipe or device"
+        pattern = "expected a file, got a (folder|pipe or device)"
     with pytest.raises(CheckpointError, match=pattern):
         open_checkpoint(path)
 
 
 def test_folder_with_other_formats_only(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="'pytorch_model.bin' is in another format; convert"):
+    for name in ("pytorch_model.bin", "training_args.bin", "expected.npz"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="'pytorch_model.bin' is a file of PyTorch") as caught:
+        open_checkpoint(tmp_path)
+    lines = str(caught.value).split("\n")[1:3]
+    compile("\n".join(line.strip() for line in lines), "hint", "exec")
+    assert repr(str(tmp_path / "pytorch_model.bin")) in lines[1]
+    assert repr(str(tmp_path / "model.safetensors")) in lines[1]
+    (tmp_path / "pytorch_model.bin").rename(tmp_path / "model.gguf")
+    with pytest.raises(CheckpointError, match="'model.gguf' is in another format, which is not"):
+        open_checkpoint(tmp_path)
+
+
+def test_folder_with_several_files_of_pytorch(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"pytorch_model-0000{number}-of-00002.bin").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="'pytorch_model-00001-of-00002.bin' is a ") as caught:
+        open_checkpoint(tmp_path)
+    assert repr(str(tmp_path / "*.bin")) in str(caught.value)
+
+
+def test_folder_with_an_adapter_only(tmp_path: Path) -> None:
+    write(tmp_path / "adapter_model.safetensors", {"x": floats(1)})
+    with pytest.raises(CheckpointError, match="holds a LoRA adapter only.*merge_and_unload"):
         open_checkpoint(tmp_path)
 
 
@@ -215,7 +237,14 @@ def test_folder_with_several_files(tmp_path: Path) -> None:
 
 def test_folder_with_one_shard_of_several(tmp_path: Path) -> None:
     write(tmp_path / "model-00001-of-00003.safetensors", {"x": floats(1)})
-    with pytest.raises(CheckpointError, match="one of 3 shards, but there is no index.*incomplete"):
+    index = r"\('model.safetensors.index.json'\), nor the shards 2, 3"
+    message = f"one of 3 shards, but there is no index {index}.*incomplete"
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(tmp_path)
+    for number in (2, 3):
+        write(tmp_path / f"model-0000{number}-of-00003.safetensors", {"x": floats(1)})
+    message = r"'model-00001-of-00003.safetensors' is one of 3 shards, .*index.json'\). Hint: The"
+    with pytest.raises(CheckpointError, match=message):
         open_checkpoint(tmp_path)
 
 

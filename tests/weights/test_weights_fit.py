@@ -62,7 +62,7 @@ def test_weights_that_do_not_fit_are_refused(host: Path) -> None:
         assert str(caught.value) == (
             "expect_room: the weights need 6.00 MB, but only 4.10 MB of the 8.19 MB of cpu:0 are "
             "free. Nothing was allocated. Hint: As bfloat16 they need 3.00 MB: "
-            "dtype=DType.bfloat16."
+            "dtype=DType.bfloat16 (in a command --dtype bfloat16)."
         )
         assert isinstance(caught.value, MemoryError)
         expect_room(checkpoint.astype(DType.bfloat16), CPU())
@@ -85,6 +85,20 @@ def test_accelerators() -> None:
                 expect_room(checkpoint)
     finally:
         backends.replace(backends.DeviceKind.GPU, previous)
+
+
+@pytest.mark.parametrize(("free_kb", "hint"), [(180, "bfloat16"), (100, "int8"), (72, "int4")])
+def test_hint_names_the_widest_form_that_fits(host: Path, free_kb: int, hint: str) -> None:
+    """80,000 weights of layers and 1,000 others: 324 kB, 162 kB, 82.1 kB and 47 kB."""
+    folder = host / "m"
+    layers = {f"h.{n}.weight": np.zeros((200, 200), np.float32) for n in range(2)}
+    path = save_state({**layers, "bias": np.zeros(1000, np.float32)}, folder)
+    (host / "meminfo").write_text(FREE.format(free_kb))
+    with open_checkpoint(path) as checkpoint, pytest.raises(OutOfMemoryError) as caught:
+        expect_room(checkpoint, CPU(), action="load_model: a folder")
+    option = "dtype=DType.bfloat16" if hint == "bfloat16" else f"quantize='{hint}'"
+    command = "--dtype bfloat16" if hint == "bfloat16" else f"--quantize {hint}"
+    assert option in str(caught.value) and f"(in a command {command})" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +124,7 @@ def test_descriptions(tmp_path: Path) -> None:
     assert describe(ASSETS / "llama" / "qwen3") == "qwen3, read by load_model"
     assert describe(ASSETS / "bert" / "sentences") == "bert, read by load_encoder"
     assert describe(ASSETS / "vit" / "encoder") == "vit, read by load_vision_model"
-    assert describe(tmp_path).startswith("unknown: no model config.json")
+    assert "there is no config.json. Hint: expected a folder as" in describe(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
-    assert describe(tmp_path).startswith('unknown: model_type is "t5"; supported: gpt2, llama')
+    expected = "model_type 't5' is not supported in this version: load_model reads 'gpt2', "
+    assert expected in describe(tmp_path)
