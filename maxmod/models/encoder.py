@@ -204,7 +204,9 @@ class TextEncoder:
         if truncate is None and not self._warned:
             self._warned = True
             warn(f"{what} It is cut, as others will be. Hint: truncate=True cuts silently.")
-        _, after = self._specials(text)
+        before, after = self._specials(text)
+        if self.rules.cuts_start:
+            return [*tokens[:before], *tokens[len(tokens) - self.max_positions + before :]]
         return [*tokens[: self.max_positions - after], *tokens[len(tokens) - after :]]
 
     def _embed(self, rows: Sequence[Sequence[int]], start: int, eager: bool) -> HostArray:

@@ -34,12 +34,14 @@ class TextRules:
     Attributes:
         max_tokens: The longest text, special tokens included.
         lower_case: Whether texts are converted to lower case.
+        cuts_start: Whether a text that is too long loses its start in place of its end.
         prompts: Texts to put in front, by name.
         default_prompt: The name of the one that is used if none is asked for.
     """
 
     max_tokens: int
     lower_case: bool = False
+    cuts_start: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
 
@@ -88,12 +90,36 @@ def read_text_rules(folder: Path, positions: int, *, strict: bool = False) -> Te
         raise ModelError(f"{path}: do_lower_case: expected true or false, got {lower!r}.")
     used = {"max_seq_length", "do_lower_case", *_NEUTRAL}
     judge_fields(table, used, str(path), known=SENTENCE_BERT, strict=strict)
+    _check_output(path, table)
     prompts, default = _prompts(folder / "config_sentence_transformers.json", strict)
-    return TextRules(_max_tokens(folder, path, table, positions), bool(lower), prompts, default)
+    return TextRules(
+        max_tokens=_max_tokens(folder, path, table, positions),
+        lower_case=bool(lower),
+        cuts_start=_cuts_start(folder),
+        prompts=prompts,
+        default_prompt=default,
+    )
 
 
 def _optional(path: Path) -> JsonObject:
     return read_json(path) if has_file(path) else {}
+
+
+def _check_output(path: Path, table: JsonObject) -> None:
+    """Rejects a Transformer that pools other vectors than those of the tokens."""
+    modes = table.get("modality_config")
+    text = modes.get("text") if isinstance(modes, dict) else None
+    name = text.get("method_output_name") if isinstance(text, dict) else None
+    if name not in (None, "last_hidden_state"):
+        raise ModelError(f"{path}: method_output_name: expected 'last_hidden_state', got {name!r}.")
+
+
+def _cuts_start(folder: Path) -> bool:
+    path = folder / "tokenizer_config.json"
+    side = _optional(path).get("truncation_side")
+    if side not in (None, "left", "right"):
+        raise ModelError(f"{path}: truncation_side: expected 'left' or 'right', got {side!r}.")
+    return side == "left"
 
 
 def _max_tokens(folder: Path, path: Path, table: JsonObject, positions: int) -> int:

@@ -102,6 +102,7 @@ CASES: dict[str, Case] = {
     "length of the tokenizer": Case(
         {RULES: {"max_seq_length": None}, "tokenizer_config.json": {"model_max_length": 7}}
     ),
+    "cut at the start": Case({"tokenizer_config.json": {"truncation_side": "left"}}),
     "no length": Case({RULES: {}, "tokenizer_config.json": {"model_max_length": 10**30}}),
 }
 

@@ -54,7 +54,9 @@ def test_gamma_and_beta_of_2018(tmp_path: Path, prefix: str) -> None:
         }
         return merge(add_prefix(old, prefix) if prefix else old, heads)
 
-    _assert_golden(_changed(tmp_path / "model", change))
+    fields = {"gradient_checkpointing": False, "position_embedding_type": "absolute"}
+    fields |= {"architectures": ["BertForMaskedLM"], "use_cache": True}
+    _assert_golden(_changed(tmp_path / "model", change, **fields))
 
 
 def test_gamma_beside_weight_is_refused(tmp_path: Path) -> None:
@@ -109,7 +111,13 @@ def test_an_unknown_head_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("named", [..., None, ["BertForMaskedLM"]])
 def test_config_without_model_type(tmp_path: Path, named: object) -> None:
     """As fine-tuned models of 2019 to 2021 have it."""
-    folder = copy(FOLDER, tmp_path / "model", model_type=..., architectures=named)
+    fields = {"finetuning_task": None, "num_labels": 2, "output_attentions": False}
+    fields |= {"output_hidden_states": False, "pruned_heads": {}, "torchscript": False}
+    fields |= {"use_bfloat16": False, "directionality": "bidi", "pooler_fc_size": 768}
+    fields |= {"pooler_num_attention_heads": 12, "pooler_num_fc_layers": 3}
+    fields |= {"pooler_size_per_head": 128, "pooler_type": "first_token_transform"}
+    fields |= {"model_type": ..., "architectures": named}
+    folder = copy(FOLDER, tmp_path / "model", **fields)
     assert describe(folder) == "bert, read by load_encoder"
     assert loader_of(folder) is load_encoder
     _assert_golden(folder)

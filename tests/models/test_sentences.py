@@ -75,6 +75,38 @@ def test_a_prompt_is_left_out_compiled(tmp_path: Path, vectors: dict[str, np.nda
     np.testing.assert_allclose(found, vectors[name], rtol=0, atol=2e-5)
 
 
+def test_files_as_version_6_saves_them(tmp_path: Path, vectors: dict[str, np.ndarray]) -> None:
+    """What `save` of sentence-transformers 6.2 writes for the case "default prompt"."""
+    base, rooms = "sentence_transformers.base.modules", "sentence_transformers.sentence_transformer"
+    types = [f"{base}.transformer.Transformer", f"{rooms}.modules.pooling.Pooling"]
+    types += [f"{base}.normalize.Normalize"]
+    same = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+    text = {"method": "forward", "method_output_name": "last_hidden_state"}
+    files = {
+        "modules.json": [
+            part | {"type": kind}
+            for part, kind in zip(modules("Transformer", "Pooling", "Normalize"), types)
+        ],
+        POOLING: {"embedding_dimension": 24, "pooling_mode": "mean", "include_prompt": True},
+        "2_Normalize/config.json": same,
+        RULES: {
+            "transformer_task": "feature-extraction",
+            "modality_config": {"text": text},
+            "module_output_name": "token_embeddings",
+        },
+        PROMPTS: {
+            "__version__": {"sentence_transformers": "6.2.0"},
+            "default_prompt_name": "passage",
+            "model_type": "SentenceTransformer",
+            "prompts": {"document": "", "passage": "rain: ", "query": "Is it the sun? "},
+            "similarity_fn_name": "cosine",
+        },
+        "tokenizer_config.json": {"model_max_length": 16, "tokenizer_class": "TokenizersBackend"},
+    }
+    found = _load(Case(files), tmp_path).embed(TEXTS, truncate=True, eager=True)
+    np.testing.assert_allclose(found, vectors["default prompt"], rtol=0, atol=2e-5)
+
+
 # ---- prompts -------------------------------------------------------------------------------------
 
 
@@ -179,6 +211,12 @@ FOREIGN = [{"type": "custom_st.Transformer", "path": ""}]
         (RULES, {"max_seq_length": 1}, "max_seq_length: expected 2 or more, got 1"),
         (RULES, {"max_seq_length": True}, "max_seq_length: expected 2 or more, got True"),
         (RULES, {"transformer_task": "fill-mask"}, "transformer_task: expected 'feature-extrac"),
+        (
+            RULES,
+            {"modality_config": {"text": {"method_output_name": "pooler_output"}}},
+            "method_output_name: expected 'last_hidden_state', got 'pooler_output'",
+        ),
+        ("tokenizer_config.json", {"truncation_side": "up"}, "truncation_side: expected 'left' or"),
         (PROMPTS, {"prompts": []}, "prompts: expected names with texts"),
         (PROMPTS, {"prompts": {"a": 1}}, "prompts: expected names with texts"),
         (PROMPTS, {"default_prompt_name": "a"}, "default_prompt_name: expected no name, .*got 'a'"),
