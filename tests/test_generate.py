@@ -16,6 +16,7 @@ from tokenizer_folders import sentence_pieces, write_whole
 from maxmod import CPU, Device, DType, Tensor
 from maxmod.errors import MaxmodWarning, ModelError, OperandError
 from maxmod.generate import generate, generate_batch, generate_text
+from maxmod.generate.decoding import Decoder
 from maxmod.generate.tokenizer_files import open_tokenizer
 from maxmod.models import LanguageModel, adder_folder, load_model
 
@@ -414,6 +415,35 @@ def test_special_tokens_as_stop_strings(
     assert model.generate("a") == "yes\nuser: more"
     assert model.generate("a", stop_strings=["<|endoftext|>"]) == "yes"
     assert "".join(model.stream("a", stop_strings=["s<|endoftext|>\n"])) == "ye"
+
+
+def test_stop_strings_of_a_batch(model: LanguageModel) -> None:
+    """Each sequence ends with the token that completes a stop string, and the others go on."""
+    first, second = GOLDEN[:2]
+    options = {"max_new_tokens": 12, "stop": [], "eager": True}
+    prompts = [first["prompt_ids"], second["prompt_ids"]]
+    rows = [list(row) for row in zip(*generate_batch(model, prompts, **options))]
+    texts = [model.tokenizer.decode(row) for row in rows]
+    pairs = (texts[0][at : at + 2] for at in range(2, len(texts[0])))
+    stop = next(pair for pair in pairs if pair not in texts[1])
+    found = list(zip(*generate_batch(model, prompts, stop_strings=[stop], **options)))
+    kept = [token for token in found[0] if token is not None]
+    assert kept == rows[0][: len(kept)]
+    decoded = [model.tokenizer.decode(kept[:count]) for count in (len(kept) - 1, len(kept))]
+    assert [stop in text for text in decoded] == [False, True]
+    assert list(found[1]) == rows[1]
+    assert list(generate(model, prompts[0], stop_strings=[stop], **options)) == kept
+
+
+def test_special_tokens_as_stop_strings_of_a_batch(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = [[41, 41], [0, 42], [43, 0], [44, 44]]
+    monkeypatch.setattr(Decoder, "keep", lambda self, kept: None)
+    left = [[row[1]] if place > 1 else row for place, row in enumerate(script)]
+    monkeypatch.setattr(Decoder, "next_tokens", lambda self: left.pop(0))
+    options = {"stop": [], "stop_strings": ["<|endoftext|>"], "max_new_tokens": 4}
+    assert list(generate_batch(model, [[5], [6]], **options)) == [[41, 41], [0, 42], [None, 0]]
 
 
 def test_continuations_and_answers(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from maxmod.generate.defaults import GenerationDefaults
 from maxmod.generate.encoding import OPTIONS, encode_prompt
 from maxmod.generate.messages import Message
 from maxmod.generate.prompts import check_prompt, stop_tokens, token_rows
-from maxmod.generate.text import NewText, Tokenizer
+from maxmod.generate.text import NewText, StopStrings, Tokenizer
 from maxmod.op.rules import expect_int
 
 # Largest number of new tokens that the cache has capacity for from the start.
@@ -76,6 +76,7 @@ def generate_batch(
     *,
     max_new_tokens: int | None = None,
     stop: Collection[int] | None = None,
+    stop_strings: Iterable[str] = (),
     repetition_penalty: float | None = None,
     temperature: float | None = None,
     top_k: int | None = None,
@@ -97,6 +98,8 @@ def generate_batch(
         max_new_tokens: The maximum number of tokens to yield; None for what the file says
             (`max_new_tokens` or `max_length`), or as many as the model allows.
         stop: Tokens that end a sequence and are not yielded; those of the model by default.
+        stop_strings: Strings that end a sequence, which may be special tokens or contain some; the
+            token that completes one is the last. They need a tokenizer.
         repetition_penalty: This and the next four are explained at `Sampling`, in
             `maxmod.generate.sampling`.
         temperature: 0 takes the most likely token; above that, tokens are sampled.
@@ -147,10 +150,12 @@ def generate_batch(
     if max_new_tokens is None and not greedy:
         max_new_tokens = model.defaults.max_new_tokens(max(map(len, rows)))
     ends = model.stop if stop is None else stop_tokens(stop)
+    stops = StopStrings(stop_strings).listed
+    texts = [NewText(model.tokenizer, stops, row) for row in rows] if stops else []
     expected = max(map(len, rows)) + min(max_new_tokens or 0, FIRST_ROOM)
     decoder = Decoder(model, options, rows, length=expected, eager=eager)
     # The checks above happen in the call, not when the first token is asked for.
-    return _generate(model, decoder, rows, max_new_tokens, ends)
+    return _generate(model, decoder, rows, max_new_tokens, ends, texts)
 
 
 def _generate(
@@ -159,6 +164,7 @@ def _generate(
     prompts: list[list[int]],
     max_new_tokens: int | None,
     ends: Collection[int],
+    texts: Sequence[NewText],
 ) -> Iterator[list[int | None]]:
     active = list(range(len(prompts)))  # sequences that have not ended
     new = 0
@@ -175,6 +181,16 @@ def _generate(
             return
         yield [tokens[i] if i in active else None for i in range(len(prompts))]
         new += 1
+        active = _without(active, _stopped(texts, active, tokens), decoder)
+
+
+def _stopped(texts: Sequence[NewText], active: list[int], tokens: dict[int, int]) -> list[int]:
+    """Adds tokens to texts, if there are any; returns the sequences with a stop string."""
+    if not texts:
+        return []
+    for i in active:
+        texts[i].push(tokens[i])
+    return [i for i in active if texts[i].is_stopped]
 
 
 def _without(active: list[int], ended: Collection[int], decoder: Decoder) -> list[int]:

@@ -14,7 +14,7 @@ _TEXT_HINT = (
     " Hint: model.generate(text) continues a text; model.tokenizer.encode(text) has its tokens."
 )
 _ROW_HINT = " Hint: one prompt of two tokens is [[1, 2]]."
-_STOP_HINT = " Hint: stop=[2] has one token; strings are for generate_text, as stop_strings=[...]."
+_STOP_HINT = " Hint: stop=[2] has one token; strings are given as stop_strings=['###']."
 
 
 def expect_prompt(prompt: object) -> None:

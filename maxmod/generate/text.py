@@ -236,14 +236,14 @@ class StopStrings:
                 "generate: stop_strings: expected a list of non-empty strings, got "
                 f"{stops!r:.60}. Hint: stop_strings=['###'] has one string."
             )
-        self._stops = listed
+        self._stops: list[str] = [*listed]
         self._held = ""
         self.found = False
 
     @property
-    def is_needed(self) -> bool:
-        """Whether there are any stop strings."""
-        return bool(self._stops)
+    def listed(self) -> list[str]:
+        """The stop strings."""
+        return self._stops
 
     def push(self, piece: str) -> str:
         """Returns the text that is certain to come before any stop string."""
@@ -303,9 +303,7 @@ class NewText:
     ) -> None:
         self._stops = StopStrings(stop_strings)
         self._shown = TextStream(tokenizer, context)
-        self._whole = (
-            TextStream(tokenizer, context, special=True) if self._stops.is_needed else None
-        )
+        self._whole = TextStream(tokenizer, context, special=True) if self._stops.listed else None
         self._held: list[_Piece] = []  # they may be part of a stop string
 
     @property

@@ -12,7 +12,10 @@ GENERATE = {
     "maxmod/generate/chat.py": ("tests/test_chat.py",),
     "maxmod/generate/text.py": ("tests/test_text.py",),
     "maxmod/generate/special_tokens.py": ("tests/test_tokenizer_files.py",),
-    "maxmod/generate/tokenizer_files.py": ("tests/test_tokenizer_files.py",),
+    "maxmod/generate/tokenizer_files.py": (
+        "tests/test_tokenizer_files.py",
+        "tests/test_text.py",
+    ),
     "maxmod/generate/tokenizer_families.py": ("tests/test_tokenizer_files.py",),
     "maxmod/generate/sentence_pieces.py": ("tests/test_sentence_pieces.py",),
     "maxmod/generate/prompts.py": ("tests/test_generate.py",),
