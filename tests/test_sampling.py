@@ -175,6 +175,40 @@ def test_tokens_that_were_chosen_count_as_repeated(place: Any) -> None:
     assert _choices(place, options, [[0]], [-1.0, -1.5], vocab=2) == [[1]]
 
 
+NAN, INF = float("nan"), float("inf")
+
+
+def test_options_without_a_meaning_give_no_token(place: Any) -> None:
+    """The kernel is data-driven and cannot raise; -1 is what the decoder refuses."""
+    device, eager = place
+    step = Choosing()
+    if not eager:
+        logits = TensorType(DType.float32, ["batch", VOCAB], device)
+        step = step.compile(Sampler.types("batch", VOCAB, device.ref), logits)
+    given = Tensor(np.stack([LOGITS] * 2), device=CPU()).to(device)
+    for place_of, values in enumerate(
+        [(NAN, -1.0, -1e-300, INF, 1e39), (NAN, -1.0), (NAN, -0.5, 1.5), (NAN, -0.1, 1.1)]
+    ):
+        for value in values:
+            numbers = np.array([1.0, 3.0, 0.9, 0.1])
+            numbers[place_of] = value
+            sampler = Sampler.start(Sampling(seed=1), [[0], [0]], VOCAB, device.ref)
+            sampler.options = Tensor(numbers, device=CPU()).to(device)
+            step(sampler, given)
+            assert sampler.tokens.to(CPU()).to_numpy().tolist() == [[-1], [-1]], numbers
+    sampler = Sampler.start(Sampling(seed=1), [[0], [0]], VOCAB, device.ref)
+    sampler.options = Tensor(np.array([9.0, 0.0, 0.0, 0.0]), device=CPU()).to(device)
+    step(sampler, given)  # the fewest tokens that add up to nothing are still one
+    assert (sampler.tokens.to(CPU()).to_numpy() == LOGITS.argmax()).all()
+
+
+def test_options_at_the_ends_of_the_ranges_give_tokens(place: Any) -> None:
+    largest = float(np.finfo(np.float32).max)
+    for temperature, top_p, min_p in ((largest, 1.0, 1.0), (1e-46, 5e-324, 0.0), (-0.0, 1.0, 1.0)):
+        options = Sampling(temperature=temperature, top_p=top_p, min_p=min_p, seed=2)
+        assert (_choices(place, options, [[0]] * 3, LOGITS) >= 0).all()
+
+
 def test_nan_is_not_a_token(place: Any) -> None:
     for temperature in (0.0, 1.0):
         rows = np.zeros((3, 8), np.float32)

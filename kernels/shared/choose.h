@@ -10,6 +10,7 @@
 // top-p, min-p), b2 the seed, b3 the counters, b4 the tokens; mm_rows and mm_size.
 
 #define MM_PIVOTS 7
+#define MM_LARGEST_TEMPERATURE 0x1.fffffep127 // the largest finite float
 
 // Not inlined on the host if called in several places, as users wait for the C compiler.
 #ifdef MM_PRELUDE_HOST
@@ -95,10 +96,19 @@ MM_SEARCH_FUNCTION mm_threshold mm_search(
     return made;
 }
 
+// Whether temperature, top-k, top-p and min-p have a meaning; NaN has none.
+MM_INLINE bool mm_is_in_range(const double *options)
+{
+    return options[0] >= 0 && options[0] <= MM_LARGEST_TEMPERATURE && options[1] >= 0 && options[2] >= 0
+        && options[2] <= 1 && options[3] >= 0 && options[3] <= 1;
+}
+
 MM_INLINE int64_t mm_choose(const mm_args g, int64_t row, float *weights)
 {
     const int64_t size = mm_size(g);
     const float *const x = g.b0 + row * size;
+    if (!mm_is_in_range(g.b1))
+        return -1;
     const float temperature = (float)g.b1[0], min_p = (float)g.b1[3];
     const double top_k = g.b1[1], top_p = g.b1[2];
     const float largest = mm_largest(x, size);

@@ -13,6 +13,7 @@ from maxmod.values.array import Array, ArrayModule
 from maxmod.values.tensor_type import TensorType
 
 OPTIONS = 4  # temperature, top-k, top-p, min-p
+_LARGEST_TEMPERATURE = float(np.finfo(np.float32).max)
 
 
 def _tokens(
@@ -50,21 +51,25 @@ def choose_tokens(
 
     Args:
         logits: float32 [batch, vocab].
-        options: float64 [4]: temperature; top-k, 0 for all; top-p, 1 for all; min-p, 0 for all.
+        options: float64 [4]: temperature, a finite float32, 0 or more; top-k, 0 for all; top-p, 0
+            to 1, 1 for all; min-p, 0 to 1, 0 for all.
         seed: uint64 scalar: of the random numbers.
         counters: uint64 [batch]: which random word of the seed each row takes. Its upper 53 bits
             make u, equal on every device; sums are rounded in other ways on other devices.
 
     Returns:
-        int64 [batch]; -1 for a row in which a logit is NaN.
+        int64 [batch]; -1 for a row in which a logit is NaN, and for all rows if an option is NaN or
+        outside of its range.
 
     Raises:
         ValueError: If a dtype or shape is another one.
     """
     temperature, top_k, top_p, min_p = map(float, options.tolist())
+    is_in_range = 0 <= temperature <= _LARGEST_TEMPERATURE and top_k >= 0
+    is_in_range = is_in_range and 0 <= top_p <= 1 and 0 <= min_p <= 1
     tokens = []
     for row, counter in zip(logits, counters.tolist()):
-        if bool(xp.isnan(row).any()):
+        if not is_in_range or bool(xp.isnan(row).any()):
             tokens.append(-1)
         elif np.float32(temperature) == 0:
             tokens.append(int(row.argmax()))
