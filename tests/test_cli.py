@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pytest
 import maxmod
 from maxmod import cli, configure
 from maxmod.cli import main
-from maxmod.cli.parser import SUBCOMMANDS
+from maxmod.cli.parser import SUBCOMMANDS, new_parser
 from maxmod.models import adder_folder
 from maxmod.weights import inspect_text
 
@@ -179,6 +181,50 @@ def test_embed(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert err.startswith("maxmod: note: embed: text 0 is too long")
     assert _main(capsys, *arguments, "--truncate", "--eager", long)[0] == 0
+
+
+def test_template_variables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = shutil.copytree(CHAT, tmp_path / "model")
+    source = "{{ messages[0].content }}{% if not hot %}</s>{{ raise_exception(x.y) }}{% endif %}"
+    (folder / "chat_template.jinja").write_text(source, "utf-8")
+    arguments = ("generate", "--model", str(folder), "--device", "cpu", "--eager", "--greedy")
+    arguments += ("--max-new-tokens", "1", "--chat", "Hi")
+    variables = ("--template-variable", "hot=false", "--template-variable", 'x={"y": "cold"}')
+    assert "the chat template failed: cold (line 1" in _error(capsys, *arguments, *variables)
+    assert _main(capsys, *arguments, "--template-variable", "hot=true")[0] == 0
+    assert "reads (hot, x)" in _error(capsys, *arguments, "--template-variable", "cold=1")
+    other = ("--chat-template", "{{ messages[0].content }}")
+    assert _main(capsys, *arguments, *other)[0] == 0
+    text = _error(capsys, "generate", "--chat-template", "rag", "1+1=")
+    assert "--chat-template: requires --chat" in text
+
+
+def _type(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_standard_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _type(monkeypatch, b"123+456=\n")
+    assert _main(capsys, "generate", "--eager", "-")[:2] == (0, "579\n")
+    folder = CHAT.parents[1] / "bert" / "sentences"
+    embed = ("embed", "--model", str(folder), "--device", "cpu", "--eager")
+    _, wanted, _ = _main(capsys, *embed, "a cat", "two dogs")
+    _type(monkeypatch, b"a cat\r\ntwo dogs\r\n")
+    assert _main(capsys, *embed, "-")[:2] == (0, wanted)
+    assert "expected no other texts beside" in _error(capsys, *embed, "-", "a")
+    _type(monkeypatch, b"12\xff")
+    assert "the byte 0xff at position 2" in _error(capsys, "generate", "-")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "standard input is closed" in _error(capsys, "generate", "-")
+
+
+def test_rounding_has_one_name_in_all_commands() -> None:
+    for arguments in (["generate", "1"], ["embed", "a", "--model", "m"], ["quantize", "a", "b"]):
+        for name in ("--quantize", "--weights"):
+            given = [*arguments, name, "int4"]
+            assert new_parser(given).parse_args(given).quantize == "int4"
 
 
 def test_full_model_is_a_note(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,9 +40,8 @@ def add_eager(parser: ArgumentParser) -> None:
 
 def add_quantize(parser: ArgumentParser) -> None:
     """Adds `--quantize` and `--group-size`."""
-    parser.add_argument(
-        "--quantize", choices=["int8", "int4"], help="quantize weights to 8 or 4 bits while loading"
-    )
+    text = "quantize weights to 8 or 4 bits while loading"
+    parser.add_argument("--quantize", "--weights", choices=["int8", "int4"], help=text)
     add_group_size(parser)
 
 

@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Computes embedding vectors of texts with a pretrained encoder: one line of JSON per text "
         "to standard output, and one line of timing to standard error."
     )
-    parser.add_argument("texts", metavar="TEXT", nargs="+", help="a text to embed")
+    text = "a text to embed; - reads standard input, a text in each line"
+    parser.add_argument("texts", metavar="TEXT", nargs="+", help=text)
     parser.add_argument("--model", metavar="FOLDER", required=True, help="a BERT model folder")
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument(
@@ -47,9 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
-    from maxmod.cli.options import chosen_device, chosen_dtype, given_path
+    from maxmod.cli.options import chosen_device, chosen_dtype, given_path, standard_input
     from maxmod.models import load_encoder
 
+    if "-" in options.texts:
+        if len(options.texts) > 1:
+            raise ArgumentError("embed: -: expected no other texts beside standard input.")
+        options.texts = standard_input("embed").split("\n")
     start = time.perf_counter()
     model = load_encoder(
         given_path("embed", "--model", options.model),

@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "generation_config.json of the model, if it has one."
     )
     add = parser.add_argument
-    add("prompt", metavar="PROMPT", help='the text to continue, such as "123+456="')
+    text = 'the text to continue, such as "123+456="; - reads standard input'
+    add("prompt", metavar="PROMPT", help=text)
     add_model(parser)
     add("--max-new-tokens", metavar="N", type=int, default=100, help="default: 100")
     add_device(parser)
@@ -75,7 +76,13 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
-    from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, kernels_text
+    from maxmod.cli.options import (
+        chosen_device,
+        chosen_dtype,
+        chosen_folder,
+        kernels_text,
+        standard_input,
+    )
     from maxmod.generate import generate
     from maxmod.generate.text import NewText
     from maxmod.models import load_model
@@ -83,6 +90,8 @@ def run(options: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal whose encoding lacks a character shows ?.
         sys.stdout.reconfigure(errors="replace")
+    if options.prompt == "-":
+        options.prompt = standard_input("generate")
     start = time.perf_counter()
     model = load_model(
         chosen_folder("generate", options.model),

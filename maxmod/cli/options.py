@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 
 from maxmod.backends.devices import CPU, Accelerator, Device
@@ -41,6 +42,24 @@ def given_path(command: str, what: str, path: str) -> str:
     if not path:
         raise ArgumentError(f"{command}: {what}: expected a path, got an empty string.")
     return path
+
+
+def standard_input(command: str) -> str:
+    """Returns the text of standard input, without the end of its last line.
+
+    Raises:
+        ArgumentError: If it is closed, or not text in UTF-8.
+    """
+    if sys.stdin is None:
+        raise ArgumentError(f"{command}: -: standard input is closed.")
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ArgumentError(
+            f"{command}: -: expected text in UTF-8 on standard input, got the byte "
+            f"0x{error.object[error.start]:02x} at position {error.start}."
+        ) from None
+    return text.replace("\r\n", "\n").removesuffix("\n")
 
 
 def token_ids(command: str, text: str) -> list[int]:

@@ -18,7 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="a Hugging Face model folder")
     add("out", metavar="OUT", help="the folder to create; it appears once complete")
-    add("--weights", choices=["int8", "int4"], default="int8", help="default: int8")
+    kinds = ["int8", "int4"]
+    add(
+        "--weights",
+        "--quantize",
+        dest="quantize",
+        choices=kinds,
+        default="int8",
+        help="default: int8",
+    )
     add_group_size(parser)
     add("--skip", metavar="NAME", action="append", default=[], help="a layer to skip; repeatable")
     add_dtype(parser)
@@ -44,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         device=CPU(),
         dtype=chosen_dtype(options.dtype),
         strict_config=options.strict,
-        quantize=options.weights,
+        quantize=options.quantize,
         group_size=options.group_size,
         skip=options.skip,
     )
