@@ -15,7 +15,6 @@ import contextlib
 import functools
 import itertools
 import os
-import stat
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ from typing import NamedTuple
 
 from maxmod import config
 from maxmod.errors import MaxmodWarning
+from maxmod.files import open_regular
 from maxmod.locks import fork_safe_lock
 
 try:  # the built-in modules load in 0.1 ms; hashlib loads OpenSSL first, which takes 4 ms
@@ -120,9 +120,9 @@ def load(key: str) -> Entry | None:
     try:
         if not _is_trusted(folder):
             return None
-        with open(name, "rb") as file:
+        with open(open_regular(name), "rb") as file:
             facts = os.fstat(file.fileno())
-            if not _is_own(facts) or not stat.S_ISREG(facts.st_mode):
+            if not _is_own(facts):
                 return None
             content = file.read()
     except OSError:
@@ -263,7 +263,7 @@ class _Trimmer:
 def _is_due(stamp: str) -> bool:
     """Whether the folder was not measured for long; if so, the stamp is renewed."""
     with contextlib.suppress(OSError):
-        if time.time() - os.stat(stamp).st_mtime < _TRIM_INTERVAL_S:
+        if 0 <= time.time() - os.stat(stamp).st_mtime < _TRIM_INTERVAL_S:  # 2096 is no time
             return False
     with contextlib.suppress(OSError):
         _write(stamp, b"")

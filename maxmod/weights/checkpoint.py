@@ -14,6 +14,7 @@ import numpy as np
 
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import CheckpointError
+from maxmod.files import stamp
 from maxmod.locks import fork_safe_lock
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike, DeviceRef
@@ -22,7 +23,7 @@ from maxmod.weights.header import Entry, fail, quote, read_header
 from maxmod.weights.mapping import Weights, aligned_empty, static_sizes
 from maxmod.weights.on_device import OnDevice
 from maxmod.weights.parallel import in_parallel
-from maxmod.weights.shard_index import Files, find_files
+from maxmod.weights.shard_index import Files, find_files, open_weights
 
 _MAX_READ = 1 << 30  # bytes; one read call of Linux returns at most 2 GB
 
@@ -37,11 +38,9 @@ class WeightFile:
         self.path = path
         self._lock = fork_safe_lock()
         self._map: mmap_module.mmap | None = None
+        self._fd = open_weights(path)
         try:
-            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except OSError as error:
-            raise fail(path, f"cannot read the file: {error.strerror or error}") from None
-        try:
+            self._stamp = stamp(os.fstat(self._fd))
             self.header = read_header(path, self._fd)
             if mmap and os.fstat(self._fd).st_size:
                 self._map = mmap_module.mmap(self._fd, 0, access=mmap_module.ACCESS_READ)
@@ -61,9 +60,27 @@ class WeightFile:
         if self._fd < 0:
             raise CheckpointError(f"checkpoint: {self.path} is closed.")
 
+    def expect_unchanged(self) -> None:
+        """Raises `CheckpointError` if somebody wrote to the file since it was opened.
+
+        Its bytes would then be read under the names of the old header; and to touch mapped memory
+        behind the end of a file that was cut short ends the process.
+        """
+        now = stamp(os.fstat(self._fd))
+        if now == self._stamp:
+            return
+        before, size = self._stamp[0], now[0]
+        sizes = "" if size == before else f": expected {before} bytes, got {size}"
+        raise fail(
+            self.path,
+            f"the file was changed after it was opened{sizes}",
+            "Open it again; writers should make a new file and rename it, as save_state does.",
+        )
+
     def read(self, entry: Entry) -> Tensor:
         """Reads one tensor."""
         self.expect_open()
+        self.expect_unchanged()
         dtype = storage_dtype(entry.type.dtype)
         if self._map is not None and entry.start % dtype.itemsize == 0 and entry.nbytes:
             raw = np.frombuffer(self._map, np.uint8, entry.nbytes, entry.start)
@@ -72,6 +89,7 @@ class WeightFile:
             array = aligned_empty(entry.type.sizes, dtype)
             raw = array.reshape(-1).view(np.uint8)
             self._read_into(entry, raw.data)
+            self.expect_unchanged()
         if entry.type.dtype is DType.bool and entry.nbytes and int(raw.max()) > 1:
             raise fail(
                 self.path, f"tensor {quote(entry.name)}: expected bytes 0 or 1 for BOOL, got others"
@@ -221,15 +239,17 @@ def open_checkpoint(path: str | os.PathLike[str], *, mmap: bool = False) -> Chec
             other .safetensors file. Links are followed.
         mmap: False reads each tensor into separate aligned memory, front to back. True gives
             read-only views of the mapped file: nothing is copied and pages come when they are
-            touched, but a file that is overwritten in place changes under the tensors, and one
-            that is cut short ends the process.
+            touched. A file that is overwritten in place later changes under the tensors that were
+            read before, and to use them after it was cut short ends the process; a change before a
+            tensor is read is an error, as without mapping.
 
     Returns:
         A `Checkpoint`, to be given to `Module.load_state_dict`.
 
     Raises:
         CheckpointError: If there is no such file, it is malformed in any way, an index points
-            outside its folder, a shard is missing, or a tensor is in two shards.
+            outside its folder, a shard is missing, or a tensor is in two shards. Reading a tensor
+            raises it if the file was changed in place since it was opened.
 
     Source: the safetensors format, and the index files of Hugging Face. Names that
     `safetensors.torch.save_model` dropped because their tensor is tied to another one are found by

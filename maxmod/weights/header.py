@@ -92,7 +92,10 @@ def read_header(path: str, fd: int) -> Header:
         CheckpointError: If the file is not a safetensors file or violates the format.
     """
     size = os.fstat(fd).st_size
-    text = _header_text(path, fd, size)
+    try:
+        text = _header_text(path, fd, size)
+    except OSError as error:  # such as a link to /proc/self/mem
+        raise fail(path, f"cannot read the file: {error.strerror or error}") from None
     table = parse_json(path, text, "the header")
     if not isinstance(table, dict):
         raise fail(path, f"the header: expected a JSON object, got {type(table).__name__}")

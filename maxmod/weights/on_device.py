@@ -47,6 +47,7 @@ class OnDevice(Weights):
         if entry.nbytes:
             source = self._checkpoint.file(file)
             self._uploader.send(data, lambda into, at: source.read_part(entry, into, at))
+            source.expect_unchanged()
         return Tensor.wrap(data, type)
 
     def _type_of(self, name: str) -> TensorType:

@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import re
-import secrets
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +28,7 @@ from maxmod.weights.header import CODES, MAX_HEADER_BYTES, MAX_NAME_CHARACTERS, 
 from maxmod.weights.mapping import ALIGNMENT, Weights, as_weights
 from maxmod.weights.progress import progress
 from maxmod.weights.shard_index import MODEL_FILE, read_index
+from maxmod.weights.temporary import new_temporary, remove_abandoned
 
 _SUFFIX = ".safetensors"
 _WRITE_BYTES = 1 << 26  # per call, so that the progress bar moves
@@ -50,8 +50,9 @@ def save_state(
 ) -> str:
     """Writes tensors to a .safetensors file, or to several with an index.
 
-    An interrupted save leaves existing files unchanged. Saving over the file that the tensors are
-    being read from, or are mapped from, is safe.
+    An interrupted save leaves existing files unchanged. What a killed one left behind (files such
+    as `.model.safetensors.0123abcd.tmp`) is removed by the next save to the folder. Saving over the
+    file that the tensors are being read from, or are mapped from, is safe.
 
     Args:
         state: Names to tensors: a mapping (also a lazy one, which is read tensor by tensor), or
@@ -89,6 +90,7 @@ def save_state(
     # All errors in the contents are raised here, before the first byte is written.
     headers = [_header(weights, shard, entries) for shard in shards]
     os.makedirs(folder, exist_ok=True)
+    remove_abandoned(folder)
     with progress("save", sum(shard.nbytes for shard in shards)) as advance:
         if len(shards) == 1:
             return _save_single(weights, shards[0], headers[0], folder, stem, advance)
@@ -207,10 +209,7 @@ def _check_storable(name: object, type: TensorType) -> None:
 @contextlib.contextmanager
 def _replacing(path: str) -> Iterator[int]:
     """Yields a descriptor to write to; renames the file to `path` if the block succeeds."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    fd = os.open(temporary, flags, 0o666)
+    fd, temporary = new_temporary(path)
     try:
         try:
             yield fd

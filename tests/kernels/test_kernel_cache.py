@@ -230,3 +230,15 @@ def test_processes_race(cache_folder: Path) -> None:
     assert [racer.communicate()[0] for racer in racers] == ["ok\n"] * 8
     assert kernel_cache.info().entries == 8
     assert list(cache_folder.glob("*.tmp")) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+def test_pipe_in_place_of_an_entry(cache_folder: Path) -> None:
+    """It is not waited for, and replaced by the next store."""
+    assert kernel_cache.store(KEY, b"data")
+    (cache_folder / f"{KEY}.bin").unlink()
+    os.mkfifo(cache_folder / f"{KEY}.bin")
+    assert kernel_cache.load(KEY) is None
+    assert kernel_cache.store(KEY, b"data")
+    entry = kernel_cache.load(KEY)
+    assert entry is not None and entry.data == b"data"

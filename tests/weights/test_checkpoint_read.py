@@ -246,7 +246,8 @@ def test_file_cut_short_while_open(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(path)
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size - 5)
-    with pytest.raises(CheckpointError, match="'a': expected 12 bytes, got 7.*truncated"):
+    size = path.stat().st_size
+    with pytest.raises(CheckpointError, match=f"changed .*: expected {size + 5} bytes, got {size}"):
         checkpoint["a"]
 
 
