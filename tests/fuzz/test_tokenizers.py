@@ -179,7 +179,7 @@ PIECES = [
     "{{ range(3) | list }}",
     "{{ messages | selectattr('role', 'equalto', 'user') | first }}",
 ]
-MESSAGES = st.lists(
+ANY_MESSAGES = st.lists(
     st.one_of(
         st.fixed_dictionaries(
             {"role": st.sampled_from(["user", "system", "assistant", "tool", ""])},
@@ -193,12 +193,34 @@ MESSAGES = st.lists(
     ),
     max_size=3,
 )
+TALK = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
+MESSAGES = st.one_of(st.just(TALK), st.just(TALK), ANY_MESSAGES)
+AROUND = [
+    ("{% for m in messages %}", "{% endfor %}"),
+    ("{%- for k, v in messages[0].items() -%}", "{%- endfor -%}"),
+    ("{% if m is defined and m.role == 'user' %}", "{% else %}b{% endif %}"),
+    ("{% generation %}", "{% endgeneration %}"),
+    ("{% set y %}", "{% endset %}{{ y }}"),
+    ("{% filter upper %}", "{% endfilter %}"),
+    ("{% macro f(a=1) %}", "{% endmacro %}{{ f(2) }}"),
+    ("{% for i in range(3) %}", "{% if loop.last %}{% break %}{% endif %}{% endfor %}"),
+    ("{% raw %}", "{% endraw %}"),
+]
+WHOLE = [piece for piece in PIECES if piece.startswith(("{{ ", "{% set"))]
+BALANCED = st.recursive(
+    st.sampled_from([*WHOLE, *WHOLE, "<|im_start|>", "\n  "]),
+    lambda inner: st.tuples(st.sampled_from(AROUND), st.lists(inner, max_size=3)).map(
+        lambda drawn: drawn[0][0] + "".join(drawn[1]) + drawn[0][1]
+    ),
+    max_leaves=6,
+)
+SOURCES = st.one_of(BALANCED, BALANCED, st.lists(st.sampled_from(PIECES), max_size=9).map("".join))
 
 
 @fuzzed(100)
-@given(pieces=st.lists(st.sampled_from(PIECES), max_size=9), messages=MESSAGES)
-def test_templates(tmp_path: Path, pieces: list[str], messages: list[Any]) -> None:
-    (tmp_path / "chat_template.jinja").write_text("".join(pieces), "utf-8")
+@given(source=SOURCES, messages=MESSAGES)
+def test_templates(tmp_path: Path, source: str, messages: list[Any]) -> None:
+    (tmp_path / "chat_template.jinja").write_text(source, "utf-8")
     with right_or_refused():
         assert isinstance(open_chat_template(tmp_path).render(messages), str)
 
