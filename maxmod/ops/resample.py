@@ -374,7 +374,9 @@ def roi_align(
         spatial_scale: What coordinates are multiplied by.
         sampling_ratio: Samples on each axis of a bin; 0 for the size of the bin, rounded up.
         aligned: Move coordinates by half an element, and allow regions smaller than 1.
-        mode: "AVG" for the mean of the samples of a bin, "MAX" for the largest.
+        mode: "AVG" for the mean of the samples of a bin. "MAX" for the largest of the four terms
+            of every sample (an element times its weight), as in MAX and ONNX Runtime: not for the
+            largest sample, which the paper has.
 
     Returns:
         Tensor [M, output_height, output_width, C]. Samples more than one element outside count
@@ -425,6 +427,19 @@ def _samples(size: int, low: float, extent: float, bins: int, ratio: float) -> t
 def _bins(xp: ArrayModule, image: Array, tables: Sequence[Table], mode: str) -> Array:
     (rows, high), (columns, wide) = tables
     shape = (len(rows[0]) // high, high, len(columns[0]) // wide, wide, image.shape[-1])
+    if mode == "MAX":
+        return _largest_terms(xp, image, rows, columns).reshape(shape).max(axis=(1, 3))
     samples = _apply(xp, _apply(xp, image, 0, rows), 1, columns)
-    samples = samples.reshape(shape)
-    return samples.max(axis=(1, 3)) if mode == "MAX" else samples.mean(axis=(1, 3))
+    return samples.reshape(shape).mean(axis=(1, 3))
+
+
+def _largest_terms(xp: ArrayModule, image: Array, rows: Table, columns: Table) -> Array:
+    """The largest of the four weighted neighbours of each sample."""
+    largest: Any = None
+    for row, column in np.ndindex(2, 2):
+        positions = (xp.asarray(rows[0][:, row, None]), xp.asarray(columns[0][:, column]))
+        weights = xp.asarray((rows[1][:, row, None] * columns[1][:, column])[..., None])
+        terms = image[positions] * weights.astype(image.dtype)
+        terms = xp.where(weights != 0, terms, image.dtype.type(0))  # also of an infinity
+        largest = terms if largest is None else xp.maximum(largest, terms)
+    return largest

@@ -94,18 +94,19 @@ def cubic(x: Any, size: Any) -> Any:
     return _resized(x, size, weights)
 
 
-def _bilinear(image: Any, y: float, x: float) -> Any:
+def _corners(image: Any, y: float, x: float) -> list[Any]:
+    """The four elements around a point, each times its weight; zeros for a point outside."""
     height, width = image.shape[:2]
     if y < -1 or y > height or x < -1 or x > width:
-        return np.zeros(image.shape[2])
+        return [np.zeros(image.shape[2])] * 4
     y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
     y0, x0 = int(y), int(x)
     y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-    total = np.zeros(image.shape[2])
-    for row, row_weight in ((y0, 1 - (y - y0)), (y1, y - y0)):
-        for column, column_weight in ((x0, 1 - (x - x0)), (x1, x - x0)):
-            total = total + row_weight * column_weight * image[row, column]
-    return total
+    return [
+        row_weight * column_weight * image[row, column]
+        for row, row_weight in ((y0, 1 - (y - y0)), (y1, y - y0))
+        for column, column_weight in ((x0, 1 - (x - x0)), (x1, x - x0))
+    ]
 
 
 def regions(x: Any, rois: Any, output_height: int, output_width: int, **attrs: Any) -> Any:
@@ -121,7 +122,7 @@ def regions(x: Any, rois: Any, output_height: int, output_width: int, **attrs: A
         rows, columns = ratio or math.ceil(tall), ratio or math.ceil(wide)
         for p, q in np.ndindex(output_height, output_width):
             samples = [
-                _bilinear(
+                _corners(
                     x[int(image)],
                     y1 + p * tall + (i + 0.5) * tall / rows,
                     x1 + q * wide + (j + 0.5) * wide / columns,
@@ -129,8 +130,10 @@ def regions(x: Any, rois: Any, output_height: int, output_width: int, **attrs: A
                 for i in range(rows)
                 for j in range(columns)
             ]
-            joined = np.max if attrs["mode"] == "MAX" else np.mean
-            result[number, p, q] = joined(samples, axis=0)
+            is_largest = attrs["mode"] == "MAX"
+            result[number, p, q] = (
+                np.max(samples, axis=(0, 1)) if is_largest else np.sum(samples, axis=1).mean(0)
+            )
     return result
 
 

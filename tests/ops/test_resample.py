@@ -93,7 +93,7 @@ def test_resize_errors(name: str) -> None:
         fn(x, (1, 1, -1, 2))
     with pytest.raises(TypeError, match=f"{name}: size: expected an iterable"):
         fn(x, 2)
-    with pytest.raises(TypeError, match="expected a Tensor, got ndarray"):
+    with pytest.raises(TypeError, match="expected a Tensor, got numpy.ndarray"):
         fn(np.zeros((1, 1, 2, 2)), (1, 1, 2, 2))
 
 
@@ -160,6 +160,18 @@ def test_roi_defaults() -> None:
     rois = np.array([[1, 0.5, 1, 4, 3.5]], np.float32)
     found = F.roi_align(tensor(x), tensor(rois), 2, 3)
     assert_close(found, regions(wide(x), wide(rois), 2, 3, **AVERAGE), length=16)
+
+
+def test_the_largest_weighted_corner() -> None:
+    """Worked out by hand: one sample halfway between 1, 2, 3 and 4, each of which weighs a quarter;
+    one three quarters of the way to the right, a quarter down.
+    """
+    x = tensor(np.array([1, 2, 3, 4], np.float32).reshape(1, 2, 2, 1))
+    rois = tensor(np.array([[0, 0, 0, 1, 1], [0, 0.25, -0.25, 1.25, 0.75]], np.float32))
+    found = F.roi_align(x, rois, 1, 1, sampling_ratio=1.0, mode="MAX")
+    np.testing.assert_allclose(found.to_numpy().ravel(), [4 * 0.25, 2 * 0.75 * 0.75])
+    below = F.roi_align(F.negate(x), rois, 1, 1, sampling_ratio=1.0, mode="MAX")
+    np.testing.assert_allclose(below.to_numpy().ravel(), [-1 * 0.25, -3 * 0.25 * 0.25])
 
 
 def test_regions_outside_count_as_zero() -> None:
