@@ -127,6 +127,9 @@ class Tracer:
                 found.append((position, tensor._value))
         return tuple(found)
 
+    def later(self, make: Callable[[], Array]) -> None:
+        """Literals have data, and become constants of the graph."""
+
     def apply(self, op: Op, args: Sequence[TensorLike], attrs: Attrs) -> Tensor | list[Tensor]:
         source = _user_source()
         try:

@@ -14,7 +14,7 @@ from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError
 from maxmod.generate.defaults import GenerationDefaults
 from maxmod.generate.special_tokens import end_tokens
-from maxmod.interpreters.eager import lazy
+from maxmod.interpreters.lazy import lazy
 from maxmod.models import bert, gemma, gpt2, llama, vit
 from maxmod.models.config import from_table
 from maxmod.models.config_fields import CONFIG as CONFIG_FIELDS

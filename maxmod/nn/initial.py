@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from maxmod.dtype import DType
-from maxmod.interpreters.eager import EagerInterpreter, lazy
+from maxmod.interpreters.eager import EagerInterpreter
+from maxmod.interpreters.lazy import lazy
 from maxmod.op import innermost
 from maxmod.ops.random import normal
 from maxmod.tensor import Tensor

@@ -17,7 +17,7 @@ import numpy as np
 from maxmod import backends
 from maxmod.dtype import DType, can_hold
 from maxmod.errors import ArgumentError, DTypeError, OperandError, WeightsError, did_you_mean
-from maxmod.interpreters.eager import lazy
+from maxmod.interpreters.lazy import lazy
 from maxmod.nn.places import Parameter, warn
 from maxmod.tensor import Tensor, era
 from maxmod.tensor.exchange import DLPackArray

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal, Protocol, TypeVar
 
 from maxmod.errors import ArgumentError, MaxmodError, OperandError, did_you_mean
-from maxmod.interpreters.eager import lazy
+from maxmod.interpreters.lazy import lazy
 from maxmod.nn.linear import Linear
 from maxmod.nn.module import Module
 from maxmod.nn.places import Owner, Place, descendants_of, modules_in

@@ -26,6 +26,10 @@ class Interpreter(Protocol):
         """Returns the result tensor, or a list of them."""
         ...
 
+    def later(self, make: Callable[[], Any]) -> Callable[[], Any] | None:
+        """Returns what makes the data of a literal when it is needed, None to make it at once."""
+        ...
+
 
 _INNERMOST: ContextVar[Interpreter | None] = ContextVar("maxmod_interpreter", default=None)
 _bottom: Interpreter | None = None

@@ -7,7 +7,8 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ParamSpec
 
-from maxmod.interpreters.eager import EagerInterpreter, LazyInterpreter, lazy
+from maxmod.interpreters.eager import EagerInterpreter
+from maxmod.interpreters.lazy import LazyInterpreter, lazy
 from maxmod.interpreters.operands import strong
 from maxmod.op import Interpreter, innermost
 from maxmod.tensor import Tensor

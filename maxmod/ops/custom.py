@@ -12,6 +12,7 @@ from maxmod.backends.base import Backend
 from maxmod.custom import CustomKernel, lookup
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DeviceError, OperandError, ShapeError, TraceError
+from maxmod.interpreters.lazy import before_change
 from maxmod.interpreters.operands import same_device, strong
 from maxmod.op import Kind, Op, function, op
 from maxmod.ops.context import active_trace
@@ -321,6 +322,7 @@ def inplace_custom(
         )
     types = _result_types("inplace_custom", kernel, tensors, out_types, given)
     for tensor in tensors:
+        before_change(tensor)
         tensor.own()
     attrs = {**_attributes(kernel, given, types, ref), "mutates": True}
     backend = backends.get(ref)

@@ -78,7 +78,9 @@ def slice_tensor(x: Tensor, indices: Subscript) -> Tensor:
         return taken(_static(x, chosen.plain), chosen)
     if any(is_dynamic(item) for item in items):
         return _dynamic(x, items)
-    return _static(x, items)
+    result = _static(x, items)
+    # A tensor of its own, which a store into x does not change; values of graphs never change.
+    return reshape(x, x.sizes) if result is x and x._value is None else result
 
 
 @function

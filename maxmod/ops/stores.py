@@ -5,13 +5,16 @@ A compiled graph runs the functional form (an update) in place in the buffer.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from maxmod.dtype import DType
 from maxmod.errors import DTypeError, OperandError, ShapeError, SliceError, class_name
+from maxmod.interpreters.lazy import LazyInterpreter, before_change
 from maxmod.interpreters.operands import is_strong, same_device, strong
 from maxmod.interpreters.trace import current_tracer
-from maxmod.op import Kind, Op, function, op
+from maxmod.op import Kind, Op, function, innermost, op
 from maxmod.op.affine import Index, Read
 from maxmod.op.rules import normalize_axis
 from maxmod.ops.indexing import bounds_of, declared_rows, index_items, is_dynamic
@@ -291,7 +294,7 @@ def store_at(destination: Tensor, source: Tensor, place: Place) -> None:
         source = flip(source, place.backward)
     tracer = current_tracer()
     if tracer is None:
-        _assign(_writable(destination), source.data, **place.bounds)
+        _change(destination, [source], functools.partial(_assign, **place.bounds))
     elif place.sliced == destination.sizes:
         tracer.store(destination, source)
     else:
@@ -314,13 +317,26 @@ def _store_rows(destination: Tensor, source: Tensor, items: list[object]) -> Non
         tracer.store(destination, update_rows(destination, source, position, axis))
         return
     update_rows.op.result_types(destination.type, source.type, position.type, axis=axis)
-    _assign_rows(_writable(destination), source.data, position.data, axis=axis)
+    _change(destination, [source, position], functools.partial(_assign_rows, axis=axis))
 
 
-def _writable(destination: Tensor) -> Array:
-    """Returns the memory of a tensor, which nothing else sees as another value afterwards."""
+def _change(destination: Tensor, sources: Sequence[Tensor], assign: Callable[..., None]) -> None:
+    """Assigns to the memory of a tensor, now or after a lazy block."""
+    inner = innermost()
+    if isinstance(inner, LazyInterpreter):
+        inner.store(
+            destination,
+            sources,
+            lambda memory, *arrays: assign(_expect_writable(memory), *arrays),
+        )
+        return
+    arrays = [source.data for source in sources]
+    before_change(destination)
     destination.own()
-    data = destination.data
+    assign(_expect_writable(destination.data), *arrays)
+
+
+def _expect_writable(data: Array) -> Array:
     if not getattr(data.flags, "writeable", True):
         raise OperandError(
             "buffer_store: the destination is read-only memory (a mapped file?). Hint: make a copy."

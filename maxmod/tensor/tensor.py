@@ -18,7 +18,7 @@ from maxmod import backends
 from maxmod.backends.devices import Device, device_of
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError, TraceError
-from maxmod.op import call
+from maxmod.op import call, innermost
 from maxmod.tensor.buffer import Buffer
 from maxmod.tensor.constructors import Constructors
 from maxmod.tensor.default_context import (
@@ -105,7 +105,7 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
             dtype, ref = resolve(dtype, device)
             host = literal_array(data, dtype)
             type = TensorType.of(dtype, host.shape, ref)
-            self._set(backends.get(ref).from_host(host, ref.id), type)
+            self._thunk_or_data(lambda: backends.get(ref).from_host(host, ref.id), type)
         else:
             made = Tensor.from_dlpack(data)
             if dtype is not None and made.dtype is not dtype:
@@ -119,6 +119,12 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
             self._value = made._value
             if made._thunk is not None:
                 self._thunk = lambda: made.data
+
+    def _thunk_or_data(self, make: Callable[[], Array], type: TensorType) -> None:
+        """Makes the data, or notes how in a lazy block."""
+        later = innermost().later(make)
+        self._set(None if later else make(), type)
+        self._thunk = later
 
     def _placed(self, ref: DeviceRef) -> Tensor:
         """Like `to`, but data is copied at once, also while tracing or in a lazy block."""

@@ -11,7 +11,7 @@ import pytest
 
 from maxmod import CPU, DType, MaxmodWarning, Tensor, TensorType, default_dtype, module_dataclass
 from maxmod.errors import ForwardError, WeightsError
-from maxmod.interpreters.eager import lazy
+from maxmod.interpreters.lazy import lazy
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList, Sequential
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from maxmod import CPU, DeviceRef, DType, MaxmodWarning, Tensor, default_dtype, module_dataclass
 from maxmod.errors import OperandError, WeightsError
-from maxmod.interpreters.eager import lazy
+from maxmod.interpreters.lazy import lazy
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList, Sequential
 from maxmod.weights import open_checkpoint
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maxmod import CPU, DeviceRef, DType, Tensor, module_dataclass
-from maxmod.interpreters.eager import lazy
+from maxmod.interpreters.lazy import lazy
 from maxmod.nn import Linear, Module, ModuleList, PinnedDeviceTensor, Sequential
 
 

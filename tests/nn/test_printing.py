@@ -9,7 +9,7 @@ import pytest
 
 from maxmod import CPU, DType, Tensor, TensorType, module_dataclass
 from maxmod.errors import OperandError
-from maxmod.interpreters.eager import lazy
+from maxmod.interpreters.lazy import lazy
 from maxmod.nn import (
     Conv2d,
     Embedding,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +41,21 @@ def test_results_of_earlier_ops_do_not_change() -> None:
     np.testing.assert_array_equal(inner.to_numpy(), before[1:, 1:])
     wide[0] = Tensor(np.zeros(3, np.float32))
     np.testing.assert_array_equal(wide.to_numpy(), [[0, 0, 0], [1, 1, 1]])
+
+
+@pytest.mark.parametrize("index", [..., slice(None), slice(0, 3), (slice(None, None, 1), ...)])
+def test_a_slice_of_everything_does_not_change_either(index: Any) -> None:
+    x = tensor()
+    before = x.to_numpy().copy()
+    whole = x[index]
+    x[0] = 0.0
+    np.testing.assert_array_equal(whole.to_numpy(), before)
+    whole[1] = 5.0
+    np.testing.assert_array_equal(x.to_numpy()[1:], before[1:])
+    scalar = Tensor(1.0)
+    same = scalar[...]
+    scalar[...] = 2.0
+    assert (same.item(), scalar.item()) == (1, 2)
 
 
 def test_a_store_into_a_result_of_a_view_leaves_the_operand_alone() -> None:

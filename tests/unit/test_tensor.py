@@ -12,7 +12,7 @@ import pytest
 
 from maxmod import CPU, DType, Shape, Tensor, TensorType, default_device, default_dtype, driver
 from maxmod import functional as F
-from maxmod.interpreters.eager import lazy
+from maxmod.interpreters.lazy import lazy
 from maxmod.op import FUNCTIONS
 from maxmod.runtime.compiled import compile_function
 
