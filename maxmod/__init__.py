@@ -19,9 +19,11 @@ from maxmod.config import __version__ as __version__
 from maxmod.config import configure
 from maxmod.dtype import DType
 from maxmod.errors import MaxmodError, MaxmodWarning
+from maxmod.op import foreign_hint
 from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer
 from maxmod.tensor.default_context import default_device, default_dtype, defaults, defaults_like
+from maxmod.tensor.no_grad import inference_mode, no_grad
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import AlgebraicDim, Dim, StaticDim, SymbolicDim
 from maxmod.values.shape import Shape
@@ -75,9 +77,11 @@ __all__ = [
     "functional",
     "generate",
     "graph",
+    "inference_mode",
     "models",
     "module_dataclass",
     "nn",
+    "no_grad",
     "quantize",
     "random",
     "weights",
@@ -106,7 +110,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"maxmod.{name}")
     if name in _LAZY_NAMES:
         return getattr(importlib.import_module(_LAZY_NAMES[name]), name)
-    raise AttributeError(f"module 'maxmod' has no attribute {name!r}")
+    raise AttributeError(f"module 'maxmod' has no attribute {name!r}{foreign_hint(name)}")
 
 
 def __dir__() -> list[str]:

@@ -1,5 +1,20 @@
 """Modules: the base class, layers and containers."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from maxmod.nn.activation import (
+    GELU,
+    Dropout,
+    Identity,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
 from maxmod.nn.container import LayerList, ModuleList, Sequential
 from maxmod.nn.conv import Conv2d
 from maxmod.nn.embedding import Embedding
@@ -12,24 +27,34 @@ from maxmod.nn.pinned import PinnedDeviceTensor
 from maxmod.nn.quantized_linear import QuantizedLinear, quantize
 from maxmod.nn.rope import RotaryEmbedding, TransposedRotaryEmbedding
 from maxmod.nn.subgraph import as_subgraph
+from maxmod.op import foreign_hint
 
 __all__ = [
+    "GELU",
     "Conv2d",
+    "Dropout",
     "Embedding",
     "GemmaRMSNorm",
     "GroupNorm",
     "HyperConnection",
+    "Identity",
     "LayerList",
     "LayerNorm",
     "Linear",
     "LoRA",
+    "LogSoftmax",
     "Module",
     "ModuleList",
     "PinnedDeviceTensor",
     "QuantizedLinear",
     "RMSNorm",
+    "ReLU",
     "RotaryEmbedding",
     "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
     "TransparentModule",
     "TransposedRotaryEmbedding",
     "as_subgraph",
@@ -38,3 +63,9 @@ __all__ = [
     "module_dataclass",
     "quantize",
 ]
+
+
+if not TYPE_CHECKING:  # a checker knows what is missing
+
+    def __getattr__(name: str) -> object:
+        raise AttributeError(f"module 'maxmod.nn' has no attribute {name!r}{foreign_hint(name)}")

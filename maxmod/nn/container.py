@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from maxmod.errors import OperandError
+from maxmod.nn.familiar import Named
 from maxmod.nn.module import Module
 from maxmod.tensor import Tensor
 
@@ -30,12 +31,15 @@ class ModuleList(list[M], Module):
     """
 
     @property
-    def children(self) -> Iterable[tuple[str, Module]]:
+    def children(self) -> Named[Module]:
         """Iterates over (position, module) of the items, then over the module's attributes.
 
         Raises:
             TypeError: If an item is a tensor or a plain container, whose tensors would be lost.
         """
+        return Named(self._items())
+
+    def _items(self) -> Iterator[tuple[str, Module]]:
         for position, item in enumerate(self):
             if isinstance(item, Module):
                 yield str(position), item

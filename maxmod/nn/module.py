@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, dataclass_transform, overl
 
 from maxmod.backends.devices import CPU, Device, device_of
 from maxmod.errors import ForwardError, OperandError
+from maxmod.nn.familiar import FamiliarNames, Named
 from maxmod.nn.hooks import ACTIVE
 from maxmod.nn.loading import moved, values_of_lookup, values_of_mapping
 from maxmod.nn.moving import MOVING, one_move
@@ -53,7 +54,7 @@ _UNCHECKED = ("25.7", "26.1")  # versions of MAX whose load_state_dict compares 
 _DEVICE = "_module_device"
 
 
-class Module(Owner, Generic[P, R]):
+class Module(FamiliarNames, Owner, Generic[P, R]):
     """Base class of models and their parts.
 
     A subclass sets tensors and modules as attributes, usually in `__init__` (there is no need to
@@ -115,17 +116,18 @@ class Module(Owner, Generic[P, R]):
                 yield name, value
 
     @property
-    def children(self) -> Iterable[tuple[str, Module]]:
+    def children(self) -> Named[Module]:
         """Iterates over (attribute name, module) of the modules directly on this one.
+
+        Called, as in PyTorch, it iterates over the modules alone.
 
         Example:
             >>> from maxmod.nn import Linear, Sequential
             >>> [name for name, _ in Sequential(Linear(2, 3), Linear(3, 1)).children]
             ['0', '1']
         """
-        for name, value in vars(self).items():
-            if isinstance(value, Module):
-                yield name, value
+        values = list(vars(self).items())
+        return Named((name, value) for name, value in values if isinstance(value, Module))
 
     @property
     def descendants(self) -> Iterable[tuple[str, Module]]:
@@ -137,8 +139,10 @@ class Module(Owner, Generic[P, R]):
         return ((path, module) for path, _, module in descendants_of(self))
 
     @property
-    def parameters(self) -> Iterable[tuple[str, Tensor]]:
+    def parameters(self) -> Named[Tensor]:
         """Iterates over (qualified name, tensor) of this module and all its descendants.
+
+        Called, `model.parameters()`, it iterates over the tensors alone, as in PyTorch.
 
         A tied tensor appears once for each of its names. `dict(model.parameters)` is the state that
         `load_state_dict` and `weights.save_state` take.
@@ -152,8 +156,7 @@ class Module(Owner, Generic[P, R]):
             >>> {name: tensor.shape for name, tensor in model.parameters}
             {'0.weight': [Dim(3), Dim(2)], '0.bias': [Dim(3)], '1.weight': [Dim(1), Dim(3)]}
         """
-        for place in places_of(self):
-            yield place.name, place.tensor
+        return Named((place.name, place.tensor) for place in _places(self))
 
     @property
     def device(self) -> Device:
@@ -485,6 +488,11 @@ class TransparentModule(Module[P, R]):
     """
 
     name_transparent = True
+
+
+def _places(module: Module) -> Iterator[Place]:
+    """Looks for parameters when the first is asked for."""
+    yield from places_of(module)
 
 
 def _refuse_extensions(custom_extensions: Iterable[object]) -> None:

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from maxmod.errors import did_you_mean
 from maxmod.op.affine import Index
 from maxmod.op.calling import public_function
+from maxmod.op.foreign.hints import hint
 from maxmod.op.record import (
     REQUIRED,
     Kind,
@@ -150,3 +152,18 @@ def function(fn: Callable[P, R]) -> Callable[P, R]:
 def call(name: str, *args: Any, **kwargs: Any) -> Any:
     """Calls a public function by name, for code on floors below the one that defines it."""
     return FUNCTIONS[name](*args, **kwargs)
+
+
+def call_of(name: str) -> str:
+    """Returns the call of a function of `F`, such as `F.exp(x)`, or an empty string."""
+    found = FUNCTIONS.get(name)
+    if found is None or name not in getattr(sys.modules[found.__module__], "__all__", ()):
+        return ""
+    parameters = inspect.signature(found).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and "VAR" not in p.kind.name]
+    return f"F.{name}({', '.join(['x', *needed[1:]])})"
+
+
+def foreign_hint(name: str) -> str:
+    """Returns a sentence about a name of PyTorch or NumPy that an object lacks, or nothing."""
+    return hint(name, call_of)

@@ -22,13 +22,13 @@ def mistakes(x: Tensor) -> None:
     Linear(2, 3, False)  # pyright: ignore[reportCallIssue]
     Linear(2)  # pyright: ignore[reportCallIssue]
     Embedding(10, dims=2)  # pyright: ignore[reportArgumentType]
-    LayerNorm([768])  # pyright: ignore[reportArgumentType]
+    LayerNorm({768})  # pyright: ignore[reportArgumentType]
     Conv2d(3, 4)  # pyright: ignore[reportCallIssue]
     Pair()(x)  # pyright: ignore[reportCallIssue]
     Pair()(x, "2")  # pyright: ignore[reportArgumentType]
     TensorType(DType.float32, ["n"])  # pyright: ignore[reportCallIssue]
     TensorType("float32", ["n"], CPU())  # pyright: ignore[reportArgumentType]
-    x.reshape(2, 3)  # pyright: ignore[reportCallIssue]
+    x.reshape(2.0, 3.0)  # pyright: ignore
     x.to("cpu")  # pyright: ignore[reportArgumentType]
     number: int = x.sum()  # pyright: ignore[reportAssignmentType]
     name: str = x.shape[0].name  # pyright: ignore
