@@ -122,12 +122,13 @@ class Model:
 
 def _moved(value: Any, type: TensorType) -> Any:
     """Moves an input to the device of its type; returns numbers and unknown objects unchanged."""
+    if isinstance(type, BufferType):  # a copy would be changed in its place
+        return value
     if isinstance(value, (list, tuple)):
         return Tensor(value, dtype=type.dtype, device=type.device)
     if not isinstance(value, (Tensor, Buffer, DLPackArray)):
         return value
-    tensor = Tensor.from_dlpack(value)
-    return tensor if isinstance(type, BufferType) else tensor.to(type.device)
+    return Tensor.from_dlpack(value).to(type.device)
 
 
 class InferenceSession:

@@ -222,6 +222,9 @@ class EmulatedBackend(Backend):
         self.require(type.device.id)
         return EmulatedArray(np.empty(type.sizes, storage_dtype(type.dtype)), type.device.id)
 
+    def address(self, array: EmulatedArray) -> int:
+        return array._host.ctypes.data
+
     def synchronize(self, index: int) -> None:
         assert 0 <= index < self.count
 

@@ -173,6 +173,10 @@ class Backend(abc.ABC):
         """
         return None
 
+    @abc.abstractmethod
+    def address(self, array: Array) -> int:
+        """Returns where the first element of an array lies."""
+
     # ---- recorded work -------------------------------------------------------------------------
 
     records = False  # whether `record` can succeed

@@ -22,13 +22,14 @@ def compile(
         fn: A `Module`, or a function of tensors.
         *input_types: As for `Module.compile`.
         name: Name of the graph; that of the function by default.
-        **options: For a module, the further arguments of `Module.compile`.
+        **options: Types of arguments that are passed by name; for a module, also the further
+            arguments of `Module.compile`.
 
     Returns:
         A function of the same positional arguments and with the same structure of results.
 
     Raises:
-        TypeError: If the types do not fit the call, or for options with a plain function.
+        TypeError: If the types do not fit the call.
 
     Example:
         >>> from maxmod import CPU, DType, Tensor, TensorType
@@ -39,7 +40,9 @@ def compile(
     """
     if isinstance(fn, Module):
         return fn.compile(*input_types, name=name, **options)
-    return compile_function(fn, input_types, name=name or _name(fn), parameters={}, **options)
+    return compile_function(
+        fn, input_types, name=name or _name(fn), parameters={}, keyword_types=options
+    )
 
 
 def stage(
@@ -51,7 +54,7 @@ def stage(
         fn: A `Module`, or a function of tensors.
         *input_types: As for `Module.compile`.
         name: Name of the graph; that of the function by default.
-        **options: For a module, the further arguments of `Module.trace`.
+        **options: As for `compile`.
 
     Returns:
         The graph, with the types of its inputs, outputs and weights.
@@ -61,7 +64,9 @@ def stage(
     """
     if isinstance(fn, Module):
         return fn.trace(*input_types, name=name, **options)
-    return trace_function(fn, input_types, name=name or _name(fn), parameters={}, **options)
+    return trace_function(
+        fn, input_types, name=name or _name(fn), parameters={}, keyword_types=options
+    )
 
 
 def _name(fn: Callable[..., Any]) -> str:

@@ -354,6 +354,7 @@ class Module(FamiliarNames, Owner, Generic[P, R]):
         allow_subgraphs: bool = True,
         is_device_graph: bool = False,
         signal_buffer_index: int | None = None,
+        **keyword_types: Any,
     ) -> CompiledModel:
         """Traces the module for arguments of the given types and compiles it.
 
@@ -374,9 +375,11 @@ class Module(FamiliarNames, Owner, Generic[P, R]):
             allow_subgraphs: Accepted for compatibility, like the two below.
             is_device_graph: No effect.
             signal_buffer_index: No effect.
+            **keyword_types: The same as `input_types` for arguments that are passed by name.
 
         Returns:
-            A function of the same positional arguments and with the same structure of results.
+            A function of the same arguments, in order or by name, and with the same structure of
+            results.
 
         Raises:
             TypeError: If the types do not fit the call, or it looks at the data of a tensor.
@@ -404,6 +407,7 @@ class Module(FamiliarNames, Owner, Generic[P, R]):
             name=name or type(self).__qualname__,
             parameters=by_name(tied),
             weights=values,
+            keyword_types=keyword_types,
         )
 
     def trace(
@@ -414,6 +418,7 @@ class Module(FamiliarNames, Owner, Generic[P, R]):
         allow_subgraphs: bool = True,
         is_device_graph: bool = False,
         signal_buffer_index: int | None = None,
+        **keyword_types: Any,
     ) -> StagedGraph:
         """Traces the module as `compile` does, without compiling; the result prints as a graph.
 
@@ -426,6 +431,7 @@ class Module(FamiliarNames, Owner, Generic[P, R]):
             allow_subgraphs: Accepted for compatibility, like the two below.
             is_device_graph: No effect.
             signal_buffer_index: No effect.
+            **keyword_types: As for `compile`.
 
         Returns:
             The graph, with the types of its inputs, outputs and weights.
@@ -439,6 +445,7 @@ class Module(FamiliarNames, Owner, Generic[P, R]):
             input_types,
             name=name or type(self).__qualname__,
             parameters=by_name(parameters_of(self)),
+            keyword_types=keyword_types,
         )
 
     # ---- printing ----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from maxmod.interpreters.operands import strong
 from maxmod.op import function
 from maxmod.ops.arithmetic import add, floor_div, maximum, mul, sub
 from maxmod.ops.array_indexing import axes_of, is_array, refused_bool, selection, taken
-from maxmod.ops.comparison import where
+from maxmod.ops.comparison import greater, logical_and, logical_or, where
 from maxmod.ops.control_flow.late_sizes import declare_size
 from maxmod.ops.create import iota
 from maxmod.ops.gather import gather
@@ -377,15 +377,18 @@ def _positions(x: Tensor, axis: int, item: object, size: Size | None) -> Tensor:
     first = _place(x, axis, 0 if start is None else start, "start index")
     last = _place(x, axis, x.sizes[axis] if item.stop is None else item.stop, "stop index")
     if size is not None:
-        count = floor_div(add(sub(last, first), step - 1), step)
-        declare_size(size, maximum(count, 0), "index: the declared size")
+        count = maximum(floor_div(add(sub(last, first), step - 1), step), 0)
+        # Positions are checked where they are read; of an empty slice none is.
+        outside = logical_or(greater(first, Tensor.from_dim(x.sizes[axis])), greater(0, last))
+        declare_size(size, where(outside, -1, count), "index: the declared size")
     row = mul(iota(count=size, dtype=DType.int64, device=CPU_REF), step)
     return add(row, first).to(x.type.device)
 
 
 def _place(x: Tensor, axis: int, bound: object, what: str) -> Tensor:
-    """A bound counted from the front, as an int64 scalar on the host."""
+    """A bound counted from the front, as an int64 scalar on the host; one below 0 is too small."""
     if not isinstance(bound, Tensor):
         return Tensor.from_dim(_from_front(x.sizes[axis], _bound(bound), what))
     bound = reshape(bound, ())
-    return where(bound < 0, add(bound, Tensor.from_dim(x.sizes[axis])), bound)
+    placed = add(bound, Tensor.from_dim(x.sizes[axis]))
+    return where(logical_and(bound < 0, placed >= 0), placed, bound)

@@ -9,7 +9,7 @@ from maxmod.op import Kind, ir
 from maxmod.ops.shape import rebound_sizes
 
 # These go by the sizes of their operands alone, which agree by the names that they have in common.
-_NEVER_REFUSE = (Kind.ELEMENTWISE, Kind.SOURCE, Kind.VIEW)
+_NEVER_REFUSE = (Kind.ELEMENTWISE, Kind.SOURCE)
 
 
 def checked_sizes(graph: ir.Graph, dims: Mapping[str, int]) -> dict[str, int]:

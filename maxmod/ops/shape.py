@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from maxmod import backends
-from maxmod.errors import ArgumentError, ShapeError
+from maxmod.errors import ArgumentError, ShapeError, SliceError
 from maxmod.interpreters.operands import strong
 from maxmod.op import Kind, Op, function, ir, op
 from maxmod.op.affine import ZERO, Index, broadcast_indices, through_reshape
@@ -347,11 +347,22 @@ def _declared_sizes(x: Tensor, shape: Tensor, out_dims: ShapeLike) -> Sizes:
 
 def _sliced(op: Op, x: TensorType, *, starts: Sizes, stops: Sizes, steps: Sizes) -> TensorType:
     sizes = []
-    for start, stop, step in zip(starts, stops, steps, strict=True):
+    for size, start, stop, step in zip(x.sizes, starts, stops, steps, strict=True):
+        _expect_inside(start, stop, size)
         sizes.append(
             as_size((stop - start + step - 1) // step) if step != 1 else as_size(stop - start)
         )
     return x.with_sizes(tuple(sizes))
+
+
+def _expect_inside(start: Size, stop: Size, size: Size) -> None:
+    """Refuses bounds that are out of range, as far as they are known."""
+    known = isinstance(start, int) and isinstance(stop, int) and isinstance(size, int)
+    if known and not 0 <= start <= stop <= size:  # type: ignore[operator]
+        raise SliceError(
+            f"index: {start}:{stop} is out of range for dimension size {size}. Hint: bounds are "
+            "not clipped."
+        )
 
 
 def _slice_view(
@@ -370,8 +381,7 @@ def _slice_view(
 def basic_slice(xp: ArrayModule, x: Tensor, starts: Sizes, stops: Sizes, steps: Sizes) -> Tensor:
     """Elements start, start + step, ... below stop on every axis; bounds are counted from 0."""
     for size, start, stop in zip(x.shape, starts, stops, strict=True):
-        if not 0 <= start <= stop <= size:
-            raise ShapeError(f"slice: bounds {start}:{stop} are out of range for size {size}.")
+        _expect_inside(start, stop, size)
     return x[tuple(slice(*bounds) for bounds in zip(starts, stops, steps, strict=True))]
 
 

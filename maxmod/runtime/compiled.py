@@ -14,7 +14,7 @@ from maxmod.backends.base import Kernel
 from maxmod.compiler.dump import dump_text
 from maxmod.compiler.memory import MemoryPlan, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
-from maxmod.errors import ArgumentError, ArgumentTypeError, CompileError, WeightsError
+from maxmod.errors import ArgumentError, CompileError, WeightsError
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.locks import fork_safe_lock
 from maxmod.op import ir
@@ -23,6 +23,7 @@ from maxmod.ops.shape import rebound_sizes
 from maxmod.runtime import plan_cache, tree
 from maxmod.runtime.arena import Arena
 from maxmod.runtime.binding import bind
+from maxmod.runtime.buffers import StoredArguments
 from maxmod.runtime.environment import Environment
 from maxmod.runtime.program import Program, ProgramCache
 from maxmod.runtime.staging import TENSOR, StagedGraph, trace_function
@@ -79,6 +80,7 @@ class CompiledModel:
         self._lock = fork_safe_lock()
         self._arena = Arena(self._backend, self._device.id)
         self._programs = ProgramCache(self._arena, PROGRAM_LIMIT)
+        self._stored = StoredArguments(staged.graph, self.signature.tensor_labels)
         self._bind_weights({name: weights[name] for name in staged.graph.weights})
 
     def _build(self) -> tuple[Schedule, list[Kernel]]:
@@ -234,6 +236,7 @@ class CompiledModel:
         with self._lock:
             self._environment = self._new_environment(fixed)
             self._weights = dict(weights)
+            self._stored.set_weights(self._weights)
             self._programs.clear()
 
     def _new_environment(self, fixed: Sequence[Array | None]) -> Environment:
@@ -252,11 +255,8 @@ class CompiledModel:
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if kwargs:
-            raise ArgumentTypeError(
-                f"compiled call: got {', '.join(kwargs)} by name. Hint: arguments are given in the "
-                f"order of the types: {', '.join(self.signature.labels)}."
-            )
+        if kwargs or self.signature.keywords:
+            args = tuple(self.signature.ordered(args, kwargs))
         outputs = self._execute(self.signature.tensors(args))
         if self.staged.out_tree.kind is None and self.staged.out_leaves[0] is TENSOR:
             return outputs[0]
@@ -273,6 +273,7 @@ class CompiledModel:
 
     def _execute(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         program = self._program(tensors)
+        self._stored.check(tensors)
         results = program.run([tensor.data for tensor in tensors])
         types = program.types
         if types is None:
@@ -417,6 +418,7 @@ def compile_function(
     name: str,
     parameters: Mapping[str, Tensor],
     weights: Mapping[str, Tensor] | None = None,
+    keyword_types: Mapping[str, object] = MappingProxyType({}),
 ) -> CompiledModel:
     """Traces and compiles a function or module; see `trace_function`.
 
@@ -424,5 +426,7 @@ def compile_function(
     """
     stats = Stats()
     with stats.timed("trace"):
-        staged = trace_function(fn, input_types, name=name, parameters=parameters)
+        staged = trace_function(
+            fn, input_types, name=name, parameters=parameters, keyword_types=keyword_types
+        )
     return CompiledModel(staged, parameters if weights is None else weights, fn, stats)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from maxmod.ops.control_flow.late_sizes import expect_size
 from maxmod.runtime.arena import Arena
 from maxmod.runtime.late_sizes import LateSize
 from maxmod.runtime.program import Program, ProgramCache
@@ -44,12 +45,14 @@ class Continuation:
     def __init__(self, late: LateSize, arena: Arena, bind: Callable[[int], Program]) -> None:
         self._count = late.count
         self._result = late.result
+        self._reason = late.reason
         self._bind = bind
         self._programs = ProgramCache(arena, CONTINUATION_LIMIT)
 
     def __call__(self, slots: Slots) -> list[Array]:
         count = slots[self._count]
         size = int(count)
+        expect_size(size, self._reason)
         slots[self._result] = count
         program = self._programs.get(size)
         if program is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from maxmod import config
 from maxmod.interpreters.trace import trace
 from maxmod.op import ir
 from maxmod.runtime import tree
-from maxmod.runtime.signature import Signature, argument_names
+from maxmod.runtime.signature import Signature, argument_defaults, argument_names
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 
@@ -56,6 +57,7 @@ def trace_function(
     *,
     name: str,
     parameters: Mapping[str, Tensor],
+    keyword_types: Mapping[str, object] = MappingProxyType({}),
 ) -> StagedGraph:
     """Traces a function or module for arguments of the given types, without compiling it.
 
@@ -64,11 +66,11 @@ def trace_function(
         input_types: A `TensorType` (or a nested list, tuple or dict of them) for each argument.
         name: Name of the graph.
         parameters: Tensors that become weights, by qualified name.
+        keyword_types: The same for arguments that are passed by name.
     """
-    names = argument_names(fn)
-    signature = Signature(input_types, names)
+    signature = Signature(input_types, argument_names(fn), keyword_types, argument_defaults(fn))
     traced = trace(
-        fn,
+        signature.called(fn),
         lambda tracer: signature.arguments(tracer.argument),
         name=name,
         parameters=parameters,

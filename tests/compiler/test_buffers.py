@@ -131,7 +131,7 @@ def test_a_store_beyond_a_symbolic_size_fails_at_run_time() -> None:
         return x
 
     model = compiled(fn, BUFFER, f32(1, 4))
-    with pytest.raises(ValueError, match="out of range for size 2"):
+    with pytest.raises(ValueError, match="out of range for dimension size 2"):
         model(buffer(2), np.zeros((1, 4), np.float32))
 
 

@@ -67,11 +67,6 @@ def test_wrong_arguments(model: CompiledModel, args: Any, error: Any, message: s
         model(*args)
 
 
-def test_keywords_are_a_type_error(model: CompiledModel) -> None:
-    with pytest.raises(TypeError):
-        model(ones(3, 5), scale=ones(3, 1))  # type: ignore[call-arg]
-
-
 def test_arrays_buffers_and_numbers_are_accepted(model: CompiledModel) -> None:
     assert model(ones(3, 5), Buffer.from_numpy(ones(3, 1))).shape == [3, 5]
     scalar = compiled(lambda x, y: x + y, f32(2), f32())

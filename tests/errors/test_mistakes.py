@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maxmod import CPU, DType, Module, Tensor, TensorType
+from maxmod import CPU, BufferType, DType, Module, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.nn import Embedding, LayerNorm, Linear
 
@@ -165,10 +165,15 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         "TensorType: dtype: expected a DType, got 'f4'. Hint: DType.from_numpy",
     ),
-    "an argument by name": (
-        lambda: Linear(3, 2).compile(ROWS)(x=X),
+    "an argument by a wrong name": (
+        lambda: Linear(3, 2).compile(ROWS)(y=X),
         TypeError,
-        r"compiled call: got x by name. Hint: .* in the order of the types: argument 0 \(x\)",
+        r"compiled call: expected 1 arguments \(x\), got y=Tensor",
+    ),
+    "a number for a buffer": (
+        lambda: Linear(3, 2).compile(BufferType(DType.float32, [1, 3], CPU()))(1.0),
+        TypeError,
+        r"argument 0: expected a buffer of float32\[1,3\] for x, got the number 1.0, which cannot be",
     ),
     "a store of a number by the op": (
         lambda: F.buffer_store_slice(X, 1.0, [0]),  # type: ignore[arg-type]

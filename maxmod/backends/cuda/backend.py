@@ -212,6 +212,9 @@ class CudaBackend(Backend):
     def record(self, work: Callable[[], None], index: int) -> Callable[[], None] | None:
         return cuda_graph.record(self.xp, work, index)
 
+    def address(self, array: Array) -> int:
+        return array.data.ptr
+
     def addresses(self, arrays: Sequence[Array]) -> tuple[int, ...] | None:
         found = tuple([array.data.ptr for array in arrays])
         if any(address % cuda_launch.ALIGNMENT for address in found):

@@ -52,6 +52,9 @@ class CpuBackend(Backend):
     def to_host(self, array: HostArray) -> HostArray:
         return array
 
+    def address(self, array: Array) -> int:
+        return address(array)  # type: ignore[arg-type]  # a NumPy array
+
     def synchronize(self, index: int) -> None:
         return None
 

@@ -7,10 +7,10 @@ than such a kernel runs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from graphlib import CycleError, TopologicalSorter
+from collections.abc import Collection, Sequence
 from itertools import combinations
 
+from maxmod.compiler.groups.dependencies import Dependencies
 from maxmod.compiler.groups.group import FusionGroup
 from maxmod.compiler.groups.lower import is_kernel
 from maxmod.compiler.groups.order import Item, Waits
@@ -32,10 +32,8 @@ def join_siblings(
     Returns:
         The groups; a joined one is where the first of its parts was.
     """
-    waits = Waits.of(graph, [*groups])
-    dependencies = _Dependencies.of(
-        waits.before if waits.with_stores is None else waits.with_stores
-    )
+    waits = Waits.of(graph, [*groups], can_join=True)
+    dependencies = Dependencies.of(waits.before if waits.with_stores is None else waits.with_stores)
     result = [*groups]
     if dependencies is None:
         return result
@@ -81,48 +79,3 @@ def _joined(one: FusionGroup, other: FusionGroup, most_buffers: int) -> FusionGr
     if len(overwritten) < len(made.targets) or overwritten & {*one.reads, *other.reads}:
         return None
     return made if is_kernel(made) else None
-
-
-class _Dependencies:
-    """Which items depend on which others, directly or indirectly.
-
-    A set of items is an integer with a bit for each, so that a union of hundreds is one operation.
-
-    Args:
-        waits_for: The set of each item.
-    """
-
-    def __init__(self, waits_for: list[int]) -> None:
-        self._waits_for = waits_for
-
-    @staticmethod
-    def of(before: Sequence[Iterable[int]]) -> _Dependencies | None:
-        """Returns those of items that wait for some directly; None if there is a cycle."""
-        found = [0] * len(before)
-        try:
-            for item in TopologicalSorter(dict(enumerate(before))).static_order():
-                for other in before[item]:
-                    found[item] |= found[other] | _set_of(other)
-        except CycleError:
-            return None
-        return _Dependencies(found)
-
-    def tie(self, one: int, other: int) -> bool:
-        """True if one of two items waits for the other."""
-        is_first = self._waits_for[other] & _set_of(one)
-        return bool(is_first or self._waits_for[one] & _set_of(other))
-
-    def join(self, one: int, other: int) -> None:
-        """Makes one item of two: it waits for what either waits for, and what waits for either
-        waits for all of that.
-        """
-        both = _set_of(one) | _set_of(other)
-        before = self._waits_for[one] | self._waits_for[other]
-        self._waits_for[one] = self._waits_for[other] = before
-        self._waits_for = [
-            others | both | before if others & both else others for others in self._waits_for
-        ]
-
-
-def _set_of(item: int) -> int:
-    return 1 << item

@@ -120,7 +120,8 @@ def _merge(lowered: Lowered) -> Lowered:
 
 
 def _check_in_place(lowered: Lowered) -> None:
-    """Refuses kernels that would read what they have overwritten, or cannot check where to store.
+    """Refuses kernels that would read what they have overwritten, or cannot check where to store
+    and what to look up before they store anything.
 
     Raises:
         Unfusable: If it is so.
@@ -133,6 +134,10 @@ def _check_in_place(lowered: Lowered) -> None:
         # Threads may do a row twice; an element is read and written by one thread.
         if lowered.row is not None or what.index != written[what.buffer]:
             raise Unfusable("it reads the buffer that it overwrites")
+    if written and lowered.group.targets:
+        for number in needed(lowered.instructions, lowered.positions):
+            if isinstance(lowered.instructions[number].what, Reduction):
+                raise Unfusable("it looks up what it stores at positions that it finds out late")
     loops = [*lowered.loops, *([lowered.row] if lowered.row else [])]
     varying = set[int]().union(*map(lowered.varying, loops))
     for number in needed(lowered.instructions, lowered.store_positions):

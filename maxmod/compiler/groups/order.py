@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from maxmod.compiler.groups.dependencies import Dependencies
 from maxmod.compiler.groups.group import FusionGroup
 from maxmod.op import Kind, ir
 
@@ -40,8 +41,9 @@ class Waits(NamedTuple):
         items: Groups and remaining nodes.
         before: For each item, the numbers of those that make its operands.
         stores: The nodes that change a buffer argument.
-        with_stores: `before`, with those that read what a store overwrites; None if nothing is
-            stored, or not everything that reads it can come before.
+        with_stores: `before`, with those that read what a store overwrites, and those that may
+            refuse the call, unless they need what is stored; None if nothing is stored, or not
+            everything that reads it can come before.
     """
 
     items: list[Item]
@@ -50,12 +52,22 @@ class Waits(NamedTuple):
     with_stores: list[set[int]] | None
 
     @staticmethod
-    def of(graph: ir.Graph, groups: list[FusionGroup]) -> Waits:
-        """Finds out for a graph and its groups."""
+    def of(graph: ir.Graph, groups: list[FusionGroup], *, can_join: bool = False) -> Waits:
+        """Finds out for a graph and its groups.
+
+        Args:
+            graph: The graph.
+            groups: Its groups.
+            can_join: True if stores may still become one kernel, which checks before all of them;
+                apart, a store waits for what an earlier one checks.
+        """
         items = _items(graph, groups)
         before = _operands(items, _late_names(graph))
         stores = find_stores(graph)
-        return Waits(items, before, stores, _after_readers(graph, items, before, stores))
+        with_stores = _after_readers(graph, items, before, stores)
+        if with_stores is not None:
+            _add_checks(graph, items, with_stores, stores, can_join)
+        return Waits(items, before, stores, with_stores)
 
 
 def _items(graph: ir.Graph, groups: list[FusionGroup]) -> list[Item]:
@@ -143,6 +155,51 @@ def _after_readers(
                 if isinstance(view, ir.Node) and view.op.kind is Kind.VIEW:
                     pending += view.outputs
     return result
+
+
+def _add_checks(
+    graph: ir.Graph,
+    items: list[Item],
+    before: list[set[int]],
+    stores: set[ir.Node],
+    can_join: bool,
+) -> None:
+    """Lets each store wait for what may refuse the call, so that a refused call stores nothing.
+
+    What needs the stored elements comes after the store; eager execution has stored them by then,
+    too. Where a check of an earlier line would have to wait for the store, there is no order.
+    """
+    dependencies = Dependencies.of(before)
+    if dependencies is None:
+        return
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    lines = [(n, _line(item, order, _may_refuse)) for n, item in enumerate(items)]
+    storing = {n for n, item in enumerate(items) if _overwritten(item, stores)}
+    for store in storing:
+        stored = _line(items[store], order, lambda node: node.op.meaning.assign is not None)
+        for check, line in lines:
+            if line is None or check == store or dependencies.waits(store, check):
+                continue
+            is_later = stored is None or line > stored
+            if check in storing and (is_later or can_join):
+                continue
+            if is_later and dependencies.waits(check, store):
+                continue
+            before[store].add(check)
+            dependencies.add(store, check)
+
+
+def _may_refuse(node: ir.Node) -> bool:
+    """True for ops that find out when they run whether the call is right."""
+    return node.op.kind in (Kind.INDEX, Kind.OPAQUE, Kind.VIEW)
+
+
+def _line(
+    item: Item, order: Mapping[ir.Node, int], is_wanted: Callable[[ir.Node], bool]
+) -> int | None:
+    """Returns the position of the first of some nodes of an item, None if it has none."""
+    nodes = [item] if isinstance(item, ir.Node) else item.nodes
+    return min((order[node] for node in nodes if is_wanted(node)), default=None)
 
 
 def _overwritten(item: Item, stores: set[ir.Node]) -> list[ir.Value]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from maxmod.dtype import DType
-from maxmod.errors import ShapeError
+from maxmod.errors import ShapeError, SliceError
 from maxmod.op import Kind, Op, op
 from maxmod.ops.context import active_trace
 from maxmod.tensor import Tensor
@@ -32,9 +32,19 @@ def bind_size(xp: ArrayModule, count: Tensor, size: Size, reason: str) -> Tensor
     Raises:
         ValueError: If the name has another value.
     """
-    if int(count) != size or int(count) < 0:
+    expect_size(int(count), reason)
+    if int(count) != size:
         raise ShapeError(f"{reason} is {size}, but the data says {int(count)}.")
     return count
+
+
+def expect_size(count: int, reason: str) -> None:
+    """Refuses a negative size, which stands for bounds that are out of range."""
+    if count < 0:
+        raise SliceError(
+            f"{reason} is negative: the bounds that it comes from are out of range. Hint: bounds "
+            "are not clipped."
+        )
 
 
 def declare_size(size: Size, count: Tensor, reason: str) -> None:

@@ -61,6 +61,14 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
         if (v_used < 0 || v_used >= s_length)
             return;
     }
+    if ((int64_t)8 * (int64_t)2 * (int64_t)32 > 0) {
+        for (int64_t i1 = 0; i1 < 2; i1++) {
+            const int64_t v2 = i1;               // %2 iota
+            const int64_t v4 = (int64_t)1 - v2;  // %4 sub
+            if (mm_is_outside(v4, 2))
+                return;
+        }
+    }
     *(int64_t *)mm_buffers[5] = 0;
     const int64_t mm_extent = 32;
     const int64_t mm_blocks = (mm_extent + 2047) / 2048;

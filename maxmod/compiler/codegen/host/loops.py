@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from maxmod.compiler.codegen.emit import (
     accumulated,
     bare,
+    block,
     compute_type,
     guard_lines,
     index_text,
@@ -98,8 +99,9 @@ def _with_flag(
     if _checked(lowered):
         report = [f"if ({WRONG})", f"    __atomic_store_n({flag}, 1, __ATOMIC_RELAXED);"]
         task = [f"int {WRONG} = 0;", *task, *report]
-    if lowered.store_positions:
-        first = [f"*{flag} = 1;", *_guards(lowered, buffers)]
+    guards = _guards(lowered, buffers)
+    if guards:
+        first = [f"*{flag} = 1;", *guards]
     if lowered.positions:
         first.append(f"*{flag} = 0;")
     return task, first
@@ -123,11 +125,33 @@ class _Parts:
 
 
 def _guards(lowered: Lowered, buffers: Sequence[str]) -> list[str]:
-    """Returns the text that ends a kernel which would store out of range, with what it reads."""
-    needed_here = needed(lowered.instructions, lowered.store_positions)
+    """Returns the text that ends a kernel before it stores anything, with what it reads: one that
+    would store out of range, or overwrite a buffer with what it looks up out of range.
+    """
+    looked_up = sorted(_checked(lowered)) if lowered.group.targets else []
+    needed_here = needed(lowered.instructions, [*lowered.store_positions, *looked_up])
     whats = [lowered.instructions[number].what for number in needed_here]
     read = sorted({what.buffer for what in whats if isinstance(what, Load)})
-    return [*(buffers[number] for number in read), *guard_lines(lowered, "return;")]
+    lines = [*(buffers[number] for number in read), *guard_lines(lowered, "return;")]
+    for number in looked_up:
+        lines += _look_ahead(lowered, number)
+    return lines
+
+
+def _look_ahead(lowered: Lowered, position: int) -> list[str]:
+    """Returns the text that ends a kernel if a position is out of range anywhere.
+
+    It runs only along the loops that change the position: over the tokens, not over their elements.
+    """
+    loops = [*lowered.loops, *([lowered.row] if lowered.row else [])]
+    *before, _ = wanted = needed(lowered.instructions, [position])
+    lines = [line for n in before for line in statement(lowered.instructions, n)]
+    lines += [f"if ({outside_text(lowered.instructions, position)})", "    return;"]
+    for loop in reversed(loops):
+        if not lowered.varying(loop).isdisjoint(wanted):
+            head = f"for (int64_t {loop.name} = 0; {loop.name} < {size_text(loop.extent)}; "
+            lines = block(f"{head}{loop.name}++)", lines)
+    return block(f"if ({_total(loops)} > 0)", lines)
 
 
 def _checked(lowered: Lowered) -> set[int]:
