@@ -173,7 +173,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a number for a buffer": (
         lambda: Linear(3, 2).compile(BufferType(DType.float32, [1, 3], CPU()))(1.0),
         TypeError,
-        r"argument 0: expected a buffer of float32\[1,3\] for x, got the number 1.0, which cannot be",
+        r"argument 0: expected a buffer of float32\[1,3\] for x, got the number 1.0, which",
     ),
     "a store of a number by the op": (
         lambda: F.buffer_store_slice(X, 1.0, [0]),  # type: ignore[arg-type]
