@@ -25,7 +25,7 @@ from maxmod.generate.tokenizer_files import open_tokenizer
 
 # Pieces with scores: the higher, the sooner they are made.
 SCORES = {"▁": -90, "a": -91, "b": -92, "c": -93, "ab": -2, "bc": -1, "▁a": -3, "abc": -4}
-SCORES |= {"▁ab": -6, "aa": -5, "aaa": -7, "▁abc": -8}
+SCORES |= {"▁ab": -6, "aa": -5, "aaa": -7, "▁abc": -8, "▁▁": -9}
 BYTES = [(f"<0x{byte:02X}>", 0, 6) for byte in range(256)]
 PIECES = [("<unk>", 0, 2), ("<s>", 0, 3), ("</s>", 0, 3), *BYTES]
 PIECES += [(piece, score, 1) for piece, score in SCORES.items()]
@@ -117,6 +117,9 @@ def test_settings_of_the_folder(tmp_path: Path) -> None:
     tokenizer = open_tokenizer(_folder(tmp_path, tokenizer_config={**config, "legacy": True}))
     expected = [TOKENS[piece] for piece in ("<s>", "▁a", "[INST]", "▁a", "</s>")]
     assert tokenizer.encode("a[INST]a") == expected
+    assert tokenizer.encode("b  b", special=False)[2:4] == [TOKENS["▁▁"], TOKENS["b"]]
+    newer = open_tokenizer(_folder(tmp_path, tokenizer_config=config))
+    assert newer.encode("b  b", special=False)[2:4] == [TOKENS["▁▁"], TOKENS["b"]]
     config |= {"add_prefix_space": False, "added_tokens_decoder": {str(len(PIECES)): "<pad>"}}
     tokenizer = open_tokenizer(_folder(tmp_path, tokenizer_config=config))
     assert tokenizer.encode("a<pad>", special=False) == [TOKENS["a"], len(PIECES)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +110,14 @@ def _merges(vocabulary: dict[str, int], scores: dict[str, float]) -> list[tuple[
     make the same piece, those with the longer first part come first, as in transformers.
     """
     found = [pair for piece in vocabulary for pair in _pairs(piece, vocabulary)]
-    order = [(scores[left + right], len(left), len(right)) for left, right in found]
-    best = sorted(range(len(found)), key=order.__getitem__, reverse=True)
-    return [found[place] for place in best]
+    found.sort(key=lambda pair: (scores["".join(pair)], len(pair[0]), len(pair[1])), reverse=True)
+    return found
 
 
-def _pairs(piece: str, vocabulary: dict[str, int]) -> Iterator[tuple[str, str]]:
-    pairs = [(piece[:at], piece[at:]) for at in range(1, len(piece))]
-    known = [(left, right) for left, right in pairs if left in vocabulary and right in vocabulary]
-    yield from sorted(known, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+def _pairs(piece: str, vocabulary: Container[str]) -> Iterator[tuple[str, str]]:
+    for at in range(1, len(piece)):
+        if piece[:at] in vocabulary and piece[at:] in vocabulary:
+            yield piece[:at], piece[at:]
 
 
 def _finish(package: Any, tokenizer: Any, tokens: FolderTokens) -> None:
