@@ -513,5 +513,33 @@ def test_page_without_the_extra_is_one_line(
     code, out, err = _main(capsys, "explain", "--device", "cpu", "--html", str(path))
     assert (code, out) == (1, "")
     assert err.startswith("maxmod: error: explain: a page needs jinja2 and pygments")
-    assert err.endswith("Hint: pip install 'maxmod[html]'.\n")
+    assert err.endswith("Hint: pip install jinja2 pygments.\n")
     assert not path.exists()
+
+
+def test_inspect_says_what_the_load_would_say(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models--org--adder" / "snapshots" / "1"
+    folder.parent.mkdir(parents=True)
+    shutil.copytree(adder_folder(), folder)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert main(["inspect", "org/adder"]) == 0
+    assert "architecture  gpt2, read by load_model" in capsys.readouterr().out
+    table = json.loads((folder / "config.json").read_text("utf-8")) | {"is_causal": False}
+    (folder / "config.json").write_text(json.dumps(table), "utf-8")
+    assert main(["inspect", "org/adder"]) == 0
+    assert "gpt2, which load_model cannot read: " in capsys.readouterr().out
+
+
+def test_strict_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(adder_folder(), tmp_path / "m"))
+    table = json.loads((folder / "config.json").read_text("utf-8")) | {"use_fancy_rope": True}
+    (folder / "config.json").write_text(json.dumps(table), "utf-8")
+    given = ["generate", "--model", str(folder), "1+2=", "--eager"]
+    assert main(given) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "3\n"
+    assert "maxmod: note: " in captured.err and "'use_fancy_rope'" in captured.err
+    assert main([*given, "--strict"]) == 1
+    assert "nobody here knows the field 'use_fancy_rope'" in capsys.readouterr().err

@@ -11,7 +11,11 @@ from maxmod.backends.devices import CPU, Accelerator, Device
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the description and the arguments of the subcommand to its parser."""
-    parser.add_argument("path", metavar="PATH", help="a model folder or a .safetensors file")
+    parser.add_argument(
+        "path",
+        metavar="PATH",
+        help="a model folder, a .safetensors file, or a model of the cache of Hugging Face",
+    )
     parser.add_argument("--all", action="store_true", help="list the tensors of every layer")
 
 
@@ -20,11 +24,11 @@ def run(options: argparse.Namespace) -> int:
     from maxmod.cli.options import given_path
     from maxmod.models.registry import describe
     from maxmod.weights import inspect_text
+    from maxmod.weights.hub_cache import find_in_cache
     from maxmod.weights.mapping import format_nbytes
 
-    given_path("inspect", "PATH", options.path)
-    print(inspect_text(options.path, fold=not options.all))
-    path = Path(options.path)
+    path = Path(find_in_cache(given_path("inspect", "PATH", options.path)))
+    print(inspect_text(path, fold=not options.all))
     print(f"\narchitecture  {describe(path if path.is_dir() else path.parent)}")
     devices: list[Device] = [CPU(), *map(Accelerator, range(backends.accelerator_count()))]
     found = [(device, device.stats) for device in devices]

@@ -90,6 +90,8 @@ def _of_file(path: Path) -> str:
     """What to say about something that is not a folder."""
     if not path.exists():
         return "the link leads nowhere. Hint: the download is incomplete; download it again."
+    if not path.is_file():
+        return "expected a folder, got a pipe or device."
     if path.suffix == ".gguf":
         return f"expected a folder, got a GGUF file. {_GGUF}"
     return (

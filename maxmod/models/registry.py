@@ -336,7 +336,7 @@ def describe(folder: str | os.PathLike[str]) -> str:
                 return _described(caller, name, folder, table)
         raise unsupported("load", folder, table, KINDS)
     except ModelError as error:
-        return f"unknown: {error}"
+        return f"unknown: {str(error).removeprefix('load: ')}"
 
 
 def _described(caller: str, name: str, folder: Path, table: JsonObject) -> str:

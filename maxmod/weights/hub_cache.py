@@ -54,17 +54,21 @@ def find_in_cache(path: str) -> str:
 
 def missing_text(path: str) -> str:
     """Returns what to say about a path that does not exist and is no model of the cache."""
-    if not _NAME.fullmatch(path):
-        return (
-            "there is no such folder. Hint: nothing is downloaded; give a folder with config.json "
-            "and *.safetensors."
-        )
+    give = "nothing is downloaded; give a folder with config.json and *.safetensors"
+    hint = download_hint(path)
+    if not hint:
+        return f"there is no such folder. Hint: {give}."
     return (
         f"there is no such folder, and no such model in the cache of Hugging Face "
-        f"({cache_folder()}). Hint: nothing is downloaded; give a folder with config.json and "
-        f"*.safetensors, or fetch the model before: `pip install huggingface_hub`, then "
-        f"`hf download {path}`."
+        f"({cache_folder()}). Hint: {give}, or {hint}."
     )
+
+
+def download_hint(name: str) -> str:
+    """Returns how to put a model into the cache; empty if the name is not one of a model."""
+    if not _NAME.fullmatch(name) or name.endswith((".json", ".safetensors")):
+        return ""
+    return f"fetch it first: `pip install huggingface_hub`, then `hf download {name}`"
 
 
 def _folder_name(path: str) -> str:

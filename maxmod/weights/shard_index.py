@@ -15,7 +15,7 @@ from maxmod.errors import CheckpointError, ModelError
 from maxmod.files import open_regular, read_at
 from maxmod.weights.foreign import conversion_lines, foreign_page
 from maxmod.weights.header import MAX_HEADER_BYTES, fail, parse_json, quote
-from maxmod.weights.hub_cache import find_in_cache
+from maxmod.weights.hub_cache import download_hint, find_in_cache
 
 MODEL_FILE = "model.safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -70,6 +70,9 @@ def find_files(path: str | os.PathLike[str]) -> Files:
         where += ".index.json"  # it was saved in shards
     if where.endswith(".json"):
         return _from_index(where)
+    hint = download_hint(where)
+    if hint and not os.path.lexists(where):
+        raise fail(where, "there is no such file, folder or model", f"For a model {hint}.")
     check_regular(where)
     return Files((where,))
 

@@ -58,7 +58,7 @@ def test_cupy_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)  # makes the import fail
     text = message()
     assert text.startswith("Accelerator(0): no accelerator can be used. CuPy is not installed")
-    assert "pip install 'maxmod[cuda12]' or 'maxmod[cuda13]'" in text
+    assert "pip install cupy-cuda13x 'cuda-toolkit[cublas,cudart,nvrtc]==13.*'" in text
 
 
 def test_cupy_cannot_write_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_names_that_are_not_there(cache: Path) -> None:
             load_model(name)
     with pytest.raises(ModelError, match="expected a folder, got an empty string"):
         load_model("")
-    with pytest.raises(CheckpointError, match="org/other: cannot read the file: No such file"):
+    with pytest.raises(CheckpointError, match="org/other: there is no such file.*`hf download"):
         open_checkpoint("org/other")
 
 
@@ -140,6 +140,8 @@ def test_files_are_not_folders(tmp_path: Path, load: object) -> None:
     gguf.write_bytes(b"GGUF")
     with pytest.raises(ModelError, match="expected a folder, got a GGUF file. Hint: GGUF is not"):
         load(gguf)  # type: ignore[operator]
+    with pytest.raises(ModelError, match="expected a folder, got a pipe or device"):
+        load(os.devnull)  # type: ignore[operator]
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "nowhere")
     with pytest.raises(ModelError, match="the link leads nowhere"):

@@ -33,8 +33,8 @@ from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 _INSTALL = (
-    "Hint: pip install 'maxmod[cuda12]' or 'maxmod[cuda13]', whichever matches the driver "
-    "(nvidia-smi shows its CUDA version)."
+    "Hint: pip install cupy-cuda13x 'cuda-toolkit[cublas,cudart,nvrtc]==13.*', or cupy-cuda12x and "
+    "==12.*, whichever matches the driver (nvidia-smi shows its CUDA version)."
 )
 
 

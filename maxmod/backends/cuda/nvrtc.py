@@ -25,8 +25,8 @@ from maxmod.log import logger
 
 _OPTIONS = ("--std=c++17", "--ptxas-options=-v")  # -v: registers and spills are in the log
 _HINT = (
-    "Hint: pip install 'maxmod[cuda13]' or 'maxmod[cuda12]', or just "
-    "'cuda-toolkit[nvrtc]' to compile without a GPU."
+    "Hint: pip install 'cuda-toolkit[nvrtc]==13.*', or ==12.*, whichever CUDA version the driver "
+    "has; without a GPU either compiles."
 )
 _USAGE = re.compile(
     r"Compiling entry function '(?P<entry>\w+)'.*?"

@@ -29,7 +29,7 @@ _LISTING_WIDTH = 100  # characters of a line in listings
 _STYLES = {"light": "friendly", "dark": "github-dark"}  # of pygments
 _MISSING = (
     "explain: a page needs jinja2 and pygments, which cannot be imported ({error}). "
-    "Hint: pip install 'maxmod[html]'."
+    "Hint: pip install jinja2 pygments."
 )
 
 
