@@ -93,7 +93,8 @@ def maxmod_start(model: LanguageModel, prompt: list[int], **sampling: Any) -> St
     """Generates with maxmod, without stop tokens."""
 
     def start(count: int) -> Iterator[float]:
-        for _ in generate(model, prompt, max_new_tokens=count, stop=(), **sampling):
+        greedy = not sampling
+        for _ in generate(model, prompt, max_new_tokens=count, stop=(), greedy=greedy, **sampling):
             yield time.perf_counter()
 
     return start
@@ -137,7 +138,7 @@ def check_tokens(model: LanguageModel, folder: Path, prompt: list[int]) -> None:
     import torch
     from transformers import GPT2LMHeadModel
 
-    found = list(generate(model, prompt, max_new_tokens=16, stop=()))
+    found = list(generate(model, prompt, max_new_tokens=16, stop=(), greedy=True))
     peer = GPT2LMHeadModel.from_pretrained(folder).eval()
     with torch.inference_mode():
         logits = peer(torch.tensor([prompt + found[:-1]])).logits[0, len(prompt) - 1 :].numpy()

@@ -153,6 +153,7 @@ def test_each_thread_has_own_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         ("\n{{ x.y.z }}", "'x' is undefined .line 2"),
         ("\n{% include 'secret' %}", "no loader .*line 2"),
         ("{% block a %}{{ self.a() }}{% endblock %}", "RecursionError: .*line 1"),
+        ("\n{% filter list %}a{% endfilter %}", "expected a text, got list .line 2"),
         ("\n{{ 'a' + 1 }}", "can only concatenate str .*line 2"),
         ("\n" + _loops(2, "\n" + "x" * 1000), "MemoryError: .*line [23]"),
     ],

@@ -318,6 +318,8 @@ class Limited:
         """Joins the pieces of a text."""
         budget, kept = _budget.get(), []
         for piece in pieces:
+            if not isinstance(piece, str):  # a filter block may make anything
+                raise TypeError(f"expected a text, got {type(piece).__name__}")
             budget.take(len(piece))
             kept.append(piece)
         return "".join(kept)
