@@ -11,6 +11,7 @@ from maxmod.errors import ArgumentError, OperandError
 from maxmod.interpreters.operands import strong
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
+from maxmod.op.spelling import explained_init
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike
 from maxmod.values.layouts import ConvInputLayout, FilterLayout
@@ -62,6 +63,7 @@ class Conv2d(Module[[Tensor], Tensor]):
     weight: Tensor
     bias: Tensor | Literal[0]
 
+    @explained_init
     def __init__(
         self,
         kernel_size: int | tuple[int, int],

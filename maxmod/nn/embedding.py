@@ -8,6 +8,7 @@ from maxmod import functional as F
 from maxmod.errors import OperandError, class_name
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
+from maxmod.op.spelling import explained_init
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Dim, DimLike
 from maxmod.values.shape import ShapeLike
@@ -44,6 +45,7 @@ class Embedding(Module[[Tensor], Tensor]):
 
     weight: Tensor
 
+    @explained_init
     def __init__(
         self,
         vocab_size: DimLike,

@@ -9,6 +9,7 @@ from maxmod.errors import ShapeError
 from maxmod.interpreters.operands import strong
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.module import Module
+from maxmod.op.spelling import explained_init
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Dim, DimLike
 from maxmod.values.shape import Sizes
@@ -53,6 +54,7 @@ class Linear(Module[[Tensor], Tensor]):
     weight: Tensor
     bias: Tensor | Literal[0]
 
+    @explained_init
     def __init__(
         self,
         in_dim: DimLike,

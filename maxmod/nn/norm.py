@@ -9,6 +9,7 @@ from maxmod.dtype import DType
 from maxmod.errors import ShapeError
 from maxmod.interpreters.operands import strong
 from maxmod.nn.module import Module
+from maxmod.op.spelling import explained_init
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Dim, DimLike
 
@@ -51,6 +52,7 @@ class LayerNorm(Module[[Tensor], Tensor]):
     weight: Tensor | None
     bias: Tensor | None
 
+    @explained_init
     def __init__(
         self,
         dim: DimLike | Sequence[DimLike],
@@ -128,6 +130,7 @@ class RMSNorm(Module[[Tensor], Tensor]):
 
     weight: Tensor
 
+    @explained_init
     def __init__(self, dim: DimLike, eps: float = _RMS_NORM_EPS) -> None:
         self.weight = Tensor.ones([dim])
         self.eps = eps
@@ -232,6 +235,7 @@ class GroupNorm(Module[[Tensor], Tensor]):
     weight: Tensor | None
     bias: Tensor | None
 
+    @explained_init
     def __init__(
         self,
         num_groups: int,

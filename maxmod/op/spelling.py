@@ -17,11 +17,16 @@ R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
 
-def spelled(fn: Callable[P, R]) -> Callable[P, R]:
+def spelled(fn: Callable[P, R], name: str = "") -> Callable[P, R]:
     """Returns a function that also takes `dim` for `axis`, and explains arguments it cannot take.
 
     Keywords of a function that takes any (`**keywords`) are left to it.
+
+    Args:
+        fn: The function.
+        name: What to call it in errors; its own name by default.
     """
+    name = name or fn.__name__
     signature = inspect.signature(fn)
     known = signature.parameters
     parameters = list(known.values())
@@ -43,11 +48,17 @@ def spelled(fn: Callable[P, R]) -> Callable[P, R]:
         try:
             signature.bind(*args, **named)
         except TypeError as error:
-            raise OperandError(misuse(fn.__name__, signature, named, error)) from None
+            raise OperandError(misuse(name, signature, named, error)) from None
         loose: Any = fn
         return loose(*args, **named)
 
     return public
+
+
+def explained_init(fn: Callable[P, R]) -> Callable[P, R]:
+    """Applies `spelled` to the `__init__` of a class, under the name of the class."""
+    name = fn.__qualname__.split(".")[0]
+    return spelled(fn, name)
 
 
 def explained(cls: C) -> C:

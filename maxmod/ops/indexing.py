@@ -93,13 +93,30 @@ def rows(x: Tensor) -> Iterator[Tensor]:
     """
     if x.rank == 0:
         raise SliceError("iter: a scalar has no rows to go through.")
+    return (slice_tensor(x, index) for index in range(_known_rows("iter", x)))
+
+
+@function
+def count_rows(x: Tensor) -> int:
+    """Returns the size of the first axis: `len(x)`.
+
+    Raises:
+        TypeError: If x is a scalar, or in a trace, if the number of rows is a name.
+    """
+    if x.rank == 0:
+        raise OperandError("len: a scalar has no rows. Hint: x.num_elements() is 1.")
+    return _known_rows("len", x)
+
+
+def _known_rows(name: str, x: Tensor) -> int:
     count = x.sizes[0]
-    if not isinstance(count, int):
-        raise TraceError(
-            f"iter: {x.type.short()} has a number of rows that is not known while tracing. Hint: "
-            "ops work on whole tensors; a loop needs a type with a known size."
-        )
-    return (slice_tensor(x, index) for index in range(count))
+    if isinstance(count, int):
+        return count
+    raise TraceError(
+        f"{name}: {x.type.short()} has a number of rows that is not known while tracing. Hint: "
+        "ops work on whole tensors, x.shape[0] is the size as a name; a loop needs a type with a "
+        "known size."
+    )
 
 
 class Bounds(NamedTuple):

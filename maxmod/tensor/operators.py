@@ -122,6 +122,9 @@ class Operators:
     def __getitem__(self, index: Subscript) -> Self:
         return call("slice_tensor", self, _as_items(index))
 
+    def __len__(self) -> int:
+        return call("count_rows", self)
+
     def __iter__(self) -> Iterator[Self]:
         return call("rows", self)
 

@@ -143,6 +143,24 @@ class Dim:
     def __neg__(self) -> Dim:
         return self * -1
 
+    def __truediv__(self, other: object) -> float:
+        return NotImplemented if _operand(other) is None else self._without_value("/")
+
+    def __rtruediv__(self, other: object) -> float:
+        return NotImplemented if _operand(other) is None else self._without_value("/")
+
+    def __mod__(self, other: object) -> int:
+        return NotImplemented if _operand(other) is None else self._without_value("%")
+
+    def __rmod__(self, other: object) -> int:
+        return NotImplemented if _operand(other) is None else self._without_value("%")
+
+    def _without_value(self, operator: str) -> int:
+        raise TypeError(
+            f"{operator}: {self} is symbolic and has no value while tracing. Hint: // divides "
+            "sizes, and F.shape_to_tensor(x.shape) holds them as numbers of the graph."
+        )
+
 
 class StaticDim(Dim):
     """A static size. Compares equal to the integer and hashes like it.
@@ -174,6 +192,25 @@ class StaticDim(Dim):
 
     def __float__(self) -> float:
         return float(self.dim)
+
+    def __index__(self) -> int:
+        return self.dim
+
+    def __truediv__(self, other: object) -> float:
+        number = _number(other)
+        return super().__truediv__(other) if number is None else self.dim / number
+
+    def __rtruediv__(self, other: object) -> float:
+        number = _number(other)
+        return super().__rtruediv__(other) if number is None else number / self.dim
+
+    def __mod__(self, other: object) -> int:
+        number = _number(other)
+        return super().__mod__(other) if number is None else self.dim % number
+
+    def __rmod__(self, other: object) -> int:
+        number = _number(other)
+        return super().__rmod__(other) if number is None else number % self.dim
 
     def __str__(self) -> str:
         return str(self.dim)
@@ -324,6 +361,16 @@ Size: TypeAlias = int | SymbolicDim | AlgebraicDim
 _Atom: TypeAlias = SymbolicDim | _Quotient
 _Terms: TypeAlias = tuple[tuple[tuple[_Atom, ...], int], ...]
 _Poly: TypeAlias = dict[tuple[_Atom, ...], int]
+
+
+def _number(value: object) -> int | None:
+    """Returns the Python number of a number or a known size, None for anything else."""
+    if isinstance(value, StaticDim):
+        return value.dim
+    if isinstance(value, np.integer):
+        return int(value)  # pyright: ignore[reportUnknownArgumentType]  # of any width
+    is_number = isinstance(value, (int, float))
+    return value if is_number else None  # type: ignore[return-value]  # a float counts as an int
 
 
 def _operand(value: object) -> Dim | None:

@@ -262,7 +262,7 @@ def dims() -> None:
     for symbolic in (N, N + 1):
         with pytest.raises(TypeError):
             int(symbolic)
-    for use in (lambda: [1][Dim(0)], lambda: range(Dim(2)), lambda: np.zeros(Dim(1))):
+    for use in (lambda: [1][N], lambda: range(N), lambda: np.zeros(N)):
         with pytest.raises(TypeError):
             use()
     assert (str(Dim(3)), repr(Dim(3)), str(N), repr(N)) == ("3", "Dim(3)", "n", "Dim('n')")

@@ -10,7 +10,7 @@ import pytest
 
 from maxmod import CPU, BufferType, DType, Module, Tensor, TensorType
 from maxmod import functional as F
-from maxmod.nn import Embedding, LayerNorm, Linear
+from maxmod.nn import Conv2d, Embedding, LayerNorm, Linear
 
 X = Tensor([[1.0, 2.0, 3.0]])
 ROWS = TensorType(DType.float32, ["n", 3], CPU())
@@ -104,6 +104,21 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         r"1.5 has a fraction, .*Hint: Tensor\(1.5\).cast\(DType.int32\)",
     ),
+    "sizes of a layer as in PyTorch": (
+        lambda: Linear(in_features=3, out_features=2),  # type: ignore[call-arg]
+        TypeError,
+        r"Linear: .*'in_features'; it takes \(in_dim, .*Hint: the size is called in_dim: nn.Linear",
+    ),
+    "an embedding as in PyTorch": (
+        lambda: Embedding(10, 4),  # type: ignore[call-arg]
+        TypeError,
+        r"Embedding: too many .*Hint: the width is a keyword: nn.Embedding\(10, dim=4\)",
+    ),
+    "a bias of a convolution": (
+        lambda: Conv2d(3, 4, 8, bias=True),  # type: ignore[call-arg]
+        TypeError,
+        r"Conv2d: .*'bias'.*Hint: it is called has_bias: nn.Conv2d\(3, 4, 8, has_bias=True\)",
+    ),
     "a token out of range": (
         lambda: Embedding(3, dim=2)(Tensor([5], dtype=DType.int64)),
         IndexError,
@@ -128,11 +143,18 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         r"iter: float32\[n,3\] has a number of rows that is not known while tracing",
     ),
     "a loop over a scalar": (lambda: list(Tensor(1.0)), ValueError, "a scalar has no rows"),
-    "a size as an index": (
-        lambda: range(X.shape[1]),  # type: ignore[arg-type]
+    "a named size as an index": (
+        traced(lambda x: [x for _ in range(x.shape[0])]),
         TypeError,
-        r"Dim\(3\) cannot be used as an index or integer.*Hint: int\(size\)",
+        r"Dim\('n'\) cannot be used as an index or integer.*Hint: int\(size\)",
     ),
+    "a quotient of a named size": (
+        traced(lambda x: x * (x.shape[0] / 2)),
+        TypeError,
+        "/: n is symbolic and has no value while tracing. Hint: // divides sizes",
+    ),
+    "the length in a trace": (traced(lambda x: x * len(x)), TypeError, "len: float32.n,3. has a n"),
+    "the length of a scalar": (lambda: len(Tensor(1.0)), TypeError, "len: a scalar has no rows"),
     "a named size compared": (
         traced(lambda x: x if x.shape[0] > 2 else -x),
         TypeError,

@@ -68,8 +68,19 @@ def test_conversions():
     assert float(Dim(3)) == 3.0
     with pytest.raises(TypeError, match="only supported for static dims"):
         int(N)
+    for use in (lambda: [1, 2, 3][N], lambda: range(N + 1), lambda: N / 2, lambda: 4 % N):
+        with pytest.raises(TypeError, match="symbolic|cannot be used as an index"):
+            use()
+
+
+def test_known_sizes_are_numbers():
+    assert [*range(Dim(3))] == [0, 1, 2]
+    assert [1, 2, 3][Dim(1)] == 2
+    assert np.zeros((Dim(2), Dim(3))).shape == (2, 3)
+    assert (Dim(3) / 2, 3 / Dim(2), Dim(3) / Dim(2), Dim(3) / 1.5) == (1.5, 1.5, 1.5, 2.0)
+    assert (Dim(7) % 4, 7 % Dim(4), Dim(7) % Dim(4), np.int64(7) % Dim(4)) == (3, 3, 3, 3)
     with pytest.raises(TypeError):
-        [1, 2, 3][Dim(1)]
+        Dim(3) / [2]
 
 
 @pytest.mark.parametrize(
