@@ -167,3 +167,23 @@ def test_slices_at_bounds_of_the_data_are_refused_as_eagerly(kernels: bool) -> N
         for call in (fn, model):
             with pytest.raises(IndexError, match="out of range"):
                 call(tensor(ROWS), bad)
+
+
+def test_stores_stay_kernels_though_one_computes_what_another_stores() -> None:
+    def fn(x: Tensor, k: Tensor, *buffers: Tensor) -> Tensor:
+        for buffer in buffers:
+            F.buffer_store_slice(buffer, x * 2.0, [(slice(k, None), 1)])
+        return x + 1.0
+
+    position = TensorType(DType.int64, [], CPU_REF)
+    model = compiled(fn, f32(1, 4), position, *[BUFFER] * 30)
+    assert all(isinstance(step, RunKernel) for step in model._schedule.steps)
+    assert len(model._schedule.steps) < 8
+    buffers = [tensor(START.copy()) for _ in range(30)]
+    with pytest.raises(IndexError, match="out of range"):
+        model(tensor(ROWS[:1]), tensor(np.array(3)), *buffers)
+    for buffer in buffers:
+        np.testing.assert_array_equal(buffer, START)
+    model(tensor(ROWS[:1]), tensor(np.array(1)), *buffers)
+    for buffer in buffers:
+        np.testing.assert_array_equal(buffer.to_numpy()[1:2], ROWS[:1] * 2)

@@ -183,7 +183,8 @@ def _add_checks(
             is_later = stored is None or line > stored
             if check in storing and (is_later or can_join):
                 continue
-            if is_later and dependencies.waits(check, store):
+            # The kernel of a later store may compute what an earlier one stores, too.
+            if (is_later or check in storing) and dependencies.waits(check, store):
                 continue
             before[store].add(check)
             dependencies.add(store, check)
