@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ class VisionModel:
         return self._vectors().compile(self.pixels_type, name="embed")
 
     def classify(
-        self, images: Sequence[Any], *, top: int = 5, batch_size: int = 8, eager: bool = False
+        self, images: Iterable[Any], *, top: int = 5, batch_size: int = 8, eager: bool = False
     ) -> list[list[tuple[str, float]]]:
         """Returns the most likely labels of each image.
 
@@ -164,7 +165,7 @@ class VisionModel:
         return result
 
     def embed(
-        self, images: Sequence[Any], *, batch_size: int = 8, eager: bool = False
+        self, images: Iterable[Any], *, batch_size: int = 8, eager: bool = False
     ) -> HostArray:
         """Returns a vector for each image: the last hidden state of its first token.
 
@@ -190,11 +191,25 @@ class VisionModel:
         return Vectors(module.vit if isinstance(module, Classifier) else module, self.dtype)
 
     def _over(self, caller: str, run: Any, images: Any, batch_size: int, width: int) -> Array:
-        if isinstance(images, (str, Path)) or not isinstance(images, Sequence) or batch_size < 1:
-            raise ArgumentError(f"{caller}: expected a list of images, and a batch_size above 0.")
+        images = _listed(caller, images)
+        if batch_size < 1:
+            raise ArgumentError(f"{caller}: batch_size: expected 1 or more, got {batch_size}.")
         result = np.empty((len(images), width), np.float32)
         for at in range(0, len(images), batch_size):
             part = images[at : at + batch_size]
             pixels = np.stack([self.preprocessing.pixels(image) for image in part])
             result[at : at + batch_size] = run(Tensor(pixels, device=self.device)).to_numpy()
         return result
+
+
+def _listed(caller: str, images: Any) -> list[Any]:
+    """Returns the images as a list; one alone, or what has no order, is refused."""
+    is_one = isinstance(images, (str, bytes, os.PathLike, Mapping, Set)) or (
+        isinstance(images, np.ndarray) and images.ndim != 4
+    )
+    if is_one or not isinstance(images, Iterable):
+        raise ArgumentError(
+            f"{caller}: images: expected a list of images, got {type(images).__name__}. Hint: "
+            "[image] for one."
+        )
+    return list(images)

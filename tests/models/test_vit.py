@@ -219,9 +219,17 @@ def test_without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_arguments() -> None:
     model = _load(CLASSIFIER)
-    for images, size in (("one.png", 1), ([], 0), (3, 1)):
-        with pytest.raises(ValueError, match="expected a list of images, and a batch_size above 0"):
-            model.classify(images, batch_size=size)
+    (image, *_) = _images(CLASSIFIER)
+    for images in ("one.png", Path("one.png"), b"", 3, None, {image.tobytes()}, image):
+        with pytest.raises(
+            ValueError, match=r"images: expected a list of images, got \w+\. Hint: \["
+        ):
+            model.classify(images)
+    with pytest.raises(ValueError, match="batch_size: expected 1 or more, got 0"):
+        model.classify([], batch_size=0)
+    expected = model.classify([image, image], eager=True)
+    for images in (np.stack([image, image]), (image, image), iter([image, image])):
+        assert model.classify(images, eager=True) == expected
     with pytest.raises(ValueError, match="top: expected 1 or more, got 0"):
         model.classify([], top=0)
 
