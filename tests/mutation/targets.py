@@ -10,6 +10,14 @@ GENERATE = {
     "maxmod/generate/decoding.py": ("tests/test_generate.py", "tests/test_sampling.py"),
     "maxmod/generate/kv_cache.py": ("tests/test_kv_cache.py", "tests/test_generate.py"),
     "maxmod/generate/chat.py": ("tests/test_chat.py",),
+    "maxmod/generate/messages.py": ("tests/test_chat.py",),
+    "maxmod/generate/template_environment.py": (
+        "tests/test_chat.py",
+        "tests/test_template_limits.py",
+    ),
+    "maxmod/generate/template_limits.py": ("tests/test_template_limits.py",),
+    "maxmod/generate/encoding.py": ("tests/test_encoding.py",),
+    "maxmod/generate/defaults.py": ("tests/test_generation_defaults.py",),
     "maxmod/generate/text.py": ("tests/test_text.py",),
     "maxmod/generate/special_tokens.py": ("tests/test_tokenizer_files.py",),
     "maxmod/generate/tokenizer_files.py": (
