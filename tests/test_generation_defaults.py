@@ -121,6 +121,98 @@ def test_fields_that_change_nothing_are_not_named() -> None:
     _sampling({**QWEN, **neutral, "suppress_tokens": [], "guidance_scale": None, "use_cache": True})
 
 
+# The fields of GenerationConfig in transformers 5.24, with what it takes where they are missing.
+LIBRARY: dict[str, object] = {
+    **dict.fromkeys(
+        [
+            "assistant_early_exit",
+            "assistant_ensemble_weight",
+            "bad_words_ids",
+            "begin_suppress_tokens",
+            "bos_token_id",
+            "cache_config",
+            "cache_implementation",
+            "compile_config",
+            "constraints",
+            "continuous_batching_config",
+            "decoder_start_token_id",
+            "disable_compile",
+            "dola_layers",
+            "eos_token_id",
+            "exponential_decay_length_penalty",
+            "force_words_ids",
+            "forced_bos_token_id",
+            "forced_eos_token_id",
+            "guidance_scale",
+            "is_assistant",
+            "low_memory",
+            "max_cache_len",
+            "max_length",
+            "max_matching_ngram_size",
+            "max_new_tokens",
+            "max_time",
+            "min_new_tokens",
+            "min_p",
+            "output_attentions",
+            "output_hidden_states",
+            "output_logits",
+            "pad_token_id",
+            "penalty_alpha",
+            "prefill_chunk_size",
+            "prompt_lookup_num_tokens",
+            "sequence_bias",
+            "speculation_type",
+            "stop_strings",
+            "suppress_tokens",
+            "token_healing",
+            "top_h",
+            "use_mtp",
+            "watermarking_config",
+        ]
+    ),
+    **dict.fromkeys(["num_beams", "num_beam_groups", "num_return_sequences", "temperature"], 1),
+    **dict.fromkeys(["encoder_repetition_penalty", "length_penalty", "typical_p", "top_p"], 1.0),
+    **dict.fromkeys(["epsilon_cutoff", "eta_cutoff", "diversity_penalty"], 0.0),
+    **dict.fromkeys(["min_length", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"], 0),
+    **dict.fromkeys(
+        ["do_sample", "early_stopping", "output_scores", "remove_invalid_values"], False
+    ),
+    **dict.fromkeys(["renormalize_logits", "return_dict_in_generate"], False),
+    "assistant_confidence_threshold": 0.4,
+    "assistant_lookbehind": 10,
+    "num_assistant_tokens": 20,
+    "num_assistant_tokens_schedule": "constant",
+    "repetition_penalty": 1.0,
+    "target_lookbehind": 10,
+    "top_k": 50,
+    "transformers_version": "5.24.0",
+    "use_cache": True,
+}
+# Those that make the library choose other tokens, each with a value that does.
+ASKED: dict[str, object] = {
+    **{key: [[1]] for key in ("bad_words_ids", "force_words_ids", "sequence_bias")},
+    **{key: [1] for key in ("suppress_tokens", "begin_suppress_tokens", "constraints")},
+    **dict.fromkeys(("num_beams", "num_beam_groups", "num_return_sequences"), 2),
+    **dict.fromkeys(("min_length", "min_new_tokens", "no_repeat_ngram_size", "max_time"), 3),
+    **dict.fromkeys(("epsilon_cutoff", "eta_cutoff", "penalty_alpha", "top_h", "typical_p"), 0.5),
+    **dict.fromkeys(("guidance_scale", "encoder_repetition_penalty", "diversity_penalty"), 1.5),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id"), 0),
+    "dola_layers": "high",
+    "exponential_decay_length_penalty": [5, 1.5],
+    "stop_strings": ["x"],
+    "token_healing": True,
+    "watermarking_config": {"bias": 2.0},
+}
+
+
+def test_every_field_of_the_library_is_known() -> None:
+    _sampling(LIBRARY)
+    assert ASKED.keys() < LIBRARY.keys()
+    for name, value in ASKED.items():
+        with pytest.warns(MaxmodWarning, match=f"file: it asks for {name}, which maxmod does not"):
+            _sampling({**LIBRARY, name: value})
+
+
 def test_the_length_of_the_file_holds() -> None:
     def most(**table: object) -> int | None:
         return GenerationDefaults(table, "file").max_new_tokens(10)
