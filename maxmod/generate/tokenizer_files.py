@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,7 @@ def _from_package(
 
 
 def _whole(package: Any, path: Path, tokens: FolderTokens) -> Any:
-    tokenizer = package.Tokenizer.from_buffer(read_bytes(path))
+    tokenizer = package.Tokenizer.from_buffer(read_bytes(path).removeprefix(codecs.BOM_UTF8))
     # What the settings say of two parts counts, as in transformers.
     normaliser, splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
     if isinstance(normaliser, package.normalizers.BertNormalizer) and tokens.family == "Bert":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from models.folders import LLAMA, copy
+from models.folders import ASSETS, LLAMA, copy
 
 from maxmod import CPU
 from maxmod.errors import CheckpointError, ModelError
@@ -243,3 +243,43 @@ def test_links_that_lead_nowhere(tmp_path: Path, name: str) -> None:
     (folder / name).symlink_to(tmp_path / "nowhere")
     with pytest.raises(ModelError, match=f"{name}: cannot read the file: No such file"):
         load_model(folder, device=CPU()).generate("1+2=", eager=True)
+
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES += ("added_tokens.json", "chat_template.jinja")
+CHAT = ASSETS / "llama" / "chat"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+@pytest.mark.parametrize("name", TOKENIZER_FILES)
+def test_pipes_and_pages_in_place_of_tokenizer_files(tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(CHAT, tmp_path / "m"))
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    chat = [{"role": "user", "content": "a"}]
+    with pytest.raises(ModelError, match=f"{name}: .*expected a file, got a pipe or device"):
+        load_model(folder, device=CPU()).generate(chat, max_new_tokens=1, eager=True)
+    (folder / name).unlink()
+    (folder / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d")
+    with pytest.raises(ModelError, match=f"{name}: got a git-lfs pointer in place of the file"):
+        load_model(folder, device=CPU()).generate(chat, max_new_tokens=1, eager=True)
+
+
+def test_byte_order_marks_in_a_folder(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(CHAT, tmp_path / "m"))
+    for path in folder.glob("*.json"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    chat = [{"role": "user", "content": "a"}]
+    found, expected = (
+        load_model(f, device=CPU()).generate(chat, max_new_tokens=3, eager=True, greedy=True)
+        for f in (folder, CHAT)
+    )
+    assert found == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+def test_pipe_in_place_of_an_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "photo.png")
+    model = load_vision_model(ASSETS / "vit" / "classifier", device=CPU())
+    with pytest.raises(ValueError, match="photo.png: "):
+        model.classify([tmp_path / "photo.png"], eager=True)
