@@ -187,3 +187,18 @@ def test_stores_stay_kernels_though_one_computes_what_another_stores() -> None:
     model(tensor(ROWS[:1]), tensor(np.array(1)), *buffers)
     for buffer in buffers:
         np.testing.assert_array_equal(buffer.to_numpy()[1:2], ROWS[:1] * 2)
+
+
+def test_views_in_what_reads_a_cache_leave_its_store_in_place() -> None:
+    def step(cache: Tensor, x: Tensor, position: Tensor) -> Tensor:
+        query, key = x[:, :8], x[:, 8:]
+        F.buffer_store_slice(cache, key * 2.0, [(slice(position, None), 1)])
+        return F.softmax(query.reshape([1, 8]) + F.sum(cache, axis=0)) * query
+
+    cache = BufferType(DType.float32, ["length", 8], CPU_REF)
+    model = compiled(step, cache, f32(1, 16), TensorType(DType.int64, [], CPU_REF))
+    kernels = [step for step in model._schedule.steps if isinstance(step, RunKernel)]
+    assert sum(target >= 0 for kernel in kernels for target in kernel.targets) == 1
+    keys, x = tensor(np.zeros((3, 8), np.float32)), np.arange(16, dtype=np.float32).reshape(1, 16)
+    model(keys, tensor(x), tensor(np.array(1)))
+    np.testing.assert_array_equal(keys.to_numpy()[1], x[0, 8:] * 2)

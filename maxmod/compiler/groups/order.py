@@ -191,8 +191,11 @@ def _add_checks(
 
 
 def _may_refuse(node: ir.Node) -> bool:
-    """True for ops that find out when they run whether the call is right."""
-    return node.op.kind in (Kind.INDEX, Kind.OPAQUE, Kind.VIEW)
+    """True for ops that find out when they run whether the call is right.
+
+    The bounds of views are checked before that: `maxmod.ops.known_sizes`.
+    """
+    return node.op.kind in (Kind.INDEX, Kind.OPAQUE)
 
 
 def _line(
