@@ -84,7 +84,7 @@ _OTHER_NAMES = """if not TYPE_CHECKING:  # a checker knows what is missing
 
     def __getattr__(name: str) -> object:
         text = f"module 'maxmod.functional' has no attribute {name!r}"
-        raise AttributeError(text + foreign_hint(name))
+        raise AttributeError(text + foreign_hint(name, "package"))
 """
 
 

@@ -110,7 +110,9 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"maxmod.{name}")
     if name in _LAZY_NAMES:
         return getattr(importlib.import_module(_LAZY_NAMES[name]), name)
-    raise AttributeError(f"module 'maxmod' has no attribute {name!r}{foreign_hint(name)}")
+    raise AttributeError(
+        f"module 'maxmod' has no attribute {name!r}{foreign_hint(name, 'package')}"
+    )
 
 
 def __dir__() -> list[str]:

@@ -146,5 +146,5 @@ class FamiliarNames:
             if isinstance(own, property):
                 return object.__getattribute__(self, name)  # raises what its getter raised
             text = f"{type(self).__name__!r} object has no attribute {name!r}"
-            hint = "" if name.startswith("_") else foreign_hint(name)
+            hint = "" if name.startswith("_") else foreign_hint(name, "module")
             raise AttributeError(text + hint, name=name, obj=self)

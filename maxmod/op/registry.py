@@ -164,6 +164,6 @@ def call_of(name: str) -> str:
     return f"F.{name}({', '.join(['x', *needed[1:]])})"
 
 
-def foreign_hint(name: str) -> str:
+def foreign_hint(name: str, of: str = "") -> str:
     """Returns a sentence about a name of PyTorch or NumPy that an object lacks, or nothing."""
-    return hint(name, call_of)
+    return hint(name, call_of, of)

@@ -15,7 +15,7 @@ from maxmod import functional as F
 from maxmod.op import foreign_hint
 from maxmod.op.foreign.absent import REASONS
 from maxmod.op.foreign.known import KNOWN
-from maxmod.op.foreign.names import LINES
+from maxmod.op.foreign.names import LINES, OF_MODULES, OF_PACKAGES
 from maxmod.op.registry import call_of
 
 FOLDER = Path(__file__).parents[1] / "assets" / "foreign_names"
@@ -74,7 +74,7 @@ def _namespace() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("line", [line for _, line in LINES])
+@pytest.mark.parametrize("line", [line for _, line in (*LINES, *OF_MODULES, *OF_PACKAGES)])
 def test_the_line_of_a_hint_runs(line: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     code = line.partition("  #")[0]
@@ -109,7 +109,10 @@ def test_only_public_functions_are_named() -> None:
         (nn, "MSELoss", "It is absent: there is no training here"),
         (Tensor([1.0]), "add_", "Hint: x = F.add(x, rhs), results are new tensors."),
         (Tensor([1.0]), "backward", "there is no training here"),
-        (nn.Linear(3, 2), "cuda", "Hint: x.to(Accelerator()), model.to(Accelerator()) for a mod"),
+        (nn.Linear(3, 2), "cuda", "Hint: model.to(Accelerator())."),
+        (nn.Linear(3, 2), "half", "Hint: model.apply_to_parameters(lambda name, x: x.cast(DType.f"),
+        (maxmod, "float32", "Hint: DType.float32."),
+        (Tensor([1.0]), "float", "Hint: x.cast(DType.float32)."),
         (nn.Linear(3, 2), "named_weights", "'Linear' object has no attribute 'named_weights'"),
     ],
 )

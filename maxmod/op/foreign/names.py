@@ -60,7 +60,7 @@ LINES: tuple[tuple[str, str], ...] = (
         "device DeviceObjType get_device set_default_device get_default_device",
         "x.to(CPU())  # or Accelerator()",
     ),
-    ("cuda xpu ipu mtia", "x.to(Accelerator())  # model.to(Accelerator()) for a module"),
+    ("cuda xpu ipu mtia", "x.to(Accelerator())"),
     (
         "set_default_dtype get_default_dtype set_default_tensor_type",
         "maxmod.default_dtype(DType.float32)",
@@ -356,10 +356,42 @@ LINES: tuple[tuple[str, str], ...] = (
     ("functional", "F.relu(x)"),
 )
 
-# Names that mean something else on the object that is asked.
-OF_TENSORS = {
-    "apply": "F.custom takes kernels; an op takes the whole tensor",
-    "type": "",
-    "compile": "",
-    "load": "",
-}
+# Names that mean something else on modules, and on the package and `F`.
+OF_MODULES: tuple[tuple[str, str], ...] = (
+    ("cpu", "model.to(CPU())"),
+    ("cuda xpu ipu mtia", "model.to(Accelerator())"),
+    ("to_empty", "model.to(CPU())"),
+    ("float type", "model.apply_to_parameters(lambda name, x: x.cast(DType.float32))"),
+    ("double", "model.apply_to_parameters(lambda name, x: x.cast(DType.float64))"),
+    ("half", "model.apply_to_parameters(lambda name, x: x.cast(DType.float16))"),
+    ("bfloat16", "model.apply_to_parameters(lambda name, x: x.cast(DType.bfloat16))"),
+)
+OF_PACKAGES: tuple[tuple[str, str], ...] = (
+    ("device", "CPU()"),
+    ("cuda", "maxmod.accelerator_count()"),
+    ("float single", "DType.float32"),
+    ("double", "DType.float64"),
+    ("half", "DType.float16"),
+    ("long longlong int_", "DType.int64"),
+    ("int intc", "DType.int32"),
+    ("short", "DType.int16"),
+    ("byte ubyte", "DType.uint8"),
+    ("bool_", "DType.bool"),
+    ("float64", "DType.float64"),
+    ("float32", "DType.float32"),
+    ("float16", "DType.float16"),
+    ("bfloat16", "DType.bfloat16"),
+    ("int64", "DType.int64"),
+    ("int32", "DType.int32"),
+    ("int16", "DType.int16"),
+    ("int8", "DType.int8"),
+    ("uint64", "DType.uint64"),
+    ("uint32", "DType.uint32"),
+    ("uint16", "DType.uint16"),
+    ("uint8", "DType.uint8"),
+    ("bool", "DType.bool"),
+    ("float8_e4m3fn", "DType.float8_e4m3fn"),
+    ("float8_e4m3fnuz", "DType.float8_e4m3fnuz"),
+    ("float8_e5m2", "DType.float8_e5m2"),
+    ("float8_e5m2fnuz", "DType.float8_e5m2fnuz"),
+)
