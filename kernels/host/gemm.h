@@ -1,7 +1,7 @@
 // Matrix products: finish(left @ right), where the epilogue is applied to a sum while it is in the L1
 // cache. Every sum runs over the whole depth in a fixed order, independent of the number of threads.
-// It is also independent of the number of rows among products of many rows, and among those of up to
-// MM_FEW_ROWS rows if the right operand is quantised or its rows are contiguous.
+// It is also independent of the number of rows if the right operand is quantised; else among products
+// of many rows, and among those of up to MM_FEW_ROWS rows if rows of the right operand are contiguous.
 //
 // Many rows: the left operand is packed into tiles once; each thread packs a panel of the right
 // operand, which then stays in its L2 cache, and multiplies all tiles with it.
@@ -14,7 +14,7 @@
 // mm_columns, mm_depth, mm_left, mm_finish, mm_right (a pointer to an element), and MM_RIGHT_TYPE
 // and MM_RIGHT_VEC (how its elements are stored and loaded) and MM_RIGHT_BY_DEPTH: 1 if the
 // elements of a column of the right operand are contiguous in memory, 0 if those of a row are.
-// With MM_QUANTIZED, quantized.h precedes this file and reads the right operand.
+// With MM_QUANTIZED, quantized.h and quantized_many.h precede this file and read the right operand.
 
 // Up to this many rows, reading the right operand unpacked beats packing it (measured with 768 x
 // 3072 on 2 cores of an AMD EPYC with AVX-512, November 2026: 0.23 and 0.29 ms for 8 rows, 0.45 and
@@ -67,6 +67,8 @@ static void mm_finish_row(const mm_args g, int64_t row, int64_t n0, int64_t coun
 
 // ---- many rows ---------------------------------------------------------------------------------
 
+#ifndef MM_QUANTIZED
+
 // Unit u of row r of a tile of R rows goes to u * R + r.
 static void mm_pack_tile(const mm_args g, int64_t row, int rows, int64_t depth, float *to)
 {
@@ -80,8 +82,6 @@ static void mm_pack_tile(const mm_args g, int64_t row, int rows, int64_t depth, 
         }
     }
 }
-
-#ifndef MM_QUANTIZED
 
 // A vector of consecutive elements of the right operand; `count` of them exist.
 MM_INLINE mm_vec mm_right_part(const MM_RIGHT_TYPE *from, int64_t count)
@@ -139,8 +139,6 @@ static void mm_pack_panel(const mm_args g, int64_t n0, int64_t wide, int64_t dep
         }
 #endif
 }
-
-#endif
 
 static __attribute__((noinline)) void mm_gemm_tile(
     int rows, int64_t units, const float *left, const float *panel, float *out, const char *soon,
@@ -245,6 +243,8 @@ static void mm_many_rows(
     }
     free(m.packed);
 }
+
+#endif
 
 // ---- few rows ----------------------------------------------------------------------------------
 
@@ -401,9 +401,10 @@ static void mm_dots_of_rows(
 #endif
 
 typedef struct {
-    float *left;      // the rows, one after the other
-    int64_t left_row; // from one to the next
-    int64_t step;     // columns of a task
+    float *left;         // rows, one after the other
+    int64_t left_row;    // from one to the next
+    int64_t row0, count; // which they are
+    int64_t step;        // columns of a task
 } mm_few;
 
 static void mm_few_task(
@@ -412,53 +413,79 @@ static void mm_few_task(
 {
     const mm_args g = mm_arguments(buffers, scalars);
     const mm_few *const f = shared;
-    const int64_t rows = mm_rows(g), columns = mm_columns(g), depth = mm_depth(g);
+    const int64_t columns = mm_columns(g), depth = mm_depth(g);
     float *const sums = (float *)room;
     for (int64_t n = first * f->step; n < mm_least(end * f->step, columns); n += f->step) {
         const int64_t wide = mm_least(f->step, columns - n);
-        mm_dots_of_rows(g, rows, depth, n, wide, f->left, f->left_row, sums, f->step);
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t c = 0; c < wide; c += MM_WIDE)
-                mm_finish_row(g, r, n + c, mm_least(MM_WIDE, wide - c), sums + r * f->step + c);
+        for (int64_t r0 = 0; r0 < f->count; r0 += MM_FEW_ROWS) {
+            const int64_t rows = mm_least(MM_FEW_ROWS, f->count - r0);
+            const float *const left = f->left + r0 * f->left_row;
+            mm_dots_of_rows(g, rows, depth, n, wide, left, f->left_row, sums, f->step);
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t c = 0; c < wide; c += MM_WIDE)
+                    mm_finish_row(
+                        g, f->row0 + r0 + r, n + c, mm_least(MM_WIDE, wide - c),
+                        sums + r * f->step + c);
+        }
     }
 }
 
+static void mm_prepare_row(const mm_args g, int64_t r, int64_t depth, float *row, int64_t left_row)
+{
+    const mm_at at = mm_place(g, r);
+#if MM_RIGHT_BY_DEPTH
+    const int64_t units = mm_units(depth);
+    #pragma omp simd
+    for (int64_t u = 0; u < units; u++)
+        row[u] = mm_left_unit(g, at, u, depth);
+#else
+    const int64_t units = depth;
+    #pragma omp simd
+    for (int64_t k = 0; k < depth; k++)
+        row[k] = mm_left(g, at, k);
+#endif
+    memset(row + units, 0, (size_t)(left_row - units) * sizeof *row);
+#if MM_BYTE_PRODUCTS
+    mm_prepare_rows(row, 1, left_row, depth);
+#endif
+}
+
+static void mm_prepare_task(
+    void *const *buffers, const int64_t *scalars, void *shared, char *room, int64_t first,
+    int64_t end)
+{
+    const mm_args g = mm_arguments(buffers, scalars);
+    const mm_few *const f = shared;
+    for (int64_t r = first; r < end; r++)
+        mm_prepare_row(g, f->row0 + r, mm_depth(g), f->left + r * f->left_row, f->left_row);
+    (void)room;
+}
+
+// With products of bytes also many rows, MM_FEW_ROWS at a time: codes are used as they are.
 static void mm_few_rows(
     void *const *buffers, const int64_t *scalars, int64_t rows, int64_t columns, int64_t depth)
 {
-    const mm_args g = mm_arguments(buffers, scalars);
     // Rows a power of two apart would share a few sets of the L1 cache.
     mm_few f = {.left_row = MM_ROW_FLOATS(depth)};
-    f.left = mm_new_floats(buffers, rows * f.left_row);
+    int64_t block = mm_round_up(MM_BLOCK_FLOATS / f.left_row + 1, MM_FEW_ROWS);
+    block = mm_least(rows, block);
+    f.left = mm_new_floats(buffers, block * f.left_row);
     if (!f.left)
         return;
-    for (int64_t r = 0; r < rows; r++) {
-        const mm_at at = mm_place(g, r);
-        float *const row = f.left + r * f.left_row;
-#if MM_RIGHT_BY_DEPTH
-        const int64_t units = mm_units(depth);
-        #pragma omp simd
-        for (int64_t u = 0; u < units; u++)
-            row[u] = mm_left_unit(g, at, u, depth);
-#else
-        const int64_t units = depth;
-        #pragma omp simd
-        for (int64_t k = 0; k < depth; k++)
-            row[k] = mm_left(g, at, k);
-#endif
-        memset(row + units, 0, (size_t)(f.left_row - units) * sizeof *row);
-    }
-#if MM_BYTE_PRODUCTS
-    mm_prepare_rows(f.left, rows, f.left_row, depth);
-#endif
     // Few enough that each thread has several, and that sums stay in the L1 cache.
-    f.step = mm_round_up((columns + 8 * mm_threads->count() - 1) / (8 * mm_threads->count()), MM_WIDE);
-    f.step = mm_least(f.step, mm_round_up(4096 / rows, MM_WIDE));
+    const int64_t together = mm_least(rows, MM_FEW_ROWS), threads = 8 * mm_threads->count();
+    f.step = mm_round_up((columns + threads - 1) / threads, MM_WIDE);
+    f.step = mm_least(f.step, mm_round_up(4096 / together, MM_WIDE));
     const int64_t tasks = (columns + f.step - 1) / f.step;
     const bool alone = rows * columns * depth <= MM_PARALLEL_TERMS;
-    mm_parallel(
-        mm_few_task, buffers, scalars, &f, tasks, alone ? tasks : 1,
-        (size_t)(rows * f.step) * sizeof(float));
+    for (f.row0 = 0; f.row0 < rows; f.row0 += block) {
+        f.count = mm_least(block, rows - f.row0);
+        const bool is_few = alone || rows <= MM_FEW_ROWS;
+        mm_parallel(mm_prepare_task, buffers, scalars, &f, f.count, is_few ? f.count : 4, 0);
+        mm_parallel(
+            mm_few_task, buffers, scalars, &f, tasks, alone ? tasks : 1,
+            (size_t)(together * f.step) * sizeof(float));
+    }
     free(f.left);
 }
 
@@ -468,8 +495,17 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
     const int64_t rows = mm_rows(g), columns = mm_columns(g), depth = mm_depth(g);
     if (rows == 0 || columns == 0)
         return;
+#if defined(MM_QUANTIZED) && MM_BYTE_PRODUCTS
+    mm_few_rows(mm_buffers, mm_scalars, rows, columns, depth);
+#else
     if (rows <= MM_FEW_ROWS)
         mm_few_rows(mm_buffers, mm_scalars, rows, columns, depth);
+#ifdef MM_QUANTIZED
+    else
+        mm_many_quantized(mm_buffers, mm_scalars, rows, columns, depth);
+#else
     else
         mm_many_rows(mm_buffers, mm_scalars, rows, columns, depth);
+#endif
+#endif
 }

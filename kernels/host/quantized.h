@@ -136,33 +136,6 @@ MM_INLINE mm_vec mm_scales_at(const mm_args g, int64_t k, int64_t n, int64_t cou
     return MM_SCALE_VEC(some);
 }
 
-// Element (k, n) of the panel goes to k * MM_WIDE + n; missing columns are 0.
-static void mm_pack_panel(const mm_args g, int64_t n0, int64_t wide, int64_t depth, float *to)
-{
-    for (int64_t half = 0; half < MM_WIDE; half += MM_LANES) {
-        const int64_t n = n0 + half, count = mm_least(MM_LANES, wide > half ? wide - half : 0);
-        mm_vec scales = {0};
-        for (int64_t k = 0; k < depth; k += MM_LANES) {
-            const int64_t left = depth - k;
-            mm_vec v[MM_LANES];
-            if (k % MM_GROUP == 0)
-                scales = mm_scales_at(g, k, n, count);
-            if (left >= MM_LANES && count == MM_LANES) {
-                _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
-                    v[r] = mm_weights(mm_right(g, 0, n + r), k, mm_prepared(1.0f));
-            } else {
-                for (int r = 0; r < MM_LANES; r++)
-                    v[r] = r >= count         ? (mm_vec){0}
-                           : left >= MM_LANES ? mm_weights(mm_right(g, 0, n + r), k, mm_prepared(1.0f))
-                                              : mm_last_weights(mm_right(g, 0, n + r), k, left);
-            }
-            mm_transpose(v);
-            _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
-                mm_vec_store(to + (k + r) * MM_WIDE + half, v[r] * scales);
-        }
-    }
-}
-
 // ---- few rows ----------------------------------------------------------------------------------
 
 #define MM_UNIT (MM_GROUP % 64 ? 32 : 64) // codes of four bits that are read in one step

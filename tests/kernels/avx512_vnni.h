@@ -13,6 +13,7 @@ typedef float vnni_floats __attribute__((vector_size(64)));
 typedef char vnni_bytes __attribute__((vector_size(16)));
 typedef short vnni_halves __attribute__((vector_size(32)));
 
+#define MM_IN_REGISTER(v) // there is none so wide
 #define __builtin_ia32_movntps512(to, from) memcpy((to), &(from), 64)
 #define __builtin_ia32_pmovsxbd512_mask(bytes, rest, mask) vnni_widen((bytes), 1)
 #define __builtin_ia32_pmovzxbd512_mask(bytes, rest, mask) vnni_widen((bytes), 0)

@@ -60,6 +60,7 @@ ODD_DEPTH = 77  # of the int8 weight: whole steps, whole vectors and a part of o
 GROUP = 64  # of the int4 weight, which has one
 FEW_ROWS = 8  # MM_FEW_ROWS of kernels/host/gemm.h
 SAME_BITS = (0, 1, 3, 7)  # of the functions: where a row does not depend on the others
+QUANTIZED = (0, 1)  # where that holds among any number of rows
 
 
 @pytest.fixture(params=SETS)
@@ -144,6 +145,12 @@ def _expect_equal_rows(model: CompiledModel, arguments: list[Tensor]) -> None:
     for first, end in ((0, 2), (1, 3), (0, 3), (2, 6), (0, 5), (2, FEW_ROWS), (0, FEW_ROWS)):
         for found, *rows in zip(results(x[first:end]), *alone[first:end], strict=True):
             np.testing.assert_array_equal(found, np.concatenate(rows))
+    for count in (9, 11, 14, 21, 70):
+        order = np.arange(count) * 5 % FEW_ROWS
+        many = results(x[order])
+        for number in QUANTIZED:
+            wanted = np.concatenate([alone[row][number] for row in order])
+            np.testing.assert_array_equal(many[number], wanted)
 
 
 def test_rounding_of_weights(lanes: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from maxmod.errors import DTypeError
 from maxmod.values.device import CPU_REF
 
 FORMATS = [("int8", None), ("int4", 32), ("int4", 64), ("int4", 128)]
-FEW_ROWS = 8  # MM_FEW_ROWS of kernels/host/gemm.h: up to here a row has the same bits alone
+FEW_ROWS = 8  # MM_FEW_ROWS of kernels/host/gemm.h
 
 
 def _weight(rows: int, depth: int, seed: int = 1) -> Any:
@@ -231,6 +232,33 @@ def test_a_row_does_not_depend_on_the_others() -> None:
     for rows in ([0, 1], [0, 2, 3], [1, 0, 3, 6], [1, 4], [5, 0, 4, 2, 1, 6], [3, 5, 1, 4, 1, 5]):
         found = model(Tensor(x[rows]), codes, scales).to_numpy()
         np.testing.assert_array_equal(found, np.concatenate([alone[row] for row in rows]))
+
+
+@pytest.mark.parametrize(("scheme", "group"), FORMATS[:2])
+@pytest.mark.parametrize("depth", [64, 77, 1408])
+def test_a_row_has_the_same_bits_in_a_batch_of_any_size(
+    scheme: str, group: int | None, depth: int
+) -> None:
+    """With bias and gelu; one depth is no whole number of steps, one has several slices."""
+    if scheme == "int4" and depth % (group or 32):
+        return
+    codes, scales, _ = _operands(scheme, group, 45, depth)
+    bias = Tensor(_weight(1, 45, seed=3)[0])
+
+    def fn(x: Tensor, w: Tensor, s: Tensor, b: Tensor) -> Tensor:
+        return F.gelu(F.quantized_linear(x, w, s) + b)
+
+    model = compiled(fn, f32("b", depth), codes.type, scales.type, bias.type)
+    x = _weight(70, depth, seed=8)
+    x[11, 3], x[20], x[40, 0], x[33] = 1e9, 0, np.inf, 1e-36
+    alone = np.concatenate([model(Tensor(row[None]), codes, scales, bias).to_numpy() for row in x])
+    for count in range(1, 71):
+        found = model(Tensor(x[:count]), codes, scales, bias).to_numpy()
+        np.testing.assert_array_equal(found, alone[:count], err_msg=str(count))
+    wanted = F.dequantize_weight(codes, scales).to_numpy().astype(np.float64)
+    wanted = x[:10].astype(np.float64) @ wanted.T + bias.to_numpy()
+    wanted = 0.5 * wanted * np.vectorize(math.erfc)(-wanted / math.sqrt(2))
+    np.testing.assert_allclose(alone[:10], wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("depth", [1 << 20, (1 << 20) + 64])

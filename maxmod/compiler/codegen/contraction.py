@@ -234,7 +234,8 @@ def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) ->
     text.define("MM_GROUP", codes.group)
     text.define("MM_SCALE_TYPE", storage_type(codes.scales.stored))
     text.define("MM_SCALE_VEC", VECTOR_LOADS[codes.scales.stored])
-    return template_source(text, group, name, ("host/tile.h", "host/quantized.h", "host/gemm.h"))
+    files = ("host/tile.h", "host/quantized.h", "host/quantized_many.h", "host/gemm.h")
+    return template_source(text, group, name, files)
 
 
 def _is_both_bfloat16(lowered: LoweredContraction) -> bool:
