@@ -75,7 +75,7 @@ def test_a_prompt_is_left_out_compiled(tmp_path: Path, vectors: dict[str, np.nda
     np.testing.assert_allclose(found, vectors[name], rtol=0, atol=2e-5)
 
 
-def test_files_as_version_6_saves_them(tmp_path: Path, vectors: dict[str, np.ndarray]) -> None:
+def test_folders_saved_by_version_6(tmp_path: Path, vectors: dict[str, np.ndarray]) -> None:
     """What `save` of sentence-transformers 6.2 writes for the case "default prompt"."""
     base, rooms = "sentence_transformers.base.modules", "sentence_transformers.sentence_transformer"
     types = [f"{base}.transformer.Transformer", f"{rooms}.modules.pooling.Pooling"]
