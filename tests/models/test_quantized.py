@@ -132,8 +132,9 @@ def test_peak_of_a_load(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(table), "utf-8")
     from maxmod.models import gpt2
     from maxmod.models.config import from_table
+    from maxmod.models.config_fields import CONFIG
 
-    module = gpt2.GPT2(from_table(gpt2.Config, table, "config.json"))
+    module = gpt2.GPT2(from_table(gpt2.Config, table, "config.json", known=CONFIG["gpt2"]))
     transposed = ("c_attn.weight", "c_fc.weight", "c_proj.weight")
     state = {
         name: np.ascontiguousarray(t.to_numpy().T) if name.endswith(transposed) else t
