@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from maxmod.config import PACKAGE
 from maxmod.errors import ArgumentError, MaxmodWarning
+from maxmod.log import user_level
 from maxmod.tensor import Tensor
 
 _NESTING = 4  # depth to which other containers are looked into for the warning
@@ -339,14 +338,4 @@ def _hides(value: object, depth: int, *, opaque: bool = False) -> bool:
 
 def warn(message: str) -> None:
     """Shows a warning at the line of the user."""
-    warnings.warn(message, MaxmodWarning, stacklevel=_user_level())
-
-
-def _user_level() -> int:
-    """Returns the `stacklevel` of the innermost caller outside this package."""
-    level = 1
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
-        frame = frame.f_back
-        level += 1
-    return level
+    warnings.warn(message, MaxmodWarning, stacklevel=user_level())

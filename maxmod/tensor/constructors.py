@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError
+from maxmod.log import user_level
 from maxmod.op import call
 from maxmod.op.spelling import explained
 from maxmod.tensor import era
@@ -63,7 +64,7 @@ class Constructors:
             warnings.warn(
                 "Tensor.constant is deprecated in MAX 26.7. Hint: Tensor(value, dtype=, device=).",
                 DeprecationWarning,
-                stacklevel=2,
+                stacklevel=user_level(),
             )
         return call("constant", value=value, dtype=dtype, device=device)
 
