@@ -32,9 +32,9 @@ LIMITS = {
     # The argument of the sigmoid is rounded to float, and up to 100 times its error remains.
     "gelu_tanh": (
         "x / (1 + exp(-x * (0x1.9884533d43651p+0 + 0x1.2444f2a4d8b4bp-4 * x * x)))",
-        200.0,
+        256.0,
     ),
-    "gelu_quick": ("x / (1 + exp(-1.702 * x))", 200.0),
+    "gelu_quick": ("x / (1 + exp(-1.702 * x))", 256.0),
     "tanh": ("tanh(x)", 2.7),
     "erf": ("erf(x)", 1.5),
     "log": ("log(x)", 1.0),
