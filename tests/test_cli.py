@@ -517,7 +517,7 @@ def test_page_without_the_extra_is_one_line(
     assert not path.exists()
 
 
-def test_inspect_says_what_the_load_would_say(
+def test_inspect_says_the_same_as_the_load(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "models--org--adder" / "snapshots" / "1"

@@ -387,7 +387,7 @@ def test_token_ids_of_arrays_and_tensors(adder: LanguageModel) -> None:
     assert list(generate_batch(adder, list(rows.astype(np.int32)))) == expected
 
 
-def test_the_adder_says_which_model_it_is(adder: LanguageModel) -> None:
+def test_the_adder_names_the_model(adder: LanguageModel) -> None:
     with pytest.raises(ModelError, match="know the character 'h'.* comes with maxmod.*--model"):
         adder.generate("hello")
 

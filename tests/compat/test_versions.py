@@ -73,7 +73,7 @@ def test_an_unknown_version_is_refused(capsys: pytest.CaptureFixture[str]) -> No
         compat.install(version="24.6")
 
 
-def test_the_old_rule_says_what_it_replaced(
+def test_the_old_rule_names_the_replaced_weights(
     state: dict[str, np.ndarray], caplog: pytest.LogCaptureFixture
 ) -> None:
     compat.install(version="26.1")

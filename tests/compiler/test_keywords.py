@@ -90,7 +90,7 @@ def test_plain_functions_take_names_too() -> None:
     assert model(X, y=TEN).to_numpy().tolist() == [-9.0, -8.0]
 
 
-def test_other_dtypes_are_refused_and_numbers_converted_if_they_fit() -> None:
+def test_other_dtypes_are_refused_and_fitting_numbers_converted() -> None:
     model = Scaled().compile(f32("n"), f32())
     for wrong in (np.array([1.0, 2.0]), np.array([1, 2]), np.array([True, False])):
         with pytest.raises(ValueError, match="cast it first"):

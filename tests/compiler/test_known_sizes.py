@@ -72,7 +72,7 @@ def test_nothing_that_a_branch_does_not_run_is_refused() -> None:
         model(zeros(0), tensor(np.array(True)))
 
 
-def test_reductions_with_an_identity_have_it() -> None:
+def test_empty_reductions_give_the_identity() -> None:
     def fn(x: Tensor) -> list[Tensor]:
         return [
             F.sum(x),
@@ -108,7 +108,7 @@ def test_other_rules_are_applied_to_known_sizes() -> None:
     assert model(zeros(2, 3))[0].shape == [2, 2]
 
 
-def test_a_function_without_arguments_returns_what_it_captured() -> None:
+def test_a_function_without_arguments_returns_captured_tensors() -> None:
     captured = tensor(np.arange(3, dtype=np.float32))
     for model in both(lambda: [captured, captured]):
         first, second = model()

@@ -169,7 +169,7 @@ def test_slices_at_bounds_of_the_data_are_refused_as_eagerly(kernels: bool) -> N
                 call(tensor(ROWS), bad)
 
 
-def test_stores_stay_kernels_though_one_computes_what_another_stores() -> None:
+def test_stores_stay_kernels_though_one_computes_the_value_of_another() -> None:
     def fn(x: Tensor, k: Tensor, *buffers: Tensor) -> Tensor:
         for buffer in buffers:
             F.buffer_store_slice(buffer, x * 2.0, [(slice(k, None), 1)])
@@ -189,7 +189,7 @@ def test_stores_stay_kernels_though_one_computes_what_another_stores() -> None:
         np.testing.assert_array_equal(buffer.to_numpy()[1:2], ROWS[:1] * 2)
 
 
-def test_views_in_what_reads_a_cache_leave_its_store_in_place() -> None:
+def test_views_in_readers_of_a_cache_leave_the_store_in_place() -> None:
     def step(cache: Tensor, x: Tensor, position: Tensor) -> Tensor:
         query, key = x[:, :8], x[:, 8:]
         F.buffer_store_slice(cache, key * 2.0, [(slice(position, None), 1)])

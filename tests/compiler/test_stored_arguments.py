@@ -61,7 +61,7 @@ def test_read_only_memory_is_refused(add: CompiledModel, tmp_path: Path) -> None
     np.testing.assert_array_equal(array, numbers() * 2)
 
 
-def test_a_view_gets_memory_of_its_own_as_eagerly(add: CompiledModel) -> None:
+def test_a_view_gets_separate_memory_as_eagerly(add: CompiledModel) -> None:
     base = tensor(numbers())
     views = [base[1:5], F.broadcast_to(base[2:3], [4])]
     for view, want in zip(views, ([2.0, 3.0, 4.0, 5.0], [3.0, 3.0, 3.0, 3.0])):

@@ -151,7 +151,7 @@ def constant_of(*values: float, device: Device | None = None) -> TensorValue:
     return ops.constant(np.array(values, np.float32), DType.float32, ref)
 
 
-def test_a_graph_without_inputs_gives_its_constants() -> None:
+def test_a_graph_without_inputs_gives_constants() -> None:
     with Graph("constants") as graph:
         one, other = constant_of(1.0, 2.0), constant_of(3.0)
         graph.output(one, other, one, ops.concat([one, other]))
@@ -171,7 +171,7 @@ def test_a_constant_that_is_returned_is_not_changed_through_the_result() -> None
     assert model.execute()[0].to_numpy().tolist() == [1.0]
 
 
-def test_constants_are_returned_from_their_devices(emulated_accelerator: Device) -> None:
+def test_constants_are_returned_from_several_devices(emulated_accelerator: Device) -> None:
     with Graph("constants") as graph:
         graph.output(constant_of(1.0, device=emulated_accelerator), constant_of(2.0))
     session = InferenceSession(devices=[emulated_accelerator, CPU()])

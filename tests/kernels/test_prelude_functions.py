@@ -184,7 +184,7 @@ def test_angles_next_to_multiples_of_half_pi(runner: Runner) -> None:
     assert ulps(got[1], np.array([math.cos(v) for v in x.tolist()])).max() <= 2
 
 
-def test_angles_do_not_depend_on_their_neighbours(runner: Runner) -> None:
+def test_angles_do_not_depend_on_neighbours(runner: Runner) -> None:
     rng = np.random.default_rng(10)
     x = rng.uniform(-9, 9, 64).astype(np.float32)
     mixed = x.copy()

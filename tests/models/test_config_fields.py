@@ -131,7 +131,7 @@ def test_layers_of_a_kind_the_model_does_not_have() -> None:
             config_of(DECODERS["qwen2"], layer_types=wrong, num_hidden_layers=2)
 
 
-def test_dual_chunk_attention_ends_with_its_first_chunk() -> None:
+def test_dual_chunk_attention_ends_with_the_first_chunk() -> None:
     """Up to there it is the usual attention: arXiv 2402.17463, section 3."""
     chunks = {"chunk_size": 24, "local_size": 8, "original_max_position_embeddings": 24}
     config = config_of(DECODERS["qwen2"], dual_chunk_attention_config=chunks)
@@ -210,7 +210,7 @@ def test_decoders_with_heads_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("folder", [DECODERS["llama"], DECODERS["gpt2"], BERT, VIT], ids=str)
-def test_models_with_code_of_their_own_are_refused(folder: Path) -> None:
+def test_models_with_foreign_code_are_refused(folder: Path) -> None:
     auto_map = {"AutoConfig": "configuration_clex.Config", "AutoModel": "modeling.LlamaForCausalLM"}
     with pytest.raises(ModelError, match=r"'auto_map': .* code of its own, \"configuration_clex"):
         config_of(folder, auto_map=auto_map)
@@ -262,7 +262,7 @@ def test_every_value_of_every_field_is_read_or_refused(name: str) -> None:
 # ---- what inspect says ---------------------------------------------------------------------------
 
 
-def test_description_is_what_the_load_says(tmp_path: Path) -> None:
+def test_description_says_the_same_as_the_load(tmp_path: Path) -> None:
     assert describe(DECODERS["llama"]) == "llama, read by load_model"
     yarn = {"rope_type": "yarn", "factor": 4.0}
     folder = copy(DECODERS["llama"], tmp_path / "m", rope_scaling=yarn)

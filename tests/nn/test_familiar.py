@@ -40,7 +40,7 @@ def test_modules_and_children() -> None:
     assert list(model.buffers()) == list(model.named_buffers()) == []
 
 
-def test_what_changes_nothing() -> None:
+def test_calls_that_change_nothing() -> None:
     model = _model()
     before = [id(tensor) for tensor in model.parameters()]
     with maxmod.no_grad(), maxmod.inference_mode():

@@ -134,7 +134,7 @@ def test_common_errors(name: str) -> None:
         fn(x, w, bias=Tensor.ones([1]))
     with pytest.raises(ShapeError, match=f"{name}: the channels differ"):
         fn(Tensor.ones([*[2] * (rank - 1), 3]), w)
-    with pytest.raises(TypeError, match=f"{name}: .*expected a Tensor, got ndarray"):
+    with pytest.raises(TypeError, match=f"{name}: .*expected a Tensor, got numpy.ndarray"):
         fn(x, np.ones([2] * rank, np.float32))
     for argument in ("stride", "dilation", "padding"):
         with pytest.raises(OperandError, match=f"{name}: {argument}: expected a tuple"):

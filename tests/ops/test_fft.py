@@ -77,7 +77,7 @@ def test_errors() -> None:
         F.irfft(x, normalization="none")
     with pytest.raises(ShapeError, match="expected the size 2, got float32"):
         F.irfft(x, input_is_complex=True)
-    with pytest.raises(TypeError, match="expected a Tensor, got ndarray"):
+    with pytest.raises(TypeError, match="expected a Tensor, got numpy.ndarray"):
         F.irfft(HALF)
 
 

@@ -96,7 +96,7 @@ def test_pooling_errors(name: str) -> None:
             fn(x, **{**given, argument: (1, 1, 1)})
         with pytest.raises(OperandError, match=f"{name}: {argument}: expected an int, got 1.5"):
             fn(x, **{**given, argument: 1.5})
-    with pytest.raises(TypeError, match="expected a Tensor, got ndarray"):
+    with pytest.raises(TypeError, match="expected a Tensor, got numpy.ndarray"):
         fn(IMAGE, (2, 2))
 
 
@@ -165,7 +165,7 @@ def test_compiled_with_symbolic_sizes() -> None:
         (type_of("n", 8, "l"),),
         *[(numbers(rng, DType.float32, (n, 8, 6)),) for n in (1, 3, 0)],
     )
-    with pytest.raises(ShapeError, match=r"fold: expected \[N, C \* 4, 6\]"):
+    with pytest.raises(ShapeError, match="one element for each window: expected 6, got 5"):
         model(np.zeros((1, 8, 5), np.float32))
 
 

@@ -38,7 +38,7 @@ def _close(found: Tensor, wanted: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ORACLES)
-def test_axes_and_whether_they_stay(name: str) -> None:
+def test_axes_kept_and_dropped(name: str) -> None:
     fn, oracle = getattr(F, name), ORACLES[name]
     _close(fn(X), oracle(A, axis=-1, keepdims=True))
     _close(fn(X, axis=None), np.reshape(oracle(A, axis=None), [1]))

@@ -104,7 +104,7 @@ def test_a_list_holds_positions() -> None:
     assert F.slice_tensor(_grid(), [0, 1]).item() == 1
 
 
-def test_scripts_for_max_keep_its_rules() -> None:
+def test_scripts_for_max_keep_the_rules_of_max() -> None:
     one = Tensor([1], dtype=I64, device=CPU())
     era.follow("26.7")
     try:
@@ -226,7 +226,7 @@ def _compiled_with_mask(fn: Callable[[Any, Any], Any]) -> Any:
     return _Calls(fn).compile(_GRID, TensorType(BOOL, ["n"], CPU()))
 
 
-def test_a_mask_in_a_trace_says_what_to_write() -> None:
+def test_a_mask_in_a_trace_gets_a_hint() -> None:
     with pytest.raises(TypeError, match=r'not known while tracing. Hint: F.where.*"k"\)\[:, 0\]\]'):
         _compiled_with_mask(lambda x, mask: x[mask])
     written = _compiled_with_mask(lambda x, mask: x[F.nonzero(mask, "k")[:, 0]])

@@ -127,7 +127,7 @@ def test_from_dlpack_refuses() -> None:
             Buffer.from_dlpack(np.from_dlpack(np.zeros(2)), copy=False)
 
 
-def test_from_dlpack_copies_what_numpy_took_by_dlpack() -> None:
+def test_from_dlpack_copies_an_array_that_numpy_took_by_dlpack() -> None:
     buffer = ramp(3)
     again = Buffer.from_dlpack(np.from_dlpack(buffer))
     again[0] = 9

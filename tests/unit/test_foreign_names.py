@@ -46,7 +46,7 @@ def test_each_name_exists_or_is_explained(of: str) -> None:
     assert unexplained == []
 
 
-def test_known_names_are_those_of_the_lists() -> None:
+def test_known_names_equal_the_lists() -> None:
     assert {name for of in HOLDERS for name in _names(of)} == KNOWN
 
 
@@ -89,7 +89,7 @@ def test_the_line_of_a_hint_runs(line: str, tmp_path: Path, monkeypatch: Any) ->
     ("name", "arguments"),
     [("exp", ["x"]), ("logical_and", ["x", "rhs"]), ("concat", ["x"]), ("relu", ["x"])],
 )
-def test_functions_of_f_are_named_with_what_they_need(name: str, arguments: list[str]) -> None:
+def test_functions_of_f_are_named_with_arguments(name: str, arguments: list[str]) -> None:
     assert call_of(name) == f"F.{name}({', '.join(arguments)})"
 
 

@@ -63,7 +63,7 @@ def test_literals_are_checked_and_read_at_once() -> None:
     assert listed(x) == [1, 2]
 
 
-def test_arrays_have_their_data() -> None:
+def test_arrays_have_data() -> None:
     with F.lazy():
         assert row(1, 2).real
 
@@ -87,7 +87,7 @@ def test_a_store_waits() -> None:
     assert x.real
 
 
-def test_stores_and_reads_keep_their_order() -> None:
+def test_stores_and_reads_keep_the_order() -> None:
     """Each result holds what the program has at its line, whichever is asked for first."""
 
     def program() -> dict[str, Tensor]:
@@ -119,7 +119,7 @@ def test_a_store_into_a_lazy_tensor() -> None:
     assert listed(y) == [0, 0, 0, 0]
 
 
-def test_an_eager_store_leaves_what_was_postponed_before_it_alone() -> None:
+def test_an_eager_store_leaves_postponed_tensors_alone() -> None:
     x = row(1, 2)
     with F.lazy():
         total, view = x + 10, x[::1]
@@ -129,7 +129,7 @@ def test_an_eager_store_leaves_what_was_postponed_before_it_alone() -> None:
     assert listed(x) == [5, 6]
 
 
-def test_lazy_views_do_not_change_with_their_operand() -> None:
+def test_lazy_views_do_not_change_with_the_operand() -> None:
     x = row(1, 2)
     with F.lazy():
         view = x.reshape([2, 1])
@@ -158,7 +158,7 @@ def test_rows_at_a_position() -> None:
     assert listed(x) == [[1], [9], [3]]
 
 
-def test_what_nobody_asks_for_is_forgotten() -> None:
+def test_unused_tensors_are_forgotten() -> None:
     x = row(1, 2)
     gc.collect()
     before = len(waiting._PENDING)

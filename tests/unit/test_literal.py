@@ -128,7 +128,7 @@ def test_any_sequence(make):
     assert Tensor([make(), make()]).shape == [2, 4]
 
 
-def test_what_is_no_sequence_of_numbers():
+def test_other_objects_than_sequences_of_numbers():
     for value in ("ab", ["ab"], [["1"]]):
         with pytest.raises((ValueError, TypeError), match=r"expected a number.*got (a )?str"):
             Tensor(value)

@@ -90,7 +90,7 @@ def test_realize_is_a_coroutine():
     assert second.to_numpy().tolist() == [2, 2]
 
 
-def test_realize_fails_where_there_is_no_data():
+def test_realize_fails_without_data():
     with lazy():
         x = Tensor.ones([2])
         with pytest.raises(TypeError, match="Can't realize tensor before"):

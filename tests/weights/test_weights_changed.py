@@ -63,7 +63,7 @@ def test_change_during_the_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("mmap", [False, True])
-def test_replaced_files_are_read_as_they_were(tmp_path: Path, mmap: bool) -> None:
+def test_replaced_files_are_read_as_before(tmp_path: Path, mmap: bool) -> None:
     path = save_state(STATE, tmp_path)
     with open_checkpoint(path, mmap=mmap) as checkpoint:
         save_state({name: 2 * array for name, array in STATE.items()}, tmp_path)
@@ -97,7 +97,7 @@ def _names(folder: Path) -> list[str]:
 
 
 @posix
-def test_next_save_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+def test_next_save_removes_the_rest_of_a_killed_one(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     assert done.returncode == -signal.SIGKILL
     (left,) = _names(tmp_path)
