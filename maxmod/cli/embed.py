@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
     if "-" in options.texts:
         if len(options.texts) > 1:
-            raise ArgumentError("embed: -: expected no other texts beside standard input.")
+            raise ArgumentError("embed: -: expected no texts in addition to standard input.")
         options.texts = standard_input("embed").split("\n")
     start = time.perf_counter()
     model = load_encoder(

@@ -59,7 +59,7 @@ def encode_prompt(
             one; by default `tool_use` for a chat with `tools` if there is one of this name, else
             the only one or `default`.
         template_variables: Variables of the template, such as `{"enable_thinking": False}`.
-        **variables: More of them: those whose names are no options.
+        **variables: More of them: those whose names are not options.
 
     Returns:
         Token ids; with those that start a text, where the tokenizer adds them.

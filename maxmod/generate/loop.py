@@ -238,7 +238,7 @@ def generate_text(
         >>> list(generate_text(load_model(adder_folder()), "123+456="))
         ['5', '7', '9']
     """
-    # What is no option of generation is a variable of the template.
+    # What is not an option of generation is a variable of the template.
     variables = {name: options.pop(name) for name in list(options) if name not in OPTIONS}
     variables = {**(template_variables or {}), **variables}
     tokens = encode_prompt(model, prompt, chat_template=chat_template, **variables)

@@ -263,7 +263,7 @@ class _Trimmer:
 def _is_due(stamp: str) -> bool:
     """Whether the folder was not measured for long; if so, the stamp is renewed."""
     with contextlib.suppress(OSError):
-        if 0 <= time.time() - os.stat(stamp).st_mtime < _TRIM_INTERVAL_S:  # 2096 is no time
+        if 0 <= time.time() - os.stat(stamp).st_mtime < _TRIM_INTERVAL_S:  # not a stamp of 2096
             return False
     with contextlib.suppress(OSError):
         _write(stamp, b"")

@@ -102,7 +102,7 @@ tie_word_embeddings
 
 # ---- config.json: known to change results --------------------------------------------------------
 
-# The values beside each are those that change nothing. Weights tell of most other differences, as a
+# The values after each are those that change nothing. Weights tell of most other differences, as a
 # load takes all of them or none.
 _CHANGING: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (None, False),

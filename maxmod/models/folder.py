@@ -82,7 +82,7 @@ def _text_hint(table: JsonObject) -> str:
         " Hint: of Gemma 3 only the text model 'gemma3_text' is read, from a folder of its own, "
         "such as that of gemma-3-1b-it; transformers writes one: Gemma3ForConditionalGeneration"
         ".from_pretrained(FOLDER).model.language_model.save_pretrained(NEW_FOLDER); copy the "
-        "files of the tokenizer beside it."
+        "files of the tokenizer next to it."
     )
 
 

@@ -195,7 +195,7 @@ def _check_transformer(part: Mapping[str, object], path: Path) -> None:
     if inside not in ("", "."):
         raise ModelError(
             f"{path}: the model is in the folder {inside!r}, as the first versions of "
-            "sentence-transformers had it: expected it beside modules.json. Hint: move the files "
+            "sentence-transformers had it: expected it next to modules.json. Hint: move the files "
             'of that folder here, and say "path": "" in modules.json.'
         )
 

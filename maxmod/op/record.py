@@ -82,7 +82,7 @@ class Meaning:
             graphs that update a buffer in place.
         binds: Name of the static argument that is a data-dependent size: from this op on, the
             symbolic dimension has the value of the operand, an integer scalar.
-        fills: Name of the static argument whose number stands in the result beside the elements of
+        fills: Name of the static argument whose number is in the result besides the elements of
             the operands.
     """
 

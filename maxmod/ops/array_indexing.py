@@ -75,7 +75,7 @@ def selection(x: Tensor, items: Sequence[object]) -> Selection:
 
     Raises:
         ValueError: If positions are not integers, or masks or arrays do not fit in shape.
-        TypeError: For items that cannot stand beside an array, and for masks in a trace.
+        TypeError: For items that cannot be combined with an array, and for masks in a trace.
     """
     found: list[Subscript] = []
     axis = 0
@@ -99,7 +99,7 @@ def _resolved(x: Tensor, item: object, axis: int) -> list[Subscript]:
         return [item]
     if not is_array(item) and not isinstance(item, Tensor):
         raise OperandError(
-            f"index: expected ints, slices, None or ... beside an array, got {class_name(item)}. "
+            f"index: expected ints, slices, None or ... next to an array, got {class_name(item)}. "
             "Hint: two steps, x[a][b]."
         )
     array = item if isinstance(item, Tensor) else Tensor(_array(item), device=x.device)
@@ -128,8 +128,8 @@ def _expect_inside(x: Tensor, axis: int, index: Size) -> Size:
 def refused_bool() -> OperandError:
     """Returns the error for True and False between brackets."""
     return OperandError(
-        "index: a bool is no position. Hint: x[None] adds an axis, as x[True] does in NumPy, and "
-        "x[int(flag)] takes the first or the second element."
+        "index: a bool is not a position. Hint: x[None] adds an axis, as x[True] does in NumPy, "
+        "and x[int(flag)] takes the first or the second element."
     )
 
 

@@ -41,7 +41,7 @@ def set_item(destination: Tensor, index: Subscript, value: TensorLike) -> None:
     Raises:
         ValueError: If the value does not broadcast, or its dtype or device differs.
         IndexError: If a position is out of range.
-        TypeError: In a trace, if the destination is an argument that is no buffer, or the store
+        TypeError: In a trace, if the destination is an argument that is not a buffer, or the store
             needs the number of true elements of a mask.
     """
     source = _source(destination, value)
@@ -143,7 +143,7 @@ def _store_where(destination: Tensor, source: Tensor, items: list[Subscript]) ->
     at = next(at for at, item in enumerate(items) if isinstance(item, Tensor))
     if len(others) != len(items) - 1 or any(item != slice(None) for item in others):
         raise TraceError(
-            "store: a mask that is not known while tracing can only stand beside whole axes. "
+            "store: a mask that is not known while tracing can only be combined with whole axes. "
             "Hint: part = x[a]; part[mask] = value; x[a] = part."
         )
     mask = items[at]

@@ -179,7 +179,7 @@ def linspace(
         [num], computed in float64 and rounded once.
 
     Raises:
-        ValueError: If num is negative, or the dtype is no float.
+        ValueError: If num is negative, or the dtype is not a float.
 
     Example:
         >>> from maxmod import functional as F

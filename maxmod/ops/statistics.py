@@ -141,7 +141,7 @@ def var(
         The dtype of x, size 1 on `axis`. Narrow floats are computed in float32.
 
     Raises:
-        ValueError: If the dtype is no float, or the axis lies outside the rank.
+        ValueError: If the dtype is not a float, or the axis lies outside the rank.
 
     Example:
         >>> from maxmod import Tensor
@@ -174,7 +174,7 @@ def std(
         The dtype of x, size 1 on `axis`. Narrow floats are computed in float32.
 
     Raises:
-        ValueError: If the dtype is no float, or the axis lies outside the rank.
+        ValueError: If the dtype is not a float, or the axis lies outside the rank.
 
     Example:
         >>> from maxmod import Tensor
@@ -215,7 +215,7 @@ def norm(x: Tensor, p: Scalar = 2, axis: Axes = -1, **keywords: Unpack[AxisKeywo
         The dtype of x, size 1 on `axis`. Narrow floats are computed in float32.
 
     Raises:
-        ValueError: If the dtype is no float, p is no number, or the axis lies outside the rank.
+        ValueError: If the dtype is not a float, p not a number, or the axis outside the rank.
 
     Example:
         >>> from maxmod import Tensor

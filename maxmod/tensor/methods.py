@@ -437,7 +437,7 @@ class OpMethods:
             The dtype of the tensor, size 1 on `axis`.
 
         Raises:
-            ValueError: If the dtype is no float, or the axis lies outside the rank.
+            ValueError: If the dtype is not a float, or the axis lies outside the rank.
 
         Example:
             >>> from maxmod import Tensor
@@ -462,7 +462,7 @@ class OpMethods:
             The dtype of the tensor, size 1 on `axis`.
 
         Raises:
-            ValueError: If the dtype is no float, or the axis lies outside the rank.
+            ValueError: If the dtype is not a float, or the axis lies outside the rank.
 
         Example:
             >>> from maxmod import Tensor

@@ -45,7 +45,7 @@ class Tensor(Constructors, Operators, OpMethods, OneElement, OneDevice, Exchange
 
     Operators work elementwise with broadcasting, `@` is the matrix product, `x[...]` takes ints,
     slices, None, `...`, lists, integer arrays and masks. Two dtypes have a common one only if it
-    holds both exactly. A number or array of NumPy beside a tensor takes its dtype: integers must
+    holds both exactly. A number or array of NumPy next to a tensor takes its dtype: integers must
     fit exactly, floats are rounded, and no float becomes an integer.
 
     Args:

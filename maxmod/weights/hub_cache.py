@@ -53,7 +53,7 @@ def find_in_cache(path: str) -> str:
 
 
 def missing_text(path: str) -> str:
-    """Returns what to say about a path that does not exist and is no model of the cache."""
+    """Returns what to say about a path that does not exist and is not a model of the cache."""
     give = "nothing is downloaded; give a folder with config.json and *.safetensors"
     hint = download_hint(path)
     if not hint:

@@ -24,7 +24,7 @@ _MAX_SHARDS = 1000  # of which those that are missing are named
 _PYTORCH = (".bin", ".pth", ".pt", ".ckpt")
 _OTHER_FORMATS = (*_PYTORCH, ".gguf", ".h5", ".msgpack", ".onnx", ".npz")
 _ADAPTER = "adapter_model.safetensors"
-# What training leaves beside weights.
+# What training leaves besides weights.
 _NO_WEIGHTS = (
     "training_args.bin",
     "optimizer.bin",

@@ -18,7 +18,7 @@ _FLAGS = os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def new_temporary(path: str) -> tuple[int, str]:
-    """Makes a file beside `path` that is to be renamed to it, and locks it.
+    """Makes a file next to `path` that is to be renamed to it, and locks it.
 
     Returns:
         A descriptor to write to, and the name.

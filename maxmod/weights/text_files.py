@@ -8,7 +8,7 @@ from maxmod.errors import ModelError
 from maxmod.files import read_regular
 from maxmod.weights.foreign import foreign_page
 
-MAX_BYTES = 64 << 20  # tokenizer.json of large vocabularies has 33 MB; more is no such file
+MAX_BYTES = 64 << 20  # tokenizer.json of large vocabularies has 33 MB; more is another file
 
 
 def has_file(path: str | os.PathLike[str]) -> bool:

@@ -250,10 +250,10 @@ def test_stores_that_cannot_be_traced(fn: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("index", "error", "message"),
     [
-        (True, TypeError, r"a bool is no position. Hint: x\[None\]"),
-        (np.False_, TypeError, "a bool is no position"),
-        (Tensor(True, dtype=BOOL), TypeError, "a bool is no position"),
-        (([0, 1], True), TypeError, "a bool is no position"),
+        (True, TypeError, r"a bool is not a position. Hint: x\[None\]"),
+        (np.False_, TypeError, "a bool is not a position"),
+        (Tensor(True, dtype=BOOL), TypeError, "a bool is not a position"),
+        (([0, 1], True), TypeError, "a bool is not a position"),
         ([1.5], TypeError, r"positions must be integers, got float64\[1\]. Hint: x\[\[0, 2\]\]"),
         (Tensor([0.0, 1.0]), TypeError, r"dtype=DType.int64\); Tensor\(\[0, 2\]\) holds floats"),
         (["a"], TypeError, "the list holds something else"),

@@ -27,7 +27,7 @@ from maxmod.op import Kind, ir
 # A kernel with more arguments than this is slow to launch, and rarely useful.
 MAX_BUFFERS = 24
 # Compilers take more than twice as long for twice the statements, and so does planning. What a
-# longer kernel would save, one more trip of an intermediate through memory, is nothing beside them.
+# longer kernel would save, one more trip of an intermediate through memory, is little next to that.
 MAX_NODES = 128
 # Ops that change the positions at which their operands are read.
 _MOVES = (Kind.VIEW, Kind.REDUCE, Kind.INDEX)
