@@ -27,15 +27,15 @@ PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _BOOLS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
-def _flag(default: bool, doc: str) -> Any:
+def _flag(default: bool, doc: str) -> bool:
     return field(default=default, metadata={"legal": "0 or 1", "doc": doc})
 
 
-def _number(default: int, limits: tuple[int, int], legal: str, doc: str) -> Any:
+def _number(default: int, limits: tuple[int, int], legal: str, doc: str) -> int:
     return field(default=default, metadata={"legal": legal, "doc": doc, "limits": limits})
 
 
-def _text(legal: str, doc: str) -> Any:
+def _text(legal: str, doc: str) -> str:
     return field(default="", metadata={"legal": legal, "doc": doc})
 
 
@@ -93,7 +93,7 @@ class Variable:
 
     name: str
     type: type
-    default: Any
+    default: object
     legal: str
     doc: str
     limits: tuple[int, int] | None = None

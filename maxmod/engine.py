@@ -70,7 +70,7 @@ class Model:
         """The outputs of the model."""
         return [TensorSpec.of(f"output{i}", t) for i, t in enumerate(self.compiled.out_layouts)]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> list[Buffer]:
+    def __call__(self, *args: object, **kwargs: Any) -> list[Buffer]:
         """Runs the model.
 
         Args:
@@ -84,7 +84,7 @@ class Model:
         return self.execute(*args, **kwargs)
 
     def execute(
-        self, *args: Any, copy_inputs_to_device: bool = True, **kwargs: Any
+        self, *args: object, copy_inputs_to_device: bool = True, **kwargs: object
     ) -> list[Buffer]:
         """Runs the model, as a call of it does.
 
@@ -106,7 +106,7 @@ class Model:
             inputs = [_moved(value, type) for value, type in zip(inputs, self._types, strict=True)]
         return [tensor.driver_tensor for tensor in self.compiled(*inputs)]
 
-    def _ordered(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    def _ordered(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[object]:
         names = [f"input{index}" for index in range(len(self._types))]
         rest = names[len(args) :]
         if len(args) > len(names) or set(rest) != set(kwargs):
@@ -120,7 +120,7 @@ class Model:
         return repr(self.compiled).replace("CompiledModel", "Model", 1)
 
 
-def _moved(value: Any, type: TensorType) -> Any:
+def _moved(value: object, type: TensorType) -> object:
     """Moves an input to the device of its type; returns numbers and unknown objects unchanged."""
     if isinstance(type, BufferType):  # a copy would be changed in its place
         return value

@@ -7,7 +7,7 @@ tensor alone. A store gives a new tensor: `Array` then refers to that one.
 from __future__ import annotations
 
 import operator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, SliceError, TraceError
@@ -23,7 +23,8 @@ from maxmod.ops.stores import update_slice
 from maxmod.tensor import Tensor
 from maxmod.values.array import Subscript
 from maxmod.values.dim import Size
-from maxmod.values.shape import product
+from maxmod.values.plain import Attrs
+from maxmod.values.shape import Sizes, product
 
 
 def expect_data(name: str) -> None:
@@ -51,7 +52,7 @@ def get(x: Tensor, key: Subscript) -> Tensor:
             "can be combined with slices."
         )
     (at,) = axes
-    positions: Any = items[at]
+    positions: Tensor = items[at]
     items[at] = slice(None)
     return gather(_sliced(x, _selection(x, items)), cast(positions, DType.int64), axis=at)
 
@@ -91,7 +92,7 @@ def _items(x: Tensor, key: Subscript) -> Subscript:
     return items
 
 
-def _checked(item: Any) -> Any:
+def _checked(item: Subscript) -> Subscript:
     if item is None or item is Ellipsis or isinstance(item, slice):
         return item
     if isinstance(item, Tensor):
@@ -120,13 +121,13 @@ class Selection(NamedTuple):
         shape: The shape of the result: axes of ints are dropped, those of None have size 1.
     """
 
-    bounds: dict[str, Any]
+    bounds: Attrs
     counts: list[Size]
     backward: list[int]
     shape: tuple[Size, ...]
 
 
-def _selection(x: Tensor, items: list[Any]) -> Selection:
+def _selection(x: Tensor, items: list[Subscript]) -> Selection:
     taken: list[tuple[Size, Size, int, Size]] = []  # start, stop, step, number
     backward: list[int] = []
     shape: list[Size] = []
@@ -175,7 +176,7 @@ def _sliced(x: Tensor, chosen: Selection) -> Tensor:
 # ---- positions and masks -----------------------------------------------------------------------
 
 
-def _positions(x: Tensor, items: list[Any]) -> Tensor:
+def _positions(x: Tensor, items: list[Subscript]) -> Tensor:
     """The positions that ints and integer tensors name together, one row each."""
     tensors = []
     for axis, item in enumerate(items):
@@ -188,7 +189,7 @@ def _positions(x: Tensor, items: list[Any]) -> Tensor:
     return concat([unsqueeze(broadcast_to(t, shape), -1) for t in tensors], axis=-1)
 
 
-def broadcast_sizes(shapes: list[Any]) -> tuple[Any, ...]:
+def broadcast_sizes(shapes: list[Sizes]) -> Sizes:
     """Returns the shape that shapes broadcast to; `ValueError` if there is none."""
     from_end = []
     for axis in range(1, max(map(len, shapes), default=0) + 1):

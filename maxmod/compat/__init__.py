@@ -274,7 +274,7 @@ def _public(module: ModuleType) -> list[str]:
     ]
 
 
-def _find(path: str, name: str) -> Any:
+def _find(path: str, name: str) -> object:
     """Returns the object of a name under a path, `_MISSING` if there is none."""
     module, _, only = PATHS[path].partition(":")
     if not module or (only and name != only):

@@ -14,7 +14,7 @@ CompiledCallable = CompiledModel
 
 
 def compile(
-    fn: Callable[..., Any], *input_types: Any, name: str | None = None, **options: Any
+    fn: Callable[..., object], *input_types: object, name: str | None = None, **options: Any
 ) -> CompiledModel:
     """Compiles a function or module for arguments of the given types.
 
@@ -46,7 +46,7 @@ def compile(
 
 
 def stage(
-    fn: Callable[..., Any], *input_types: Any, name: str | None = None, **options: Any
+    fn: Callable[..., object], *input_types: object, name: str | None = None, **options: Any
 ) -> StagedGraph:
     """Traces a function or module as `compile` does, without compiling it.
 
@@ -69,7 +69,7 @@ def stage(
     )
 
 
-def _name(fn: Callable[..., Any]) -> str:
+def _name(fn: Callable[..., object]) -> str:
     return getattr(fn, "__name__", type(fn).__name__)
 
 

@@ -15,14 +15,17 @@ import enum
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from maxmod.dtype import DType
 from maxmod.errors import CheckpointError, DTypeError, ShapeError, WeightsError, did_you_mean
 from maxmod.graph.values import Weight
 from maxmod.tensor import Tensor
+from maxmod.tensor.exchange import DLPackArray
+from maxmod.values.array import HostArray
 from maxmod.values.device import CPU_REF, DeviceLike
 from maxmod.values.shape import Shape, ShapeLike
 from maxmod.values.tensor_type import TensorType
@@ -60,14 +63,14 @@ class WeightData:
         (bfloat16, [Dim(2), Dim(3)])
     """
 
-    data: Any
+    data: DLPackArray
     name: str
     dtype: DType
     shape: Shape
     quantization_encoding: object = None
 
     @classmethod
-    def from_numpy(cls, arr: np.ndarray[Any, Any], name: str) -> WeightData:
+    def from_numpy(cls, arr: HostArray, name: str) -> WeightData:
         """Makes the record of an array.
 
         Args:
@@ -96,13 +99,13 @@ class WeightData:
             return self
         return self._of(Tensor.from_dlpack(self.data).cast(dtype), self.name)
 
-    def __dlpack__(self, **kwargs: Any) -> Any:
+    def __dlpack__(self, **kwargs: object) -> object:
         return self.data.__dlpack__(**kwargs)
 
-    def __dlpack_device__(self) -> Any:
+    def __dlpack_device__(self) -> tuple[int, int]:
         return self.data.__dlpack_device__()
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> HostArray:
         return np.asarray(self.data, dtype=dtype, copy=copy)
 
 
@@ -142,7 +145,7 @@ class Weights(Protocol):
         ...
 
     @property
-    def allocated_weights(self) -> dict[str, Any]:
+    def allocated_weights(self) -> dict[str, Tensor]:
         """The data of the weights that were allocated, for `session.load`."""
         ...
 
@@ -160,7 +163,7 @@ class SafetensorWeights:
     def __init__(self, filepaths: Sequence[str | os.PathLike[str]], *, prefix: str = "") -> None:
         self._files = _open(filepaths)
         self._prefix = prefix
-        self._allocated: dict[str, Any] = {}
+        self._allocated: dict[str, Tensor] = {}
 
     def _at(self, prefix: str) -> Self:
         made = object.__new__(type(self))
@@ -201,7 +204,7 @@ class SafetensorWeights:
         """
         return WeightData._of(self._checkpoint()[self.name], self.name)
 
-    def raw_tensor(self) -> Any:
+    def raw_tensor(self) -> HostArray:
         """Reads the tensor of this name as a NumPy array.
 
         Returns:
@@ -242,7 +245,7 @@ class SafetensorWeights:
         return Weight(self.name, type.dtype, type.shape, device)
 
     @property
-    def allocated_weights(self) -> dict[str, Any]:
+    def allocated_weights(self) -> dict[str, Tensor]:
         """The tensors of the weights that were allocated, by name."""
         return dict(self._allocated)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError
 from maxmod.values.device import CPU_REF, DeviceRef
+from maxmod.values.tensor_type import TensorOrType
 
 
 class KVCacheStrategy(enum.StrEnum):
@@ -113,12 +113,12 @@ class PagedCacheValues:
         max_lengths: The longest prompt and the longest context.
     """
 
-    kv_blocks: Any
-    cache_lengths: Any
-    lookup_table: Any
-    max_lengths: Any
+    kv_blocks: TensorOrType
+    cache_lengths: TensorOrType
+    lookup_table: TensorOrType
+    max_lengths: TensorOrType
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[TensorOrType]:
         return iter((self.kv_blocks, self.cache_lengths, self.lookup_table, self.max_lengths))
 
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import time
 from collections.abc import Callable
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import ParamSpec, Self, TypeVar, overload
 
 from maxmod import log
 
@@ -85,7 +85,9 @@ def traced(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
-def traced(func: Any = None, *, message: str | None = None, color: str = _COLOR) -> Any:
+def traced(
+    func: Callable[..., object] | None = None, *, message: str | None = None, color: str = _COLOR
+) -> object:
     """Logs the time of every call of a function: a decorator, bare or with arguments.
 
     Args:
@@ -110,14 +112,14 @@ def traced(func: Any = None, *, message: str | None = None, color: str = _COLOR)
     if inspect.iscoroutinefunction(func):
 
         @functools.wraps(func)
-        async def waits(*args: Any, **kwargs: Any) -> Any:
+        async def waits(*args: object, **kwargs: object) -> object:
             with Tracer(name):
                 return await func(*args, **kwargs)
 
         return waits
 
     @functools.wraps(func)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: object, **kwargs: object) -> object:
         with Tracer(name):
             return func(*args, **kwargs)
 

@@ -10,7 +10,9 @@ from maxmod.tensor import Tensor
 from maxmod.values.array import HostArray
 
 
-def assert_all_close(actual: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-8) -> None:
+def assert_all_close(
+    actual: object, expected: object, rtol: float = 1e-5, atol: float = 1e-8
+) -> None:
     """Asserts that two tensors are equal within a tolerance: `|a - e| <= atol + rtol |e|`.
 
     They are compared in float64; NaN is equal to NaN, and an infinity to itself.
@@ -32,7 +34,7 @@ def assert_all_close(actual: Any, expected: Any, rtol: float = 1e-5, atol: float
     np.testing.assert_allclose(_wide(actual), _wide(expected), rtol=rtol, atol=atol, strict=True)
 
 
-def _wide(value: Any) -> HostArray:
+def _wide(value: object) -> HostArray:
     host = np.asarray(value) if isinstance(value, Tensor) else _array(value)
     return host.astype(np.float64)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from maxmod.errors import ModelError
 from maxmod.generate.kv_cache import KVCache
 from maxmod.generate.sampling import Sampler, Sampling
+from maxmod.values.array import HostArray
 
 # Cache lengths are multiples of this, so that similar lengths run the same bound program.
 ROWS = 64
@@ -27,7 +28,12 @@ class Decodable(Protocol):
         ...
 
     def next_tokens(
-        self, cache: KVCache, sampler: Sampler, prompts: Any = None, *, eager: bool = False
+        self,
+        cache: KVCache,
+        sampler: Sampler,
+        prompts: HostArray | None = None,
+        *,
+        eager: bool = False,
     ) -> list[int]:
         """Reads prompts, or the last tokens; chooses and returns the next ones."""
         ...

@@ -10,7 +10,6 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from maxmod.errors import ShapeError
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim
-from maxmod.values.tensor_type import BufferType
+from maxmod.values.tensor_type import BufferType, TensorOrType
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +45,10 @@ class KVCache:
         padding: int64 [batch], the number of padding rows at the start.
     """
 
-    keys: list[Any]
-    values: list[Any]
-    used: Any
-    padding: Any
+    keys: list[TensorOrType]
+    values: list[TensorOrType]
+    used: TensorOrType
+    padding: TensorOrType
 
     @classmethod
     def types(cls, shape: CacheShape, batch: int | str, dtype: DType, device: DeviceRef) -> KVCache:

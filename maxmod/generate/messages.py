@@ -36,9 +36,10 @@ def checked_messages(messages: object) -> list[JsonObject]:
     return [_checked_message(f"message {i}", message) for i, message in enumerate(messages)]
 
 
-def _checked_message(where: str, message: Any) -> JsonObject:
-    if callable(getattr(message, "model_dump", None)):  # a message of the package openai
-        message = message.model_dump()
+def _checked_message(where: str, message: object) -> JsonObject:
+    dump = getattr(message, "model_dump", None)
+    if callable(dump):  # a message of the package openai
+        message = dump()
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise ArgumentError(f"chat: {where}: expected a mapping with 'role' and 'content'.")
     plain = _plain(message, where)
@@ -79,7 +80,7 @@ def checked_variables(variables: Mapping[str, object]) -> JsonObject:
 
 
 # Of a subclass, such as an enumeration, the value.
-_PLAIN: dict[type[Any], Callable[[Any], object]] = {
+_PLAIN: dict[type, Callable[..., object]] = {
     str: str.__str__,
     int: int.__int__,
     float: float.__float__,

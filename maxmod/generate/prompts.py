@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -34,7 +33,7 @@ def expect_prompt(prompt: object) -> None:
     )
 
 
-def token_rows(where: str, rows: Any) -> list[list[int]]:
+def token_rows(where: str, rows: object) -> list[list[int]]:
     """Returns rows of tokens as lists of int; anything but sequences of token ids is refused.
 
     Args:
@@ -48,7 +47,7 @@ def token_rows(where: str, rows: Any) -> list[list[int]]:
     return [token_list(f"{where}[{place}]", row) for place, row in enumerate(rows)]
 
 
-def token_list(where: str, tokens: Any) -> list[int]:
+def token_list(where: str, tokens: object) -> list[int]:
     """Returns tokens as a list of int; anything but a sequence of token ids is refused."""
     if isinstance(tokens, (str, bytes, Mapping)) or not isinstance(tokens, Iterable):
         raise OperandError(
@@ -58,7 +57,7 @@ def token_list(where: str, tokens: Any) -> list[int]:
     return [expect_int(caller, token, f"{name}[{at}]") for at, token in enumerate(tokens)]
 
 
-def stop_tokens(stop: Any) -> frozenset[int]:
+def stop_tokens(stop: object) -> frozenset[int]:
     """Returns stop tokens as a set of int; anything but token ids is refused."""
     if isinstance(stop, (str, bytes)) or not isinstance(stop, Iterable):
         raise OperandError(

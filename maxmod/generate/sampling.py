@@ -9,7 +9,7 @@ import contextlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import SupportsFloat
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from maxmod.ops.choose import OPTIONS, choose_tokens
 from maxmod.tensor import Tensor
 from maxmod.values.array import HostArray
 from maxmod.values.device import DeviceRef
-from maxmod.values.tensor_type import BufferType
+from maxmod.values.tensor_type import BufferType, TensorOrType
 
 # The smallest and the largest positive finite float32.
 _MIN, _MAX = float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).max)
@@ -81,7 +81,7 @@ class Sampling:
         return self.seed
 
 
-def _real_number(name: str, value: Any) -> float:
+def _real_number(name: str, value: SupportsFloat | str) -> float:
     if not isinstance(value, str):
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             return float(value)
@@ -110,12 +110,12 @@ class Sampler:
         options: float64 [4]: temperature, top-k, top-p, min-p.
     """
 
-    tokens: Any
-    seen: Any
-    counters: Any
-    seed: Any
-    penalty: Any
-    options: Any
+    tokens: TensorOrType
+    seen: TensorOrType
+    counters: TensorOrType
+    seed: TensorOrType
+    penalty: TensorOrType
+    options: TensorOrType
 
     @classmethod
     def types(cls, batch: int | str, vocab: int, device: DeviceRef) -> Sampler:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from maxmod.errors import ModelError
-from maxmod.generate.special_tokens import FolderTokens
+from maxmod.generate.special_tokens import FolderTokens, PackageObject
 from maxmod.weights.text_files import read_bytes
 
 # What SentencePiece writes for a space.
@@ -17,7 +18,7 @@ _BPE = 2
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
 
 
-def sentence_pieces(package: Any, path: Path, tokens: FolderTokens) -> Any:
+def sentence_pieces(package: ModuleType, path: Path, tokens: FolderTokens) -> PackageObject:
     """Makes the tokenizer of a tokenizer.model, as transformers converts it for Llama.
 
     Raises:
@@ -120,7 +121,7 @@ def _pairs(piece: str, vocabulary: Container[str]) -> Iterator[tuple[str, str]]:
             yield piece[:at], piece[at:]
 
 
-def _finish(package: Any, tokenizer: Any, tokens: FolderTokens) -> None:
+def _finish(package: ModuleType, tokenizer: PackageObject, tokens: FolderTokens) -> None:
     """Writes spaces as the class of Llama does; `legacy` puts one in front of every part."""
     has_space = tokens.flag("add_prefix_space", True)
     normalizers, decoders = package.normalizers, package.decoders

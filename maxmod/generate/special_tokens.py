@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, TypeAlias, overload
 
 from maxmod.errors import ModelError
 from maxmod.values.plain import JsonObject
@@ -42,6 +42,12 @@ _FAMILY_OF_MODEL = {
     "gemma2": "Gemma",
     "gemma3_text": "Gemma",
 }
+PackageObject: TypeAlias = Any
+"""A tokenizer or token of the package tokenizers, which is imported inside of functions only.
+
+The package is optional, so that types are checked without it.
+"""
+
 _FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")
 
 

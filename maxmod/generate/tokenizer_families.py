@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from maxmod.errors import ModelError
-from maxmod.generate.special_tokens import FolderTokens
+from maxmod.generate.special_tokens import FolderTokens, PackageObject
 from maxmod.weights.json_files import read_json
 from maxmod.weights.text_files import read_text
 
@@ -25,7 +25,7 @@ BERT_SETTINGS = {
 _LONGEST_WORD = 100  # characters; longer ones are unknown to BERT
 
 
-def byte_level(package: Any, path: Path, tokens: FolderTokens) -> Any:
+def byte_level(package: ModuleType, path: Path, tokens: FolderTokens) -> PackageObject:
     """Makes the tokenizer of vocab.json and merges.txt.
 
     Raises:
@@ -46,12 +46,12 @@ def byte_level(package: Any, path: Path, tokens: FolderTokens) -> Any:
     return tokenizer
 
 
-def _gpt2(package: Any, tokenizer: Any, tokens: FolderTokens) -> None:
+def _gpt2(package: ModuleType, tokenizer: PackageObject, tokens: FolderTokens) -> None:
     space = tokens.flag("add_prefix_space", False)
     tokenizer.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=space)
 
 
-def _qwen2(package: Any, tokenizer: Any, tokens: FolderTokens) -> None:
+def _qwen2(package: ModuleType, tokenizer: PackageObject, tokens: FolderTokens) -> None:
     space = tokens.flag("add_prefix_space", False)
     words = package.Regex(_QWEN2_WORDS)
     tokenizer.normalizer = package.normalizers.NFC()
@@ -63,7 +63,7 @@ def _qwen2(package: Any, tokenizer: Any, tokens: FolderTokens) -> None:
     )
 
 
-_BYTE_LEVEL: dict[str | None, Callable[[Any, Any, FolderTokens], None]] = {
+_BYTE_LEVEL: dict[str | None, Callable[[ModuleType, PackageObject, FolderTokens], None]] = {
     "GPT2": _gpt2,
     "Qwen2": _qwen2,
 }
@@ -81,7 +81,7 @@ def _read_merges(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def word_piece(package: Any, path: Path, tokens: FolderTokens) -> Any:
+def word_piece(package: ModuleType, path: Path, tokens: FolderTokens) -> PackageObject:
     """Makes the tokenizer of the vocab.txt of BERT.
 
     Raises:

@@ -6,11 +6,18 @@ import codecs
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TypeAlias
 
 from maxmod.errors import ModelError
 from maxmod.generate.sentence_pieces import convert_hint, sentence_pieces
-from maxmod.generate.special_tokens import SOME_LLAMA, AddedToken, FolderTokens, read_folder_tokens
+from maxmod.generate.special_tokens import (
+    SOME_LLAMA,
+    AddedToken,
+    FolderTokens,
+    PackageObject,
+    read_folder_tokens,
+)
 from maxmod.generate.text import CharacterTokenizer, PackageTokenizer, Tokenizer, package_errors
 from maxmod.generate.tokenizer_families import BERT_SETTINGS, byte_level, word_piece
 from maxmod.weights.json_files import read_json
@@ -19,6 +26,9 @@ from maxmod.weights.text_files import has_file, read_bytes
 # These classes of transformers put special tokens around a text as tokenizer_config.json says, and
 # not as tokenizer.json does; and the first one by default.
 _BY_SETTINGS = ("Llama", "CodeLlama", "Gemma", "Cohere", SOME_LLAMA)
+
+# Makes the tokenizer of a file, with the package tokenizers.
+_Reader: TypeAlias = Callable[[ModuleType, Path, FolderTokens], PackageObject]
 
 
 def open_tokenizer(folder: str | os.PathLike[str], *, hint: str = "") -> Tokenizer:
@@ -70,9 +80,7 @@ def _refuse_foreign(folder: Path) -> None:
             )
 
 
-def _from_package(
-    folder: Path, path: Path, make: Callable[[Any, Path, FolderTokens], Any]
-) -> Tokenizer:
+def _from_package(folder: Path, path: Path, make: _Reader) -> Tokenizer:
     try:
         import tokenizers
     except ImportError as error:
@@ -88,7 +96,7 @@ def _from_package(
     return PackageTokenizer(tokenizer)
 
 
-def _whole(package: Any, path: Path, tokens: FolderTokens) -> Any:
+def _whole(package: ModuleType, path: Path, tokens: FolderTokens) -> PackageObject:
     tokenizer = package.Tokenizer.from_buffer(read_bytes(path).removeprefix(codecs.BOM_UTF8))
     # What the settings say of two parts counts, as in transformers.
     normaliser, splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
@@ -103,7 +111,7 @@ def _whole(package: Any, path: Path, tokens: FolderTokens) -> Any:
 
 
 # The files that each kind needs, the best kind first.
-_READERS: tuple[tuple[tuple[str, ...], Callable[[Any, Path, FolderTokens], Any]], ...] = (
+_READERS: tuple[tuple[tuple[str, ...], _Reader], ...] = (
     (("tokenizer.json",), _whole),
     (("vocab.json", "merges.txt"), byte_level),
     (("vocab.txt",), word_piece),
@@ -111,11 +119,13 @@ _READERS: tuple[tuple[tuple[str, ...], Callable[[Any, Path, FolderTokens], Any]]
 )
 
 
-def _add_tokens(package: Any, tokenizer: Any, tokens: FolderTokens, folder: Path) -> None:
+def _add_tokens(
+    package: ModuleType, tokenizer: PackageObject, tokens: FolderTokens, folder: Path
+) -> None:
     """Adds what the folder lists; a token that tokenizer.json has with other flags gets these."""
     special = {token.content for token in tokens.extra}
     known = tokenizer.get_added_tokens_decoder()
-    made: list[Any] = []
+    made: list[PackageObject] = []
     for number, token in sorted(tokens.added.items()):
         if repr(known.get(number)) != repr(_made(package, token)):
             flags = token.flags | ({"special": True} if token.content in special else {})
@@ -134,11 +144,13 @@ def _add_tokens(package: Any, tokenizer: Any, tokens: FolderTokens, folder: Path
             )
 
 
-def _made(package: Any, token: AddedToken) -> Any:
+def _made(package: ModuleType, token: AddedToken) -> PackageObject:
     return package.AddedToken(token.content, **token.flags)
 
 
-def _surround(package: Any, tokenizer: Any, tokens: FolderTokens, folder: Path) -> None:
+def _surround(
+    package: ModuleType, tokenizer: PackageObject, tokens: FolderTokens, folder: Path
+) -> None:
     """Puts special tokens around a text where `add_bos_token` and `add_eos_token` decide it."""
     adds = {name: tokens.flag(f"add_{name}_token") for name in ("bos", "eos")}
     if tokens.family in _BY_SETTINGS:

@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from maxmod.config import PACKAGE
@@ -298,7 +299,7 @@ def _keep_constant(tensor: Tensor) -> None:
 
 def _user_source() -> ir.Source | None:
     """Finds the innermost frame that belongs to user code or to a model file."""
-    frame: Any = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         code = frame.f_code
         name = _shown_name(code.co_filename)

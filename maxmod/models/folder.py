@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from maxmod.errors import ModelError
 from maxmod.values.plain import JsonObject
@@ -51,7 +50,7 @@ def read_config(caller: str, folder: Path) -> JsonObject:
 
 
 def unsupported(
-    caller: str, folder: Path, table: JsonObject, kinds: Mapping[str, Mapping[str, Any]]
+    caller: str, folder: Path, table: JsonObject, kinds: Mapping[str, Mapping[str, object]]
 ) -> ModelError:
     """Makes the error for a model that a loading function does not read.
 

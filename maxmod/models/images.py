@@ -12,7 +12,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from maxmod.errors import ArgumentError, ModelError
 from maxmod.values.array import HostArray
 
 Array = HostArray
+
+Image: TypeAlias = Any
+"""An image of the package Pillow, which is imported inside of functions only."""
 
 _EXPECTED = "images: expected a path, an image of Pillow, or uint8[height,width,3]"
 _WHITE = (255, 255, 255, 255)
@@ -36,7 +40,7 @@ _BY_ITS_RANGE = (
 )
 
 
-def rgb_pixels(image: Any) -> Array:
+def rgb_pixels(image: object) -> Array:
     """Returns the pixels of an image.
 
     Args:
@@ -68,7 +72,7 @@ def rgb_pixels(image: Any) -> Array:
         return _pixels(image)
 
 
-def pillow_image() -> Any:
+def pillow_image() -> ModuleType:
     """Returns the module `PIL.Image`.
 
     Raises:
@@ -166,7 +170,7 @@ def _steps(array: Array) -> Iterator[str]:
 # ---- images of Pillow ----------------------------------------------------------------------------
 
 
-def _pixels(image: Any) -> Array:
+def _pixels(image: Image) -> Array:
     """The first frame of a file, or the frame at which an image of Pillow stands, as RGB."""
     from PIL.ImageOps import exif_transpose
 
@@ -181,7 +185,7 @@ def _pixels(image: Any) -> Array:
     return np.asarray(image.convert("RGB"))
 
 
-def _on_white(image: Any) -> Any:
+def _on_white(image: Image) -> Image:
     if image.mode == "La":
         image = image.convert("LA")
     clear = image.info.get("transparency")
@@ -192,7 +196,7 @@ def _on_white(image: Any) -> Any:
     return pillow_image().alpha_composite(pillow_image().new("RGBA", image.size, _WHITE), image)
 
 
-def _in_8_bits(image: Any) -> Any:
+def _in_8_bits(image: Image) -> Image:
     """Scales gray of 16 bits to 8: 65535 becomes 255."""
     # Netpbm files of 16 bits have the mode I, but their range is known: Pillow scales it to 65535.
     if image.mode not in _IN_16_BITS and not (image.mode == "I" and image.format == "PPM"):

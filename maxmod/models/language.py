@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from maxmod.dtype import DType
 from maxmod.generate import generate_text
@@ -250,7 +251,7 @@ class LanguageModel:
         """
         key = (batch == 1, seq == 1, logits)
         if key not in self._steps:
-            rows: Any = 1 if batch == 1 else "batch"
+            rows: int | str = 1 if batch == 1 else "batch"
             tokens = TensorType(DType.int64, [rows, 1 if seq == 1 else "seq"], self.device)
             cache = KVCache.types(self.cache_shape, rows, self.dtype, self.device)
             name = "decode" if seq == 1 else "prefill"
@@ -308,5 +309,5 @@ class LanguageModel:
         run = CachedLogits(self.module) if eager else self.step(batch=batch, seq=seq, logits=True)
         return run(self._rows(tokens), cache).to_numpy()
 
-    def _rows(self, tokens: Any) -> Tensor:
+    def _rows(self, tokens: ArrayLike) -> Tensor:
         return Tensor(np.ascontiguousarray(tokens, dtype=np.int64), device=self.device)

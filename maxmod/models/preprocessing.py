@@ -81,7 +81,7 @@ class Preprocessing:
             if name == "image_std" and 0 in numbers:
                 raise ModelError(f"{name}: expected no 0, got {value!r}.")
 
-    def pixels(self, image: Any) -> Array:
+    def pixels(self, image: object) -> Array:
         """Turns an image into the pixels that the model reads.
 
         Args:

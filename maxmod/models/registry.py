@@ -66,7 +66,7 @@ class Architecture:
     config: type[Any]
     module: Callable[[Any], Module]
     adapt: Callable[[StateLike], Weights]
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, object] = field(default_factory=dict)
 
 
 # By the `model_type` of config.json.

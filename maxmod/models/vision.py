@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class VisionModel:
         return self._vectors().compile(self.pixels_type, name="embed")
 
     def classify(
-        self, images: Iterable[Any], *, top: int = 5, batch_size: int = 8, eager: bool = False
+        self, images: Iterable[object], *, top: int = 5, batch_size: int = 8, eager: bool = False
     ) -> list[list[tuple[str, float]]]:
         """Returns the most likely labels of each image.
 
@@ -165,7 +165,7 @@ class VisionModel:
         return result
 
     def embed(
-        self, images: Iterable[Any], *, batch_size: int = 8, eager: bool = False
+        self, images: Iterable[object], *, batch_size: int = 8, eager: bool = False
     ) -> HostArray:
         """Returns a vector for each image: the last hidden state of its first token.
 
@@ -190,7 +190,14 @@ class VisionModel:
         module = self.module
         return Vectors(module.vit if isinstance(module, Classifier) else module, self.dtype)
 
-    def _over(self, caller: str, run: Any, images: Any, batch_size: int, width: int) -> Array:
+    def _over(
+        self,
+        caller: str,
+        run: Callable[[Tensor], Tensor],
+        images: object,
+        batch_size: int,
+        width: int,
+    ) -> Array:
         images = _listed(caller, images)
         if batch_size < 1:
             raise ArgumentError(f"{caller}: batch_size: expected 1 or more, got {batch_size}.")
@@ -202,7 +209,7 @@ class VisionModel:
         return result
 
 
-def _listed(caller: str, images: Any) -> list[Any]:
+def _listed(caller: str, images: object) -> list[object]:
     """Returns the images as a list; one alone, or what has no order, is refused."""
     is_one = isinstance(images, (str, bytes, os.PathLike, Mapping, Set)) or (
         isinstance(images, np.ndarray) and images.ndim != 4

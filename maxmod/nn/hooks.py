@@ -11,8 +11,9 @@ import numpy as np
 from maxmod import functional as F
 from maxmod.runtime import tree
 from maxmod.tensor import Tensor
+from maxmod.values.array import HostArray
 
-CallHook = Callable[[Any, Sequence[Any], Mapping[str, Any], Any], None]
+CallHook = Callable[[object, Sequence[object], Mapping[str, object], object], None]
 ACTIVE: list[CallHook] = []
 """Each is called as `hook(module, args, kwargs, result)` after the `forward` of any module."""
 
@@ -50,7 +51,7 @@ device=Device(type=cpu,id=0))
     ) -> None:
         self.export_path = export_path
         self.filter = filter
-        self._names: dict[int, tuple[Any, str]] = {}  # by id; the module keeps its id its own
+        self._names: dict[int, tuple[object, str]] = {}  # by id; the module keeps its id its own
         self._step = 0
         ACTIVE.append(self)
 
@@ -79,7 +80,7 @@ device=Device(type=cpu,id=0))
         self.remove()
 
     def __call__(
-        self, module: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
+        self, module: object, args: Sequence[object], kwargs: Mapping[str, object], result: object
     ) -> None:
         """Prints one call of a module."""
         name = self._names.get(id(module), (None, type(module).__name__))[1]
@@ -95,7 +96,7 @@ device=Device(type=cpu,id=0))
             return True
         return self.filter(name) if callable(self.filter) else name in self.filter
 
-    def _show(self, name: str, value: Any) -> None:
+    def _show(self, name: str, value: object) -> None:
         for label, tensor in _tensors(name, value):
             F.print(tensor, label)
             if self.export_path is not None and tensor.real:
@@ -104,13 +105,13 @@ device=Device(type=cpu,id=0))
                 np.save(folder / f"{label}.npy", _saved(tensor))
 
 
-def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+def _tensors(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
     leaves, _ = tree.flatten(value)
     for number, leaf in enumerate(leaves):
         if isinstance(leaf, Tensor):
             yield (name if len(leaves) == 1 else f"{name}-{number}"), leaf
 
 
-def _saved(tensor: Tensor) -> Any:
+def _saved(tensor: Tensor) -> HostArray:
     host = np.asarray(tensor)
     return host if host.dtype.kind in "biuf" else host.astype(np.float32)

@@ -345,16 +345,16 @@ class Module(FamiliarNames, Owner, Generic[P, R]):
 
     def compile(
         self,
-        *input_types: Any,
+        *input_types: object,
         weights: StateLike | None = None,
         name: str | None = None,
         auto_cast: bool = False,
-        session: Any = None,
+        session: object = None,
         custom_extensions: Iterable[object] = (),
         allow_subgraphs: bool = True,
         is_device_graph: bool = False,
         signal_buffer_index: int | None = None,
-        **keyword_types: Any,
+        **keyword_types: object,
     ) -> CompiledModel:
         """Traces the module for arguments of the given types and compiles it.
 
@@ -412,13 +412,13 @@ class Module(FamiliarNames, Owner, Generic[P, R]):
 
     def trace(
         self,
-        *input_types: Any,
+        *input_types: object,
         name: str | None = None,
         custom_extensions: Iterable[object] = (),
         allow_subgraphs: bool = True,
         is_device_graph: bool = False,
         signal_buffer_index: int | None = None,
-        **keyword_types: Any,
+        **keyword_types: object,
     ) -> StagedGraph:
         """Traces the module as `compile` does, without compiling; the result prints as a graph.
 
@@ -450,7 +450,7 @@ class Module(FamiliarNames, Owner, Generic[P, R]):
 
     # ---- printing ----------------------------------------------------------------------------
 
-    def summary(self, *input_types: Any) -> Summary:
+    def summary(self, *input_types: object) -> Summary:
         """Returns a table of the modules with their numbers of parameters and bytes.
 
         Equal neighbours share a row. Parameters need no values.
@@ -514,12 +514,12 @@ C = TypeVar("C", bound=type[Module])
 
 
 @overload
-def module_dataclass(cls: C, /, *, repr: bool = False, **kwargs: Any) -> C: ...
+def module_dataclass(cls: C, /, *, repr: bool = False, **kwargs: object) -> C: ...
 
 
 @overload
 def module_dataclass(
-    cls: None = None, /, *, repr: bool = False, **kwargs: Any
+    cls: None = None, /, *, repr: bool = False, **kwargs: object
 ) -> Callable[[C], C]: ...
 
 

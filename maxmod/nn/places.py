@@ -83,7 +83,7 @@ class Place:
             value = value[key]
         return value
 
-    def write(self, new: Any, *, force: bool = False) -> None:
+    def write(self, new: object, *, force: bool = False) -> None:
         """Puts another object there; lists and dicts are changed, tuples are replaced.
 
         Args:
@@ -115,7 +115,7 @@ def _with_entry(container: Any, keys: tuple[Any, ...], new: Any) -> Any:
     return container._make(items) if _is_named(container) else items  # type: ignore[attr-defined]
 
 
-def _is_named(value: tuple[Any, ...]) -> bool:
+def _is_named(value: tuple[object, ...]) -> bool:
     return hasattr(value, "_fields")
 
 
@@ -141,7 +141,7 @@ def entries_of(container: Any) -> Sequence[tuple[Any, str, Any]]:
 _WANTED = (Tensor, Owner, list, tuple, dict)
 
 
-def _search(found: Held, around: tuple[Any, ...]) -> Iterator[Held]:
+def _search(found: Held, around: tuple[object, ...]) -> Iterator[Held]:
     """Yields the tensors and modules in a container; cycles are searched once."""
     container = found.item
     around = (*around, container)

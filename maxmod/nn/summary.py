@@ -109,7 +109,7 @@ class _Tree:
     is_module: bool  # rather than a plain container
 
     @property
-    def shape(self) -> Any:
+    def shape(self) -> tuple[object, ...]:
         """Everything that is shown but the name."""
         return (self.kind, self.output, self.tensors, [(c.name, c.shape) for c in self.children])
 
@@ -136,7 +136,7 @@ def summarize(module: Any, input_types: Sequence[Any]) -> Summary:
 def _recording(cls: type, outputs: dict[int, str]) -> type:
     """Makes a subclass that notes the types of its results, of the first call."""
 
-    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+    def __call__(self: Any, *args: object, **kwargs: object) -> object:  # noqa: N807
         result = cls.__call__(self, *args, **kwargs)
         leaves, _ = tree.flatten(result)
         types = [leaf.type.short() for leaf in leaves if isinstance(leaf, Tensor)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -113,7 +112,7 @@ def _scaled(op: Op, *types: TensorType, scale: object, is_causal: object) -> Att
     return {"scale": float(scale), "is_causal": bool(is_causal)}
 
 
-def _expand(query: Tensor, key: Tensor, value: Tensor, *mask: Tensor, **attrs: Any) -> Tensor:
+def _expand(query: Tensor, key: Tensor, value: Tensor, *mask: Tensor, **attrs: object) -> Tensor:
     """The definition in other ops; sums are formed in the compute dtype."""
     dtype, wide = query.dtype, compute_dtype(query.dtype)
     groups = _groups(query.sizes, key.sizes)

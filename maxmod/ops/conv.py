@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from maxmod.dtype import compute_dtype
 from maxmod.errors import ArgumentError, ShapeError
@@ -37,7 +36,7 @@ BLOCK_NBYTES = 8 << 20
 # ---- the ops, channels last --------------------------------------------------------------------
 
 
-def _arguments(op: Op, x: TensorType, filter: TensorType, **attrs: Any) -> Attrs:
+def _arguments(op: Op, x: TensorType, filter: TensorType, **attrs: object) -> Attrs:
     name = _expect_pair(op, x, filter)
     rank = x.rank - 2
     found: Attrs = {
@@ -279,7 +278,7 @@ def _run(
     input_layout: object,
     filter_layout: object,
     filter_layouts: tuple[FilterLayout, FilterLayout],
-    **attrs: Any,
+    **attrs: object,
 ) -> Tensor:
     """Brings operands to channels last, computes, adds the bias, and brings the result back."""
     tensors = _operands(name, rank, *operands)

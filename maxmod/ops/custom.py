@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,7 @@ def _declared(
     return tuple(TensorType.of(d, s, device) for d, s in zip(dtypes, shapes, strict=True))
 
 
-def _where_operands_are(op: Op, *types: TensorType, **attrs: Any) -> Attrs:
+def _where_operands_are(op: Op, *types: TensorType, **attrs: object) -> Attrs:
     return {**attrs, "device": types[0].device} if types else attrs
 
 

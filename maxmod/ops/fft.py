@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from maxmod.dtype import DType
@@ -19,7 +17,7 @@ from maxmod.values.tensor_type import TensorType
 __all__ = ["irfft"]
 
 
-def _arguments(op: Op, input_tensor: TensorType, **attrs: Any) -> Attrs:
+def _arguments(op: Op, input_tensor: TensorType, **attrs: object) -> Attrs:
     normalization = attrs["normalization"]
     if normalization not in list(Normalization):
         listed = ", ".join(repr(mode.value) for mode in Normalization)
@@ -46,7 +44,7 @@ def _arguments(op: Op, input_tensor: TensorType, **attrs: Any) -> Attrs:
     }
 
 
-def _real(op: Op, input_tensor: TensorType, **attrs: Any) -> TensorType:
+def _real(op: Op, input_tensor: TensorType, **attrs: object) -> TensorType:
     if input_tensor.dtype is not DType.float32:
         raise DTypeError(f"irfft: expected float32, got {input_tensor.short()}. Hint: cast it.")
     sizes = list(input_tensor.sizes[:-1] if attrs["input_is_complex"] else input_tensor.sizes)

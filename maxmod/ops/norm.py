@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from maxmod.dtype import compute_dtype
@@ -102,7 +100,7 @@ def logsoftmax(xp: ArrayModule, value: Tensor, axis: int = -1) -> Tensor:
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
 
 
-def _positive_epsilon(op: Op, *types: TensorType, epsilon: object, **attrs: Any) -> Attrs:
+def _positive_epsilon(op: Op, *types: TensorType, epsilon: object, **attrs: object) -> Attrs:
     if not epsilon > 0:
         raise ArgumentError(f"{op.name}: epsilon: expected a positive number, got {epsilon}.")
     return {"epsilon": float(epsilon), **attrs}
@@ -170,7 +168,7 @@ def _mean(xp: ArrayModule, x: Array) -> Array:
     return xp.sum(x, axis=-1, keepdims=True) / x.dtype.type(x.shape[-1])
 
 
-def _expand_rms_norm(x: Tensor, weight: Tensor, *, epsilon: float, **attrs: Any) -> Tensor:
+def _expand_rms_norm(x: Tensor, weight: Tensor, *, epsilon: float, **attrs: object) -> Tensor:
     wide = cast(x, compute_dtype(x.dtype))
     scaled = mul(wide, rsqrt(add(mean(wide * wide), epsilon)))
     weight = add(cast(weight, wide.dtype), attrs["weight_offset"])
@@ -179,7 +177,7 @@ def _expand_rms_norm(x: Tensor, weight: Tensor, *, epsilon: float, **attrs: Any)
     return cast(scaled * weight, x.dtype)
 
 
-def _rms_arguments(op: Op, *types: TensorType, epsilon: object, **attrs: Any) -> Attrs:
+def _rms_arguments(op: Op, *types: TensorType, epsilon: object, **attrs: object) -> Attrs:
     attrs["weight_offset"] = float(attrs["weight_offset"])
     attrs["multiply_before_cast"] = bool(attrs["multiply_before_cast"])
     return _positive_epsilon(op, *types, epsilon=epsilon, **attrs)

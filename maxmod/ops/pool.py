@@ -27,7 +27,7 @@ Pair = int | tuple[int, int]
 # ---- pooling -----------------------------------------------------------------------------------
 
 
-def _pooling_arguments(op: Op, input: TensorType, **attrs: Any) -> Attrs:
+def _pooling_arguments(op: Op, input: TensorType, **attrs: object) -> Attrs:
     found: Attrs = {
         "kernel_size": numbers(op.name, "kernel_size", attrs["kernel_size"], 2, 1, single=True),
         "stride": numbers(op.name, "stride", attrs["stride"], 2, 1, single=True),
@@ -57,7 +57,7 @@ def _counts(name: str, spatial: Sequence[Size], attrs: Attrs) -> list[Size]:
 def _pooled(accepts: Accepts) -> TypeRule:
     """[N, H', W', C] for an input [N, H, W, C]."""
 
-    def windows_of_input(op: Op, input: TensorType, **attrs: Any) -> TensorType:
+    def windows_of_input(op: Op, input: TensorType, **attrs: object) -> TensorType:
         expect_dtype(op, accepts, input)
         if input.rank != 4:
             raise ShapeError(f"{op.name}: expected [N, H, W, C], got {input.short()}.")
@@ -207,7 +207,7 @@ def max_pool2d(
 # ---- fold --------------------------------------------------------------------------------------
 
 
-def _fold_arguments(op: Op, input: TensorType, **attrs: Any) -> Attrs:
+def _fold_arguments(op: Op, input: TensorType, **attrs: object) -> Attrs:
     size = attrs["output_size"]
     sizes = as_sizes((size, size) if isinstance(size, int) else size, "fold: output_size")
     if len(sizes) != 2:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 
@@ -111,7 +110,7 @@ def _take_seed() -> int:
 # ---- uniform -----------------------------------------------------------------------------------
 
 
-def _uniform_type(op: Op, *, dtype: DType, **attrs: Any) -> TensorType:
+def _uniform_type(op: Op, *, dtype: DType, **attrs: object) -> TensorType:
     if dtype is DType.bool:
         raise DTypeError("uniform: dtype: expected a number type, got bool.")
     return created(op, dtype=dtype, **attrs)
@@ -239,7 +238,7 @@ def _number(name: str, value: object) -> Scalar:
 # ---- normal ------------------------------------------------------------------------------------
 
 
-def _normal_type(op: Op, *, dtype: DType, **attrs: Any) -> TensorType:
+def _normal_type(op: Op, *, dtype: DType, **attrs: object) -> TensorType:
     if dtype is DType.bool:
         raise DTypeError("normal: dtype: expected a number type, got bool.")
     return created(op, dtype=dtype, **attrs)

@@ -29,7 +29,7 @@ __all__ = ["resize", "resize_bicubic", "resize_linear", "resize_nearest", "roi_a
 # ---- static arguments and types ----------------------------------------------------------------
 
 
-def _resize_arguments(op: Op, input: TensorType, *, size: object, **attrs: Any) -> Attrs:
+def _resize_arguments(op: Op, input: TensorType, *, size: object, **attrs: object) -> Attrs:
     found: Attrs = {"size": as_sizes(size, f"{op.name}: size")}
     for name, count in (("coordinate_transform_mode", 4), ("round_mode", 4)):
         if name in attrs:
@@ -326,7 +326,7 @@ def resize(
 # ---- regions -----------------------------------------------------------------------------------
 
 
-def _roi_arguments(op: Op, input: TensorType, rois: TensorType, **attrs: Any) -> Attrs:
+def _roi_arguments(op: Op, input: TensorType, rois: TensorType, **attrs: object) -> Attrs:
     mode = attrs["mode"]
     if mode not in ("AVG", "MAX"):
         raise ArgumentError(f"roi_align: mode: expected 'AVG' or 'MAX', got {mode!r}.")
@@ -340,7 +340,7 @@ def _roi_arguments(op: Op, input: TensorType, rois: TensorType, **attrs: Any) ->
     }
 
 
-def _aligned(op: Op, input: TensorType, rois: TensorType, **attrs: Any) -> TensorType:
+def _aligned(op: Op, input: TensorType, rois: TensorType, **attrs: object) -> TensorType:
     expect_dtype(op, is_float, input, rois)
     if input.rank != 4:
         raise ShapeError(f"roi_align: input: expected [N, H, W, C], got {input.short()}.")

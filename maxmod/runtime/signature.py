@@ -62,7 +62,7 @@ class Signature:
         self.input_names = [name for name, leaf in shown if isinstance(leaf, TensorType)]
         self._plain = all(child.kind is None for child in self.tree.children)
 
-    def arguments(self, make: Callable[[TensorType], Tensor]) -> Sequence[Any]:
+    def arguments(self, make: Callable[[TensorType], Tensor]) -> Sequence[object]:
         """Returns the arguments to trace with: `make(type)` for types, other values as they are."""
         return tree.unflatten(
             self.tree,
@@ -84,7 +84,7 @@ class Signature:
 
         return by_name
 
-    def ordered(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    def ordered(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[object]:
         """Returns the arguments of a call in the order of the types.
 
         A parameter that has no type may be given the default that it was compiled with.
@@ -124,7 +124,7 @@ class Signature:
         shown = ", ".join(map(self._shown, range(count)))
         return f"compiled call: expected {count} arguments ({shown}), got {got}."
 
-    def tensors(self, args: Sequence[Any]) -> list[Tensor]:
+    def tensors(self, args: Sequence[object]) -> list[Tensor]:
         """Converts the arguments of a call to tensors, whose types are not checked yet.
 
         Raises:
@@ -135,7 +135,7 @@ class Signature:
             raise TypeError(
                 f"compiled call: expected {len(self.tree.children)} arguments, got {len(args)}."
             )
-        leaves: Sequence[Any] = args
+        leaves: Sequence[object] = args
         if not self._plain:
             leaves, found = tree.flatten(tuple(args))
             if found != self.tree:
@@ -183,7 +183,7 @@ class Signature:
         return dims
 
 
-def _as_tensor(label: str, expected: TensorType, leaf: Any) -> Tensor:
+def _as_tensor(label: str, expected: TensorType, leaf: object) -> Tensor:
     """Accepts arrays that speak DLPack, and numbers where a tensor is expected."""
     if isinstance(leaf, Tensor):
         return leaf
@@ -207,7 +207,7 @@ def _expected(label: str, what: str) -> str:
     return f"compiled call: {place}{path}: expected {what}{f' for {name}' if name else ''}"
 
 
-def _expect_memory(label: str, expected: TensorType, leaf: Any) -> None:
+def _expect_memory(label: str, expected: TensorType, leaf: object) -> None:
     """Refuses, for a buffer, what a tensor could only be a copy of: stores would be lost."""
     is_fixed = isinstance(leaf, np.ndarray) and not leaf.flags.writeable
     if is_fixed or is_scalar(leaf):

@@ -48,7 +48,7 @@ def _entries(value: Any) -> tuple[tuple[Any, ...], list[Any]] | None:
     return None
 
 
-def flatten(value: Any) -> tuple[list[Any], Tree]:
+def flatten(value: object) -> tuple[list[Any], Tree]:
     """Returns the leaves in order, and the structure to rebuild the value."""
     entries = _entries(value)
     if entries is None:

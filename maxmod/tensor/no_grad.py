@@ -17,7 +17,7 @@ class no_grad(ContextDecorator):  # noqa: N801  # as in PyTorch
         1.0
     """
 
-    def __new__(cls, function: Callable[..., Any] | bool | None = None) -> Any:
+    def __new__(cls, function: Callable[..., object] | bool | None = None) -> Any:
         """Returns the context, or a function that is decorated without brackets unchanged.
 
         Args:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
 
 
-class Realization(Coroutine[Any, Any, T], Generic[T]):
+class Realization(Coroutine[object, object, T], Generic[T]):
     """A coroutine without anything to wait for: its first step makes the data.
 
     `await`, `asyncio.run`, `gather` and tasks take it. Unlike one of an `async def`, it may be left
@@ -24,11 +24,11 @@ class Realization(Coroutine[Any, Any, T], Generic[T]):
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
 
-    def __await__(self) -> Generator[Any, Any, T]:
+    def __await__(self) -> Generator[object, object, T]:
         return self._make()
         yield  # makes this a generator
 
-    def send(self, value: object) -> Any:
+    def send(self, value: object) -> NoReturn:
         """Makes the data: raises `StopIteration` with the result, as a finished coroutine does."""
         raise StopIteration(self._make())
 

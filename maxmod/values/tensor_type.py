@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 from maxmod.dtype import DType, dtype_hint
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.dim import Size, SymbolicDim
 from maxmod.values.shape import FixedShape, Shape, ShapeLike, Sizes, as_sizes, format_sizes, product
+
+TensorOrType: TypeAlias = Any
+"""A tensor; or its type, in what a function is compiled for.
+
+It stands in structures that are filled with types to compile, and with tensors to call. The code
+that reads one knows which; a union would have to be taken apart at every use.
+"""
 
 
 class Type:

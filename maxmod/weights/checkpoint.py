@@ -8,7 +8,6 @@ import os
 import sys
 import types
 from collections.abc import Hashable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -151,7 +150,9 @@ class Checkpoint(Weights):
 
     _plan: Mapping[str, tuple[int, Entry]]
 
-    def __init__(self, path: str, files: list[WeightFile], plan: dict[str, Any]) -> None:
+    def __init__(
+        self, path: str, files: list[WeightFile], plan: dict[str, tuple[int, Entry]]
+    ) -> None:
         super().__init__(plan)
         self.path = path
         self._files = files

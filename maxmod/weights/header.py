@@ -209,11 +209,10 @@ def _entry(path: str, name: str, info: object, data_start: int) -> Entry:
     )
 
 
-def _sizes(path: str, label: str, value: Any) -> list[int]:
-    good = isinstance(value, list) and all(
+def _sizes(path: str, label: str, value: object) -> list[int]:
+    if not isinstance(value, list) or not all(
         type(size) is int and 0 <= size <= _MAX_SIZE for size in value
-    )
-    if not good:
+    ):
         raise fail(path, f"{label}: expected a list of sizes, got {value!r:.80}")
     return value
 

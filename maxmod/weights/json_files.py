@@ -35,7 +35,7 @@ def _read(path: str, kind: type[T], expected: str) -> T:
     return table
 
 
-def parse_json(where: str, text: str) -> Any:
+def parse_json(where: str, text: str) -> object:
     """Parses the text of a JSON file.
 
     Raises:
