@@ -99,7 +99,9 @@ def graphs() -> list[Buffer]:
         x = graph.inputs[0].tensor
         (y,) = ops.cond(ops.sum(x, axis=0)[0, 0] > 0, [x.type], lambda: x, lambda: -x)
         graph.output(y.rebind(["n", 2]) if isinstance(y, maxmod.graph.TensorValue) else y)
-    return InferenceSession(devices=[CPU()]).load(graph)(np.ones((3, 2), np.float32), [0, 0])
+    return InferenceSession(devices=[CPU()]).load(graph)(
+        np.ones((3, 2), np.float32), np.zeros(2, np.float32)
+    )
 
 
 def dims() -> list[int]:
