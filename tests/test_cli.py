@@ -213,7 +213,7 @@ def test_standard_input(
     _, wanted, _ = _main(capsys, *embed, "a cat", "two dogs")
     _type(monkeypatch, b"a cat\r\ntwo dogs\r\n")
     assert _main(capsys, *embed, "-")[:2] == (0, wanted)
-    assert "expected no other texts beside" in _error(capsys, *embed, "-", "a")
+    assert "expected no texts in addition to" in _error(capsys, *embed, "-", "a")
     _type(monkeypatch, b"12\xff")
     assert "the byte 0xff at position 2" in _error(capsys, "generate", "-")
     monkeypatch.setattr(sys, "stdin", None)

@@ -70,12 +70,12 @@ MM_INLINE mm_angle mm_reduce_large_angle(float x)
     const uint32_t bits = mm_as_bits(x) & 0x7fffffffu;
     const uint64_t m = (bits & 0x7fffffu) | 0x800000u;
     const uint32_t start = (bits >> 23) - 120; // in 32 zeros and the bits of 2/pi: 27 to 135
-    const uint64_t b0 = 0x00000000a2f9836eu, b1 = 0x4e441529fc2757d1u;
-    const uint64_t b2 = 0xf534ddc0db629599u, b3 = 0x3c439041fe5163abu, b4 = 0xdebbc561b7246e3au;
+    const uint64_t word_a = 0x00000000a2f9836eu, word_b = 0x4e441529fc2757d1u;
+    const uint64_t word_c = 0xf534ddc0db629599u, word_d = 0x3c439041fe5163abu, word_e = 0xdebbc561b7246e3au;
     const uint32_t word = start >> 6, shift = start & 63;
-    const uint64_t first = word == 0 ? b0 : word == 1 ? b1 : b2;
-    const uint64_t second = word == 0 ? b1 : word == 1 ? b2 : b3;
-    const uint64_t third = word == 0 ? b2 : word == 1 ? b3 : b4;
+    const uint64_t first = word == 0 ? word_a : word == 1 ? word_b : word_c;
+    const uint64_t second = word == 0 ? word_b : word == 1 ? word_c : word_d;
+    const uint64_t third = word == 0 ? word_c : word == 1 ? word_d : word_e;
     const uint64_t high = first << shift | (second >> 1) >> (63 - shift);
     const uint64_t low = (second << shift | (third >> 1) >> (63 - shift)) >> 32;
     const uint64_t turns = m * high + (m * low >> 32); // in units of 2^-62 quadrants, mod 4

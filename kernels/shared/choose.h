@@ -107,12 +107,10 @@ MM_INLINE int64_t mm_choose(const mm_args g, int64_t row, float *weights)
 {
     const int64_t size = mm_size(g);
     const float *const x = g.b0 + row * size;
-    if (!mm_is_in_range(g.b1))
-        return -1;
     const float temperature = (float)g.b1[0], min_p = (float)g.b1[3];
     const double top_k = g.b1[1], top_p = g.b1[2];
     const float largest = mm_largest(x, size);
-    if (largest != largest)
+    if (largest != largest || !mm_is_in_range(g.b1))
         return -1;
     if (!(temperature > 0))
         return mm_find(x, size, largest, largest, false, 0, 0);

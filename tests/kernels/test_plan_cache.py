@@ -422,8 +422,12 @@ def test_read_only_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cached plans are used, missing ones are planned each time."""
     assert not is_hit(softmax)
 
-    def refuse(*args: object) -> int:
-        raise PermissionError(13, "Permission denied")
+    opened = os.open
+
+    def refuse(path: str, flags: int, *args: int) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, flags, *args)
 
     monkeypatch.setattr(os, "open", refuse)  # a mode would not stop root
     assert is_hit(softmax)

@@ -155,6 +155,17 @@ def test_reductions_in_a_compiled_function() -> None:
         (lambda: F.norm(X, "nuc"), "other norms of matrices are not here"),
         (lambda: F.var(X, ddof=1), "it is called correction"),
     ],
+    ids=[
+        *("numpy_sum", "dtype", "axes", "two_positions", "axis_and_dim", "argmax_of_two_axes"),
+        *(
+            "one_axis_twice",
+            "zero_axes",
+            "axis_out_of_range",
+            "std_of_ints",
+            "nuclear_norm",
+            "ddof",
+        ),
+    ],
 )
 def test_refused_calls(call: Callable[[], Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):

@@ -239,8 +239,9 @@ def test_a_mask_in_a_trace_gets_a_hint() -> None:
     [
         (lambda x, mask: x.__setitem__(0, 1.0), "only arguments of a BufferType and results of"),
         (lambda x, mask: (x * 2).__setitem__(mask, x[:2]), "F.masked_scatter"),
-        (lambda x, mask: (x * 2).__setitem__((mask, 0), 1.0), "beside whole axes"),
+        (lambda x, mask: (x * 2).__setitem__((mask, 0), 1.0), "with whole axes"),
     ],
+    ids=["argument", "rows_of_a_mask", "mask_and_int"],
 )
 def test_stores_that_cannot_be_traced(fn: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):

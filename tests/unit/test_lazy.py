@@ -37,6 +37,10 @@ def listed(x: Tensor) -> object:
         lambda: F.ones([2]) + 1,
         lambda: F.uniform([5]),
     ],
+    ids=[
+        *("number", "list", "range", "class_method", "constant", "zeros", "arange", "sum"),
+        "random",
+    ],
 )
 def test_tensors_made_in_a_block_are_not_real(make: Callable[[], Tensor]) -> None:
     with F.lazy():

@@ -119,6 +119,7 @@ def test_rounding_is_to_nearest_even():
         lambda: UserList([2, 5, 8, 11]),
         lambda: memoryview(b"\x02\x05\x08\x0b"),
     ],
+    ids=["range", "array", "deque", "tuple", "user_list", "memoryview"],
 )
 def test_any_sequence(make):
     for made in (Tensor(make()), F.constant(make()), Tensor.constant(make())):
