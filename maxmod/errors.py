@@ -8,7 +8,12 @@ A class extends `MaxmodError` and the built-in exception that a Python user woul
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 from collections.abc import Iterable
+from types import FrameType
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 
 class MaxmodError(Exception):
@@ -151,3 +156,13 @@ def class_name(value: object) -> str:
     kind = type(value)
     package = kind.__module__.partition(".")[0]
     return kind.__name__ if package in ("builtins", "maxmod") else f"{package}.{kind.__name__}"
+
+
+def user_level() -> int:
+    """Returns the `stacklevel` for a warning of the caller: the line of the user."""
+    level = 1
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+        level += 1
+    return level

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
 
 from maxmod import config
 
@@ -48,13 +47,3 @@ def note(message: str) -> None:
         logger.info(message)
     else:
         print(f"maxmod: {message}", file=sys.stderr)
-
-
-def user_level() -> int:
-    """Returns the `stacklevel` for a warning of the caller: the line of the user."""
-    level = 1
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(config.PACKAGE):
-        frame = frame.f_back
-        level += 1
-    return level

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from maxmod.errors import ArgumentError, MaxmodWarning
-from maxmod.log import user_level
+from maxmod.errors import ArgumentError, MaxmodWarning, user_level
 from maxmod.tensor import Tensor
 
 _NESTING = 4  # depth to which other containers are looked into for the warning

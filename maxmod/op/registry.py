@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +14,6 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from maxmod.errors import did_you_mean
 from maxmod.op.affine import Index
 from maxmod.op.calling import public_function
-from maxmod.op.foreign.hints import hint
 from maxmod.op.record import (
     REQUIRED,
     Kind,
@@ -166,4 +166,6 @@ def call_of(name: str) -> str:
 
 def foreign_hint(name: str, of: str = "") -> str:
     """Returns a sentence about a name of PyTorch or NumPy that an object lacks, or nothing."""
-    return hint(name, call_of, of)
+    # Tables of names, which only errors need.
+    hints = importlib.import_module("maxmod.op.foreign.hints")
+    return hints.hint(name, call_of, of)

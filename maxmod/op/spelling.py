@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import sys
 from collections.abc import Callable, Container, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from maxmod.errors import OperandError, did_you_mean
-from maxmod.op.foreign.keywords import keyword_hint
 from maxmod.values.plain import Attrs
 
 P = ParamSpec("P")
@@ -86,13 +86,18 @@ def misuse(name: str, signature: inspect.Signature, kwargs: Attrs, error: TypeEr
     unknown = [keyword for keyword in kwargs if keyword not in known]
     if unknown:
         return unknown_keyword(name, unknown[0], known)
-    return f"{name}: {error}; it takes ({', '.join(known)}).{keyword_hint(name, '*')}"
+    return f"{name}: {error}; it takes ({', '.join(known)}).{_keyword_hint(name, '*')}"
 
 
 def unknown_keyword(name: str, keyword: str, known: Sequence[str]) -> str:
     """Returns the message for a keyword that a function does not take."""
-    hint = keyword_hint(name, keyword) or did_you_mean(keyword, known)
+    hint = _keyword_hint(name, keyword) or did_you_mean(keyword, known)
     return (
         f"{name}: got an unexpected keyword argument {keyword!r}; it takes ({', '.join(known)})."
         f"{hint}"
     )
+
+
+def _keyword_hint(name: str, keyword: str) -> str:
+    """Returns what to write for a keyword of another library; the table is read for errors only."""
+    return importlib.import_module("maxmod.op.foreign.keywords").keyword_hint(name, keyword)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import EllipsisType
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
@@ -19,24 +20,29 @@ from maxmod.values.device import DeviceRef
 from maxmod.values.dim import Dim, Size, as_size
 from maxmod.values.shape import Sizes, broadcast, format_sizes
 
+# Index items that hold no positions.
+_SINGLE = (int, slice, type(None), EllipsisType, Dim, np.generic)
+
 
 def is_array(item: object) -> TypeGuard[Subscript]:
     """True for an index item that holds positions or a mask: a list, an array, a tensor with axes.
 
     A tensor without axes counts as an int, and a pair `(slice, size)` as a slice.
     """
+    if isinstance(item, _SINGLE):  # asked first, as a protocol takes 10 us to look for
+        return False
     if isinstance(item, Tensor):
         return item.rank > 0 or item.dtype is DType.bool
     if isinstance(item, (list, tuple)):
         return not any(isinstance(part, slice) for part in item)
-    return not isinstance(item, np.generic) and isinstance(item, DLPackArray)
+    return isinstance(item, DLPackArray)
 
 
 def axes_of(item: object) -> int:
     """Returns the number of axes of the operand that an index item names: those of a mask, or 1."""
     if item is None or item is Ellipsis:
         return 0
-    if not is_array(item):
+    if isinstance(item, _SINGLE) or not is_array(item):
         return 1
     found = item if isinstance(item, Tensor) else _array(item)
     is_mask = found.dtype is DType.bool or found.dtype == np.bool_

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
-from typing_extensions import Unpack
 
 from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError, OperandError

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-
-from typing_extensions import Unpack
+from typing import Unpack
 
 from maxmod.dtype import DType, compute_dtype
 from maxmod.errors import ArgumentError, DTypeError

@@ -6,8 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Self
 
 from maxmod.dtype import DType
-from maxmod.errors import OperandError, SliceError
-from maxmod.log import user_level
+from maxmod.errors import OperandError, SliceError, user_level
 from maxmod.op import call
 from maxmod.op.spelling import explained
 from maxmod.tensor import era

@@ -50,6 +50,8 @@ def current() -> str | None:
     """Returns the version whose rules hold, None for maxmod's own."""
     if _asked:
         return _asked[0]
+    if not _imported:
+        return None
     for version, paths in _SIGNS.items():
         if not _imported.isdisjoint(paths):
             return version

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Self, overload
+from typing import TYPE_CHECKING, Self, Unpack, overload
 
 import numpy as np
-from typing_extensions import Unpack
 
 from maxmod.dtype import DType
 from maxmod.errors import OperandError

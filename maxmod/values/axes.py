@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
-
-from typing_extensions import TypedDict
+from typing import Generic, NamedTuple, TypeAlias, TypedDict, TypeVar
 
 T = TypeVar("T")
 
