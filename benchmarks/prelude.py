@@ -15,6 +15,15 @@ Finding: the multiply-add pipes are the limit, so the polynomial degree decides;
 and selecting, also for NaN and overflow, costs next to nothing on AVX-512. A division costs as much
 as five multiply-adds. A reduction declared with `omp declare reduction` goes through memory: keep
 the maximum and "was there a NaN" in two built-in reductions.
+
+With AVX2 alone, subnormal results are not free. Kernels of one function on 2 cores of a Zen 3
+(December 2026), after / before, alternating in one run, for 4 k, 64 k and 4 M elements:
+
+            float32             bfloat16
+    exp     1.11  1.26  1.38    1.03  1.06  1.01
+    silu    1.12  1.31  1.22    1.08  1.22  1.18
+    gelu    1.10  1.16  1.06    1.14  1.29  1.44
+    sin     1.03  0.98  0.92    1.04  1.16  1.15
 """
 
 from __future__ import annotations

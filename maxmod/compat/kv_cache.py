@@ -86,11 +86,6 @@ class KVCacheParams:
         return self.n_kv_heads
 
     @property
-    def dtype_shorthand(self) -> str:
-        """`"bf16"`, `"f32"` and so on: the dtype in names of kernels."""
-        return {"bfloat16": "bf16"}.get(self.dtype.name, self.dtype.name.replace("float", "f"))
-
-    @property
     def shape_per_block(self) -> list[int]:
         """The shape of a page: keys and values, layers, positions, heads, size of a head."""
         return [2, self.num_layers, self.page_size, self.n_kv_heads, self.head_dim]

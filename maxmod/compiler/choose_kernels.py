@@ -142,8 +142,8 @@ def kernel_for_many(
     """Returns the kernel for many queries on a GPU; None if the ops are better on their own.
 
     Halves go to tensor cores. Where those are missing, or the heads are too long, products of half
-    types are left to the matrix library. In float32 the library multiplies no
-    faster, and our kernel needs no memory for the scores and skips masked blocks.
+    types are left to the matrix library. In float32 the library multiplies no faster, and our
+    kernel needs no memory for the scores and skips masked blocks.
 
     Args:
         group: The group.
