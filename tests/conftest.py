@@ -16,6 +16,7 @@ from typing import Any
 
 # Read once, when maxmod is imported; threads and child processes see it too.
 os.environ["MAXMOD_VERIFY"] = "1"
+os.environ["MAXMOD_PROGRESS"] = "0"  # how long something takes must not change what is printed
 # Kernels that an earlier run built must not hide a fault of this one. Workers share the folder.
 _IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not _IS_WORKER:

@@ -431,7 +431,9 @@ def test_version_and_help_load_no_models() -> None:
 
 def test_every_subcommand_is_in_the_table() -> None:
     modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
-    assert modules - {"__init__", "arguments", "options", "parser"} == SUBCOMMANDS.keys()
+    assert (
+        modules - {"__init__", "arguments", "options", "parser", "progress"} == SUBCOMMANDS.keys()
+    )
 
 
 def test_cache(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

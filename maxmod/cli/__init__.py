@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from maxmod.cli.parser import new_parser, subcommand
+from maxmod.cli.progress import shown_progress
 from maxmod.errors import MaxmodError, MaxmodWarning
 
 EXIT_ERROR = 1
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", MaxmodWarning)
             warnings.showwarning = _show_warning
-            code = subcommand(options.command).run(options)
+            with shown_progress():
+                code = subcommand(options.command).run(options)
             sys.stdout.flush()
             return code
     except KeyboardInterrupt:

@@ -15,9 +15,13 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
-from maxmod.backends.host.library import HostCompiler, open_library
+from maxmod.backends.host.library import HostCompiler, open_library, place_in_unit
+from maxmod.backends.host.progress import Progress
+from maxmod.backends.host.units import Unit, units
 from maxmod.backends.refusal import refused
 from maxmod.kernel import cache as kernel_cache
 from maxmod.kernel.source import KernelSource
@@ -93,9 +97,16 @@ def probe(path: str, options: tuple[str, ...]) -> tuple[tuple[str, list[str]] | 
     return None, problem
 
 
+class Built(NamedTuple):
+    """A loaded library, and the name of a kernel's entry in it."""
+
+    library: ctypes.CDLL
+    entry: str
+
+
 def build_libraries(
     compiler: HostCompiler, sources: Mapping[str, KernelSource]
-) -> dict[str, ctypes.CDLL]:
+) -> dict[str, Built]:
     """Compiles kernels side by side, saves them and loads them.
 
     Args:
@@ -103,49 +114,110 @@ def build_libraries(
         sources: Kernels by their keys.
 
     Returns:
-        The libraries by their keys.
+        Where each kernel is, by its key.
 
     Raises:
         CompileError: For the first kernel that the compiler refuses, after all were tried.
     """
-    results: dict[str, bytes | Exception] = {}
-    # Long ones first, so that no CPU works on one at the end while the others wait.
-    todo = iter(sorted(sources.items(), key=lambda item: -len(item[1].plain)))
-    lock = threading.Lock()
-
-    def work(folder: str) -> None:
-        while True:
-            with lock:
-                key, source = next(todo, (None, None))
-            if key is None or source is None:
-                return
-            try:
-                results[key] = _build_one(compiler, key, source, folder)
-            except Exception as error:
-                results[key] = error
-
     with _folder() as folder:
-        count = min(len(sources), _usable_cpus() + 1)
-        helpers = [  # each with a copy of the context, which holds the configuration
-            threading.Thread(target=contextvars.copy_context().run, args=(work, folder))
-            for _ in range(count - 1)
-        ]
-        for helper in helpers:
-            helper.start()
-        work(folder)
-        for helper in helpers:
-            helper.join()
-        failed = [key for key in sources if isinstance(results[key], Exception)]
+        work = _Work(compiler, sources, folder)
+        work.run()
+        failed = [key for key in sources if key in work.errors]
         if failed:
-            raise _failure(compiler, failed, sources, results)
-        libraries = {key: data for key, data in results.items() if isinstance(data, bytes)}
-        return {key: _load_saved(key, libraries[key], folder) for key in sources}
+            raise _failure(compiler, failed, sources, work.errors)
+        return work.loaded()
 
 
-def _build_one(compiler: HostCompiler, key: str, source: KernelSource, folder: str) -> bytes:
-    text = source.full_text()
+class _Work:
+    """Units that are to be built, and what came of them.
+
+    Args:
+        compiler: What compiles them.
+        sources: Kernels by their keys.
+        folder: A temporary folder.
+    """
+
+    def __init__(
+        self, compiler: HostCompiler, sources: Mapping[str, KernelSource], folder: str
+    ) -> None:
+        self.errors: dict[str, Exception] = {}
+        self._built: list[tuple[Unit, str, bytes]] = []
+        self._compiler, self._folder = compiler, folder
+        self._progress = Progress(len(sources))
+        self._cpus = _usable_cpus()
+        self._todo = deque(units(sources, self._cpus))
+        self._keys = list(sources)
+
+    def run(self) -> None:
+        """Builds everything, and returns when it is done."""
+        workers = [  # each with a copy of the context, which holds the configuration
+            threading.Thread(target=contextvars.copy_context().run, args=(self._run_one,))
+            for _ in range(min(len(self._todo), self._cpus))
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            self._progress.wait_for(workers)
+        finally:
+            self._todo.clear()  # where the user interrupts, nothing more is started
+
+    def _run_one(self) -> None:
+        while True:
+            try:
+                unit = self._todo.popleft()
+            except IndexError:
+                return
+            self._build(unit)
+
+    def _build(self, unit: Unit) -> None:
+        try:
+            key, data = _build_unit(self._compiler, unit, self._folder)
+            self._built.append((unit, key, data))
+        except Exception as error:
+            if isinstance(error, Refused) and not unit.is_single:
+                self._todo.extend(unit.singles())  # only what is refused alone has failed
+                return
+            self.errors.update(dict.fromkeys(unit.sources, error))
+        self._progress.advance(len(unit.sources))
+
+    def loaded(self) -> dict[str, Built]:
+        """Loads what was built; returns it in the order of the sources."""
+        found: dict[str, Built] = {}
+        for unit, key, data in self._built:
+            library = _load_saved(key, data, self._folder)
+            found.update({key: Built(library, unit.entry(key)) for key in unit.sources})
+        return {key: found[key] for key in self._keys}
+
+
+def _build_unit(compiler: HostCompiler, unit: Unit, folder: str) -> tuple[str, bytes]:
+    """Compiles a unit and saves it, with a note of where it is for each of its kernels.
+
+    Returns:
+        Its key in the cache, and its library.
+    """
     start = time.perf_counter()
-    data = _compile(compiler.path, [*compiler.flags, *source.options], text, folder)
+    flags = [*compiler.flags, *unit.options]
+    data = _compile(compiler.path, flags, unit.text, folder)
+    time_s = round(time.perf_counter() - start, 4)
+    if unit.is_single:
+        ((key, source),) = unit.sources.items()
+        note = _note(compiler, source, build_time_s=time_s)
+        kernel_cache.store(key, data, source=unit.text, note=note)
+        return key, data
+    unit_key = kernel_cache.make_key("host unit", compiler.identity, "\0".join(flags), unit.text)
+    names = [source.name for source in unit.sources.values()]
+    about = {"kernels": names, "compiler": compiler.version, "build_time_s": time_s}
+    text = json.dumps(about, indent=1) + "\n"
+    if kernel_cache.store(unit_key, data, source=unit.text, note=text) is not None:
+        for key, source in unit.sources.items():
+            where = place_in_unit(unit_key, unit.entry(key))
+            note = _note(compiler, source, unit=unit_key)
+            kernel_cache.store(key, where, source=source.full_text(), note=note)
+    return unit_key, data
+
+
+def _note(compiler: HostCompiler, source: KernelSource, **more: object) -> str:
+    """Returns JSON text about a kernel, for people."""
     note = {
         "name": source.name,
         "dialect": source.dialect.value,
@@ -153,10 +225,9 @@ def _build_one(compiler: HostCompiler, key: str, source: KernelSource, folder: s
         "compiler": compiler.version,
         "flags": list(compiler.flags),
         "options": list(source.options),
-        "build_time_s": round(time.perf_counter() - start, 4),
+        **more,
     }
-    kernel_cache.store(key, data, source=text, note=json.dumps(note, indent=1) + "\n")
-    return data
+    return json.dumps(note, indent=1) + "\n"
 
 
 def _compile(path: str, flags: list[str], text: str, folder: str) -> bytes:
@@ -217,11 +288,10 @@ def _failure(
     compiler: HostCompiler,
     failed: list[str],
     sources: Mapping[str, KernelSource],
-    results: Mapping[str, bytes | Exception],
+    errors: Mapping[str, Exception],
 ) -> Exception:
     key = failed[0]
-    error = results[key]
-    assert isinstance(error, Exception), error
+    error = errors[key]
     if not isinstance(error, Refused):
         return error
     others = f" ({len(failed) - 1} more kernels failed)" if len(failed) > 1 else ""

@@ -18,9 +18,9 @@ from typing import Any
 from maxmod import config
 from maxmod.backends.host.library import (
     THREADS_FILE,
+    CachedLibraries,
     HostCompiler,
     connect,
-    open_library,
     start_threads,
     thread_count,
 )
@@ -121,19 +121,19 @@ def _built(compiler: HostCompiler, sources: Sequence[KernelSource]) -> list[Host
     keys = [_key(compiler, source) for source in sources]
     kernels: dict[str, HostKernel] = {}
     missing: dict[str, KernelSource] = {}
+    cached = CachedLibraries()
     for source, key in zip(sources, keys, strict=True):
         if key in kernels or key in missing:
             continue
-        kernel = _load_cached(source, key)
+        kernel = _load_cached(cached, source, key)
         if kernel is None:
             missing[key] = source
         else:
             kernels[key] = kernel
     if missing:
         libraries = importlib.import_module(_BUILD).build_libraries(compiler, missing)
-        for key, library in libraries.items():
-            source = missing[key]
-            kernels[key] = HostKernel(source.name, key, library, source.entry, cached=False)
+        for key, (library, entry) in libraries.items():
+            kernels[key] = HostKernel(missing[key].name, key, library, entry, cached=False)
     return [kernels[key] for key in keys]
 
 
@@ -168,13 +168,13 @@ def _key(compiler: HostCompiler, source: KernelSource) -> str:
     )
 
 
-def _load_cached(source: KernelSource, key: str) -> HostKernel | None:
-    entry = kernel_cache.load(key)
-    if entry is None:
+def _load_cached(cached: CachedLibraries, source: KernelSource, key: str) -> HostKernel | None:
+    found = cached.find(key, source.entry)
+    if found is None:
         return None
     try:
-        return HostKernel(source.name, key, open_library(entry.path), source.entry, cached=True)
-    except (OSError, AttributeError):  # a folder without execution rights, or a damaged file
+        return HostKernel(source.name, key, *found, cached=True)
+    except AttributeError:  # a damaged file
         return None
 
 

@@ -7,6 +7,8 @@ import ctypes
 import os
 from typing import NamedTuple
 
+from maxmod.kernel import cache as kernel_cache
+
 THREADS_FILE = "host/threads.c"
 _THREADS_ENTRY = "mm_set_threads"
 _FUNCTIONS = "mm_threads_of"  # what the library of threads offers
@@ -32,6 +34,55 @@ class HostCompiler(NamedTuple):
 def open_library(path: str) -> ctypes.CDLL:
     """Loads a library."""
     return ctypes.CDLL(path)
+
+
+# An entry of the cache that starts so is not a library: it says in which one the kernel is.
+_IN_UNIT = b"in unit "
+
+
+def place_in_unit(unit: str, entry: str) -> bytes:
+    """Returns the data of a kernel that was built with others.
+
+    Args:
+        unit: The key of their library.
+        entry: The name of its entry there.
+    """
+    return _IN_UNIT + f"{unit} {entry}".encode()
+
+
+class CachedLibraries:
+    """Libraries from the kernel cache; kernels that were built together share one."""
+
+    def __init__(self) -> None:
+        self._units: dict[str, ctypes.CDLL | None] = {}
+
+    def find(self, key: str, entry: str) -> tuple[ctypes.CDLL, str] | None:
+        """Returns the library of a kernel and the name of its entry there; None if it is lost.
+
+        Args:
+            key: The key of the kernel.
+            entry: The name of its entry in a library of its own.
+        """
+        found = kernel_cache.load(key)
+        if found is None:
+            return None
+        if not found.data.startswith(_IN_UNIT):
+            library = _opened(found.path)
+            return library and (library, entry)
+        unit, _, entry = found.data[len(_IN_UNIT) :].decode("utf-8", "replace").partition(" ")
+        if unit not in self._units:
+            saved = kernel_cache.load(unit)
+            self._units[unit] = saved and _opened(saved.path)
+        library = self._units[unit]
+        return library and (library, entry)
+
+
+def _opened(path: str) -> ctypes.CDLL | None:
+    """Returns a library; None in a folder without execution rights, or for a damaged file."""
+    try:
+        return open_library(path)
+    except OSError:
+        return None
 
 
 def start_threads(library: ctypes.CDLL, count: int) -> int:

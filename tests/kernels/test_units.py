@@ -1,0 +1,272 @@
+"""Kernels that one run of the compiler builds together: their text, their places in the cache."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import build_cache
+import numpy as np
+import pytest
+
+import maxmod
+from maxmod import CPU, DType, Tensor, TensorType, nn
+from maxmod import functional as F
+from maxmod.backends.host import build as host_build
+from maxmod.backends.host import compiler as host_compiler
+from maxmod.backends.host import progress as host_progress
+from maxmod.backends.host import units as host_units
+from maxmod.backends.host.units import Unit, cost_s, units
+from maxmod.cli.progress import shown_progress
+from maxmod.errors import CompileError
+from maxmod.kernel.source import Dialect, KernelSource
+
+pytestmark = [
+    pytest.mark.skipif(bool(host_compiler.unavailable_reason()), reason="there is no C compiler"),
+    pytest.mark.usefixtures("cache_folder"),
+]
+
+
+def source(number: int, size: int = 0, **changes: object) -> KernelSource:
+    """Returns a kernel that adds a number, with names and a macro that all of them have."""
+    code = (
+        f"#define MM_NUMBER_OF_IT {number}\n"
+        "typedef struct {\n    float *x;\n} mm_args;\n\n"
+        "MM_INLINE float mm_more(float x)\n{\n    return x + MM_NUMBER_OF_IT;\n}\n\n"
+        "void mm_kernel(void *const *buffers, const int64_t *scalars)\n"
+        "{\n"
+        "    const mm_args g = {buffers[0]};\n"
+        "    for (int64_t i = 0; i < scalars[0]; i++)\n"
+        "        g.x[i] = mm_min(mm_more(g.x[i]), 100.0f);\n"
+        "}\n"
+    )
+    values = {"name": f"add_{number}", "plain": code + "//" + "x" * size + "\n"}
+    fixed = {"dialect": Dialect.HOST, "entry": "mm_kernel", "buffers": 1, "scalars": 1}
+    return KernelSource(**{**values, **fixed, **changes})  # type: ignore[arg-type]
+
+
+def result(kernel: host_compiler.HostKernel) -> float:
+    """Returns what a kernel makes of 0."""
+    x = np.zeros(1, np.float32)
+    kernel((ctypes.c_void_p * 1)(x.ctypes.data), (ctypes.c_int64 * 1)(1))
+    return float(x[0])
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The texts that the compiler gets."""
+    texts: list[str] = []
+    compile = host_build._compile
+
+    def counted(path: str, flags: list[str], text: str, folder: str) -> bytes:
+        texts.append(text)
+        return compile(path, flags, text, folder)
+
+    host_compiler.build(source(99))  # the library of threads is there
+    monkeypatch.setattr(host_build, "_compile", counted)
+    yield texts
+
+
+def test_small_kernels_are_built_at_once_and_found_one_by_one(
+    compiled: list[str], cache_folder: Path
+) -> None:
+    kernels = host_compiler.build_all([source(n) for n in range(1, 6)])
+    assert [result(kernel) for kernel in kernels] == [1, 2, 3, 4, 5]
+    assert len(compiled) == 1
+    again = host_compiler.build_all([source(3), source(7)])
+    assert [kernel.cached for kernel in again] == [True, False]
+    assert [result(kernel) for kernel in again] == [3, 7]
+    note = json.loads((cache_folder / f"{again[0].key}.json").read_text())
+    assert note["name"] == "add_3"
+    assert (cache_folder / f"{note['unit']}.bin").exists()
+    assert (cache_folder / f"{again[0].key}.src").read_text() == source(3).full_text()
+
+
+def test_only_the_refused_kernel_of_a_unit_fails(compiled: list[str]) -> None:
+    bad = source(2, plain="void mm_kernel(void *const *b, const int64_t *s)\n{\n    1 +;\n}\n")
+    with pytest.raises(CompileError, match="add_2: .* refused the kernel\\b(?! \\()") as caught:
+        host_compiler.build_all([source(1), bad, source(3)])
+    assert "kernel.c:3" in caught.value.log
+    assert len(compiled) == 4  # together, and each alone
+    assert all(host_compiler.build(source(n)).cached for n in (1, 3))
+
+
+def test_kernels_that_clash_are_built_alone(compiled: list[str]) -> None:
+    """A name without a prefix at file scope is no error, only slower."""
+    text = "static int other;\nstatic int other_too = 1;\n"
+    clash = [
+        source(n, plain=text.replace("1", str(n)) + source(n).plain, name=f"k{n}") for n in (1, 2)
+    ]
+    assert [result(kernel) for kernel in host_compiler.build_all(clash)] == [1, 2]
+    assert len(compiled) == 3
+
+
+def test_a_lost_unit_is_built_again(cache_folder: Path) -> None:
+    first = host_compiler.build_all([source(1), source(2)])[0]
+    unit = json.loads((cache_folder / f"{first.key}.json").read_text())["unit"]
+    (cache_folder / f"{unit}.bin").unlink()
+    again = host_compiler.build(source(1))
+    assert not again.cached
+    assert result(again) == 1
+    assert host_compiler.build(source(1)).cached
+
+
+def test_a_damaged_place_is_built_again(cache_folder: Path) -> None:
+    for data in (b"in unit ", b"in unit 12 mm_kernel", b"in unit \xff"):
+        first, _ = host_compiler.build_all([source(1), source(2)])
+        host_compiler.kernel_cache.store(first.key, data)
+        again = host_compiler.build(source(1))
+        assert (again.cached, result(again)) == (False, 1)
+
+
+def test_without_cache_units_are_loaded_all_the_same(cache_folder: Path) -> None:
+    with maxmod.configure(nocache=True):
+        kernels = host_compiler.build_all([source(1), source(2)])
+    assert [result(kernel) for kernel in kernels] == [1, 2]
+
+
+# ---- distribution --------------------------------------------------------------------------------
+
+
+def parts(sizes: list[int], cpus: int) -> list[list[int]]:
+    """Returns the sizes of the kernels of each unit."""
+    made = {str(n): source(n, size) for n, size in enumerate(sizes)}
+    return [[sizes[int(key)] for key in unit.sources] for unit in units(made, cpus)]
+
+
+def test_few_small_kernels_are_one_unit() -> None:
+    assert parts([0] * 5, cpus=64) == [[0] * 5]
+
+
+def test_large_kernels_are_shared_among_cpus_and_the_longest_unit_is_first() -> None:
+    assert parts([30_000, 21_000, 10_000, 0], cpus=2) == [[21_000, 10_000], [30_000, 0]]
+
+
+def test_much_work_is_more_units_than_cpus() -> None:
+    found = parts([30_000] * 20, cpus=1)
+    assert sorted(map(len, found)) == [1] * 2 + [2] * 9 or max(map(len, found)) <= 2
+    assert sum(map(len, found)) == 20
+
+
+def test_other_options_or_entries_are_other_units() -> None:
+    text = source(1).plain.replace("mm_kernel", "mm_other")
+    made = {
+        "a": source(1),
+        "b": source(2, options=("-O1",)),
+        "c": source(3, plain=text, entry="mm_other"),
+        "d": source(4),
+    }
+    assert sorted("".join(unit.sources) for unit in units(made, 1)) == ["ad", "b", "c"]
+    assert Unit({"c": made["c"]}).entry("c") == "mm_other"
+    assert cost_s(source(1, 1000)) > cost_s(source(1))
+
+
+# ---- the kernels of maxmod -----------------------------------------------------------------------
+
+
+class Everything(nn.Module):
+    """Two kernels, or more, of every hand-written text, and a few others."""
+
+    def __init__(self) -> None:
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
+        self.norm = nn.LayerNorm(16)
+        self.bytes = nn.QuantizedLinear.of(nn.Linear(16, 32), "int8")
+        self.nibbles = nn.QuantizedLinear.of(nn.Linear(32, 16), "int4")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.down(F.gelu(self.up(self.norm(x))))
+        z = F.sin(x) + F.cos(y)
+        q, k = y.reshape((-1, 2, 8)).permute([1, 0, 2]), z.reshape((-1, 2, 8)).permute([1, 0, 2])
+        seen = F.scaled_dot_product_attention(q, k, k)
+        kept = F.scaled_dot_product_attention(q, k, k, is_causal=True)
+        narrow = F.cast(x, DType.bfloat16)
+        wide = self.bytes(x), F.relu(self.bytes(y))
+        codes = (*wide, *map(self.nibbles, wide), F.relu(self.nibbles(wide[0])))
+        return y @ z.T, z.T @ y, seen, kept, F.cast(narrow @ narrow.T, x.dtype), *codes
+
+
+def test_the_kernels_of_a_model_can_be_built_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file of `kernels/` has a name at file scope that others cannot have, too."""
+    model = Everything()
+    row = TensorType(DType.float32, ("n", 16), CPU())
+    texts: list[str] = []
+    compile = host_build._compile
+    monkeypatch.setattr(
+        host_build,
+        "_compile",
+        lambda path, flags, text, folder: texts.append(text) or compile(path, flags, text, folder),
+    )
+    monkeypatch.setattr(host_build, "_usable_cpus", lambda: 1)
+    monkeypatch.setattr(host_units, "_LARGEST_S", 1e9)
+    x = np.linspace(-1, 1, 5 * 16, dtype=np.float32).reshape(5, 16)
+    with build_cache.unoptimised_host_kernels():
+        compiled = model.compile(row)
+        found = compiled(Tensor.from_dlpack(x))
+    assert compiled.stats.kernels_built > 10
+    assert not {kernel.full_text() for kernel in compiled.kernels}.intersection(texts)
+    for got, want in zip(found, model(Tensor.from_dlpack(x)), strict=True):
+        np.testing.assert_allclose(got.to_numpy(), want.to_numpy(), atol=2e-2)
+
+
+# ---- progress ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compiling takes longer than what goes without a word."""
+    monkeypatch.setattr(host_progress, "INTERVAL_S", 0.01)
+    compile, event = host_build._compile, threading.Event()
+
+    def slowly(path: str, flags: list[str], text: str, folder: str) -> bytes:
+        event.wait(0.1)
+        return compile(path, flags, text, folder)
+
+    monkeypatch.setattr(host_build, "_compile", slowly)
+    with maxmod.configure(progress=True):
+        yield
+
+
+@pytest.mark.usefixtures("slow")
+def test_progress_is_logged_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="maxmod.compile"):
+        host_compiler.build_all([source(1), source(2)])
+        texts = [record.getMessage() for record in caplog.records]
+        assert "compiling: 0 of" in texts[0]
+        numbers = caplog.records[-1].__dict__
+        assert numbers["done"] == numbers["total"] > 0
+        caplog.clear()
+        host_compiler.build_all([source(1), source(2)])  # nothing to do
+        with maxmod.configure(progress=False):
+            host_compiler.build(source(3))
+        assert not caplog.records
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_library_prints_no_progress_and_the_command_does(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    host_compiler.build(source(1))
+    assert capsys.readouterr() == ("", "")
+    with shown_progress():
+        host_compiler.build_all([source(2), source(3)])
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "maxmod: compiling: 0 of 2 kernels are built\n")
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_terminal_shows_one_line_that_is_gone_at_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host_compiler.build(source(1))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with shown_progress():
+        host_compiler.build_all([source(2), source(3)])
+    err = capsys.readouterr().err
+    assert err.startswith("\r\x1b[Kmaxmod: compiling: 0 of 2 kernels are built")
+    assert err.endswith("\r\x1b[K")
+    assert "\n" not in err
