@@ -241,7 +241,7 @@ static void mm_many_rows(
             mm_panel_task, buffers, scalars, &m, tasks, alone ? tasks : 1,
             (size_t)mm_round_up(units, MM_LANES) * MM_WIDE * sizeof(float));
     }
-    free(m.packed);
+    mm_free_memory(m.packed);
 }
 
 #endif
@@ -486,7 +486,7 @@ static void mm_few_rows(
             mm_few_task, buffers, scalars, &f, tasks, alone ? tasks : 1,
             (size_t)(together * f.step) * sizeof(float));
     }
-    free(f.left);
+    mm_free_memory(f.left);
 }
 
 void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)

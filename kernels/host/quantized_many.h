@@ -300,7 +300,7 @@ static void mm_many_quantized(
             mm_dots_task, buffers, scalars, &job, tasks, alone ? tasks : 1,
             (size_t)(MM_WIDE * (each + MM_TURNS * MM_LANES * job.part)) * sizeof(float));
     }
-    free(job.rows);
+    mm_free_memory(job.rows);
 }
 
 #endif

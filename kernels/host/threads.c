@@ -10,11 +10,18 @@
 // Idle threads poll for work for a while before they sleep, and yield to all other threads
 // meanwhile: BLAS libraries do the same with their threads.
 
+#include <stdatomic.h>
+#ifdef _WIN32
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN
+#endif
+#include <windows.h>
+#else
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <time.h>
+#endif
 
 #define MM_MOST_THREADS 256
 #define MM_AWAKE_NS 2000000 // how long an idle thread polls for work: the pause between two tokens
@@ -24,6 +31,48 @@ typedef struct {
     _Alignas(128) atomic_llong next; // of this thread's share
     int64_t end;
 } mm_share;
+
+// ---- what systems have -------------------------------------------------------------------------
+
+#ifdef _WIN32
+typedef SRWLOCK mm_lock;
+typedef CONDITION_VARIABLE mm_bell;
+#define MM_NEW_LOCK SRWLOCK_INIT
+#define MM_NEW_BELL CONDITION_VARIABLE_INIT
+#define mm_take(lock) AcquireSRWLockExclusive(lock)
+#define mm_release(lock) ReleaseSRWLockExclusive(lock)
+#define mm_await(bell, lock) SleepConditionVariableSRW(bell, lock, INFINITE, 0)
+#define mm_ring(bell) WakeAllConditionVariable(bell)
+#define mm_yield() SwitchToThread()
+#else
+typedef pthread_mutex_t mm_lock;
+typedef pthread_cond_t mm_bell;
+#define MM_NEW_LOCK PTHREAD_MUTEX_INITIALIZER
+#define MM_NEW_BELL PTHREAD_COND_INITIALIZER
+#define mm_take(lock) pthread_mutex_lock(lock)
+#define mm_release(lock) pthread_mutex_unlock(lock)
+#define mm_await(bell, lock) pthread_cond_wait(bell, lock)
+#define mm_ring(bell) pthread_cond_broadcast(bell)
+#define mm_yield() sched_yield()
+#endif
+
+static int64_t mm_now_ns(void)
+{
+#ifdef _WIN32
+    LARGE_INTEGER count, per_second;
+    QueryPerformanceCounter(&count);
+    QueryPerformanceFrequency(&per_second);
+    const int64_t whole = count.QuadPart / per_second.QuadPart;
+    const int64_t rest = count.QuadPart % per_second.QuadPart;
+    return whole * 1000000000 + rest * 1000000000 / per_second.QuadPart;
+#else
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+#endif
+}
+
+// ---- the job -----------------------------------------------------------------------------------
 
 // One call at a time uses the threads; a concurrent call runs on its caller alone.
 static struct {
@@ -40,11 +89,10 @@ static struct {
     _Alignas(128) atomic_ullong state;
     _Alignas(128) atomic_int sleeping;
     atomic_flag taken;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
+    mm_lock lock;
+    mm_bell wake;
     int count; // threads, with the caller; 0 before the first call
-} mm_job = {.taken = ATOMIC_FLAG_INIT, .lock = PTHREAD_MUTEX_INITIALIZER,
-            .wake = PTHREAD_COND_INITIALIZER};
+} mm_job = {.taken = ATOMIC_FLAG_INIT, .lock = MM_NEW_LOCK, .wake = MM_NEW_BELL};
 
 #define MM_OPEN (1ull << 32)
 #define MM_CALL(state) ((state) >> 33)
@@ -59,13 +107,6 @@ MM_INLINE void mm_pause(void)
 #endif
 }
 
-static int64_t mm_now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 // ---- memory of a thread ------------------------------------------------------------------------
 
 typedef struct {
@@ -73,35 +114,49 @@ typedef struct {
     size_t nbytes;
 } mm_room;
 
-static pthread_key_t mm_room_key;
-static pthread_once_t mm_once = PTHREAD_ONCE_INIT;
-
+// Called at the end of a thread that has room.
+#ifdef _WIN32
+static void WINAPI mm_free_room(void *pointer)
+#else
 static void mm_free_room(void *pointer)
+#endif
 {
     mm_room *const room = pointer;
-    free(room->memory);
+    mm_free_memory(room->memory);
     free(room);
 }
+
+#ifdef _WIN32
+static DWORD mm_room_key;
+static INIT_ONCE mm_once = INIT_ONCE_STATIC_INIT;
+#define mm_get_room() FlsGetValue(mm_room_key)
+#define mm_keep_room(room) FlsSetValue(mm_room_key, room)
+#else
+static pthread_key_t mm_room_key;
+static pthread_once_t mm_once = PTHREAD_ONCE_INIT;
+#define mm_get_room() pthread_getspecific(mm_room_key)
+#define mm_keep_room(room) (pthread_setspecific(mm_room_key, room) == 0)
+#endif
 
 // At least `nbytes` for a task of this thread, aligned to 64 bytes; kept for the next one. NULL if
 // there is not so much.
 static char *mm_room_of_thread(size_t nbytes)
 {
-    mm_room *room = pthread_getspecific(mm_room_key);
+    mm_room *room = mm_get_room();
     if (!room) {
         room = calloc(1, sizeof *room);
         if (!room)
             return NULL;
-        if (pthread_setspecific(mm_room_key, room)) {
+        if (!mm_keep_room(room)) {
             free(room);
             return NULL;
         }
     }
     if (room->nbytes < nbytes) {
-        free(room->memory);
+        mm_free_memory(room->memory);
         room->nbytes = 0;
         const size_t wanted = (nbytes + 4095) / 4096 * 4096;
-        room->memory = aligned_alloc(64, wanted);
+        room->memory = mm_new_memory(wanted);
         if (room->memory)
             room->nbytes = wanted;
     }
@@ -135,9 +190,8 @@ static void mm_work(int number)
     }
 }
 
-static void *mm_worker(void *argument)
+static void mm_worker(int number)
 {
-    const int number = (int)(intptr_t)argument;
     unsigned long long seen = 0;
     for (;;) {
         int64_t asleep_at = 0;
@@ -154,19 +208,19 @@ static void *mm_worker(void *argument)
             if (asleep_at == 0)
                 asleep_at = now + MM_AWAKE_NS;
             if (now < asleep_at) {
-                sched_yield();
+                mm_yield();
                 continue;
             }
-            pthread_mutex_lock(&mm_job.lock);
+            mm_take(&mm_job.lock);
             atomic_fetch_add(&mm_job.sleeping, 1);
             for (;;) {
                 state = atomic_load(&mm_job.state);
                 if ((state & MM_OPEN) && MM_CALL(state) != seen)
                     break;
-                pthread_cond_wait(&mm_job.wake, &mm_job.lock);
+                mm_await(&mm_job.wake, &mm_job.lock);
             }
             atomic_fetch_sub(&mm_job.sleeping, 1);
-            pthread_mutex_unlock(&mm_job.lock);
+            mm_release(&mm_job.lock);
             break;
         }
         // To begin is to be counted while the call is open.
@@ -181,10 +235,53 @@ static void *mm_worker(void *argument)
             atomic_fetch_sub_explicit(&mm_job.state, 1, memory_order_acq_rel);
         }
     }
-    return NULL;
 }
 
 // ---- calls -------------------------------------------------------------------------------------
+
+#ifdef _WIN32
+
+static DWORD WINAPI mm_thread(void *argument)
+{
+    mm_worker((int)(intptr_t)argument);
+    return 0;
+}
+
+static bool mm_new_thread(int number)
+{
+    HANDLE thread = CreateThread(NULL, 0, mm_thread, (void *)(intptr_t)number, 0, NULL);
+    return thread && CloseHandle(thread);
+}
+
+static BOOL WINAPI mm_prepare(INIT_ONCE *once, void *argument, void **context)
+{
+    (void)once, (void)argument, (void)context;
+    mm_room_key = FlsAlloc(mm_free_room);
+    return mm_room_key != FLS_OUT_OF_INDEXES;
+}
+
+#define mm_prepare_once() InitOnceExecuteOnce(&mm_once, mm_prepare, NULL, NULL)
+
+#else
+
+static void *mm_thread(void *argument)
+{
+    mm_worker((int)(intptr_t)argument);
+    return NULL;
+}
+
+static bool mm_new_thread(int number)
+{
+    sigset_t all, before;
+    sigfillset(&all); // signals are for the threads of the user
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t thread;
+    const bool is_made = !pthread_create(&thread, NULL, mm_thread, (void *)(intptr_t)number);
+    if (is_made)
+        pthread_detach(thread);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return is_made;
+}
 
 static void mm_after_fork(void) // in the child, which has none of the threads
 {
@@ -202,23 +299,15 @@ static void mm_prepare(void)
     pthread_atfork(NULL, NULL, mm_after_fork);
 }
 
+#define mm_prepare_once() pthread_once(&mm_once, mm_prepare)
+
+#endif
+
 static void mm_start(int wanted)
 {
     mm_job.count = 1;
-    sigset_t all, before;
-    sigfillset(&all); // signals are for the threads of the user
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_attr_t detached;
-    pthread_attr_init(&detached);
-    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    while (mm_job.count < wanted && mm_job.count < MM_MOST_THREADS) {
-        pthread_t thread;
-        if (pthread_create(&thread, &detached, mm_worker, (void *)(intptr_t)mm_job.count))
-            break;
+    while (mm_job.count < wanted && mm_job.count < MM_MOST_THREADS && mm_new_thread(mm_job.count))
         mm_job.count++;
-    }
-    pthread_attr_destroy(&detached);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 static int mm_wanted = 1;
@@ -244,7 +333,7 @@ static void mm_run(
     mm_task *task, void *const *buffers, const int64_t *scalars, void *shared, int64_t count,
     int64_t step, size_t room)
 {
-    pthread_once(&mm_once, mm_prepare);
+    mm_prepare_once();
     if (count <= 0)
         return;
     const int64_t portions = (count + step - 1) / step;
@@ -272,9 +361,9 @@ static void mm_run(
     const unsigned long long call = ((MM_CALL(before) + 1) & 0x7fffffff) << 33;
     atomic_store(&mm_job.state, call | MM_OPEN);
     if (atomic_load(&mm_job.sleeping)) {
-        pthread_mutex_lock(&mm_job.lock);
-        pthread_cond_broadcast(&mm_job.wake);
-        pthread_mutex_unlock(&mm_job.lock);
+        mm_take(&mm_job.lock);
+        mm_ring(&mm_job.wake);
+        mm_release(&mm_job.lock);
     }
     mm_work(0);
     unsigned long long state = atomic_fetch_and_explicit(
@@ -283,7 +372,7 @@ static void mm_run(
         mm_pause();
         if (looks >= MM_LOOKS) {
             looks = 0;
-            sched_yield();
+            mm_yield();
         }
         state = atomic_load_explicit(&mm_job.state, memory_order_acquire);
     }

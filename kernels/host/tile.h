@@ -102,7 +102,7 @@ MM_INLINE int64_t mm_least(int64_t a, int64_t b)
 MM_INLINE float *mm_new_floats(void *const *buffers, int64_t count)
 {
     const size_t nbytes = ((size_t)count * sizeof(float) + 127) / 64 * 64;
-    float *const made = aligned_alloc(64, nbytes);
+    float *const made = mm_new_memory(nbytes);
     if (!made)
         mm_report_no_memory(buffers, nbytes);
     return made;

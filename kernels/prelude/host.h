@@ -25,6 +25,17 @@
 
 #define MM_INLINE static inline __attribute__((always_inline, unused))
 
+// Memory that starts at a multiple of 64 bytes and has `nbytes`, a multiple of 64; NULL if there is
+// not so much. Windows gives it back by another function than `free`.
+#ifdef _WIN32
+#include <malloc.h>
+#define mm_new_memory(nbytes) _aligned_malloc(nbytes, 64)
+#define mm_free_memory(memory) _aligned_free(memory)
+#else
+#define mm_new_memory(nbytes) aligned_alloc(64, nbytes)
+#define mm_free_memory(memory) free(memory)
+#endif
+
 // A fused multiply-add where it is an instruction; elsewhere the call would be slow.
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__riscv_flen)
 #define MM_HAS_FMA
@@ -654,22 +665,26 @@ MM_INLINE float mm_round_to_odd(double x)
 // ---- selection by type -------------------------------------------------------------------------
 
 #define MM_FLOAT(NAME, x) _Generic((x), float: mm_##NAME##_f32, default: mm_##NAME##_f64)
+#if __SIZEOF_LONG__ == 8
+#define MM_LONG(NAME, S) mm_##NAME##_##S##64
+#else // Windows
+#define MM_LONG(NAME, S) mm_##NAME##_##S##32
+#endif
 #define MM_INTEGERS(NAME)                                                                          \
     bool: mm_##NAME##_u8,                                                                          \
         signed char: mm_##NAME##_i8,                                                               \
         short: mm_##NAME##_i16,                                                                    \
         int: mm_##NAME##_i32,                                                                      \
-        long: mm_##NAME##_i64,                                                                     \
+        long: MM_LONG(NAME, i),                                                                    \
         long long: mm_##NAME##_i64,                                                                \
         unsigned char: mm_##NAME##_u8,                                                             \
         unsigned short: mm_##NAME##_u16,                                                           \
         unsigned int: mm_##NAME##_u32,                                                             \
-        unsigned long: mm_##NAME##_u64,                                                            \
+        unsigned long: MM_LONG(NAME, u),                                                           \
         unsigned long long: mm_##NAME##_u64
 #define MM_INTEGER(NAME, x) _Generic((x), MM_INTEGERS(NAME))
 #define MM_NUMBER(NAME, x)                                                                         \
     _Generic((x), float: mm_##NAME##_f32, double: mm_##NAME##_f64, MM_INTEGERS(NAME))
-_Static_assert(sizeof(long) == 8, "long is taken for int64_t");
 
 #define mm_exp(x) MM_FLOAT(exp, x)(x)
 #define mm_log(x) MM_FLOAT(log, x)(x)
