@@ -111,7 +111,6 @@ MM_INLINE float mm_exp_core(float x)
 
 #define MM_EXP_LOWEST -0x1.5d589ep+6f // -87.3; below, e^x is smaller than FLT_MIN
 #define MM_EXP_HIGHEST 0x1.62e42ep+6f // 88.7; above, e^x is larger than FLT_MAX
-#define MM_EXP_ZERO -110.0f // below, e^x and x e^x are 0
 #define MM_2_64 (64u << 23) // in exponent bits
 
 // Clamps by the bits of floats, one instruction each: those of negative numbers are the largest
@@ -128,32 +127,44 @@ MM_INLINE float mm_not_above(float x, float highest)
     return mm_as_float((uint32_t)(bits < end ? bits : end));
 }
 
-// A denormal result is rounded by the addition of FLT_MIN 2^64 to 2^64 e^x: what that adds to the bits
-// of the sum are the bits of the result, and no denormal number is computed with, which may be slow.
+// e^x = p power factor for every x, NaN and infinities too. Both powers of two are normal numbers: p power
+// is rounded without loss, and the last product once, also where it is denormal or infinite. For n >= 0
+// the factor is 2^104, else 2^-24, so that the power is 0 for n = -151, where x is clamped: a product with
+// 0 is exact, while one that is too small to be a float is slow on some processors.
+typedef struct {
+    float p, power;
+    uint32_t fall; // to be taken from the bits of 2^104: 128 in exponent bits where n < 0
+} mm_power;
+
+#define MM_EXP_ZERO -104.4f                // n = -151; e^x is 0 below -103.98
+#define MM_POWER_ROUNDER (MM_ROUNDER + 23.0f) // 23 = 127 - 104: the low bits of the sum are an exponent
+#define MM_POWER_MOST (MM_ROUNDER + 215.0f) // n = 192: e^x is infinite, but power is not
+
+MM_INLINE mm_power mm_power_of(float x)
+{
+    const float c = x < MM_EXP_ZERO ? MM_EXP_ZERO : x;
+    const float t = mm_not_above(mm_fma_f32(c, MM_LOG2E, MM_POWER_ROUNDER), MM_POWER_MOST);
+    const float n = t - MM_POWER_ROUNDER;
+    const uint32_t fall = (mm_as_bits(n) & 0x80000000u) >> 1;
+    const float power = mm_as_float((mm_as_bits(t) << 23) + fall);
+    return (mm_power){mm_exp_polynomial(c, n), power, fall};
+}
+
 MM_INLINE float mm_exp_f32(float x)
 {
-    const uint32_t bits = mm_as_bits(mm_exp_core(mm_not_below(x, MM_EXP_ZERO)));
-    const float sum = mm_as_float(bits + MM_2_64) + 0x1p-62f;
-    const float small = mm_as_float(mm_as_bits(sum) - 0x20800000u);
-    const float y = x < MM_EXP_LOWEST ? small : mm_as_float(bits);
-    return x <= MM_EXP_HIGHEST ? y : x + INFINITY; // infinity, or NaN for NaN
+    const mm_power e = mm_power_of(x);
+    return e.p * e.power * mm_as_float(0x73800000u - e.fall);
 }
 
-// x sigmoid(v) = x / (1 + e^-v), and x / e^-v where 1 does not count, with 2^-64 e^-v, as the result
-// may be denormal. x is NaN where v is.
+// x sigmoid(v) = x / (1 + e^-v), both scaled by the inverse of the factor of e^-v.
 MM_INLINE float mm_gated(float x, float v)
 {
-    const float c = mm_not_below(mm_not_above(-v, -MM_EXP_ZERO), MM_EXP_LOWEST);
-    const bool far = v < MM_EXP_LOWEST;
-    const uint32_t shift = far ? MM_2_64 : 0u;
-    const float t = mm_fma_f32(c, MM_LOG2E, MM_ROUNDER);
-    const float p = mm_exp_polynomial(c, t - MM_ROUNDER);
-    const float power = mm_as_float(mm_as_bits(p) + (mm_as_bits(t) << 23) - shift);
-    const float scale = v < MM_EXP_ZERO ? 0.0f : mm_as_float(0x3f800000u - shift);
-    return x / (power + (far ? 0.0f : 1.0f)) * scale;
+    const mm_power e = mm_power_of(-v);
+    const float scale = mm_as_float(0x0b800000u + e.fall);
+    return x / mm_fma_f32(e.p, e.power, scale) * scale;
 }
 
-MM_INLINE float mm_sigmoid_f32(float x) { return mm_gated(x == x ? 1.0f : x, x); }
+MM_INLINE float mm_sigmoid_f32(float x) { return mm_gated(1.0f, x); }
 MM_INLINE float mm_silu_f32(float x) { return mm_gated(x, x); }
 
 // tanh |x| = m / (m + 2) with m = e^2|x| - 1 = 2^n (P(r) - 1) + (2^n - 1), without cancellation.
@@ -223,8 +234,7 @@ MM_INLINE float mm_square_error(float x, float square)
 // error 1.3e-8 before rounding. t is 0 from a = 14.4 on.
 MM_INLINE float mm_gelu_none_f32(float x)
 {
-    const float a = __builtin_fabsf(x);
-    const float b = mm_not_above(a, 15.0f);
+    const float b = mm_not_above(__builtin_fabsf(x), 15.0f); // NaN becomes 15
     const float u = 1.0f / mm_fma_f32(b, 0.375f, 1.0f);
     float p = 0x1.55426cp-6f;
     p = mm_fma_f32(p, u, -0x1.11adc2p-3f);
@@ -240,10 +250,9 @@ MM_INLINE float mm_gelu_none_f32(float x)
     const float t = mm_fma_f32(square, -0.5f * MM_LOG2E, MM_ROUNDER);
     const float e = mm_exp_polynomial(-0.5f * square, t - MM_ROUNDER);
     p = mm_fma_f32(p * u, -0.5f * mm_square_error(b, square), p * u);
-    // Times 2^64 for as long as the product may be denormal.
-    const float scaled = a * p * mm_as_float(mm_as_bits(e) + (mm_as_bits(t) << 23) + MM_2_64);
-    const float y = (x > 0.0f ? x : 0.0f) - scaled * 0x1p-64f;
-    return a > 15.0f ? (x > 0.0f ? x : x * 0.0f) : y;
+    // Times 2^64 for as long as the product may be denormal. x times 0 is NaN for -infinity.
+    const float scaled = b * p * mm_as_float(mm_as_bits(e) + (mm_as_bits(t) << 23) + MM_2_64);
+    return mm_fma_f32(x, x > 0.0f ? 1.0f : 0.0f, scaled * -0x1p-64f);
 }
 
 // x/2 (1 + tanh u) is x sigmoid(2u); 2u = x (c1 + c2 x^2).
