@@ -314,7 +314,7 @@ def test_products_of_any_number_of_rows(transposed: bool, k: int, n: int) -> Non
     model = compiled(fn, f32("m", k), f32(*w.shape), f32(n))
     assert _names(model) == ["matmul_bias_gelu"]
     b = _random(n, seed=9)
-    for m in (1, 2, 3, 4, 7, 16, 17, 31, 45, 100):
+    for m in (1, 2, 3, 4, 7, 16, 17, 31, 45, 250):
         x = _random(m, k, seed=m)
         sums = x.astype("d") @ (w.T if transposed else w).astype("d") + b
         wanted = 0.5 * sums * (1 + np.vectorize(math.erf)(sums / math.sqrt(2)))
@@ -359,6 +359,15 @@ def test_more_rows_than_are_packed_at_once() -> None:
     model = compiled(lambda x, w: x @ w.T, f32("m", 16384), f32(40, 16384))
     x, w = _random(260, 16384), _random(40, 16384)
     _close(model(Tensor(x), Tensor(w)), x.astype("d") @ w.T, 1e-5)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_more_rows_than_a_task_takes(transposed: bool) -> None:
+    sizes = (20, 300) if transposed else (300, 20)
+    model = compiled(lambda x, w: x @ (w.T if transposed else w), f32("m", 300), f32(*sizes))
+    x, w = _random(4001, 300), _random(*sizes)
+    wanted = x.astype("d") @ (w.T if transposed else w)
+    _close(model(Tensor(x), Tensor(w)), wanted, 1e-5)
 
 
 def test_products_with_two_results() -> None:
