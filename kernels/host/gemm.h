@@ -18,6 +18,7 @@
 // and MM_RIGHT_VEC (how its elements are stored and loaded) and MM_RIGHT_BY_DEPTH: 1 if the
 // elements of a column of the right operand are contiguous in memory, 0 if those of a row are.
 // With MM_QUANTIZED, quantized.h and quantized_many.h precede this file and read the right operand.
+// With MM_SHARED, kernels of a unit share all of this: products.h precedes it, one_product.h follows.
 
 // Up to this many rows, reading the right operand unpacked beats packing it (measured with 768 x
 // 3072 on 2 cores of an AMD EPYC with AVX-512, November 2026: 0.23 and 0.29 ms for 8 rows, 0.45 and
@@ -50,6 +51,17 @@ MM_INLINE int64_t mm_units(int64_t depth)
     return (depth + MM_TERMS - 1) / MM_TERMS;
 }
 
+#ifdef MM_SHARED
+
+static void mm_finish_rows(
+    const mm_args g, int64_t row, int64_t rows, int64_t n0, int64_t count, const float *sums,
+    int64_t sums_row)
+{
+    g->finish(g, row, rows, n0, count, sums, sums_row);
+}
+
+#else
+
 // Unit `u` of a row of the left operand.
 MM_INLINE float mm_left_unit(const mm_args g, const mm_at at, int64_t u, int64_t depth)
 {
@@ -77,6 +89,17 @@ static void mm_finish_row(const mm_args g, int64_t row, int64_t n0, int64_t coun
     }
 }
 
+// The same for some rows, whose sums are `sums_row` apart.
+static void mm_finish_rows(
+    const mm_args g, int64_t row, int64_t rows, int64_t n0, int64_t count, const float *sums,
+    int64_t sums_row)
+{
+    for (int64_t r = 0; r < rows; r++)
+        mm_finish_row(g, row + r, n0, count, sums + r * sums_row);
+}
+
+#endif
+
 // ---- many rows ---------------------------------------------------------------------------------
 
 #ifndef MM_QUANTIZED
@@ -89,10 +112,14 @@ static void mm_pack_tile(
     for (int64_t u0 = first; u0 < end; u0 += MM_PACKED_UNITS) {
         const int64_t count = mm_least(MM_PACKED_UNITS, end - u0);
         for (int r = 0; r < rows; r++) {
+#ifdef MM_SHARED
+            g->left(g, row + r, u0, count, some[r]);
+#else
             const mm_at at = mm_place(g, row + r);
             #pragma omp simd
             for (int64_t u = 0; u < count; u++)
                 some[r][u] = mm_left_unit(g, at, u0 + u, depth);
+#endif
         }
         for (int64_t u = 0; u < count; u++)
             for (int r = 0; r < rows; r++)
@@ -259,8 +286,7 @@ static void mm_gemm_panel(
         float *const out = sums ? sums + (r0 - first) * m->block + column * rows : some;
         mm_gemm_tile(rows, units, mm_packed(m, r0, u0, units), panel, out, u0 > 0, NULL);
         if (is_last)
-            for (int r = 0; r < rows; r++)
-                mm_finish_row(g, m->row0 + r0 + r, n0, wide, out + r * MM_WIDE);
+            mm_finish_rows(g, m->row0 + r0, rows, n0, wide, out, MM_WIDE);
         r0 += rows;
     }
 }
@@ -526,28 +552,27 @@ static void mm_few_task(
             const int64_t rows = mm_least(MM_FEW_ROWS, f->count - r0);
             const float *const left = f->left + r0 * f->left_row;
             mm_dots_of_rows(g, rows, depth, n, wide, left, f->left_row, sums, f->step);
-            for (int64_t r = 0; r < rows; r++)
-                for (int64_t c = 0; c < wide; c += MM_WIDE)
-                    mm_finish_row(
-                        g, f->row0 + r0 + r, n + c, mm_least(MM_WIDE, wide - c),
-                        sums + r * f->step + c);
+            for (int64_t c = 0; c < wide; c += MM_WIDE)
+                mm_finish_rows(
+                    g, f->row0 + r0, rows, n + c, mm_least(MM_WIDE, wide - c), sums + c, f->step);
         }
     }
 }
 
 static void mm_prepare_row(const mm_args g, int64_t r, int64_t depth, float *row, int64_t left_row)
 {
-    const mm_at at = mm_place(g, r);
 #if MM_RIGHT_BY_DEPTH
     const int64_t units = mm_units(depth);
-    #pragma omp simd
-    for (int64_t u = 0; u < units; u++)
-        row[u] = mm_left_unit(g, at, u, depth);
 #else
     const int64_t units = depth;
+#endif
+#ifdef MM_SHARED
+    (MM_RIGHT_BY_DEPTH ? g->left : g->elements)(g, r, 0, units, row);
+#else
+    const mm_at at = mm_place(g, r);
     #pragma omp simd
-    for (int64_t k = 0; k < depth; k++)
-        row[k] = mm_left(g, at, k);
+    for (int64_t u = 0; u < units; u++)
+        row[u] = MM_RIGHT_BY_DEPTH ? mm_left_unit(g, at, u, depth) : mm_left(g, at, u);
 #endif
     memset(row + units, 0, (size_t)(left_row - units) * sizeof *row);
 #if MM_BYTE_PRODUCTS
@@ -594,7 +619,12 @@ static void mm_few_rows(
     mm_free_memory(f.left);
 }
 
+#ifdef MM_SHARED
+static __attribute__((noinline)) void mm_run_product(
+    void *const *mm_buffers, const int64_t *mm_scalars)
+#else
 void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
+#endif
 {
     const mm_args g = mm_arguments(mm_buffers, mm_scalars);
     const int64_t rows = mm_rows(g), columns = mm_columns(g), depth = mm_depth(g);
@@ -614,3 +644,12 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
 #endif
 #endif
 }
+
+#ifdef MM_SHARED
+#undef mm_args
+#undef mm_arguments
+#undef mm_rows
+#undef mm_columns
+#undef mm_depth
+#undef mm_right
+#endif

@@ -22,6 +22,10 @@ from maxmod.values.dim import Size, evaluate
 
 _SUFFIX = {Dialect.HOST: "c", Dialect.CUDA: "cu"}
 
+# The line of a host kernel behind which its own text begins. What precedes it stands once in
+# front of all kernels that have the same there and are built together.
+OWN = "// ==== the text of one kernel ===="
+
 # Dynamic shared memory of a block: every GPU gives 48 KB unasked, and reductions take a little.
 SHARED_NBYTES = 40 << 10
 WARP = 32  # threads that a GPU runs in step

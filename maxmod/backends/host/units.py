@@ -12,11 +12,11 @@ unit those names get a number, so that each kernel has its own, and macros end w
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from maxmod.kernel import text as kernel_text
-from maxmod.kernel.source import Dialect, KernelSource
+from maxmod.kernel.source import OWN, Dialect, KernelSource
 
 ENTRY = "mm_kernel"  # the entry of everything that the compiler generates
 
@@ -29,6 +29,7 @@ _LARGEST_S = 0.6  # above, the others could wait for this unit, and nobody sees 
 _NAME = re.compile(r"\bmm_\w+")
 _DEFINED = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)", re.MULTILINE)
 _FILE_SCOPE = re.compile(r"^[A-Za-z}].*", re.MULTILINE)
+_DECLARED = re.compile(r"\bmm_\w+(?=\s*(?:[(;\[={]|__attribute__))")
 
 
 class Unit:
@@ -93,36 +94,83 @@ def units(sources: Mapping[str, KernelSource], cpus: int) -> list[Unit]:
 
 
 def _distributed(sources: Mapping[str, KernelSource], cpus: int) -> list[Unit]:
-    """Gives each kernel, the large ones first, to the unit that has least to do."""
-    total = sum(map(cost_s, sources.values()))
+    """Gives each group of kernels, the large ones first, to the unit that has least to do."""
+    groups = _groups(sources)
+    total = sum(map(_group_cost_s, groups))
     count = max(min(cpus, int(total / _SMALLEST_S)), int(total / _LARGEST_S), 1)
-    parts: list[dict[str, KernelSource]] = [{} for _ in range(min(count, len(sources)))]
+    parts: list[dict[str, KernelSource]] = [{} for _ in range(min(count, len(groups)))]
     loads = [0.0] * len(parts)
-    for key in sorted(sources, key=lambda key: (-len(sources[key].plain), key)):
+    for group in sorted(groups, key=lambda group: (-_group_cost_s(group), min(group))):
         least = loads.index(min(loads))
-        parts[least][key] = sources[key]
-        loads[least] += cost_s(sources[key])
+        parts[least].update(group)
+        loads[least] += _group_cost_s(group)
     return [Unit(part) for part in parts]
 
 
+def _groups(sources: Mapping[str, KernelSource]) -> list[dict[str, KernelSource]]:
+    """Returns kernels that share text together, in several groups where it is worth it."""
+    alike: dict[str, dict[str, KernelSource]] = {}
+    for key in sorted(sources, key=lambda key: (-len(sources[key].plain), key)):
+        shared, _ = _divided(sources[key].plain)
+        alike.setdefault(shared or key, {})[key] = sources[key]
+    found: list[dict[str, KernelSource]] = []
+    for group in alike.values():
+        count = min(max(int(_group_cost_s(group) / _LARGEST_S), 1), len(group))
+        found += [dict(list(group.items())[start::count]) for start in range(count)]
+    return found
+
+
+def _group_cost_s(group: Mapping[str, KernelSource]) -> float:
+    shared = {_divided(source.plain)[0] for source in group.values()}
+    own = (len(_divided(source.plain)[1]) for source in group.values())
+    return _START_S * len(group) + _CHARACTER_S * (sum(map(len, shared)) + sum(own))
+
+
+def _divided(text: str) -> tuple[str, str]:
+    """Returns what a kernel shares with others, and its own text."""
+    shared, mark, own = text.rpartition(OWN)
+    return shared, mark + own
+
+
 def _joined(sources: Sequence[KernelSource]) -> str:
-    """Returns the text of several kernels."""
-    texts = [source.plain for source in sources]
-    before = kernel_text.prelude(Dialect.HOST, "".join(texts))
+    """Returns the text of several kernels; those that share text follow each other."""
+    before = kernel_text.prelude(Dialect.HOST, "".join(source.plain for source in sources))
     known = {*_NAME.findall(before), *_DEFINED.findall(before)}
-    parts = [before]
-    for number, text in enumerate(texts):
-        names = _defined(text) - known
-        own = {name: f"{name}_{number}" for name in names if name.startswith("mm_")}
-        parts += ['#line 1 "kernel.c"', _renamed(text, own)]
-        parts += [f"#undef {name}" for name in sorted(names - own.keys())]
+    parts, shared = [before], dict[str, list[tuple[int, str]]]()
+    for number, source in enumerate(sources):
+        common, own = _divided(source.plain)
+        shared.setdefault(common, []).append((number, own))
+    for number, (common, owns) in enumerate(shared.items()):
+        parts += _of_group(f"s{number}", common, owns, known)
     return "\n".join((*parts, ""))
 
 
-def _defined(text: str) -> set[str]:
-    """Returns the names that a text defines, or declares, at file scope, and its macros."""
-    names = {name for line in _FILE_SCOPE.findall(text) for name in _NAME.findall(line)}
-    return names | set(_DEFINED.findall(text))
+def _of_group(
+    name: str, common: str, owns: Sequence[tuple[int, str]], known: set[str]
+) -> list[str]:
+    """Returns shared text and what follows it: the own texts of kernels, with their numbers."""
+    names, macros = _defined(common, known)
+    shared = {word: f"{word}_{name}" for word in names}
+    parts = ['#line 1 "kernel.c"', _renamed(common, shared)] if common else []
+    for number, text in owns:
+        names, own_macros = _defined(text, known)
+        own = {word: f"{word}_{number}" for word in names}
+        parts += ['#line 1 "kernel.c"', _renamed(text, {**shared, **own})]
+        parts += [f"#undef {macro}" for macro in sorted(own_macros - own.keys() - macros)]
+    return parts + [f"#undef {macro}" for macro in sorted(macros - shared.keys())]
+
+
+def _defined(text: str, known: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Returns the names that a text declares at file scope, and its macros.
+
+    Args:
+        text: The text of a kernel, or a part of it.
+        known: Names that are defined before.
+    """
+    macros = set(_DEFINED.findall(text)).difference(known)
+    lines = "\n".join(_FILE_SCOPE.findall(text))
+    names = {*_DECLARED.findall(lines), *(name for name in macros if name.startswith("mm_"))}
+    return names.difference(known), macros
 
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:

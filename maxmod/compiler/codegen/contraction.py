@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from maxmod.compiler import choose_kernels
@@ -18,6 +18,7 @@ from maxmod.compiler.groups.group import Contraction, FusionGroup
 from maxmod.compiler.groups.instructions import Load
 from maxmod.compiler.groups.lower import MAX_SPLITS, split_loops
 from maxmod.dtype import DType
+from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import ir
 from maxmod.op.affine import (
@@ -223,12 +224,16 @@ def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) ->
     lowered = lower_contraction(group, contraction)
     text = lowered.text(group, Dialect.HOST)
     right, codes = lowered.right, lowered.codes
-    text.define("MM_RIGHT_TYPE", storage_type(right.stored))
-    text.define("MM_RIGHT_BY_DEPTH", int(lowered.is_by_depth))
+    operand = {
+        "MM_RIGHT_TYPE": storage_type(right.stored),
+        "MM_RIGHT_BY_DEPTH": int(lowered.is_by_depth),
+    }
     if codes is None:
-        text.define("MM_RIGHT_VEC", VECTOR_LOADS[right.stored])
-        text.define("MM_BOTH_BFLOAT16", int(_is_both_bfloat16(lowered)))
-        return template_source(text, group, name, ("host/tile.h", "host/gemm.h"))
+        operand["MM_RIGHT_VEC"] = VECTOR_LOADS[right.stored]
+        operand["MM_BOTH_BFLOAT16"] = int(_is_both_bfloat16(lowered))
+        return _shared_product(text, group, name, operand)
+    for macro, value in operand.items():
+        text.define(macro, value)
     text.define("MM_QUANTIZED", 1)
     text.define("MM_CODES_PER_BYTE", codes.per_byte)
     text.define("MM_GROUP", codes.group)
@@ -236,6 +241,16 @@ def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) ->
     text.define("MM_SCALE_VEC", VECTOR_LOADS[codes.scales.stored])
     files = ("host/tile.h", "host/quantized.h", "host/quantized_many.h", "host/gemm.h")
     return template_source(text, group, name, files)
+
+
+def _shared_product(
+    text: Text, group: FusionGroup, name: str, operand: Mapping[str, int | str]
+) -> KernelSource:
+    """Returns a kernel that shares what its right operand decides with others."""
+    defines = ("MM_SHARED", *(f"{macro} {value}" for macro, value in operand.items()))
+    files = map(kernel_text.read, ("host/tile.h", "host/products.h", "host/gemm.h"))
+    shared = (*(f"#define {define}" for define in defines), *files)
+    return template_source(text, group, name, ("host/one_product.h",), shared=shared)
 
 
 def _is_both_bfloat16(lowered: LoweredContraction) -> bool:

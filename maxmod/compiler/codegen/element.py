@@ -28,7 +28,7 @@ from maxmod.compiler.groups.instructions import Apply, Load, Wanted, needed
 from maxmod.compiler.groups.lower import MAX_SPLITS, Lowering, split_loops
 from maxmod.dtype import DType
 from maxmod.kernel import text as kernel_text
-from maxmod.kernel.source import Dialect, KernelSource, Launch
+from maxmod.kernel.source import OWN, Dialect, KernelSource, Launch
 from maxmod.op import ir, op_of
 from maxmod.op.affine import Index, Loop, SplitNeeded, Unfusable, flat_index, of_loop
 from maxmod.ops.elementwise import cast_elements
@@ -380,6 +380,7 @@ def template_source(
     name: str,
     files: Sequence[str],
     launch: Launch | None = None,
+    shared: Sequence[str] = (),
 ) -> KernelSource:
     """Returns the kernel that joins generated text and hand-written files.
 
@@ -389,9 +390,10 @@ def template_source(
         name: Its readable name.
         files: The hand-written text, by its place in the kernel folder.
         launch: How many threads run it, for CUDA.
+        shared: Text in front of all, which other kernels have, too.
     """
     generated = "\n".join(text.lines)
-    parts = [generated, *map(kernel_text.read, files)]
+    parts = [*shared, *([OWN] if shared else []), generated, *map(kernel_text.read, files)]
     if text.dialect is Dialect.CUDA:
         parts.append("\n".join([*text.entry(), ""]))
     symbols = tuple(text.symbols)

@@ -1,0 +1,42 @@
+// What gemm.h knows of a product with MM_SHARED. Kernels with the same kind of right operand then
+// differ in a few short functions alone, and what takes long to compile is compiled once for all that
+// are built together.
+//
+// The code before this defines MM_RIGHT_TYPE, MM_RIGHT_VEC and MM_RIGHT_BY_DEPTH.
+
+typedef struct mm_product {
+    int64_t rows, columns, depth;
+    const MM_RIGHT_TYPE *right; // its first element
+    int64_t right_step;         // from a column to the next with MM_RIGHT_BY_DEPTH, else from a row
+    void *const *buffers;
+    const int64_t *scalars;
+    // Writes `count` units of a row of the left operand, and elements of it.
+    void (*left)(const struct mm_product *p, int64_t row, int64_t first, int64_t count, float *to);
+    void (*elements)(
+        const struct mm_product *p, int64_t row, int64_t first, int64_t count, float *to);
+    // Takes sums of `rows` rows, `sums_row` apart, from column n0 on.
+    void (*finish)(
+        const struct mm_product *p, int64_t row, int64_t rows, int64_t n0, int64_t count,
+        const float *sums, int64_t sums_row);
+} mm_product;
+
+typedef const mm_product *mm_product_pointer;
+
+// Tasks get the product in place of integers.
+MM_INLINE mm_product_pointer mm_product_of(void *const *buffers, const int64_t *scalars)
+{
+    (void)buffers;
+    return (mm_product_pointer)scalars;
+}
+
+MM_INLINE const MM_RIGHT_TYPE *mm_product_right(mm_product_pointer p, int64_t k, int64_t n)
+{
+    return p->right + (MM_RIGHT_BY_DEPTH ? n * p->right_step + k : k * p->right_step + n);
+}
+
+#define mm_args mm_product_pointer
+#define mm_arguments mm_product_of
+#define mm_rows(g) ((g)->rows)
+#define mm_columns(g) ((g)->columns)
+#define mm_depth(g) ((g)->depth)
+#define mm_right mm_product_right
