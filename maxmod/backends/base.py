@@ -210,11 +210,14 @@ class Backend(abc.ABC):
         """The kernel language that can be built here, or None if ops run one by one."""
         return None
 
-    def build(self, sources: Sequence[KernelSource], index: int) -> list[Kernel]:
+    def build(self, sources: Sequence[KernelSource], index: int) -> list[Kernel | CompileError]:
         """Builds kernels, or loads them from the cache.
 
+        Returns:
+            For each source its kernel, or the error of one that cannot be built or loaded.
+
         Raises:
-            CompileError: With the compiler's log.
+            CompileError: If none of them can be built here.
         """
         raise CompileError(f"The {self.kind} backend builds no kernels.")
 

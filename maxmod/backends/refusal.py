@@ -1,4 +1,4 @@
-"""The error of a kernel that a compiler rejects."""
+"""The error of a kernel that a compiler rejects, and that error in short."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from maxmod.kernel import cache as kernel_cache
 from maxmod.kernel.source import KernelSource
 
 MAX_LOG_LINES = 40
+MAX_SHORT = 300  # characters of a line of a compiler
 
 
 def refused(tool: str, source: KernelSource, key: str, reason: str, log: str) -> CompileError:
@@ -27,3 +28,12 @@ def refused(tool: str, source: KernelSource, key: str, reason: str, log: str) ->
     where = f"The source was saved as {path}." if path else "The source could not be saved."
     message = f"{tool}: {source.name}: {reason}:\n{shown}\n{where}"
     return CompileError(message, log=log, source_path=path)
+
+
+def in_short(error: CompileError) -> str:
+    """Returns which kernel was refused by what, and the first error line of the log."""
+    first, *_ = str(error).splitlines() or [""]
+    lines = [line.strip() for line in error.log.splitlines() if line.strip()]
+    line = next((line for line in lines if "error" in line.lower()), lines[0] if lines else "")
+    where = f". Its source: {error.source_path}" if error.source_path else ""
+    return f"{first} {line[:MAX_SHORT]}".strip().rstrip(".") + where

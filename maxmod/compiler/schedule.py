@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 from maxmod.compiler.codegen.cuda.pointwise import emit_cuda
@@ -27,16 +28,25 @@ from maxmod.values.tensor_type import TensorType
 EMITTERS = {Dialect.HOST: emit_host, Dialect.CUDA: emit_cuda}
 
 
-def schedule(graph: ir.Graph, dialect: Dialect | None, architecture: str = "") -> Schedule:
+def schedule(
+    graph: ir.Graph,
+    dialect: Dialect | None,
+    architecture: str = "",
+    refused: Mapping[str, str] = MappingProxyType({}),
+) -> Schedule:
     """Plans the fusion groups, emits their kernels and orders everything.
 
     Args:
         graph: An optimised graph.
         dialect: The kernel language, or None to run every node as an op.
         architecture: The architecture to build for; an unknown one is treated as new.
+        refused: The text of each kernel that cannot be built, with the reason: its ops run instead.
     """
-    kernels = _Kernels(dialect, architecture)
-    return replace(_scheduled(graph, kernels), kernels=tuple(kernels.sources))
+    kernels = _Kernels(dialect, architecture, refused)
+    made = _scheduled(graph, kernels)
+    sources = tuple(kernels.sources)
+    numbers = {n: refused[s.plain] for n, s in enumerate(sources) if s.plain in refused}
+    return replace(made, kernels=sources, refused=numbers)
 
 
 def _scheduled(graph: ir.Graph, kernels: _Kernels) -> Schedule:
@@ -195,7 +205,8 @@ class _StepMaker:
             targets.append(-1)
             device = group.outputs[0].type.device
             types.append(TensorType.of(DType.float32, (source.scratch_floats,), device))
-        is_partial = bool(called.nonempty) or source.has_flag
+        is_refused = source.plain in self.kernels.refused
+        is_partial = bool(called.nonempty) or source.has_flag or is_refused
         return RunKernel(
             called.number,
             called.symbols,
@@ -254,9 +265,12 @@ class _Emitted(NamedTuple):
 class _Kernels:
     """Distinct kernels: groups that compute the same share one, as equal layers do."""
 
-    def __init__(self, dialect: Dialect | None, architecture: str) -> None:
+    def __init__(
+        self, dialect: Dialect | None, architecture: str, refused: Mapping[str, str]
+    ) -> None:
         self.dialect = dialect
         self.architecture = architecture
+        self.refused = refused
         self.sources: list[KernelSource] = []
         self._by_group: dict[tuple[object, ...], _Emitted] = {}
         self._by_text: dict[str, int] = {}

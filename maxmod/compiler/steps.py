@@ -166,6 +166,8 @@ class Schedule:
         updates: (slot of an argument, slot of its new contents) for each changed buffer.
         steps: What to run; sizes may be symbolic.
         kernels: The distinct kernels, in order of first use.
+        refused: For the number of each kernel that cannot be built, the reason; its steps have
+            `ops`, which run instead. Never stored: another compiler may accept it.
     """
 
     slot_count: int
@@ -178,6 +180,7 @@ class Schedule:
     updates: tuple[tuple[int, int], ...]
     steps: tuple[Step | Choice, ...]
     kernels: tuple[KernelSource, ...]
+    refused: Mapping[int, str] = field(default_factory=dict[int, str], compare=False)
 
     @property
     def all_steps(self) -> tuple[Step, ...]:

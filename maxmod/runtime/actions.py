@@ -82,7 +82,8 @@ def run_ops_of_kernel(step: RunKernel, ops: Sequence[BoundOp], backend: Backend)
         for slot, target in zip(step.outputs, step.targets):
             if target >= 0:
                 slots[slot] = slots[target]
-            slots[slot][...] = found[slot]
+            if slot in found:  # memory that only the kernel needs is not
+                slots[slot][...] = found[slot]
 
     return run
 

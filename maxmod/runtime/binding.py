@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from maxmod import backends, config
-from maxmod.backends.base import Launch
+from maxmod.backends.base import Kernel, Launch
 from maxmod.compiler.memory import placed, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Schedule, Step
+from maxmod.errors import CompileError
 from maxmod.op import Kind, ir
 from maxmod.ops.known_sizes import checked_sizes
 from maxmod.runtime import actions
@@ -178,18 +179,19 @@ class _Binder:
     # ---- kernels ---------------------------------------------------------------------------------
 
     def _kernel_work(self, step: RunKernel, types: Sequence[TensorType]) -> Work:
+        kernel = self.environment.kernels[step.kernel]
         is_empty = any(evaluate(size, self.dims) < 1 for size in step.nonempty)
-        action = self._ops_action(step) if is_empty else self._kernel_action(step)
+        if is_empty or isinstance(kernel, CompileError):
+            return self._launch_work(step, self._ops_action(step), records=False)
         has_flag = self.environment.sources[step.kernel].has_flag
-        action = self._checked(step, action, types)
-        return self._launch_work(step, action, records=not (is_empty or has_flag))
+        action = self._checked(step, self._kernel_action(step, kernel), types)
+        return self._launch_work(step, action, records=not has_flag)
 
-    def _kernel_action(self, step: RunKernel) -> Action:
+    def _kernel_action(self, step: RunKernel, kernel: Kernel) -> Action:
         source = self.environment.sources[step.kernel]
         has_counters = source.counters != 0
         count = len(step.inputs) + len(step.outputs)
         scalars = [self.dims[name] for name in step.symbols]
-        kernel = self.environment.kernels[step.kernel]
         launch = kernel.bind(count + source.has_flag + has_counters, scalars)
         if has_counters and self.counters is not None:
             launch.keep(count, self.counters)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from maxmod import backends, config, log
 from maxmod.backends.base import Kernel
+from maxmod.backends.refusal import in_short
 from maxmod.compiler.dump import dump_text
 from maxmod.compiler.memory import MemoryPlan, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
@@ -39,6 +40,8 @@ if TYPE_CHECKING:  # imported when it is asked for
 
 # Bound programs kept per compiled model: one for each set of sizes seen lately.
 PROGRAM_LIMIT = 16
+
+SHOWN_REFUSALS = 3  # in the warning about kernels that cannot be built; `explain` shows all
 
 _DUMP_WIDTH = 100  # characters of a line in logs and in files of `MAXMOD_DUMP`
 _PIPELINE = "maxmod.compiler.pipeline"  # the compiler itself; needed where no plan is stored
@@ -83,8 +86,10 @@ class CompiledModel:
         self._stored = StoredArguments(staged.graph, self.signature.tensor_labels)
         self._bind_weights({name: weights[name] for name in staged.graph.weights})
 
-    def _build(self) -> tuple[Schedule, list[Kernel]]:
-        """Plans and builds; falls back to running ops one by one."""
+    def _build(self) -> tuple[Schedule, Sequence[Kernel | CompileError]]:
+        """Plans and builds; falls back to running ops one by one: all of them where no kernel can
+        be built, else those of the kernels that cannot.
+        """
         if self._settings.compile and not _is_mixed(self.staged.graph):
             with self.stats.timed("find"):
                 self._dialect = self._backend.dialect()
@@ -98,9 +103,31 @@ class CompiledModel:
             log.logger.warning("%s: running ops one by one, because %s", self.__name__, error)
             self._dialect, self._planned = None, None
             return self._load_or_plan(), []
-        self.stats.kernels_cached = sum(kernel.cached for kernel in kernels)
-        self.stats.kernels_built = len(kernels) - self.stats.kernels_cached
+        self.stats.count_kernels(kernels)
+        if self.stats.kernels_refused:
+            return self._without_refused(plan, kernels)
         return plan, kernels
+
+    def _without_refused(
+        self, plan: Schedule, kernels: Sequence[Kernel | CompileError]
+    ) -> tuple[Schedule, Sequence[Kernel | CompileError]]:
+        """Plans again, with the ops of the kernels that cannot be built."""
+        made = {source.plain: kernel for source, kernel in zip(plan.kernels, kernels, strict=True)}
+        reasons = {t: in_short(k) for t, k in made.items() if isinstance(k, CompileError)}
+        log.logger.warning(
+            "%s: %d of %d kernels cannot be built, and their ops run one by one: %s",
+            self.__name__,
+            len(reasons),
+            len(made),
+            "; ".join(list(reasons.values())[:SHOWN_REFUSALS]),
+        )
+        graph, _ = self._plan()
+        architecture = self._backend.architecture(self._device.id)
+        with self._as_configured():
+            schedule = importlib.import_module(_PIPELINE).schedule
+            plan = schedule(graph, self._dialect, architecture, reasons)
+        self._planned = graph, plan
+        return plan, [made[source.plain] for source in plan.kernels]
 
     def _load_or_plan(self) -> Schedule:
         if not self._settings.compile:
@@ -123,15 +150,9 @@ class CompiledModel:
         """
         if self._planned is not None:
             return self._planned
-        settings = self._settings
         with timed("import"):
             pipeline = importlib.import_module(_PIPELINE)
-        with config.configure(
-            compile=settings.compile,
-            noopt=settings.noopt,
-            nofuse=settings.nofuse,
-            fuse_limit=settings.fuse_limit,
-        ):
+        with self._as_configured():
             architecture = self._backend.architecture(self._device.id)
             graph, plan = pipeline.plan_graph(
                 self.staged.graph, self._dialect, backends.run, timed, architecture
@@ -139,6 +160,16 @@ class CompiledModel:
         self._show(graph, plan)
         self._planned = graph, plan
         return graph, plan
+
+    def _as_configured(self) -> contextlib.AbstractContextManager[object]:
+        """Plans as with the settings of the time when the model was compiled."""
+        settings = self._settings
+        return config.configure(
+            compile=settings.compile,
+            noopt=settings.noopt,
+            nofuse=settings.nofuse,
+            fuse_limit=settings.fuse_limit,
+        )
 
     def _show(self, graph: ir.Graph, plan: Schedule) -> None:
         """Logs and writes the plan, where that is switched on."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from maxmod.backends.base import Backend, Kernel
+from maxmod.errors import CompileError
 from maxmod.kernel.source import KernelSource
 from maxmod.runtime.arena import Arena
 from maxmod.runtime.stats import Stats
@@ -23,7 +24,7 @@ class Environment:
     Attributes:
         backend: Where steps run.
         device: The device of the backend.
-        kernels: The built kernels of the model, by number.
+        kernels: The built kernels of the model, by number; the error of one that cannot be built.
         sources: Their sources, by number.
         stats: Counts CUDA graphs.
         fixed: Arrays of the slots of weights and constants; None elsewhere.
@@ -36,7 +37,7 @@ class Environment:
 
     backend: Backend
     device: DeviceRef
-    kernels: Sequence[Kernel]
+    kernels: Sequence[Kernel | CompileError]
     sources: Sequence[KernelSource]
     stats: Stats
     fixed: Sequence[Array | None]

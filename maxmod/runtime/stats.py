@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+
+from maxmod.backends.base import Kernel
+from maxmod.errors import CompileError
 
 
 @dataclass(slots=True)
@@ -20,6 +23,7 @@ class Stats:
         plan_cached: Whether passes and planning were skipped, because the graph was known.
         kernels_cached: Kernels that came from the cache.
         kernels_built: Kernels that a compiler was run for.
+        kernels_refused: Kernels that cannot be built or loaded; their ops run one by one.
         times_s: Seconds that compiling took by stage: trace, find (the kernel compiler), lookup
             (of the whole graph), import (of the compiler), passes, plan (fusion and kernel text),
             store, build (and load).
@@ -32,12 +36,20 @@ class Stats:
     plan_cached: bool = False
     kernels_cached: int = 0
     kernels_built: int = 0
+    kernels_refused: int = 0
     times_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def compile_s(self) -> float:
         """Seconds of all stages."""
         return sum(self.times_s.values())
+
+    def count_kernels(self, kernels: Sequence[Kernel | CompileError]) -> None:
+        """Notes where kernels came from."""
+        made = [kernel for kernel in kernels if not isinstance(kernel, CompileError)]
+        self.kernels_cached = sum(kernel.cached for kernel in made)
+        self.kernels_built = len(made) - self.kernels_cached
+        self.kernels_refused = len(kernels) - len(made)
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:

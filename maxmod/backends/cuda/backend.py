@@ -24,7 +24,7 @@ from maxmod.backends.cuda import matmul as cuda_matmul
 from maxmod.backends.cuda import nvrtc
 from maxmod.backends.cuda import upload as cuda_upload
 from maxmod.dtype import DType, storage_dtype
-from maxmod.errors import OutOfMemoryError
+from maxmod.errors import CompileError, OutOfMemoryError
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import Op
 from maxmod.values.array import Array, ArrayModule, HostArray, StorageDType
@@ -251,7 +251,7 @@ class CudaBackend(Backend):
     def dialect(self) -> Dialect | None:
         return Dialect.CUDA if _compiler_found() else None
 
-    def build(self, sources: Sequence[KernelSource], index: int) -> list[Kernel]:
+    def build(self, sources: Sequence[KernelSource], index: int) -> list[Kernel | CompileError]:
         return [*cuda_launch.build_all(self.xp, sources, index)]
 
     def contract(

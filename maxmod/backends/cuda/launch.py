@@ -20,7 +20,9 @@ ALIGNMENT = 16  # bytes: kernels read vectors of this size
 BUILDERS = 8  # threads: the compiler works without Python's lock
 
 
-def build_all(cupy: ArrayModule, sources: Sequence[KernelSource], index: int) -> list[CudaKernel]:
+def build_all(
+    cupy: ArrayModule, sources: Sequence[KernelSource], index: int
+) -> list[CudaKernel | CompileError]:
     """Compiles kernels in parallel, or takes them from the cache, and loads them.
 
     Args:
@@ -28,21 +30,48 @@ def build_all(cupy: ArrayModule, sources: Sequence[KernelSource], index: int) ->
         sources: The kernels.
         index: The device.
 
+    Returns:
+        For each source its kernel, or the error of one that the compiler or the driver rejects.
+
     Raises:
-        CompileError: If one is rejected.
+        CompileError: If NVRTC cannot be used.
     """
     device = cupy.cuda.Device(index)
     arch = f"sm_{device.compute_capability}"
     cached = [nvrtc.cached_cubin(source, arch) for source in sources]
     with ThreadPoolExecutor(min(BUILDERS, max(len(sources), 1))) as pool:
-        cubins = list(pool.map(lambda s, c: c or nvrtc.compile_cubin(s, arch), sources, cached))
+        cubins = list(pool.map(lambda s, c: c or _compiled(s, arch), sources, cached))
     attributes = device.attributes
     resident = attributes["MultiProcessorCount"] * attributes["MaxThreadsPerMultiProcessor"]
     with device:
         return [
-            CudaKernel(cupy, source, cubin, index, resident, cached=known is not None)
-            for source, cubin, known in zip(sources, cubins, cached, strict=True)
+            made
+            if isinstance(made, CompileError)
+            else _loaded(cupy, source, made, index, resident, cached=known is not None)
+            for source, made, known in zip(sources, cubins, cached, strict=True)
         ]
+
+
+def _compiled(source: KernelSource, arch: str) -> bytes | CompileError:
+    try:
+        return nvrtc.compile_cubin(source, arch)
+    except CompileError as error:
+        return error
+
+
+def _loaded(
+    cupy: ArrayModule,
+    source: KernelSource,
+    cubin: bytes,
+    index: int,
+    resident: int,
+    *,
+    cached: bool,
+) -> CudaKernel | CompileError:
+    try:
+        return CudaKernel(cupy, source, cubin, index, resident, cached=cached)
+    except CompileError as error:
+        return error
 
 
 class CudaKernel:

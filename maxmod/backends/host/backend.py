@@ -19,6 +19,7 @@ from maxmod.backends.host import limits as host_limits
 from maxmod.backends.host import quantize as host_quantize
 from maxmod.backends.host.memory import POOLED_NBYTES, HostPool
 from maxmod.dtype import storage_dtype
+from maxmod.errors import CompileError
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.op import Kind, Op
 from maxmod.values.array import Array, ArrayModule, HostArray
@@ -109,9 +110,11 @@ class CpuBackend(Backend):
     def dialect(self) -> Dialect | None:
         return Dialect.HOST if _compiler_found() else None
 
-    def build(self, sources: Sequence[KernelSource], index: int) -> list[Kernel]:
-        kernels = host_compiler.build_all(sources)
-        return [_HostKernel(kernel) for kernel in kernels]  # type: ignore[misc]  # of NumPy arrays
+    def build(self, sources: Sequence[KernelSource], index: int) -> list[Kernel | CompileError]:
+        return [
+            made if isinstance(made, CompileError) else _HostKernel(made)  # type: ignore[misc]
+            for made in host_compiler.build_each(sources)  # kernels of NumPy arrays
+        ]
 
     def empty(self, type: TensorType) -> Array:
         nbytes = type.num_elements() * type.dtype.size_in_bytes

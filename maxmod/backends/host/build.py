@@ -23,6 +23,7 @@ from maxmod.backends.host.library import HostCompiler, open_library, place_in_un
 from maxmod.backends.host.progress import Progress
 from maxmod.backends.host.units import Unit, units
 from maxmod.backends.refusal import refused
+from maxmod.errors import CompileError
 from maxmod.kernel import cache as kernel_cache
 from maxmod.kernel.source import KernelSource
 
@@ -106,7 +107,7 @@ class Built(NamedTuple):
 
 def build_libraries(
     compiler: HostCompiler, sources: Mapping[str, KernelSource]
-) -> dict[str, Built]:
+) -> dict[str, Built | CompileError]:
     """Compiles kernels side by side, saves them and loads them.
 
     Args:
@@ -114,18 +115,13 @@ def build_libraries(
         sources: Kernels by their keys.
 
     Returns:
-        Where each kernel is, by its key.
-
-    Raises:
-        CompileError: For the first kernel that the compiler refuses, after all were tried.
+        For each key where its kernel is, or the error of one that the compiler refuses or that
+        cannot be loaded.
     """
     with _folder() as folder:
         work = _Work(compiler, sources, folder)
         work.run()
-        failed = [key for key in sources if key in work.errors]
-        if failed:
-            raise _failure(compiler, failed, sources, work.errors)
-        return work.loaded()
+        return work.results()
 
 
 class _Work:
@@ -140,13 +136,13 @@ class _Work:
     def __init__(
         self, compiler: HostCompiler, sources: Mapping[str, KernelSource], folder: str
     ) -> None:
-        self.errors: dict[str, Exception] = {}
-        self._built: list[tuple[Unit, str, bytes]] = []
+        self._errors: dict[str, Exception] = {}
+        self._built: dict[str, Built] = {}
+        self._sources = sources
         self._compiler, self._folder = compiler, folder
         self._progress = Progress(len(sources))
         self._cpus = _usable_cpus()
         self._todo = deque(units(sources, self._cpus))
-        self._keys = list(sources)
 
     def run(self) -> None:
         """Builds everything, and returns when it is done."""
@@ -171,22 +167,30 @@ class _Work:
 
     def _build(self, unit: Unit) -> None:
         try:
-            key, data = _build_unit(self._compiler, unit, self._folder)
-            self._built.append((unit, key, data))
+            built = _build_unit(self._compiler, unit, self._folder)
+            library = _load_saved(*built, self._folder)
+            self._built |= {key: Built(library, unit.entry(key)) for key in unit.sources}
         except Exception as error:
-            if isinstance(error, Refused) and not unit.is_single:
+            if isinstance(error, Refused | OSError) and not unit.is_single:
                 self._todo.extend(unit.singles())  # only what is refused alone has failed
                 return
-            self.errors.update(dict.fromkeys(unit.sources, error))
+            self._errors.update(dict.fromkeys(unit.sources, error))
         self._progress.advance(len(unit.sources))
 
-    def loaded(self) -> dict[str, Built]:
-        """Loads what was built; returns it in the order of the sources."""
-        found: dict[str, Built] = {}
-        for unit, key, data in self._built:
-            library = _load_saved(key, data, self._folder)
-            found.update({key: Built(library, unit.entry(key)) for key in unit.sources})
-        return {key: found[key] for key in self._keys}
+    def results(self) -> dict[str, Built | CompileError]:
+        """Returns what came of each kernel, in the order of the sources."""
+        return {
+            key: self._built[key] if key in self._built else self._failure(key, source)
+            for key, source in self._sources.items()
+        }
+
+    def _failure(self, key: str, source: KernelSource) -> CompileError:
+        error = self._errors[key]
+        if not isinstance(error, Refused | OSError):
+            raise error
+        verb = "refused" if isinstance(error, Refused) else "built, but cannot load,"
+        reason = f"{self._compiler.path} ({self._compiler.version}) {verb} the kernel"
+        return refused("host_compiler", source, key, reason, str(error))
 
 
 def _build_unit(compiler: HostCompiler, unit: Unit, folder: str) -> tuple[str, bytes]:
@@ -282,21 +286,6 @@ def _folder() -> Iterator[str]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _failure(
-    compiler: HostCompiler,
-    failed: list[str],
-    sources: Mapping[str, KernelSource],
-    errors: Mapping[str, Exception],
-) -> Exception:
-    key = failed[0]
-    error = errors[key]
-    if not isinstance(error, Refused):
-        return error
-    others = f" ({len(failed) - 1} more kernels failed)" if len(failed) > 1 else ""
-    reason = f"{compiler.path} refused the kernel{others}"
-    return refused("host_compiler", sources[key], key, reason, str(error))
 
 
 def _usable_cpus() -> int:

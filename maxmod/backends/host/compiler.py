@@ -85,17 +85,31 @@ def unavailable_reason() -> str:
 
 
 def build_all(sources: Sequence[KernelSource]) -> list[HostKernel]:
+    """Builds and loads kernels, as `build_each` does.
+
+    Raises:
+        CompileError: Also for the first kernel that is refused, after all were tried.
+    """
+    kernels: list[HostKernel] = []
+    for made in build_each(sources):
+        if isinstance(made, CompileError):
+            raise made
+        kernels.append(made)
+    return kernels
+
+
+def build_each(sources: Sequence[KernelSource]) -> list[HostKernel | CompileError]:
     """Builds and loads kernels; those that are not in the cache are compiled side by side.
 
     Args:
         sources: Kernels of the host dialect.
 
     Returns:
-        One kernel for each source, in order.
+        For each source, in order, its kernel, or the error of one that the compiler refuses or
+        that cannot be loaded; it has the log and the path where the source was saved.
 
     Raises:
-        CompileError: If there is no C compiler, or it refuses a kernel; the error has its log and
-            the path where the source was saved.
+        CompileError: If there is no C compiler, or no threads can be had for kernels.
     """
     compiler = find()
     if compiler is None:
@@ -104,6 +118,8 @@ def build_all(sources: Sequence[KernelSource]) -> list[HostKernel]:
         return []
     if "functions" not in _threads:  # built together with the first kernels
         *kernels, threads = _built(compiler, [*sources, _threads_source()])
+        if isinstance(threads, CompileError):
+            raise threads
         with _THREADS_LOCK:
             _threads.setdefault("library", threads.library)
             if "functions" not in _threads:
@@ -112,14 +128,17 @@ def build_all(sources: Sequence[KernelSource]) -> list[HostKernel]:
     else:
         kernels = _built(compiler, sources)
     for kernel in kernels:
-        connect(kernel.library, _threads["functions"])
+        if isinstance(kernel, HostKernel):
+            connect(kernel.library, _threads["functions"])
     return kernels
 
 
-def _built(compiler: HostCompiler, sources: Sequence[KernelSource]) -> list[HostKernel]:
+def _built(
+    compiler: HostCompiler, sources: Sequence[KernelSource]
+) -> list[HostKernel | CompileError]:
     """Builds or loads kernels, without threads."""
     keys = [_key(compiler, source) for source in sources]
-    kernels: dict[str, HostKernel] = {}
+    kernels: dict[str, HostKernel | CompileError] = {}
     missing: dict[str, KernelSource] = {}
     cached = CachedLibraries()
     for source, key in zip(sources, keys, strict=True):
@@ -132,9 +151,20 @@ def _built(compiler: HostCompiler, sources: Sequence[KernelSource]) -> list[Host
             kernels[key] = kernel
     if missing:
         libraries = importlib.import_module(_BUILD).build_libraries(compiler, missing)
-        for key, (library, entry) in libraries.items():
-            kernels[key] = HostKernel(missing[key].name, key, library, entry, cached=False)
+        for key, found in libraries.items():
+            is_loaded = not isinstance(found, CompileError)
+            kernels[key] = _entered(missing[key], key, *found) if is_loaded else found
     return [kernels[key] for key in keys]
+
+
+def _entered(
+    source: KernelSource, key: str, library: ctypes.CDLL, entry: str
+) -> HostKernel | CompileError:
+    """Returns a kernel of a library that was built now."""
+    try:
+        return HostKernel(source.name, key, library, entry, cached=False)
+    except AttributeError as error:
+        return CompileError(f"host_compiler: {source.name}: its library has no entry: {error}.")
 
 
 def build(source: KernelSource) -> HostKernel:

@@ -37,7 +37,8 @@ class StepFacts:
     Attributes:
         number: Its position in the schedule; both ways of a choice have the same.
         step: What runs.
-        kind: `kernel`, `call`, `view`, `store`, or the name of a branch or loop.
+        kind: `kernel`, `ops` (of a kernel that cannot be built), `call`, `view`, `store`, or the
+            name of a branch or loop.
         kernel: The number of its kernel; -1 for none.
         name: The name of what runs.
         results: Names of the values that it makes.
@@ -45,7 +46,7 @@ class StepFacts:
         detail: Results and operands: `%3 from %arg0`, or a formula.
         cost: Bytes and operations.
         places: Lines of user code that it comes from.
-        reason: Why it is not a kernel; empty if it is.
+        reason: Why it does not run as a kernel; empty if it does.
         condition: When this branch of a choice is taken; empty without a choice.
         runs: Whether it is what runs with the known sizes.
         bodies: The facts of each graph of a branch or loop, by its name.
@@ -76,6 +77,8 @@ class StepFacts:
     @property
     def title(self) -> str:
         """What runs, in short: `kernel 3 row_softmax`."""
+        if self.kind == "ops":
+            return f"ops of {self.name}"
         return f"kernel {self.kernel} {self.name}" if self.kernel >= 0 else f"call {self.name}"
 
 
@@ -200,12 +203,18 @@ class Facts:
         in_place = f", stored in {buffers}" if buffers else ""
         return replace(
             facts,
-            kind="kernel",
+            kind="ops" if step.kernel in self.plan.refused else "kernel",
             kernel=step.kernel,
             name=name,
             detail=_made_from(facts) + in_place,
             places=_places(step.group.ordered),
+            reason=self._refusal(step.kernel),
         )
+
+    def _refusal(self, kernel: int) -> str:
+        """Why the ops of a kernel run in its place; empty where they do not."""
+        why = self.plan.refused.get(kernel)
+        return f"its ops run one by one: {why}" if why is not None else ""
 
     def _product(self, facts: StepFacts, step: RunProduct) -> StepFacts:
         """What the matrix library does."""
@@ -241,7 +250,7 @@ class Facts:
         assert step.node is not None
         graphs = step.node.kwargs
         for name, body in step.bodies:
-            plan = replace(body, kernels=self.plan.kernels)
+            plan = replace(body, kernels=self.plan.kernels, refused=self.plan.refused)
             yield name, Facts(graphs[name], plan, self.dims)
 
     def _name(self, slot: int) -> str:
@@ -262,7 +271,8 @@ class Facts:
 
     def _kernel(self, number: int, source: KernelSource, uses: list[_Use]) -> KernelFacts:
         first = uses[0]
-        reasons = tuple(dict.fromkeys(_reasons(first.group)))
+        refusal = filter(None, [self._refusal(number)])
+        reasons = tuple(dict.fromkeys((*refusal, *_reasons(first.group))))
         places = tuple(use.place for use in uses)
         return KernelFacts(number, source, places, first.group, first.names, reasons)
 

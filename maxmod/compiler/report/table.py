@@ -45,6 +45,8 @@ class Row:
     def runs(self) -> str:
         """What runs: `kernel 3`, or the kind of the step."""
         step = self.steps[0]
+        if step.kind == "ops":
+            return f"ops of {step.kernel}"
         return f"kernel {step.kernel}" if step.kernel >= 0 else step.kind
 
     @property

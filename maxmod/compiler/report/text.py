@@ -56,8 +56,13 @@ def counts(facts: Facts) -> str:
     """Returns what a call does, in numbers of things: `3 launches of 2 kernels, 1 call`."""
     kinds = Counter(step.kind for step in facts.running)
     launches = plural(kinds.pop("kernel", 0), "launch")
+    replaced = kinds.pop("ops", 0)
     rest = [plural(count, kind) for kind, count in kinds.items()]
-    return ", ".join([f"{launches} of {plural(len(facts.plan.kernels), 'kernel')}", *rest])
+    if replaced:
+        refused = plural(len(facts.plan.refused), "kernel")
+        rest.append(f"{plural(replaced, 'step')} op by op for want of {refused}")
+    count = len(facts.plan.kernels) - len(facts.plan.refused)
+    return ", ".join([f"{launches} of {plural(count, 'kernel')}", *rest])
 
 
 def totals(facts: Facts) -> tuple[Size, Size, Size]:
