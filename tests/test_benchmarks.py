@@ -24,6 +24,7 @@ SCRIPTS = {
     "compile_time": (["cold", "warm", "first result", "trace", "lookup", "build"], 2),
     "call_overhead": (["x + 1, 8 floats", "Linear 10-20-5", "maxmod, eager", "x NumPy"], 5),
     "decode": (["limit: read once", "maxmod float32", "maxmod int8", "first token"], 7),
+    "products": (["1x16x32 float32 out_in", "3:5x16x9", "NumPy", "ratio", "below 0.9x"], 12),
     "quantized": (["float32", "int8", "int4, groups of 32", "x float32"], 6),
     "load": (["limit: read once", "maxmod, mmap", "safetensors"], 6),
 }

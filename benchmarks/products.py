@@ -1,0 +1,379 @@
+"""Matrix products of floats over shapes and dtypes: maxmod, NumPy (OpenBLAS), PyTorch, JAX.
+
+    python benchmarks/products.py [--shapes 1x768x3072,12:128x64x128] [--dtypes float32,bfloat16]
+        [--layouts out_in,in_out] [--epilogues none,gelu] [--worst 30] [--prepare] [--smoke]
+    MAXMOD_CC="cc -mno-avx512f" python benchmarks/products.py   # as on a processor with AVX2
+
+A shape is rows x depth x columns; `12:` before it is a batch of as many products, both operands
+with three axes. The right operand is a weight of either layout: `out_in`, as Linear keeps it, or
+`in_out`. The epilogue `gelu` is a vector added, then gelu by tanh, by every contender.
+
+The table has the worst ratio first: the best time of the fastest other library divided by ours.
+The last lines say how many products are below 0.9, 1.0 and 1.1. NumPy multiplies no half floats
+with BLAS, and is left out there. `--prepare` compiles and checks everything, and times nothing:
+the next run starts at once.
+
+A run is marked LOADED where other processes took more than 5 % of the processors meanwhile (on
+Linux); each line has their share at its own time. Compare within a run only: contenders take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import harness
+import ml_dtypes
+import numpy as np
+from harness import Call
+from peers import numpy_gelu
+
+from maxmod import DeviceRef, Tensor, TensorType
+from maxmod import functional as F
+from maxmod.backends.host import compiler
+from maxmod.runtime.compiled import compile_function
+
+ROWS = (1, 2, 4, 8, 9, 16, 33, 64, 128, 513, 1000, 2048)
+WIDTHS = (
+    "64x64,100x10,384x384,384x1536,768x768,768x3072,3072x768,1024x4096,2048x2048,257x131,4096x64,"
+    "64x4096"
+)
+BATCHED = "12:128x64x128,12:128x128x64,32:1x64x512,32:33x65x31,8:512x64x512,4:256x1024x256"
+SMALL = "1x16x32,20x16x32,3:5x16x9"
+MOST_TERMS = 2048 * 3072 * 768  # larger products of the sweep take too long
+LAYOUTS = ("out_in", "in_out")
+EPILOGUES = ("none", "gelu")
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2, "float16": 2e-3}  # of the largest element
+BUSY_LIMIT = 0.05
+
+Shape = tuple[int, int, int, int]  # batch (0 for none), rows, depth, columns
+
+
+@dataclass(frozen=True)
+class Case:
+    """One product."""
+
+    shape: Shape
+    dtype: str
+    layout: str
+    epilogue: str
+
+    def __str__(self) -> str:
+        batch, *sizes = self.shape
+        name = (f"{batch}:" if batch else "") + "x".join(map(str, sizes))
+        return " ".join((name, self.dtype, self.layout, *self.epilogue.split("none")[:1])).strip()
+
+
+@dataclass
+class Operands:
+    """Arrays of a case, and the right operand as [.., in, out]."""
+
+    x: Any
+    w: Any
+    right: Any
+    bias: Any
+
+
+# ---- contenders ----------------------------------------------------------------------------------
+
+
+def operands(case: Case) -> Operands:
+    """Returns the arrays of a case."""
+    batch, rows, depth, columns = case.shape
+    lead = (batch,) if batch else ()
+    is_out_in = case.layout == "out_in"
+
+    def array(shape: Sequence[int], seed: int) -> Any:
+        floats = harness.normal(shape, seed=seed)
+        made = harness.empty(shape, DTYPES[case.dtype])
+        made[...] = floats
+        return made
+
+    x = array((*lead, rows, depth), 0)
+    w = array((*lead, columns, depth) if is_out_in else (*lead, depth, columns), 1)
+    return Operands(x, w, w.swapaxes(-1, -2) if is_out_in else w, array((columns,), 2))
+
+
+_models: dict[tuple[Any, ...], Any] = {}
+
+
+def maxmod_call(case: Case, given: Operands) -> Call:
+    """Returns the call of a compiled product; the number of rows is symbolic."""
+    batch, _, depth, columns = case.shape
+    key = (batch, depth, columns, case.dtype, case.layout, case.epilogue)
+    x, w, bias = (_tensor(array) for array in (given.x, given.w, given.bias))
+
+    def multiply(a: Any, weight: Any) -> Any:
+        out = a @ (weight.T if case.layout == "out_in" else weight)
+        return F.gelu(out + bias, approximate="tanh") if case.epilogue == "gelu" else out
+
+    if key not in _models:
+        host = DeviceRef.CPU()
+        lead = (batch,) if batch else ()
+        types = [TensorType(x.dtype, (*lead, "rows", depth), host)]
+        types.append(TensorType(w.dtype, w.shape, host))
+        _models.clear()
+        _models[key] = compile_function(multiply, types, name="product", parameters={"bias": bias})
+    model = _models[key]
+    return lambda: model(x, w).data
+
+
+def _tensor(array: Any) -> Tensor:
+    if array.dtype == ml_dtypes.bfloat16:
+        return Tensor(array)
+    return Tensor.from_dlpack(array)
+
+
+def numpy_call(case: Case, given: Operands) -> Call:
+    """Returns the call in NumPy, into memory that it used before."""
+    out = harness.empty((*given.x.shape[:-1], case.shape[-1]))
+    scratch = harness.empty(out.shape)
+
+    def call() -> Any:
+        np.matmul(given.x, given.right, out=out)
+        if case.epilogue == "gelu":
+            np.add(out, given.bias, out=out)
+            numpy_gelu(out, scratch)
+        return out
+
+    return call
+
+
+def torch_call(case: Case, given: Operands) -> Call:
+    """Returns the call in PyTorch, without gradients."""
+    import torch
+    from torch.nn import functional as nn
+
+    def tensor(array: Any) -> Any:
+        if array.dtype == ml_dtypes.bfloat16:
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(array)
+
+    x, w, bias = tensor(given.x), tensor(given.w), tensor(given.bias)
+    right = w.swapaxes(-1, -2) if case.layout == "out_in" else w
+    is_linear = case.layout == "out_in" and not case.shape[0]
+
+    def call() -> Any:
+        with torch.inference_mode():
+            if case.epilogue == "none":
+                return torch.matmul(x, right)
+            out = nn.linear(x, w, bias) if is_linear else torch.matmul(x, right) + bias
+            return nn.gelu(out, approximate="tanh")
+
+    return call
+
+
+def jax_call(case: Case, given: Operands) -> Call:
+    """Returns the call with `jax.jit`."""
+    import jax
+    import jax.numpy as jnp
+
+    def multiply(x: Any, w: Any, bias: Any) -> Any:
+        out = x @ (jnp.swapaxes(w, -1, -2) if case.layout == "out_in" else w)
+        return jax.nn.gelu(out + bias, approximate=True) if case.epilogue == "gelu" else out
+
+    function = jax.jit(multiply)
+    arrays = [jnp.asarray(array) for array in (given.x, given.w, given.bias)]
+    return lambda: function(*arrays).block_until_ready()
+
+
+PEERS: dict[str, Callable[[Case, Operands], Call]] = {
+    "numpy": numpy_call,
+    "torch": torch_call,
+    "jax": jax_call,
+}
+
+
+def contenders(case: Case, peers: Sequence[str]) -> dict[str, Call]:
+    """Returns the calls of a case by name; the first one, ours, is checked against float64."""
+    given = operands(case)
+    calls = {"maxmod": maxmod_call(case, given)}
+    for peer in peers:
+        if peer in PEERS and (peer != "numpy" or case.dtype == "float32"):
+            calls[harness.PEERS[peer]] = PEERS[peer](case, given)
+    _check(case, given, calls["maxmod"]())
+    return calls
+
+
+def _check(case: Case, given: Operands, result: Any) -> None:
+    rows = slice(0, 40)  # enough to have tiles of every height
+    expected = given.x[..., rows, :].astype(np.float64) @ given.right.astype(np.float64)
+    if case.epilogue == "gelu":
+        expected += given.bias.astype(np.float64)
+        numpy_gelu(expected, np.empty_like(expected))
+    found = np.asarray(result)[..., rows, :].astype(np.float64)
+    error = float(np.abs(found - expected).max())
+    limit = TOLERANCES[case.dtype] * float(np.abs(expected).max())
+    if not error <= limit:
+        raise SystemExit(f"{case}: differs from float64 by {error:.3g}, more than {limit:.3g}")
+
+
+# ---- other processes -----------------------------------------------------------------------------
+
+
+class Neighbours:
+    """What other processes take of the processors since it was made."""
+
+    def __init__(self) -> None:
+        self._start = self._now()
+
+    def share(self) -> float:
+        """Returns their part of all processors, 0 to 1; 0 where the system does not tell."""
+        wall, busy, own = (b - a for a, b in zip(self._start, self._now(), strict=True))
+        return max(0.0, busy - own) / max(wall, 1e-9)
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Seconds of all processors, those in use, and those of this process."""
+        try:
+            fields = Path("/proc/stat").read_text("ascii").split("\n", 1)[0].split()[1:9]
+        except OSError:
+            return 0.0, 0.0, 0.0
+        ticks = [int(field) / 100 for field in fields]  # USER_HZ is 100 on every system
+        idle = ticks[3] + ticks[4]
+        return sum(ticks), sum(ticks) - idle, time.process_time()
+
+
+# ---- the sweep -----------------------------------------------------------------------------------
+
+
+def parse_shape(text: str) -> Shape:
+    """Returns the sizes of `rows x depth x columns` with an optional `batch:` before."""
+    batch, _, sizes = text.rpartition(":")
+    rows, depth, columns = (int(size) for size in sizes.split("x"))
+    return int(batch or 0), rows, depth, columns
+
+
+def default_shapes() -> list[Shape]:
+    """Returns the sweep: rows for each pair of widths, then batches."""
+    widths = [tuple(int(n) for n in text.split("x")) for text in WIDTHS.split(",")]
+    plain = [(0, rows, k, n) for (k, n) in widths for rows in ROWS if rows * k * n <= MOST_TERMS]
+    return [*plain, *map(parse_shape, BATCHED.split(","))]
+
+
+def cases(args: argparse.Namespace) -> list[Case]:
+    """Returns the cases that the options choose; those of one kernel follow each other."""
+    text = args.shapes or (SMALL if args.smoke else "")
+    shapes = [parse_shape(s) for s in text.split(",")] if text else default_shapes()
+    by_kernel: dict[tuple[int, int, int], list[Shape]] = {}
+    for shape in shapes:
+        by_kernel.setdefault((shape[0], *shape[2:]), []).append(shape)
+    return [
+        Case(shape, *rest)
+        for group in by_kernel.values()
+        for rest in itertools.product(args.dtypes, args.layouts, args.epilogues)
+        for shape in group
+    ]
+
+
+def instructions() -> str:
+    """Returns the widest of the instruction sets that host kernels are compiled for."""
+    found = compiler.find()
+    if found is None:
+        return "none: there is no C compiler"
+    names = {line.split()[1] for line in _macros(found.path, found.flags) if " " in line}
+    known = ("AVX512BF16", "AVX512VNNI", "AVX512F", "AVXVNNI", "AVX2", "FMA", "ARM_NEON", "SSE4_2")
+    return " ".join(name for name in known if {f"__{name}__", f"__{name}"} & names) or "basic"
+
+
+def _macros(path: str, flags: Sequence[str]) -> list[str]:
+    command = [path, *(f for f in flags if f.startswith("-m")), "-dM", "-E", "-xc", "-"]
+    done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()
+
+
+def report(rows: list[dict[str, Any]], worst: int) -> None:
+    """Prints the cases with the lowest ratios, and how many are below the goals."""
+    rows = sorted(rows, key=lambda row: row["ratio"])
+    table = [
+        (
+            row["case"],
+            harness.duration(row["maxmod"]),
+            f"{row['gflops']:.0f}",
+            row["best"],
+            harness.duration(row[row["best"]]),
+            f"{row['ratio']:.2f}x",
+            f"{row['neighbours']:.0%}",
+        )
+        for row in rows[:worst]
+    ]
+    header = ("product", "maxmod", "GFLOP/s", "best other", "time", "ratio", "neighbours")
+    harness.print_table(header, table)
+    below = [sum(row["ratio"] < limit for row in rows) for limit in (0.9, 1.0, 1.1)]
+    middle = rows[len(rows) // 2]["ratio"]
+    print(f"{len(rows)} products; below 0.9x: {below[0]}, 1.0x: {below[1]}, 1.1x: {below[2]}")
+    print(f"the middle one: {middle:.2f}x", flush=True)
+
+
+def options() -> argparse.ArgumentParser:
+    """Returns the parser of this script."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("--shapes", default="", help="[batch:]rows x depth x columns, with commas")
+    parser.add_argument("--dtypes", default=",".join(DTYPES))
+    parser.add_argument("--layouts", default=",".join(LAYOUTS), help="of the weight")
+    parser.add_argument("--epilogues", default=",".join(EPILOGUES))
+    parser.add_argument("--worst", type=int, default=40, help="how many lines are printed")
+    parser.add_argument("--prepare", action="store_true", help="compile and check only")
+    return parser
+
+
+def choices() -> argparse.Namespace:
+    """Returns the options of this run."""
+    made = options()
+    made.set_defaults(rounds=2)
+    args = harness.parse(made)
+    if args.smoke:
+        args.dtypes = "float32"
+    for name, known in (("dtypes", DTYPES), ("layouts", LAYOUTS), ("epilogues", EPILOGUES)):
+        chosen = getattr(args, name).split(",")
+        if set(chosen) - set(known):
+            raise SystemExit(f"--{name}: expected some of {', '.join(known)}, got {chosen}")
+        setattr(args, name, chosen)
+    return args
+
+
+def measured(case: Case, calls: dict[str, Call], rounds: int) -> dict[str, Any] | None:
+    """Returns the row of a case; None where no other library multiplies it."""
+    if len(calls) == 1:
+        print(f"{case}: left out, since no other library of this run multiplies it")
+        return None
+    near = Neighbours()
+    found = {name: timing.best_s for name, timing in harness.measure(calls, rounds).items()}
+    best = min((name for name in found if name != "maxmod"), key=lambda name: found[name])
+    batch, *sizes = case.shape
+    flops = 2 * max(batch, 1) * float(np.prod(sizes))
+    row = {"case": str(case), "dtype": case.dtype, "best": best, **found}
+    row |= {"ratio": found[best] / found["maxmod"], "gflops": flops / found["maxmod"] / 1e9}
+    return row | {"neighbours": near.share()}
+
+
+def main() -> None:
+    args = choices()
+    facts = {**harness.machine(args.peers), "instructions": instructions()}
+    harness.print_facts(facts)
+    rows: list[dict[str, Any]] = []
+    whole = Neighbours()
+    for case in cases(args):
+        calls = contenders(case, args.peers)
+        if args.prepare:
+            continue
+        row = measured(case, calls, args.rounds)
+        if row is not None:
+            rows.append(row)
+    if rows:
+        report(rows, args.worst)
+    share = whole.share()
+    if share > BUSY_LIMIT:
+        print(f"LOADED: other processes took {share:.0%} of the processors during this run.")
+    harness.save(args, "products", {**facts, "neighbours": share}, rows)
+
+
+if __name__ == "__main__":
+    main()
