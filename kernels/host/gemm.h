@@ -1,7 +1,7 @@
 // Matrix products: finish(left @ right), where the epilogue is applied to a sum while it is in the L1
 // cache. Every sum runs over the whole depth in a fixed order, independent of the number of threads.
-// It is also independent of the number of rows if the right operand is quantised; else among products
-// of many rows, and among those of up to MM_FEW_ROWS rows if rows of the right operand are contiguous.
+// It is also independent of the number of rows among products of many rows, and among those of up to
+// MM_FEW_ROWS rows if rows of the right operand are contiguous.
 //
 // Many rows: the left operand is packed into tiles once. A task is a block of columns and a part of
 // the rows: for MM_CHUNK units of the depth after the other it packs the right operand into panels,
@@ -17,7 +17,7 @@
 // mm_columns, mm_depth, mm_left, mm_finish, mm_right (a pointer to an element), and MM_RIGHT_TYPE
 // and MM_RIGHT_VEC (how its elements are stored and loaded) and MM_RIGHT_BY_DEPTH: 1 if the
 // elements of a column of the right operand are contiguous in memory, 0 if those of a row are.
-// With MM_QUANTIZED, quantized.h and quantized_many.h precede this file and read the right operand.
+// Products with quantised weights have files of their own.
 // With MM_SHARED, kernels of a unit share all of this: products.h precedes it, one_product.h follows.
 
 // Up to this many rows, reading the right operand unpacked beats packing it (measured with 768 x
@@ -101,8 +101,6 @@ static void mm_finish_rows(
 #endif
 
 // ---- many rows ---------------------------------------------------------------------------------
-
-#ifndef MM_QUANTIZED
 
 // Units first to end of row r of a tile of R rows go to (u - first) * R + r.
 static void mm_pack_tile(
@@ -360,13 +358,10 @@ static void mm_many_rows(
     mm_free_memory(m.packed);
 }
 
-#endif
 
 // ---- few rows ----------------------------------------------------------------------------------
 
-#ifndef MM_ROW_FLOATS
 #define MM_ROW_FLOATS(depth) (mm_round_up(depth, MM_LANES) + MM_LANES)
-#endif
 // Rows that are multiplied with one load of the right operand: four times as many sums fit into 32
 // vector registers, three times into 16.
 #define MM_FEW_GROUP (MM_ROWS > 8 ? 4 : 3)
@@ -379,9 +374,7 @@ MM_INLINE int mm_few_group(int64_t left)
     return left >= 4 && MM_FEW_GROUP == 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-#ifdef MM_QUANTIZED
-// quantized.h has its own
-#elif MM_RIGHT_BY_DEPTH
+#if MM_RIGHT_BY_DEPTH
 
 // sums[r * sums_row + c] for `rows` rows of `left` and `columns` columns of the right operand. Each
 // sum is made of `parts` sums of vectors: one row needs several to hide the latency of an
@@ -575,9 +568,6 @@ static void mm_prepare_row(const mm_args g, int64_t r, int64_t depth, float *row
         row[u] = MM_RIGHT_BY_DEPTH ? mm_left_unit(g, at, u, depth) : mm_left(g, at, u);
 #endif
     memset(row + units, 0, (size_t)(left_row - units) * sizeof *row);
-#if MM_BYTE_PRODUCTS
-    mm_prepare_rows(row, 1, left_row, depth);
-#endif
 }
 
 static void mm_prepare_task(
@@ -591,7 +581,6 @@ static void mm_prepare_task(
     (void)room;
 }
 
-// With products of bytes also many rows, MM_FEW_ROWS at a time: codes are used as they are.
 static void mm_few_rows(
     void *const *buffers, const int64_t *scalars, int64_t rows, int64_t columns, int64_t depth)
 {
@@ -630,19 +619,10 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
     const int64_t rows = mm_rows(g), columns = mm_columns(g), depth = mm_depth(g);
     if (rows == 0 || columns == 0)
         return;
-#if defined(MM_QUANTIZED) && MM_BYTE_PRODUCTS
-    mm_few_rows(mm_buffers, mm_scalars, rows, columns, depth);
-#else
     if (rows <= MM_FEW_ROWS)
         mm_few_rows(mm_buffers, mm_scalars, rows, columns, depth);
-#ifdef MM_QUANTIZED
-    else
-        mm_many_quantized(mm_buffers, mm_scalars, rows, columns, depth);
-#else
     else
         mm_many_rows(mm_buffers, mm_scalars, rows, columns, depth);
-#endif
-#endif
 }
 
 #ifdef MM_SHARED

@@ -279,11 +279,18 @@ class Backend(abc.ABC):
             (total,) = lookup(activation).run(self.xp, [total], **ACTIVATIONS[activation])
         return total
 
-    def is_close(self, found: Array, expected: Array, dtype: DType) -> bool:
-        """True if two results agree within the rounding of a chain of ops in `dtype`."""
+    def is_close(self, found: Array, expected: Array, dtype: DType, error: float = 0.0) -> bool:
+        """True if two results agree within the rounding of a chain of ops in `dtype`.
+
+        Args:
+            found: A result.
+            expected: What it should be.
+            dtype: Their type.
+            error: What may be lost in addition, as a part of the largest magnitude.
+        """
         if not dtype.is_float():
             return bool((found == expected).all())
-        tolerance = 64 * float(DType.finfo(dtype).eps)
+        tolerance = max(64 * float(DType.finfo(dtype).eps), error)
         a, b = (self.to_host(x).astype(np.float64) for x in (found, expected))
         scale = max(1.0, float(np.max(np.abs(b), initial=0, where=np.isfinite(b))))
         return bool(np.allclose(a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True))

@@ -11,7 +11,7 @@ kernels are built then, and each call runs the one for its rows.
 | device | rows | dtype of x               | w         | multiplied by                | epilogue  |
 |--------|------|--------------------------|-----------|------------------------------|-----------|
 | host   | any  | float32 float16 bfloat16 | 2 axes    | host/gemm.h                  | all       |
-| host   | any  | float32 float16 bfloat16 | int8 int4 | host/gemm.h host/quantized.h | all       |
+| host   | any  | float32 float16 bfloat16 | int8 int4 | host/quantized.h             | all       |
 | host   | any  | float32 float16 bfloat16 | 3 axes    | library                      | none      |
 | host   | any  | float64 int32            | 2 axes    | library                      | none      |
 | cuda   | 1-8  | float32 float16 bfloat16 | 2 axes    | cuda/gemv.h                  | all       |
@@ -25,7 +25,8 @@ kernels are built then, and each call runs the one for its rows.
 The epilogue is applied to the sums before they are stored: all elementwise ops; those of the
 library, which are adding a vector and then relu, gelu by tanh, or an addend of the type of the
 result; only such an addend; or none. Where w is quantised and the library multiplies, a kernel
-dequantises it first. Up to 8 rows, `host/gemm.h` reads w as it is; more rows pack it.
+dequantises it first. Up to 8 rows, `host/gemm.h` reads w as it is; more rows pack it. So do
+`host/quantized_few.h` and `host/quantized_many.h`, with other limits for the number of rows.
 
 Attention, `softmax(f(q @ k^T)) @ v`. Rows are the queries that attend to the same keys, of all
 heads that share them. The head size is that of keys or values, whichever is larger. Scores have the

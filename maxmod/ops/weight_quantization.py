@@ -288,10 +288,11 @@ def _codes(weight: Tensor) -> Tensor:
 def quantized_linear(xp: ArrayModule, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
     """x @ w.T over the last axis, where w is quantised: `dequantize_weight(weight, scales)`.
 
-    Compiled, a few rows read each code once, as it is. Many rows turn codes into floats first: a
-    panel at a time on the host, the whole weight, in the dtype of x, on a GPU. Sums are of products
-    in float32; or of integers, for rows of x whose largest number is at most 256 times their mean,
-    so that these are as exact.
+    Compiled for the host, spans of up to 128 numbers of a row of x become integers of 16 bits, but
+    for numbers far above the others, and their sums of products with codes are exact. The results
+    err by at most 1e-4 of the largest, and have the same bits on every processor and for any
+    number of rows; `kernels/host/quantized.h` has the rule. On a GPU, a few rows read codes as they
+    are, many rows turn the whole weight into floats of the dtype of x; sums are in float32.
 
     Args:
         x: Floats [..., in].

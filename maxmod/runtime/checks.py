@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from maxmod import log
 from maxmod.compiler.steps import RunKernel, RunProduct, Step
 from maxmod.errors import CompileError
-from maxmod.op import ir
+from maxmod.op import ir, lookup
 from maxmod.runtime.environment import Environment
 from maxmod.runtime.recording import Action, Slots
 from maxmod.values.array import Array
@@ -18,6 +18,11 @@ from maxmod.values.tensor_type import TensorType
 
 # Seconds of every run of a step, by the slot of its first result.
 StepTimes = dict[int, list[float]]
+
+# Of a product with quantised weights on the host: kernels/host/quantized.h makes integers of 16
+# bits of the other operand, ops multiply it as it is.
+QUANTIZED_ERROR = 2.0**-12
+_QUANTIZED = lookup("quantized_linear")
 
 _COLLECTED: ContextVar[StepTimes | None] = ContextVar("collected", default=None)
 
@@ -96,6 +101,8 @@ def checked(
     backend = environment.backend
     graph = step.group.as_graph("group")
     targets = step.targets if isinstance(step, RunKernel) else ()
+    is_quantized = any(node.op is _QUANTIZED for node in step.group.nodes)
+    error = QUANTIZED_ERROR if is_quantized else 0.0
     operands = [*dict.fromkeys(step.inputs), *(slot for slot in targets if slot >= 0)]
 
     def run(slots: Slots) -> None:
@@ -103,7 +110,7 @@ def checked(
         expected = ir.interpret(graph, backend.run, arrays, {}, dims)
         action(slots)
         for slot, type, want in zip(step.outputs, types, expected):
-            if not backend.is_close(slots[slot], want, type.dtype):
+            if not backend.is_close(slots[slot], want, type.dtype, error):
                 raise CompileError(
                     f"{name} disagrees with its graph, result {type.short()}:\n{graph}"
                 )

@@ -40,7 +40,8 @@ def test_random_models(folder: str, scheme: str, limit: float, agree: float) -> 
     for tokens, expected in golden(ASSETS / folder):
         rows = Tensor(tokens, device=CPU())
         eager, found = model.module(rows).to_numpy(), compiled(rows).to_numpy()
-        np.testing.assert_allclose(found, eager, rtol=0, atol=1e-4 * np.abs(eager).max())
+        # Compiled, activations become integers of 16 bits.
+        np.testing.assert_allclose(found, eager, rtol=0, atol=4e-4 * np.abs(eager).max())
         assert 0 < relative_error(found, expected) < limit
         same.append((found.argmax(axis=-1) == expected.argmax(axis=-1)).reshape(-1))
     assert np.mean(np.concatenate(same)) >= agree

@@ -86,13 +86,10 @@ COMPILER = {
 KERNELS = {
     "kernels/host/attention.h": (_GUARDED, *_ATTENTION),
     "kernels/host/tile.h": (_GUARDED, *_ATTENTION, f"{_C}/test_choose.py", _SETS),
-    "kernels/host/gemm.h": (
-        _GUARDED,
-        f"{_C}/test_templates.py",
-        "tests/ops/test_quantized.py",
-        _SETS,
-    ),
+    "kernels/host/gemm.h": (_GUARDED, f"{_C}/test_templates.py", _SETS),
     "kernels/host/quantized.h": (_GUARDED, "tests/ops/test_quantized.py", _SETS),
+    "kernels/host/quantized_few.h": (_GUARDED, "tests/ops/test_quantized.py", _SETS),
+    "kernels/host/quantized_many.h": (_GUARDED, "tests/ops/test_quantized.py", _SETS),
     "kernels/host/choose.h": (_GUARDED, f"{_C}/test_choose.py", "tests/test_sampling.py"),
     "kernels/shared/choose.h": (f"{_C}/test_choose.py", "tests/test_sampling.py"),
     "kernels/cuda/attention_few.h": (_ATTENTION[0], f"{_CUDA}/test_cuda_attention.py"),

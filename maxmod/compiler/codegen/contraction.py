@@ -234,13 +234,12 @@ def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) ->
         return _shared_product(text, group, name, operand)
     for macro, value in operand.items():
         text.define(macro, value)
-    text.define("MM_QUANTIZED", 1)
     text.define("MM_CODES_PER_BYTE", codes.per_byte)
     text.define("MM_GROUP", codes.group)
     text.define("MM_SCALE_TYPE", storage_type(codes.scales.stored))
     text.define("MM_SCALE_VEC", VECTOR_LOADS[codes.scales.stored])
-    files = ("host/tile.h", "host/quantized.h", "host/quantized_many.h", "host/gemm.h")
-    return template_source(text, group, name, files)
+    files = ("tile", "finish", "quantized", "quantized_few", "quantized_many")
+    return template_source(text, group, name, [f"host/{file}.h" for file in files])
 
 
 def _shared_product(
