@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import FrozenInstanceError
 from typing import Any
 
@@ -9,10 +10,14 @@ import pytest
 from compiler.graphs import f32, traced
 
 from maxmod import functional as F
+from maxmod.backends import run
+from maxmod.compiler import pipeline
 from maxmod.compiler.fusion.conditions import start
+from maxmod.compiler.groups import lower as lowering
 from maxmod.compiler.groups.group import FusionGroup
 from maxmod.compiler.groups.instructions import Lowered
-from maxmod.compiler.groups.lower import attempt, is_kernel, lower
+from maxmod.compiler.groups.lower import Attempts, attempt, lower
+from maxmod.kernel.source import Dialect
 from maxmod.op import ir
 from maxmod.op.affine import Unfusable
 
@@ -47,7 +52,7 @@ def test_a_reduction_makes_a_row_group() -> None:
     group = start(square, 1).with_node(total, 0, is_output=False)
     assert group.is_row
     assert group.domain == (3, 4)
-    assert is_kernel(group)
+    assert Attempts().is_kernel(group)
 
 
 def test_a_buffer_that_is_overwritten_is_not_read() -> None:
@@ -67,4 +72,30 @@ def test_an_attempt_gives_the_kernel_or_the_reason() -> None:
     reason = attempt(lower, wrong)
     assert isinstance(reason, Unfusable)
     assert "is read at another row" in str(reason) or "in the domain" in str(reason)
-    assert not is_kernel(wrong)
+    assert not Attempts().is_kernel(wrong)
+
+
+def test_groups_that_compute_the_same_are_lowered_once() -> None:
+    """Planning a model of many layers takes what one of them takes."""
+
+    def layers(count: int) -> Any:
+        def fn(x: Any) -> Any:
+            for _ in range(count):
+                heads = F.permute(F.reshape(x, (6, 2, 4)), (1, 0, 2))
+                seen = F.permute(F.scaled_dot_product_attention(heads, heads, heads), (1, 0, 2))
+                x = F.softmax(x + F.reshape(seen, (6, 8)))
+            return x
+
+        return fn
+
+    def attempts(count: int, monkeypatch: pytest.MonkeyPatch) -> int:
+        calls: list[object] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(lowering, "attempt", lambda *args: calls.append(args) or attempt(*args))
+            graph = traced(layers(count), f32(6, 8))
+            pipeline.plan_graph(graph, Dialect.HOST, run, lambda _: nullcontext())
+        return len(calls)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        few, more = attempts(2, monkeypatch), attempts(6, monkeypatch)
+    assert 0 < more <= few + 2, (few, more)  # the first layer and the last have other neighbours

@@ -13,7 +13,7 @@ from dataclasses import replace
 from maxmod.compiler.codegen.attention import lower_attention
 from maxmod.compiler.fusion import conditions
 from maxmod.compiler.groups.group import Attention, FusionGroup
-from maxmod.compiler.groups.lower import attempt
+from maxmod.compiler.groups.lower import Attempts
 from maxmod.op import Kind, ir, is_op
 from maxmod.op.affine import Unfusable
 from maxmod.ops.arithmetic import sub, true_div
@@ -52,6 +52,7 @@ class AttentionFinder:
         self.users = users
         self.results = set(graph.results)
         self.written: set[ir.Value] = set()  # results of the groups that were found
+        self.attempts = Attempts()
 
     def run(self) -> list[FusionGroup]:
         """Returns the groups."""
@@ -181,7 +182,7 @@ class AttentionFinder:
         group, is_all = self._joined(group, [*optional, *trailing], trailing)
         if is_all:
             return group
-        if isinstance(attempt(lower_attention, group, attention), Unfusable):
+        if self._refusal(group) is not None:
             return None
         for node in trailing:
             group, has_joined = self._joined(group, [node], [node])
@@ -204,18 +205,22 @@ class AttentionFinder:
             nodes: The nodes to add.
             trailing: Those of the nodes that follow the result, in order.
         """
-        assert isinstance(group.template, Attention)
         larger = replace(group, nodes={**group.nodes, **{n: self.order[n] for n in nodes}})
         if trailing:
             result = trailing[-1].output
             larger = replace(larger, outputs=(result,), domain=result.type.sizes)
-        lowered = attempt(lower_attention, larger, group.template)
-        if not isinstance(lowered, Unfusable):
+        refusal = self._refusal(larger)
+        if refusal is None:
             return larger, True
         if len(nodes) == 1:
-            reason = f"{nodes[0].op.name} stays out: {lowered}"
+            reason = f"{nodes[0].op.name} stays out: {refusal}"
             group = replace(group, reasons=(*group.reasons, reason))
         return group, False
+
+    def _refusal(self, group: FusionGroup) -> Unfusable | None:
+        """Returns why a group cannot be a kernel; None if it can."""
+        assert isinstance(group.template, Attention)
+        return self.attempts.refusal(group, lower_attention, group, group.template)
 
     def _trailing(self, value: ir.Value) -> list[ir.Node]:
         """Returns the views and conversions that alone read the result, one after the other."""

@@ -19,7 +19,7 @@ from maxmod.compiler.fusion.contraction import contraction_group
 from maxmod.compiler.fusion.library import LibraryFinder
 from maxmod.compiler.fusion.siblings import join_siblings
 from maxmod.compiler.groups.group import Attention, FusionGroup, LibraryProduct, WholeOp
-from maxmod.compiler.groups.lower import is_kernel
+from maxmod.compiler.groups.lower import Attempts
 from maxmod.compiler.groups.order import find_stores
 from maxmod.kernel.source import Dialect
 from maxmod.op import Kind, ir
@@ -71,7 +71,7 @@ def plan_groups(
         planner.place_updates()
     settings = config.current()
     if not settings.nofuse and settings.fuse_limit < 0:
-        return join_siblings(graph, planner.groups, MAX_BUFFERS, MAX_NODES)
+        return join_siblings(graph, planner.groups, MAX_BUFFERS, MAX_NODES, planner.attempts)
     return planner.groups
 
 
@@ -95,6 +95,7 @@ class _Planner:
         self.results = set(graph.results)
         self.group_of: dict[ir.Node, FusionGroup] = {}
         self.groups: list[FusionGroup] = []
+        self.attempts = Attempts()
         self.spans: list[tuple[int, int]] = []  # first output and last node of each group
 
     def find_attention(self) -> None:
@@ -171,7 +172,7 @@ class _Planner:
             if node in self.group_of or not self._is_root(node):
                 continue
             group = conditions.start(node, self.order[node])
-            if not is_kernel(group) or self._reads_overwritten(group):
+            if not self.attempts.is_kernel(group) or self._reads_overwritten(group):
                 continue
             if not settings.nofuse:
                 group = self._grown(group)
@@ -194,7 +195,7 @@ class _Planner:
             if value in group.targets or buffer in group.targets.values():
                 continue
             storing = group.with_target(value, buffer)
-            if is_kernel(storing) and not self._reads_overwritten(storing):
+            if self.attempts.is_kernel(storing) and not self._reads_overwritten(storing):
                 self.groups[self.groups.index(group)] = storing
                 maker.update((output, storing) for output in storing.outputs)
 
@@ -334,7 +335,7 @@ class _Planner:
         larger = group.with_node(node, self.order[node], is_output=not is_inside)
         if len(larger.inputs) + len(larger.outputs) > MAX_BUFFERS:
             return "the kernel would have too many arguments"
-        if node.op.kind in _MOVES and not is_kernel(larger):
+        if node.op.kind in _MOVES and not self.attempts.is_kernel(larger):
             # Other producers are computed at the positions where they were loaded before.
             return "its elements are read at positions that cannot be followed"
         if self._reads_overwritten(larger):

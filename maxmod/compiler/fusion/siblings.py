@@ -12,14 +12,18 @@ from itertools import combinations
 
 from maxmod.compiler.groups.dependencies import Dependencies
 from maxmod.compiler.groups.group import FusionGroup
-from maxmod.compiler.groups.lower import is_kernel
+from maxmod.compiler.groups.lower import Attempts
 from maxmod.compiler.groups.order import Item, Waits
 from maxmod.op import ir
 from maxmod.values.shape import Sizes
 
 
 def join_siblings(
-    graph: ir.Graph, groups: Sequence[FusionGroup], most_buffers: int, most_nodes: int
+    graph: ir.Graph,
+    groups: Sequence[FusionGroup],
+    most_buffers: int,
+    most_nodes: int,
+    attempts: Attempts,
 ) -> list[FusionGroup]:
     """Joins elementwise groups that run over the same positions and read a value in common.
 
@@ -28,6 +32,7 @@ def join_siblings(
         groups: Its groups.
         most_buffers: The number of inputs and outputs that a kernel may have.
         most_nodes: The number of ops that a kernel may have.
+        attempts: Which groups can be kernels.
 
     Returns:
         The groups; a joined one is where the first of its parts was.
@@ -44,7 +49,7 @@ def join_siblings(
             if len(alike[first].nodes) + len(alike[second].nodes) > most_nodes:
                 continue
             joined = _joined(alike[first], alike[second], most_buffers)
-            if joined is None:
+            if joined is None or not attempts.is_kernel(joined):
                 continue
             result[result.index(alike[first])] = joined
             result.remove(alike.pop(second))
@@ -63,7 +68,7 @@ def _elementwise_by_domain(items: Sequence[Item]) -> Collection[dict[int, Fusion
 
 
 def _joined(one: FusionGroup, other: FusionGroup, most_buffers: int) -> FusionGroup | None:
-    """Returns two groups as one, or None if that is not worthwhile or cannot be a kernel."""
+    """Returns two groups as one, or None if that is not worthwhile or allowed."""
     if not set(one.inputs) & set(other.inputs):
         return None
     made = FusionGroup(
@@ -78,4 +83,4 @@ def _joined(one: FusionGroup, other: FusionGroup, most_buffers: int) -> FusionGr
     overwritten = set(made.targets.values())
     if len(overwritten) < len(made.targets) or overwritten & {*one.reads, *other.reads}:
         return None
-    return made if is_kernel(made) else None
+    return made

@@ -172,6 +172,9 @@ class FusionGroup:
             parts.append((node.op, operands, repr(node.attrs), node.output.type))
             numbers[node.output] = len(numbers)
         parts.append(tuple(numbers[value] for value in self.outputs))
+        if isinstance(self.template, Attention):
+            steps = (self.template.scores.output, self.template.logits, self.template.mixed.output)
+            parts.append(tuple(numbers[value] for value in steps))
         # A buffer that is not read is not an input and has no number.
         parts.append(tuple((numbers[y], numbers.get(x)) for y, x in self.targets.items()))
         return tuple(parts)

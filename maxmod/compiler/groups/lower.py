@@ -65,9 +65,32 @@ def attempt(lowering: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | 
         return error
 
 
-def is_kernel(group: FusionGroup) -> bool:
-    """True if a group without a template can be lowered."""
-    return isinstance(attempt(lower, group), Lowered)
+class Attempts:
+    """Which groups can be lowered, and why others cannot, found once for equal layers."""
+
+    def __init__(self) -> None:
+        self._refusals: dict[tuple[object, ...], Unfusable | None] = {}
+
+    def is_kernel(self, group: FusionGroup) -> bool:
+        """True if a group without a template can be lowered."""
+        return self.refusal(group, lower, group) is None
+
+    def refusal(
+        self, group: FusionGroup, lowering: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+    ) -> Unfusable | None:
+        """Returns why a group cannot be lowered; None if it can.
+
+        Args:
+            group: The group, which decides the result.
+            lowering: As for `attempt`.
+            *args: Its arguments.
+            **kwargs: Its arguments.
+        """
+        key = group.key()
+        if key not in self._refusals:
+            found = attempt(lowering, *args, **kwargs)
+            self._refusals[key] = found if isinstance(found, Unfusable) else None
+        return self._refusals[key]
 
 
 def lower(group: FusionGroup) -> Lowered:
