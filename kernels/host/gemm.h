@@ -18,7 +18,12 @@
 // and MM_RIGHT_VEC (how its elements are stored and loaded) and MM_RIGHT_BY_DEPTH: 1 if the
 // elements of a column of the right operand are contiguous in memory, 0 if those of a row are.
 // Products with quantised weights have files of their own.
-// With MM_SHARED, kernels of a unit share all of this: products.h precedes it, one_product.h follows.
+// With MM_SHARED, all of this is compiled once for many kernels: products.h precedes it, one_product.h
+// follows; with MM_SHARED_ELSEWHERE it is in another library.
+
+#ifdef MM_SHARED_ELSEWHERE
+void (*mm_run_shared)(void *const *buffers, const int64_t *scalars); // set when a kernel is loaded
+#else
 
 // Up to this many rows, reading the right operand unpacked beats packing it (measured with 768 x
 // 3072 on 2 cores of an AMD EPYC with AVX-512, November 2026: 0.23 and 0.29 ms for 8 rows, 0.45 and
@@ -609,7 +614,7 @@ static void mm_few_rows(
 }
 
 #ifdef MM_SHARED
-static __attribute__((noinline)) void mm_run_product(
+static __attribute__((noinline)) void mm_run_shared(
     void *const *mm_buffers, const int64_t *mm_scalars)
 #else
 void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
@@ -624,6 +629,8 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
     else
         mm_many_rows(mm_buffers, mm_scalars, rows, columns, depth);
 }
+
+#endif
 
 #ifdef MM_SHARED
 #undef mm_args

@@ -65,5 +65,5 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
         .elements = mm_left_elements,
         .finish = mm_finish_sums,
     };
-    mm_run_product(mm_buffers, (const int64_t *)&p);
+    mm_run_shared(mm_buffers, (const int64_t *)&p);
 }

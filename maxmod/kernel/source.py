@@ -22,8 +22,9 @@ from maxmod.values.dim import Size, evaluate
 
 _SUFFIX = {Dialect.HOST: "c", Dialect.CUDA: "cu"}
 
-# The line of a host kernel behind which its own text begins. What precedes it stands once in
-# front of all kernels that have the same there and are built together.
+# The line of a host kernel behind which its own text begins. What precedes it is the same for many
+# kernels and defines a function `mm_run_shared`, or with MM_SHARED_ELSEWHERE a pointer to it, which
+# is then in a library that is built once.
 OWN = "// ==== the text of one kernel ===="
 
 # Dynamic shared memory of a block: every GPU gives 48 KB unasked, and reductions take a little.

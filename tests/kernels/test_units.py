@@ -24,7 +24,7 @@ from maxmod.backends.host import units as host_units
 from maxmod.backends.host.units import Unit, cost_s, units
 from maxmod.cli.progress import shown_progress
 from maxmod.errors import CompileError
-from maxmod.kernel.source import Dialect, KernelSource
+from maxmod.kernel.source import OWN, Dialect, KernelSource
 
 pytestmark = [
     pytest.mark.skipif(bool(host_compiler.unavailable_reason()), reason="there is no C compiler"),
@@ -128,6 +128,81 @@ def test_without_cache_units_are_loaded_all_the_same(cache_folder: Path) -> None
     with maxmod.configure(nocache=True):
         kernels = host_compiler.build_all([source(1), source(2)])
     assert [result(kernel) for kernel in kernels] == [1, 2]
+
+
+# ---- what kernels share --------------------------------------------------------------------------
+
+SHARED = """
+#ifdef MM_SHARED_ELSEWHERE
+void (*mm_run_shared)(void *const *buffers, const int64_t *scalars);
+#else
+static void mm_run_shared(void *const *buffers, const int64_t *scalars)
+{
+    ((float *)buffers[0])[0] += (float)(scalars[0] * mm_threads->count() / mm_threads->count());
+}
+#endif
+"""
+
+
+def sharing(number: int, shared: str = SHARED) -> KernelSource:
+    """Returns a kernel that lets what it shares add a number."""
+    own = (
+        "void mm_kernel(void *const *buffers, const int64_t *scalars)\n{\n"
+        f"    const int64_t number = {number} + 0 * scalars[0];\n"
+        "    mm_run_shared(buffers, &number);\n}\n"
+    )
+    return source(number, plain=f"{shared}\n{OWN}\n{own}")
+
+
+def test_what_kernels_share_is_built_once(compiled: list[str]) -> None:
+    first = host_compiler.build_all([sharing(1), sharing(2)])
+    assert len(compiled) == 2  # the two, and what they share
+    second = host_compiler.build_all([sharing(3)])
+    assert len(compiled) == 3
+    assert [result(kernel) for kernel in (*first, *second)] == [1, 2, 3]
+    warm = host_compiler.build_all([sharing(3), sharing(1), source(7)])
+    assert [kernel.cached for kernel in warm] == [True, True, False]
+    assert [result(kernel) for kernel in warm] == [3, 1, 7]
+
+
+def test_kernels_of_two_kinds_are_one_unit(compiled: list[str]) -> None:
+    other = SHARED.replace("+=", "-=")
+    kernels = host_compiler.build_all([sharing(1), sharing(2, other), sharing(3), source(4)])
+    assert [result(kernel) for kernel in kernels] == [1, -2, 3, 4]
+    assert len(compiled) == 3
+
+
+def test_a_lost_shared_library_is_built_again(compiled: list[str], cache_folder: Path) -> None:
+    host_compiler.build(sharing(1))
+    for note in cache_folder.glob("*.json"):
+        if json.loads(note.read_text()).get("name") == "shared":
+            note.with_suffix(".bin").unlink()
+    again = host_compiler.build(sharing(1))
+    assert (again.cached, result(again)) == (False, 1)
+    assert host_compiler.build(sharing(1)).cached
+
+
+def test_where_the_shared_part_is_refused_each_kernel_says_so(compiled: list[str]) -> None:
+    with pytest.raises(CompileError, match="add_1: .* refused the kernel") as caught:
+        host_compiler.build_all([sharing(1, SHARED.replace("float *", "flout *")), source(2)])
+    assert "flout" in caught.value.log
+    assert host_compiler.build(source(2)).cached
+
+
+def test_a_kernel_that_cannot_be_apart_from_what_it_shares_has_it_inside(
+    compiled: list[str],
+) -> None:
+    together = SHARED.replace("#ifdef MM_SHARED_ELSEWHERE", "#ifdef MM_SHARED_ELSEWHERE\n1 +;")
+    assert result(host_compiler.build(sharing(5, together))) == 5
+    assert host_compiler.build(sharing(5, together)).cached
+    alone = SHARED.replace("static void mm_run_shared", "#error inside\nvoid mm_run_other")
+    with pytest.raises(CompileError):
+        host_compiler.build(sharing(6, alone))
+
+
+def test_without_cache_shared_parts_are_linked_all_the_same() -> None:
+    with maxmod.configure(nocache=True):
+        assert [result(k) for k in host_compiler.build_all([sharing(1), sharing(2)])] == [1, 2]
 
 
 # ---- distribution --------------------------------------------------------------------------------

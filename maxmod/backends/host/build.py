@@ -17,10 +17,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
-from maxmod.backends.host.library import HostCompiler, open_library, place_in_unit
+from maxmod.backends.host.library import (
+    HostCompiler,
+    Place,
+    link,
+    open_library,
+    place_in_unit,
+)
 from maxmod.backends.host.progress import Progress
+from maxmod.backends.host.shared import SharedLibraries
 from maxmod.backends.host.units import Unit, units
 from maxmod.backends.refusal import refused
 from maxmod.errors import CompileError
@@ -98,16 +104,9 @@ def probe(path: str, options: tuple[str, ...]) -> tuple[tuple[str, list[str]] | 
     return None, problem
 
 
-class Built(NamedTuple):
-    """A loaded library, and the name of a kernel's entry in it."""
-
-    library: ctypes.CDLL
-    entry: str
-
-
 def build_libraries(
     compiler: HostCompiler, sources: Mapping[str, KernelSource]
-) -> dict[str, Built | CompileError]:
+) -> dict[str, Place | CompileError]:
     """Compiles kernels side by side, saves them and loads them.
 
     Args:
@@ -121,6 +120,7 @@ def build_libraries(
     with _folder() as folder:
         work = _Work(compiler, sources, folder)
         work.run()
+        work.link()
         return work.results()
 
 
@@ -137,12 +137,15 @@ class _Work:
         self, compiler: HostCompiler, sources: Mapping[str, KernelSource], folder: str
     ) -> None:
         self._errors: dict[str, Exception] = {}
-        self._built: dict[str, Built] = {}
+        self._built: dict[str, Place] = {}
+        self._units: dict[str, Unit] = {}  # in which kernels are that need a shared library
         self._sources = sources
         self._compiler, self._folder = compiler, folder
-        self._progress = Progress(len(sources))
         self._cpus = _usable_cpus()
-        self._todo = deque(units(sources, self._cpus))
+        self._shared = SharedLibraries(compiler, sources.values())
+        shared = [Unit({key: source}) for key, source in self._shared.missing.items()]
+        self._progress = Progress(len(sources) + len(shared))
+        self._todo = deque([*shared, *units(sources, self._cpus)])
 
     def run(self) -> None:
         """Builds everything, and returns when it is done."""
@@ -167,17 +170,33 @@ class _Work:
 
     def _build(self, unit: Unit) -> None:
         try:
-            built = _build_unit(self._compiler, unit, self._folder)
+            built = _build_unit(self._compiler, unit, self._shared, self._folder)
             library = _load_saved(*built, self._folder)
-            self._built |= {key: Built(library, unit.entry(key)) for key in unit.sources}
+            self._built |= {key: Place(library, unit.entry(key)) for key in unit.sources}
+            self._units |= {key: unit for key in unit.sources if unit.pointer(key)}
         except Exception as error:
-            if isinstance(error, Refused | OSError) and not unit.is_single:
-                self._todo.extend(unit.singles())  # only what is refused alone has failed
+            smaller = unit.smaller() if isinstance(error, Refused | OSError) else []
+            if smaller:
+                self._todo.extend(smaller)  # only what is refused alone has failed
                 return
             self._errors.update(dict.fromkeys(unit.sources, error))
         self._progress.advance(len(unit.sources))
 
-    def results(self) -> dict[str, Built | CompileError]:
+    def link(self) -> None:
+        """Gives kernels what they share; where that was refused, it becomes a part of them."""
+        left: list[Unit] = []
+        for key, unit in self._units.items():
+            source, place = unit.sources[key], self._built.pop(key)
+            shared = self._shared.library(source, self._built)
+            if shared is None:
+                left.append(Unit({key: source}, is_whole=True))
+                continue
+            link(place.library, unit.pointer(key), shared)
+            self._built[key] = place._replace(shared=shared)
+        for unit in left:
+            self._build(unit)
+
+    def results(self) -> dict[str, Place | CompileError]:
         """Returns what came of each kernel, in the order of the sources."""
         return {
             key: self._built[key] if key in self._built else self._failure(key, source)
@@ -193,7 +212,9 @@ class _Work:
         return refused("host_compiler", source, key, reason, str(error))
 
 
-def _build_unit(compiler: HostCompiler, unit: Unit, folder: str) -> tuple[str, bytes]:
+def _build_unit(
+    compiler: HostCompiler, unit: Unit, shared: SharedLibraries, folder: str
+) -> tuple[str, bytes]:
     """Compiles a unit and saves it, with a note of where it is for each of its kernels.
 
     Returns:
@@ -203,7 +224,7 @@ def _build_unit(compiler: HostCompiler, unit: Unit, folder: str) -> tuple[str, b
     flags = [*compiler.flags, *unit.options]
     data = _compile(compiler.path, flags, unit.text, folder)
     time_s = round(time.perf_counter() - start, 4)
-    if unit.is_single:
+    if unit.is_whole:
         ((key, source),) = unit.sources.items()
         note = _note(compiler, source, build_time_s=time_s)
         kernel_cache.store(key, data, source=unit.text, note=note)
@@ -214,7 +235,9 @@ def _build_unit(compiler: HostCompiler, unit: Unit, folder: str) -> tuple[str, b
     text = json.dumps(about, indent=1) + "\n"
     if kernel_cache.store(unit_key, data, source=unit.text, note=text) is not None:
         for key, source in unit.sources.items():
-            where = place_in_unit(unit_key, unit.entry(key))
+            pointer = unit.pointer(key)
+            needed = shared.key(source) if pointer else ""
+            where = place_in_unit(unit_key, unit.entry(key), needed, pointer)
             note = _note(compiler, source, unit=unit_key)
             kernel_cache.store(key, where, source=source.full_text(), note=note)
     return unit_key, data

@@ -20,6 +20,7 @@ from maxmod.backends.host.library import (
     THREADS_FILE,
     CachedLibraries,
     HostCompiler,
+    Place,
     connect,
     start_threads,
     thread_count,
@@ -44,14 +45,13 @@ class HostKernel:
         call: The bare foreign function of two addresses.
         cached: Whether it came from the cache.
         library: Where it is.
+        shared: The library of what it shares with others, if there is one.
     """
 
-    __slots__ = ("cached", "call", "entry_pointer", "key", "library", "name")
+    __slots__ = ("cached", "call", "entry_pointer", "key", "library", "name", "shared")
 
-    def __init__(
-        self, name: str, key: str, library: ctypes.CDLL, entry: str, *, cached: bool
-    ) -> None:
-        function = getattr(library, entry)
+    def __init__(self, name: str, key: str, place: Place, *, cached: bool) -> None:
+        function = getattr(place.library, place.entry)
         function.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
         function.restype = None
         self.name = name
@@ -59,7 +59,8 @@ class HostKernel:
         self.call: Callable[[object, object], object] = function
         self.entry_pointer = ctypes.cast(function, ctypes.c_void_p).value or 0
         self.cached = cached
-        self.library = library
+        self.library = place.library
+        self.shared = place.shared
 
     def __call__(self, buffers: object, scalars: object) -> None:
         """Runs the kernel.
@@ -129,7 +130,8 @@ def build_each(sources: Sequence[KernelSource]) -> list[HostKernel | CompileErro
         kernels = _built(compiler, sources)
     for kernel in kernels:
         if isinstance(kernel, HostKernel):
-            connect(kernel.library, _threads["functions"])
+            for library in filter(None, (kernel.library, kernel.shared)):
+                connect(library, _threads["functions"])
     return kernels
 
 
@@ -153,16 +155,14 @@ def _built(
         libraries = importlib.import_module(_BUILD).build_libraries(compiler, missing)
         for key, found in libraries.items():
             is_loaded = not isinstance(found, CompileError)
-            kernels[key] = _entered(missing[key], key, *found) if is_loaded else found
+            kernels[key] = _entered(missing[key], key, found) if is_loaded else found
     return [kernels[key] for key in keys]
 
 
-def _entered(
-    source: KernelSource, key: str, library: ctypes.CDLL, entry: str
-) -> HostKernel | CompileError:
+def _entered(source: KernelSource, key: str, place: Place) -> HostKernel | CompileError:
     """Returns a kernel of a library that was built now."""
     try:
-        return HostKernel(source.name, key, library, entry, cached=False)
+        return HostKernel(source.name, key, place, cached=False)
     except AttributeError as error:
         return CompileError(f"host_compiler: {source.name}: its library has no entry: {error}.")
 
@@ -203,7 +203,7 @@ def _load_cached(cached: CachedLibraries, source: KernelSource, key: str) -> Hos
     if found is None:
         return None
     try:
-        return HostKernel(source.name, key, *found, cached=True)
+        return HostKernel(source.name, key, found, cached=True)
     except AttributeError:  # a damaged file
         return None
 

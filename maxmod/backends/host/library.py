@@ -38,26 +38,56 @@ def open_library(path: str) -> ctypes.CDLL:
 
 # An entry of the cache that starts so is not a library: it says in which one the kernel is.
 _IN_UNIT = b"in unit "
+SHARED_ENTRY = "mm_shared"  # of a library of what kernels share
 
 
-def place_in_unit(unit: str, entry: str) -> bytes:
+class Place(NamedTuple):
+    """Where a loaded kernel is.
+
+    Attributes:
+        library: Its library.
+        entry: The name of its entry there.
+        shared: The library of what it shares with others.
+    """
+
+    library: ctypes.CDLL
+    entry: str
+    shared: ctypes.CDLL | None = None
+
+
+def place_in_unit(unit: str, entry: str, shared: str = "", pointer: str = "") -> bytes:
     """Returns the data of a kernel that was built with others.
 
     Args:
         unit: The key of their library.
         entry: The name of its entry there.
+        shared: The key of the library of what it shares with others, if there is one.
+        pointer: The name of the pointer to the entry of that.
     """
-    return _IN_UNIT + f"{unit} {entry}".encode()
+    return _IN_UNIT + " ".join((unit, entry, shared, pointer)).encode()
+
+
+def link(library: ctypes.CDLL, pointer: str, shared: ctypes.CDLL) -> None:
+    """Lets a library of kernels find what they share.
+
+    Raises:
+        AttributeError: If one of them lacks what it should have.
+    """
+    entry = ctypes.cast(getattr(shared, SHARED_ENTRY), ctypes.c_void_p)
+    try:
+        ctypes.c_void_p.in_dll(library, pointer).value = entry.value
+    except ValueError as error:
+        raise AttributeError(str(error)) from None
 
 
 class CachedLibraries:
     """Libraries from the kernel cache; kernels that were built together share one."""
 
     def __init__(self) -> None:
-        self._units: dict[str, ctypes.CDLL | None] = {}
+        self._opened: dict[str, ctypes.CDLL | None] = {}
 
-    def find(self, key: str, entry: str) -> tuple[ctypes.CDLL, str] | None:
-        """Returns the library of a kernel and the name of its entry there; None if it is lost.
+    def find(self, key: str, entry: str) -> Place | None:
+        """Returns where a kernel is; None if it is nowhere, or what it needs is not there.
 
         Args:
             key: The key of the kernel.
@@ -68,13 +98,29 @@ class CachedLibraries:
             return None
         if not found.data.startswith(_IN_UNIT):
             library = _opened(found.path)
-            return library and (library, entry)
-        unit, _, entry = found.data[len(_IN_UNIT) :].decode("utf-8", "replace").partition(" ")
-        if unit not in self._units:
-            saved = kernel_cache.load(unit)
-            self._units[unit] = saved and _opened(saved.path)
-        library = self._units[unit]
-        return library and (library, entry)
+            return library and Place(library, entry)
+        words = found.data[len(_IN_UNIT) :].decode("utf-8", "replace").split(" ")
+        return self._in_unit(*words) if len(words) == 4 else None
+
+    def _in_unit(self, unit: str, entry: str, shared: str, pointer: str) -> Place | None:
+        library = self.library(unit)
+        if library is None or not shared:
+            return library and Place(library, entry)
+        needed = self.library(shared)
+        if needed is None:
+            return None
+        try:
+            link(library, pointer, needed)
+        except AttributeError:  # a damaged file
+            return None
+        return Place(library, entry, needed)
+
+    def library(self, key: str) -> ctypes.CDLL | None:
+        """Returns the library that is the entry of a key."""
+        if key not in self._opened:
+            saved = kernel_cache.load(key)
+            self._opened[key] = saved and _opened(saved.path)
+        return self._opened[key]
 
 
 def _opened(path: str) -> ctypes.CDLL | None:
