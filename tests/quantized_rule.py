@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 MOST = 32639.5  # integers are at most 127 * 256 + 127, two signed bytes
-FAR = 16
+FAR = 32
 
 
 def span_of(group: int | None) -> int:

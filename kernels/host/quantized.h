@@ -30,7 +30,10 @@
 #else
 #define MM_SPAN 32
 #endif
-#define MM_FAR 16
+// Numbers below are kept as integers: at 16 a sixth of the spans of SmolLM2-135M had a number above, at 32
+// 4 % have, at 64 0.3 %. Each costs as much as a whole span. Two or three numbers that are far above
+// all others are found as well.
+#define MM_FAR 32
 
 // ---- vectors of codes --------------------------------------------------------------------------
 
@@ -385,17 +388,26 @@ static __attribute__((noinline)) void mm_add_far(
 {
     const mm_at at = mm_place(g, r);
     const uint32_t *const far = mm_far_of(row, sizes) + span * MM_FAR_WORDS;
-    for (int64_t i = 0; i < MM_SPAN; i++) {
-        if (!(far[i / 32] >> i % 32 & 1))
-            continue;
-        const int64_t k = span * MM_SPAN + i;
-        const float x = mm_left(g, at, k);
-        for (int64_t c = 0; c < count; c++) {
-            float term = x * mm_weight_at(g, k, n + c);
-            MM_ROUNDED(term);
-            sums[c] += term;
+    for (int64_t word = 0; word < MM_FAR_WORDS; word++)
+        for (uint32_t bits = far[word]; bits; bits &= bits - 1) {
+            const int64_t k = span * MM_SPAN + word * 32 + __builtin_ctz(bits);
+            const float x = mm_left(g, at, k);
+            for (int64_t c = 0; c < count; c++) {
+                float term = x * mm_weight_at(g, k, n + c);
+                MM_ROUNDED(term);
+                sums[c] += term;
+            }
         }
-    }
+}
+
+// Whether a span has far numbers.
+MM_INLINE bool mm_is_far(const char *row, const mm_row_sizes sizes, int64_t span)
+{
+    uint32_t any = 0;
+    if (mm_has_far(row, sizes))
+        for (int64_t word = 0; word < MM_FAR_WORDS; word++)
+            any |= mm_far_of(row, sizes)[span * MM_FAR_WORDS + word];
+    return any != 0;
 }
 
 // to[s * step + c] = scale first + s of column n + c, for `count` scales of up to MM_LANES columns.

@@ -106,7 +106,7 @@ MM_INLINE void mm_few_columns(
                 const int64_t group = MM_GROUP_OF(first + s) - MM_GROUP_OF(first);
                 const float *const scale = scales + group * MM_LANES;
                 mm_vec_store(to, mm_add_span(mm_vec_load(to), whole, row, sizes, first + s, scale));
-                if (mm_has_far(row, sizes))
+                if (mm_is_far(row, sizes, first + s))
                     mm_add_far(g, job->row0 + r0 + r, row, sizes, first + s, n, count, to);
             }
         }

@@ -105,7 +105,7 @@ MM_INLINE void mm_quantized_tile(
                 const mm_mask whole = mm_whole(sum[r][half]);
                 mm_vec_store(to, mm_add_span(mm_vec_load(to), whole, row, sizes, span, scales));
             }
-            if (mm_has_far(row, sizes))
+            if (mm_is_far(row, sizes, span))
                 mm_add_far(g, job->row0 + r0 + r, row, sizes, span, n0, wide, sums + r * MM_WIDE);
         }
     }
