@@ -47,7 +47,12 @@ def read(name: str) -> str:
 
 
 # What follows the prelude in kernels that call certain functions, and is too long for all others.
-_MORE = {Dialect.HOST: {"host/angles.h": ("mm_sin(", "mm_cos(")}}
+_MORE = {
+    Dialect.HOST: {
+        "host/angles.h": ("mm_sin(", "mm_cos("),
+        "host/blocks.h": ("mm_prefetch(", "mm_widen_", "mm_narrow_", "mm_turn_", "mm_over("),
+    }
+}
 
 
 def prelude(dialect: Dialect, code: str = "") -> str:

@@ -138,6 +138,8 @@ class Reading:
         for number, name in enumerate(named):
             yield f"b{number}", name
             yield f"o{number}", f"{name}_block"
+            yield f"s{number}", f"{name}_stream"
+            yield f"f{number}", f"{name}_wide"
         yield f"b{len(named)}", "scratch"
         yield f"b{len(named) + 1}", "counters"
 
@@ -155,9 +157,12 @@ class Reading:
                 yield f"{part.prefix}{number}", self._word("v", value)
                 yield f"v{number}", self._word("vec", value)
                 yield f"e{number}", self._word("row", value)
+                yield f"h{number}", self._word("wide", value)
+                yield f"q{number}", self._word("tile", value)
                 if isinstance(what, Reduction):
                     yield f"r{number}", self._word(_TOTALS[what.op.lowering.combine or ""], value)
                     yield f"n{number}", self._word("nan", value)
+                    yield f"d{number}", self._word("whole", value)
                     yield f"mm_part{number}", self._word("part", value)
             for number, instruction in enumerate(part.instructions):
                 if isinstance(instruction.what, Position):

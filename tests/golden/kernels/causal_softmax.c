@@ -11,7 +11,6 @@ static void mm_items(
     const int64_t mm_total = (int64_t)(s_batch * 12) * (int64_t)s_seq;
     const int mm_stream = (mm_total * mm_extent) * 4 > 16777216;
     float *const row9 = (void *)(mm_room + 0 * (((size_t)mm_extent + 7) / 8 * 64));
-    float *const out_block = (void *)(mm_room + 1 * (((size_t)mm_extent + 7) / 8 * 64));
     for (int64_t mm_row = mm_begin; mm_row < mm_end; mm_row++) {
         int64_t rest = mm_row;
         const int64_t i1 = rest % s_seq;
@@ -45,16 +44,21 @@ static void mm_items(
             sum10 += v9;
         }
         const float v10 = sum10;  // %10 sum of softmax
+        const mm_divisor whole10 = mm_divisor_of(v10);
+        for (int64_t mm_first = 0; mm_first < mm_extent; mm_first += 512) {
+            const int64_t mm_stop = mm_min_i64(mm_first + 512, mm_extent);
+            _Alignas(64) float out_stream[512];
+            float *const out_block = mm_stream ? out_stream : out + (mm_first + i1 * s_seq + i0 * (s_seq * s_seq));
+            mm_prefetch(scores + (mm_first + i1 * s_seq + i0 * (s_seq * s_seq)), (size_t)mm_extent * 4, (size_t)(mm_stop - mm_first) * 4);
 #pragma omp simd
-        for (int64_t x3 = 0; x3 < mm_extent; x3++) {
-            const float v9 = row9[x3];   // %9 exp of softmax
-            const float v11 = v9 / v10;  // %11 div of softmax
-            out_block[x3] = v11;
+            for (int64_t x3 = mm_first; x3 < mm_stop; x3++) {
+                const float v9 = row9[x3];               // %9 exp of softmax
+                const float v11 = mm_over(v9, whole10);  // %11 div of softmax
+                out_block[x3 - mm_first] = v11;
+            }
+            if (mm_stream)
+                mm_stream_row(out + (mm_first + i1 * s_seq + i0 * (s_seq * s_seq)), out_stream, (size_t)(mm_stop - mm_first) * sizeof *out_stream);
         }
-        if (mm_stream)
-            mm_stream_row(out + (i1 * s_seq + i0 * (s_seq * s_seq)), out_block, (size_t)(mm_extent) * sizeof *out_block);
-        else
-            memcpy(out + (i1 * s_seq + i0 * (s_seq * s_seq)), out_block, (size_t)(mm_extent) * sizeof *out_block);
     }
     if (mm_stream)
         mm_fence();
@@ -67,5 +71,5 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
     const int64_t mm_extent = s_seq;
     const int64_t mm_total = (int64_t)(s_batch * 12) * (int64_t)s_seq;
     mm_parallel(mm_items, mm_buffers, mm_scalars, NULL, mm_total,
-        mm_portion(mm_total, mm_extent), 2 * (((size_t)mm_extent + 7) / 8 * 64));
+        mm_portion(mm_total, mm_extent), 1 * (((size_t)mm_extent + 7) / 8 * 64));
 }

@@ -12,7 +12,6 @@ static void mm_items(
     const int64_t mm_total = (int64_t)s_seq;
     int mm_wrong = 0;
     const int mm_stream = (mm_total * mm_extent) * 4 > 16777216;
-    _Alignas(64) float out_block[768];
     for (int64_t mm_row = mm_begin; mm_row < mm_end; mm_row++) {
         const int64_t i0 = mm_row;
         const int64_t v_tokens = tokens[i0];  // %tokens
@@ -29,19 +28,22 @@ static void mm_items(
         const float v4 = v2 / 768.0f;   // %4 div of rms_norm
         const float v6 = v4 + 1e-06f;   // %6 add of rms_norm
         const float v7 = mm_rsqrt(v6);  // %7 rsqrt of rms_norm
+        for (int64_t mm_first = 0; mm_first < mm_extent; mm_first += 512) {
+            const int64_t mm_stop = mm_min_i64(mm_first + 512, mm_extent);
+            _Alignas(64) float out_stream[512];
+            float *const out_block = mm_stream ? out_stream : out + (mm_first + i0 * 768);
 #pragma omp simd
-        for (int64_t x2 = 0; x2 < mm_extent; x2++) {
-            const float v_table = table[x2 + at_tokens * 768];  // %table
-            const float v8 = v_table * v7;                      // %8 mul of rms_norm
-            const float v_constant = constant[x2];              // @constant.0
-            const float v10 = v_constant + 0.0f;                // %10 add of rms_norm
-            const float v11 = v8 * v10;                         // %11 mul of rms_norm
-            out_block[x2] = v11;
+            for (int64_t x2 = mm_first; x2 < mm_stop; x2++) {
+                const float v_table = table[x2 + at_tokens * 768];  // %table
+                const float v8 = v_table * v7;                      // %8 mul of rms_norm
+                const float v_constant = constant[x2];              // @constant.0
+                const float v10 = v_constant + 0.0f;                // %10 add of rms_norm
+                const float v11 = v8 * v10;                         // %11 mul of rms_norm
+                out_block[x2 - mm_first] = v11;
+            }
+            if (mm_stream)
+                mm_stream_row(out + (mm_first + i0 * 768), out_stream, (size_t)(mm_stop - mm_first) * sizeof *out_stream);
         }
-        if (mm_stream)
-            mm_stream_row(out + (i0 * 768), out_block, (size_t)(mm_extent) * sizeof *out_block);
-        else
-            memcpy(out + (i0 * 768), out_block, (size_t)(mm_extent) * sizeof *out_block);
     }
     if (mm_stream)
         mm_fence();

@@ -8,14 +8,15 @@ static void mm_items(
     const float *const restrict r = mm_buffers[2];
     float *const restrict out = mm_buffers[3];
     const int64_t mm_extent = 768;
-    const int64_t mm_blocks = (mm_extent + 2047) / 2048;
+    const int64_t mm_blocks = (mm_extent + 511) / 512;
     const int64_t mm_total = (int64_t)512 * mm_blocks;
     const int mm_stream = ((int64_t)512 * mm_extent) * 4 > 16777216;
     for (int64_t mm_work = mm_begin; mm_work < mm_end; mm_work++) {
-        const int64_t mm_first = mm_work % mm_blocks * 2048;
-        const int64_t mm_count = mm_min_i64(2048, mm_extent - mm_first);
+        const int64_t mm_first = mm_work % mm_blocks * 512;
+        const int64_t mm_count = mm_min_i64(512, mm_extent - mm_first);
         const int64_t i0 = mm_work / mm_blocks;
-        _Alignas(64) float out_block[2048];
+        _Alignas(64) float out_stream[512];
+        float *const out_block = mm_stream ? out_stream : out + (mm_first + i0 * 768);
 #pragma omp simd
         for (int64_t mm_k = 0; mm_k < mm_count; mm_k++) {
             const int64_t i1 = mm_first + mm_k;
@@ -29,9 +30,7 @@ static void mm_items(
             out_block[mm_k] = v4;
         }
         if (mm_stream)
-            mm_stream_row(out + (mm_first + i0 * 768), out_block, (size_t)(mm_count) * sizeof *out_block);
-        else
-            memcpy(out + (mm_first + i0 * 768), out_block, (size_t)(mm_count) * sizeof *out_block);
+            mm_stream_row(out + (mm_first + i0 * 768), out_stream, (size_t)(mm_count) * sizeof *out_stream);
     }
     if (mm_stream)
         mm_fence();
@@ -40,8 +39,8 @@ static void mm_items(
 void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
 {
     const int64_t mm_extent = 768;
-    const int64_t mm_blocks = (mm_extent + 2047) / 2048;
+    const int64_t mm_blocks = (mm_extent + 511) / 512;
     const int64_t mm_total = (int64_t)512 * mm_blocks;
     mm_parallel(mm_items, mm_buffers, mm_scalars, NULL, mm_total,
-        mm_portion(mm_total, mm_min_i64(2048, mm_extent)), 0);
+        mm_portion(mm_total, mm_min_i64(512, mm_extent)), 0);
 }

@@ -6,19 +6,20 @@ static void mm_items(
     const float *const restrict x = mm_buffers[0];
     float *const restrict out = mm_buffers[1];
     const int64_t mm_extent = 64;
-    const int64_t mm_blocks = (mm_extent + 2047) / 2048;
+    const int64_t mm_blocks = (mm_extent + 511) / 512;
     const int64_t mm_total = (int64_t)4 * (int64_t)12 * (int64_t)16 * mm_blocks;
     const int mm_stream = ((int64_t)4 * (int64_t)12 * (int64_t)16 * mm_extent) * 4 > 16777216;
     for (int64_t mm_work = mm_begin; mm_work < mm_end; mm_work++) {
-        const int64_t mm_first = mm_work % mm_blocks * 2048;
-        const int64_t mm_count = mm_min_i64(2048, mm_extent - mm_first);
+        const int64_t mm_first = mm_work % mm_blocks * 512;
+        const int64_t mm_count = mm_min_i64(512, mm_extent - mm_first);
         int64_t rest = mm_work / mm_blocks;
         const int64_t i2 = rest % 16;
         rest /= 16;
         const int64_t i1 = rest % 12;
         rest /= 12;
         const int64_t i0 = rest;
-        _Alignas(64) float out_block[2048];
+        _Alignas(64) float out_stream[512];
+        float *const out_block = mm_stream ? out_stream : out + (mm_first + i2 * 64 + i1 * 1024 + i0 * 12288);
 #pragma omp simd
         for (int64_t mm_k = 0; mm_k < mm_count; mm_k++) {
             const int64_t i3 = mm_first + mm_k;
@@ -28,9 +29,7 @@ static void mm_items(
             out_block[mm_k] = v5;
         }
         if (mm_stream)
-            mm_stream_row(out + (mm_first + i2 * 64 + i1 * 1024 + i0 * 12288), out_block, (size_t)(mm_count) * sizeof *out_block);
-        else
-            memcpy(out + (mm_first + i2 * 64 + i1 * 1024 + i0 * 12288), out_block, (size_t)(mm_count) * sizeof *out_block);
+            mm_stream_row(out + (mm_first + i2 * 64 + i1 * 1024 + i0 * 12288), out_stream, (size_t)(mm_count) * sizeof *out_stream);
     }
     if (mm_stream)
         mm_fence();
@@ -39,8 +38,8 @@ static void mm_items(
 void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
 {
     const int64_t mm_extent = 64;
-    const int64_t mm_blocks = (mm_extent + 2047) / 2048;
+    const int64_t mm_blocks = (mm_extent + 511) / 512;
     const int64_t mm_total = (int64_t)4 * (int64_t)12 * (int64_t)16 * mm_blocks;
     mm_parallel(mm_items, mm_buffers, mm_scalars, NULL, mm_total,
-        mm_portion(mm_total, mm_min_i64(2048, mm_extent)), 0);
+        mm_portion(mm_total, mm_min_i64(512, mm_extent)), 0);
 }

@@ -10,24 +10,25 @@ static void mm_items(
     float *const restrict keys = mm_buffers[4];
     const int64_t s_length = mm_scalars[0];
     const int64_t mm_extent = 32;
-    const int64_t mm_blocks = (mm_extent + 2047) / 2048;
+    const int64_t mm_blocks = (mm_extent + 511) / 512;
     const int64_t mm_total = (int64_t)8 * (int64_t)2 * mm_blocks;
     int mm_wrong = 0;
     const int mm_stream = ((int64_t)8 * (int64_t)2 * mm_extent) * 4 > 16777216;
     for (int64_t mm_work = mm_begin; mm_work < mm_end; mm_work++) {
-        const int64_t mm_first = mm_work % mm_blocks * 2048;
-        const int64_t mm_count = mm_min_i64(2048, mm_extent - mm_first);
+        const int64_t mm_first = mm_work % mm_blocks * 512;
+        const int64_t mm_count = mm_min_i64(512, mm_extent - mm_first);
         int64_t rest = mm_work / mm_blocks;
         const int64_t i1 = rest % 2;
         rest /= 2;
         const int64_t i0 = rest;
-        _Alignas(64) float keys_block[2048];
         const int64_t v_used = used[0];  // %used
         const int64_t at_used = v_used;
         const int64_t v2 = i1;               // %2 iota
         const int64_t v4 = (int64_t)1 - v2;  // %4 sub
         const int64_t at4 = mm_position(v4, 2);
         mm_wrong |= mm_is_outside(v4, 2);
+        _Alignas(64) float keys_stream[512];
+        float *const keys_block = mm_stream ? keys_stream : keys + (i1 * 32 + mm_first + at_used * 64 + i0 * (s_length * 64));
 #pragma omp simd
         for (int64_t mm_k = 0; mm_k < mm_count; mm_k++) {
             const int64_t i2 = mm_first + mm_k;
@@ -41,9 +42,7 @@ static void mm_items(
             keys_block[mm_k] = v8;
         }
         if (mm_stream)
-            mm_stream_row(keys + (i1 * 32 + mm_first + at_used * 64 + i0 * (s_length * 64)), keys_block, (size_t)(mm_count) * sizeof *keys_block);
-        else
-            memcpy(keys + (i1 * 32 + mm_first + at_used * 64 + i0 * (s_length * 64)), keys_block, (size_t)(mm_count) * sizeof *keys_block);
+            mm_stream_row(keys + (i1 * 32 + mm_first + at_used * 64 + i0 * (s_length * 64)), keys_stream, (size_t)(mm_count) * sizeof *keys_stream);
     }
     if (mm_stream)
         mm_fence();
@@ -71,8 +70,8 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
     }
     *(int64_t *)mm_buffers[5] = 0;
     const int64_t mm_extent = 32;
-    const int64_t mm_blocks = (mm_extent + 2047) / 2048;
+    const int64_t mm_blocks = (mm_extent + 511) / 512;
     const int64_t mm_total = (int64_t)8 * (int64_t)2 * mm_blocks;
     mm_parallel(mm_items, mm_buffers, mm_scalars, NULL, mm_total,
-        mm_portion(mm_total, mm_min_i64(2048, mm_extent)), 0);
+        mm_portion(mm_total, mm_min_i64(512, mm_extent)), 0);
 }
