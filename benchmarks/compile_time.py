@@ -1,6 +1,9 @@
 """Compile time of the small graphs and of GPT-2 small: cold, warm, and where it goes.
 
     python benchmarks/compile_time.py [--only softmax,gpt2] [--peers torch.compile,jax] [--smoke]
+    python benchmarks/compile_time.py --commands [--folder FOLDER ...]
+
+With `--commands`, `maxmod generate` and `maxmod embed` run as a user runs them: `first_run.py`.
 
 Each number comes from a new process. Cold: the cache folder is empty, so the C compiler is found,
 tried and run. Warm: another process, the same folder, so nothing is compiled. Making the model and
@@ -29,6 +32,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import first_run
 import gpt2_prefill
 import harness
 import peers
@@ -148,8 +152,25 @@ def options() -> argparse.ArgumentParser:
     """Returns the parser of this script."""
     parser = harness.parser(__doc__)
     parser.add_argument("--only", default="", help="names of workloads, comma-separated")
+    text = "time whole commands: the README's first, and one for each --folder"
+    parser.add_argument("--commands", action="store_true", help=text)
+    parser.add_argument("--folder", action="append", default=[], help="of weights; repeatable")
     parser.add_argument("--child", choices=COMPILERS, help=argparse.SUPPRESS)
     return parser
+
+
+def _time_commands(args: argparse.Namespace) -> None:
+    facts = harness.machine()
+    harness.print_facts(facts)
+    rows: list[dict[str, Any]] = []
+    commands = first_run.commands(args.folder)
+    first_run.time_command(
+        "compiles Python source", next(iter(commands.values())), 1
+    )  # does not count
+    for name, arguments in commands.items():
+        rows += first_run.time_command(name, arguments, 1 if args.smoke else min(args.rounds, 3))
+    first_run.print_results(rows)
+    harness.save(args, "first_run", facts, rows)
 
 
 def main() -> None:
@@ -162,6 +183,9 @@ def main() -> None:
         parser.error(f"--only: unknown {', '.join(unknown)}; expected {', '.join(NAMES)}")
     if args.child:
         print(json.dumps(run_child(args.child, names[0], args.smoke)))
+        return
+    if args.commands:
+        _time_commands(args)
         return
     chosen = ["maxmod", *(peer for peer in args.peers if peer in COMPILERS)]
     facts = harness.machine([peer for peer in chosen if peer != "maxmod"])
