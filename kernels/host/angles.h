@@ -105,8 +105,8 @@ MM_INLINE float mm_sin_of_angle(float r, int32_t quadrant)
     return mm_as_float(mm_as_bits(y) ^ ((uint32_t)quadrant & 2) << 30);
 }
 
-// sin (x + turn pi/2).
-MM_INLINE float mm_sin_large(float x, int32_t turn)
+// sin (x + turn pi/2). This one is rare and long.
+static __attribute__((noinline, unused)) float mm_sin_large(float x, int32_t turn)
 {
     const mm_angle angle = mm_reduce_large_angle(x);
     return mm_sin_of_angle(angle.r, angle.quadrant + turn);
@@ -190,11 +190,10 @@ MM_INLINE bool mm_any16(mm_ints16 found)
 MM_DEFINE_ANGLE(sin, 0)
 MM_DEFINE_ANGLE(cos, 1)
 MM_DEFINE_BOTH(b, 4)
-#ifdef __AVX__
-MM_DEFINE_BOTH(c, 8)
-#endif
 #ifdef __AVX2__
 MM_DEFINE_BOTH(d, 8)
+#elif defined(__AVX__)
+MM_DEFINE_BOTH(c, 8)
 #endif
 #ifdef __AVX512F__
 MM_DEFINE_BOTH(e, 16)

@@ -228,6 +228,14 @@ def test_much_work_is_more_units_than_cpus() -> None:
     assert sum(map(len, found)) == 20
 
 
+def test_kernels_with_angles_are_in_one_unit() -> None:
+    """What sine and cosine need is longer than most kernels."""
+    text = source(1, 20_000).plain
+    angles = [text.replace("mm_more", f"mm_{name}") for name in ("sin", "cos", "sin")]
+    made = {str(n): source(n, plain=code) for n, code in enumerate([*angles, text, text])}
+    assert sorted("".join(sorted(unit.sources)) for unit in units(made, 2)) == ["012", "34"]
+
+
 def test_other_options_or_entries_are_other_units() -> None:
     text = source(1).plain.replace("mm_kernel", "mm_other")
     made = {

@@ -128,20 +128,41 @@ def units(sources: Mapping[str, KernelSource], cpus: int) -> list[Unit]:
             found.append(Unit({key: source}))
     for alike in by_options.values():
         found += _distributed(alike, cpus)
-    return sorted(found, key=lambda unit: -sum(map(cost_s, unit.sources.values())))
+    return sorted(found, key=lambda unit: -_group_cost_s(unit.sources))
 
 
 def _distributed(sources: Mapping[str, KernelSource], cpus: int) -> list[Unit]:
-    """Gives each kernel, the large ones first, to the unit that has least to do."""
-    total = sum(map(cost_s, sources.values()))
+    """Gives each group of kernels, the large ones first, to the unit that has least to do."""
+    groups = _groups(sources)
+    total = sum(map(_group_cost_s, groups))
     count = max(min(cpus, int(total / _SMALLEST_S)), int(total / _LARGEST_S), 1)
-    parts: list[dict[str, KernelSource]] = [{} for _ in range(min(count, len(sources)))]
+    parts: list[dict[str, KernelSource]] = [{} for _ in range(min(count, len(groups)))]
     loads = [0.0] * len(parts)
-    for key in sorted(sources, key=lambda key: (-cost_s(sources[key]), key)):
+    for group in sorted(groups, key=lambda group: (-_group_cost_s(group), min(group))):
         least = loads.index(min(loads))
-        parts[least][key] = sources[key]
-        loads[least] += cost_s(sources[key])
+        parts[least] |= group
+        loads[least] += _group_cost_s(group)
     return [Unit(part) for part in parts]
+
+
+def _groups(sources: Mapping[str, KernelSource]) -> list[dict[str, KernelSource]]:
+    """Returns kernels with the same long text behind the prelude together, others alone."""
+    base = kernel_text.prelude(Dialect.HOST)
+    found: dict[str, dict[str, KernelSource]] = {}
+    for key, source in sources.items():
+        more = _prelude(source)[len(base) :]
+        found.setdefault(more or key, {})[key] = source
+    return list(found.values())
+
+
+def _group_cost_s(group: Mapping[str, KernelSource]) -> float:
+    before = max(len(_prelude(source)) for source in group.values())
+    extra = before - len(kernel_text.prelude(Dialect.HOST))
+    return _CHARACTER_S * extra + sum(map(cost_s, group.values()))
+
+
+def _prelude(source: KernelSource) -> str:
+    return kernel_text.prelude(Dialect.HOST, source.plain)
 
 
 def _of_group(suffix: str, common: str, owns: Sequence[str], known: set[str]) -> list[str]:
