@@ -6,7 +6,7 @@
     python tests/cross_compile.py --cc "clang-22 -mavx512f" gcc-11     these compilers instead
 
 Kernels are planned as for a call, but only translated, with warnings as errors; nothing is run.
-The targets need the package `ziglang` (`pip install 'maxmod[cc]'`), which contains clang and the
+The targets need the package `ziglang` (`pip install ziglang`), which contains clang and the
 headers of all systems. A test does the same with `representative()` where it is installed.
 """
 
@@ -74,7 +74,7 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
     "macos-arm": ("-target", "aarch64-macos", "-mcpu=apple_m1"),
     "macos-x86": ("-target", "x86_64-macos", "-mcpu=haswell"),
 }
-QUICK = ("linux-sse2", "linux-bf16", "linux-dotprod", "windows-avx2", "macos-arm")
+QUICK = ("linux-bf16", "linux-dotprod", "windows-avx2", "macos-arm")
 
 
 def zig() -> list[str] | None:
@@ -217,7 +217,7 @@ def _commands(arguments: argparse.Namespace) -> dict[str, list[str]]:
         return {command: command.split() for command in arguments.cc}
     command = zig()
     if command is None:
-        raise SystemExit("cross_compile: needs ziglang: pip install 'maxmod[cc]'.")
+        raise SystemExit("cross_compile: needs ziglang: pip install ziglang.")
     wanted = arguments.targets or [""]
     names = [name for name in TARGETS if any(part in name for part in wanted)]
     return {name: [*command, *TARGETS[name]] for name in names}

@@ -422,8 +422,9 @@ MM_INLINE void mm_dots(
     _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
     {
         float four[4];
-        _Pragma("GCC unroll 4") for (int c = 0; c < columns && parts > 1; c++)
-            sum[r][0][c] += sum[r][1][c];
+        if (parts > 1)
+            _Pragma("GCC unroll 4") for (int c = 0; c < columns; c++)
+                sum[r][0][c] += sum[r][1][c];
         mm_sums_of_lanes(sum[r][0], four);
         memcpy(sums + r * sums_row, four, columns * sizeof(float));
     }

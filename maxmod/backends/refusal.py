@@ -33,7 +33,12 @@ def refused(tool: str, source: KernelSource, key: str, reason: str, log: str) ->
 def in_short(error: CompileError) -> str:
     """Returns which kernel was refused by what, and the first error line of the log."""
     first, *_ = str(error).splitlines() or [""]
-    lines = [line.strip() for line in error.log.splitlines() if line.strip()]
-    line = next((line for line in lines if "error" in line.lower()), lines[0] if lines else "")
     where = f". Its source: {error.source_path}" if error.source_path else ""
-    return f"{first} {line[:MAX_SHORT]}".strip().rstrip(".") + where
+    return f"{first} {error_line(error.log)}".strip().rstrip(".") + where
+
+
+def error_line(log: str) -> str:
+    """Returns the first line of a log that is about an error, or else the first one."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    found = (line for line in lines if "error" in line.lower())
+    return next(found, lines[0] if lines else "")[:MAX_SHORT]

@@ -34,6 +34,8 @@ REASON = host_compiler.unavailable_reason() or ("" if IS_X86 else "flags of x86 
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON or "-")
 
 COMPILER = host_compiler.find()
+# What was asked for may have options, such as the `cc` of zig.
+COMMAND = maxmod.config.current().cc or (COMPILER.path if COMPILER else "")
 FEATURES = host_compiler.processor().split()
 
 
@@ -91,7 +93,7 @@ def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     flags, count = SETS[request.param]
     build = host_quantize._kernel.__wrapped__
     monkeypatch.setattr(host_quantize, "_kernel", build)  # forgets nothing, keeps nothing
-    with maxmod.configure(cc=f"{COMPILER.path} {flags}"):
+    with maxmod.configure(cc=f"{COMMAND} {flags}"):
         yield count
 
 
@@ -184,7 +186,7 @@ def test_quantised_products(name: str) -> None:
     for (codes, scales), (_, group, depth) in zip(made, formats, strict=True):
         whole = unpacked(codes.to_numpy()) if group else codes.to_numpy()
         wanted.append(linear(x[:, :depth], whole, scales.to_numpy(), group))
-    with maxmod.configure(cc=f"{COMPILER.path} {_sets_for_quantized()[name]}"):
+    with maxmod.configure(cc=f"{COMMAND} {_sets_for_quantized()[name]}"):
         model = compile_function(functions, types, name="f", parameters={})
         assert [kernel.name for kernel in model.kernels] == ["quantized_linear"] * 3
         for count in (1, 2, 3, 7, 21, 40):

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -28,19 +29,18 @@ from maxmod.backends.host.library import (
 from maxmod.backends.host.progress import Progress
 from maxmod.backends.host.shared import SharedLibraries
 from maxmod.backends.host.units import Unit, units
-from maxmod.backends.refusal import refused
+from maxmod.backends.refusal import error_line, refused
 from maxmod.errors import CompileError
 from maxmod.kernel import cache as kernel_cache
 from maxmod.kernel.source import KernelSource
 
 TIMEOUT_S = 300.0
-VERSION_NBYTES = 256
 
 # Every number here is meant: no -ffast-math, because NaN and infinities must survive.
 _ALWAYS = (
     "-std=gnu11",
     "-O3",
-    "-fPIC",
+    *(() if sys.platform == "win32" else ("-fPIC",)),  # clang refuses it there: all code is so
     "-shared",
     "-Werror=implicit-function-declaration",  # else an unknown function is found when loading
     "-ffp-contract=fast",  # a * b + c may round once
@@ -49,12 +49,26 @@ _ALWAYS = (
     "-fwrapv",  # integers wrap on overflow
     "-fno-strict-aliasing",
 )
+_LIBRARIES = () if sys.platform == "win32" else ("-lm", "-lpthread")
+_SUFFIX = ".dll" if sys.platform == "win32" else ".so"
 # Alternatives, best first; the first that builds and loads is taken.
 _NATIVE = (("-march=native",), ("-mcpu=native",), ())
 _SIMD = (("-fopenmp-simd",), ())  # for the loops that are marked so; no library comes with it
 # GCC 12 and older prefer 256-bit vectors everywhere. Processors with VNNI (Ice Lake, Zen 4 and
 # later) run 512-bit ones at full clock.
 _WIDE_VECTORS = ("-mprefer-vector-width=512",)
+
+# Macros by which compilers tell the instruction sets that they build for.
+_MACROS = (
+    "SSE2 SSE3 SSSE3 SSE4_1 SSE4_2 POPCNT AVX AVX2 FMA F16C BMI BMI2 LZCNT AVXVNNI AVXIFMA "
+    "AVXVNNIINT8 AVXVNNIINT16 AVXNECONVERT AVX512F AVX512CD AVX512DQ AVX512BW AVX512VL AVX512IFMA "
+    "AVX512VBMI AVX512VBMI2 AVX512VNNI AVX512BITALG AVX512VPOPCNTDQ AVX512BF16 AVX512FP16 AMX_TILE "
+    "AMX_INT8 AMX_BF16 AMX_FP16 AVX10_1 AVX10_2 GFNI VAES",  # of x86
+    "DOTPROD MATMUL_INT8 BF16 FP16_VECTOR_ARITHMETIC FMA ATOMICS SVE SVE2 SME",  # of Arm
+)
+_NAMES = [f"__{name}__" for name in _MACROS[0].split()]
+_NAMES += [f"__ARM_FEATURE_{name}" for name in _MACROS[1].split()]
+_FEATURES = "\n".join(f'#ifdef {name}\n"{name} "\n#endif' for name in _NAMES)
 
 # One run tells everything: whether the compiler works, its version, the features of the CPU.
 _SAMPLE = """
@@ -68,24 +82,27 @@ const int has_wide_vectors = 1;
 #else
 const int has_wide_vectors = 0;
 #endif
+const char features[] = ""
+FEATURES
+;
 void sample(float *x, long n)
 {
     #pragma omp simd
     for (long i = 0; i < n; i++)
         x[i] = __builtin_sqrtf(x[i]);
 }
-"""
+""".replace("FEATURES", _FEATURES)
 
 
 class Refused(Exception):
     """The compiler gave an error; holds its log."""
 
 
-def probe(path: str, options: tuple[str, ...]) -> tuple[tuple[str, list[str]] | None, str]:
+def probe(path: str, options: tuple[str, ...]) -> tuple[tuple[str, str, list[str]] | None, str]:
     """Finds out which flags a compiler accepts.
 
     Returns:
-        (version, flags), or None with the reason.
+        (version, macros of the instruction sets, flags), or None with the reason.
     """
     problem = ""
     with _folder() as folder:
@@ -95,13 +112,18 @@ def probe(path: str, options: tuple[str, ...]) -> tuple[tuple[str, list[str]] | 
                 try:
                     library = _load(_compile(path, flags, _SAMPLE, folder), folder, "sample")
                 except (Refused, OSError) as error:
-                    problem = problem or f"cannot build a shared library: {_first_line(error)}"
+                    problem = problem or f"cannot build a shared library: {error_line(str(error))}"
                     continue
                 if ctypes.c_int.in_dll(library, "has_wide_vectors").value:
                     flags += _WIDE_VECTORS
-                version = (ctypes.c_char * VERSION_NBYTES).in_dll(library, "version").value
-                return (version.decode("utf-8", "replace"), flags), ""
+                return (_text(library, "version"), _text(library, "features"), flags), ""
     return None, problem
+
+
+def _text(library: ctypes.CDLL, name: str) -> str:
+    """Returns a text of a library."""
+    start = ctypes.addressof(ctypes.c_char.in_dll(library, name))
+    return ctypes.string_at(start).decode("utf-8", "replace").replace("\n", " ").strip()
 
 
 def build_libraries(
@@ -259,10 +281,10 @@ def _note(compiler: HostCompiler, source: KernelSource, **more: object) -> str:
 
 def _compile(path: str, flags: list[str], text: str, folder: str) -> bytes:
     """Returns the shared library; raises `Refused` with the log."""
-    handle, output = tempfile.mkstemp(suffix=".so", dir=folder)
+    handle, output = tempfile.mkstemp(suffix=_SUFFIX, dir=folder)
     os.close(handle)
     # The text comes through a pipe, so that no file name gets into the library.
-    command = [path, *flags, "-x", "c", "-", "-o", output, "-lm", "-lpthread"]
+    command = [path, *flags, "-x", "c", "-", "-o", output, *_LIBRARIES]
     try:
         done = subprocess.run(
             command,
@@ -271,6 +293,8 @@ def _compile(path: str, flags: list[str], text: str, folder: str) -> bytes:
             stderr=subprocess.STDOUT,
             timeout=TIMEOUT_S,
             env={**os.environ, "LC_ALL": "C"},
+            # An import library is written into the current folder on Windows, beside the other.
+            cwd=folder if sys.platform == "win32" else None,
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -295,7 +319,7 @@ def _load_saved(key: str, data: bytes, folder: str) -> ctypes.CDLL:
 
 def _load(data: bytes, folder: str, name: str) -> ctypes.CDLL:
     """Loads a library from a new file, whose name no other library of the process has."""
-    path = os.path.join(folder, f"{name}.so")
+    path = os.path.join(folder, f"{name}{_SUFFIX}")
     with open(path, "wb") as file:
         file.write(data)
     return open_library(path)
@@ -314,7 +338,3 @@ def _folder() -> Iterator[str]:
 def _usable_cpus() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

@@ -11,11 +11,11 @@ import ctypes
 import functools
 import importlib
 import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from maxmod import config
+from maxmod.backends.host.finding import first_that_works
 from maxmod.backends.host.library import (
     THREADS_FILE,
     CachedLibraries,
@@ -25,13 +25,13 @@ from maxmod.backends.host.library import (
     start_threads,
     thread_count,
 )
+from maxmod.backends.host.processor import processor as processor  # also of tests
 from maxmod.errors import CompileError
 from maxmod.kernel import cache as kernel_cache
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.locks import fork_safe_lock
 
-PROBE_VERSION = 3  # raise it when the flags that are tried change
 _BUILD = "maxmod.backends.host.build"  # imports subprocess; needed only where something is missing
 
 
@@ -228,66 +228,4 @@ def _find(
     wanted: str, cc: str, search_path: str, cache: str, nocache: bool
 ) -> tuple[HostCompiler | None, str]:
     """Returns the first compiler that works, and why there is none."""
-    problems = []
-    candidates = [wanted] if wanted else [*([cc] if cc else []), "cc", "gcc", "clang"]
-    for command in candidates:
-        words = command.split()
-        path = _which(words[0], search_path)
-        if path is None:
-            problems.append(f"{command}: not found")
-            continue
-        compiler, problem = _probe(path, tuple(words[1:]))
-        if compiler is not None:
-            return compiler, ""
-        problems.append(f"{command}: {problem}")
-    return None, (
-        f"host_compiler: no C compiler works: {'; '.join(problems)}. Hint: install gcc or clang, "
-        "or name one with MAXMOD_CC."
-    )
-
-
-def _which(program: str, search_path: str) -> str | None:
-    """Looks along PATH, like `shutil.which`, which costs 3 ms to import."""
-    folders = [""] if os.path.dirname(program) else search_path.split(os.pathsep)
-    suffixes = (".exe", "") if sys.platform == "win32" else ("",)
-    for folder in folders:
-        for suffix in suffixes:
-            path = os.path.join(folder, program + suffix)
-            if os.path.isfile(path) and os.access(path, os.X_OK):
-                return os.path.abspath(path)
-    return None
-
-
-def _probe(path: str, options: tuple[str, ...]) -> tuple[HostCompiler | None, str]:
-    """Returns the compiler with its flags, from the cache or by trying them."""
-    facts = os.stat(path)  # of the program itself, behind all links
-    file = f"{os.path.realpath(path)} {facts.st_size} {facts.st_mtime_ns}"
-    identity = f"{file}\n{processor()}"
-    key = kernel_cache.make_key(f"probe {PROBE_VERSION}", identity, "\0".join(options))
-    entry = kernel_cache.load(key)
-    if entry is not None:
-        version, *flags = entry.data.decode().split("\n")
-    else:
-        found, problem = importlib.import_module(_BUILD).probe(path, options)
-        if found is None:
-            return None, problem
-        version, flags = found
-        kernel_cache.store(key, "\n".join((version, *flags)).encode())
-    identity = f"{version}\n{identity}"
-    return HostCompiler(path, version, tuple(flags), identity), ""
-
-
-@functools.cache
-def processor() -> str:
-    """Returns the model and the instruction sets of the CPU."""
-    lines = [f"{sys.platform} {os.uname().machine}" if hasattr(os, "uname") else sys.platform]
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            text = file.read(8192)  # of the first CPU only: the file grows with their number
-    except OSError:
-        text = ""
-    names = ("model name", "flags", "Features", "CPU implementer", "CPU part")
-    for line in text.split("\n\n")[0].splitlines():
-        if line.partition(":")[0].strip() in names:
-            lines.append(line.partition(":")[2].strip())
-    return "\n".join(lines)
+    return first_that_works(wanted, cc, search_path)
