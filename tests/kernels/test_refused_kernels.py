@@ -31,11 +31,11 @@ def _refuse(monkeypatch: pytest.MonkeyPatch, *texts: str) -> None:
     """From now on, the compiler refuses what has a kernel with one of these texts in it."""
     build = host_build._build_unit
 
-    def building(compiler: Any, unit: Any, folder: str) -> Any:
+    def building(compiler: Any, unit: Any, *more: Any) -> Any:
         plain = [source.plain for source in unit.sources.values()]
         if any(part in text for text in plain for part in texts):
             raise host_build.Refused(LOG)
-        return build(compiler, unit, folder)
+        return build(compiler, unit, *more)
 
     monkeypatch.setattr(host_build, "_build_unit", building)
 
@@ -44,8 +44,8 @@ def _cannot_load(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """From now on, libraries with this text are built and cannot be loaded."""
     build, load, bad = host_build._build_unit, host_build._load_saved, set[str]()
 
-    def building(compiler: Any, unit: Any, folder: str) -> Any:
-        key, data = build(compiler, unit, folder)
+    def building(compiler: Any, unit: Any, *more: Any) -> Any:
+        key, data = build(compiler, unit, *more)
         if any(text in source.plain for source in unit.sources.values()):
             bad.add(key)
         return key, data
@@ -130,7 +130,8 @@ def test_each_kernel_alone(
         (record,) = caplog.records
         assert source.name in record.message
         for one, other in zip(_results(model), wanted, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5, err_msg=source.name)
+            atol = 1e-4 * np.abs(other).max()  # kernels of codes round the rows that they multiply
+            np.testing.assert_allclose(one, other, rtol=0, atol=atol, err_msg=source.name)
 
 
 def test_warning_and_explanation(
