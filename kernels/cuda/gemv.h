@@ -15,7 +15,8 @@
 // The code before this defines mm_args, mm_at, mm_place (of a row), mm_rows, mm_columns, mm_depth,
 // mm_left, mm_left_type, mm_left_load, mm_left_store, mm_finish, what right.h needs, and
 // MM_RIGHT_BY_DEPTH, MM_WARP_COLUMNS, MM_TEAM, MM_ACROSS, MM_FEWEST_ROWS, MM_MOST_ROWS,
-// MM_STAGED_NBYTES.
+// MM_STAGED_NBYTES. The right operands of several products may be one, side by side. With MM_HAS_PAIRS
+// their columns alternate, MM_WARP_COLUMNS is 2, and mm_finish takes the sums of both.
 
 constexpr int MM_THREADS = 256; // per block
 constexpr int MM_BLOCKS = 2;    // per SM: 128 registers per thread
@@ -118,8 +119,14 @@ MM_INLINE void mm_finish_warp(
 #pragma unroll
     for (int i = 0; i < M * MM_WARP_COLUMNS; i++)
         mine = lane == i ? sums[i / MM_WARP_COLUMNS][i % MM_WARP_COLUMNS] : mine;
+#ifdef MM_HAS_PAIRS
+    const float other = __shfl_xor_sync(0xffffffffu, mine, 1);
+    if (m < rows && m < M && n < columns && c == 0)
+        mm_finish(g, mm_place(g, m), n / 2, mine, other);
+#else
     if (m < rows && m < M && n + c < columns)
         mm_finish(g, mm_place(g, m), n + c, mine);
+#endif
 }
 
 template <int M>
@@ -229,8 +236,10 @@ MM_INLINE void mm_by_column(const mm_args g, int rows, mm_left_type *staged, flo
 #pragma unroll
             for (int w = 0; w < MM_WARPS; w++)
                 total += partial[(m * MM_WARPS + w) * MM_BLOCK_COLUMNS + c];
+#ifndef MM_HAS_PAIRS
             if (first + c < columns)
                 mm_finish(g, mm_place(g, m), first + c, total);
+#endif
         }
         __syncthreads();
     }
@@ -263,3 +272,5 @@ MM_INLINE void mm_run(const mm_args g)
         if (rows >= 5)
             mm_few_rows<8>(g, rows, staged, partial);
 }
+
+#undef MM_HAS_PAIRS

@@ -160,16 +160,19 @@ static void mm_pack_panel(
     // One half after the other: rows that are a power of two apart share a few sets of the L1 cache.
     for (int64_t half = 0; half < MM_WIDE; half += MM_LANES) {
         float *into = to + half;
+        const MM_RIGHT_TYPE *column[MM_LANES];
+        for (int r = 0; r < MM_LANES; r++)
+            column[r] = mm_right(g, 0, n0 + (half + r < wide ? half + r : 0));
         for (int64_t from = k; from < end; from += MM_LANES * MM_TERMS) {
             const int64_t left = end - from;
             mm_vec v[MM_LANES];
             if (left >= MM_LANES * MM_TERMS && half + MM_LANES <= wide) {
                 _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
-                    v[r] = MM_RIGHT_UNITS(mm_right(g, from, n0 + half + r));
+                    v[r] = MM_RIGHT_UNITS(column[r] + from);
             } else {
                 for (int r = 0; r < MM_LANES; r++)
                     v[r] = half + r < wide
-                        ? mm_right_units_part(mm_right(g, from, n0 + half + r), left)
+                        ? mm_right_units_part(column[r] + from, left)
                         : (mm_vec){0};
             }
             mm_transpose(v);

@@ -4,10 +4,20 @@
 //
 // The code before this defines MM_RIGHT_TYPE, MM_RIGHT_VEC and MM_RIGHT_BY_DEPTH.
 
+#define MM_MOST_OPERANDS 8
+
+typedef struct {
+    const MM_RIGHT_TYPE *first; // element
+    int64_t step;               // from a column to the next with MM_RIGHT_BY_DEPTH, else from a row
+    int64_t start, end;         // its columns among those of all
+} mm_operand;
+
 typedef struct mm_product {
     int64_t rows, columns, depth;
-    const MM_RIGHT_TYPE *right; // its first element
-    int64_t right_step;         // from a column to the next with MM_RIGHT_BY_DEPTH, else from a row
+    // The right operand; with MM_RIGHT_BY_DEPTH perhaps several: one beside the other, or two whose
+    // columns alternate.
+    mm_operand right[MM_MOST_OPERANDS];
+    bool alternates;
     void *const *buffers;
     const int64_t *scalars;
     // Writes `count` units of a row of the left operand, and elements of it.
@@ -31,7 +41,16 @@ MM_INLINE mm_product_pointer mm_product_of(void *const *buffers, const int64_t *
 
 MM_INLINE const MM_RIGHT_TYPE *mm_product_right(mm_product_pointer p, int64_t k, int64_t n)
 {
-    return p->right + (MM_RIGHT_BY_DEPTH ? n * p->right_step + k : k * p->right_step + n);
+    const mm_operand *right = p->right;
+#if MM_RIGHT_BY_DEPTH
+    if (p->alternates)
+        return right[n % 2].first + n / 2 * right[n % 2].step + k;
+    while (n >= right->end)
+        right++;
+    return right->first + (n - right->start) * right->step + k;
+#else
+    return right->first + k * right->step + n;
+#endif
 }
 
 #define mm_args mm_product_pointer

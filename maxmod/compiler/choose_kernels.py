@@ -27,6 +27,8 @@ library, which are adding a vector and then relu, gelu by tanh, or an addend of 
 result; only such an addend; or none. Where w is quantised and the library multiplies, a kernel
 dequantises it first. Up to 8 rows, `host/gemm.h` reads w as it is; more rows pack it. So do
 `host/quantized_few.h` and `host/quantized_many.h`, with other limits for the number of rows.
+Products of our own kernels with the same x are one kernel, if their w are stored alike as [n, k]:
+see `fusion/siblings.py`.
 
 Attention, `softmax(f(q @ k^T)) @ v`. Rows are the queries that attend to the same keys, of all
 heads that share them. The head size is that of keys or values, whichever is larger. Scores have the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from maxmod.compiler import choose_kernels
 from maxmod.compiler.codegen.element import (
@@ -13,14 +14,14 @@ from maxmod.compiler.codegen.element import (
     symbol_names,
     template_source,
 )
-from maxmod.compiler.codegen.emit import index_text, storage_type
+from maxmod.compiler.codegen.emit import index_text, statement, storage_type
 from maxmod.compiler.groups.group import Contraction, FusionGroup
-from maxmod.compiler.groups.instructions import Load
+from maxmod.compiler.groups.instructions import Apply, Load, Wanted
 from maxmod.compiler.groups.lower import MAX_SPLITS, split_loops
 from maxmod.dtype import DType
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.op import ir
+from maxmod.op import ir, op_of
 from maxmod.op.affine import (
     Index,
     Loop,
@@ -31,7 +32,11 @@ from maxmod.op.affine import (
     merge_loops,
     of_loop,
 )
+from maxmod.ops.elementwise import cast_elements
+from maxmod.values.dim import Size
 
+# Of the variables in the epilogue of each product of a kernel; "tl" is for the left operand.
+_PREFIXES = ("tf", "tg", "th", "ti", "tj", "tk", "tm", "tn")
 # How consecutive elements become a vector of floats on the host.
 VECTOR_LOADS = {
     DType.float32: "mm_vec_load",
@@ -56,76 +61,237 @@ class Codes:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One of the products of a kernel; or two whose columns alternate.
+
+    Attributes:
+        n: The loop over columns of one product.
+        rights: How an element of each right operand is read; a byte of it, if it is quantised.
+        codes: Codes and scales of each right operand; empty if they are not quantised.
+        finish: The epilogue of a sum of each product.
+        stores: (buffer, position, instruction of `finish`, value) of each result.
+    """
+
+    n: Loop
+    rights: tuple[Load, ...]
+    codes: tuple[Codes, ...]
+    finish: ElementLowering
+    stores: list[tuple[int, Index, int, ir.Value]]
+
+    def is_by_depth(self, k: Loop) -> bool:
+        """True if the elements of a column of every right operand are neighbours in memory."""
+        indices = [load.index for load in self.rights]
+        if any(index.factor(self.n) == 1 for index in indices) and self.n.extent != 1:
+            return False
+        return all(index.factor(k) in (0, 1) for index in indices)
+
+    def columns(self) -> Size:
+        """Returns the number of columns of all products."""
+        return self.n.extent if len(self.rights) == 1 else int(self.n.extent) * len(self.rights)
+
+    def formats(self) -> set[object]:
+        """Returns how its right operands are stored."""
+        if not self.codes:
+            return {load.stored for load in self.rights}
+        return {(codes.scales.stored, codes.per_byte, codes.group) for codes in self.codes}
+
+    def loads(self) -> list[Load]:
+        """Returns the loads of right operands."""
+        return [*self.rights, *(codes.scales for codes in self.codes)]
+
+
+@dataclass(frozen=True, slots=True)
 class LoweredContraction:
     """Everything that the text needs, in terms of loops over rows, and of n and k.
 
     Attributes:
-        loops: Loops over the rows of the product.
-        n: The loop over columns.
+        loops: Loops over the rows of the products.
         k: The summation loop.
         left: An element of the left operand: instructions, and which of them.
-        right: How an element of the right operand is read; a byte of it, if it is quantised.
-        finish: The epilogue of a sum.
-        stores: (buffer, position, instruction of `finish`) of each result.
-        codes: Codes and scales of a quantised right operand; None for others.
+        parts: The products, whose columns follow each other.
     """
 
     loops: list[Loop]
-    n: Loop
     k: Loop
     left: tuple[ElementLowering, int]
-    right: Load
-    finish: ElementLowering
-    stores: list[tuple[int, Index, int]]
-    codes: Codes | None = None
+    parts: tuple[Part, ...]
+
+    @property
+    def right(self) -> Load:
+        """How an element of the first right operand is read; all are stored alike."""
+        return self.parts[0].rights[0]
+
+    @property
+    def codes(self) -> Codes | None:
+        """The format of quantised right operands; None for others."""
+        return self.parts[0].codes[0] if self.parts[0].codes else None
+
+    @property
+    def columns(self) -> Size:
+        """The number of columns of all products."""
+        if len(self.parts) == 1:
+            return self.parts[0].columns()
+        return sum(int(part.columns()) for part in self.parts)
+
+    @property
+    def is_pair(self) -> bool:
+        """True if the columns of two products alternate."""
+        return len(self.parts[0].rights) > 1
 
     @property
     def is_by_depth(self) -> bool:
-        """True if the elements of a column of the right operand are neighbours in memory."""
-        index = self.right.index
-        if index.factor(self.n) == 1 and self.n.extent != 1:
-            return False
-        return index.factor(self.k) in (0, 1)
+        """True if the elements of a column of a right operand are neighbours in memory."""
+        return all(part.is_by_depth(self.k) for part in self.parts)
 
     def symbols(self) -> list[str]:
         """Returns the names of the sizes that the text mentions."""
-        sizes = [*self.left[0].sizes(), *self.finish.sizes()]
-        sizes += [loop.extent for loop in (*self.loops, self.n, self.k)]
-        loads = [self.right] if self.codes is None else [self.right, self.codes.scales]
-        for index in (*(load.index for load in loads), *(flat for _, flat, _ in self.stores)):
-            sizes += index_sizes(index)
+        sizes = self.left[0].sizes()
+        sizes += [loop.extent for loop in (*self.loops, self.k)]
+        for part in self.parts:
+            sizes += [*part.finish.sizes(), part.n.extent]
+            for index in (*(x.index for x in part.loads()), *(flat for _, flat, *_ in part.stores)):
+                sizes += index_sizes(index)
         return symbol_names(sizes)
 
     def text(self, group: FusionGroup, dialect: Dialect) -> Text:
         """Returns the functions that both dialects need."""
         text = Text(group, self.loops, self.symbols(), dialect)
         text.count("mm_rows", (loop.extent for loop in self.loops))
-        text.count("mm_columns", (self.n.extent,))
+        text.count("mm_columns", (self.columns,))
         text.count("mm_depth", (self.k.extent,))
         text.place()
         text.function("mm_left", ", int64_t k", *self.left)
-        _pointer(text, "mm_right" if self.codes is None else "mm_code_bytes", self.right)
+        self._pointers(text, "mm_right" if self.codes is None else "mm_code_bytes", 0)
         if self.codes is not None:
-            _pointer(text, "mm_scales", self.codes.scales)
-        stores = [
-            (buffer, flat, made, value)
-            for (buffer, flat, made), value in zip(self.stores, group.outputs, strict=True)
-        ]
+            self._pointers(text, "mm_scales", 1)
+        self._finish(text, dialect)
+        return text
+
+    def _pointers(self, text: Text, name: str, which: int) -> None:
+        """Adds a function that returns where element k of column n is.
+
+        Args:
+            text: The text.
+            name: Its name.
+            which: 0 for elements of right operands, 1 for their scales.
+        """
+        found = [p.rights if which == 0 else tuple(c.scales for c in p.codes) for p in self.parts]
+        loads = [load for part in found for load in part]
+        kind, parameters = f"const {storage_type(loads[0].stored)} *", ", int64_t k, int64_t n"
+        places = [f"g.b{load.buffer} + ({index_text(load.index)})" for load in loads]
+        if len(loads) == 1:
+            text.plain(kind, name, parameters, places[0])
+            return
+        for number, place in enumerate(places):
+            text.plain(kind, f"{name}_{number}", parameters, place)
+        calls = [f"{name}_{number}(g, k, {{n}})" for number in range(len(loads))]
+        text.plain(kind, name, parameters, self._of_column(calls))
+
+    def _of_column(self, calls: Sequence[str]) -> str:
+        """Returns the expression that selects one by column n of all; each has a place for its
+        column.
+        """
+        if self.is_pair:
+            even, odd = (call.format(n="n / 2") for call in calls)
+            return f"n % 2 ? {odd} : {even}"
+        chosen: list[str] = []
+        for call, (start, end) in zip(calls, self._ranges(), strict=True):
+            called = call.format(n=f"n - {start}" if start else "n")
+            chosen.append(called if end == self.columns else f"n < {end} ? {called} : ")
+        return "".join(chosen)
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        """Returns the first column of each part, and the one behind its last."""
+        ends = [*accumulate(int(part.columns()) for part in self.parts)]
+        return list(zip([0, *ends], ends))
+
+    def _finish(self, text: Text, dialect: Dialect) -> None:
+        """Adds what is done to sums."""
         # On a GPU, kernels/cuda/quantized.h comes between.
         is_between = self.codes is not None and dialect is Dialect.CUDA
         name = "mm_finish_sum" if is_between else "mm_finish"
-        text.store(name, ", int64_t n, float given", self.finish, stores)
-        return text
+        if self.is_pair or len(self.parts) == 1:
+            given = ", float given, float given_1" if self.is_pair else ", float given"
+            text.store(name, f", int64_t n{given}", self.parts[0].finish, self.parts[0].stores)
+        else:
+            for number, part in enumerate(self.parts):
+                made = f"{name}_{number}"
+                text.store(made, ", int64_t n, float given", part.finish, part.stores)
+        if dialect is Dialect.HOST and (self.is_pair or len(self.parts) > 1):
+            self._finish_columns(text, name)
+        elif len(self.parts) > 1:
+            calls = [f"{name}_{number}(g, at, {{n}}, given)" for number in range(len(self.parts))]
+            lines = [f"{self._of_column(calls)};"]
+            text.raw("void", name, ", int64_t n, float given", lines)
+
+    def _finish_columns(self, text: Text, name: str) -> None:
+        """Adds the function that finishes neighbouring columns of a row on the host."""
+        if self.is_pair:
+            call = f"{name}(g, at, n, sums[2 * n - n0], sums[2 * n + 1 - n0]);"
+            lines = _simd("n0 / 2", "(n0 + count) / 2", call)
+        else:
+            lines: list[str] = []
+            for number, (start, end) in enumerate(self._ranges()):
+                call = f"{name}_{number}(g, at, n - {start}, sums[n - n0]);"
+                first, last = (
+                    f"n0 > {start} ? n0 : {start}",
+                    f"n0 + count < {end} ? n0 + count : {end}",
+                )
+                lines += _simd(first, last, call)
+        text.define("MM_FINISH_COLUMNS", 1)
+        ends = self._ranges() if not self.is_pair else [(0, self.parts[0].n.extent)] * 2
+        text.define("MM_OPERAND_ENDS", ", ".join(str(end) for _, end in ends))
+        text.define("MM_ALTERNATES", int(self.is_pair))
+        text.raw(
+            "void", "mm_finish_columns", ", int64_t n0, int64_t count, const float *sums", lines
+        )
 
 
-def _pointer(text: Text, name: str, load: Load) -> None:
-    """Adds a function that returns where element k of column n is."""
-    text.plain(
-        f"const {storage_type(load.stored)} *",
-        name,
-        ", int64_t k, int64_t n",
-        f"g.b{load.buffer} + ({index_text(load.index)})",
-    )
+def _simd(first: str, end: str, call: str) -> list[str]:
+    """Returns a loop over columns."""
+    return [
+        "{",
+        f"    const int64_t first = {first}, end = {end};",
+        "    #pragma omp simd",
+        "    for (int64_t n = first; n < end; n++)",
+        f"        {call}",
+        "}",
+    ]
+
+
+class _Sums(ElementLowering):
+    """Lowers an epilogue of the sums of several products.
+
+    Args:
+        group: The group.
+        prefix: As for `ElementLowering`.
+        givens: The products.
+    """
+
+    def __init__(self, group: FusionGroup, prefix: str, givens: Sequence[ir.Value]) -> None:
+        super().__init__(group, prefix)
+        self._givens = givens
+        self._arguments: dict[int, str] = {}
+        self.read_at: set[tuple[Index, ...]] = set()
+
+    def _sources(self, value: ir.Value, position: tuple[Index, ...]) -> list[Wanted]:
+        return [] if value in self._givens else super()._sources(value, position)
+
+    def _make(self, value: ir.Value, position: tuple[Index, ...], args: Sequence[int]) -> int:
+        if value not in self._givens:
+            return super()._make(value, position, args)
+        # A conversion to the same dtype is the value itself.
+        what = Apply(op_of(cast_elements), (), (("dtype", value.type.dtype),))
+        number = self.append(what, value.type.dtype)
+        which = self._givens.index(value)
+        self._arguments[number] = f"given_{which}" if which else "given"
+        self.read_at.add(position)
+        return number
+
+    def text(self, number: int) -> list[str]:
+        """Returns the C statement of one instruction; none for a plain number."""
+        given = self._arguments.get(number, "")
+        return statement(self.instructions, number, given, self.prefix)
 
 
 def lower_contraction(group: FusionGroup, contraction: Contraction) -> LoweredContraction:
@@ -135,20 +301,21 @@ def lower_contraction(group: FusionGroup, contraction: Contraction) -> LoweredCo
         Unfusable: If a part cannot be expressed, or has no kernel.
     """
     product = contraction.product
-    out = product.output.type
-    left = product.inputs[0].type
-    if not choose_kernels.has_kernel(product):
+    if not all(map(choose_kernels.has_kernel, contraction.products)):
         raise Unfusable("only sums in float32 of products with a matrix are supported")
-    loops = [Loop(f"x{axis}", size) for axis, size in enumerate(out.sizes[:-1])]
+    loops = [Loop(f"x{axis}", size) for axis, size in enumerate(product.output.type.sizes[:-1])]
     start = [of_loop(loop) for loop in loops]
-    n, k = Loop("n", out.sizes[-1]), Loop("k", left.sizes[-1])
+    k = Loop("k", product.inputs[0].type.sizes[-1])
     for _ in range(MAX_SPLITS):
         try:
-            return _lower(group, contraction, loops, start, n, k)
+            lowered = _lower(group, contraction, loops, start, k)
         except SplitNeeded as split:
             if split.loop not in loops:
                 raise Unfusable(f"an inner loop would be split: {split}") from None
             loops, start = split_loops(loops, start, split)
+            continue
+        _check_parts(lowered)
+        return _merged(lowered)
     raise Unfusable("too many loops would be needed")
 
 
@@ -157,27 +324,82 @@ def _lower(
     contraction: Contraction,
     loops: list[Loop],
     start: Sequence[Index],
-    n: Loop,
     k: Loop,
 ) -> LoweredContraction:
-    product = contraction.product
-    left = product.inputs[0]
-    column, depth = of_loop(n), of_loop(k)
+    left = contraction.product.inputs[0]
     a = ElementLowering(group, "tl")
-    number = a.value(left, (*broadcast_indices(list(start), left.type.sizes[:-1]), depth))
-    right, codes = _right_operand(group, product, n, k)
-    finish = ElementLowering(group, "tf", given=product.output)
-    position = (*start, column)
-    stores: list[tuple[int, Index, int]] = []
-    for offset, value in enumerate(group.outputs):
-        if value.type.sizes != product.output.type.sizes:
+    rows = broadcast_indices(list(start), left.type.sizes[:-1])
+    number = a.value(left, (*rows, of_loop(k)))
+    if contraction.is_pair:
+        parts = [_part(group, contraction.products, group.outputs, start, k, "tf")]
+    else:
+        outputs = _outputs_of(group, contraction.products)
+        if len(contraction.products) > len(_PREFIXES):
+            raise Unfusable("too many products")
+        parts = [
+            _part(group, (product,), outputs[product], start, k, prefix)
+            for product, prefix in zip(contraction.products, _PREFIXES)
+        ]
+    return LoweredContraction(loops, k, (a, number), tuple(parts))
+
+
+def _outputs_of(group: FusionGroup, products: Sequence[ir.Node]) -> dict[ir.Node, list[ir.Value]]:
+    """Returns the results that are made of the sums of each product.
+
+    Raises:
+        Unfusable: If a result is made of the sums of several.
+    """
+    if len(products) == 1:
+        return {products[0]: list(group.outputs)}
+    found: dict[ir.Node, list[ir.Value]] = {product: [] for product in products}
+    made_of: dict[ir.Value, set[ir.Node]] = {}
+    for node in group.ordered:
+        sources = [made_of.get(value, set[ir.Node]()) for value in node.inputs]
+        made = {node} if node in found else set[ir.Node]().union(*sources)
+        made_of.update((value, made) for value in node.outputs)
+    for value in group.outputs:
+        if len(made_of[value]) != 1:
+            raise Unfusable("a result needs the sums of several products")
+        found[next(iter(made_of[value]))].append(value)
+    return found
+
+
+def _part(
+    group: FusionGroup,
+    products: Sequence[ir.Node],
+    outputs: Sequence[ir.Value],
+    start: Sequence[Index],
+    k: Loop,
+    prefix: str,
+) -> Part:
+    sizes = products[0].output.type.sizes
+    n = Loop("n", sizes[-1])
+    operands = [_right_operand(group, product, n, k) for product in products]
+    finish = _Sums(group, prefix, [product.output for product in products])
+    position = (*start, of_loop(n))
+    stores: list[tuple[int, Index, int, ir.Value]] = []
+    for value in outputs:
+        if value.type.sizes != sizes:
             raise Unfusable("the results have another shape than the product")
         made = finish.value(value, position)
-        flat = flat_index(position, value.type.sizes)
-        stores.append((len(group.inputs) + offset, flat, made))
-    if finish.given_position != position:
+        buffer = len(group.inputs) + group.outputs.index(value)
+        stores.append((buffer, flat_index(position, value.type.sizes), made, value))
+    if finish.read_at != {position}:
         raise Unfusable("the product is read in another order")
-    return _merged(LoweredContraction(loops, n, k, (a, number), right, finish, stores, codes))
+    codes = tuple(found for _, found in operands if found is not None)
+    return Part(n, tuple(load for load, _ in operands), codes, finish, stores)
+
+
+def _check_parts(lowered: LoweredContraction) -> None:
+    """Raises Unfusable for products that the loops of one kernel cannot read."""
+    if len(lowered.parts) == 1 and not lowered.is_pair:
+        return
+    if len(set[object]().union(*(part.formats() for part in lowered.parts))) > 1:
+        raise Unfusable("the weights are stored in several ways")
+    if not lowered.is_by_depth:
+        raise Unfusable("rows of a right operand are contiguous")
+    if not all(isinstance(part.n.extent, int) for part in lowered.parts):
+        raise Unfusable("the number of columns is symbolic")
 
 
 def _right_operand(
@@ -211,12 +433,17 @@ def _plain_load(group: FusionGroup, value: ir.Value, position: tuple[Index, ...]
 def _merged(lowered: LoweredContraction) -> LoweredContraction:
     """Joins row loops that every index steps through like a single loop."""
     a, number = lowered.left
-    accesses = [*a.indices(), *lowered.finish.indices(), *(flat for _, flat, _ in lowered.stores)]
+    accesses = a.indices()
+    for part in lowered.parts:
+        accesses += [*part.finish.indices(), *(flat for _, flat, *_ in part.stores)]
     loops, change = merge_loops(lowered.loops, accesses)
     a.rewrite(change)
-    lowered.finish.rewrite(change)
-    stores = [(buffer, change(flat), made) for buffer, flat, made in lowered.stores]
-    return replace(lowered, loops=loops, left=(a, number), stores=stores)
+    parts: list[Part] = []
+    for part in lowered.parts:
+        part.finish.rewrite(change)
+        stores = [(b, change(flat), made, value) for b, flat, made, value in part.stores]
+        parts.append(replace(part, stores=stores))
+    return replace(lowered, loops=loops, left=(a, number), parts=tuple(parts))
 
 
 def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) -> KernelSource:

@@ -71,7 +71,9 @@ def plan_groups(
         planner.place_updates()
     settings = config.current()
     if not settings.nofuse and settings.fuse_limit < 0:
-        return join_siblings(graph, planner.groups, MAX_BUFFERS, MAX_NODES, planner.attempts)
+        return join_siblings(
+            graph, planner.groups, MAX_BUFFERS, MAX_NODES, planner.attempts, template_dialect
+        )
     return planner.groups
 
 

@@ -1,21 +1,28 @@
-"""Sibling fusion: independent elementwise groups over the same domain become one launch.
+"""Sibling fusion: independent groups that are alike become one launch.
 
 Keys and values of a token go into two caches at the same position: neither needs the other, so the
 planner, which grows groups from results back to operands, leaves them apart. A launch takes longer
-than such a kernel runs.
+than such a kernel runs. Queries, keys and values are products with the same left operand, as are a
+gate and what it is multiplied with: one kernel prepares that operand once, and its threads start
+and end together once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
+from maxmod.compiler.codegen.contraction import lower_contraction
 from maxmod.compiler.groups.dependencies import Dependencies
-from maxmod.compiler.groups.group import FusionGroup
+from maxmod.compiler.groups.group import Contraction, FusionGroup
 from maxmod.compiler.groups.lower import Attempts
 from maxmod.compiler.groups.order import Item, Waits
+from maxmod.kernel.source import Dialect
 from maxmod.op import ir
 from maxmod.values.shape import Sizes
+
+Join = Callable[[FusionGroup, FusionGroup], FusionGroup | None]
 
 
 def join_siblings(
@@ -24,8 +31,10 @@ def join_siblings(
     most_buffers: int,
     most_nodes: int,
     attempts: Attempts,
+    dialect: Dialect | None = None,
 ) -> list[FusionGroup]:
-    """Joins elementwise groups that run over the same positions and read a value in common.
+    """Joins elementwise groups over the same positions that read a value in common, and products
+    with the same left operand.
 
     Args:
         graph: The graph.
@@ -33,29 +42,47 @@ def join_siblings(
         most_buffers: The number of inputs and outputs that a kernel may have.
         most_nodes: The number of ops that a kernel may have.
         attempts: Which groups can be kernels.
+        dialect: The language of hand-written kernels.
 
     Returns:
         The groups; a joined one is where the first of its parts was.
     """
-    waits = Waits.of(graph, [*groups], can_join=True)
+
+    def join(one: FusionGroup, other: FusionGroup) -> FusionGroup | None:
+        if len(one.nodes) + len(other.nodes) > most_nodes:
+            return None
+        make = _elementwise if one.template is None else _side_by_side
+        made = make(one, other, attempts)
+        if made is None or len(made.inputs) + len(made.outputs) > most_buffers:
+            return None
+        return made
+
+    result = _pairs(graph, groups, attempts, most_buffers, dialect)
+    waits = Waits.of(graph, [*result], can_join=True)
     dependencies = Dependencies.of(waits.before if waits.with_stores is None else waits.with_stores)
-    result = [*groups]
-    if dependencies is None:
-        return result
-    for alike in _elementwise_by_domain(waits.items):
-        for first, second in combinations([*alike], 2):
-            if first not in alike or second not in alike or dependencies.tie(first, second):
-                continue
-            if len(alike[first].nodes) + len(alike[second].nodes) > most_nodes:
-                continue
-            joined = _joined(alike[first], alike[second], most_buffers)
-            if joined is None or not attempts.is_kernel(joined):
-                continue
-            result[result.index(alike[first])] = joined
-            result.remove(alike.pop(second))
-            alike[first] = joined
-            dependencies.join(first, second)
+    if dependencies is not None:
+        for alike in (*_elementwise_by_domain(waits.items), *_products_by_left(waits.items)):
+            _join_alike(alike, result, dependencies, join)
     return result
+
+
+def _join_alike(
+    alike: dict[int, FusionGroup],
+    groups: list[FusionGroup],
+    dependencies: Dependencies,
+    join: Join,
+) -> None:
+    """Joins groups of a kind, which have the numbers of items, in the list of all groups."""
+    for first, second in combinations([*alike], 2):
+        if first not in alike or second not in alike or dependencies.tie(first, second):
+            continue
+        joined = join(alike[first], alike[second])
+        if joined is None:
+            continue
+        groups[groups.index(alike[first])] = joined
+        groups.remove(alike.pop(second))
+        alike[first] = joined
+        dependencies.join(first, second)
 
 
 def _elementwise_by_domain(items: Sequence[Item]) -> Collection[dict[int, FusionGroup]]:
@@ -67,8 +94,8 @@ def _elementwise_by_domain(items: Sequence[Item]) -> Collection[dict[int, Fusion
     return found.values()
 
 
-def _joined(one: FusionGroup, other: FusionGroup, most_buffers: int) -> FusionGroup | None:
-    """Returns two groups as one, or None if that is not worthwhile or allowed."""
+def _elementwise(one: FusionGroup, other: FusionGroup, attempts: Attempts) -> FusionGroup | None:
+    """Returns two elementwise groups as one; None if they share nothing or cannot be a kernel."""
     if not set(one.inputs) & set(other.inputs):
         return None
     made = FusionGroup(
@@ -78,9 +105,115 @@ def _joined(one: FusionGroup, other: FusionGroup, most_buffers: int) -> FusionGr
         targets={**one.targets, **other.targets},
         reasons=(*one.reasons, *other.reasons, "two kernels are one: same positions, one launch"),
     )
-    if len(made.inputs) + len(made.outputs) > most_buffers:
-        return None
     overwritten = set(made.targets.values())
     if len(overwritten) < len(made.targets) or overwritten & {*one.reads, *other.reads}:
         return None
-    return made
+    return made if attempts.is_kernel(made) else None
+
+
+# ---- products ----------------------------------------------------------------------------------
+
+
+def _products_by_left(items: Sequence[Item]) -> Collection[dict[int, FusionGroup]]:
+    """Returns the products with the same left operand, by number, in program order."""
+    found: dict[Hashable, dict[int, FusionGroup]] = {}
+    for number, item in reversed([*enumerate(items)]):
+        template = item.template if isinstance(item, FusionGroup) else None
+        if isinstance(template, Contraction) and not template.is_pair:
+            assert isinstance(item, FusionGroup)
+            found.setdefault(template.product.inputs[0], {})[number] = item
+    return found.values()
+
+
+def _side_by_side(one: FusionGroup, other: FusionGroup, attempts: Attempts) -> FusionGroup | None:
+    """Returns two groups of products with the same left operand as one; None without a kernel."""
+    left, right = one.template, other.template
+    assert isinstance(left, Contraction) and isinstance(right, Contraction)
+    joined = FusionGroup(
+        {**one.nodes, **other.nodes},
+        one.domain,
+        (*one.outputs, *other.outputs),
+        reasons=(*one.reasons, *other.reasons, "products are one kernel: same left operand"),
+        template=replace(left, siblings=(*left.siblings, *right.products)),
+    )
+    return _if_lowered(joined, attempts)
+
+
+def _if_lowered(group: FusionGroup, attempts: Attempts) -> FusionGroup | None:
+    assert isinstance(group.template, Contraction)
+    refusal = attempts.refusal(group, lower_contraction, group, group.template)
+    return group if refusal is None else None
+
+
+def _pairs(
+    graph: ir.Graph,
+    groups: Sequence[FusionGroup],
+    attempts: Attempts,
+    most_buffers: int,
+    dialect: Dialect | None,
+) -> list[FusionGroup]:
+    """Joins products with the same left operand, of which one alone reads the other: a gate.
+
+    On a GPU both columns of a pair are of one warp, whose registers cannot hold the floats of two
+    quantised ones.
+    """
+    users, results = ir.users(graph), set(graph.results)
+    maker = {value: group for group in groups for value in group.outputs}
+    found = [*groups]
+    for group in groups:
+        made = _paired(group, attempts, maker, users, results) if group in found else None
+        if made is None or len(made[1].inputs) + len(made[1].outputs) > most_buffers:
+            continue
+        first, joined = made
+        if dialect is not Dialect.CUDA or _is_of_floats(joined):
+            found.remove(first)
+            found[found.index(group)] = joined
+    return found
+
+
+def _is_of_floats(group: FusionGroup) -> bool:
+    assert isinstance(group.template, Contraction)
+    return all(product.op.meaning.is_product for product in group.template.products)
+
+
+def _paired(
+    group: FusionGroup,
+    attempts: Attempts,
+    maker: Mapping[ir.Value, FusionGroup],
+    users: Mapping[ir.Value, Sequence[ir.Node]],
+    results: Collection[ir.Value],
+) -> tuple[FusionGroup, FusionGroup] | None:
+    """Returns a product that only the epilogue of another needs, and both as one group."""
+    template = group.template
+    if not isinstance(template, Contraction) or template.is_pair or template.siblings:
+        return None
+    for value in group.inputs:
+        first = maker.get(value)
+        if first is None or not _can_pair(first, template, value):
+            continue
+        if value in results or any(user not in group.nodes for user in users[value]):
+            continue
+        assert isinstance(first.template, Contraction)
+        pair = replace(first.template, siblings=(template.product,), is_pair=True)
+        made = replace(
+            group,
+            nodes={**first.nodes, **group.nodes},
+            reasons=(*first.reasons, *group.reasons, "both products are summed column by column"),
+            template=pair,
+        )
+        made = _if_lowered(made, attempts)
+        if made is not None:
+            return first, made
+    return None
+
+
+def _can_pair(first: FusionGroup, template: Contraction, value: ir.Value) -> bool:
+    """True if a group is a product with the left operand and as many columns as another's."""
+    one, other = first.template, template.product
+    return (
+        isinstance(one, Contraction)
+        and first.outputs == (value,)
+        and not one.siblings
+        and one.product.inputs[0] is other.inputs[0]
+        and one.product.output.type.sizes == other.output.type.sizes
+    )

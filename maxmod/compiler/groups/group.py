@@ -27,13 +27,22 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class Contraction:
-    """What a contraction group computes: a matrix product, and elementwise ops on its sums.
+    """What a contraction group computes: matrix products, and elementwise ops on their sums.
 
     Attributes:
         product: The product.
+        siblings: More products with the same left operand.
+        is_pair: True if one result needs sums of both products: then their columns alternate.
     """
 
     product: ir.Node
+    siblings: tuple[ir.Node, ...] = ()
+    is_pair: bool = False
+
+    @property
+    def products(self) -> tuple[ir.Node, ...]:
+        """All products."""
+        return (self.product, *self.siblings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +173,8 @@ class FusionGroup:
         """Returns what decides the kernel: groups with equal keys have equal text."""
         numbers: dict[ir.Value, int] = {}
         parts: list[object] = [self.domain, self.is_row, type(self.template)]
+        if isinstance(self.template, Contraction):
+            parts += [len(self.template.products), self.template.is_pair]
         for value in self.inputs:
             numbers[value] = len(numbers)
             parts.append(value.type)

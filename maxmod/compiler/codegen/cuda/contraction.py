@@ -34,10 +34,10 @@ def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> Kernel
         _write_codes(text, lowered.codes, width)
         width *= lowered.codes.per_byte
     is_by_depth = lowered.is_by_depth
-    warp_columns, team = _by_depth_shape(lowered.n.extent, rows)
+    warp_columns, team = _by_depth_shape(lowered.columns, rows, lowered.is_pair)
     if lowered.codes is not None:
         warp_columns = 1  # the floats of two columns would not fit the registers
-    across = _lanes_across(lowered.n.extent, width, right.size_in_bytes)
+    across = _lanes_across(lowered.columns, width, right.size_in_bytes)
     columns = WARPS // team * warp_columns if is_by_depth else across * width
     most = rows if isinstance(rows, int) else MOST_GEMV_ROWS
     padded = 1 if most == 1 else 4 if most <= 4 else 8
@@ -54,10 +54,10 @@ def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> Kernel
         ("MM_STAGED_NBYTES", staged_nbytes),
     ):
         text.define(constant, value)
-    text.lines.append("")
+    text.lines += ["#define MM_HAS_PAIRS", ""] if lowered.is_pair else [""]
     sums = WARPS * (warp_columns if is_by_depth else columns)
     shared = _shared_nbytes(staged_nbytes, sums * padded)
-    launch = Launch(lowered.n.extent, columns, THREADS, shared, inverse_occupancy=INVERSE_OCCUPANCY)
+    launch = Launch(lowered.columns, columns, THREADS, shared, inverse_occupancy=INVERSE_OCCUPANCY)
     files = ("cuda/memory.h", right_file, "cuda/gemv.h")
     return template_source(text, group, name, files, launch)
 
@@ -79,24 +79,30 @@ def _write_codes(text: Text, codes: Codes, nbytes: int) -> None:
 
 
 def _width(lowered: LoweredContraction) -> int:
-    """Returns how many elements of the right operand one aligned access can read."""
-    inner = lowered.k if lowered.is_by_depth else lowered.n
-    index = lowered.right.index
-    sizes = [inner.extent, index.const, *(f for loop, f in index.terms if loop != inner)]
+    """Returns how many elements of the right operands one aligned access can read."""
+    sizes: list[Size] = []
+    for part in lowered.parts:
+        inner = lowered.k if lowered.is_by_depth else part.n
+        sizes.append(inner.extent)
+        for index in (load.index for load in part.rights):
+            sizes += [index.const, *(f for loop, f in index.terms if loop != inner)]
     width = VECTOR_NBYTES // lowered.right.stored.size_in_bytes
     while width > 1 and not all(multiple_of(size, width) == "true" for size in sizes):
         width //= 2
     return width
 
 
-def _by_depth_shape(columns: Size, rows: Size) -> tuple[int, int]:
+def _by_depth_shape(columns: Size, rows: Size, is_pair: bool) -> tuple[int, int]:
     """Returns the columns of a warp, and the number of warps that share them.
 
     Two columns use each element of the left operand twice and keep more loads in flight; one gives
-    twice as many blocks.
+    twice as many blocks. The two columns of a pair are of one warp.
     """
     if not isinstance(columns, int):
         return 1, 1
+    if is_pair:
+        _, team = _by_depth_shape(columns // 2, rows, False)
+        return 2, team
     if columns >= FULL * WARPS * 2 or (rows != 1 and columns >= FULL * WARPS):
         return 2, 1
     team = 1
