@@ -67,8 +67,11 @@ def bind(op: Op, args: Sequence[Any], attrs: Attrs) -> Any:
 
 def freeze(value: Any) -> Any:
     """Makes a static argument hashable: lists become tuples, static Dims become ints."""
+    if type(value) is int:  # most of them
+        return value
     if isinstance(value, (list, tuple)):
-        return tuple(map(freeze, cast("Sequence[object]", value)))
+        items = cast("Sequence[object]", value)
+        return tuple([item if type(item) is int else freeze(item) for item in items])
     return as_size(value) if isinstance(value, Dim) else value
 
 
@@ -83,6 +86,7 @@ def public_function(op: Op, fn: Callable[..., object], signature: inspect.Signat
     count = -1 if op.signature.variadic else len(op.signature.tensor_names)
     defaults = op.signature.defaults
     needed = frozenset(name for name, value in defaults.items() if value is REQUIRED)
+    statics = _statics_in_order(op, signature)
 
     def public(*args: Any, **kwargs: Any) -> Any:
         if len(args) == count:  # the common case, ten times as fast as the general one
@@ -90,6 +94,10 @@ def public_function(op: Op, fn: Callable[..., object], signature: inspect.Signat
                 return bind(op, args, defaults.copy())
             if kwargs.keys() <= defaults.keys() and kwargs.keys() >= needed:
                 return bind(op, args, {**defaults, **kwargs})
+        elif statics and not kwargs and count < len(args) <= count + len(statics):
+            given = dict(zip(statics, args[count:]))
+            if given.keys() >= needed:
+                return bind(op, args[:count], {**defaults, **given})
         operands, attrs = _sorted_arguments(op, signature, args, kwargs)
         return bind(op, operands, attrs)
 
@@ -99,6 +107,15 @@ def public_function(op: Op, fn: Callable[..., object], signature: inspect.Signat
     public.__signature__ = signature  # type: ignore[attr-defined]
     public.op = op  # type: ignore[attr-defined]
     return public
+
+
+def _statics_in_order(op: Op, signature: inspect.Signature) -> tuple[str, ...]:
+    """Returns the static arguments that may follow the operands by position; none if others do."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = tuple(p.name for p in signature.parameters.values() if p.kind is kind)
+    count = len(op.signature.tensor_names)
+    is_first = names[:count] == op.signature.tensor_names and not op.signature.variadic
+    return names[count:] if is_first else ()
 
 
 def _sorted_arguments(

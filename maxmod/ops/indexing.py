@@ -190,7 +190,8 @@ def _static(x: Tensor, items: list[object]) -> Tensor:
         x = flip(x, bounds.backward) if bounds.backward else x
     if bounds.kept == tuple(range(x.rank)):
         return x
-    return reshape(x, tuple(1 if axis is None else x.sizes[axis] for axis in bounds.kept))
+    sizes = x.sizes
+    return reshape(x, tuple([1 if axis is None else sizes[axis] for axis in bounds.kept]))
 
 
 def _sliced(x: Tensor, bounds: Bounds) -> Tensor:
@@ -228,6 +229,8 @@ def _bounds(size: Size, item: object) -> tuple[Size, Size, int]:
     """Returns start, stop and step for one axis; where the step is below 0, the start and the stop
     are counted from the end.
     """
+    if type(item) is int and type(size) is int and 0 <= item < size:  # the common case
+        return item, item + 1, 1
     if isinstance(item, (bool, np.bool_)):
         raise refused_bool()
     if isinstance(item, _INTEGERS):
@@ -238,6 +241,8 @@ def _bounds(size: Size, item: object) -> tuple[Size, Size, int]:
             "index: expected ints, slices, None, ..., lists of ints, integer arrays or masks, got "
             f"{class_name(item)}."
         )
+    if item.start is None and item.stop is None and item.step is None:
+        return 0, size, 1
     step = _step(item)
     upper = 0 if step > 0 else -1
     first, last = (0, size) if step > 0 else (as_size(size - 1), -1)

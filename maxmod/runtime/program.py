@@ -67,7 +67,7 @@ class Program:
 
     def run_inside(self, inputs: Sequence[Array]) -> list[Array]:
         """Runs the program as `run` does, while the lock of the arena is held."""
-        slots = list(self.template)
+        slots = self.template.copy()
         for slot, array in zip(self.inputs, inputs):
             slots[slot] = array
         return self._finish(slots)

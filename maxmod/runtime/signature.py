@@ -61,6 +61,7 @@ class Signature:
         shown = zip(_names(self.tree, names), self.leaves)
         self.input_names = [name for name, leaf in shown if isinstance(leaf, TensorType)]
         self._plain = all(child.kind is None for child in self.tree.children)
+        self._all_tensors = self._plain and len(self.types) == len(self.leaves)
 
     def arguments(self, make: Callable[[TensorType], Tensor]) -> Sequence[object]:
         """Returns the arguments to trace with: `make(type)` for types, other values as they are."""
@@ -124,7 +125,7 @@ class Signature:
         shown = ", ".join(map(self._shown, range(count)))
         return f"compiled call: expected {count} arguments ({shown}), got {got}."
 
-    def tensors(self, args: Sequence[object]) -> list[Tensor]:
+    def tensors(self, args: Sequence[object]) -> Sequence[Tensor]:
         """Converts the arguments of a call to tensors, whose types are not checked yet.
 
         Raises:
@@ -135,6 +136,8 @@ class Signature:
             raise TypeError(
                 f"compiled call: expected {len(self.tree.children)} arguments, got {len(args)}."
             )
+        if self._all_tensors and {*map(type, args)} == {Tensor}:
+            return args  # type: ignore[return-value]  # tensors, all of them
         leaves: Sequence[object] = args
         if not self._plain:
             leaves, found = tree.flatten(tuple(args))
@@ -142,7 +145,7 @@ class Signature:
                 raise ArgumentTypeError(
                     "compiled call: the arguments are nested differently from the input types."
                 )
-        result = []
+        result: list[Tensor] = []
         for label, expected, leaf in zip(self.labels, self.leaves, leaves):
             if isinstance(expected, TensorType):
                 result.append(leaf if type(leaf) is Tensor else _as_tensor(label, expected, leaf))

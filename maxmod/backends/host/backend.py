@@ -235,9 +235,12 @@ class _HostLaunch:
         self._table[position] = address(array)
 
     def fill(self, position: int, array: HostArray) -> HostArray:
-        if not array.flags.c_contiguous:
-            array = self._kept[position] = np.ascontiguousarray(array)
-        self._table[position] = address(array)
+        try:  # as `address` does; an array that is not contiguous is refused
+            self._table[position] = _addressof(_from_buffer(array))
+        except (TypeError, ValueError, BufferError):
+            if not array.flags.c_contiguous:
+                array = self._kept[position] = np.ascontiguousarray(array)
+            self._table[position] = address(array)
         return array
 
     def __call__(self) -> None:
@@ -251,9 +254,13 @@ class _HostLaunch:
         raise host_limits.out_of_memory(what)
 
 
+_addressof: Callable[[Any], int] = ctypes.addressof
+_from_buffer: Callable[[Any], Any] = ctypes.c_char.from_buffer
+
+
 def address(array: HostArray) -> int:
     """Returns where the elements of an array start."""
     try:  # four times as fast as the general way
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
+        return _addressof(_from_buffer(array))
     except (TypeError, ValueError, BufferError):  # read-only, empty, or a dtype of ml_dtypes
         return array.ctypes.data
