@@ -37,8 +37,8 @@ Times of our float32 / those of int8 and int4, in one run (NumPy takes 0.9 to 1.
     512 x 768 x 3072    1.23  1.05
     512 x 576 x 1536    1.21  1.02
 
-- AVX2 multiplies 16 pairs of 16 bits in an instruction, as many as it multiplies pairs of bytes: those
-  need a second multiplication to become sums of 32 bits. So digits of 8 bits would be no faster.
+- AVX2 multiplies 16 pairs of 16 bits in an instruction. It multiplies 32 pairs of bytes, but they
+  need a second multiplication to become sums of 32 bits, so that digits of 8 bits are no faster.
   31 bits, as the digits for VNNI had before, take twice the instructions.
 - A large weight that no cache holds is at the limit with one row: 576 x 49152 of int8 takes 1.82 ms
   on one core, before 1.85.
