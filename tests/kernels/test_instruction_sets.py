@@ -31,6 +31,8 @@ from maxmod.runtime.compiled import CompiledModel, compile_function
 
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
 REASON = host_compiler.unavailable_reason() or ("" if IS_X86 else "flags of x86 CPUs")
+if "ziglang" in maxmod.config.current().cc or "ziglang" in (host_compiler.find() or ("",))[0]:
+    REASON = "zig ignores options that switch instruction sets off"
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON or "-")
 
 COMPILER = host_compiler.find()
