@@ -32,7 +32,9 @@ void (*mm_run_shared)(void *const *buffers, const int64_t *scalars); // set when
 #define MM_FEW_ROWS 8
 #endif
 #define MM_BLOCK_FLOATS (1 << 21) // of the packed left operand: 8 MB stay in an L3 cache
-#define MM_PARALLEL_TERMS 65536   // smaller products finish before another thread has started
+#ifndef MM_PARALLEL_TERMS
+#define MM_PARALLEL_TERMS 65536 // smaller products finish before another thread has started
+#endif
 
 // A panel of MM_CHUNK units (16 KB with AVX2) stays in the L1 cache; MM_BLOCK_ROWS rows of that depth
 // and the panels of a block of columns (120 KB each) in the L2. Measured where the L1 has 32 KB and
@@ -54,6 +56,17 @@ void (*mm_run_shared)(void *const *buffers, const int64_t *scalars); // set when
 MM_INLINE int64_t mm_units(int64_t depth)
 {
     return (depth + MM_TERMS - 1) / MM_TERMS;
+}
+
+// True if a product is multiplied by its caller alone.
+MM_INLINE bool mm_is_alone(void *const *buffers, const int64_t *scalars, int64_t terms)
+{
+#ifdef MM_SHARED
+    if (mm_arguments(buffers, scalars)->alone)
+        return true;
+#endif
+    (void)buffers, (void)scalars;
+    return terms <= MM_PARALLEL_TERMS;
 }
 
 #ifdef MM_SHARED
@@ -106,6 +119,27 @@ static void mm_finish_rows(
 #endif
 
 // ---- many rows ---------------------------------------------------------------------------------
+
+// Rows of the next tile, where `left` are left. With 16 vector registers, the last two tiles share
+// their rows: one or two rows alone would wait for sums that are not there yet.
+MM_INLINE int mm_next_rows(int64_t left)
+{
+    if (MM_ROWS > 8)
+        return mm_tile_rows(left);
+    return left <= MM_ROWS ? (int)left : left < 2 * MM_ROWS ? (int)((left + 1) / 2) : MM_ROWS;
+}
+
+// The end of a part of `count` rows: rows that would not fill a tile belong to the part before.
+MM_INLINE int64_t mm_rows_end(int64_t end, int64_t count)
+{
+    return count - end < MM_ROWS ? count : end;
+}
+
+// How many such parts of `part` rows there are.
+MM_INLINE int64_t mm_row_parts(int64_t count, int64_t part)
+{
+    return count < MM_ROWS ? 1 : (count - MM_ROWS) / part + 1;
+}
 
 // Units first to end of row r of a tile of R rows go to (u - first) * R + r.
 static void mm_pack_tile(
@@ -243,7 +277,18 @@ static __attribute__((noinline)) void mm_gemm_tile(
         else                                                                                     \
             mm_tile(R, units, left, 1, R, panel, out, MM_WIDE, NULL, soon, 64);                  \
     } while (0)
+#if MM_ROWS == 6
+    switch (rows) {
+    case 1: MM_CALL(1); break;
+    case 2: MM_CALL(2); break;
+    case 3: MM_CALL(3); break;
+    case 4: MM_CALL(4); break;
+    case 5: MM_CALL(5); break;
+    default: MM_CALL(6); break;
+    }
+#else
     MM_FOR_ROWS(rows, MM_CALL)
+#endif
 #undef MM_CALL
 }
 
@@ -268,9 +313,9 @@ static void mm_pack_task(
     const mm_args g = mm_arguments(buffers, scalars);
     const mm_many *const m = shared;
     const int64_t depth = mm_depth(g), units = mm_units(depth);
-    const int64_t last = mm_least(end * MM_ROWS, m->count);
+    const int64_t last = mm_rows_end(end * MM_ROWS, m->count);
     for (int64_t r = first * MM_ROWS; r < last;) {
-        const int height = mm_tile_rows(last - r);
+        const int height = mm_next_rows(m->count - r);
         for (int64_t u = 0; u < units; u += MM_CHUNK) {
             const int64_t stop = mm_least(u + MM_CHUNK, units);
             mm_pack_tile(g, m->row0 + r, height, u, stop, depth, mm_packed(m, r, u, stop - u));
@@ -288,7 +333,7 @@ static void mm_gemm_panel(
 {
     _Alignas(64) float some[MM_ROWS * MM_WIDE];
     for (int64_t r0 = first; r0 < end;) {
-        const int rows = mm_tile_rows(end - r0);
+        const int rows = mm_next_rows(m->count - r0);
         float *const out = sums ? sums + (r0 - first) * m->block + column * rows : some;
         mm_gemm_tile(rows, units, mm_packed(m, r0, u0, units), panel, out, u0 > 0, NULL);
         if (is_last)
@@ -309,12 +354,13 @@ static void mm_block_task(
         const bool is_last = u + count >= units;
         mm_pack_block(
             g, n0, columns, u * MM_TERMS, mm_least(depth, (u + count) * MM_TERMS), panels);
-        for (int64_t r = r0; r < r1; r += MM_BLOCK_ROWS)
+        for (int64_t r = r0, stop; r < r1; r = stop) {
+            stop = mm_rows_end(r + MM_BLOCK_ROWS, r1);
             for (int64_t n = 0; n < columns; n += MM_WIDE)
                 mm_gemm_panel(
-                    g, m, r, mm_least(r + MM_BLOCK_ROWS, r1), n0 + n,
-                    mm_least(MM_WIDE, columns - n), u, count, is_last, panels + MM_PANEL(n),
-                    sums ? sums + (r - r0) * m->block : NULL, n);
+                    g, m, r, stop, n0 + n, mm_least(MM_WIDE, columns - n), u, count, is_last,
+                    panels + MM_PANEL(n), sums ? sums + (r - r0) * m->block : NULL, n);
+        }
     }
 }
 
@@ -331,7 +377,7 @@ static void mm_panel_task(
         const int64_t n0 = task / m->parts * m->block;
         const int64_t r0 = task % m->parts * m->part;
         mm_block_task(
-            g, m, r0, mm_least(r0 + m->part, m->count), n0, mm_least(m->block, columns - n0), panels,
+            g, m, r0, mm_rows_end(r0 + m->part, m->count), n0, mm_least(m->block, columns - n0), panels,
             sums);
     }
 }
@@ -339,8 +385,9 @@ static void mm_panel_task(
 static void mm_many_rows(
     void *const *buffers, const int64_t *scalars, int64_t rows, int64_t columns, int64_t depth)
 {
-    const int64_t units = mm_units(depth), wanted = 4 * mm_threads->count();
-    const bool alone = rows * columns * depth <= MM_PARALLEL_TERMS;
+    const int64_t units = mm_units(depth);
+    const bool alone = mm_is_alone(buffers, scalars, rows * columns * depth);
+    const int64_t wanted = alone ? 1 : 4 * mm_threads->count();
     // Rows that are packed together, and the part of them and the columns that are one task.
     int64_t block = MM_BLOCK_FLOATS / (units + 1) / MM_ROWS * MM_ROWS;
     block = mm_least(rows, block < 8 * MM_ROWS ? 8 * MM_ROWS : block);
@@ -353,12 +400,12 @@ static void mm_many_rows(
     const int64_t wanted_parts = (wanted + blocks - 1) / blocks;
     m.part = mm_round_up((block + wanted_parts - 1) / wanted_parts, MM_ROWS);
     m.part = mm_least(m.part, MM_PART_ROWS);
-    const int64_t sums = units > MM_CHUNK ? mm_round_up(m.part, MM_ROWS) : 0;
+    const int64_t sums = units > MM_CHUNK ? m.part + MM_ROWS : 0;
     const size_t room = (size_t)(MM_PANEL(m.block) + m.block * sums) * sizeof(float);
     for (m.row0 = 0; m.row0 < rows; m.row0 += block) {
         m.count = mm_least(block, rows - m.row0);
-        m.parts = (m.count + m.part - 1) / m.part;
-        const int64_t tiles = (m.count + MM_ROWS - 1) / MM_ROWS;
+        m.parts = mm_row_parts(m.count, m.part);
+        const int64_t tiles = mm_row_parts(m.count, MM_ROWS);
         const int64_t tasks = blocks * m.parts;
         mm_parallel(mm_pack_task, buffers, scalars, &m, tiles, alone ? tiles : 1, 0);
         mm_parallel(mm_panel_task, buffers, scalars, &m, tasks, alone ? tasks : 1, room);
@@ -601,11 +648,12 @@ static void mm_few_rows(
     if (!f.left)
         return;
     // Few enough that each thread has several, and that sums stay in the L1 cache.
-    const int64_t together = mm_least(rows, MM_FEW_ROWS), wanted = MM_FEW_TASKS * mm_threads->count();
+    const int64_t together = mm_least(rows, MM_FEW_ROWS);
+    const bool alone = mm_is_alone(buffers, scalars, rows * columns * depth);
+    const int64_t wanted = alone ? 1 : MM_FEW_TASKS * mm_threads->count();
     f.step = mm_round_up((columns + wanted - 1) / wanted, MM_WIDE);
     f.step = mm_least(f.step, mm_round_up(4096 / together, MM_WIDE));
     const int64_t tasks = (columns + f.step - 1) / f.step;
-    const bool alone = rows * columns * depth <= MM_PARALLEL_TERMS;
     for (f.row0 = 0; f.row0 < rows; f.row0 += block) {
         f.count = mm_least(block, rows - f.row0);
         const bool is_few = alone || rows <= MM_FEW_ROWS;

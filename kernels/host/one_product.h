@@ -3,12 +3,15 @@
 // It may be several products with the same left operand. Then the code before this defines
 // MM_OPERAND_ENDS (a column of all products behind the last of each) and MM_ALTERNATES (1 if columns of
 // two alternate), and mm_finish_columns, which takes the place of mm_finish.
+//
+// With MM_BATCHED, every mm_batch_rows rows have a right operand of their own, in which mm_right_of is
+// the pointer to an element; their sums are those of a product on its own.
 
 static void mm_left_elements(
     const mm_product *p, int64_t row, int64_t first, int64_t count, float *to)
 {
     const mm_args g = mm_arguments(p->buffers, p->scalars);
-    const mm_at at = mm_place(g, row);
+    const mm_at at = mm_place(g, p->first + row);
     #pragma omp simd
     for (int64_t i = 0; i < count; i++)
         to[i] = mm_left(g, at, first + i);
@@ -20,7 +23,7 @@ static void mm_left_units(
     const mm_product *p, int64_t row, int64_t first, int64_t count, float *to)
 {
     const mm_args g = mm_arguments(p->buffers, p->scalars);
-    const mm_at at = mm_place(g, row);
+    const mm_at at = mm_place(g, p->first + row);
     const int64_t depth = p->depth;
     #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
@@ -40,7 +43,7 @@ static void mm_finish_sums(
 {
     const mm_args g = mm_arguments(p->buffers, p->scalars);
     for (int64_t r = 0; r < rows; r++, sums += sums_row) {
-        const mm_at at = mm_place(g, row + r);
+        const mm_at at = mm_place(g, p->first + row + r);
 #ifdef MM_FINISH_COLUMNS
         mm_finish_columns(g, at, n0, count, sums);
 #else
@@ -59,7 +62,12 @@ static void mm_finish_sums(
 
 static void mm_set_operands(const mm_args g, mm_product *p)
 {
-#ifndef MM_OPERAND_ENDS
+#if defined(MM_BATCHED)
+    const mm_at at = mm_place(g, p->first);
+    const MM_RIGHT_TYPE *const first = mm_right_of(g, at, 0, 0);
+    const MM_RIGHT_TYPE *const next = mm_right_of(g, at, !MM_RIGHT_BY_DEPTH, MM_RIGHT_BY_DEPTH);
+    p->right[0] = (mm_operand){first, next - first, 0, INT64_MAX};
+#elif !defined(MM_OPERAND_ENDS)
     const MM_RIGHT_TYPE *const first = mm_right(g, 0, 0);
     const MM_RIGHT_TYPE *const next = MM_RIGHT_BY_DEPTH ? mm_right(g, 0, 1) : mm_right(g, 1, 0);
     p->right[0] = (mm_operand){first, next - first, 0, INT64_MAX};
@@ -78,19 +86,64 @@ static void mm_set_operands(const mm_args g, mm_product *p)
 #endif
 }
 
-void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
+// The product of some rows, which have the same right operand.
+static void mm_multiply_rows(
+    void *const *buffers, const int64_t *scalars, int64_t first, int64_t rows, bool alone)
 {
-    const mm_args g = mm_arguments(mm_buffers, mm_scalars);
+    const mm_args g = mm_arguments(buffers, scalars);
     mm_product p = {
-        .rows = mm_rows(g),
+        .first = first,
+        .rows = rows,
         .columns = mm_columns(g),
         .depth = mm_depth(g),
-        .buffers = mm_buffers,
-        .scalars = mm_scalars,
+        .alone = alone,
+        .buffers = buffers,
+        .scalars = scalars,
         .left = mm_left_units,
         .elements = mm_left_elements,
         .finish = mm_finish_sums,
     };
     mm_set_operands(g, &p);
-    mm_run_shared(mm_buffers, (const int64_t *)&p);
+    mm_run_shared(buffers, (const int64_t *)&p);
 }
+
+#ifdef MM_BATCHED
+
+static void mm_batch_task(
+    void *const *buffers, const int64_t *scalars, void *shared, char *room, int64_t first,
+    int64_t end)
+{
+    const int64_t rows = mm_batch_rows(mm_arguments(buffers, scalars));
+    for (int64_t batch = first; batch < end; batch++)
+        mm_multiply_rows(buffers, scalars, batch * rows, rows, true);
+    (void)shared, (void)room;
+}
+
+// Threads take whole products, which they multiply alone, where there are enough of them for all.
+void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
+{
+    const mm_args g = mm_arguments(mm_buffers, mm_scalars);
+    const int64_t rows = mm_batch_rows(g), threads = mm_threads->count();
+    const int64_t batches = rows ? mm_rows(g) / rows : 0;
+    const int64_t terms = rows * mm_columns(g) * mm_depth(g);
+    const bool is_small = terms * batches <= MM_PARALLEL_TERMS;
+    const bool is_even = batches % threads == 0 || batches >= 4 * threads;
+    if (!(is_small || is_even || terms <= MM_PARALLEL_TERMS)) {
+        for (int64_t batch = 0; batch < batches; batch++)
+            mm_multiply_rows(mm_buffers, mm_scalars, batch * rows, rows, false);
+        return;
+    }
+    const int64_t step = MM_PARALLEL_TERMS / 4 / (terms + 1) + 1;
+    mm_parallel(
+        mm_batch_task, mm_buffers, mm_scalars, NULL, batches, is_small ? batches : step, 0);
+}
+
+#else
+
+void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
+{
+    const int64_t rows = mm_rows(mm_arguments(mm_buffers, mm_scalars));
+    mm_multiply_rows(mm_buffers, mm_scalars, 0, rows, false);
+}
+
+#endif

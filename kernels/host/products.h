@@ -12,8 +12,12 @@ typedef struct {
     int64_t start, end;         // its columns among those of all
 } mm_operand;
 
+#define MM_PARALLEL_TERMS 65536 // smaller products finish before another thread has started
+
 typedef struct mm_product {
+    int64_t first; // row of the left operand and of the result; rows below are counted from it
     int64_t rows, columns, depth;
+    bool alone; // if other threads have products of their own
     // The right operand; with MM_RIGHT_BY_DEPTH perhaps several: one beside the other, or two whose
     // columns alternate.
     mm_operand right[MM_MOST_OPERANDS];

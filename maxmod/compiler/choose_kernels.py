@@ -12,7 +12,7 @@ kernels are built then, and each call runs the one for its rows.
 |--------|------|--------------------------|-----------|------------------------------|-----------|
 | host   | any  | float32 float16 bfloat16 | 2 axes    | host/gemm.h                  | all       |
 | host   | any  | float32 float16 bfloat16 | int8 int4 | host/quantized.h             | all       |
-| host   | any  | float32 float16 bfloat16 | 3 axes    | library                      | none      |
+| host   | any  | float32 float16 bfloat16 | 3 axes    | host/gemm.h                  | all       |
 | host   | any  | float64 int32            | 2 axes    | library                      | none      |
 | cuda   | 1-8  | float32 float16 bfloat16 | 2 axes    | cuda/gemv.h                  | all       |
 | cuda   | 1-8  | float32 float16 bfloat16 | int8 int4 | cuda/gemv.h cuda/quantized.h | all       |
@@ -81,6 +81,15 @@ def has_kernel(product: ir.Node) -> bool:
     return right.rank == 2 and left.rank > 0 and is_summed and floats in FLOATS
 
 
+def has_batched_kernel(product: ir.Node) -> bool:
+    """True if the host has a kernel for products of these types, each with a matrix of its own."""
+    if not product.op.meaning.is_product:
+        return False
+    left, right = (value.type for value in product.inputs)
+    is_summed = compute_dtype(product.output.type.dtype) is DType.float32
+    return right.rank > 2 and left.rank > 1 and is_summed and right.dtype in FLOATS
+
+
 def is_for_library(product: ir.Node, dialect: Dialect | None) -> bool:
     """True if our own kernels cannot do a product, or are known to be slower.
 
@@ -88,6 +97,8 @@ def is_for_library(product: ir.Node, dialect: Dialect | None) -> bool:
         product: The product.
         dialect: The language of our kernels; None for none.
     """
+    if dialect is Dialect.HOST and has_batched_kernel(product):
+        return False
     if dialect is None or not has_kernel(product):
         return True
     rows = sizes_product(product.output.type.sizes[:-1])

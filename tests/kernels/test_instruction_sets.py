@@ -111,6 +111,7 @@ def _functions(x: Tensor, w: Tensor, h: Tensor) -> list[Tensor]:
         x @ F.reshape(w, [DEPTH, 40]),
         x.cast(DType.bfloat16) @ h.T,
         x.cast(DType.float16) @ w.cast(DType.float16).T,
+        q @ F.reshape(w, [4, 10, DEPTH]).T,
         F.scaled_dot_product_attention(q, q, q),
         F.softmax(F.gelu(x)),
     ]
@@ -135,9 +136,9 @@ def test_kernels(lanes: int) -> None:
     types = [rows, *(tensor.type for tensor in arguments)]
     model = compile_function(_functions, types, name="f", parameters={})
     names = [kernel.name for kernel in model.kernels]
-    assert sum("matmul" in name for name in names) == 4, names
+    assert sum("matmul" in name for name in names) == 5, names
     assert "attention" in names
-    for count in (1, 2, 3, 4, 9, 33):
+    for count in (1, 2, 3, 4, 9, 33, 131):
         x = Tensor(_normal(count, DEPTH), device=CPU())
         for number, (one, other) in enumerate(
             zip(model(x, *arguments), _functions(x, *arguments), strict=True)

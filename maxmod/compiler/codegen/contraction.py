@@ -109,12 +109,19 @@ class LoweredContraction:
         k: The summation loop.
         left: An element of the left operand: instructions, and which of them.
         parts: The products, whose columns follow each other.
+        rows: How many rows have the same right operand, where `is_batched`.
     """
 
     loops: list[Loop]
     k: Loop
     left: tuple[ElementLowering, int]
     parts: tuple[Part, ...]
+    rows: Size = 1
+
+    @property
+    def is_batched(self) -> bool:
+        """True if some rows have another right operand than others."""
+        return any(variable in self.loops for variable, _ in self.right.index.terms)
 
     @property
     def right(self) -> Load:
@@ -146,7 +153,7 @@ class LoweredContraction:
     def symbols(self) -> list[str]:
         """Returns the names of the sizes that the text mentions."""
         sizes = self.left[0].sizes()
-        sizes += [loop.extent for loop in (*self.loops, self.k)]
+        sizes += [*(loop.extent for loop in (*self.loops, self.k)), self.rows]
         for part in self.parts:
             sizes += [*part.finish.sizes(), part.n.extent]
             for index in (*(x.index for x in part.loads()), *(flat for _, flat, *_ in part.stores)):
@@ -179,6 +186,11 @@ class LoweredContraction:
         loads = [load for part in found for load in part]
         kind, parameters = f"const {storage_type(loads[0].stored)} *", ", int64_t k, int64_t n"
         places = [f"g.b{load.buffer} + ({index_text(load.index)})" for load in loads]
+        if self.is_batched:
+            text.define("MM_BATCHED", 1)
+            text.count("mm_batch_rows", (self.rows,))
+            text.raw(kind, "mm_right_of", parameters, [f"return {places[0]};"])
+            return
         if len(loads) == 1:
             text.plain(kind, name, parameters, places[0])
             return
@@ -301,8 +313,9 @@ def lower_contraction(group: FusionGroup, contraction: Contraction) -> LoweredCo
         Unfusable: If a part cannot be expressed, or has no kernel.
     """
     product = contraction.product
-    if not all(map(choose_kernels.has_kernel, contraction.products)):
-        raise Unfusable("only sums in float32 of products with a matrix are supported")
+    is_batched = choose_kernels.has_batched_kernel(product)
+    if not is_batched and not all(map(choose_kernels.has_kernel, contraction.products)):
+        raise Unfusable("only sums in float32 of products with matrices are supported")
     loops = [Loop(f"x{axis}", size) for axis, size in enumerate(product.output.type.sizes[:-1])]
     start = [of_loop(loop) for loop in loops]
     k = Loop("k", product.inputs[0].type.sizes[-1])
@@ -340,7 +353,9 @@ def _lower(
             _part(group, (product,), outputs[product], start, k, prefix)
             for product, prefix in zip(contraction.products, _PREFIXES)
         ]
-    return LoweredContraction(loops, k, (a, number), tuple(parts))
+    sizes = contraction.product.output.type.sizes
+    rows = sizes[-2] if choose_kernels.has_batched_kernel(contraction.product) else 1
+    return LoweredContraction(loops, k, (a, number), tuple(parts), rows)
 
 
 def _outputs_of(group: FusionGroup, products: Sequence[ir.Node]) -> dict[ir.Node, list[ir.Value]]:
@@ -374,7 +389,7 @@ def _part(
 ) -> Part:
     sizes = products[0].output.type.sizes
     n = Loop("n", sizes[-1])
-    operands = [_right_operand(group, product, n, k) for product in products]
+    operands = [_right_operand(group, product, start, n, k) for product in products]
     finish = _Sums(group, prefix, [product.output for product in products])
     position = (*start, of_loop(n))
     stores: list[tuple[int, Index, int, ir.Value]] = []
@@ -394,6 +409,8 @@ def _check_parts(lowered: LoweredContraction) -> None:
     """Raises Unfusable for products that the loops of one kernel cannot read."""
     if len(lowered.parts) == 1 and not lowered.is_pair:
         return
+    if lowered.is_batched:
+        raise Unfusable("each batch has right operands of its own")
     if len(set[object]().union(*(part.formats() for part in lowered.parts))) > 1:
         raise Unfusable("the weights are stored in several ways")
     if not lowered.is_by_depth:
@@ -403,11 +420,13 @@ def _check_parts(lowered: LoweredContraction) -> None:
 
 
 def _right_operand(
-    group: FusionGroup, product: ir.Node, n: Loop, k: Loop
+    group: FusionGroup, product: ir.Node, start: Sequence[Index], n: Loop, k: Loop
 ) -> tuple[Load, Codes | None]:
     column, depth = of_loop(n), of_loop(k)
     if product.op.meaning.is_product:
-        load = _plain_load(group, product.inputs[1], (depth, column))
+        right = product.inputs[1]
+        batch = broadcast_indices(list(start[:-1]), right.type.sizes[:-2])
+        load = _plain_load(group, right, (*batch, depth, column))
         if load.index.factor(k) not in (0, 1) and load.index.factor(n) not in (0, 1):
             raise Unfusable("no axis of the right operand is contiguous")
         return load, None
@@ -433,7 +452,7 @@ def _plain_load(group: FusionGroup, value: ir.Value, position: tuple[Index, ...]
 def _merged(lowered: LoweredContraction) -> LoweredContraction:
     """Joins row loops that every index steps through like a single loop."""
     a, number = lowered.left
-    accesses = a.indices()
+    accesses = [*a.indices(), *(load.index for part in lowered.parts for load in part.rights)]
     for part in lowered.parts:
         accesses += [*part.finish.indices(), *(flat for _, flat, *_ in part.stores)]
     loops, change = merge_loops(lowered.loops, accesses)
@@ -442,7 +461,8 @@ def _merged(lowered: LoweredContraction) -> LoweredContraction:
     for part in lowered.parts:
         part.finish.rewrite(change)
         stores = [(b, change(flat), made, value) for b, flat, made, value in part.stores]
-        parts.append(replace(part, stores=stores))
+        rights = tuple(replace(load, index=change(load.index)) for load in part.rights)
+        parts.append(replace(part, rights=rights, stores=stores))
     return replace(lowered, loops=loops, left=(a, number), parts=tuple(parts))
 
 
