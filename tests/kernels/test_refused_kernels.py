@@ -209,3 +209,20 @@ def test_a_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stats.kernels_built > 0
     found = compiled_model(tokens).cast(DType.float32).to_numpy()
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-2 * np.abs(wanted).max())
+
+
+def test_products_of_one_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products with the same left operand are one kernel: all of its results come of ops."""
+
+    def fn(x: Tensor, a: Tensor, b: Tensor) -> Any:
+        return x @ a.T, F.silu(x @ b.T) * 2.0
+
+    types = f32("rows", 16), f32(8, 16), f32(8, 16)
+    values = [np.random.default_rng(n).normal(size=(8, 16)).astype(np.float32) for n in range(3)]
+    tensors = [Tensor(value, device=CPU()) for value in values]
+    wanted = [tensor.to_numpy() for tensor in fn(*tensors)]
+    _refuse(monkeypatch, "mm_kernel")
+    model = compiled(fn, *types)
+    assert model.stats.kernels_refused == len(model.kernels) > 0
+    for one, other in zip(model(*tensors), wanted, strict=True):
+        np.testing.assert_allclose(one.to_numpy(), other, rtol=1e-5, atol=1e-5)
