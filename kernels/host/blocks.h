@@ -126,6 +126,24 @@ MM_INLINE void mm_narrow_float16(uint16_t *restrict to, const float *restrict fr
 }
 #endif
 
+// ---- bfloat16 ----------------------------------------------------------------------------------
+
+// Apart from what is computed, whose vectors a loop over numbers of 16 bits makes twice as long: they
+// do not fit into 16 registers.
+MM_INLINE void mm_widen_bfloat16(float *restrict to, const uint16_t *restrict from, int64_t count)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        to[i] = mm_load_bfloat16(from[i]);
+}
+
+MM_INLINE void mm_narrow_bfloat16(uint16_t *restrict to, const float *restrict from, int64_t count)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        to[i] = mm_store_bfloat16(from[i]);
+}
+
 // ---- tiles -------------------------------------------------------------------------------------
 
 #define MM_TILE 128 // columns: elements of a row that was turned

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from maxmod.compiler.codegen.emit import block, index_text, loaded, size_text, storage_type
 from maxmod.compiler.codegen.host.blocks import (
     BLOCK,
+    HALVES,
     Parts,
     checked,
     count_up,
@@ -23,7 +24,6 @@ from maxmod.compiler.codegen.host.blocks import (
     widened,
 )
 from maxmod.compiler.groups.instructions import Load, Lowered
-from maxmod.dtype import DType
 from maxmod.op.affine import Loop
 from maxmod.values.dim import as_size
 
@@ -90,20 +90,20 @@ def _block(lowered: Lowered, inner: Loop, moving: set[int], tile: _Tile | None) 
     sources = {
         number: f"b{load.buffer} + ({index_text(start_of(load.index, inner, 'mm_first'))})"
         for number, load in neighbours(lowered, inner, moving).items()
-        if load.stored is DType.float16
+        if load.stored in HALVES
     }
     for number, load in (tile.columns if tile else {}).items():
         row = f"q{number} + mm_row * {TILE_COLUMNS}"
         texts[number] = loaded(load.stored, f"q{number}[mm_row * {TILE_COLUMNS} + mm_k]")
-        if load.stored is DType.float16:
+        if load.stored in HALVES:
             sources[number] = row
     for number, source in sources.items():
         texts[number] = f"h{number}[mm_k]"
         before += [
             f"_Alignas(64) float h{number}[{size}];",
-            widened(number, source, "mm_count"),
+            widened(number, _load(lowered, number), source, "mm_count"),
         ]
-    written = results(lowered, inner, "mm_first", "mm_count", size, "mm_k")
+    written = results(lowered, inner, "mm_first", "mm_count", size, "mm_k", HALVES)
     body = [f"const int64_t {inner.name} = mm_first + mm_k;"]
     body += instructions(lowered, sorted(moving), texts)
     body += written.stores
@@ -116,6 +116,12 @@ def _block(lowered: Lowered, inner: Loop, moving: set[int], tile: _Tile | None) 
         *block(count_up("mm_k", "0", "mm_count"), body),
         *written.after,
     ]
+
+
+def _load(lowered: Lowered, number: int) -> Load:
+    what = lowered.instructions[number].what
+    assert isinstance(what, Load)
+    return what
 
 
 # ---- tiles ---------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from maxmod.compiler.codegen.emit import (
 )
 from maxmod.compiler.codegen.host.blocks import (
     BLOCK,
+    ROW_HALVES,
     Parts,
     checked,
     count_up,
@@ -65,7 +66,7 @@ class _RowText:
         self.plan: RowPlan = plan_rows(lowered)
         in_row = [n for n, instruction in enumerate(lowered.instructions) if instruction.in_row]
         self.loads = neighbours(lowered, row, in_row)
-        self.halves = [n for n in self.loads if self.loads[n].stored is DType.float16]
+        self.halves = [n for n in self.loads if self.loads[n].stored in ROW_HALVES]
         self.texts = {number: f"h{number}[{row.name}]" for number in self.halves}
         self.shares = _shares(lowered)
         for number, (part, whole) in self.shares.items():
@@ -92,7 +93,7 @@ class _RowText:
         for number in self.halves:
             load = self.loads[number]
             source = f"b{load.buffer} + ({index_text(start_of(load.index, self.row, '0'))})"
-            lines.append(widened(number, source, "mm_extent"))
+            lines.append(widened(number, load, source, "mm_extent"))
         kept: set[int] = set()
         for phase in self.plan.phases:
             lines += self._phase(phase, kept)
@@ -159,7 +160,7 @@ class _RowText:
             assert isinstance(extent, int)
             first, end, size = "0", "mm_extent", (extent + 15) // 16 * 16
         count, at = (end, row.name) if is_one else (f"{end} - {first}", f"{row.name} - {first}")
-        written = results(lowered, row, first, count, size, at)
+        written = results(lowered, row, first, count, size, at, ROW_HALVES)
         others = [s for s in lowered.stores if s.index.factor(row) not in (0, 1)]
         lines = [
             *written.before,
