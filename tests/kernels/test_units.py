@@ -154,7 +154,7 @@ def sharing(number: int, shared: str = SHARED) -> KernelSource:
     return source(number, plain=f"{shared}\n{OWN}\n{own}")
 
 
-def test_what_kernels_share_is_built_once(compiled: list[str]) -> None:
+def test_the_shared_part_of_kernels_is_built_once(compiled: list[str]) -> None:
     first = host_compiler.build_all([sharing(1), sharing(2)])
     assert len(compiled) == 2  # the two, and what they share
     second = host_compiler.build_all([sharing(3)])
@@ -189,7 +189,7 @@ def test_where_the_shared_part_is_refused_each_kernel_says_so(compiled: list[str
     assert host_compiler.build(source(2)).cached
 
 
-def test_a_kernel_that_cannot_be_apart_from_what_it_shares_has_it_inside(
+def test_a_kernel_inseparable_from_its_shared_part_contains_the_part(
     compiled: list[str],
 ) -> None:
     together = SHARED.replace("#ifdef MM_SHARED_ELSEWHERE", "#ifdef MM_SHARED_ELSEWHERE\n1 +;")
