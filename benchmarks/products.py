@@ -15,6 +15,17 @@ the next run starts at once.
 
 A run is marked LOADED where other processes took more than 5 % of the processors meanwhile (on
 Linux); each line has their share at its own time. Compare within a run only: contenders take turns.
+
+Findings in float32 on 2 cores of an AMD EPYC (Zen 3, AVX2), December 2026, NumPy 2.4 with OpenBLAS:
+
+- Of a call with one row, about 9 us are Python's part (NumPy: 1.2), which is most of 1 x 384 x 384.
+  The kernel alone takes 4.2 us there (NumPy's call: 9.4), 18 us for 1 x 768 x 768 (20), and as long
+  as NumPy for 1 x 2048 x 2048. 2 to 8 rows are 1.0 to 7.4 times as fast as NumPy.
+- 9 to 64 rows: 0.83 to 1.7 times NumPy for `out_in`, 0.6 to 1.1 for `in_out`.
+- Where a task reads less than 2 KB of each row of an `in_out` weight, a loop that prefetches 8 rows
+  ahead took 0.7 to 0.8 times as long for one row; with 6 KB it took 1.2 times as long.
+- Batches of matrices: 0.6 to 1.0 times PyTorch (MKL) bare, 0.8 to 1.7 with `gelu`. With a depth
+  of 64, finding the place of each row of a batch (two divisions) is a part of that.
 """
 
 from __future__ import annotations
