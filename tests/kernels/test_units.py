@@ -189,7 +189,7 @@ def test_where_the_shared_part_is_refused_each_kernel_says_so(compiled: list[str
     assert host_compiler.build(source(2)).cached
 
 
-def test_a_kernel_inseparable_from_its_shared_part_contains_the_part(
+def test_a_kernel_inseparable_from_the_shared_part_contains_a_copy(
     compiled: list[str],
 ) -> None:
     together = SHARED.replace("#ifdef MM_SHARED_ELSEWHERE", "#ifdef MM_SHARED_ELSEWHERE\n1 +;")
