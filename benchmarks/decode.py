@@ -18,6 +18,9 @@ and int4 the weights of a folder in bfloat16 are rounded while they are loaded.
   alone; `--peers numpy` leaves it out.
 
     python benchmarks/decode.py [--dtypes float32,int4] [--tokens 128] [--prompt 16] [--smoke]
+
+With `--model FOLDER` it decodes that model beside llama.cpp, CTranslate2 and transformers; see
+`decode_model.py`.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import decode_model
 import gpt2_prefill
 import harness
 import limits
@@ -209,6 +213,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=int, default=128, help="new tokens")
     parser.add_argument("--prompt", type=int, default=16, help="tokens of the prompt")
     parser.add_argument("--folder", type=Path, help="where to write the weights")
+    decode_model.add_options(parser)
     parser.set_defaults(rounds=3)
     return parser
 
@@ -279,6 +284,9 @@ def main() -> None:
         args.tokens, args.prompt = 8, 4
     facts = harness.machine(args.peers)
     harness.print_facts(facts)
+    if args.model is not None:
+        decode_model.run(args, facts)
+        return
     with tempfile.TemporaryDirectory(prefix="maxmod-bench-", dir=args.folder) as folder:
         run(args, Path(folder), facts)
 

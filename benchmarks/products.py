@@ -365,6 +365,14 @@ def measured(case: Case, calls: dict[str, Call], rounds: int) -> dict[str, Any] 
     return row | {"neighbours": near.share()}
 
 
+def mark(neighbours: Neighbours) -> float:
+    """Says so if others took much of the processors; returns their part."""
+    share = neighbours.share()
+    if share > BUSY_LIMIT:
+        print(f"LOADED: other processes took {share:.0%} of the processors during this run.")
+    return share
+
+
 def main() -> None:
     args = choices()
     facts = {**harness.machine(args.peers), "instructions": instructions()}
@@ -380,9 +388,7 @@ def main() -> None:
             rows.append(row)
     if rows:
         report(rows, args.worst)
-    share = whole.share()
-    if share > BUSY_LIMIT:
-        print(f"LOADED: other processes took {share:.0%} of the processors during this run.")
+    share = mark(whole)
     harness.save(args, "products", {**facts, "neighbours": share}, rows)
 
 
