@@ -7,30 +7,31 @@ reads and writes as many bytes: with `memcpy` and with streaming stores, the fas
 worst ratio comes first. Shapes go from the first-level cache to far beyond the last one; few long
 rows, many short ones, odd lengths.
 
-Kernels of float32 before / after blocks of 512 elements, early requests for the next row, tiles of
-columns, exponentials by two factors and shares by the inverse; times the copy, alternating in one
-run on 2 cores of a Zen 3 (AVX2, December 2026):
+Loops before / after (blocks of 512 elements, early requests for the next row, tiles of columns,
+shares by the inverse; both with today's prelude) in float32, as times of the copy, alternating in
+one run on 2 cores of a Zen 3 (AVX2, December 2026). The copy itself varies twofold between runs of
+this shared machine, so that only the two columns of a pair compare well:
 
                    8192 x 1024     512 x 1024      20000 x 48
-    copy           1.14  0.93      0.87  0.87      0.66  0.60
-    gelu_chain     1.49  1.50      1.55  1.50      1.66  1.45
-    softmax        2.47  1.77      2.82  2.43      2.75  2.60
-    layer_norm     1.60  1.17      1.41  1.21      1.69  1.47
-    rms_norm       1.27  0.92      1.18  0.84      1.23  0.85
-    exp            1.49  1.38      1.47  1.29      1.50  1.25
-    silu           1.72  1.60      1.83  1.63      1.91  1.69
-    gelu           2.59  2.56      2.88  2.71      2.91  2.75
-    transpose + 1  15.6  2.20      9.49  1.68      4.35  1.45
-    to_bfloat16    3.17  1.32      4.22  1.68      3.17  1.25
-    to_float16     6.67  1.34      7.00  0.96      7.00  0.93
+    copy             1.04  0.93      0.72  0.67      0.79  0.73
+    gelu_chain       1.56  1.55      1.64  1.45      1.67  1.46
+    softmax          2.55  2.08      2.09  1.89      2.89  2.80
+    layer_norm       1.49  1.13      1.48  1.40      1.81  1.60
+    rms_norm         1.16  0.95      1.05  0.80      1.06  0.81
+    exp              1.48  1.36      1.59  1.38      1.57  1.29
+    silu             1.77  1.73      2.34  2.05      1.86  1.57
+    gelu             2.74  2.75      3.18  2.95      2.89  2.71
+    transpose + 1   31.27  3.42     20.13  2.77      6.88  2.72
+    to_bfloat16      4.35  2.92      4.31  2.13      4.83  2.24
+    to_float16       8.97  1.94     10.79  1.07     11.89  1.12
 
-Of float16 and bfloat16, after / before for 8192 x 1024, where a copy moves half as many bytes:
+After / before for 8192 x 1024 in float16 and, in another run, bfloat16:
 
     softmax 0.27 0.58   layer_norm 0.19 0.55   gelu_chain 0.36 0.77   silu 0.32 0.58
-    transpose + 1 0.12 0.26   sums of rows 0.51 0.97
+    transpose + 1 0.12 0.26   sums of rows 0.51 0.69
 
-What is above 1.3 there computes longer than the memory takes: exp costs 0.39 ns an element and
-thread, copying 0.2 (caches) to 0.35 (memory).
+What is above 1.3 there mostly computes longer than the memory takes: exp costs 0.39 ns an element
+and thread, copying 0.2 (caches) to 0.35 (memory). Not measured with AVX-512.
 """
 
 from __future__ import annotations
