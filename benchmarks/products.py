@@ -24,8 +24,10 @@ Findings in float32 on 2 cores of an AMD EPYC (Zen 3, AVX2), December 2026, NumP
 - 9 to 64 rows: 0.83 to 1.7 times NumPy for `out_in`, 0.6 to 1.1 for `in_out`.
 - Where a task reads less than 2 KB of each row of an `in_out` weight, a loop that prefetches 8 rows
   ahead took 0.7 to 0.8 times as long for one row; with 6 KB it took 1.2 times as long.
-- Batches of matrices: 0.6 to 1.0 times PyTorch (MKL) bare, 0.8 to 1.7 with `gelu`. With a depth
-  of 64, finding the place of each row of a batch (two divisions) is a part of that.
+- Batches of matrices (`out_in`; 12:128x64x128, 32:33x65x31, 4:256x1024x256, 32:1x64x512): 0.67
+  to 0.86 times the best of NumPy and PyTorch (MKL) bare, 1.2 to 1.9 with `gelu`. While NumPy
+  multiplied for us it was 0.53 to 0.89, and 0.74 to 1.58. With a depth of 64, finding the place of
+  each row of a batch (two divisions) may be a part of what is missing.
 """
 
 from __future__ import annotations
