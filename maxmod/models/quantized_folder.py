@@ -1,8 +1,9 @@
 """Models with weights of 8 and 4 bits: rounded while they are loaded, or loaded as they were saved.
 
 A folder of rounded weights is one as `save_quantized` writes it: its tensors have the names and
-layouts of the module, a rounded layer has `weight` and `scales` (see `F.quantize_weight`), and
-config.json says `"quantization_config": {"quant_method": "maxmod", ...}`. What each layer has is
+layouts of the module, a rounded layer has `weight` and `scales` (see `F.quantize_weight`, and for
+4 bits `maxmod.weights.packed_groups`), and config.json says `"quantization_config":
+{"quant_method": "maxmod", "version": 2, ...}`. What each layer has is
 told by its tensors, so that what `save_state` made of the parameters of a module loads as well.
 """
 
@@ -16,21 +17,28 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
+from maxmod.backends.devices import CPU
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError
-from maxmod.nn import Module, QuantizedLinear
-from maxmod.nn import quantize as quantize_layers
+from maxmod.nn import Module, QuantizedEmbedding, QuantizedLinear
 from maxmod.nn.places import descendants_of, parameters_of
-from maxmod.nn.quantized_linear import linear_layers
+from maxmod.nn.quantizing import Format, formats_of, linear_layers, replace_layers
+from maxmod.tensor import Tensor
 from maxmod.values.plain import JsonObject
 from maxmod.weights import QuantizedWeights, Weights, save_state
 from maxmod.weights.json_files import read_json, read_json_list
 from maxmod.weights.mapping import Recipe, View
-from maxmod.weights.quantized_view import Stored
+from maxmod.weights.packed_groups import Unpack, pack
+from maxmod.weights.quantized_view import PARTS, Stored
 from maxmod.weights.text_files import MAX_BYTES, read_bytes
 
 METHOD = "maxmod"
 FIELD = "quantization_config"
+# 2 has offsets of groups, packed with the scales, and embeddings of codes. 1, which was not written
+# down, had 4 bits around 0, and embeddings of floats alone: its tensors tell, and it loads as well.
+VERSION = 2
 # Files that `save_quantized` copies along with config.json: tokenizers, templates and the like.
 _COPIED = (".json", ".txt", ".model", ".jinja", ".md")
 
@@ -41,14 +49,20 @@ class Rounding(NamedTuple):
     scheme: str
     group_size: int | None
     skip: str | tuple[str, ...]
+    head: str
 
     @classmethod
     def of(
-        cls, caller: str, quantize: str | None, group_size: int | None, skip: str | Iterable[str]
+        cls,
+        caller: str,
+        quantize: str | None,
+        group_size: int | None,
+        skip: str | Iterable[str],
+        head: str = "int8",
     ) -> Rounding | None:
         """Returns the options of a loading function as a record; None if it does not quantise."""
         if quantize is not None:
-            return cls(quantize, group_size, skip if isinstance(skip, str) else tuple(skip))
+            return cls(quantize, group_size, skip if isinstance(skip, str) else tuple(skip), head)
         if group_size is not None or skip:
             raise ArgumentError(f"{caller}: group_size and skip need quantize as well.")
         return None
@@ -64,7 +78,13 @@ def is_marked(table: JsonObject, where: Path) -> bool:
     if given is None:
         return False
     method = given.get("quant_method") if isinstance(given, dict) else None
-    if method == METHOD:
+    if method == METHOD and isinstance(given, dict):
+        version = given.get("version", 1)
+        if version not in range(1, VERSION + 1):
+            raise ModelError(
+                f"{where}: {FIELD!r}: version: expected 1 to {VERSION}, got "
+                f"{json.dumps(version)[:80]}. Hint: a newer maxmod may read it."
+            )
         return True
     by = f"by {json.dumps(method)[:80]}" if method is not None else "in a way that is not named"
     raise ModelError(
@@ -83,16 +103,22 @@ def rounded(module: Module, stored: Weights, weights: Weights, rounding: Roundin
         weights: The same in the dtype of the module.
         rounding: The scheme and its options.
     """
-    scheme, group_size, skip = rounding
+    scheme, group_size, skip, head = rounding
+    formats = formats_of(module, scheme, group_size, skip, head)
     tied = {name: p.names for p in parameters_of(module) for name in p.names}
-    sources = {}
-    for path, _, _ in linear_layers(module, skip):
-        own = f"{path}.weight"
-        found = [name for name in (own, *tied[own]) if name in stored]
-        if found:  # the load reports the others
-            sources[path] = found[0]
-    quantize_layers(module, scheme, group_size=group_size, skip=skip)
-    return QuantizedWeights(weights, stored, sources, scheme, group_size)
+    found: dict[str, tuple[str, Stored]] = {}
+    for path, kind in formats.items():
+        names = (f"{path}.weight", *tied[f"{path}.weight"])
+        source = next((name for name in names if name in stored), None)
+        if source is not None:  # the load reports the others
+            found[path] = (source, Stored(*kind))
+    replace_layers(module, formats)
+    for name, _, table in descendants_of(module):
+        if isinstance(table, QuantizedEmbedding):
+            owner = next(path for path in formats if f"{path}.weight" in tied[f"{name}.weight"])
+            if owner in found:
+                found[name] = found[owner]
+    return QuantizedWeights(weights, stored, found)
 
 
 def as_stored(
@@ -109,20 +135,48 @@ def as_stored(
     Returns:
         The weights for the module.
     """
-    names = [path for path, _, _ in linear_layers(module)]
-    kinds: dict[Stored, set[str]] = {}
-    for name in names:
-        if name in layers:
-            kinds.setdefault(layers[name], set()).add(name)
-    for kind, members in kinds.items():
-        left = [path for path, _, _ in linear_layers(module) if path not in members]
-        try:
-            quantize_layers(module, kind.scheme, group_size=kind.group_size, skip=left)
-        except MaxmodError as error:
-            raise WeightsError(str(error)) from None
+    tied = {name: p.names for p in parameters_of(module) for name in p.names}
+    formats: dict[str, Format] = {}
+    for path, _, _ in linear_layers(module):
+        names = [path, *(name.removesuffix(".weight") for name in tied[f"{path}.weight"])]
+        if f"{path}.weight" in stored:  # not tied in the file
+            names = [path]
+        kind = next((layers[name] for name in names if name in layers), None)
+        if kind is not None:
+            formats[path] = Format(*kind)
+    try:
+        replace_layers(module, formats, embeddings=layers)
+    except MaxmodError as error:
+        raise WeightsError(str(error)) from None
     floats = stored.astype(dtype)
-    scales = {f"{name}.scales" for name in layers}
-    return View({n: Recipe((stored if n in scales else floats, n)) for n in stored})
+    kept = kept_names(layers)
+    plan = {n: Recipe((stored if n in kept else floats, n)) for n in stored}
+    for name in layers:
+        scales = f"{name}.scales"
+        if stored.tensor_type(scales).dtype is DType.uint8:
+            for part, field in enumerate(PARTS[1:]):
+                plan[f"{name}.{field}"] = Recipe((stored, scales), step=Unpack(part))
+    return View(plan)
+
+
+def kept_names(layers: Iterable[str]) -> set[str]:
+    """Returns the names of floats that belong to codes, and keep their dtypes."""
+    return {f"{layer}.{part}" for layer in layers for part in ("scales", "units")}
+
+
+def _packed_state(module: Module) -> dict[str, Tensor]:
+    """The parameters as files have them: scales, offsets and units of a layer as one tensor."""
+    state = dict(module.parameters)
+    for name in [name for name in state if name.endswith(".offsets")]:
+        layer = name.removesuffix(".offsets")
+        names = [f"{layer}.{part}" for part in PARTS[1:]]
+        if not all(one in state for one in names):
+            continue
+        made = pack(*(np.ascontiguousarray(state[one].to_numpy()) for one in names))
+        if made is not None:
+            state[names[0]] = Tensor(made, device=CPU())
+            del state[names[1]], state[names[2]]
+    return state
 
 
 class Pretrained(Protocol):
@@ -173,7 +227,7 @@ def save_quantized(
     parent = target if target.exists() else target.parent
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=parent) as temporary:
         made = Path(temporary) / "model"
-        save_state(model.module.parameters, made, max_shard_bytes=max_shard_bytes)
+        save_state(_packed_state(model.module), made, max_shard_bytes=max_shard_bytes)
         for path in _companions(model.folder):
             _write(made / path, read_bytes(model.folder / path))
         _write(made / "config.json", json.dumps(config, indent=2).encode() + b"\n")
@@ -218,7 +272,12 @@ def _description(module: Module) -> JsonObject:
             "'int8') rounds its weights."
         )
     (scheme, group_size), _ = found.most_common(1)[0]
-    return {"quant_method": METHOD, "bits": int(scheme[3:]), "group_size": group_size}
+    return {
+        "quant_method": METHOD,
+        "version": VERSION,
+        "bits": int(scheme[3:]),
+        "group_size": group_size,
+    }
 
 
 def _companions(folder: Path) -> list[Path]:

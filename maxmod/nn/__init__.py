@@ -24,7 +24,9 @@ from maxmod.nn.lora import LoRA, lora_layers, lora_parameters
 from maxmod.nn.module import Module, TransparentModule, module_dataclass
 from maxmod.nn.norm import GemmaRMSNorm, GroupNorm, LayerNorm, RMSNorm
 from maxmod.nn.pinned import PinnedDeviceTensor
-from maxmod.nn.quantized_linear import QuantizedLinear, quantize
+from maxmod.nn.quantized_embedding import QuantizedEmbedding
+from maxmod.nn.quantized_linear import QuantizedLinear
+from maxmod.nn.quantizing import quantize
 from maxmod.nn.rope import RotaryEmbedding, TransposedRotaryEmbedding
 from maxmod.nn.subgraph import as_subgraph
 from maxmod.op import foreign_hint
@@ -46,6 +48,7 @@ __all__ = [
     "Module",
     "ModuleList",
     "PinnedDeviceTensor",
+    "QuantizedEmbedding",
     "QuantizedLinear",
     "RMSNorm",
     "ReLU",

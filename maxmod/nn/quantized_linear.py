@@ -1,31 +1,44 @@
-"""`QuantizedLinear` and `quantize`: linear layers with 8-bit or 4-bit weights."""
+"""`QuantizedLinear`: a linear layer with weights of 8 or 4 bits."""
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal, Protocol, TypeVar
+from collections.abc import Iterable
+from typing import Literal
 
-from maxmod.errors import ArgumentError, MaxmodError, OperandError, did_you_mean
-from maxmod.interpreters.lazy import lazy
+from maxmod.dtype import compute_dtype
+from maxmod.errors import ArgumentError, OperandError
 from maxmod.nn.linear import Linear
 from maxmod.nn.module import Module
-from maxmod.nn.places import Owner, Place, descendants_of, modules_in
+from maxmod.ops.elementwise import cast
+from maxmod.ops.reduce import sum as sum_
+from maxmod.ops.shape import reshape
 from maxmod.ops.weight_quantization import quantize_weight, quantized_linear
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Dim, StaticDim
+
+# What a layer is asked for, and the scheme of `F.quantize_weight` that it is stored in.
+FORMATS = {"int8": "int8", "int4": "uint4"}
+
+
+def format_of(caller: str, scheme: object) -> str:
+    """Returns the scheme of `F.quantize_weight` for "int8" or "int4"; refuses others."""
+    if not isinstance(scheme, str) or scheme not in FORMATS:
+        raise ArgumentError(f"{caller}: scheme: expected 'int8' or 'int4', got {scheme!r}.")
+    return FORMATS[scheme]
 
 
 class QuantizedLinear(Module[[Tensor], Tensor]):
     """y = x @ w.T + bias over the last axis, where w is rounded to 8 or 4 bits.
 
-    The state has two tensors in place of a floating-point weight, which save and load like any
-    others; `F.quantize_weight` documents their format.
+    The state has codes and scales in place of a floating-point weight, and for 4 bits an offset of
+    each group, which save and load like any others; `F.quantize_weight` documents their format.
 
     Args:
         weight: Codes: int8 [out_dim, in_dim], or uint8 [out_dim, in_dim / 2] with two a byte.
         scales: float32 [out_dim, 1], or float16 [out_dim, in_dim / group_size].
         bias: Tensor [out_dim], or the number 0.
+        offsets: int8 [out_dim, in_dim / group_size]; None for int8, and for 4 bits around 0.
+        units: float32 [out_dim, 1]: what offsets are counted in.
 
     Returns:
         Calling it with x [..., in_dim] gives [..., out_dim] in the dtype of x.
@@ -37,17 +50,30 @@ class QuantizedLinear(Module[[Tensor], Tensor]):
         >>> layer(Tensor.ones([2, 64])).shape == [2, 10]
         True
         >>> [name for name, _ in layer.parameters]
-        ['weight', 'scales', 'bias']
+        ['weight', 'scales', 'bias', 'offsets', 'units']
     """
 
     weight: Tensor
     scales: Tensor
     bias: Tensor | Literal[0]
+    offsets: Tensor | None
+    units: Tensor | None
 
-    def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | Literal[0] = 0) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        scales: Tensor,
+        bias: Tensor | Literal[0] = 0,
+        offsets: Tensor | None = None,
+        units: Tensor | None = None,
+    ) -> None:
+        if (offsets is None) != (units is None):
+            raise OperandError("QuantizedLinear: expected offsets and units, or none of both.")
         self.weight = weight
         self.scales = scales
         self.bias = bias
+        self.offsets = offsets
+        self.units = units
 
     @classmethod
     def of(cls, linear: Linear, scheme: str, group_size: int | None = None) -> QuantizedLinear:
@@ -71,8 +97,13 @@ class QuantizedLinear(Module[[Tensor], Tensor]):
             >>> QuantizedLinear.of(Linear(64, 10), "int4", group_size=64).scales.shape
             [Dim(10), Dim(1)]
         """
-        codes, scales = quantize_weight(linear.weight, scheme, group_size)
-        made = cls(codes, scales, linear.bias)
+        return cls._rounded(linear, format_of("QuantizedLinear.of", scheme), group_size)
+
+    @classmethod
+    def _rounded(cls, linear: Linear, stored: str, group_size: int | None) -> QuantizedLinear:
+        """The same for a scheme of `F.quantize_weight`."""
+        codes, scales, *offsets = quantize_weight(linear.weight, stored, group_size)
+        made = cls(codes, scales, linear.bias, *offsets)
         others = ("weight", "bias")
         vars(made).update((k, v) for k, v in vars(linear).items() if k not in others)
         return made
@@ -110,7 +141,23 @@ class QuantizedLinear(Module[[Tensor], Tensor]):
             ValueError: If the last axis has another size, or the dtype is not a float.
         """
         product = quantized_linear(x, self.weight, self.scales)
+        if self.offsets is not None and self.units is not None:
+            product = self._with_offsets(x, product, self.offsets, self.units)
         return product + self.bias if isinstance(self.bias, Tensor) else product
+
+    def _with_offsets(self, x: Tensor, product: Tensor, offsets: Tensor, units: Tensor) -> Tensor:
+        """Adds the part of the offsets: a product with the sums of x over groups, in float32."""
+        wide = cast(x, compute_dtype(x.dtype))
+        *batch, depth = x.shape
+        count = int(self.scales.shape[1])
+        sums = sum_(reshape(wide, (*batch, count, int(depth) // count)), axis=-1)
+        sums = reshape(sums, (*batch, count))
+        return cast(cast(product, wide.dtype) + quantized_linear(sums, offsets, units), x.dtype)
+
+    def tensors(self) -> list[Tensor]:
+        """Returns the tensors of the weight: codes, scales and, where it has them, offsets."""
+        found = (self.weight, self.scales, self.offsets, self.units)
+        return [tensor for tensor in found if tensor is not None]
 
     def __rich_repr__(self) -> Iterable[object]:
         yield "in_dim", self.in_dim
@@ -118,133 +165,3 @@ class QuantizedLinear(Module[[Tensor], Tensor]):
         yield "scheme", self.scheme
         yield "group_size", self.group_size, None
         yield "bias", isinstance(self.bias, Tensor), True
-
-
-class Pretrained(Protocol):
-    """A pretrained model around a module, such as `load_model` returns."""
-
-    @property
-    def module(self) -> Module: ...
-
-    def forget_compiled(self) -> None: ...
-
-
-M = TypeVar("M", bound="Module | Pretrained")
-
-
-def quantize(
-    model: M, scheme: str, *, group_size: int | None = None, skip: str | Iterable[str] = ()
-) -> M:
-    """Rounds the weights of the linear layers of a model to 8 or 4 bits, in place.
-
-    Every `Linear` in the model is replaced by a `QuantizedLinear`; embeddings, norms and subclasses
-    of `Linear` are left as they are. A head that is tied to an embedding is rounded, the embedding
-    is not: it keeps its floats, of which a token reads one row. Either all layers are replaced or
-    none. Layers that are already quantised are skipped, so a second call can use another scheme
-    for the rest:
-
-        quantize(model, "int4", skip="lm_head")
-        quantize(model, "int8")
-
-    Compiled models keep the weights that they were compiled with: compile again after this.
-
-    Args:
-        model: A module, or what `load_model` returns.
-        scheme: `"int8"`, one scale for each output; or `"int4"`, one for each group of weights.
-        group_size: For int4: a multiple of 32 that divides the inputs of each layer; 32 by default.
-        skip: Qualified names of layers to leave alone, one or several; `*` matches any characters.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: If there is no layer to quantise, a name of `skip` matches none, a weight holds
-            NaN or infinity or does not fit the groups; the message names it.
-
-    Example:
-        >>> import maxmod
-        >>> from maxmod.nn import Linear, Sequential
-        >>> maxmod.quantize(Sequential(Linear(64, 32), Linear(32, 8)), "int8", skip="1")
-        Sequential(
-            QuantizedLinear(in_dim=Dim(64), out_dim=Dim(32), scheme='int8'),
-            Linear(in_dim=Dim(32), out_dim=Dim(8))
-        )
-    """
-    module: Any = model if isinstance(model, Module) else getattr(model, "module", model)
-    layers = linear_layers(module, skip)
-    made: dict[int, QuantizedLinear] = {}
-    tied: dict[int, QuantizedLinear] = {}
-    for path, _, linear in layers:
-        if id(linear) in made:
-            continue
-        same = tied.get(id(linear.weight))
-        try:
-            with lazy():  # types are checked for all before the first weight is looked at
-                layer = QuantizedLinear.of(linear, scheme, group_size)
-        except MaxmodError as error:
-            raise type(error)(f"quantize: {path}.weight: {error}") from None
-        if same is not None:
-            layer.weight, layer.scales = same.weight, same.scales
-        made[id(linear)] = tied[id(linear.weight)] = layer
-    for path, _, linear in layers:
-        if linear.weight.real:
-            try:
-                made[id(linear)].weight.materialize()
-                made[id(linear)].scales.materialize()
-            except MaxmodError as error:
-                raise type(error)(f"quantize: {path}.weight: {error}") from None
-    for _, place, linear in layers:
-        _replace(place, made[id(linear)])
-    if not isinstance(model, Module):
-        model.forget_compiled()
-    return model
-
-
-def linear_layers(
-    module: Module, skip: str | Iterable[str] = ()
-) -> list[tuple[str, Place, Linear]]:
-    """Returns (qualified name, place, layer) of the layers that `quantize` replaces.
-
-    Raises:
-        ValueError: If there is none, or a name of `skip` matches none.
-    """
-    if not isinstance(module, Module):
-        raise OperandError(f"quantize: expected a module, got {type(module).__name__}.")
-    list(descendants_of(module, searched=True))  # refuses a module that contains itself
-    found = list(_linears(module, ""))
-    names = [path for path, _, _ in found]
-    skipped: set[str] = set()
-    for pattern in (skip,) if isinstance(skip, str) else skip:
-        matches = fnmatch.filter(names, pattern)
-        if not matches:
-            raise ArgumentError(
-                f"quantize: skip: {pattern!r} matches no linear layer."
-                f"{did_you_mean(pattern, names)}"
-            )
-        skipped.update(matches)
-    chosen = [layer for layer in found if layer[0] not in skipped]
-    if not chosen:
-        hint = " Hint: QuantizedLinear.of(linear, scheme)." if type(module) is Linear else ""
-        raise ArgumentError(
-            f"quantize: there is no linear layer to quantise in {type(module).__name__}.{hint}"
-        )
-    return chosen
-
-
-def _linears(
-    owner: Owner, prefix: str, above: tuple[Owner, ...] = ()
-) -> Iterator[tuple[str, Place, Linear]]:
-    above = (*above, owner)
-    for name, attribute, keys, child, _ in modules_in(owner):
-        path = prefix + name
-        if type(child) is Linear:  # a subclass may use its weight in other ways
-            yield path, Place(owner, attribute, path, keys), child
-        elif not any(child is other for other in above):
-            yield from _linears(child, f"{path}.", above)
-
-
-def _replace(place: Place, child: Module) -> None:
-    if isinstance(place.owner, list) and place.attribute.isdecimal():
-        place.owner[int(place.attribute)] = child
-    else:
-        place.write(child, force=True)

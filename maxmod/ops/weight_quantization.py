@@ -1,15 +1,20 @@
 """Weight-only quantisation: weights of 8 or 4 bits with scales, and the products that read them.
 
 A weight [out, in] becomes integer codes and floating scales, so that `weight ~ codes * scales`.
-Rounding is to the nearest and symmetric: there is no zero point.
+Rounding of int8 and int4 is to the nearest and symmetric: there is no zero point.
 
 - `int8`: one code a byte, int8 [out, in], from -127 to 127; float32 scales [out, 1], one a row.
 - `int4`: two codes a byte, uint8 [out, in / 2], from -8 to 7; float16 scales [out, in / group],
   one for each `group_size` consecutive weights of a row. Byte i of each 16 holds code i of 32 in
   its low half and code i + 16 in its high half, each plus 8: a vector of bytes is two of weights.
+- `uint4`: as int4, and each group has an offset too, `weight ~ codes * scales + offsets * units`:
+  offsets int8 [out, in / group] from -31 to 31, units float32 [out, 1]. The smallest weight of a
+  group is `offset * unit - 8 * scale`. `ops/group_search.py` finds scales and offsets. A product is
+  that of int4, and a second one of the sums of x over groups with the offsets, which has the format
+  of int8: `x @ w.T = quantized_linear(x, codes, scales) + quantized_linear(sums, offsets, units)`.
 
-A scale is the largest magnitude that it covers, divided by 127 or 7.5 and rounded up to its dtype;
-so no weight is further from its code than half a scale.
+For int8 and int4, a scale is the largest magnitude that it covers, divided by 127 or 7.5 and
+rounded up to its dtype; so no weight is further from its code than half a scale.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from maxmod.ops.arithmetic import mul, sub
 from maxmod.ops.bitwise import bitwise_and, bitwise_right_shift
 from maxmod.ops.create import iota
 from maxmod.ops.elementwise import cast
+from maxmod.ops.group_search import search
 from maxmod.ops.matmul import matmul
 from maxmod.ops.shape import permute, reshape
 from maxmod.tensor import Tensor
@@ -34,8 +40,9 @@ from maxmod.values.tensor_type import TensorType
 __all__ = ["dequantize_weight", "quantize_weight", "quantized_linear"]
 
 BLOCK = 32  # int4 codes that are packed together
-SCHEMES = ("int8", "int4")
+SCHEMES = ("int8", "int4", "uint4")
 DEFAULT_GROUP_SIZE = 32
+_SEARCHED_AT_ONCE = 1 << 17  # weights: the temporaries of the search stay in the L2 cache
 _ROWS_AT_ONCE = 1 << 20  # weights that are quantised together: temporaries stay small
 
 
@@ -46,7 +53,7 @@ def _scheme(op: Op, weight: TensorType, *, scheme: object, group_size: object) -
     """Canonical static arguments: `group_size` is None for int8."""
     if scheme not in SCHEMES:
         raise ArgumentError(
-            f"{op.name}: scheme: expected {' or '.join(map(repr, SCHEMES))}, got {scheme!r}."
+            f"{op.name}: scheme: expected 'int8', 'int4' or 'uint4', got {scheme!r}."
         )
     if scheme == "int8":
         if group_size is not None:
@@ -66,8 +73,8 @@ def _scheme(op: Op, weight: TensorType, *, scheme: object, group_size: object) -
 
 def _codes_and_scales(
     op: Op, weight: TensorType, *, scheme: str, group_size: int | None
-) -> tuple[TensorType, TensorType]:
-    """The types of the codes and of the scales."""
+) -> tuple[TensorType, ...]:
+    """The types of the codes and of the scales, and for uint4 of the offsets and their units."""
     expect_dtype(op, is_float, weight)
     if weight.rank != 2:
         raise ShapeError(f"{op.name}: weight: expected [out, in], got {weight.short()}.")
@@ -85,9 +92,16 @@ def _codes_and_scales(
             f"{weight.short()}. Hint: a smaller group_size (a multiple of {BLOCK}), or int8, which "
             "has no groups."
         )
-    return (
+    found = (
         TensorType.of(DType.uint8, (rows, depth // 2), weight.device),
         TensorType.of(DType.float16, (rows, depth // group_size), weight.device),
+    )
+    if scheme != "uint4":
+        return found
+    return (
+        *found,
+        TensorType.of(DType.int8, (rows, depth // group_size), weight.device),
+        TensorType.of(DType.float32, (rows, 1), weight.device),
     )
 
 
@@ -99,14 +113,16 @@ def quantize_weight(
 
     Args:
         weight: Floats [out, in].
-        scheme: `"int8"`, one scale for each row; or `"int4"`, one for each group of a row.
-        group_size: For int4: how many weights share a scale, a multiple of 32 that divides `in`;
+        scheme: `"int8"`, one scale for each row; `"int4"`, one for each group of a row; or
+            `"uint4"`, a scale and an offset for each group, found by a search for small errors.
+        group_size: For 4 bits: how many weights share a scale, a multiple of 32 that divides `in`;
             32 by default.
 
     Returns:
         [codes, scales]: int8 [out, in] and float32 [out, 1], or uint8 [out, in / 2] with two codes
         a byte and float16 [out, in / group_size]. No weight is further from `dequantize_weight` of
-        them than half its scale.
+        them than half its scale. For uint4 [codes, scales, offsets, units]: to what the first two
+        give, `offsets * units` is added: int8 [out, in / group_size] and float32 [out, 1].
 
     Raises:
         ValueError: If the weight is not a matrix, `in` is not a multiple of the group size, a value
@@ -119,6 +135,9 @@ def quantize_weight(
         >>> codes.to_numpy().tolist()
         [[127, -64, 32]]
     """
+    if scheme == "uint4":
+        assert group_size is not None
+        return _searched(xp, weight, group_size)
     rows, depth = weight.shape
     group, top, dtype = group_size or depth, (7.5 if group_size else 127.0), np.float16
     codes = xp.empty((rows, depth // 2 if group_size else depth), "B" if group_size else "b")
@@ -140,11 +159,39 @@ def quantize_weight(
 
 def quantized_types(
     weight: TensorType, scheme: str, group_size: int | None
-) -> tuple[TensorType, TensorType]:
-    """Returns the types of codes and scales of a weight; see `quantize_weight`."""
+) -> tuple[TensorType, ...]:
+    """Returns the types of what `quantize_weight` makes of a weight."""
     record = lookup("quantize_weight")
     attrs = _scheme(record, weight, scheme=scheme, group_size=group_size)
     return _codes_and_scales(record, weight, **attrs)
+
+
+def _searched(xp: ArrayModule, weight: Array, group: int) -> list[Array]:
+    """Codes, scales, offsets and units of uint4."""
+    rows, depth = weight.shape
+    codes = xp.empty((rows, depth // 2), "B")
+    scales = xp.empty((rows, depth // group), np.float16)
+    offsets, units = xp.empty(scales.shape, "b"), xp.empty((rows, 1), "f")
+    step = max(1, _SEARCHED_AT_ONCE // max(depth, 1))
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        groups = xp.asarray(weight[part], dtype=np.float32).reshape(-1, depth // group, group)
+        _expect_magnitudes(xp, xp.abs(groups), 7.5)
+        found = search(xp, groups)
+        codes[part] = _packed(xp, found.codes + 8)
+        scales[part], offsets[part], units[part] = found.scales, found.offsets, found.units
+    return [codes, scales, offsets, units]
+
+
+def _expect_magnitudes(xp: ArrayModule, sizes: Array, top: float) -> None:
+    """Raises if weights are not finite, or their scales may not fit float16."""
+    if not bool(xp.isfinite(sizes).all()):
+        raise ArgumentError("quantize_weight: weight: expected finite values, got NaN or infinity.")
+    if sizes.size and float(sizes.max()) >= 65504 * top:
+        raise ArgumentError(
+            f"quantize_weight: weight: expected magnitudes below {65504 * top:.0f}, so that the "
+            "scales fit float16. Hint: int8 has scales in float32."
+        )
 
 
 def _scales(xp: ArrayModule, groups: Array, top: float, dtype: StorageDType) -> Array:

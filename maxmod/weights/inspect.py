@@ -103,7 +103,8 @@ def _dtype_table(checkpoint: Checkpoint) -> list[str]:
 
 def _memory_lines(checkpoint: Checkpoint) -> list[str]:
     """The memory of the weights if every floating tensor had one dtype."""
-    layers = collections.Counter(stored_layers(checkpoint).values())
+    unique = {checkpoint.source_key(f"{n}.weight"): k for n, k in stored_layers(checkpoint).items()}
+    layers = collections.Counter(unique.values())  # a head and its embedding count once
     if layers:
         counts = [f"{count} of {kind}" for kind, count in layers.most_common()]
         return [
