@@ -222,7 +222,7 @@ def test_scales_and_offsets_share_a_tensor_of_the_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(heads[:, 1:], units)
 
 
-def test_offsets_that_do_not_fit_6_bits_are_stored_as_they_are(tmp_path: Path) -> None:
+def test_offsets_beyond_6_bits_are_not_packed(tmp_path: Path) -> None:
     model = load_model(TIED, device=CPU(), quantize="int4")
     layer: Any = model.module.h[0].mlp.c_fc  # type: ignore[attr-defined]
     layer.units = layer.units * 1.0001
