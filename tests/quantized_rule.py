@@ -49,8 +49,8 @@ def linear(x: Any, codes: Any, scales: Any, group: int | None) -> Any:
 
     Args:
         x: float32 [rows, in].
-        codes: Integers, around 0.
-        scales: float32 [out, 1], or [out, in / group].
+        codes: Integers, around 0; from 0 to 15 with minimums.
+        scales: float32 [out, 1], or [out, in / group]; or uint8 [out, 2 * in / group + 1].
         group: Codes that share a scale; None for int8.
 
     Returns:
@@ -63,15 +63,29 @@ def linear(x: Any, codes: Any, scales: Any, group: int | None) -> Any:
     x = np.pad(x, pad).reshape(rows, spans, span)
     wide = np.pad(codes.astype(np.int64), pad).reshape(len(codes), spans, span)
     sums = np.zeros((rows, len(codes)), np.float32)
-    scales = scales.astype(np.float32)
+    minimums, columns = np.zeros_like(scales), np.ones(len(codes), np.float32)
+    if scales.dtype == np.uint8:
+        groups = scales.shape[1] // 2
+        columns = np.exp2(scales[:, -1].astype(np.float32) - 127)
+        scales, minimums = scales[:, :groups], scales[:, groups:-1]
+    elif group is None:
+        columns = scales[:, 0]
+    has_minimums, scales = scales.dtype == np.uint8, scales.astype(np.float32)
+    minimums = minimums.astype(np.float32)
     with np.errstate(all="ignore"):
         for s in range(spans):
             q, unit, far = integers(x[:, s])
             scale = scales[:, s * span // group] if group else np.ones(len(codes), np.float32)
             exact = (q @ wide[:, s].T).astype(np.float32)
-            sums = sums + exact * (scale[None] * unit[:, None])
             weights = wide[:, s].astype(np.float32) * scale[:, None]
+            if has_minimums:
+                minimum = minimums[:, s * span // group]
+                below = (8 * q.sum(axis=1)).astype(np.float32)[:, None] * minimum[None]
+                sums = sums + (exact * scale[None] - below) * unit[:, None]
+                weights = weights - 8 * minimum[:, None]
+            else:
+                sums = sums + exact * (scale[None] * unit[:, None])
             for k in np.flatnonzero(far.any(axis=0)):
                 more = sums + x[:, s, k, None] * weights[None, :, k]
                 sums = np.where(far[:, k, None], more, sums)
-        return sums if group else sums * scales[:, 0]
+        return sums * columns

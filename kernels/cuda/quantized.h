@@ -7,6 +7,8 @@
 //   MM_CODES_PER_BYTE  1: int8 codes, and one scale for each column, applied to the sums;
 //                      2: 4-bit codes, each plus 8, and one scale for each MM_GROUP of them.
 //                         Byte i of 16 holds code i of 32 in its low half and code i + 16 above it;
+//   MM_MINIMUMS        1: scales are bytes, after which a byte for the minimum of each group follows,
+//                      and one for the exponent of the unit of the column. Codes are not 8 too large;
 //   MM_RIGHT_WIDTH     codes of one access.
 
 typedef mm_vector<mm_right_type, MM_CODE_NBYTES> mm_part;
@@ -30,15 +32,31 @@ MM_INLINE float mm_code_float(uint32_t code, float offset)
     return __uint_as_float(0x4b000000u | code) - (8388608.0f + offset);
 }
 
+// 2^(byte - 127) for bytes from 1 on.
+MM_INLINE float mm_unit_of_byte(uint32_t byte)
+{
+    return __uint_as_float(byte << 23);
+}
+
+// Where the minimum of the group of code k is, among scales.
+MM_INLINE int64_t mm_minimum(const mm_args g, int64_t k)
+{
+    return MM_MINIMUMS ? mm_depth(g) / MM_GROUP + k / MM_GROUP : 0;
+}
+
 MM_INLINE void mm_right_floats(
     const mm_args g, const mm_part &part, int64_t k, int64_t n, float (&to)[MM_RIGHT_WIDTH])
 {
     const float scale = MM_CODES_PER_BYTE == 1 ? 1 : mm_scale_load(*mm_scales(g, k / MM_GROUP, n));
+    const float below = MM_MINIMUMS ? -8 * mm_scale_load(*mm_scales(g, mm_minimum(g, k), n)) : 0;
 #pragma unroll
     for (int i = 0; i < MM_CODE_NBYTES; i++) {
         const uint32_t byte = static_cast<uint8_t>(part.v[i]);
         if (MM_CODES_PER_BYTE == 1) {
             to[i] = mm_code_float(byte ^ 128, 128);
+        } else if (MM_MINIMUMS) {
+            to[i] = fmaf(mm_code_float(byte & 15, 0), scale, below);
+            to[(i + MM_CODE_NBYTES) % MM_RIGHT_WIDTH] = fmaf(mm_code_float(byte >> 4, 0), scale, below);
         } else {
             to[i] = mm_code_float(byte & 15, 8) * scale;
             to[(i + MM_CODE_NBYTES) % MM_RIGHT_WIDTH] = mm_code_float(byte >> 4, 8) * scale;
@@ -48,6 +66,10 @@ MM_INLINE void mm_right_floats(
 
 MM_INLINE void mm_finish(const mm_args g, const mm_at at, int64_t n, float sum)
 {
-    const float scale = MM_CODES_PER_BYTE == 1 ? mm_scale_load(*mm_scales(g, 0, n)) : 1;
-    mm_finish_sum(g, at, n, sum * scale);
+    if (MM_CODES_PER_BYTE == 1)
+        sum *= mm_scale_load(*mm_scales(g, 0, n));
+    else if (MM_MINIMUMS)
+        sum *= mm_unit_of_byte(static_cast<uint32_t>(
+            mm_scale_load(*mm_scales(g, 2 * (mm_depth(g) / MM_GROUP), n))));
+    mm_finish_sum(g, at, n, sum);
 }

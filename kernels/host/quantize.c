@@ -1,10 +1,12 @@
 // Rounds weights to 8-bit or 4-bit codes with scales, bit for bit as the eager body of
-// `quantize_weight` in maxmod/ops/weight_quantization.py, which documents the format.
+// `quantize_weight` in maxmod/ops/weight_quantization.py, which documents the formats; four_bits.py
+// beside it tells how scales and minimums are found.
 //
 // The code before this defines MM_STORED, the type of a stored weight, and MM_LOAD(code), its value.
 //   buffers: weights [rows, depth]; codes; scales; one int32, which becomes 1 if a weight or a scale
 //            is not finite: then the codes are unusable.
-//   scalars: rows, depth, and how many weights share a float16 scale; 0 for int8 with one float a row.
+//   scalars: rows, depth, how many 4-bit codes share a scale (0 for int8 with one float a row), and 1
+//            if they have a minimum, 0 for a float16 scale alone.
 
 #define MM_BLOCK 32 // 4-bit codes that are packed together
 
@@ -61,6 +63,124 @@ static bool mm_group_of_4_bits(
     return scale < 0x7c00u; // if a weight is not finite, neither is the scale
 }
 
+// What the compiler may not look through: so sums of squares round as they do in NumPy.
+#define MM_KEPT(array) __asm__ volatile("" : : "r"(array) : "memory")
+
+#define MM_SHORTENED 4
+static const float mm_shortened[MM_SHORTENED] = {1, 15.0f / 16, 7.0f / 8, 13.0f / 16};
+
+typedef struct {
+    float low, high; // how far a group reaches below and above 0
+} mm_range;
+
+static mm_range mm_range_of(const MM_STORED *weights, int64_t group)
+{
+    float low = 0, high = 0;
+    #pragma omp simd reduction(max : low, high)
+    for (int64_t i = 0; i < group; i++) {
+        const float weight = MM_LOAD(weights[i]);
+        low = -weight > low ? -weight : low;
+        high = weight > high ? weight : high;
+    }
+    return (mm_range){low, high};
+}
+
+// The code of a weight that is given in units of its row.
+MM_INLINE float mm_code_above(float units, float scale, float below)
+{
+    const float code = mm_round((units + below) / scale);
+    return code < 0 ? 0 : code > 15 ? 15 : code;
+}
+
+// The sum of squared errors of a group.
+static float mm_error(
+    const MM_STORED *weights, int64_t group, float inverse, float scale, float below)
+{
+    float squares[MM_BLOCK], total[MM_BLOCK] = {0};
+    for (int64_t start = 0; start < group; start += MM_BLOCK) {
+        #pragma omp simd
+        for (int i = 0; i < MM_BLOCK; i++) {
+            const float units = MM_LOAD(weights[start + i]) * inverse;
+            const float error = units - (mm_code_above(units, scale, below) * scale - below);
+            squares[i] = error * error;
+        }
+        MM_KEPT(squares);
+        #pragma omp simd
+        for (int i = 0; i < MM_BLOCK; i++)
+            total[i] += squares[i];
+    }
+    for (int half = MM_BLOCK / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            total[i] += total[i + half];
+    return total[0];
+}
+
+// A byte, rounded from a number that is not negative.
+MM_INLINE float mm_byte(float x, float least)
+{
+    const float byte = mm_round(x);
+    return byte < least ? least : byte > 255 ? 255 : byte;
+}
+
+static void mm_group_with_minimum(
+    const MM_STORED *weights, int64_t group, mm_range range, float inverse, uint8_t *codes,
+    uint8_t *scale_of_group, uint8_t *minimum_of_group)
+{
+    float bottoms[MM_SHORTENED], tops[MM_SHORTENED];
+    for (int i = 0; i < MM_SHORTENED; i++) {
+        bottoms[i] = range.low * inverse * mm_shortened[i];
+        tops[i] = range.high * inverse * mm_shortened[i];
+    }
+    MM_KEPT(bottoms);
+    MM_KEPT(tops);
+    float least = INFINITY, scale = 1, minimum = 0;
+    for (int i = 0; i < MM_SHORTENED * MM_SHORTENED; i++) {
+        const float bottom = bottoms[i / MM_SHORTENED], top = tops[i % MM_SHORTENED];
+        const float some = mm_byte((bottom + top) / 15, 1), lowest = mm_byte(bottom / 8, 0);
+        const float error = mm_error(weights, group, inverse, some, 8 * lowest);
+        if (error < least)
+            least = error, scale = some, minimum = lowest;
+    }
+    *scale_of_group = (uint8_t)scale;
+    *minimum_of_group = (uint8_t)minimum;
+    const float below = 8 * minimum;
+    for (int64_t start = 0; start < group; start += MM_BLOCK) {
+        #pragma omp simd
+        for (int i = 0; i < MM_BLOCK / 2; i++) {
+            const float near = MM_LOAD(weights[start + i]) * inverse;
+            const float far = MM_LOAD(weights[start + i + MM_BLOCK / 2]) * inverse;
+            const int low = (int)mm_code_above(near, scale, below);
+            codes[start / 2 + i] = (uint8_t)(low | (int)mm_code_above(far, scale, below) << 4);
+        }
+    }
+}
+
+static bool mm_row_with_minimums(
+    const MM_STORED *weights, int64_t depth, int64_t group, uint8_t *codes, uint8_t *scales)
+{
+    float largest = 0;
+    if (mm_largest(weights, depth) >= 0x7f800000u)
+        return false;
+    for (int64_t k = 0; k < depth; k += group) {
+        const mm_range range = mm_range_of(weights + k, group);
+        const float step = (range.low + range.high) / 15, below = range.low / 8;
+        largest = step > largest ? step : largest;
+        largest = below > largest ? below : largest;
+    }
+    largest /= 255;
+    int exponent = largest == 0 ? 0 : (int)(mm_as_bits(largest) >> 23) - 126; // as frexp
+    exponent = exponent > 127 ? 127 : exponent;
+    const int64_t groups = depth / group;
+    scales[2 * groups] = (uint8_t)(exponent + 127);
+    // 2^-exponent; of 2^-127, which is subnormal, the bits are those of 2^-126 without its exponent
+    const float inverse = mm_as_float(exponent == 127 ? 1u << 22 : (uint32_t)(127 - exponent) << 23);
+    for (int64_t k = 0; k < depth; k += group)
+        mm_group_with_minimum(
+            weights + k, group, mm_range_of(weights + k, group), inverse, codes + k / 2,
+            scales + k / group, scales + groups + k / group);
+    return true;
+}
+
 static void mm_rows_task(
     void *const *buffers, const int64_t *scalars, void *shared, char *room, int64_t first,
     int64_t end)
@@ -75,6 +195,11 @@ static void mm_rows_task(
             continue;
         }
         uint8_t *const codes = (uint8_t *)buffers[1] + row * depth / 2;
+        if (scalars[3]) {
+            uint8_t *const scales = (uint8_t *)buffers[2] + row * (2 * (depth / group) + 1);
+            is_finite &= mm_row_with_minimums(weights, depth, group, codes, scales);
+            continue;
+        }
         uint16_t *const scales = (uint16_t *)buffers[2] + row * (depth / group);
         for (int64_t k = 0; k < depth; k += group)
             is_finite &=

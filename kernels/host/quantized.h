@@ -10,7 +10,9 @@
 // - The sum of q times code over a span is exact, in any order. It becomes a float, is multiplied by
 //   the unit and the scale of a group, and added to a float; span after span, each followed by its far
 //   numbers times weights, from first to last. Every step rounds on its own, without fused
-//   operations. A scale of a whole column is applied at the end.
+//   operations. A scale or unit of a whole column is applied at the end. Where groups have minimums,
+//   what becomes a float is multiplied by the scale, and 8 times the sum of q, times the minimum, is
+//   subtracted from it.
 //
 // The code before this defines mm_args, mm_at, mm_arguments, mm_place (of a row), mm_rows, mm_columns,
 // mm_depth, mm_left, mm_finish; mm_code_bytes and mm_scales (pointers to byte or scale k of column n;
@@ -18,6 +20,8 @@
 //   MM_CODES_PER_BYTE  1: int8 codes, and one scale for each column;
 //                      2: 4-bit codes, each plus 8, and one scale for each MM_GROUP of them.
 //                         Byte i of 16 holds code i of 32 in its low half and code i + 16 above it.
+//   MM_MINIMUMS        1: scales are bytes, after which a byte for the minimum of each group follows,
+//                      and one for the exponent of the unit of the column. Codes are not 8 too large.
 //   MM_RIGHT_TYPE, MM_SCALE_TYPE and MM_SCALE_VEC  how codes and scales are stored and loaded.
 
 #define MM_BLOCK 32 // codes of four bits that belong together
@@ -339,22 +343,63 @@ MM_INLINE mm_mask mm_whole(const mm_mask sums[MM_PLANES])
 #endif
 #define MM_GROUPS_OF(first, spans) (MM_GROUP_OF((first) + (spans) - 1) - MM_GROUP_OF(first) + 1)
 
-// sums + the floats of a span of MM_LANES columns, of which `scales` are those of 4-bit codes.
+// sums + the floats of a span of MM_LANES columns, of which `scales` are those of 4-bit codes, and
+// `minimums` those of their groups.
 MM_INLINE mm_vec mm_add_span(
     mm_vec sums, mm_mask whole, const char *row, const mm_row_sizes sizes, int64_t span,
-    const float *scales)
+    const float *scales, const float *minimums)
 {
     const float unit = mm_units_of(row, sizes)[span];
 #if MM_CODES_PER_BYTE == 1
     mm_vec terms = __builtin_convertvector(whole, mm_vec) * unit;
     (void)scales;
+    (void)minimums;
+#elif MM_MINIMUMS
+    const float total = (float)(8 * mm_totals_of(row, sizes)[span]);
+    mm_vec below = mm_vec_load(minimums) * total;
+    mm_vec terms = __builtin_convertvector(whole, mm_vec) * mm_vec_load(scales);
+    MM_ROUNDED(below);
+    MM_ROUNDED(terms);
+    terms = (terms - below) * unit;
 #else
+    (void)minimums;
     whole -= 8 * mm_totals_of(row, sizes)[span];
     mm_vec terms = __builtin_convertvector(whole, mm_vec) * (mm_vec_load(scales) * unit);
 #endif
     MM_ROUNDED(terms);
     return sums + terms;
 }
+
+#if MM_MINIMUMS
+MM_INLINE mm_vec mm_vec_load_uint8(const uint8_t *from)
+{
+#if MM_LANES == 8 && defined(__AVX2__) && !defined(__clang__)
+    typedef int64_t halves __attribute__((vector_size(16)));
+    typedef char bytes_type __attribute__((vector_size(16)));
+    int64_t eight;
+    memcpy(&eight, from, sizeof eight);
+    const bytes_type bytes = (bytes_type)(halves){eight};
+    return __builtin_convertvector((mm_mask)__builtin_ia32_pmovzxbd256(bytes), mm_vec);
+#elif MM_LANES == 16 && defined(__AVX512F__) && !defined(__clang__)
+    typedef char bytes_type __attribute__((vector_size(16)));
+    bytes_type bytes;
+    memcpy(&bytes, from, sizeof bytes);
+    return __builtin_convertvector(
+        (mm_mask)__builtin_ia32_pmovzxbd512_mask(bytes, (mm_mask){0}, -1), mm_vec);
+#else
+    typedef uint8_t bytes_type __attribute__((vector_size(MM_LANES)));
+    bytes_type bytes;
+    memcpy(&bytes, from, sizeof bytes);
+    return __builtin_convertvector(bytes, mm_vec);
+#endif
+}
+
+MM_INLINE float mm_unit_of_column(const mm_args g, int64_t n)
+{
+    // 2^(byte - 127)
+    return mm_as_float((uint32_t)*mm_scales(g, 2 * (mm_depth(g) / MM_GROUP), n) << 23);
+}
+#endif
 
 MM_INLINE mm_vec mm_scales_part(const MM_SCALE_TYPE *from, int64_t count)
 {
@@ -375,7 +420,12 @@ MM_INLINE float mm_weight_at(const mm_args g, int64_t k, int64_t n)
     return *mm_code_bytes(g, k, n);
 #else
     const int pair = *mm_code_bytes(g, k / MM_BLOCK * 16 + k % 16, n);
-    float weight = (float)((k & 16 ? pair >> 4 : pair & 15) - 8) * mm_scale_at(g, k / MM_GROUP, n);
+    const int code = k & 16 ? pair >> 4 : pair & 15;
+#if MM_MINIMUMS
+    const uint8_t *const minimums = mm_scales(g, mm_depth(g) / MM_GROUP, n);
+    return (float)(code * *mm_scales(g, k / MM_GROUP, n) - 8 * minimums[k / MM_GROUP]);
+#endif
+    float weight = (float)(code - 8) * mm_scale_at(g, k / MM_GROUP, n);
     MM_ROUNDED(weight);
     return weight;
 #endif
@@ -410,10 +460,11 @@ MM_INLINE bool mm_is_far(const char *row, const mm_row_sizes sizes, int64_t span
     return any != 0;
 }
 
-// to[s * step + c] = scale first + s of column n + c, for `count` scales of up to MM_LANES columns.
+// to[s * step + c] = scale first + s of column n + c, for `count` scales of up to MM_LANES columns; or
+// minimums, which begin at `start`.
 MM_INLINE void mm_scales_of(
-    const mm_args g, int64_t first, int64_t count, int64_t n, int64_t columns, float *to,
-    int64_t step)
+    const mm_args g, int64_t start, int64_t first, int64_t count, int64_t n, int64_t columns,
+    float *to, int64_t step)
 {
     const int64_t groups = mm_depth(g) / MM_GROUP;
     for (int64_t done = 0; done < count; done += MM_LANES) {
@@ -422,7 +473,8 @@ MM_INLINE void mm_scales_of(
         const int64_t skipped = first + done - k;
         mm_vec v[MM_LANES];
         for (int64_t c = 0; c < MM_LANES; c++) {
-            const MM_SCALE_TYPE *const from = mm_scales(g, k, n + mm_least(c, columns - 1));
+            const MM_SCALE_TYPE *const from =
+                mm_scales(g, start + k, n + mm_least(c, columns - 1));
             v[c] = groups < MM_LANES ? mm_scales_part(from, groups) : MM_SCALE_VEC(from);
         }
         mm_transpose(v);
@@ -438,6 +490,9 @@ static void mm_finish_sums(const mm_args g, int64_t row, int64_t n, int64_t coun
 #if MM_CODES_PER_BYTE == 1
     for (int64_t c = 0; c < count; c++)
         sums[c] *= mm_scale_at(g, 0, n + c);
+#elif MM_MINIMUMS
+    for (int64_t c = 0; c < count; c++)
+        sums[c] *= mm_unit_of_column(g, n + c);
 #endif
     mm_finish_row(g, row, n, count, sums);
 }

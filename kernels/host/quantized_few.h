@@ -87,6 +87,7 @@ MM_INLINE void mm_few_columns(
     const char *const left = job->rows + r0 * sizes.nbytes;
     mm_made made;
     float scales[MM_CODES_PER_BYTE == 1 ? 1 : MM_FEW_SPANS * MM_LANES];
+    float minimums[MM_MINIMUMS ? MM_FEW_SPANS * MM_LANES : 1];
     for (int r = 0; r < rows; r++)
         mm_vec_store(sums + r * sums_row, (mm_vec){0});
     if (count < MM_LANES)
@@ -97,15 +98,21 @@ MM_INLINE void mm_few_columns(
             mm_column_sums(g, rows, left, sizes, first, spans, n + c, c, made);
         if (MM_CODES_PER_BYTE == 2)
             mm_scales_of(
-                g, MM_GROUP_OF(first), MM_GROUPS_OF(first, spans), n, count, scales, MM_LANES);
+                g, 0, MM_GROUP_OF(first), MM_GROUPS_OF(first, spans), n, count, scales, MM_LANES);
+        if (MM_MINIMUMS)
+            mm_scales_of(
+                g, sizes.depth / MM_GROUP, MM_GROUP_OF(first), MM_GROUPS_OF(first, spans), n, count,
+                minimums, MM_LANES);
         for (int r = 0; r < rows; r++) {
             const char *const row = left + r * sizes.nbytes;
             float *const to = sums + r * sums_row;
             for (int64_t s = 0; s < spans; s++) {
                 const mm_mask whole = mm_sums_of_all_lanes(made[r][s]);
                 const int64_t group = MM_GROUP_OF(first + s) - MM_GROUP_OF(first);
-                const float *const scale = scales + group * MM_LANES;
-                mm_vec_store(to, mm_add_span(mm_vec_load(to), whole, row, sizes, first + s, scale));
+                mm_vec_store(
+                    to, mm_add_span(
+                            mm_vec_load(to), whole, row, sizes, first + s,
+                            scales + group * MM_LANES, minimums + group * MM_LANES));
                 if (mm_is_far(row, sizes, first + s))
                     mm_add_far(g, job->row0 + r0 + r, row, sizes, first + s, n, count, to);
             }

@@ -15,6 +15,7 @@
 typedef struct {
     _Alignas(64) int32_t words[512 / MM_DEEP][MM_WIDE]; // MM_DEEP codes of each column
     float scales[MM_SLICE_SPANS][MM_WIDE];              // of 4-bit codes
+    float minimums[MM_MINIMUMS ? MM_SLICE_SPANS : 1][MM_WIDE];
 } mm_slice;
 
 // Packs `count` codes of MM_LANES columns from the k-th on.
@@ -57,8 +58,12 @@ static void mm_pack_slice(
             mm_pack_step(codes, k, count - k, &to->words[k / MM_DEEP][half]);
         if (MM_CODES_PER_BYTE == 2)
             mm_scales_of(
-                g, MM_GROUP_OF(first), MM_GROUPS_OF(first, end - first), n0 + half, columns,
+                g, 0, MM_GROUP_OF(first), MM_GROUPS_OF(first, end - first), n0 + half, columns,
                 to->scales[0] + half, MM_WIDE);
+        if (MM_MINIMUMS)
+            mm_scales_of(
+                g, depth / MM_GROUP, MM_GROUP_OF(first), MM_GROUPS_OF(first, end - first), n0 + half,
+                columns, to->minimums[0] + half, MM_WIDE);
     }
 }
 
@@ -102,8 +107,12 @@ MM_INLINE void mm_quantized_tile(
                 float *const to = sums + r * MM_WIDE + half * MM_LANES;
                 const int64_t group = MM_GROUP_OF(span) - MM_GROUP_OF(first);
                 const float *const scales = slice->scales[group] + half * MM_LANES;
+                const float *const minimums =
+                    slice->minimums[MM_MINIMUMS ? group : 0] + half * MM_LANES;
                 const mm_mask whole = mm_whole(sum[r][half]);
-                mm_vec_store(to, mm_add_span(mm_vec_load(to), whole, row, sizes, span, scales));
+                mm_vec_store(
+                    to,
+                    mm_add_span(mm_vec_load(to), whole, row, sizes, span, scales, minimums));
             }
             if (mm_is_far(row, sizes, span))
                 mm_add_far(g, job->row0 + r0 + r, row, sizes, span, n0, wide, sums + r * MM_WIDE);

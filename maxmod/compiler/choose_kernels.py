@@ -77,6 +77,8 @@ def has_kernel(product: ir.Node) -> bool:
     """True if there are kernels for products of these types."""
     left, right = (value.type for value in product.inputs[:2])
     floats = product.inputs[-1].type.dtype  # scales, if the right operand is quantised
+    if not product.op.meaning.is_product and floats is DType.uint8:  # scales with minimums
+        floats = left.dtype
     is_summed = compute_dtype(product.output.type.dtype) is DType.float32
     return right.rank == 2 and left.rank > 0 and is_summed and floats in FLOATS
 

@@ -1,9 +1,8 @@
 """Models with weights of 8 and 4 bits: rounded while they are loaded, or loaded as they were saved.
 
 A folder of rounded weights is one as `save_quantized` writes it: its tensors have the names and
-layouts of the module, a rounded layer has `weight` and `scales` (see `F.quantize_weight`, and for
-4 bits `maxmod.weights.packed_groups`), and config.json says `"quantization_config":
-{"quant_method": "maxmod", "version": 2, ...}`. What each layer has is
+layouts of the module, a rounded layer has `weight` and `scales` (see `F.quantize_weight`), and
+config.json says `"quantization_config": {"quant_method": "maxmod", ...}`. What each layer has is
 told by its tensors, so that what `save_state` made of the parameters of a module loads as well.
 """
 
@@ -17,28 +16,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
-from maxmod.backends.devices import CPU
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError
-from maxmod.nn import Module, QuantizedEmbedding, QuantizedLinear
+from maxmod.nn import Module, QuantizedLinear
 from maxmod.nn.places import descendants_of, parameters_of
-from maxmod.nn.quantizing import Format, formats_of, linear_layers, replace_layers
-from maxmod.tensor import Tensor
+from maxmod.nn.quantizing import formats_of, linear_layers, replace_layers, tied_embeddings
 from maxmod.values.plain import JsonObject
 from maxmod.weights import QuantizedWeights, Weights, save_state
 from maxmod.weights.json_files import read_json, read_json_list
 from maxmod.weights.mapping import Recipe, View
-from maxmod.weights.packed_groups import Unpack, pack
-from maxmod.weights.quantized_view import PARTS, Stored
+from maxmod.weights.quantized_view import Stored
 from maxmod.weights.text_files import MAX_BYTES, read_bytes
 
 METHOD = "maxmod"
+VERSION = 2  # 2: 4-bit codes have minimums, a tied embedding has the codes of the head
 FIELD = "quantization_config"
-# 2 has offsets of groups, packed with the scales, and embeddings of codes. 1, which was not written
-# down, had 4 bits around 0, and embeddings of floats alone: its tensors tell, and it loads as well.
-VERSION = 2
 # Files that `save_quantized` copies along with config.json: tokenizers, templates and the like.
 _COPIED = (".json", ".txt", ".model", ".jinja", ".md")
 
@@ -49,20 +41,14 @@ class Rounding(NamedTuple):
     scheme: str
     group_size: int | None
     skip: str | tuple[str, ...]
-    head: str
 
     @classmethod
     def of(
-        cls,
-        caller: str,
-        quantize: str | None,
-        group_size: int | None,
-        skip: str | Iterable[str],
-        head: str = "int8",
+        cls, caller: str, quantize: str | None, group_size: int | None, skip: str | Iterable[str]
     ) -> Rounding | None:
         """Returns the options of a loading function as a record; None if it does not quantise."""
         if quantize is not None:
-            return cls(quantize, group_size, skip if isinstance(skip, str) else tuple(skip), head)
+            return cls(quantize, group_size, skip if isinstance(skip, str) else tuple(skip))
         if group_size is not None or skip:
             raise ArgumentError(f"{caller}: group_size and skip need quantize as well.")
         return None
@@ -78,12 +64,13 @@ def is_marked(table: JsonObject, where: Path) -> bool:
     if given is None:
         return False
     method = given.get("quant_method") if isinstance(given, dict) else None
-    if method == METHOD and isinstance(given, dict):
+    if method == METHOD:
+        assert isinstance(given, dict)
         version = given.get("version", 1)
-        if version not in range(1, VERSION + 1):
+        if type(version) is not int or not 1 <= version <= VERSION:
             raise ModelError(
                 f"{where}: {FIELD!r}: version: expected 1 to {VERSION}, got "
-                f"{json.dumps(version)[:80]}. Hint: a newer maxmod may read it."
+                f"{json.dumps(version)[:80]}. Hint: a newer maxmod wrote this folder."
             )
         return True
     by = f"by {json.dumps(method)[:80]}" if method is not None else "in a way that is not named"
@@ -103,22 +90,19 @@ def rounded(module: Module, stored: Weights, weights: Weights, rounding: Roundin
         weights: The same in the dtype of the module.
         rounding: The scheme and its options.
     """
-    scheme, group_size, skip, head = rounding
-    formats = formats_of(module, scheme, group_size, skip, head)
     tied = {name: p.names for p in parameters_of(module) for name in p.names}
-    found: dict[str, tuple[str, Stored]] = {}
-    for path, kind in formats.items():
-        names = (f"{path}.weight", *tied[f"{path}.weight"])
-        source = next((name for name in names if name in stored), None)
-        if source is not None:  # the load reports the others
-            found[path] = (source, Stored(*kind))
+    formats = formats_of(module, *rounding, head="int8")
+    tables = _tables_by_layer(module)
     replace_layers(module, formats)
-    for name, _, table in descendants_of(module):
-        if isinstance(table, QuantizedEmbedding):
-            owner = next(path for path in formats if f"{path}.weight" in tied[f"{name}.weight"])
-            if owner in found:
-                found[name] = found[owner]
-    return QuantizedWeights(weights, stored, found)
+    for path in [path for path, (scheme, _) in formats.items() if scheme == "int8"]:
+        formats |= dict.fromkeys(tables.get(path, ()), formats[path])
+    sources = {}
+    for path in formats:
+        own = f"{path}.weight"
+        found = [name for name in (own, *tied[own]) if name in stored]
+        if found:  # the load reports the others
+            sources[path] = found[0]
+    return QuantizedWeights(weights, stored, sources, formats)
 
 
 def as_stored(
@@ -135,48 +119,28 @@ def as_stored(
     Returns:
         The weights for the module.
     """
-    tied = {name: p.names for p in parameters_of(module) for name in p.names}
-    formats: dict[str, Format] = {}
-    for path, _, _ in linear_layers(module):
-        names = [path, *(name.removesuffix(".weight") for name in tied[f"{path}.weight"])]
-        if f"{path}.weight" in stored:  # not tied in the file
-            names = [path]
-        kind = next((layers[name] for name in names if name in layers), None)
-        if kind is not None:
-            formats[path] = Format(*kind)
+    tables = _tables_by_layer(module)
+    formats: dict[str, Stored] = {}
+    for path, _, _ in linear_layers(module):  # codes in common have the name of the embedding
+        found = [name for name in (path, *tables.get(path, ())) if name in layers]
+        if found:
+            formats[path] = layers[found[0]]
     try:
-        replace_layers(module, formats, embeddings=layers)
+        replace_layers(module, formats, tables=layers)
     except MaxmodError as error:
         raise WeightsError(str(error)) from None
     floats = stored.astype(dtype)
-    kept = kept_names(layers)
-    plan = {n: Recipe((stored if n in kept else floats, n)) for n in stored}
-    for name in layers:
-        scales = f"{name}.scales"
-        if stored.tensor_type(scales).dtype is DType.uint8:
-            for part, field in enumerate(PARTS[1:]):
-                plan[f"{name}.{field}"] = Recipe((stored, scales), step=Unpack(part))
-    return View(plan)
+    scales = {f"{name}.scales" for name in layers}
+    return View({n: Recipe((stored if n in scales else floats, n)) for n in stored})
 
 
-def kept_names(layers: Iterable[str]) -> set[str]:
-    """Returns the names of floats that belong to codes, and keep their dtypes."""
-    return {f"{layer}.{part}" for layer in layers for part in ("scales", "units")}
-
-
-def _packed_state(module: Module) -> dict[str, Tensor]:
-    """The parameters as files have them: scales, offsets and units of a layer as one tensor."""
-    state = dict(module.parameters)
-    for name in [name for name in state if name.endswith(".offsets")]:
-        layer = name.removesuffix(".offsets")
-        names = [f"{layer}.{part}" for part in PARTS[1:]]
-        if not all(one in state for one in names):
-            continue
-        made = pack(*(np.ascontiguousarray(state[one].to_numpy()) for one in names))
-        if made is not None:
-            state[names[0]] = Tensor(made, device=CPU())
-            del state[names[1]], state[names[2]]
-    return state
+def _tables_by_layer(module: Module) -> dict[str, list[str]]:
+    """Returns the names of the embeddings whose weight a linear layer has, by that of the layer."""
+    tables = tied_embeddings(module)
+    return {
+        path: [place.name for place, _ in tables.get(id(linear.weight), ())]
+        for path, _, linear in linear_layers(module)
+    }
 
 
 class Pretrained(Protocol):
@@ -227,7 +191,7 @@ def save_quantized(
     parent = target if target.exists() else target.parent
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=parent) as temporary:
         made = Path(temporary) / "model"
-        save_state(_packed_state(model.module), made, max_shard_bytes=max_shard_bytes)
+        save_state(model.module.parameters, made, max_shard_bytes=max_shard_bytes)
         for path in _companions(model.folder):
             _write(made / path, read_bytes(model.folder / path))
         _write(made / "config.json", json.dumps(config, indent=2).encode() + b"\n")
@@ -272,12 +236,8 @@ def _description(module: Module) -> JsonObject:
             "'int8') rounds its weights."
         )
     (scheme, group_size), _ = found.most_common(1)[0]
-    return {
-        "quant_method": METHOD,
-        "version": VERSION,
-        "bits": int(scheme[3:]),
-        "group_size": group_size,
-    }
+    bits = 8 if scheme == "int8" else 4
+    return {"quant_method": METHOD, "bits": bits, "group_size": group_size, "version": VERSION}
 
 
 def _companions(folder: Path) -> list[Path]:

@@ -23,14 +23,7 @@ from maxmod.models.folder import CONFIG, find_folder, read_config, unsupported
 from maxmod.models.language import LanguageModel
 from maxmod.models.pooling import read_pooling
 from maxmod.models.prompts import read_text_rules
-from maxmod.models.quantized_folder import (
-    FIELD,
-    Rounding,
-    as_stored,
-    is_marked,
-    kept_names,
-    rounded,
-)
+from maxmod.models.quantized_folder import FIELD, Rounding, as_stored, is_marked, rounded
 from maxmod.models.vision import VisionModel
 from maxmod.nn import Module
 from maxmod.tensor.default_context import default_device, default_dtype, resolve
@@ -298,7 +291,7 @@ def _load(
             raise ArgumentError(
                 f"{caller}: {folder}: quantize: the weights of this folder are quantised already."
             )
-        dtype = dtype or _stored_dtype(checkpoint, kept_names(layers))
+        dtype = dtype or _stored_dtype(checkpoint, {f"{name}.scales" for name in layers})
         with lazy(), default_device(ref), default_dtype(dtype):
             module = architecture.module(config)
         stored = checkpoint.on(ref)

@@ -1,47 +1,45 @@
-"""`QuantizedEmbedding`: a table of vectors stored as codes of 8 bits, such as the head's."""
+"""`QuantizedEmbedding`: a table of vectors with 8-bit weights, those of the head."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import OperandError, class_name
 from maxmod.nn.module import Module
-from maxmod.ops.arithmetic import mul
-from maxmod.ops.elementwise import cast
-from maxmod.ops.gather import gather
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Dim
 
 
 class QuantizedEmbedding(Module[[Tensor], Tensor]):
-    """Looks up rows of a table of int8 codes, and multiplies each with its scale.
+    """Looks up vectors of a table that is rounded to 8 bits: `codes[i] * scales[i]`.
 
-    `maxmod.quantize` puts one in the place of an `Embedding` that is tied to a head of 8 bits: both
-    hold the same tensors, so that the table is in memory and in files once.
+    `maxmod.quantize` makes it of an `Embedding` whose weight is that of the head as well, so that
+    the codes are stored once.
 
     Args:
-        weight: Codes, int8 [vocab_size, dim].
+        weight: Codes: int8 [vocab_size, dim].
         scales: float32 [vocab_size, 1].
-        dtype: The dtype of what is looked up.
+        dtype: The dtype of the result.
 
     Returns:
-        Calling it with an integer tensor [...] gives [..., dim] of `dtype`.
+        Calling it with an integer tensor gives [*indices.shape, dim] in that dtype.
 
     Example:
         >>> from maxmod import DType, Tensor
         >>> from maxmod import functional as F
         >>> from maxmod.nn import QuantizedEmbedding
-        >>> codes, scales = F.quantize_weight(Tensor([[127.0, 0.0], [0.0, -254.0]]))
-        >>> table = QuantizedEmbedding(codes, scales)
+        >>> codes, scales = F.quantize_weight(Tensor([[1.0, 0.5], [0.0, -2.0]]), "int8")
+        >>> table = QuantizedEmbedding(codes, scales, DType.float32)
         >>> table(Tensor([1], dtype=DType.int64)).to_numpy().tolist()
-        [[0.0, -254.0]]
+        [[0.0, -2.0]]
     """
 
     weight: Tensor
     scales: Tensor
 
-    def __init__(self, weight: Tensor, scales: Tensor, dtype: DType = DType.float32) -> None:
+    def __init__(self, weight: Tensor, scales: Tensor, dtype: DType) -> None:
         self.weight = weight
         self.scales = scales
         self.dtype = dtype
@@ -63,7 +61,7 @@ class QuantizedEmbedding(Module[[Tensor], Tensor]):
             indices: Integer tensor of any shape; negative ones count from the end.
 
         Returns:
-            indices.shape + [dim], of `dtype`; rounded once, from float32.
+            [*indices.shape, dim].
 
         Raises:
             TypeError: If indices are not a tensor.
@@ -75,8 +73,8 @@ class QuantizedEmbedding(Module[[Tensor], Tensor]):
                 f"QuantizedEmbedding: indices: expected a Tensor, got {class_name(indices)}. Hint: "
                 "Tensor(indices, dtype=DType.int64) makes one."
             )
-        codes = cast(gather(self.weight, indices, axis=0), DType.float32)
-        return cast(mul(codes, gather(self.scales, indices, axis=0)), self.dtype)
+        codes = F.gather(self.weight, indices, axis=0).cast(DType.float32)
+        return (codes * F.gather(self.scales, indices, axis=0)).cast(self.dtype)
 
     def __rich_repr__(self) -> Iterable[object]:
         yield "vocab_size", self.vocab_size

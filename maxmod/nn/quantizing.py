@@ -1,10 +1,10 @@
-"""`quantize`: rounds the linear layers of a model, and the embedding that a head is tied to."""
+"""`quantize`: the linear layers of a model with 8-bit or 4-bit weights."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from maxmod.errors import ArgumentError, MaxmodError, OperandError, did_you_mean
 from maxmod.interpreters.lazy import lazy
@@ -13,9 +13,7 @@ from maxmod.nn.linear import Linear
 from maxmod.nn.module import Module
 from maxmod.nn.places import Owner, Place, descendants_of, modules_in
 from maxmod.nn.quantized_embedding import QuantizedEmbedding
-from maxmod.nn.quantized_linear import QuantizedLinear, format_of
-
-HEAD = "lm_head"  # the name of the layer from hidden states to logits in models of Hugging Face
+from maxmod.nn.quantized_linear import QuantizedLinear
 
 
 class Pretrained(Protocol):
@@ -28,13 +26,9 @@ class Pretrained(Protocol):
 
 
 M = TypeVar("M", bound="Module | Pretrained")
-
-
-class Format(NamedTuple):
-    """How a weight is stored: a scheme of `F.quantize_weight`, and its group size."""
-
-    scheme: str
-    group_size: int | None
+T = TypeVar("T", bound=Module)
+HEAD = "lm_head"
+Format = tuple[str, int | None]  # scheme and group size
 
 
 def quantize(
@@ -48,25 +42,24 @@ def quantize(
     """Rounds the weights of the linear layers of a model to 8 or 4 bits, in place.
 
     Every `Linear` in the model is replaced by a `QuantizedLinear`; embeddings, norms and subclasses
-    of `Linear` are left as they are. The head, a layer named `lm_head` or tied to an embedding, has
-    8 bits also where the others have 4: it decides among all tokens, and errors of it are not
-    evened out by later layers. An embedding that is tied to a head of 8 bits becomes a
-    `QuantizedEmbedding` with the same codes. Either all layers are replaced or none. Layers that
-    are already quantised are skipped, so a second call can use another scheme for the rest:
+    of `Linear` are left as they are. The head, which chooses among all tokens, has 8 bits; it is a
+    layer named `lm_head` or tied to an embedding. That embedding becomes a `QuantizedEmbedding`,
+    which has the codes of the head in common with it. Either all layers are replaced or none.
+    Layers that are already quantised are skipped, so a second call can use another scheme for the
+    rest:
 
-        quantize(model, "int4", skip="layers.0.*")
+        quantize(model, "int4", skip="lm_head")
         quantize(model, "int8")
 
     Compiled models keep the weights that they were compiled with: compile again after this.
 
     Args:
         model: A module, or what `load_model` returns.
-        scheme: `"int8"`, one scale for each output; or `"int4"`, a scale and an offset for each
-            group of weights, found by a search.
+        scheme: `"int8"`, one scale for each output; or `"int4"`, a scale and a minimum for each
+            group of weights (`"int4_symmetric"`: a scale alone, as earlier versions).
         group_size: For int4: a multiple of 32 that divides the inputs of each layer; 32 by default.
         skip: Qualified names of layers to leave alone, one or several; `*` matches any characters.
-        head: The scheme of the head where `scheme` is int4: `"int8"` or `"int4"`. With int4, an
-            embedding that it is tied to keeps its floats.
+        head: The scheme of the head. With 4 bits, an embedding that is tied to it keeps its floats.
 
     Returns:
         The model.
@@ -92,86 +85,87 @@ def quantize(
 
 
 def formats_of(
-    module: Module,
-    scheme: str,
-    group_size: int | None = None,
-    skip: str | Iterable[str] = (),
-    head: str = "int8",
+    module: Module, scheme: str, group_size: int | None, skip: str | Iterable[str], head: str
 ) -> dict[str, Format]:
-    """Returns how each layer that `quantize` replaces is to be stored, by qualified names."""
+    """Returns how `quantize` rounds each layer, by its name; see there.
+
+    Raises:
+        ValueError: If there is none, or a name of `skip` matches none.
+    """
     layers = linear_layers(module, skip)
-    chosen = Format(format_of("quantize", scheme), group_size)
-    of_head = Format(format_of("quantize: head", head), group_size if head == "int4" else None)
-    heads = _heads(module, layers) if scheme == "int4" else ()
-    return {path: of_head if path in heads else chosen for path, _, _ in layers}
-
-
-def _heads(module: Module, layers: list[tuple[str, Place, Linear]]) -> set[str]:
-    """Names of layers that are called a head, or share a weight with an embedding or a head."""
-    tied = {id(place.embedding.weight) for place in _embeddings(module)}
-    tied |= {id(layer.weight) for path, _, layer in layers if path.split(".")[-1] == HEAD}
-    return {path for path, _, layer in layers if id(layer.weight) in tied}
+    tables = tied_embeddings(module)
+    heads = {
+        path
+        for path, _, linear in layers
+        if path.rpartition(".")[2] == HEAD or id(linear.weight) in tables
+    }
+    of_head = (head, None if head == "int8" else group_size)
+    has_own = scheme != "int8"
+    return {
+        path: of_head if has_own and path in heads else (scheme, group_size)
+        for path, _, _ in layers
+    }
 
 
 def replace_layers(
-    module: Module, formats: Mapping[str, Format], embeddings: Collection[str] | None = None
+    module: Module, formats: Mapping[str, Format], tables: Container[str] | None = None
 ) -> None:
-    """Replaces linear layers, and embeddings that share a weight with one of 8 bits.
+    """Replaces layers by rounded ones: all, or none if one cannot be.
 
     Args:
         module: The module.
-        formats: How each layer is stored; those that are not named are left alone.
-        embeddings: Names of the only embeddings to replace; None for all that can be.
+        formats: How to round each of its linear layers, by name; others are left alone.
+        tables: Names of embeddings that may have the codes of a head of 8 bits; None for all.
     """
-    layers = [layer for layer in linear_layers(module) if layer[0] in formats]
+    layers = [layer for layer in _linears(module, "") if layer[0] in formats]
+    embeddings = tied_embeddings(module)
+    made = _rounded(layers, formats)
+    for _, place, linear in layers:
+        _replace(place, made[id(linear)])
+    for _, _, linear in layers:
+        layer = made[id(linear)]
+        for place, table in embeddings.pop(id(linear.weight), ()):
+            if layer.scheme == "int8" and (tables is None or place.name in tables):
+                dtype = table.weight.dtype
+                _replace(place, QuantizedEmbedding(layer.weight, layer.scales, dtype))
+
+
+def _rounded(
+    layers: Sequence[tuple[str, Place, Linear]], formats: Mapping[str, Format]
+) -> dict[int, QuantizedLinear]:
+    """Returns a rounded layer for each, by the id of the layer. Weights stay in common."""
     made: dict[int, QuantizedLinear] = {}
-    tied: dict[tuple[int, Format], QuantizedLinear] = {}
+    tied: dict[int, QuantizedLinear] = {}
     for path, _, linear in layers:
         if id(linear) in made:
             continue
-        key = (id(linear.weight), formats[path])
-        same = tied.get(key)
+        same = tied.get(id(linear.weight))
         try:
             with lazy():  # types are checked for all before the first weight is looked at
-                layer = QuantizedLinear._rounded(linear, *formats[path])
+                layer = QuantizedLinear.of(linear, *formats[path])
         except MaxmodError as error:
             raise type(error)(f"quantize: {path}.weight: {error}") from None
         if same is not None:
             layer.weight, layer.scales = same.weight, same.scales
-            layer.offsets, layer.units = same.offsets, same.units
-        made[id(linear)] = tied[key] = layer
+        made[id(linear)] = tied[id(linear.weight)] = layer
     for path, _, linear in layers:
         if linear.weight.real:
             try:
-                for tensor in made[id(linear)].tensors():
-                    tensor.materialize()
+                made[id(linear)].weight.materialize()
+                made[id(linear)].scales.materialize()
             except MaxmodError as error:
                 raise type(error)(f"quantize: {path}.weight: {error}") from None
-    tables = {weight: layer for (weight, kind), layer in tied.items() if kind.scheme == "int8"}
-    for name, place, embedding in _embeddings(module):
-        layer = tables.get(id(embedding.weight))
-        if layer is not None and (embeddings is None or name in embeddings):
-            table = QuantizedEmbedding(layer.weight, layer.scales, embedding.weight.dtype)
-            _replace(place, table)
-    for _, place, linear in layers:
-        _replace(place, made[id(linear)])
+    return made
 
 
-class _Table(NamedTuple):
-    """An embedding and where it is."""
-
-    name: str
-    place: Place
-    embedding: Embedding
-
-
-def _embeddings(module: Module) -> list[_Table]:
-    """The embeddings of vectors; not subclasses, which may use the weight in other ways."""
-    return [
-        _Table(path, place, child)
-        for path, place, child in _found(module, "", Embedding)
-        if isinstance(child, Embedding) and child.weight.rank == 2
-    ]
+def tied_embeddings(module: Module) -> dict[int, list[tuple[Place, Embedding]]]:
+    """Returns the embeddings whose weight is that of a linear layer, by the id of the weight."""
+    weights = {id(linear.weight) for _, _, linear in _linears(module, "")}
+    found: dict[int, list[tuple[Place, Embedding]]] = {}
+    for place, child in _of_type(module, "", Embedding):
+        if id(child.weight) in weights:
+            found.setdefault(id(child.weight), []).append((place, child))
+    return found
 
 
 def linear_layers(
@@ -185,11 +179,7 @@ def linear_layers(
     if not isinstance(module, Module):
         raise OperandError(f"quantize: expected a module, got {type(module).__name__}.")
     list(descendants_of(module, searched=True))  # refuses a module that contains itself
-    found = [
-        (path, place, child)
-        for path, place, child in _found(module, "", Linear)
-        if isinstance(child, Linear)
-    ]
+    found = list(_linears(module, ""))
     names = [path for path, _, _ in found]
     skipped: set[str] = set()
     for pattern in (skip,) if isinstance(skip, str) else skip:
@@ -209,16 +199,23 @@ def linear_layers(
     return chosen
 
 
-def _found(
-    owner: Owner, prefix: str, kind: type[Module], above: tuple[Owner, ...] = ()
-) -> Iterator[tuple[str, Place, Module]]:
+def _linears(owner: Owner, prefix: str) -> Iterator[tuple[str, Place, Linear]]:
+    # a subclass may use its weight in other ways
+    for place, child in _of_type(owner, prefix, Linear):
+        yield place.name, place, child
+
+
+def _of_type(
+    owner: Owner, prefix: str, kind: type[T], above: tuple[Owner, ...] = ()
+) -> Iterator[tuple[Place, T]]:
+    """Yields the modules of exactly this type, each at every place where it is."""
     above = (*above, owner)
     for name, attribute, keys, child, _ in modules_in(owner):
         path = prefix + name
-        if type(child) is kind:  # a subclass may use its weight in other ways
-            yield path, Place(owner, attribute, path, keys), child
+        if type(child) is kind:
+            yield Place(owner, attribute, path, keys), child
         elif not any(child is other for other in above):
-            yield from _found(child, f"{path}.", kind, above)
+            yield from _of_type(child, f"{path}.", kind, above)
 
 
 def _replace(place: Place, child: Module) -> None:

@@ -1,20 +1,20 @@
 """Weight-only quantisation: weights of 8 or 4 bits with scales, and the products that read them.
 
-A weight [out, in] becomes integer codes and floating scales, so that `weight ~ codes * scales`.
-Rounding of int8 and int4 is to the nearest and symmetric: there is no zero point.
+A weight [out, in] becomes integer codes and scales. Rounding is to the nearest.
 
 - `int8`: one code a byte, int8 [out, in], from -127 to 127; float32 scales [out, 1], one a row.
-- `int4`: two codes a byte, uint8 [out, in / 2], from -8 to 7; float16 scales [out, in / group],
-  one for each `group_size` consecutive weights of a row. Byte i of each 16 holds code i of 32 in
-  its low half and code i + 16 in its high half, each plus 8: a vector of bytes is two of weights.
-- `uint4`: as int4, and each group has an offset too, `weight ~ codes * scales + offsets * units`:
-  offsets int8 [out, in / group] from -31 to 31, units float32 [out, 1]. The smallest weight of a
-  group is `offset * unit - 8 * scale`. `ops/group_search.py` finds scales and offsets. A product is
-  that of int4, and a second one of the sums of x over groups with the offsets, which has the format
-  of int8: `x @ w.T = quantized_linear(x, codes, scales) + quantized_linear(sums, offsets, units)`.
+  `weight ~ code * scale`.
+- `int4`: two codes a byte, uint8 [out, in / 2], from 0 to 15. Byte i of each 16 holds code i of 32
+  in its low half and code i + 16 in its high half: a vector of bytes is two of weights. Bytes of
+  scales, uint8 [out, 2 * in / group + 1]: for each `group_size` consecutive weights of a row a
+  scale, then for each a minimum, then the exponent e of the row.
+  `weight ~ (code * scale - 8 * minimum) * 2^(e - 127)`: 4.5 bits a weight for groups of 32.
+- `int4_symmetric`: the same codes, with float16 scales [out, in / group] and no minimum, as
+  earlier versions saved them. `weight ~ (code - 8) * scale`.
 
-For int8 and int4, a scale is the largest magnitude that it covers, divided by 127 or 7.5 and
-rounded up to its dtype; so no weight is further from its code than half a scale.
+Scales without minimum are the largest magnitude that they cover, divided by 127 or 7.5 and rounded
+up to their dtype; so no weight is further from its code than half a scale. How scales and minimums
+of `int4` are found is told in `maxmod/ops/four_bits.py`.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ from maxmod.dtype import DType, compute_dtype, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, ShapeError
 from maxmod.op import Kind, Op, lookup, op
 from maxmod.op.rules import expect_dtype, expect_int, expect_sizes_static, is_float
-from maxmod.ops.arithmetic import mul, sub
+from maxmod.ops import four_bits
+from maxmod.ops.arithmetic import add, mul, pow, sub
 from maxmod.ops.bitwise import bitwise_and, bitwise_right_shift
 from maxmod.ops.create import iota
 from maxmod.ops.elementwise import cast
-from maxmod.ops.group_search import search
 from maxmod.ops.matmul import matmul
 from maxmod.ops.shape import permute, reshape
 from maxmod.tensor import Tensor
 from maxmod.values.array import Array, ArrayModule, StorageDType
+from maxmod.values.device import DeviceRef
+from maxmod.values.dim import Size
 from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 __all__ = ["dequantize_weight", "quantize_weight", "quantized_linear"]
 
 BLOCK = 32  # int4 codes that are packed together
-SCHEMES = ("int8", "int4", "uint4")
+SCHEMES = ("int8", "int4", "int4_symmetric")
 DEFAULT_GROUP_SIZE = 32
-_SEARCHED_AT_ONCE = 1 << 17  # weights: the temporaries of the search stay in the L2 cache
 _ROWS_AT_ONCE = 1 << 20  # weights that are quantised together: temporaries stay small
 
 
@@ -53,7 +54,8 @@ def _scheme(op: Op, weight: TensorType, *, scheme: object, group_size: object) -
     """Canonical static arguments: `group_size` is None for int8."""
     if scheme not in SCHEMES:
         raise ArgumentError(
-            f"{op.name}: scheme: expected 'int8', 'int4' or 'uint4', got {scheme!r}."
+            f"{op.name}: scheme: expected 'int8' or 'int4' (or 'int4_symmetric', of earlier "
+            f"versions), got {scheme!r}."
         )
     if scheme == "int8":
         if group_size is not None:
@@ -73,8 +75,8 @@ def _scheme(op: Op, weight: TensorType, *, scheme: object, group_size: object) -
 
 def _codes_and_scales(
     op: Op, weight: TensorType, *, scheme: str, group_size: int | None
-) -> tuple[TensorType, ...]:
-    """The types of the codes and of the scales, and for uint4 of the offsets and their units."""
+) -> tuple[TensorType, TensorType]:
+    """The types of the codes and of the scales."""
     expect_dtype(op, is_float, weight)
     if weight.rank != 2:
         raise ShapeError(f"{op.name}: weight: expected [out, in], got {weight.short()}.")
@@ -92,37 +94,40 @@ def _codes_and_scales(
             f"{weight.short()}. Hint: a smaller group_size (a multiple of {BLOCK}), or int8, which "
             "has no groups."
         )
-    found = (
-        TensorType.of(DType.uint8, (rows, depth // 2), weight.device),
-        TensorType.of(DType.float16, (rows, depth // group_size), weight.device),
-    )
-    if scheme != "uint4":
-        return found
     return (
-        *found,
-        TensorType.of(DType.int8, (rows, depth // group_size), weight.device),
-        TensorType.of(DType.float32, (rows, 1), weight.device),
+        TensorType.of(DType.uint8, (rows, depth // 2), weight.device),
+        scales_type(scheme, rows, depth // group_size, weight.device),
     )
+
+
+def scales_type(scheme: str, rows: Size, groups: int, device: DeviceRef) -> TensorType:
+    """Returns the type of the scales of 4-bit codes; see the top of this file."""
+    if scheme == "int4":
+        return TensorType.of(DType.uint8, (rows, 2 * groups + 1), device)
+    return TensorType.of(DType.float16, (rows, groups), device)
 
 
 @op(Kind.OPAQUE, _codes_and_scales, prepare=_scheme, backend_method="quantize_weight")
 def quantize_weight(
     xp: ArrayModule, weight: Tensor, scheme: str = "int8", group_size: int | None = None
 ) -> list[Tensor]:
-    """Rounds a weight to 8 or 4 bits: codes and scales, `weight ~ codes * scales`.
+    """Rounds a weight to 8 or 4 bits: codes and scales.
+
+    int8 keeps `code * scale`. int4 has a scale and a minimum for each group, so that a group whose
+    weights are not around 0 loses nothing; of several of them those are taken whose codes have the
+    least sum of squared errors.
 
     Args:
         weight: Floats [out, in].
-        scheme: `"int8"`, one scale for each row; `"int4"`, one for each group of a row; or
-            `"uint4"`, a scale and an offset for each group, found by a search for small errors.
-        group_size: For 4 bits: how many weights share a scale, a multiple of 32 that divides `in`;
+        scheme: `"int8"`, one scale for each row; or `"int4"`, a scale and a minimum for each group
+            of a row. `"int4_symmetric"` has no minimum, as folders of earlier versions.
+        group_size: For int4: how many weights share a scale, a multiple of 32 that divides `in`;
             32 by default.
 
     Returns:
         [codes, scales]: int8 [out, in] and float32 [out, 1], or uint8 [out, in / 2] with two codes
-        a byte and float16 [out, in / group_size]. No weight is further from `dequantize_weight` of
-        them than half its scale. For uint4 [codes, scales, offsets, units]: to what the first two
-        give, `offsets * units` is added: int8 [out, in / group_size] and float32 [out, 1].
+        a byte and uint8 [out, 2 * in / group_size + 1] (float16 [out, in / group_size] without
+        minimums). int8 and int4_symmetric keep each weight within half its scale.
 
     Raises:
         ValueError: If the weight is not a matrix, `in` is not a multiple of the group size, a value
@@ -135,63 +140,64 @@ def quantize_weight(
         >>> codes.to_numpy().tolist()
         [[127, -64, 32]]
     """
-    if scheme == "uint4":
-        assert group_size is not None
-        return _searched(xp, weight, group_size)
     rows, depth = weight.shape
-    group, top, dtype = group_size or depth, (7.5 if group_size else 127.0), np.float16
-    codes = xp.empty((rows, depth // 2 if group_size else depth), "B" if group_size else "b")
-    scales = xp.empty((rows, depth // group if group_size else 1), dtype if group_size else "f")
+    codes_type, kept_type = quantized_types(
+        TensorType.of(DType.float32, (rows, depth), DeviceRef.CPU()), scheme, group_size
+    )
+    codes = xp.empty(codes_type.sizes, storage_dtype(codes_type.dtype))
+    scales = xp.empty(kept_type.sizes, storage_dtype(kept_type.dtype))
     step = max(1, _ROWS_AT_ONCE // max(depth, 1))
     for start in range(0, rows, step):
         part = slice(start, start + step)
-        groups = xp.asarray(weight[part], dtype=np.float32).reshape(-1, scales.shape[1], group)
-        scale = _scales(xp, groups, top, scales.dtype)
-        scales[part] = scale
-        wide = scale.astype(np.float32)[..., None]
-        q = xp.rint(groups / xp.where(wide == 0, np.float32(1), wide))
-        if group_size:
-            codes[part] = _packed(xp, xp.clip(q, -8, 7) + 8)
+        wide = xp.asarray(weight[part], dtype=np.float32)
+        if scheme == "int4":
+            assert group_size is not None
+            groups = wide.reshape(len(wide), -1, group_size)
+            codes[part], scales[part] = four_bits.codes_and_scales(xp, groups)
         else:
-            codes[part] = xp.clip(q, -127, 127).reshape(-1, depth)
+            codes[part], scales[part] = _symmetric(xp, wide, group_size, scales.dtype)
     return [codes, scales]
+
+
+def _symmetric(
+    xp: ArrayModule, weights: Array, group_size: int | None, dtype: StorageDType
+) -> tuple[Array, Array]:
+    """Codes and scales without minimums."""
+    rows, depth = weights.shape
+    top = 7.5 if group_size else 127.0
+    groups = weights.reshape(rows, -1 if group_size else 1, group_size or depth)
+    scale = _scales(xp, groups, top, dtype)
+    wide = scale.astype(np.float32)[..., None]
+    q = xp.rint(groups / xp.where(wide == 0, np.float32(1), wide))
+    if group_size:
+        return four_bits.packed(xp, xp.clip(q, -8, 7) + 8), scale
+    return xp.clip(q, -127, 127).reshape(rows, depth), scale
+
+
+def scheme_of(codes: DType, scales: DType) -> str:
+    """Returns the scheme of codes and scales of these dtypes."""
+    if codes is DType.int8:
+        return "int8"
+    return "int4" if scales is DType.uint8 else "int4_symmetric"
+
+
+def group_size_of(codes: TensorType, scales: TensorType) -> int | None:
+    """Returns how many 4-bit codes share a scale; None for int8, with one scale for each row."""
+    scheme = scheme_of(codes.dtype, scales.dtype)
+    if scheme == "int8":
+        return None
+    kept = int(scales.sizes[1])
+    groups = kept // 2 if scheme == "int4" else kept
+    return 2 * int(codes.sizes[1]) // max(1, groups)
 
 
 def quantized_types(
     weight: TensorType, scheme: str, group_size: int | None
-) -> tuple[TensorType, ...]:
-    """Returns the types of what `quantize_weight` makes of a weight."""
+) -> tuple[TensorType, TensorType]:
+    """Returns the types of codes and scales of a weight; see `quantize_weight`."""
     record = lookup("quantize_weight")
     attrs = _scheme(record, weight, scheme=scheme, group_size=group_size)
     return _codes_and_scales(record, weight, **attrs)
-
-
-def _searched(xp: ArrayModule, weight: Array, group: int) -> list[Array]:
-    """Codes, scales, offsets and units of uint4."""
-    rows, depth = weight.shape
-    codes = xp.empty((rows, depth // 2), "B")
-    scales = xp.empty((rows, depth // group), np.float16)
-    offsets, units = xp.empty(scales.shape, "b"), xp.empty((rows, 1), "f")
-    step = max(1, _SEARCHED_AT_ONCE // max(depth, 1))
-    for start in range(0, rows, step):
-        part = slice(start, start + step)
-        groups = xp.asarray(weight[part], dtype=np.float32).reshape(-1, depth // group, group)
-        _expect_magnitudes(xp, xp.abs(groups), 7.5)
-        found = search(xp, groups)
-        codes[part] = _packed(xp, found.codes + 8)
-        scales[part], offsets[part], units[part] = found.scales, found.offsets, found.units
-    return [codes, scales, offsets, units]
-
-
-def _expect_magnitudes(xp: ArrayModule, sizes: Array, top: float) -> None:
-    """Raises if weights are not finite, or their scales may not fit float16."""
-    if not bool(xp.isfinite(sizes).all()):
-        raise ArgumentError("quantize_weight: weight: expected finite values, got NaN or infinity.")
-    if sizes.size and float(sizes.max()) >= 65504 * top:
-        raise ArgumentError(
-            f"quantize_weight: weight: expected magnitudes below {65504 * top:.0f}, so that the "
-            "scales fit float16. Hint: int8 has scales in float32."
-        )
 
 
 def _scales(xp: ArrayModule, groups: Array, top: float, dtype: StorageDType) -> Array:
@@ -211,12 +217,6 @@ def _scales(xp: ArrayModule, groups: Array, top: float, dtype: StorageDType) -> 
     return scale
 
 
-def _packed(xp: ArrayModule, codes: Array) -> Array:
-    """Packs codes of 0 to 15 by two: [rows, groups, group] -> uint8 [rows, in / 2]."""
-    halves = codes.astype(np.uint8).reshape(codes.shape[0], -1, 2, BLOCK // 2)
-    return (halves[:, :, 0] | (halves[:, :, 1] << 4)).reshape(codes.shape[0], -1)
-
-
 # ---- reading codes -----------------------------------------------------------------------------
 
 
@@ -227,10 +227,13 @@ def quantized_sizes(op: Op, weight: TensorType, scales: TensorType) -> tuple[int
         DTypeError: If codes or scales are of another kind.
         ShapeError: If they do not fit together.
     """
-    if weight.dtype not in (DType.int8, DType.uint8) or not scales.dtype.is_float():
+    has_minimums = weight.dtype is DType.uint8 and scales.dtype is DType.uint8
+    fits = has_minimums or scales.dtype.is_float()
+    if weight.dtype not in (DType.int8, DType.uint8) or not fits:
         raise DTypeError(
-            f"{op.name}: expected codes of int8, or of uint8 with two a byte, and floating scales; "
-            f"got {weight.short()} and {scales.short()}. Hint: F.quantize_weight makes them."
+            f"{op.name}: expected codes of int8, or of uint8 with two a byte, and floating scales "
+            f"(uint8 with minimums); got {weight.short()} and {scales.short()}. Hint: "
+            "F.quantize_weight makes them."
         )
     if weight.rank != 2 or scales.rank != 2:
         raise ShapeError(
@@ -238,13 +241,16 @@ def quantized_sizes(op: Op, weight: TensorType, scales: TensorType) -> tuple[int
             f"{scales.short()}."
         )
     expect_sizes_static(op, "sizes of quantised weights", *weight.sizes, *scales.sizes)
-    rows, depth, groups = int(weight.sizes[0]), int(weight.sizes[1]), int(scales.sizes[1])
+    rows, depth, kept = int(weight.sizes[0]), int(weight.sizes[1]), int(scales.sizes[1])
+    groups = kept // 2 if has_minimums else kept
     packed = weight.dtype is DType.uint8
     depth = 2 * depth if packed else depth
     group = depth // groups if groups and depth % groups == 0 else 0
     fits = (group > 0 and group % BLOCK == 0) if packed else groups == 1
+    fits = fits and (not has_minimums or kept % 2 == 1)
     if scales.sizes[0] != rows or not fits:
-        wanted = f"[out, in / group] with groups of a multiple of {BLOCK}" if packed else "[out, 1]"
+        of_groups = "[out, 2 * in / group + 1]" if has_minimums else "[out, in / group]"
+        wanted = f"{of_groups} with groups of a multiple of {BLOCK}" if packed else "[out, 1]"
         raise ShapeError(
             f"{op.name}: codes and scales do not fit together: codes are {weight.short()}, scales "
             f"are {scales.short()}, expected {wanted}."
@@ -264,11 +270,11 @@ def _dequantized(op: Op, weight: TensorType, scales: TensorType, *, dtype: DType
 def dequantize_weight(
     xp: ArrayModule, weight: Tensor, scales: Tensor, dtype: DType = DType.float32
 ) -> Tensor:
-    """Turns codes and scales back into a weight: `codes * scales`.
+    """Turns codes and scales back into a weight; see `quantize_weight`.
 
     Args:
         weight: int8 [out, in], or uint8 [out, in / 2] with two codes a byte.
-        scales: Floats [out, 1], or [out, in / group].
+        scales: Floats [out, 1], or [out, in / group]; or uint8 [out, 2 * in / group + 1].
         dtype: Floating dtype of the result.
 
     Returns:
@@ -288,12 +294,13 @@ def dequantize_weight(
 
 
 def _weights(xp: ArrayModule, codes: Array, scales: Array, dtype: StorageDType) -> Array:
-    """codes * scales in a wide dtype."""
+    """The weight in a wide dtype."""
     if codes.dtype == np.int8:
         return codes.astype(dtype) * scales.astype(dtype)
+    if scales.dtype == np.uint8:
+        return four_bits.weights(xp, codes, scales, dtype)
     rows = codes.shape[0]
-    pairs = codes.reshape(rows, -1, 1, BLOCK // 2)
-    nibbles = xp.concatenate([pairs & 15, pairs >> 4], axis=2)
+    nibbles = four_bits.unpacked(xp, codes)
     groups = nibbles.reshape(rows, scales.shape[1], -1).astype(dtype) - dtype.type(8)
     return (groups * scales.astype(dtype)[..., None]).reshape(rows, -1)
 
@@ -314,10 +321,25 @@ def _expand_linear(x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
     """A product with the weight as floats of the dtype of x."""
     wide = cast(_codes(weight), compute_dtype(x.dtype))
     rows, depth = wide.sizes
-    groups = reshape(wide, (rows, scales.sizes[1], depth // scales.sizes[1]))
-    factors = cast(reshape(scales, (*scales.sizes, 1)), wide.dtype)
-    floats = cast(reshape(mul(groups, factors), (rows, depth)), x.dtype)
-    return matmul(x, permute(floats, (1, 0)))
+    if scales.dtype is DType.uint8:
+        floats = _with_minimums(wide, cast(scales, wide.dtype))
+    else:
+        groups = reshape(wide, (rows, scales.sizes[1], depth // scales.sizes[1]))
+        floats = mul(groups, cast(reshape(scales, (*scales.sizes, 1)), wide.dtype))
+    return matmul(x, permute(cast(reshape(floats, (rows, depth)), x.dtype), (1, 0)))
+
+
+def _with_minimums(codes: Tensor, scales: Tensor) -> Tensor:
+    """Weights [out, groups, group] from codes less 8 and bytes of scales, as floats."""
+    rows, depth = codes.sizes
+    kept = int(scales.sizes[1])
+    groups = reshape(codes, (rows, kept // 2, depth // (kept // 2)))
+    scale, minimum = (
+        reshape(scales[:, first : first + kept // 2], (rows, kept // 2, 1))
+        for first in (0, kept // 2)
+    )
+    unit = pow(2.0, sub(reshape(scales[:, kept - 1 :], (rows, 1, 1)), 127.0))
+    return mul(add(mul(groups, scale), mul(sub(scale, minimum), 8.0)), unit)
 
 
 def _codes(weight: Tensor) -> Tensor:
@@ -344,7 +366,7 @@ def quantized_linear(xp: ArrayModule, x: Tensor, weight: Tensor, scales: Tensor)
     Args:
         x: Floats [..., in].
         weight: int8 [out, in], or uint8 [out, in / 2] with two codes a byte.
-        scales: Floats [out, 1], or [out, in / group].
+        scales: Floats [out, 1], or [out, in / group]; or uint8 [out, 2 * in / group + 1].
 
     Returns:
         [..., out] in the dtype of x. Half types accumulate in float32.

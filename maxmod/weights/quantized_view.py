@@ -7,13 +7,73 @@ from typing import NamedTuple
 
 from maxmod.dtype import DType
 from maxmod.errors import MaxmodError
-from maxmod.ops.weight_quantization import quantize_weight, quantized_types
+from maxmod.ops.weight_quantization import (
+    group_size_of,
+    quantize_weight,
+    quantized_types,
+    scheme_of,
+)
 from maxmod.tensor import Tensor
 from maxmod.values.tensor_type import TensorType
 from maxmod.weights.mapping import Weights
-from maxmod.weights.packed_groups import groups_of
 
-PARTS = ("weight", "scales", "offsets", "units")  # of a layer, in the order of `quantize_weight`
+
+class QuantizedWeights(Weights):
+    """Weights of a model with quantised linear layers, made from the weights of the original.
+
+    `layer.weight` gives the codes and `layer.scales` the scales. A weight is read once for both,
+    and not kept, except for scales that are not yet read.
+
+    Args:
+        others: All tensors that are not rounded; further entries are ignored.
+        floats: The weights that are rounded, in their stored dtype.
+        sources: Names of layers to names of their weights in `floats`.
+        formats: How each layer is stored, by its name.
+    """
+
+    def __init__(
+        self,
+        others: Weights,
+        floats: Weights,
+        sources: Mapping[str, str],
+        formats: Mapping[str, tuple[str, int | None]],
+    ) -> None:
+        plan: dict[str, tuple[str, int | None]] = {name: (name, None) for name in others}
+        self._formats: dict[str, tuple[str, int | None]] = {}  # by name of the float weight
+        for layer, source in sources.items():
+            plan[f"{layer}.weight"] = (source, 0)
+            plan[f"{layer}.scales"] = (source, 1)
+            self._formats[source] = formats[layer]
+        super().__init__(plan)
+        self._others = others
+        self._floats = floats
+        self._scales: dict[str, Tensor] = {}
+
+    def _load(self, name: str) -> Tensor:
+        source, part = self._plan[name]
+        if part is None:
+            return self._others[source]
+        if part == 1 and source in self._scales:
+            return self._scales.pop(source)
+        try:
+            made = quantize_weight(self._floats[source], *self._formats[source])
+        except MaxmodError as error:
+            raise type(error)(f"quantize: {name}: {error}") from None
+        if part == 0:
+            self._scales[source] = made[1]
+        return made[part]
+
+    def _type_of(self, name: str) -> TensorType:
+        source, part = self._plan[name]
+        if part is None:
+            return self._others.tensor_type(source)
+        return quantized_types(self._floats.tensor_type(source), *self._formats[source])[part]
+
+    def source_key(self, name: str) -> tuple[object, ...]:
+        source, part = self._plan[name]
+        if part is None:
+            return self._others.source_key(source)
+        return (*self._floats.source_key(source), f"quantized {part}")  # codes before scales
 
 
 class Stored(NamedTuple):
@@ -23,62 +83,8 @@ class Stored(NamedTuple):
     group_size: int | None
 
     def __str__(self) -> str:
-        if self.group_size is None:
-            return self.scheme
-        name = "int4" if self.scheme == "uint4" else f"{self.scheme} around 0"
-        return f"{name}, groups of {self.group_size}"
-
-
-class QuantizedWeights(Weights):
-    """Weights of a model with quantised linear layers, made from the weights of the original.
-
-    `layer.weight` gives the codes, `layer.scales` the scales, `layer.offsets` and `layer.units`
-    what else uint4 has. A weight is read once for all, and not kept, except for what is not yet
-    read of the codes and scales.
-
-    Args:
-        others: All tensors that are not rounded; further entries are ignored.
-        floats: The weights that are rounded, in their stored dtype.
-        sources: Names of layers to names of their weights in `floats`, and how to store them.
-    """
-
-    def __init__(
-        self, others: Weights, floats: Weights, sources: Mapping[str, tuple[str, Stored]]
-    ) -> None:
-        plan: dict[str, tuple[str, int, Stored | None]] = {name: (name, 0, None) for name in others}
-        for layer, (source, kind) in sources.items():
-            for part in range(4 if kind.scheme == "uint4" else 2):
-                plan[f"{layer}.{PARTS[part]}"] = (source, part, kind)
-        super().__init__(plan)
-        self._others = others
-        self._floats = floats
-        self._unread: dict[tuple[str, int], Tensor] = {}
-
-    def _load(self, name: str) -> Tensor:
-        source, part, kind = self._plan[name]
-        if kind is None:
-            return self._others[source]
-        if (source, part) in self._unread:
-            return self._unread.pop((source, part))
-        try:
-            made = quantize_weight(self._floats[source], *kind)
-        except MaxmodError as error:
-            raise type(error)(f"quantize: {name}: {error}") from None
-        if part == 0:
-            self._unread.update({(source, i): made[i] for i in range(1, len(made))})
-        return made[part]
-
-    def _type_of(self, name: str) -> TensorType:
-        source, part, kind = self._plan[name]
-        if kind is None:
-            return self._others.tensor_type(source)
-        return quantized_types(self._floats.tensor_type(source), *kind)[part]
-
-    def source_key(self, name: str) -> tuple[object, ...]:
-        source, part, kind = self._plan[name]
-        if kind is None:
-            return self._others.source_key(source)
-        return (*self._floats.source_key(source), f"quantized {part}")  # codes before scales
+        groups = "" if self.group_size is None else f", groups of {self.group_size}"
+        return f"{self.scheme}{groups}"
 
 
 def stored_layers(weights: Weights) -> dict[str, Stored]:
@@ -92,13 +98,8 @@ def stored_layers(weights: Weights) -> dict[str, Stored]:
         if layer == name or f"{layer}.scales" not in weights:
             continue
         codes, scales = weights.tensor_type(name), weights.tensor_type(f"{layer}.scales")
-        if codes.dtype is DType.int8:
-            found[layer] = Stored("int8", None)
-        elif codes.dtype is DType.uint8 and codes.rank == scales.rank == 2:
-            columns = int(scales.sizes[1])
-            is_packed = scales.dtype is DType.uint8
-            groups = groups_of(columns) if is_packed else columns
-            has_offsets = is_packed or f"{layer}.offsets" in weights
-            scheme = "uint4" if has_offsets else "int4"
-            found[layer] = Stored(scheme, 2 * int(codes.sizes[1]) // max(1, groups))
+        is_known = codes.dtype in (DType.int8, DType.uint8)
+        if is_known and codes.rank == scales.rank == 2:
+            scheme = scheme_of(codes.dtype, scales.dtype)
+            found[layer] = Stored(scheme, group_size_of(codes, scales))
     return found

@@ -12,7 +12,7 @@ from cuda_function import sources_of
 from cuda_registers import assert_no_spills
 from emulated_cuda import emulated_cuda
 from helpers import tensor
-from ops.samples_quantized import dequantized
+from ops.samples_quantized import dequantized, with_minimums
 
 import maxmod
 from maxmod import CPU, DType, Module, Tensor, TensorType
@@ -55,7 +55,7 @@ def _layer(layer: Any, x: Any) -> Any:
         codes, scales = (t.to(CPU()).to_numpy() for t in (layer.weight, layer.scales))
         codes = codes if codes.dtype == np.uint8 else codes.astype(np.float64)
         scales = scales.astype(np.float64)
-        y = x @ dequantized(codes, scales, packed=layer.weight.dtype is DType.uint8).T
+        y = x @ (with_minimums if layer.scheme == "int4" else dequantized)(codes, scales).T
     else:
         y = x @ layer.weight.to(CPU()).cast(DType.float64).to_numpy().T
     bias = layer.bias

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from compiler.graphs import compiled, f32
 from helpers import tensor
-from ops.samples_quantized import linear4, linear8, unpacked
+from ops.samples_quantized import linear4, linear8, linear_with_minimums, unpacked
 from quantized_rule import linear
 
 from maxmod import DType, Tensor, TensorType, configure
@@ -18,7 +18,8 @@ from maxmod.backends.host import quantize as host_quantize
 from maxmod.errors import DTypeError
 from maxmod.values.device import CPU_REF
 
-FORMATS = [("int8", None), ("int4", 32), ("int4", 64), ("int4", 128)]
+SYMMETRIC = [("int8", None), ("int4_symmetric", 32), ("int4_symmetric", 64)]
+FORMATS = [("int8", None), ("int4", 32), ("int4_symmetric", 32), ("int4", 64), ("int4", 128)]
 ERROR = 1e-4  # rows become integers of 16 bits: the largest error, as a part of the largest result
 
 
@@ -29,7 +30,7 @@ def _weight(rows: int, depth: int, seed: int = 1) -> Any:
 # ---- rounding ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("scheme", "group"), FORMATS)
+@pytest.mark.parametrize(("scheme", "group"), SYMMETRIC)
 @pytest.mark.parametrize("size", [1e-42, 1e-7, 1e-3, 1.0, 3e4])
 def test_no_weight_is_further_than_half_a_scale(
     scheme: str, group: int | None, size: float
@@ -48,46 +49,46 @@ def test_no_weight_is_further_than_half_a_scale(
         assert (scale <= largest / (7.5 if group else 127) * 1.001).all()
 
 
-def _with_offsets(made: list[Tensor]) -> Any:
-    """Weights of uint4, in float64."""
-    codes, scales, offsets, units = (part.to_numpy() for part in made)
-    floats = unpacked(codes) * np.repeat(scales.astype(np.float64), 32, axis=1)
-    return floats + np.repeat(offsets * units.astype(np.float64), 32, axis=1)
+@pytest.mark.parametrize("group", [32, 96])
+@pytest.mark.parametrize("size", [1e-30, 1e-7, 1.0, 3e4, 1e36])
+def test_minimums_cost_no_more_than_a_plain_range(group: int, size: float) -> None:
+    """The squared errors of each group are at most those of 15 steps from its least to its largest
+    weight, but for steps and minimums having 8 bits; also where all weights are on one side of 0.
+    """
+    weight = (_weight(40, 192).astype(np.float64) * size).astype(np.float32)
+    weight[7], weight[8], weight[9] = 0, np.abs(weight[8]), -np.abs(weight[9])
+    weight[10, ::group] *= 20
+    codes, scales = F.quantize_weight(tensor(weight), "int4", group)
+    found = F.dequantize_weight(codes, scales, DType.float64).to_numpy()
+    parts = weight.astype(np.float64).reshape(40, -1, group)
+    low = np.minimum(parts.min(axis=2, keepdims=True), 0)
+    step = np.maximum(parts.max(axis=2, keepdims=True), 0) - low
+    step = np.where(step == 0, 1, step) / 15
+    plain = np.rint((parts - low) / step) * step + low
+    limit = ((plain - parts) ** 2).sum(axis=2)
+    largest = np.maximum(step, -low / 8).max(axis=1, keepdims=True)  # of a row: it has 7 bits or 8
+    slack = group * (6 * largest / 127) ** 2 + 2 * np.sqrt(limit[..., None] * group) * largest / 21
+    error = ((found.reshape(parts.shape) - parts) ** 2).sum(axis=2)
+    assert (error <= limit + slack[..., 0] + (group * 1e-43) ** 2).all()
+    assert (found[7] == 0).all()
 
 
-def test_the_search_errs_less_than_rounding() -> None:
-    """On normal weights, 0.077 to 0.095; on groups that are not around 0, much less."""
-    weight = _weight(64, 256)
-    weight[:, 7] *= 3
-    for given in (weight, weight + 3, np.abs(weight)):
-        searched = _with_offsets(F.quantize_weight(tensor(given), "uint4"))
-        around = F.dequantize_weight(*F.quantize_weight(tensor(given), "int4")).to_numpy()
-        errors = [np.sqrt(np.mean((found - given) ** 2)) for found in (searched, around)]
-        assert errors[0] < 0.9 * errors[1]
-    for value in (0.0, 0.75, -2.0):  # rows without a range
-        same = np.full((2, 64), value, np.float32)
-        found = _with_offsets(F.quantize_weight(tensor(same), "uint4"))
-        np.testing.assert_allclose(found, same, rtol=1e-3)
-
-
-def test_weights_of_16_values_a_group_are_found_again() -> None:
-    """Such as those of a file of Q4_1, which has a scale and a minimum for 32 weights."""
-    rng = np.random.default_rng(4)
-    codes = rng.integers(0, 16, (8, 6, 32))
+def test_weights_on_a_grid_of_16_values_lose_nothing() -> None:
+    """As those of files in formats with a scale and a minimum, such as Q4_1 of GGUF."""
+    rng = np.random.default_rng(5)
+    scale = rng.integers(20, 120, (30, 6, 1)) / 4096
+    scale[:, 0] = 127 / 4096  # the largest of a row, with which its unit is exact
+    codes = rng.integers(0, 16, (30, 6, 32))
     codes[..., 0], codes[..., 1] = 0, 15
-    levels, offsets = rng.integers(20, 64, (8, 6, 1)), rng.integers(-31, 32, (8, 6, 1))
-    levels[:, 0], offsets[:, 0] = 63, 31
-    given = ((codes - 8) * levels + offsets * 8) * 2.0**-12 * 63 / 64
-    given = given.reshape(8, 192).astype(np.float32)
-    made = F.quantize_weight(tensor(given), "uint4")
-    np.testing.assert_array_equal(unpacked(made[0].to_numpy()) + 8, codes.reshape(8, 192))
-    np.testing.assert_allclose(_with_offsets(made), given, rtol=0, atol=0.02 * given.max())
+    weight = ((codes - 8) * scale).astype(np.float32).reshape(30, 192)
+    made = F.quantize_weight(tensor(weight), "int4")
+    np.testing.assert_array_equal(F.dequantize_weight(*made).to_numpy(), weight)
 
 
 def test_where_the_codes_of_a_byte_stand() -> None:
     weight = np.arange(64, dtype=np.float32).reshape(1, 64) % 15 - 7
     weight[0, ::32] = -7.5  # so that scales are 1
-    codes, scales = F.quantize_weight(tensor(weight), "int4", 32)
+    codes, scales = F.quantize_weight(tensor(weight), "int4_symmetric", 32)
     assert scales.to_numpy().tolist() == [[1, 1]]
     weight[0, ::32] = -8
     assert unpacked(codes.to_numpy()).tolist() == weight.tolist()
@@ -96,7 +97,7 @@ def test_where_the_codes_of_a_byte_stand() -> None:
 def test_rows_are_done_in_parts() -> None:
     """More than one part at a time, and a part that is not full."""
     weight = _weight(700, 3200)
-    for scheme, group in FORMATS[:2]:
+    for scheme, group in FORMATS[:3]:
         with configure(compile=False):  # by NumPy
             whole = F.quantize_weight(tensor(weight), scheme, group)
             rows = [F.quantize_weight(tensor(weight[[n]]), scheme, group) for n in (0, 400, 699)]
@@ -114,8 +115,8 @@ def test_large_weights_are_rounded_by_a_kernel(dtype: DType) -> None:
     weight[10] = np.where(weight[10] < 0, 127, 63.5)
     weight[11], weight[12, :32] = 0, -0.0
     given = Tensor(weight).cast(dtype)
-    for scheme, group in (*FORMATS, ("int4", 384)):
-        has_kernel = host_quantize.codes_and_scales(given.data, group) is not None
+    for scheme, group in (*FORMATS, ("int4", 384), ("int4_symmetric", 384)):
+        has_kernel = host_quantize.codes_and_scales(given.data, scheme, group) is not None
         assert has_kernel == (dtype is not DType.float64)
         found = F.quantize_weight(given, scheme, group)
         with configure(compile=False):
@@ -136,7 +137,7 @@ def test_weights_must_be_finite(bad: float) -> None:
 
 def test_bad_operands_are_refused() -> None:
     weight = tensor(_weight(4, 96))
-    with pytest.raises(ValueError, match="scheme: expected 'int8', 'int4' or 'uint4', got 'int5'"):
+    with pytest.raises(ValueError, match="scheme: expected 'int8' or 'int4' .*, got 'int5'"):
         F.quantize_weight(weight, "int5")
     with pytest.raises(ValueError, match="int8 has one scale for each row, got 32"):
         F.quantize_weight(weight, "int8", 32)
@@ -148,8 +149,8 @@ def test_bad_operands_are_refused() -> None:
         F.quantize_weight(tensor(np.ones(4, np.float32)))
     for rows in (1, 5000):
         with pytest.raises(ValueError, match="expected magnitudes below 491280"):
-            F.quantize_weight(tensor(np.full((rows, 32), 5e5, np.float32)), "int4")
-    codes, scales = F.quantize_weight(weight, "int4")
+            F.quantize_weight(tensor(np.full((rows, 32), 5e5, np.float32)), "int4_symmetric")
+    codes, scales = F.quantize_weight(weight, "int4_symmetric")
     x = tensor(np.ones((2, 95), np.float32))
     with pytest.raises(ValueError, match=r"must have the 96 elements of a row of weight, got"):
         F.quantized_linear(x, codes, scales)
@@ -161,8 +162,10 @@ def test_bad_operands_are_refused() -> None:
         F.dequantize_weight(tensor(np.ones(4, np.int8)), scales)
     with pytest.raises(DTypeError, match="expected codes of int8, or of uint8"):
         F.dequantize_weight(weight, scales)
-    with pytest.raises(DTypeError, match="expected codes of int8, or of uint8"):
+    with pytest.raises(ValueError, match="do not fit together"):  # an even number of bytes
         F.quantized_linear(tensor(np.ones((2, 96), np.float32)), codes, codes)
+    with pytest.raises(ValueError, match=r"expected \[out, 2 \* in / group \+ 1\]"):
+        F.dequantize_weight(codes, tensor(np.ones((4, 5), np.uint8)))
     with pytest.raises(DTypeError, match="dtype: expected a floating dtype"):
         F.dequantize_weight(codes, scales, DType.int32)
 
@@ -172,7 +175,7 @@ def test_bad_operands_are_refused() -> None:
 
 def _operands(scheme: str, group: int | None, rows: int, depth: int) -> tuple[Any, Any, Any]:
     codes, scales = F.quantize_weight(tensor(_weight(rows, depth)), scheme, group)
-    oracle = linear4 if group else linear8
+    oracle = {"int8": linear8, "int4": linear_with_minimums, "int4_symmetric": linear4}[scheme]
     return (
         codes,
         scales,
@@ -187,6 +190,7 @@ def _operands(scheme: str, group: int | None, rows: int, depth: int) -> tuple[An
 def _by_rule(x: Any, codes: Tensor, scales: Tensor, group: int | None) -> Any:
     """Results as `kernels/host/quantized.h` defines them, bit for bit."""
     whole = unpacked(codes.to_numpy()) if group else codes.to_numpy()
+    whole = whole + 8 if scales.dtype is DType.uint8 else whole
     return linear(x, whole, scales.to_numpy(), group)
 
 
@@ -198,6 +202,8 @@ def _by_rule(x: Any, codes: Tensor, scales: Tensor, group: int | None) -> Any:
         ("int8", None, 37, 100),
         ("int8", None, 70, 257),
         ("int8", None, 45, 128 * 19 + 5),
+        ("int4_symmetric", 32, 39, 32 * 37),
+        ("int4_symmetric", 256, 33, 512),
         ("int4", 32, 1, 32),
         ("int4", 32, 39, 32 * 37),
         ("int4", 64, 70, 64 * 17),
@@ -218,7 +224,7 @@ def test_kernel(scheme: str, group: int | None, columns: int, depth: int) -> Non
         np.testing.assert_array_equal(found, wanted[:rows], err_msg=str(rows))
 
 
-@pytest.mark.parametrize(("scheme", "group"), FORMATS[:2])
+@pytest.mark.parametrize(("scheme", "group"), FORMATS[:3])
 def test_numbers_of_every_size(scheme: str, group: int | None) -> None:
     """Rows become integers, but for numbers far above the others or very small."""
     depth = 192
@@ -280,13 +286,13 @@ def test_a_row_does_not_depend_on_the_others() -> None:
         np.testing.assert_array_equal(found, np.concatenate([alone[row] for row in rows]))
 
 
-@pytest.mark.parametrize(("scheme", "group"), FORMATS[:2])
+@pytest.mark.parametrize(("scheme", "group"), FORMATS[:3])
 @pytest.mark.parametrize("depth", [64, 77, 1408])
 def test_a_row_has_the_same_bits_in_a_batch_of_any_size(
     scheme: str, group: int | None, depth: int
 ) -> None:
     """With bias and gelu; one depth is no whole number of steps, one has several slices."""
-    if scheme == "int4" and depth % (group or 32):
+    if scheme != "int8" and depth % (group or 32):
         return
     codes, scales, _ = _operands(scheme, group, 45, depth)
     bias = Tensor(_weight(1, 45, seed=3)[0])
@@ -322,7 +328,7 @@ def test_deep_products(depth: int) -> None:
         np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("scheme", "group"), FORMATS[:2])
+@pytest.mark.parametrize(("scheme", "group"), FORMATS[:3])
 @pytest.mark.parametrize("dtype", [DType.float32, DType.bfloat16, DType.float16])
 def test_bias_activation_and_residual_are_in_the_kernel(
     scheme: str, group: int | None, dtype: DType

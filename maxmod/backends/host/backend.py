@@ -102,7 +102,7 @@ class CpuBackend(Backend):
         self, weight: HostArray, scheme: str, group_size: int | None
     ) -> Sequence[Array]:
         # The eager body of the op raises the error, if any.
-        made = None if scheme == "uint4" else host_quantize.codes_and_scales(weight, group_size)
+        made = host_quantize.codes_and_scales(weight, scheme, group_size)
         return made or super().quantize_weight(weight, scheme, group_size)
 
     # ---- kernels -------------------------------------------------------------------------------

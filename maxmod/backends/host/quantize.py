@@ -23,11 +23,14 @@ _STORED = {
 }
 
 
-def codes_and_scales(weight: HostArray, group_size: int | None) -> list[HostArray] | None:
+def codes_and_scales(
+    weight: HostArray, scheme: str, group_size: int | None
+) -> list[HostArray] | None:
     """Rounds a weight [out, in] as `quantize_weight` does, bit for bit.
 
     Args:
         weight: Floats, with its elements in row-major order.
+        scheme: As for `quantize_weight`.
         group_size: How many weights share a scale; None for int8.
 
     Returns:
@@ -42,12 +45,15 @@ def codes_and_scales(weight: HostArray, group_size: int | None) -> list[HostArra
     if group_size is None:
         codes, scales = np.empty((rows, depth), np.int8), np.empty((rows, 1), np.float32)
     else:
-        codes = np.empty((rows, depth // 2), np.uint8)
-        scales = np.empty((rows, depth // group_size), np.float16)
+        codes, groups = np.empty((rows, depth // 2), np.uint8), depth // group_size
+        sizes, dtype = ((rows, groups), np.float16)
+        if scheme == "int4":
+            sizes, dtype = ((rows, 2 * groups + 1), np.uint8)
+        scales = np.empty(sizes, dtype)
     is_bad = np.zeros(1, np.int32)
     arrays = (weight, codes, scales, is_bad)
     buffers = np.array([array.ctypes.data for array in arrays], np.uintp)
-    scalars = np.array([rows, depth, group_size or 0], np.int64)
+    scalars = np.array([rows, depth, group_size or 0, scheme == "int4"], np.int64)
     _kernel(weight.dtype)(buffers.ctypes.data, scalars.ctypes.data)
     return None if is_bad[0] else [codes, scales]
 
@@ -58,5 +64,5 @@ def _kernel(dtype: StorageDType) -> host_compiler.HostKernel:
     front = f"#define MM_STORED {stored}\n#define MM_LOAD(code) {load}(code)\n\n"
     code = front + kernel_text.read("host/quantize.c")
     return host_compiler.build(
-        KernelSource("quantize_weight", Dialect.HOST, code, "mm_quantize", 4, 3)
+        KernelSource("quantize_weight", Dialect.HOST, code, "mm_quantize", 4, 4)
     )

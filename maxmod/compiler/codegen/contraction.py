@@ -42,6 +42,7 @@ VECTOR_LOADS = {
     DType.float32: "mm_vec_load",
     DType.bfloat16: "mm_vec_load_bfloat16",
     DType.float16: "mm_vec_load_float16",
+    DType.uint8: "mm_vec_load_uint8",  # scales with minimums
 }
 
 
@@ -53,11 +54,13 @@ class Codes:
         scales: How scale k of a column is read.
         per_byte: Codes of a byte; the right operand of the product is read byte by byte.
         group: Codes that share a scale.
+        has_minimums: True if scales are bytes, followed by minimums and an exponent.
     """
 
     scales: Load
     per_byte: int
     group: int
+    has_minimums: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,7 +439,9 @@ def _right_operand(
             raise Unfusable("rows of the quantised weight are not contiguous")
     groups = int(product.inputs[2].type.sizes[1])
     per_byte = 2 if weight.stored is DType.uint8 else 1
-    return weight, Codes(scales, per_byte, int(k.extent) // groups)
+    has_minimums = scales.stored is DType.uint8
+    groups = groups // 2 if has_minimums else groups
+    return weight, Codes(scales, per_byte, int(k.extent) // groups, has_minimums)
 
 
 def _plain_load(group: FusionGroup, value: ir.Value, position: tuple[Index, ...]) -> Load:
@@ -483,6 +488,7 @@ def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) ->
         text.define(macro, value)
     text.define("MM_CODES_PER_BYTE", codes.per_byte)
     text.define("MM_GROUP", codes.group)
+    text.define("MM_MINIMUMS", int(codes.has_minimums))
     text.define("MM_SCALE_TYPE", storage_type(codes.scales.stored))
     text.define("MM_SCALE_VEC", VECTOR_LOADS[codes.scales.stored])
     files = ("tile", "finish", "quantized", "quantized_few", "quantized_many")

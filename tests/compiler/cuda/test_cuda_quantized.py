@@ -13,7 +13,7 @@ from compiler.graphs import traced
 from cuda_registers import assert_no_spills
 from emulated_cuda import emulated_cuda
 from helpers import tensor
-from ops.samples_quantized import linear4, linear8
+from ops.samples_quantized import linear4, linear8, linear_with_minimums
 
 import maxmod
 from maxmod import CPU, DType, TensorType
@@ -30,6 +30,7 @@ from maxmod.runtime.compiled import compile_function
 from maxmod.values.device import CPU_REF
 
 RESIDENT_THREADS = 4096  # of a small GPU, so that blocks go over several columns
+ORACLES = {"int8": linear8, "int4": linear_with_minimums, "int4_symmetric": linear4}
 TOLERANCE = {DType.float32: 4e-6, DType.bfloat16: 5e-3}
 
 
@@ -42,23 +43,26 @@ class Case:
     n: int
     k: int
     rows: int | str = "m"
+    scheme: str = "int4"
 
     @property
     def types(self) -> list[TensorType]:
         """Of x, codes, scales and b."""
         weight = TensorType(DType.float32, [self.n, self.k], CPU_REF)
-        codes, scales = quantized_types(weight, "int4" if self.group else "int8", self.group)
+        codes, scales = quantized_types(weight, self.scheme, self.group)
         x = TensorType(self.dtype, [self.rows, self.k], CPU_REF)
         return [x, codes, scales, TensorType(self.dtype, [self.n], CPU_REF)]
 
 
 CASES = [
-    Case(DType.bfloat16, None, 33, 48),
-    Case(DType.bfloat16, None, 9, 6200),
-    Case(DType.float32, None, 5, 7),
-    Case(DType.float32, None, 4100, 64, 1),
+    Case(DType.bfloat16, None, 33, 48, scheme="int8"),
+    Case(DType.bfloat16, None, 9, 6200, scheme="int8"),
+    Case(DType.float32, None, 5, 7, scheme="int8"),
+    Case(DType.float32, None, 4100, 64, 1, scheme="int8"),
     Case(DType.bfloat16, 32, 33, 96),
     Case(DType.bfloat16, 64, 9, 6208),
+    Case(DType.bfloat16, 64, 9, 6208, scheme="int4_symmetric"),
+    Case(DType.float32, 32, 5, 2048, scheme="int4_symmetric"),
     Case(DType.float32, 32, 5, 2048),
     Case(DType.float32, 128, 4100, 128, 1),
 ]
@@ -90,8 +94,7 @@ def test_products(case: Case, order: int) -> None:
     """In step, and with each warp as far as it can go."""
     rng = np.random.default_rng(case.n)
     weight = rng.standard_normal((case.n, case.k)).astype(np.float32)
-    scheme = "int4" if case.group else "int8"
-    made = [t.to_numpy() for t in F.quantize_weight(tensor(weight), scheme, case.group)]
+    made = [t.to_numpy() for t in F.quantize_weight(tensor(weight), case.scheme, case.group)]
     bias = rng.standard_normal(case.n).astype(storage_dtype(case.dtype))
     source, names = _source(case)
     for rows in (1, 2, 5, 8) if case.rows == "m" else (case.rows,):
@@ -104,7 +107,7 @@ def test_products(case: Case, order: int) -> None:
         arrays = [*(by_type[name] for name in names), out, *scalars]
         shape = (grid.blocks,), (grid.threads,)
         _kernels()[case](*shape, arrays, grid.shared_nbytes, order=order)
-        oracle = linear4 if case.group else linear8
+        oracle = ORACLES[case.scheme]
         sums = oracle(x.astype(np.float64), made[0].astype(np.int64), made[1].astype(np.float64))
         wanted = np.maximum(sums + bias.astype(np.float64), 0)
         tolerance = TOLERANCE[case.dtype] * max(1.0, np.abs(wanted).max())
@@ -127,7 +130,7 @@ def test_few_rows_read_codes_and_many_rows_read_floats(
     case = Case(dtype, group, 24, 128, rows)
     weight = np.random.default_rng(1).standard_normal((case.n, case.k)).astype(np.float32)
     made = F.quantize_weight(tensor(weight), "int4" if group else "int8", group)
-    oracle = linear4 if group else linear8
+    oracle = linear_with_minimums if group else linear8
     with emulated_cuda() as (device, backend):
         codes, scales = (t.to(device) for t in made)
         types = [TensorType(t.dtype, t.shape, device) for t in (case.types[0], case.types[3])]

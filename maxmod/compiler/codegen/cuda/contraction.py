@@ -76,6 +76,7 @@ def _write_codes(text: Text, codes: Codes, nbytes: int) -> None:
     text.define("MM_CODE_NBYTES", nbytes)
     text.define("MM_CODES_PER_BYTE", codes.per_byte)
     text.define("MM_GROUP", codes.group)
+    text.define("MM_MINIMUMS", int(codes.has_minimums))
 
 
 def _width(lowered: LoweredContraction) -> int:
