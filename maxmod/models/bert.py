@@ -114,7 +114,13 @@ class Bert(Module[[Tensor, Tensor], Tensor]):
         types: Embedding of token types (segments); all tokens have type 0.
         norm: Normalisation of their sum.
         layers: The blocks.
+        sensitive_layers: Names of the layers that keep 8 bits where others have 4.
     """
+
+    # all-MiniLM-L6-v2 on 200 sentences, with only these kinds of layers in 4 bits: mean cosine to
+    # the vectors of the floats 0.991 for mlp.up, 0.993 value, 0.996 mlp.down, 0.998 dense, 0.9996
+    # query, 0.9995 key (December 2026). With all in 4 bits 0.978; with these in 8 bits 0.995.
+    sensitive_layers = ("layers.*.attention.value", "layers.*.attention.dense", "layers.*.mlp.up")
 
     def __init__(self, config: Config) -> None:
         self.words = Embedding(config.vocab_size, dim=config.hidden_size)

@@ -91,7 +91,7 @@ def rounded(module: Module, stored: Weights, weights: Weights, rounding: Roundin
         rounding: The scheme and its options.
     """
     tied = {name: p.names for p in parameters_of(module) for name in p.names}
-    formats = formats_of(module, *rounding, head="int8")
+    formats = formats_of(module, *rounding)
     tables = _tables_by_layer(module)
     replace_layers(module, formats)
     for path in [path for path, (scheme, _) in formats.items() if scheme == "int8"]:

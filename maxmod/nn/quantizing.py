@@ -28,7 +28,9 @@ class Pretrained(Protocol):
 M = TypeVar("M", bound="Module | Pretrained")
 T = TypeVar("T", bound=Module)
 HEAD = "lm_head"
+SENSITIVE = "sensitive_layers"  # the class attribute of a module
 Format = tuple[str, int | None]  # scheme and group size
+Layer = tuple[str, Place, Linear]  # with its qualified name
 
 
 def quantize(
@@ -38,13 +40,17 @@ def quantize(
     group_size: int | None = None,
     skip: str | Iterable[str] = (),
     head: str = "int8",
+    sensitive: str = "int8",
 ) -> M:
     """Rounds the weights of the linear layers of a model to 8 or 4 bits, in place.
 
     Every `Linear` in the model is replaced by a `QuantizedLinear`; embeddings, norms and subclasses
     of `Linear` are left as they are. The head, which chooses among all tokens, has 8 bits; it is a
     layer named `lm_head` or tied to an embedding. That embedding becomes a `QuantizedEmbedding`,
-    which has the codes of the head in common with it. Either all layers are replaced or none.
+    which has the codes of the head in common with it. Layers that lose most by 4 bits have 8 bits
+    as well: those that a module in the model names in its class attribute `sensitive_layers`, a
+    tuple of names from that module, in which `*` matches any characters. `models.bert.Bert` names
+    half of its weights; decoders name none. Either all layers are replaced or none.
     Layers that are already quantised are skipped, so a second call can use another scheme for the
     rest:
 
@@ -60,6 +66,7 @@ def quantize(
         group_size: For int4: a multiple of 32 that divides the inputs of each layer; 32 by default.
         skip: Qualified names of layers to leave alone, one or several; `*` matches any characters.
         head: The scheme of the head. With 4 bits, an embedding that is tied to it keeps its floats.
+        sensitive: The scheme of layers that lose most by 4 bits, where `scheme` is one of 4 bits.
 
     Returns:
         The model.
@@ -78,14 +85,19 @@ def quantize(
         )
     """
     module: Any = model if isinstance(model, Module) else getattr(model, "module", model)
-    replace_layers(module, formats_of(module, scheme, group_size, skip, head))
+    replace_layers(module, formats_of(module, scheme, group_size, skip, head, sensitive))
     if not isinstance(model, Module):
         model.forget_compiled()
     return model
 
 
 def formats_of(
-    module: Module, scheme: str, group_size: int | None, skip: str | Iterable[str], head: str
+    module: Module,
+    scheme: str,
+    group_size: int | None,
+    skip: str | Iterable[str],
+    head: str = "int8",
+    sensitive: str = "int8",
 ) -> dict[str, Format]:
     """Returns how `quantize` rounds each layer, by its name; see there.
 
@@ -93,18 +105,42 @@ def formats_of(
         ValueError: If there is none, or a name of `skip` matches none.
     """
     layers = linear_layers(module, skip)
+    own: dict[int, str] = {}  # by the weight: layers with one in common are rounded alike
+    if scheme != "int8":
+        own = dict.fromkeys(_sensitive(module), sensitive)
+        own |= dict.fromkeys(_heads(module, layers), head)
+    return {
+        path: _format(own[id(linear.weight)], group_size)
+        if id(linear.weight) in own
+        else (scheme, group_size)
+        for path, _, linear in layers
+    }
+
+
+def _format(scheme: str, group_size: int | None) -> Format:
+    return scheme, None if scheme == "int8" else group_size
+
+
+def _heads(module: Module, layers: Sequence[Layer]) -> set[int]:
+    """The ids of the weights of heads."""
     tables = tied_embeddings(module)
-    heads = {
-        path
+    return {
+        id(linear.weight)
         for path, _, linear in layers
         if path.rpartition(".")[2] == HEAD or id(linear.weight) in tables
     }
-    of_head = (head, None if head == "int8" else group_size)
-    has_own = scheme != "int8"
-    return {
-        path: of_head if has_own and path in heads else (scheme, group_size)
-        for path, _, _ in layers
-    }
+
+
+def _sensitive(module: Module) -> set[int]:
+    """The ids of the weights of layers that the module, or one inside, names as sensitive."""
+    found: set[int] = set()
+    for owner in (module, *(child for _, _, child in descendants_of(module, searched=True))):
+        patterns: tuple[str, ...] = getattr(type(owner), SENSITIVE, ())
+        if patterns:
+            for path, _, linear in _linears(owner, ""):
+                if any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns):
+                    found.add(id(linear.weight))
+    return found
 
 
 def replace_layers(

@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 from models.folders import ASSETS, copy
 
+import maxmod
 from maxmod import CPU, Device, DType, Tensor
 from maxmod.errors import MaxmodError, ModelError, WeightsError
 from maxmod.models import adder_folder, load_encoder, load_model
+from maxmod.models.bert import Bert, Config
 from maxmod.models.pooling import Pooling, read_pooling
+from maxmod.nn import QuantizedLinear
+from maxmod.nn.places import descendants_of
 from maxmod.weights import add_prefix, merge, open_checkpoint, save_state
 
 FOLDER = ASSETS / "bert" / "sentences"
@@ -60,6 +64,35 @@ def test_vectors(batch_size: int, eager: bool) -> None:
     found = model.embed(TEXTS, batch_size=batch_size, eager=eager)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, _golden()["mean"], rtol=0, atol=1e-5)
+
+
+def test_4_bits_keep_8_where_vectors_change_most() -> None:
+    config = Config(20, 32, 2, 2, 64)
+    model = Bert(config)
+    floats = dict(model.parameters)
+    maxmod.quantize(model, "int4")
+    found = {
+        name: layer.scheme
+        for name, _, layer in descendants_of(model)
+        if isinstance(layer, QuantizedLinear)
+    }
+    wide = {"attention.value", "attention.dense", "mlp.up"}
+    narrow = {"attention.query", "attention.key", "mlp.down"}
+    assert found == {
+        f"layers.{i}.{name}": scheme
+        for i in range(2)
+        for names, scheme in ((wide, "int8"), (narrow, "int4"))
+        for name in names
+    }
+    every = Bert(config)
+    every.load_state_dict(floats)
+    maxmod.quantize(every, "int4", sensitive="int4")
+    exact = Bert(config)
+    exact.load_state_dict(floats)
+    inputs = (Tensor(np.arange(20).reshape(4, 5)), Tensor([5, 3, 1, 2], dtype=DType.int64))
+    wanted = exact(*inputs).to_numpy()
+    errors = [np.linalg.norm(one(*inputs).to_numpy() - wanted) for one in (model, every)]
+    assert 0 < errors[0] < 0.8 * errors[1]
 
 
 def test_vector_of_the_first_token(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from maxmod.nn import (
     QuantizedLinear,
     Sequential,
 )
+from maxmod.nn.places import descendants_of
 from maxmod.runtime.compiled import compile_function
 from maxmod.weights import open_checkpoint, save_state
 
@@ -118,6 +119,55 @@ def test_the_head_has_8_bits(tmp_path: Path) -> None:
     ]
     with pytest.raises(ArgumentError, match="scheme: expected 'int8' or 'int4' .*, got 'int2'"):
         maxmod.quantize(Decoder(), "int4", head="int2")
+
+
+class Block(Module[[Tensor], Tensor]):
+    sensitive_layers = ("up*.value", "down")
+
+    def __init__(self) -> None:
+        self.up = ModuleList([_Value(), _Value()])
+        self.down, self.tied = Linear(64, 64), Linear(64, 64)
+        self.tied.weight = self.down.weight
+
+
+class _Value(Module[[Tensor], Tensor]):
+    def __init__(self) -> None:
+        self.value, self.key = Linear(64, 64), Linear(64, 64)
+
+
+class Blocks(Module[[Tensor], Tensor]):
+    """Modules with sensitive layers as a child and in a container, beside others."""
+
+    def __init__(self) -> None:
+        self.block, self.listed = Block(), {"a": [Block()]}
+        self.down, self.lm_head = Linear(64, 64), Linear(64, 64)
+
+
+def _schemes(module: Module[..., Any]) -> dict[str, str]:
+    found = {name: layer for name, _, layer in descendants_of(module, searched=True)}
+    return {n: x.scheme for n, x in found.items() if isinstance(x, QuantizedLinear)}
+
+
+def test_sensitive_layers_have_8_bits() -> None:
+    """Names count from the module that names them; a weight in common is rounded once."""
+    wide = {"up.0.value", "up.1.value", "down", "tied"}
+    kept = {f"{owner}.{name}" for owner in ("block", "listed.a.0") for name in wide} | {"lm_head"}
+    model = maxmod.quantize(Blocks(), "int4", group_size=64)
+    schemes = _schemes(model)
+    assert len(schemes) == 14
+    assert {name for name, scheme in schemes.items() if scheme == "int8"} == kept
+    assert model.block.tied.weight is model.block.down.weight
+    assert set(_schemes(maxmod.quantize(Blocks(), "int8")).values()) == {"int8"}
+    schemes = _schemes(maxmod.quantize(Block(), "int4", skip="up.*"))
+    assert schemes == {"down": "int8", "tied": "int8"}
+
+
+def test_all_layers_have_4_bits_where_that_is_asked_for() -> None:
+    model = maxmod.quantize(Blocks(), "int4", head="int4", sensitive="int4", group_size=64)
+    assert set(_schemes(model).values()) == {"int4"}
+    assert model.block.down.group_size == 64  # type: ignore[union-attr]
+    with pytest.raises(ArgumentError, match="scheme: expected 'int8' or 'int4' .*, got 'int2'"):
+        maxmod.quantize(Blocks(), "int4", sensitive="int2")
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
