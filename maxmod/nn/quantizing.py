@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from maxmod.errors import ArgumentError, MaxmodError, OperandError, did_you_mean
 from maxmod.interpreters.lazy import lazy
@@ -14,6 +14,7 @@ from maxmod.nn.module import Module
 from maxmod.nn.places import Owner, Place, descendants_of, modules_in
 from maxmod.nn.quantized_embedding import QuantizedEmbedding
 from maxmod.nn.quantized_linear import QuantizedLinear
+from maxmod.ops.weight_quantization import SCHEMES
 
 
 class Pretrained(Protocol):
@@ -28,7 +29,7 @@ class Pretrained(Protocol):
 M = TypeVar("M", bound="Module | Pretrained")
 T = TypeVar("T", bound=Module)
 HEAD = "lm_head"
-SENSITIVE = "sensitive_layers"  # the class attribute of a module
+SENSITIVE = "sensitive_layers"  # the attribute of a module
 Format = tuple[str, int | None]  # scheme and group size
 Layer = tuple[str, Place, Linear]  # with its qualified name
 
@@ -48,7 +49,7 @@ def quantize(
     of `Linear` are left as they are. The head, which chooses among all tokens, has 8 bits; it is a
     layer named `lm_head` or tied to an embedding. That embedding becomes a `QuantizedEmbedding`,
     which has the codes of the head in common with it. Layers that lose most by 4 bits have 8 bits
-    as well: those that a module in the model names in its class attribute `sensitive_layers`, a
+    as well: those that a module in the model names in its attribute `sensitive_layers`, a
     tuple of names from that module, in which `*` matches any characters. `models.bert.Bert` names
     half of its weights; decoders name none. Either all layers are replaced or none.
     Layers that are already quantised are skipped, so a second call can use another scheme for the
@@ -74,6 +75,7 @@ def quantize(
     Raises:
         ValueError: If there is no layer to quantise, a name of `skip` matches none, a weight holds
             NaN or infinity or does not fit the groups; the message names it.
+        TypeError: If the `sensitive_layers` of a module are no names.
 
     Example:
         >>> import maxmod
@@ -102,9 +104,12 @@ def formats_of(
     """Returns how `quantize` rounds each layer, by its name; see there.
 
     Raises:
-        ValueError: If there is none, or a name of `skip` matches none.
+        ValueError: If there is none, a name of `skip` matches none, or a scheme is not known.
     """
     layers = linear_layers(module, skip)
+    for name, given in (("head", head), ("sensitive", sensitive)):
+        if given not in SCHEMES:
+            raise ArgumentError(f"quantize: {name}: expected one of {SCHEMES}, got {given!r}.")
     own: dict[int, str] = {}  # by the weight: layers with one in common are rounded alike
     if scheme != "int8":
         own = dict.fromkeys(_sensitive(module), sensitive)
@@ -135,12 +140,29 @@ def _sensitive(module: Module) -> set[int]:
     """The ids of the weights of layers that the module, or one inside, names as sensitive."""
     found: set[int] = set()
     for owner in (module, *(child for _, _, child in descendants_of(module, searched=True))):
-        patterns: tuple[str, ...] = getattr(type(owner), SENSITIVE, ())
-        if patterns:
-            for path, _, linear in _linears(owner, ""):
-                if any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns):
-                    found.add(id(linear.weight))
+        patterns = _patterns(owner)
+        for path, _, linear in _linears(owner, "") if patterns else ():
+            if any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns):
+                found.add(id(linear.weight))
     return found
+
+
+def _patterns(owner: Module) -> tuple[str, ...]:
+    """The names that a module gives; one that matches nothing may be that of a layer done before.
+
+    Raises:
+        TypeError: If they are no names.
+    """
+    given: object = getattr(owner, SENSITIVE, ())
+    names = (given,) if isinstance(given, str) else given
+    if isinstance(names, (tuple, list)):
+        found = [name for name in cast("Sequence[object]", names) if isinstance(name, str)]
+        if len(found) == len(cast("Sequence[object]", names)):
+            return tuple(found)
+    raise OperandError(
+        f"quantize: {SENSITIVE} of {type(owner).__name__}: expected a tuple of names of linear "
+        f"layers, got {type(names).__name__}: {str(names)[:80]}."
+    )
 
 
 def replace_layers(

@@ -117,8 +117,6 @@ def test_the_head_has_8_bits(tmp_path: Path) -> None:
         "int4",
         "int8",
     ]
-    with pytest.raises(ArgumentError, match="scheme: expected 'int8' or 'int4' .*, got 'int2'"):
-        maxmod.quantize(Decoder(), "int4", head="int2")
 
 
 class Block(Module[[Tensor], Tensor]):
@@ -166,8 +164,29 @@ def test_all_layers_have_4_bits_where_that_is_asked_for() -> None:
     model = maxmod.quantize(Blocks(), "int4", head="int4", sensitive="int4", group_size=64)
     assert set(_schemes(model).values()) == {"int4"}
     assert model.block.down.group_size == 64  # type: ignore[union-attr]
-    with pytest.raises(ArgumentError, match="scheme: expected 'int8' or 'int4' .*, got 'int2'"):
-        maxmod.quantize(Blocks(), "int4", sensitive="int2")
+
+
+@pytest.mark.parametrize("name", ["head", "sensitive"])
+def test_unknown_schemes_are_refused(name: str) -> None:
+    """Also where the model has no such layer."""
+    model = Sequential(Linear(32, 32))
+    options: Any = {name: "int2"}
+    with pytest.raises(ArgumentError, match=rf"quantize: {name}: expected one of .*, got 'int2'"):
+        maxmod.quantize(model, "int4", **options)
+    assert type(model[0]) is Linear
+
+
+def test_sensitive_layers_of_an_instance() -> None:
+    """One name is one pattern; what is no name is refused, and nothing replaced."""
+    model: Any = Blocks()
+    model.block.sensitive_layers = "up.1.key"
+    schemes = _schemes(maxmod.quantize(model, "int4", skip=["down", "lm_head", "listed*"]))
+    assert [name for name, scheme in schemes.items() if scheme == "int8"] == ["block.up.1.key"]
+    model = Blocks()
+    model.block.sensitive_layers = ("up", 3)
+    with pytest.raises(TypeError, match=r"sensitive_layers of Block: expected a tuple of names"):
+        maxmod.quantize(model, "int4")
+    assert not _schemes(model)
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
