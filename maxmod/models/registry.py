@@ -172,7 +172,9 @@ def load_encoder(
             read as well: modules.json says how the vectors of the tokens of a text become one.
         device: As for `load_model`.
         dtype: As for `load_model`.
-        quantize: As for `load_model`, like `group_size` and `skip`.
+        quantize: As for `load_model`, like `group_size` and `skip`. `"int4"` keeps 8 bits in the
+            `sensitive_layers` of the module; for 4 bits in all, load the floats and then call
+            `maxmod.quantize(encoder, "int4", sensitive="int4")`.
         group_size: As for `maxmod.quantize`.
         skip: Linear layers to leave as they are.
         strict_config: As for `load_model`, for all configuration files of the folder.

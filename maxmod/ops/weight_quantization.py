@@ -13,7 +13,10 @@ A weight [out, in] becomes integer codes and scales. Rounding is to the nearest.
   earlier versions saved them. `weight ~ (code - 8) * scale`.
 
 Scales without minimum are the largest magnitude that they cover, divided by 127 or 7.5 and rounded
-up to their dtype; so no weight is further from its code than half a scale. How scales and minimums
+up to their dtype; so no weight is further from its code than half a scale. For int8 the largest
+weights are worth that: with the scale of least squared error, of 16 down to 49/64 of the whole,
+the error of SmolLM2-135M-Instruct fell by 1 %, but its perplexity on eight texts of 400 tokens was
+1.0 % above that of the floats in place of 0.4 % (December 2026). How scales and minimums
 of `int4` are found is told in `maxmod/ops/four_bits.py`.
 """
 
