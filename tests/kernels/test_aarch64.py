@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ops.samples_quantized import unpacked
+from ops.samples_quantized import integers
 from quantized_rule import linear
 
 from maxmod import CPU, DType, Tensor, TensorType
@@ -101,7 +101,7 @@ def test_quantised_products(group: int | None, features: str, tmp_path: Path) ->
         tmp_path / "k.o",
     )
     _run(*ZIG, "cc", *target, tmp_path / "k.o", "-o", tmp_path / "k", "-lm")
-    whole = unpacked(codes.to_numpy()) if group else codes.to_numpy()
+    whole = integers(codes.to_numpy(), scales.to_numpy())
     wanted = linear(x, whole, scales.to_numpy(), group)
     for rows in (1, 3, ROWS):
         found = np.frombuffer(

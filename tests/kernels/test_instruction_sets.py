@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ops.samples_quantized import unpacked
+from ops.samples_quantized import integers
 from quantized_rule import linear
 
 import maxmod
@@ -170,7 +170,12 @@ def test_quantised_products(name: str) -> None:
     """The bits of the rule, for few and many rows, with numbers that are far or not finite."""
     assert COMPILER is not None
     weight = Tensor(_normal(40, DEPTH), device=CPU())
-    formats = (("int8", None, ODD_DEPTH), ("int4", 32, DEPTH), ("int4", GROUP, GROUP))
+    formats = (
+        ("int8", None, ODD_DEPTH),
+        ("int4", 32, DEPTH),
+        ("int4", GROUP, GROUP),
+        ("int4_symmetric", 32, DEPTH),
+    )
     made = [F.quantize_weight(weight[:, :depth], s, group) for s, group, depth in formats]
 
     def functions(x: Tensor, *operands: Tensor) -> list[Tensor]:
@@ -187,11 +192,11 @@ def test_quantised_products(name: str) -> None:
     x[7], x[8] = x[7] * 1e-37, np.exp(3 * x[8])
     wanted = []
     for (codes, scales), (_, group, depth) in zip(made, formats, strict=True):
-        whole = unpacked(codes.to_numpy()) if group else codes.to_numpy()
+        whole = integers(codes.to_numpy(), scales.to_numpy())
         wanted.append(linear(x[:, :depth], whole, scales.to_numpy(), group))
     with maxmod.configure(cc=f"{COMMAND} {_sets_for_quantized()[name]}"):
         model = compile_function(functions, types, name="f", parameters={})
-        assert [kernel.name for kernel in model.kernels] == ["quantized_linear"] * 3
+        assert [kernel.name for kernel in model.kernels] == ["quantized_linear"] * 4
         for count in (1, 2, 3, 7, 21, 40):
             found = model(Tensor(x[:count], device=CPU()), *arguments)
             for one, other in zip(found, wanted, strict=True):
@@ -200,8 +205,8 @@ def test_quantised_products(name: str) -> None:
 
 def test_rounding_of_weights(lanes: int) -> None:
     weight = Tensor(_normal(1400, DEPTH), device=CPU())
-    for scheme, group in (("int8", None), ("int4", 32)):
-        assert host_quantize.codes_and_scales(weight.data, group) is not None
+    for scheme, group in (("int8", None), ("int4", 32), ("int4_symmetric", 32)):
+        assert host_quantize.codes_and_scales(weight.data, scheme, group) is not None
         found = F.quantize_weight(weight, scheme, group)
         with maxmod.configure(compile=False):
             wanted = F.quantize_weight(weight, scheme, group)

@@ -293,7 +293,8 @@ def test_the_kernels_of_a_model_can_be_built_as_one(monkeypatch: pytest.MonkeyPa
     assert compiled.stats.kernels_built > 10
     assert not {kernel.full_text() for kernel in compiled.kernels}.intersection(texts)
     for got, want in zip(found, model(Tensor.from_dlpack(x)), strict=True):
-        np.testing.assert_allclose(got.to_numpy(), want.to_numpy(), atol=2e-2)
+        limit = 2e-2 + 2e-4 * np.abs(want.to_numpy()).max()  # rows of x are rounded
+        np.testing.assert_allclose(got.to_numpy(), want.to_numpy(), rtol=0, atol=limit)
 
 
 # ---- progress ------------------------------------------------------------------------------------

@@ -23,6 +23,13 @@ def unpacked(codes: Any) -> Any:
     return found
 
 
+def integers(codes: Any, scales: Any) -> Any:
+    """What products multiply: codes around 0, or from 0 to 15 where groups have minimums."""
+    if codes.dtype == np.int8:
+        return codes
+    return unpacked(codes) + 8 * (scales.dtype == np.uint8)
+
+
 def dequantized(codes: Any, scales: Any, dtype: Any = None, packed: bool = False) -> Any:
     """codes * scales in float64."""
     values = unpacked(codes) if packed else codes

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from compiler.graphs import compiled, f32
 from helpers import tensor
-from ops.samples_quantized import linear4, linear8, linear_with_minimums, unpacked
+from ops.samples_quantized import integers, linear4, linear8, linear_with_minimums, unpacked
 from quantized_rule import linear
 
 from maxmod import DType, Tensor, TensorType, configure
@@ -189,8 +189,7 @@ def _operands(scheme: str, group: int | None, rows: int, depth: int) -> tuple[An
 
 def _by_rule(x: Any, codes: Tensor, scales: Tensor, group: int | None) -> Any:
     """Results as `kernels/host/quantized.h` defines them, bit for bit."""
-    whole = unpacked(codes.to_numpy()) if group else codes.to_numpy()
-    whole = whole + 8 if scales.dtype is DType.uint8 else whole
+    whole = integers(codes.to_numpy(), scales.to_numpy())
     return linear(x, whole, scales.to_numpy(), group)
 
 
