@@ -12,14 +12,15 @@ are CPUs, and they take turns. The time is that between two tokens; the first is
 A peer that is not installed is left out.
 
 Measured on 2 cores of an AMD EPYC (Zen 3, AVX2), December 2026, 16 + 24 tokens of
-SmolLM2-135M-Instruct, best of 2 rounds (of 1 for float32 and 4 bits), tokens per second:
+SmolLM2-135M-Instruct, best of 2 rounds (of 1 for float32), tokens per second. int8 and int4 were
+run together with their peers, with transformers in bfloat16 at 18.2:
 
 | weights              | maxmod | llama.cpp | ratio |
 |----------------------|--------|-----------|-------|
 | float32, F32         |   48.3 |      28.3 |  1.71 |
 | bfloat16, BF16       |   53.0 |      39.8 |  1.33 |
-| int8, Q8_0           |  114.0 |      69.1 |  1.65 |
-| int4, Q4_1           |  137.9 |      56.5 |  2.44 |
+| int8, Q8_0           |  107.7 |      74.0 |  1.45 |
+| int4, Q4_1           |  119.9 |      84.9 |  1.41 |
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from maxmod.weights.mapping import Weights, format_nbytes
 # Bits of a weight with its part of a scale, which a row or 32 weights share.
 _BITS = {"int8": 8.01, "int4": 4 + 16 / 32}
 _TABLE = re.compile(r"embed|wte|wpe|words|positions")  # tables that are looked up
+# Heads, and the layers of BERT that `maxmod.quantize` keeps in 8 bits, by the names of checkpoints.
+_EIGHT_BITS = re.compile(r"lm_head|self\.value\.|attention\.output\.dense|intermediate\.dense")
 
 
 def expect_room(
@@ -78,6 +80,8 @@ def _hint(weights: Weights, needed: int, available: int, ref: DeviceRef, *, can_
 def rounded_nbytes(weights: Weights, scheme: str) -> int:
     """Estimates what rounded weights need: matrices of layers as codes, the rest as bfloat16.
 
+    Whether a table is tied to the head, and has its codes, is not known here: it counts in full.
+
     Args:
         weights: The weights.
         scheme: `"int8"` or `"int4"`.
@@ -87,5 +91,6 @@ def rounded_nbytes(weights: Weights, scheme: str) -> int:
     for name in unique.values():
         type = weights.tensor_type(name)
         is_linear = len(type.sizes) == 2 and not _TABLE.search(name)
-        total += type.num_elements() * (_BITS[scheme] if is_linear else 16) / 8
+        own = "int8" if _EIGHT_BITS.search(name) else scheme
+        total += type.num_elements() * (_BITS[own] if is_linear else 16) / 8
     return int(total)

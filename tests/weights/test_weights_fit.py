@@ -14,6 +14,7 @@ from maxmod.errors import OutOfMemoryError
 from maxmod.models import adder_folder, load_encoder, load_model, load_vision_model
 from maxmod.models.registry import describe
 from maxmod.weights import expect_room, open_checkpoint, save_state
+from maxmod.weights.fit import rounded_nbytes
 
 ASSETS = Path(__file__).parents[1] / "assets"
 FREE = "MemTotal:       8000 kB\nMemFree:         10 kB\nMemAvailable:    {} kB\n"
@@ -99,6 +100,15 @@ def test_hint_names_the_widest_form_that_fits(host: Path, free_kb: int, hint: st
     option = "dtype=DType.bfloat16" if hint == "bfloat16" else f"quantize='{hint}'"
     command = "--dtype bfloat16" if hint == "bfloat16" else f"--quantize {hint}"
     assert option in str(caught.value) and f"(in a command {command})" in str(caught.value)
+
+
+def test_heads_and_sensitive_layers_count_8_bits(tmp_path: Path) -> None:
+    names = ("lm_head.weight", "layer.0.attention.self.value.weight", "h.0.weight", "wte.weight")
+    path = save_state({name: np.zeros((320, 320), np.float32) for name in names}, tmp_path / "m")
+    with open_checkpoint(path) as checkpoint:
+        bits = rounded_nbytes(checkpoint, "int4") * 8 / 320**2
+        assert bits == pytest.approx(2 * 8.01 + 4.5 + 16)
+        assert rounded_nbytes(checkpoint, "int8") * 8 / 320**2 == pytest.approx(3 * 8.01 + 16)
 
 
 @pytest.mark.parametrize(
