@@ -13,13 +13,11 @@
 //
 // Few rows, as in decoding: the right operand is read once, unpacked, at memory bandwidth.
 //
-// The code before this defines mm_args, mm_at, mm_arguments, mm_place (of a row), mm_rows,
-// mm_columns, mm_depth, mm_left, mm_finish, mm_right (a pointer to an element), and MM_RIGHT_TYPE
-// and MM_RIGHT_VEC (how its elements are stored and loaded) and MM_RIGHT_BY_DEPTH: 1 if the
-// elements of a column of the right operand are contiguous in memory, 0 if those of a row are.
-// Products with quantised weights have files of their own.
-// With MM_SHARED, all of this is compiled once for many kernels: products.h precedes it, one_product.h
-// follows; with MM_SHARED_ELSEWHERE it is in another library.
+// The code before this defines MM_RIGHT_TYPE and MM_RIGHT_VEC (how elements of the right operand are
+// stored and loaded) and MM_RIGHT_BY_DEPTH: 1 if the elements of a column of it are contiguous in
+// memory, 0 if those of a row are. Products with quantised weights have files of their own.
+// All of this is compiled once for many kernels: products.h precedes it, one_product.h follows; with
+// MM_SHARED_ELSEWHERE it is in another library.
 
 #ifdef MM_SHARED_ELSEWHERE
 void (*mm_run_shared)(void *const *buffers, const int64_t *scalars); // set when a kernel is loaded
@@ -32,9 +30,6 @@ void (*mm_run_shared)(void *const *buffers, const int64_t *scalars); // set when
 #define MM_FEW_ROWS 8
 #endif
 #define MM_BLOCK_FLOATS (1 << 21) // of the packed left operand: 8 MB stay in an L3 cache
-#ifndef MM_PARALLEL_TERMS
-#define MM_PARALLEL_TERMS 65536 // smaller products finish before another thread has started
-#endif
 
 // A panel of MM_CHUNK units (16 KB with AVX2) stays in the L1 cache; MM_BLOCK_ROWS rows of that depth
 // and the panels of a block of columns (120 KB each) in the L2. Measured where the L1 has 32 KB and
@@ -61,15 +56,11 @@ MM_INLINE int64_t mm_units(int64_t depth)
 // True if a product is multiplied by its caller alone.
 MM_INLINE bool mm_is_alone(void *const *buffers, const int64_t *scalars, int64_t terms)
 {
-#ifdef MM_SHARED
     if (mm_arguments(buffers, scalars)->alone)
         return true;
-#endif
     (void)buffers, (void)scalars;
     return terms <= MM_PARALLEL_TERMS;
 }
-
-#ifdef MM_SHARED
 
 static void mm_finish_rows(
     const mm_args g, int64_t row, int64_t rows, int64_t n0, int64_t count, const float *sums,
@@ -77,46 +68,6 @@ static void mm_finish_rows(
 {
     g->finish(g, row, rows, n0, count, sums, sums_row);
 }
-
-#else
-
-// Unit `u` of a row of the left operand.
-MM_INLINE float mm_left_unit(const mm_args g, const mm_at at, int64_t u, int64_t depth)
-{
-#if MM_PAIRS
-    const uint32_t low = mm_as_bits(mm_left(g, at, 2 * u)) >> 16; // exact: it is a bfloat16
-    const bool is_pair = 2 * u + 1 < depth;
-    const uint32_t high = is_pair ? mm_as_bits(mm_left(g, at, 2 * u + 1)) & 0xffff0000u : 0;
-    return mm_as_float(high | low);
-#else
-    return mm_left(g, at, u);
-#endif
-}
-
-static void mm_finish_row(const mm_args g, int64_t row, int64_t n0, int64_t count, const float *sums)
-{
-    const mm_at at = mm_place(g, row);
-    if (count == MM_WIDE) {
-        #pragma omp simd
-        for (int64_t n = 0; n < MM_WIDE; n++)
-            mm_finish(g, at, n0 + n, sums[n]);
-    } else {
-        #pragma omp simd
-        for (int64_t n = 0; n < count; n++)
-            mm_finish(g, at, n0 + n, sums[n]);
-    }
-}
-
-// The same for some rows, whose sums are `sums_row` apart.
-static void mm_finish_rows(
-    const mm_args g, int64_t row, int64_t rows, int64_t n0, int64_t count, const float *sums,
-    int64_t sums_row)
-{
-    for (int64_t r = 0; r < rows; r++)
-        mm_finish_row(g, row + r, n0, count, sums + r * sums_row);
-}
-
-#endif
 
 // ---- many rows ---------------------------------------------------------------------------------
 
@@ -149,14 +100,7 @@ static void mm_pack_tile(
     for (int64_t u0 = first; u0 < end; u0 += MM_PACKED_UNITS) {
         const int64_t count = mm_least(MM_PACKED_UNITS, end - u0);
         for (int r = 0; r < rows; r++) {
-#ifdef MM_SHARED
             g->left(g, row + r, u0, count, some[r]);
-#else
-            const mm_at at = mm_place(g, row + r);
-            #pragma omp simd
-            for (int64_t u = 0; u < count; u++)
-                some[r][u] = mm_left_unit(g, at, u0 + u, depth);
-#endif
         }
         for (int64_t u = 0; u < count; u++)
             for (int r = 0; r < rows; r++)
@@ -413,7 +357,6 @@ static void mm_many_rows(
     mm_free_memory(m.packed);
 }
 
-
 // ---- few rows ----------------------------------------------------------------------------------
 
 #define MM_ROW_FLOATS(depth) (mm_round_up(depth, MM_LANES) + MM_LANES)
@@ -615,14 +558,7 @@ static void mm_prepare_row(const mm_args g, int64_t r, int64_t depth, float *row
 #else
     const int64_t units = depth;
 #endif
-#ifdef MM_SHARED
     (MM_RIGHT_BY_DEPTH ? g->left : g->elements)(g, r, 0, units, row);
-#else
-    const mm_at at = mm_place(g, r);
-    #pragma omp simd
-    for (int64_t u = 0; u < units; u++)
-        row[u] = MM_RIGHT_BY_DEPTH ? mm_left_unit(g, at, u, depth) : mm_left(g, at, u);
-#endif
     memset(row + units, 0, (size_t)(left_row - units) * sizeof *row);
 }
 
@@ -665,12 +601,8 @@ static void mm_few_rows(
     mm_free_memory(f.left);
 }
 
-#ifdef MM_SHARED
 static __attribute__((noinline)) void mm_run_shared(
     void *const *mm_buffers, const int64_t *mm_scalars)
-#else
-void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
-#endif
 {
     const mm_args g = mm_arguments(mm_buffers, mm_scalars);
     const int64_t rows = mm_rows(g), columns = mm_columns(g), depth = mm_depth(g);
@@ -684,11 +616,9 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
 
 #endif
 
-#ifdef MM_SHARED
 #undef mm_args
 #undef mm_arguments
 #undef mm_rows
 #undef mm_columns
 #undef mm_depth
 #undef mm_right
-#endif

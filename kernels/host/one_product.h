@@ -1,4 +1,4 @@
-// One product for gemm.h with MM_SHARED: its left operand and its epilogue.
+// One product for gemm.h: its left operand and its epilogue.
 //
 // It may be several products with the same left operand. Then the code before this defines
 // MM_OPERAND_ENDS (a column of all products behind the last of each) and MM_ALTERNATES (1 if columns of

@@ -1,4 +1,4 @@
-// What gemm.h knows of a product with MM_SHARED. Kernels with the same kind of right operand then
+// What gemm.h knows of a product. Kernels with the same kind of right operand then
 // differ in a few short functions alone, and what takes long to compile is compiled once for all that
 // are built together.
 //

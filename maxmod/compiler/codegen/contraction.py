@@ -499,7 +499,7 @@ def _shared_product(
     text: Text, group: FusionGroup, name: str, operand: Mapping[str, int | str]
 ) -> KernelSource:
     """Returns a kernel that shares what its right operand decides with others."""
-    defines = ("MM_SHARED", *(f"{macro} {value}" for macro, value in operand.items()))
+    defines = (f"{macro} {value}" for macro, value in operand.items())
     files = map(kernel_text.read, ("host/tile.h", "host/products.h", "host/gemm.h"))
     shared = (*(f"#define {define}" for define in defines), *files)
     return template_source(text, group, name, ("host/one_product.h",), shared=shared)
