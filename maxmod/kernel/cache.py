@@ -20,20 +20,23 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from maxmod import config
 from maxmod.errors import MaxmodWarning
 from maxmod.files import open_regular
 from maxmod.locks import fork_safe_lock
 
-try:  # the built-in modules load in 0.1 ms; hashlib loads OpenSSL first, which takes 4 ms
-    if sys.version_info >= (3, 12):
-        from _sha2 import sha256  # pyright: ignore
-    else:
-        from _sha256 import sha256  # pyright: ignore
-except ImportError:
+if TYPE_CHECKING:
     from hashlib import sha256
+else:
+    try:  # the built-in modules load in 0.1 ms; hashlib loads OpenSSL first, which takes 4 ms
+        if sys.version_info >= (3, 12):
+            from _sha2 import sha256
+        else:
+            from _sha256 import sha256
+    except ImportError:  # some systems build Python without them
+        from hashlib import sha256
 
 FORMAT = 1  # part of every key: raise it when the layout of a file changes
 _DIGEST_NBYTES = 32
