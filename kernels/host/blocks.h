@@ -46,15 +46,22 @@ MM_INLINE float mm_over(float x, mm_divisor by)
 // ---- float16 -----------------------------------------------------------------------------------
 
 // A compiler has no vectors of these conversions, or needs to be told their names.
-#ifdef __F16C__
+#if defined(__F16C__) && (!defined(__clang__) || defined(__FLT16_MAX__))
 typedef short mm_halves8 __attribute__((vector_size(16)));
 typedef float mm_singles8 __attribute__((vector_size(32)));
 
 MM_INLINE void mm_widen_8(float *to, const uint16_t *from)
 {
+#if defined(__clang__) // its names of intrinsics change; GCC makes no vector of _Float16
+    typedef _Float16 mm_given8 __attribute__((vector_size(16)));
+    mm_given8 in;
+    memcpy(&in, from, sizeof in);
+    const mm_singles8 out = __builtin_convertvector(in, mm_singles8);
+#else
     mm_halves8 in;
     memcpy(&in, from, sizeof in);
     const mm_singles8 out = __builtin_ia32_vcvtph2ps256(in);
+#endif
     memcpy(to, &out, sizeof out);
 }
 
@@ -62,7 +69,12 @@ MM_INLINE void mm_narrow_8(uint16_t *to, const float *from)
 {
     mm_singles8 in;
     memcpy(&in, from, sizeof in);
+#if defined(__clang__)
+    typedef _Float16 mm_made8 __attribute__((vector_size(16)));
+    const mm_made8 out = __builtin_convertvector(in, mm_made8);
+#else
     const mm_halves8 out = __builtin_ia32_vcvtps2ph256(in, 0); // to nearest, ties to even
+#endif
     memcpy(to, &out, sizeof out);
 }
 

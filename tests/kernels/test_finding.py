@@ -55,7 +55,7 @@ def test_package_with_a_compiler(
 ) -> None:
     """Taken where the system has none, and where none of the system works."""
     zig = program(tmp_path / "site" / "ziglang" / "zig")
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "site")])
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *sys.path])
     compiler = found(search_path=tmp_path)
     assert compiler.path == str(zig)
     assert compiler.flags[0] == "cc"
