@@ -6,6 +6,8 @@
 //
 // With MM_BATCHED, every mm_batch_rows rows have a right operand of their own, in which mm_right_of is
 // the pointer to an element; their sums are those of a product on its own.
+//
+// finish.h precedes it.
 
 static void mm_left_elements(
     const mm_product *p, int64_t row, int64_t first, int64_t count, float *to)
@@ -42,22 +44,8 @@ static void mm_finish_sums(
     int64_t sums_row)
 {
     const mm_args g = mm_arguments(p->buffers, p->scalars);
-    for (int64_t r = 0; r < rows; r++, sums += sums_row) {
-        const mm_at at = mm_place(g, p->first + row + r);
-#ifdef MM_FINISH_COLUMNS
-        mm_finish_columns(g, at, n0, count, sums);
-#else
-        if (count == MM_WIDE) {
-            #pragma omp simd
-            for (int64_t n = 0; n < MM_WIDE; n++)
-                mm_finish(g, at, n0 + n, sums[n]);
-        } else {
-            #pragma omp simd
-            for (int64_t n = 0; n < count; n++)
-                mm_finish(g, at, n0 + n, sums[n]);
-        }
-#endif
-    }
+    for (int64_t r = 0; r < rows; r++)
+        mm_finish_row(g, p->first + row + r, n0, count, sums + r * sums_row);
 }
 
 static void mm_set_operands(const mm_args g, mm_product *p)

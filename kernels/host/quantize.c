@@ -163,7 +163,7 @@ static bool mm_row_with_minimums(
         return false;
     for (int64_t k = 0; k < depth; k += group) {
         const mm_range range = mm_range_of(weights + k, group);
-        const float step = (range.low + range.high) / 15, below = range.low / 8;
+        const float step = range.low / 15 + range.high / 15, below = range.low / 8;
         largest = step > largest ? step : largest;
         largest = below > largest ? below : largest;
     }

@@ -99,11 +99,7 @@ class Embedding(Module[[Tensor], Tensor]):
             ValueError: If they are floats or live on another device.
             IndexError: If, on the host, one is not below vocab_size.
         """
-        if not isinstance(indices, Tensor):
-            raise OperandError(
-                f"Embedding: indices: expected a Tensor, got {class_name(indices)}. Hint: "
-                "Tensor(indices, dtype=DType.int64) makes one."
-            )
+        expect_indices(self, indices)
         return F.gather(self.weight, indices, axis=0)
 
     def __rich_repr__(self) -> Iterable[object]:
@@ -112,3 +108,12 @@ class Embedding(Module[[Tensor], Tensor]):
             yield "dim", self.dim
         else:
             yield "dims", self.dims
+
+
+def expect_indices(table: Module, indices: object) -> None:
+    """Raises TypeError unless indices of a table are a tensor."""
+    if not isinstance(indices, Tensor):
+        raise OperandError(
+            f"{type(table).__name__}: indices: expected a Tensor, got {class_name(indices)}. Hint: "
+            "Tensor(indices, dtype=DType.int64) makes one."
+        )

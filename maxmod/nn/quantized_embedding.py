@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from maxmod import functional as F
 from maxmod.dtype import DType
-from maxmod.errors import OperandError, class_name
+from maxmod.nn.embedding import expect_indices
 from maxmod.nn.module import Module
 from maxmod.tensor import Tensor
 from maxmod.values.dim import Dim
@@ -68,11 +68,7 @@ class QuantizedEmbedding(Module[[Tensor], Tensor]):
             ValueError: If they are floats or live on another device.
             IndexError: If, on the host, one is not below vocab_size.
         """
-        if not isinstance(indices, Tensor):
-            raise OperandError(
-                f"QuantizedEmbedding: indices: expected a Tensor, got {class_name(indices)}. Hint: "
-                "Tensor(indices, dtype=DType.int64) makes one."
-            )
+        expect_indices(self, indices)
         codes = F.gather(self.weight, indices, axis=0).cast(DType.float32)
         return (codes * F.gather(self.scales, indices, axis=0)).cast(self.dtype)
 

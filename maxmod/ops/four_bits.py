@@ -53,7 +53,8 @@ def codes_and_scales(xp: ArrayModule, groups: Array) -> tuple[Array, Array]:
 
 def _exponents(xp: ArrayModule, low: Array, high: Array) -> Array:
     """The exponent of the unit of each row: int32 [rows]."""
-    steps = xp.maximum((low + high) / np.float32(15), low / np.float32(8))
+    of_15 = low / np.float32(15) + high / np.float32(15)  # the sum of both may be no float32
+    steps = xp.maximum(of_15, low / np.float32(8))
     largest = steps.max(axis=1) / _MOST
     _, exponent = xp.frexp(largest)
     return xp.clip(xp.where(largest == 0, 0, exponent), -126, 127).astype(np.int32)

@@ -133,7 +133,7 @@ def _rounded_with_minimums(weight: Any, scheme: str = "int4", group_size: int = 
         parts = weight[row].astype(f).reshape(-1, group_size)
         low = np.maximum(-parts.min(axis=1), f(0))
         high = np.maximum(parts.max(axis=1), f(0))
-        largest = max(((low + high) / f(15)).max(), (low / f(8)).max()) / f(255)
+        largest = max((low / f(15) + high / f(15)).max(), (low / f(8)).max()) / f(255)
         exponent = 0 if largest == 0 else int(np.clip(np.frexp(largest)[1], -126, 127))
         kept[row, -1] = exponent + 127
         inverse = f(2.0**-exponent)

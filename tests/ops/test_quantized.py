@@ -50,7 +50,7 @@ def test_no_weight_is_further_than_half_a_scale(
 
 
 @pytest.mark.parametrize("group", [32, 96])
-@pytest.mark.parametrize("size", [1e-30, 1e-7, 1.0, 3e4, 1e36])
+@pytest.mark.parametrize("size", [1e-30, 1e-7, 1.0, 3e4, 5e36])
 def test_minimums_cost_no_more_than_a_plain_range(group: int, size: float) -> None:
     """The squared errors of each group are at most those of 15 steps from its least to its largest
     weight, but for steps and minimums having 8 bits; also where all weights are on one side of 0.
@@ -71,6 +71,17 @@ def test_minimums_cost_no_more_than_a_plain_range(group: int, size: float) -> No
     error = ((found.reshape(parts.shape) - parts) ** 2).sum(axis=2)
     assert (error <= limit + slack[..., 0] + (group * 1e-43) ** 2).all()
     assert (found[7] == 0).all()
+
+
+@pytest.mark.parametrize("rows", [2, 5000])  # by NumPy, and by a kernel
+def test_the_largest_floats_do_not_overflow(rows: int) -> None:
+    """The range of a group may be twice the largest float32."""
+    most = float(np.finfo(np.float32).max)
+    weight = np.linspace(-most, most, 64, dtype=np.float64)
+    weight = weight.astype(np.float32)[None].repeat(rows, 0)
+    made = F.quantize_weight(tensor(weight), "int4")
+    found = F.dequantize_weight(*made, DType.float64).to_numpy()
+    assert np.abs(found - weight).max() <= 0.06 * most
 
 
 def test_weights_on_a_grid_of_16_values_lose_nothing() -> None:

@@ -502,7 +502,9 @@ def _shared_product(
     defines = (f"{macro} {value}" for macro, value in operand.items())
     files = map(kernel_text.read, ("host/tile.h", "host/products.h", "host/gemm.h"))
     shared = (*(f"#define {define}" for define in defines), *files)
-    return template_source(text, group, name, ("host/one_product.h",), shared=shared)
+    return template_source(
+        text, group, name, ("host/finish.h", "host/one_product.h"), shared=shared
+    )
 
 
 def _is_both_bfloat16(lowered: LoweredContraction) -> bool:
