@@ -105,7 +105,7 @@ def representative() -> list[KernelSource]:
 
 
 def _threads() -> Iterator[KernelSource]:
-    code = kernel_text.read(host_library.THREADS_FILE)
+    code = "\n".join(map(kernel_text.read, host_library.THREADS_FILES))
     yield KernelSource("threads", Dialect.HOST, code, "mm_set_threads", 0, 0)
 
 

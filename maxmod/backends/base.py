@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -40,6 +40,22 @@ class Launch(Protocol):
 
     def __call__(self) -> None:
         """Launches."""
+        ...
+
+
+class Chain(Protocol):
+    """Launches that follow each other, by one call."""
+
+    def __call__(self, done: int, addresses: Sequence[int]) -> int:
+        """Launches kernels, and returns how many are launched in all.
+
+        These are all of them, unless one has set its flag, or the time is over after which Python
+        should handle signals. Then it is called again.
+
+        Args:
+            done: How many are launched already.
+            addresses: The buffers that are filled in for each call; read if `done` is 0.
+        """
         ...
 
 
@@ -220,6 +236,22 @@ class Backend(abc.ABC):
             CompileError: If none of them can be built here.
         """
         raise CompileError(f"The {self.kind} backend builds no kernels.")
+
+    def chain(
+        self,
+        launches: Sequence[Launch],
+        fillings: Sequence[tuple[int, int, int]],
+        flags: Mapping[int, Array],
+    ) -> Chain | None:
+        """Returns launches as one call; None where they are one by one.
+
+        Args:
+            launches: What to launch, in order.
+            fillings: (number of a launch, position in it, number of an address) of the buffers
+                that are filled in for each call.
+            flags: For the number of a launch the flag that its kernel may set.
+        """
+        return None
 
     def empty(self, type: TensorType) -> Array:
         """Returns an uninitialised contiguous array."""

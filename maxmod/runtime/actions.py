@@ -10,7 +10,7 @@ from typing import Any
 
 from maxmod.backends.base import Backend, Launch
 from maxmod.compiler.steps import RunKernel, RunOp, RunProduct
-from maxmod.runtime.recording import Action, Slots
+from maxmod.runtime.work import Action, KernelCall, Slots
 from maxmod.values.array import Array
 from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
@@ -19,13 +19,17 @@ from maxmod.values.tensor_type import TensorType
 BoundOp = tuple[RunOp, Attrs, Sequence[TensorType]]
 
 
-def launch_kernel(launch: Launch, varying: Sequence[tuple[int, int]]) -> Action:
-    """Launches a kernel.
+def run_kernel(call: KernelCall) -> Action:
+    """Launches a kernel, with the arguments of a call."""
+    action = _launch(call.launch, call.varying)
+    if call.stored:
+        action = _overwrite_buffers(action, call.launch, call.stored)
+    if call.flag is not None and call.again is not None:
+        action = _repeat_if_flagged(action, call.flag, call.again)
+    return action
 
-    Args:
-        launch: The kernel, with the arguments that are constant between calls.
-        varying: (position, slot) of the other arguments.
-    """
+
+def _launch(launch: Launch, varying: Sequence[tuple[int, int]]) -> Action:
     fill = launch.fill
 
     def run(slots: Slots) -> None:
@@ -36,16 +40,10 @@ def launch_kernel(launch: Launch, varying: Sequence[tuple[int, int]]) -> Action:
     return run
 
 
-def overwrite_buffers(
+def _overwrite_buffers(
     action: Action, launch: Launch, stored: Sequence[tuple[int, int, int]]
 ) -> Action:
-    """Gives a kernel the buffers that it overwrites.
-
-    Args:
-        action: Launches the kernel.
-        launch: The kernel.
-        stored: (position, slot of the result, slot of the buffer) of each overwritten buffer.
-    """
+    """Gives a kernel the buffers that it overwrites."""
     fill = launch.fill
 
     def run(slots: Slots) -> None:
@@ -59,7 +57,7 @@ def overwrite_buffers(
     return run
 
 
-def repeat_if_flagged(action: Action, flag: Array, again: Action) -> Action:
+def _repeat_if_flagged(action: Action, flag: Array, again: Action) -> Action:
     """Runs the ops if a kernel met an index out of range, so that one of them raises the error."""
 
     def run(slots: Slots) -> None:

@@ -23,12 +23,14 @@ from maxmod.op import Kind, ir
 from maxmod.ops.known_sizes import checked_sizes
 from maxmod.runtime import actions
 from maxmod.runtime.arena import Arena
+from maxmod.runtime.chains import with_chains
 from maxmod.runtime.checks import checked, timed, wants_times
 from maxmod.runtime.environment import Environment
 from maxmod.runtime.late_sizes import LateSize, cut
 from maxmod.runtime.nested import BoundBody, Continuation
 from maxmod.runtime.program import Program
-from maxmod.runtime.recording import Action, Work, with_recordings
+from maxmod.runtime.recording import with_recordings
+from maxmod.runtime.work import Action, KernelCall, Work
 from maxmod.values.array import Array
 from maxmod.values.dim import evaluate
 from maxmod.values.plain import Attrs
@@ -117,7 +119,9 @@ class _Binder:
         is_whole = self.late is None and not self.environment.inside
         if is_whole and not is_watched and settings.cuda_graphs and self.backend.records:
             return with_recordings(self.works, self.schedule.outputs, self.environment)
-        return [work.run for work in self.works]
+        if is_watched:
+            return [work.run for work in self.works]
+        return with_chains(self.works, self.backend)
 
     def _continuation(self, late: LateSize) -> Continuation:
         """Returns what runs the steps that need a size that is known only then."""
@@ -161,7 +165,12 @@ class _Binder:
                 self.fresh.append((slot, self.backend.allocator(type)))
 
     def _launch_work(
-        self, step: RunKernel | RunProduct, action: Action, *, records: bool = True
+        self,
+        step: RunKernel | RunProduct,
+        action: Action,
+        call: KernelCall | None = None,
+        *,
+        records: bool = True,
     ) -> Work:
         # Results that a kernel writes into a buffer of the caller, and the slots of the buffers.
         targets = step.targets if isinstance(step, RunKernel) else ()
@@ -174,6 +183,7 @@ class _Binder:
             tuple(stored),
             records=records,
             remake=actions.use_buffers(stored) if stored else None,
+            call=call,
         )
 
     # ---- kernels ---------------------------------------------------------------------------------
@@ -183,11 +193,11 @@ class _Binder:
         is_empty = any(evaluate(size, self.dims) < 1 for size in step.nonempty)
         if is_empty or isinstance(kernel, CompileError):
             return self._launch_work(step, self._ops_action(step), records=False)
-        has_flag = self.environment.sources[step.kernel].has_flag
-        action = self._checked(step, self._kernel_action(step, kernel), types)
-        return self._launch_work(step, action, records=not has_flag)
+        call = self._kernel_call(step, kernel)
+        action = self._checked(step, actions.run_kernel(call), types)
+        return self._launch_work(step, action, call, records=call.flag is None)
 
-    def _kernel_action(self, step: RunKernel, kernel: Kernel) -> Action:
+    def _kernel_call(self, step: RunKernel, kernel: Kernel) -> KernelCall:
         source = self.environment.sources[step.kernel]
         has_counters = source.counters != 0
         count = len(step.inputs) + len(step.outputs)
@@ -196,14 +206,11 @@ class _Binder:
         if has_counters and self.counters is not None:
             launch.keep(count, self.counters)
         varying, stored = self._arguments(step, launch)
-        action = actions.launch_kernel(launch, varying)
-        if stored:
-            action = actions.overwrite_buffers(action, launch, stored)
-        if source.has_flag:
-            flag = np.zeros(1, np.int64)
-            launch.keep(count, flag)
-            action = actions.repeat_if_flagged(action, flag, self._ops_action(step))
-        return action
+        if not source.has_flag:
+            return KernelCall(launch, varying, stored)
+        flag = np.zeros(1, np.int64)
+        launch.keep(count, flag)
+        return KernelCall(launch, varying, stored, flag, self._ops_action(step))
 
     def _arguments(
         self, step: RunKernel, launch: Launch

@@ -12,7 +12,7 @@ from maxmod.compiler.steps import RunKernel, RunProduct, Step
 from maxmod.errors import CompileError
 from maxmod.op import ir, lookup
 from maxmod.runtime.environment import Environment
-from maxmod.runtime.recording import Action, Slots
+from maxmod.runtime.work import Action, Slots
 from maxmod.values.array import Array
 from maxmod.values.tensor_type import TensorType
 

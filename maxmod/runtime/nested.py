@@ -8,7 +8,7 @@ from maxmod.ops.control_flow.late_sizes import expect_size
 from maxmod.runtime.arena import Arena
 from maxmod.runtime.late_sizes import LateSize
 from maxmod.runtime.program import Program, ProgramCache
-from maxmod.runtime.recording import Slots
+from maxmod.runtime.work import Slots
 from maxmod.values.array import Array
 
 # Programs kept for the rest of a schedule, one for each value of a data-dependent size.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from maxmod.backends.base import Backend
 from maxmod.runtime.arena import Arena
-from maxmod.runtime.recording import Action, Slots
+from maxmod.runtime.work import Action, Slots
 from maxmod.values.array import Array
 from maxmod.values.tensor_type import TensorType
 

@@ -10,16 +10,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from maxmod import log
 from maxmod.errors import GraphError
 from maxmod.runtime.environment import Environment
+from maxmod.runtime.work import Action, Slots, Work
 from maxmod.values.array import Array
-
-Slots = list[Any]
-Action = Callable[[Slots], None]
 
 # Replaying and copying in and out cost about as much as this many launches from Python.
 LEAST_LAUNCHES = 4
@@ -30,29 +26,6 @@ DIRECT_NBYTES = 1 << 20  # larger arguments are not copied, so their addresses m
 KEPT = 4  # recordings for different addresses
 # A recording costs milliseconds: make another only after this many replays of each earlier one.
 PAYING = 8
-
-
-@dataclass(slots=True)
-class Work:
-    """A bound step.
-
-    Attributes:
-        run: Runs the step.
-        reads: Slots it reads that change between calls.
-        writes: Slots among them whose arrays it overwrites.
-        makes: Slots it sets.
-        launches: Whether it queues work for an accelerator.
-        records: Whether it can be captured: no allocation escapes, nothing synchronizes.
-        remake: Sets `makes` after a replay, as views of the first slot that it reads.
-    """
-
-    run: Action
-    reads: Sequence[int] = ()
-    writes: Sequence[int] = ()
-    makes: Sequence[int] = ()
-    launches: bool = True
-    records: bool = False
-    remake: Action | None = None
 
 
 def with_recordings(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextvars
-import ctypes
 import functools
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from maxmod import config, log
-from maxmod.backends.base import Backend, Kernel
+from maxmod.backends.base import Backend, Kernel, Launch
 from maxmod.backends.host import compiler as host_compiler
 from maxmod.backends.host import limits as host_limits
 from maxmod.backends.host import quantize as host_quantize
+from maxmod.backends.host.chain import HostChain
+from maxmod.backends.host.launch import LoadedKernel, address
 from maxmod.backends.host.memory import POOLED_NBYTES, HostPool
 from maxmod.dtype import storage_dtype
 from maxmod.errors import CompileError
@@ -112,9 +113,22 @@ class CpuBackend(Backend):
 
     def build(self, sources: Sequence[KernelSource], index: int) -> list[Kernel | CompileError]:
         return [
-            made if isinstance(made, CompileError) else _HostKernel(made)  # type: ignore[misc]
+            made if isinstance(made, CompileError) else LoadedKernel(made)  # type: ignore[misc]
             for made in host_compiler.build_each(sources)  # kernels of NumPy arrays
         ]
+
+    def chain(
+        self,
+        launches: Sequence[Launch],
+        fillings: Sequence[tuple[int, int, int]],
+        flags: Mapping[int, Array],
+    ) -> HostChain:
+        return HostChain(launches, fillings, flags)  # type: ignore[arg-type]  # those of the host
+
+    def addresses(self, arrays: Sequence[Array]) -> tuple[int, ...] | None:
+        if not all(array.flags.c_contiguous for array in arrays):
+            return None
+        return tuple(map(self.address, arrays))
 
     def empty(self, type: TensorType) -> Array:
         nbytes = type.num_elements() * type.dtype.size_in_bytes
@@ -198,69 +212,3 @@ def _compiler_found() -> bool:
     if reason:
         log.logger.warning("Compiled models run op by op: %s", reason)
     return not reason
-
-
-class _HostKernel:
-    """A loaded kernel."""
-
-    def __init__(self, kernel: host_compiler.HostKernel) -> None:
-        self._kernel = kernel
-        self.cached = kernel.cached
-
-    def bind(self, buffers: int, scalars: Sequence[int]) -> _HostLaunch:
-        return _HostLaunch(self._kernel, buffers, scalars)
-
-
-class _HostLaunch:
-    """A kernel with its argument tables.
-
-    In front of the table of buffers is a word in which the kernel says how many bytes it could not
-    get for its own use.
-    """
-
-    def __init__(
-        self, kernel: host_compiler.HostKernel, buffers: int, scalars: Sequence[int]
-    ) -> None:
-        self._kernel = kernel  # keeps the library loaded
-        self._call = kernel.call
-        self._words = (ctypes.c_void_p * (1 + buffers))()
-        self._buffers = ctypes.addressof(self._words) + ctypes.sizeof(ctypes.c_void_p)
-        self._table = (ctypes.c_void_p * buffers).from_address(self._buffers)
-        self._scalars = (ctypes.c_int64 * max(1, len(scalars)))(*scalars)
-        self._integers = ctypes.addressof(self._scalars)
-        self._kept: dict[int, Array] = {}
-
-    def keep(self, position: int, array: HostArray) -> None:
-        self._kept[position] = array
-        self._table[position] = address(array)
-
-    def fill(self, position: int, array: HostArray) -> HostArray:
-        try:  # as `address` does; an array that is not contiguous is refused
-            self._table[position] = _addressof(_from_buffer(array))
-        except (TypeError, ValueError, BufferError):
-            if not array.flags.c_contiguous:
-                array = self._kept[position] = np.ascontiguousarray(array)
-            self._table[position] = address(array)
-        return array
-
-    def __call__(self) -> None:
-        self._call(self._buffers, self._integers)
-        if self._words[0] is not None:
-            self._refuse()
-
-    def _refuse(self) -> None:
-        nbytes, self._words[0] = self._words[0], None
-        what = f"the kernel {self._kernel.name}, which needs {nbytes} bytes for its own use"
-        raise host_limits.out_of_memory(what)
-
-
-_addressof: Callable[[Any], int] = ctypes.addressof
-_from_buffer: Callable[[Any], Any] = ctypes.c_char.from_buffer
-
-
-def address(array: HostArray) -> int:
-    """Returns where the elements of an array start."""
-    try:  # four times as fast as the general way
-        return _addressof(_from_buffer(array))
-    except (TypeError, ValueError, BufferError):  # read-only, empty, or a dtype of ml_dtypes
-        return array.ctypes.data

@@ -17,7 +17,7 @@ from typing import Any
 from maxmod import config
 from maxmod.backends.host.finding import first_that_works
 from maxmod.backends.host.library import (
-    THREADS_FILE,
+    THREADS_FILES,
     CachedLibraries,
     HostCompiler,
     Place,
@@ -178,8 +178,16 @@ _threads: dict[str, Any] = {}
 _THREADS_LOCK = fork_safe_lock()
 
 
+def chain_function() -> Callable[[int, int], int]:
+    """Returns `mm_run_chain` of `kernels/host/chain.c`; kernels are built before."""
+    function = _threads["library"].mm_run_chain
+    function.argtypes = (ctypes.c_void_p, ctypes.c_int64)
+    function.restype = ctypes.c_int64
+    return function
+
+
 def _threads_source() -> KernelSource:
-    code = kernel_text.read(THREADS_FILE)
+    code = "\n".join(map(kernel_text.read, THREADS_FILES))
     return KernelSource("threads", Dialect.HOST, code, "mm_set_threads", 0, 0)
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from maxmod.kernel import cache as kernel_cache
 
-THREADS_FILE = "host/threads.c"
+# The library that a process has once: its threads, and what runs many kernels.
+THREADS_FILES = ("host/threads.c", "host/chain.c")
 _THREADS_ENTRY = "mm_set_threads"
 _FUNCTIONS = "mm_threads_of"  # what the library of threads offers
 _WANTED = "mm_threads"  # where a kernel looks for it
