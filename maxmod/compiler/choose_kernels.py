@@ -25,8 +25,9 @@ kernels are built then, and each call runs the one for its rows.
 The epilogue is applied to the sums before they are stored: all elementwise ops; those of the
 library, which are adding a vector and then relu, gelu by tanh, or an addend of the type of the
 result; only such an addend; or none. Where w is quantised and the library multiplies, a kernel
-dequantises it first. Up to 8 rows, `host/gemm.h` reads w as it is; more rows pack it. So do
-`host/quantized_few.h` and `host/quantized_many.h`, with other limits for the number of rows.
+dequantises it first. Up to 8 rows, w is read as it is (`host/gemm_few.h`); more rows pack it
+(`host/gemm_many.h`). So do `host/quantized_few.h` and `host/quantized_many.h`, with other limits
+for the number of rows.
 Products of our own kernels with the same x are one kernel, if their w are stored alike as [n, k]:
 see `fusion/siblings.py`.
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from maxmod.compiler import choose_kernels
 from maxmod.compiler.choose_kernels import FEW_QUERIES, MOST_GEMV_ROWS, ManyQueries
 from maxmod.compiler.codegen.attention import emit_attention
-from maxmod.compiler.codegen.contraction import emit_contraction
 from maxmod.compiler.codegen.cuda.attention import emit_few, emit_many, emit_mma, query_rows
 from maxmod.compiler.codegen.cuda.contraction import emit_gemv
+from maxmod.compiler.codegen.host.contraction import emit_contraction
 from maxmod.compiler.codegen.whole_op import emit_whole_op
 from maxmod.compiler.groups.group import Attention, Contraction, FusionGroup, WholeOp
 from maxmod.kernel.source import Dialect, KernelSource

@@ -196,4 +196,4 @@ def test_a_number_of_queries_known_later_makes_both_kernels() -> None:
 
 
 def test_rows_up_to_which_the_host_does_not_pack_a_weight() -> None:
-    assert "#define MM_FEW_ROWS 8\n" in kernel_text.read("host/gemm.h")
+    assert "#define MM_FEW_ROWS 8\n" in kernel_text.read("host/gemm_few.h")

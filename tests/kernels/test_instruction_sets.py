@@ -84,7 +84,7 @@ SETS = _sets()
 DEPTH = 96
 ODD_DEPTH = 77  # of the int8 weight: whole steps, whole vectors and a part of one
 GROUP = 64  # of the int4 weight, which has one
-FEW_ROWS = 8  # MM_FEW_ROWS of kernels/host/gemm.h
+FEW_ROWS = 8  # MM_FEW_ROWS of kernels/host/gemm_few.h
 SAME_BITS = (1, 5)  # of the functions: where a row does not depend on the others
 
 

@@ -1,8 +1,8 @@
-"""Matrix products with an epilogue: their parts, and the text before `kernels/host/gemm.h`."""
+"""Matrix products with an epilogue: their parts, and the text that both dialects need."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -12,15 +12,13 @@ from maxmod.compiler.codegen.element import (
     Text,
     index_sizes,
     symbol_names,
-    template_source,
 )
 from maxmod.compiler.codegen.emit import index_text, statement, storage_type
 from maxmod.compiler.groups.group import Contraction, FusionGroup
 from maxmod.compiler.groups.instructions import Apply, Load, Wanted
 from maxmod.compiler.groups.lower import MAX_SPLITS, split_loops
 from maxmod.dtype import DType
-from maxmod.kernel import text as kernel_text
-from maxmod.kernel.source import Dialect, KernelSource
+from maxmod.kernel.source import Dialect
 from maxmod.op import ir, op_of
 from maxmod.op.affine import (
     Index,
@@ -37,13 +35,6 @@ from maxmod.values.dim import Size
 
 # Of the variables in the epilogue of each product of a kernel; "tl" is for the left operand.
 _PREFIXES = ("tf", "tg", "th", "ti", "tj", "tk", "tm", "tn")
-# How consecutive elements become a vector of floats on the host.
-VECTOR_LOADS = {
-    DType.float32: "mm_vec_load",
-    DType.bfloat16: "mm_vec_load_bfloat16",
-    DType.float16: "mm_vec_load_float16",
-    DType.uint8: "mm_vec_load_uint8",  # scales with minimums
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +154,15 @@ class LoweredContraction:
                 sizes += index_sizes(index)
         return symbol_names(sizes)
 
-    def text(self, group: FusionGroup, dialect: Dialect) -> Text:
-        """Returns the functions that both dialects need."""
+    def text(self, group: FusionGroup, dialect: Dialect, finish: str = "mm_finish") -> Text:
+        """Returns the functions that both dialects need.
+
+        Args:
+            group: The group.
+            dialect: The kernel language.
+            finish: The name of what is done to a sum. Where there are several products that are no
+                pair, the names have the number of each behind.
+        """
         text = Text(group, self.loops, self.symbols(), dialect)
         text.count("mm_rows", (loop.extent for loop in self.loops))
         text.count("mm_columns", (self.columns,))
@@ -174,7 +172,7 @@ class LoweredContraction:
         self._pointers(text, "mm_right" if self.codes is None else "mm_code_bytes", 0)
         if self.codes is not None:
             self._pointers(text, "mm_scales", 1)
-        self._finish(text, dialect)
+        self._finish(text, finish)
         return text
 
     def _pointers(self, text: Text, name: str, which: int) -> None:
@@ -200,9 +198,9 @@ class LoweredContraction:
         for number, place in enumerate(places):
             text.plain(kind, f"{name}_{number}", parameters, place)
         calls = [f"{name}_{number}(g, k, {{n}})" for number in range(len(loads))]
-        text.plain(kind, name, parameters, self._of_column(calls))
+        text.plain(kind, name, parameters, self.of_column(calls))
 
-    def _of_column(self, calls: Sequence[str]) -> str:
+    def of_column(self, calls: Sequence[str]) -> str:
         """Returns the expression that selects one by column n of all; each has a place for its
         column.
         """
@@ -210,21 +208,18 @@ class LoweredContraction:
             even, odd = (call.format(n="n / 2") for call in calls)
             return f"n % 2 ? {odd} : {even}"
         chosen: list[str] = []
-        for call, (start, end) in zip(calls, self._ranges(), strict=True):
+        for call, (start, end) in zip(calls, self.ranges(), strict=True):
             called = call.format(n=f"n - {start}" if start else "n")
             chosen.append(called if end == self.columns else f"n < {end} ? {called} : ")
         return "".join(chosen)
 
-    def _ranges(self) -> list[tuple[int, int]]:
+    def ranges(self) -> list[tuple[int, int]]:
         """Returns the first column of each part, and the one behind its last."""
         ends = [*accumulate(int(part.columns()) for part in self.parts)]
         return list(zip([0, *ends], ends))
 
-    def _finish(self, text: Text, dialect: Dialect) -> None:
-        """Adds what is done to sums."""
-        # On a GPU, kernels/cuda/quantized.h comes between.
-        is_between = self.codes is not None and dialect is Dialect.CUDA
-        name = "mm_finish_sum" if is_between else "mm_finish"
+    def _finish(self, text: Text, name: str) -> None:
+        """Adds what is done to a sum: a function for each product, or one for a pair."""
         if self.is_pair or len(self.parts) == 1:
             given = ", float given, float given_1" if self.is_pair else ", float given"
             text.store(name, f", int64_t n{given}", self.parts[0].finish, self.parts[0].stores)
@@ -232,46 +227,6 @@ class LoweredContraction:
             for number, part in enumerate(self.parts):
                 made = f"{name}_{number}"
                 text.store(made, ", int64_t n, float given", part.finish, part.stores)
-        if dialect is Dialect.HOST and (self.is_pair or len(self.parts) > 1):
-            self._finish_columns(text, name)
-        elif len(self.parts) > 1:
-            calls = [f"{name}_{number}(g, at, {{n}}, given)" for number in range(len(self.parts))]
-            lines = [f"{self._of_column(calls)};"]
-            text.raw("void", name, ", int64_t n, float given", lines)
-
-    def _finish_columns(self, text: Text, name: str) -> None:
-        """Adds the function that finishes neighbouring columns of a row on the host."""
-        if self.is_pair:
-            call = f"{name}(g, at, n, sums[2 * n - n0], sums[2 * n + 1 - n0]);"
-            lines = _simd("n0 / 2", "(n0 + count) / 2", call)
-        else:
-            lines: list[str] = []
-            for number, (start, end) in enumerate(self._ranges()):
-                call = f"{name}_{number}(g, at, n - {start}, sums[n - n0]);"
-                first, last = (
-                    f"n0 > {start} ? n0 : {start}",
-                    f"n0 + count < {end} ? n0 + count : {end}",
-                )
-                lines += _simd(first, last, call)
-        text.define("MM_FINISH_COLUMNS", 1)
-        ends = self._ranges() if not self.is_pair else [(0, self.parts[0].n.extent)] * 2
-        text.define("MM_OPERAND_ENDS", ", ".join(str(end) for _, end in ends))
-        text.define("MM_ALTERNATES", int(self.is_pair))
-        text.raw(
-            "void", "mm_finish_columns", ", int64_t n0, int64_t count, const float *sums", lines
-        )
-
-
-def _simd(first: str, end: str, call: str) -> list[str]:
-    """Returns a loop over columns."""
-    return [
-        "{",
-        f"    const int64_t first = {first}, end = {end};",
-        "    #pragma omp simd",
-        "    for (int64_t n = first; n < end; n++)",
-        f"        {call}",
-        "}",
-    ]
 
 
 class _Sums(ElementLowering):
@@ -469,47 +424,3 @@ def _merged(lowered: LoweredContraction) -> LoweredContraction:
         rights = tuple(replace(load, index=change(load.index)) for load in part.rights)
         parts.append(replace(part, rights=rights, stores=stores))
     return replace(lowered, loops=loops, left=(a, number), parts=tuple(parts))
-
-
-def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) -> KernelSource:
-    """Returns the host kernel of a contraction group."""
-    lowered = lower_contraction(group, contraction)
-    text = lowered.text(group, Dialect.HOST)
-    right, codes = lowered.right, lowered.codes
-    operand = {
-        "MM_RIGHT_TYPE": storage_type(right.stored),
-        "MM_RIGHT_BY_DEPTH": int(lowered.is_by_depth),
-    }
-    if codes is None:
-        operand["MM_RIGHT_VEC"] = VECTOR_LOADS[right.stored]
-        operand["MM_BOTH_BFLOAT16"] = int(_is_both_bfloat16(lowered))
-        return _shared_product(text, group, name, operand)
-    for macro, value in operand.items():
-        text.define(macro, value)
-    text.define("MM_CODES_PER_BYTE", codes.per_byte)
-    text.define("MM_GROUP", codes.group)
-    text.define("MM_MINIMUMS", int(codes.has_minimums))
-    text.define("MM_SCALE_TYPE", storage_type(codes.scales.stored))
-    text.define("MM_SCALE_VEC", VECTOR_LOADS[codes.scales.stored])
-    files = ("tile", "finish", "quantized", "quantized_few", "quantized_many")
-    return template_source(text, group, name, [f"host/{file}.h" for file in files])
-
-
-def _shared_product(
-    text: Text, group: FusionGroup, name: str, operand: Mapping[str, int | str]
-) -> KernelSource:
-    """Returns a kernel that shares what its right operand decides with others."""
-    defines = (f"{macro} {value}" for macro, value in operand.items())
-    files = map(kernel_text.read, ("host/tile.h", "host/products.h", "host/gemm.h"))
-    shared = (*(f"#define {define}" for define in defines), *files)
-    return template_source(
-        text, group, name, ("host/finish.h", "host/one_product.h"), shared=shared
-    )
-
-
-def _is_both_bfloat16(lowered: LoweredContraction) -> bool:
-    """True if only products of stored elements are summed."""
-    lowering, number = lowered.left
-    what = lowering.instructions[number].what
-    stored = {lowered.right.stored, what.stored if isinstance(what, Load) else None}
-    return stored == {DType.bfloat16}

@@ -23,7 +23,11 @@ SEGMENT_NBYTES = 64  # smaller accesses waste memory bandwidth
 def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> KernelSource:
     """Returns the CUDA kernel of a contraction group, for up to `MOST_GEMV_ROWS` rows."""
     lowered = lower_contraction(group, contraction)
-    text = lowered.text(group, Dialect.CUDA)
+    # kernels/cuda/quantized.h comes between sums and what is done to them.
+    finish = "mm_finish" if lowered.codes is None else "mm_finish_sum"
+    text = lowered.text(group, Dialect.CUDA, finish)
+    if len(lowered.parts) > 1:
+        _write_finish(text, lowered, finish)
     rows = product(loop.extent for loop in lowered.loops)
     left, right = contraction.product.inputs[0].type.dtype, lowered.right.stored
     text.converters("mm_left", left)
@@ -60,6 +64,12 @@ def emit_gemv(group: FusionGroup, contraction: Contraction, name: str) -> Kernel
     launch = Launch(lowered.columns, columns, THREADS, shared, inverse_occupancy=INVERSE_OCCUPANCY)
     files = ("cuda/memory.h", right_file, "cuda/gemv.h")
     return template_source(text, group, name, files, launch)
+
+
+def _write_finish(text: Text, lowered: LoweredContraction, name: str) -> None:
+    """Adds the function that finishes a sum of any of several products."""
+    calls = [f"{name}_{number}(g, at, {{n}}, given)" for number in range(len(lowered.parts))]
+    text.raw("void", name, ", int64_t n, float given", [f"{lowered.of_column(calls)};"])
 
 
 def _shared_nbytes(staged: int, sums: int) -> int:
