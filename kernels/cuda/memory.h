@@ -1,6 +1,13 @@
 // Memory accesses that hand-written kernels share. The shim that runs kernels on the host has no PTX;
 // there, they are plain accesses.
 
+// What reads ahead into the L2 cache; GPUs before sm_80 do not know it.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#define MM_READ_AHEAD ".L2::256B"
+#else
+#define MM_READ_AHEAD
+#endif
+
 // Reads data that no thread reads again: it bypasses the L1 cache.
 template <typename T>
 MM_INLINE T mm_read_once(const T *from)
@@ -11,12 +18,12 @@ MM_INLINE T mm_read_once(const T *from)
         T value;
     } both;
     if constexpr (sizeof(T) == 16 && alignof(T) == 16) {
-        asm("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+        asm("ld.global.nc.L1::no_allocate" MM_READ_AHEAD ".v4.u32 {%0, %1, %2, %3}, [%4];"
             : "=r"(both.word[0]), "=r"(both.word[1]), "=r"(both.word[2]), "=r"(both.word[3])
             : "l"(from));
         return both.value;
     } else if constexpr (sizeof(T) == 8 && alignof(T) == 8) {
-        asm("ld.global.nc.L1::no_allocate.L2::256B.v2.u32 {%0, %1}, [%2];"
+        asm("ld.global.nc.L1::no_allocate" MM_READ_AHEAD ".v2.u32 {%0, %1}, [%2];"
             : "=r"(both.word[0]), "=r"(both.word[1])
             : "l"(from));
         return both.value;

@@ -2,8 +2,8 @@
 
 Between threads of a block there must be a barrier (of the warp, for threads of one), between blocks
 a fence and an atomic of the one that wrote, and an atomic of the other one after it. For each unit
-of memory the last writer is known, and of its readers since the last barrier the first and the last:
-if there were several, one of these two is another thread than one that writes.
+of memory the last writer is known, and of its readers since the last barrier the first and the
+last: if there were several, one of these two is another thread than one that writes.
 """
 
 from __future__ import annotations

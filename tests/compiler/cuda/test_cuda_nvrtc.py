@@ -14,6 +14,7 @@ from cuda_function import sources_of
 from cuda_programs import ROWS, VIEWS, op_cases, op_program, row_types, view_types
 from cuda_registers import FIRST, OTHERS, report
 from helpers import HALVES
+from ptx.compiling import together
 
 from maxmod import functional as F
 from maxmod.backends.cuda import nvrtc
@@ -64,23 +65,9 @@ def _sources() -> list[KernelSource]:
     return found
 
 
-def _together(sources: list[KernelSource]) -> KernelSource:
-    """Puts kernels into one source, each in its own namespace and under its own name."""
-    parts = []
-    for number, source in enumerate(sources):
-        parts += [
-            f"#define {source.entry} {source.entry}_{number}",
-            f"namespace k{number} {{",
-            source.plain,
-            "}",
-            f"#undef {source.entry}",
-        ]
-    return replace(sources[0], plain="\n".join(parts))
-
-
 def _usages(sources: list[KernelSource], arch: str) -> dict[KernelSource, nvrtc.Usage]:
     """Returns what a batch of kernels occupies."""
-    used = nvrtc.usage(report(_together(sources), arch))
+    used = nvrtc.usage(report(together(sources), arch))
     assert len(used) == len(sources)
     return {source: used[f"{source.entry}_{n}"] for n, source in enumerate(sources)}
 
