@@ -35,7 +35,7 @@ def _examples(name: str) -> list[doctest.DocTest]:
 
 
 @pytest.mark.parametrize("name", ["maxmod", *MODULES])
-def test_examples(name: str, no_accelerator: None) -> None:
+def test_examples(name: str, no_accelerator: None, unoptimised_host_kernels: None) -> None:
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     report: list[str] = []
     for test in _examples(name):

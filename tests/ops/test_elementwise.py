@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import ALL, HALVES, WIDE_FLOATS, assert_close, narrow, numbers, strided, tensor, wide
 from ops.oracles import ORACLES, Oracle
+from together import by_first
 
 import maxmod.ops
 from maxmod.dtype import DType
@@ -23,21 +24,9 @@ def test_every_op_has_an_oracle() -> None:
     assert ELEMENTWISE.keys() == ORACLES.keys()
 
 
-def _accepted() -> list[Any]:
-    return [
-        pytest.param(name, dtype, id=f"{name}-{dtype.name}")
-        for name, oracle in ORACLES.items()
-        for dtype in oracle.dtypes
-    ]
-
-
-def _refused() -> list[Any]:
-    return [
-        pytest.param(name, dtype, id=f"{name}-{dtype.name}")
-        for name, oracle in ORACLES.items()
-        for dtype in ALL
-        if dtype not in oracle.dtypes
-    ]
+ACCEPTED = [(name, dtype) for name, oracle in ORACLES.items() for dtype in oracle.dtypes]
+REFUSED = [(name, dtype) for name in ORACLES for dtype in ALL if (name, dtype) not in ACCEPTED]
+FLOATING = [(name, dtype) for name, dtype in ACCEPTED if dtype in (*WIDE_FLOATS, *HALVES)]
 
 
 def _operands(
@@ -74,7 +63,7 @@ def _cast_oracle(array: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, A
     return source
 
 
-@pytest.mark.parametrize(("name", "dtype"), _accepted())
+@by_first("name", "dtype", cases=ACCEPTED)
 def test_values(name: str, dtype: DType) -> None:
     rng = np.random.default_rng(7)
     oracle = ORACLES[name]
@@ -105,9 +94,7 @@ SPECIAL = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype"), [case for case in _accepted() if case.values[1] in (*WIDE_FLOATS, *HALVES)]
-)
+@by_first("name", "dtype", cases=FLOATING)
 def test_special_values(name: str, dtype: DType) -> None:
     """NaN, infinities, zeros of both signs, ties, numbers close to 0."""
     op, oracle = REGISTRY[name], ORACLES[name]
@@ -126,7 +113,7 @@ def test_special_values(name: str, dtype: DType) -> None:
     _check(op, oracle, arrays)
 
 
-@pytest.mark.parametrize(("name", "dtype"), _refused())
+@by_first("name", "dtype", cases=REFUSED)
 def test_refused_dtypes(name: str, dtype: DType) -> None:
     op, oracle = REGISTRY[name], ORACLES[name]
     arrays = _operands(op, oracle, dtype, (3,), np.random.default_rng(0))

@@ -11,6 +11,7 @@ import pytest
 from helpers import ALL, HALVES, WIDE_FLOATS, assert_close, strided, tensor, wide
 from ops.samples import SAMPLES as CORE
 from ops.samples import Sample
+from together import by_first
 
 import maxmod.ops  # noqa: F401  (fills the registry)
 from maxmod.backends.devices import CPU, Device
@@ -30,9 +31,9 @@ def test_every_op_has_samples() -> None:
     assert expected == SAMPLES.keys()
 
 
-def _cases(accepted: bool) -> list[Any]:
+def _cases(accepted: bool) -> list[tuple[str, int, DType]]:
     return [
-        pytest.param(name, sample, dtype, id=f"{name}-{index}-{dtype.name}")
+        (name, index, dtype)
         for name, samples in SAMPLES.items()
         for index, sample in enumerate(samples)
         for dtype in ALL
@@ -62,8 +63,13 @@ def _check(name: str, sample: Sample, arrays: list[Any], attrs: dict[str, Any], 
         assert_close(result, wanted, length=sample.length, ulps=sample.ulps)
 
 
-@pytest.mark.parametrize(("name", "sample", "dtype"), _cases(accepted=True))
-def test_values(name: str, sample: Sample, dtype: DType) -> None:
+def _accepts_special(name: str, index: int, dtype: DType) -> bool:
+    return SAMPLES[name][index].special and dtype in (*WIDE_FLOATS, *HALVES)
+
+
+@by_first("name", "index", "dtype", cases=_cases(accepted=True))
+def test_values(name: str, index: int, dtype: DType) -> None:
+    sample = SAMPLES[name][index]
     arrays = list(sample.make(np.random.default_rng(3), dtype))
     _check(name, sample, arrays, _attrs(sample, dtype), FUNCTIONS[name])
     if arrays:
@@ -71,16 +77,13 @@ def test_values(name: str, sample: Sample, dtype: DType) -> None:
         _check(name, sample, arrays, _attrs(sample, dtype), FUNCTIONS[name])
 
 
-@pytest.mark.parametrize(
-    ("name", "sample", "dtype"),
-    [
-        case
-        for case in _cases(accepted=True)
-        if case.values[1].special and case.values[2] in (*WIDE_FLOATS, *HALVES)
-    ],
+@by_first(
+    *("name", "index", "dtype"),
+    cases=[case for case in _cases(accepted=True) if _accepts_special(*case)],
 )
-def test_special_values(name: str, sample: Sample, dtype: DType) -> None:
+def test_special_values(name: str, index: int, dtype: DType) -> None:
     """NaN and infinities in the first operand."""
+    sample = SAMPLES[name][index]
     arrays = list(sample.make(np.random.default_rng(5), dtype))
     for specials in ([np.nan], [np.inf], [-np.inf], [np.inf, -np.inf], [-np.inf] * 1000):
         if arrays and arrays[0].size:
@@ -90,8 +93,9 @@ def test_special_values(name: str, sample: Sample, dtype: DType) -> None:
             _check(name, sample, [first, *arrays[1:]], _attrs(sample, dtype), FUNCTIONS[name])
 
 
-@pytest.mark.parametrize(("name", "sample", "dtype"), _cases(accepted=False))
-def test_refused_dtypes(name: str, sample: Sample, dtype: DType) -> None:
+@by_first("name", "index", "dtype", cases=_cases(accepted=False))
+def test_refused_dtypes(name: str, index: int, dtype: DType) -> None:
+    sample = SAMPLES[name][index]
     arrays = sample.make(np.random.default_rng(3), dtype)
     tensors = [tensor(array) for array in arrays]
     operands = [tensors] if REGISTRY[name].signature.variadic else tensors
@@ -99,13 +103,13 @@ def test_refused_dtypes(name: str, sample: Sample, dtype: DType) -> None:
         FUNCTIONS[name](*operands, **_attrs(sample, dtype))
 
 
-@pytest.mark.parametrize(
-    ("name", "sample", "dtype"),
-    [case for case in _cases(accepted=True) if REGISTRY[case.values[0]].kind is Kind.COMPOSITE],
+@by_first(
+    *("name", "index", "dtype"),
+    cases=[case for case in _cases(accepted=True) if REGISTRY[case[0]].kind is Kind.COMPOSITE],
 )
-def test_definitions_in_other_ops(name: str, sample: Sample, dtype: DType) -> None:
+def test_definitions_in_other_ops(name: str, index: int, dtype: DType) -> None:
     """What the compiler puts in the place of a composite op gives the same result."""
-    op = REGISTRY[name]
+    op, sample = REGISTRY[name], SAMPLES[name][index]
     arrays = list(sample.make(np.random.default_rng(3), dtype))
     attrs = _attrs(sample, dtype)
 
