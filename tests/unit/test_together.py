@@ -23,7 +23,7 @@ def test_all_cases_of_a_subject_run() -> None:
     assert seen == [("a", 1), ("a", 3)]
 
 
-def test_a_failure_names_its_cases() -> None:
+def test_a_failure_names_the_cases() -> None:
     @by_first("name", "dtype", cases=[("a", DType.int8), ("a", DType.bool), ("a", DType.int16)])
     def subject(name: str, dtype: DType) -> None:
         assert dtype is DType.bool
