@@ -1,4 +1,4 @@
-// One product for gemm.h: its left operand and its epilogue.
+// One product for gemm.h or quantized.h: its left operand and its epilogue.
 //
 // It may be several products with the same left operand. Then the code before this defines
 // MM_OPERAND_ENDS (a column of all products behind the last of each) and MM_ALTERNATES (1 if columns of
@@ -48,6 +48,24 @@ static void mm_finish_sums(
         mm_finish_row(g, p->first + row + r, n0, count, sums + r * sums_row);
 }
 
+#ifndef MM_BATCHED
+// The operand whose first column is column n of all.
+static mm_operand mm_operand_at(const mm_args g, int64_t n, int64_t step)
+{
+    const MM_RIGHT_TYPE *const first = mm_right(g, 0, n);
+    const MM_RIGHT_TYPE *const next = MM_RIGHT_BY_DEPTH ? mm_right(g, 0, n + step) : mm_right(g, 1, n);
+    return (mm_operand){
+        .first = first,
+        .step = step ? next - first : 0,
+        .end = INT64_MAX,
+#ifdef MM_SCALE_TYPE
+        .scales = mm_scales(g, 0, n),
+        .scales_step = mm_scales(g, 0, n + step) - mm_scales(g, 0, n),
+#endif
+    };
+}
+#endif
+
 static void mm_set_operands(const mm_args g, mm_product *p)
 {
 #if defined(MM_BATCHED)
@@ -56,18 +74,16 @@ static void mm_set_operands(const mm_args g, mm_product *p)
     const MM_RIGHT_TYPE *const next = mm_right_of(g, at, !MM_RIGHT_BY_DEPTH, MM_RIGHT_BY_DEPTH);
     p->right[0] = (mm_operand){first, next - first, 0, INT64_MAX};
 #elif !defined(MM_OPERAND_ENDS)
-    const MM_RIGHT_TYPE *const first = mm_right(g, 0, 0);
-    const MM_RIGHT_TYPE *const next = MM_RIGHT_BY_DEPTH ? mm_right(g, 0, 1) : mm_right(g, 1, 0);
-    p->right[0] = (mm_operand){first, next - first, 0, INT64_MAX};
+    p->right[0] = mm_operand_at(g, 0, 1);
 #else
     const int64_t ends[] = {MM_OPERAND_ENDS};
     const int count = sizeof ends / sizeof *ends, step = MM_ALTERNATES ? 2 : 1;
     for (int64_t i = 0, start = 0; i < count; i++) {
-        const int64_t n = MM_ALTERNATES ? i : start;
-        const MM_RIGHT_TYPE *const first = mm_right(g, 0, n);
         // A product of one column has no next one.
-        const int64_t next = ends[i] - start > 1 ? mm_right(g, 0, n + step) - first : 0;
-        p->right[i] = (mm_operand){first, next, start, i + 1 < count ? ends[i] : INT64_MAX};
+        p->right[i] = mm_operand_at(g, MM_ALTERNATES ? i : start, ends[i] - start > 1 ? step : 0);
+        p->right[i].start = start;
+        if (i + 1 < count)
+            p->right[i].end = ends[i];
         start = MM_ALTERNATES ? 0 : ends[i];
     }
     p->alternates = MM_ALTERNATES;

@@ -1,8 +1,9 @@
-// What gemm.h knows of a product. Kernels with the same kind of right operand then
+// What gemm.h and quantized.h know of a product. Kernels with the same kind of right operand then
 // differ in a few short functions alone, and what takes long to compile is compiled once for all that
 // are built together.
 //
-// The code before this defines MM_RIGHT_TYPE, MM_RIGHT_VEC and MM_RIGHT_BY_DEPTH.
+// The code before this defines MM_RIGHT_TYPE and MM_RIGHT_BY_DEPTH; and MM_SCALE_TYPE where elements of
+// the right operand are codes. These are bytes, of a column one after the other, and so are its scales.
 
 #define MM_MOST_OPERANDS 8
 
@@ -10,6 +11,10 @@ typedef struct {
     const MM_RIGHT_TYPE *first; // element
     int64_t step;               // from a column to the next with MM_RIGHT_BY_DEPTH, else from a row
     int64_t start, end;         // its columns among those of all
+#ifdef MM_SCALE_TYPE
+    const MM_SCALE_TYPE *scales;
+    int64_t scales_step; // from a column to the next
+#endif
 } mm_operand;
 
 #define MM_PARALLEL_TERMS 65536 // smaller products finish before another thread has started
@@ -56,6 +61,20 @@ MM_INLINE const MM_RIGHT_TYPE *mm_product_right(mm_product_pointer p, int64_t k,
     return right->first + k * right->step + n;
 #endif
 }
+
+#ifdef MM_SCALE_TYPE
+MM_INLINE const MM_SCALE_TYPE *mm_product_scales(mm_product_pointer p, int64_t k, int64_t n)
+{
+    const mm_operand *right = p->right;
+    if (p->alternates)
+        return right[n % 2].scales + n / 2 * right[n % 2].scales_step + k;
+    while (n >= right->end)
+        right++;
+    return right->scales + (n - right->start) * right->scales_step + k;
+}
+
+#define mm_scales mm_product_scales
+#endif
 
 #define mm_args mm_product_pointer
 #define mm_arguments mm_product_of

@@ -14,15 +14,18 @@
 //   what becomes a float is multiplied by the scale, and 8 times the sum of q, times the minimum, is
 //   subtracted from it.
 //
-// The code before this defines mm_args, mm_at, mm_arguments, mm_place (of a row), mm_rows, mm_columns,
-// mm_depth, mm_left, mm_finish; mm_code_bytes and mm_scales (pointers to byte or scale k of column n;
-// contiguous within a column), and
+// All of this is compiled once for many kernels: products.h precedes it, one_product.h follows; with
+// MM_SHARED_ELSEWHERE it is in another library. The code before it defines
 //   MM_CODES_PER_BYTE  1: int8 codes, and one scale for each column;
 //                      2: 4-bit codes, each plus 8, and one scale for each MM_GROUP of them.
 //                         Byte i of 16 holds code i of 32 in its low half and code i + 16 above it.
 //   MM_MINIMUMS        1: scales are bytes, after which a byte for the minimum of each group follows,
 //                      and one for the exponent of the unit of the column. Codes are not 8 too large.
 //   MM_RIGHT_TYPE, MM_SCALE_TYPE and MM_SCALE_VEC  how codes and scales are stored and loaded.
+
+#ifdef MM_SHARED_ELSEWHERE
+void (*mm_run_shared)(void *const *buffers, const int64_t *scalars); // set when a kernel is loaded
+#else
 
 #define MM_BLOCK 32 // codes of four bits that belong together
 // Sums of a span fit 32 bits: 128 * 128 * 32639 < 2^30. Longer spans would save little: at 128 the
@@ -281,21 +284,14 @@ MM_INLINE void mm_store_digits(const int32_t q[MM_SPAN], int64_t count, char *to
 
 static void mm_prepare_row(const mm_args g, int64_t r, const mm_row_sizes sizes, char *row)
 {
-    const mm_at at = mm_place(g, r);
     uint32_t *const has_far = &mm_has_far(row, sizes);
     *has_far = 0;
     for (int64_t span = 0; span < sizes.spans; span++) {
         const int64_t start = span * MM_SPAN, count = mm_least(MM_SPAN, sizes.depth - start);
         float x[MM_SPAN];
         int32_t q[MM_SPAN];
-        if (count == MM_SPAN) {
-            #pragma omp simd
-            for (int64_t i = 0; i < MM_SPAN; i++)
-                x[i] = mm_left(g, at, start + i);
-        } else {
-            for (int64_t i = 0; i < MM_SPAN; i++)
-                x[i] = i < count ? mm_left(g, at, start + i) : 0;
-        }
+        g->left(g, r, start, count, x);
+        memset(x + count, 0, (size_t)(MM_SPAN - count) * sizeof *x);
         uint32_t *const far = mm_far_of(row, sizes) + span * MM_FAR_WORDS;
         memset(far, 0, MM_FAR_WORDS * sizeof *far);
         while (!mm_to_integers(x, q, mm_units_of(row, sizes) + span, far))
@@ -394,17 +390,17 @@ MM_INLINE mm_vec mm_vec_load_uint8(const uint8_t *from)
 #endif
 }
 
-MM_INLINE float mm_unit_of_column(const mm_args g, int64_t n)
-{
-    // 2^(byte - 127)
-    return mm_as_float((uint32_t)*mm_scales(g, 2 * (mm_depth(g) / MM_GROUP), n) << 23);
-}
 #endif
 
 MM_INLINE mm_vec mm_scales_part(const MM_SCALE_TYPE *from, int64_t count)
 {
     MM_SCALE_TYPE some[MM_LANES] = {0};
-    memcpy(some, from, (size_t)count * sizeof *from);
+    int64_t done = 0;
+    _Pragma("GCC unroll 4") for (int64_t size = MM_LANES / 2; size; size /= 2)
+        if (count & size) { // copies of constant sizes are not calls
+            memcpy(some + done, from + done, (size_t)size * sizeof *from);
+            done += size;
+        }
     return MM_SCALE_VEC(some);
 }
 
@@ -417,9 +413,9 @@ MM_INLINE float mm_scale_at(const mm_args g, int64_t k, int64_t n)
 MM_INLINE float mm_weight_at(const mm_args g, int64_t k, int64_t n)
 {
 #if MM_CODES_PER_BYTE == 1
-    return *mm_code_bytes(g, k, n);
+    return *mm_right(g, k, n);
 #else
-    const int pair = *mm_code_bytes(g, k / MM_BLOCK * 16 + k % 16, n);
+    const int pair = *mm_right(g, k / MM_BLOCK * 16 + k % 16, n);
     const int code = k & 16 ? pair >> 4 : pair & 15;
 #if MM_MINIMUMS
     const uint8_t *const minimums = mm_scales(g, mm_depth(g) / MM_GROUP, n);
@@ -436,12 +432,12 @@ static __attribute__((noinline)) void mm_add_far(
     const mm_args g, int64_t r, const char *row, const mm_row_sizes sizes, int64_t span, int64_t n,
     int64_t count, float *sums)
 {
-    const mm_at at = mm_place(g, r);
     const uint32_t *const far = mm_far_of(row, sizes) + span * MM_FAR_WORDS;
     for (int64_t word = 0; word < MM_FAR_WORDS; word++)
         for (uint32_t bits = far[word]; bits; bits &= bits - 1) {
             const int64_t k = span * MM_SPAN + word * 32 + __builtin_ctz(bits);
-            const float x = mm_left(g, at, k);
+            float x;
+            g->left(g, r, k, 1, &x);
             for (int64_t c = 0; c < count; c++) {
                 float term = x * mm_weight_at(g, k, n + c);
                 MM_ROUNDED(term);
@@ -460,11 +456,38 @@ MM_INLINE bool mm_is_far(const char *row, const mm_row_sizes sizes, int64_t span
     return any != 0;
 }
 
-// to[s * step + c] = scale first + s of column n + c, for `count` scales of up to MM_LANES columns; or
-// minimums, which begin at `start`.
+// Where MM_LANES columns are; the last one again where there are no more.
+typedef struct {
+    const MM_RIGHT_TYPE *codes[MM_LANES];
+    const MM_SCALE_TYPE *scales[MM_LANES];
+} mm_places;
+
+MM_INLINE mm_places mm_places_of(const mm_args g, int64_t n, int64_t columns)
+{
+    mm_places made;
+    const mm_operand *right = g->right;
+    while (!g->alternates && n >= right->end)
+        right++;
+    if (columns == MM_LANES && !g->alternates && n + MM_LANES <= right->end) { // of one operand
+        for (int64_t c = 0; c < MM_LANES; c++) {
+            made.codes[c] = right->first + (n - right->start + c) * right->step;
+            made.scales[c] = right->scales + (n - right->start + c) * right->scales_step;
+        }
+        return made;
+    }
+    for (int64_t c = 0; c < MM_LANES; c++) {
+        const int64_t column = n + mm_least(c, columns - 1);
+        made.codes[c] = mm_right(g, 0, column);
+        made.scales[c] = mm_scales(g, 0, column);
+    }
+    return made;
+}
+
+// to[s * step + c] = scale first + s of column c, for `count` scales of MM_LANES columns; or minimums,
+// which begin at `start`.
 MM_INLINE void mm_scales_of(
-    const mm_args g, int64_t start, int64_t first, int64_t count, int64_t n, int64_t columns,
-    float *to, int64_t step)
+    const mm_args g, const mm_places *places, int64_t start, int64_t first, int64_t count, float *to,
+    int64_t step)
 {
     const int64_t groups = mm_depth(g) / MM_GROUP;
     for (int64_t done = 0; done < count; done += MM_LANES) {
@@ -472,27 +495,56 @@ MM_INLINE void mm_scales_of(
         const int64_t k = groups < MM_LANES ? 0 : mm_least(first + done, groups - MM_LANES);
         const int64_t skipped = first + done - k;
         mm_vec v[MM_LANES];
-        for (int64_t c = 0; c < MM_LANES; c++) {
-            const MM_SCALE_TYPE *const from =
-                mm_scales(g, start + k, n + mm_least(c, columns - 1));
-            v[c] = groups < MM_LANES ? mm_scales_part(from, groups) : MM_SCALE_VEC(from);
-        }
+        for (int64_t c = 0; c < MM_LANES; c++)
+            v[c] = groups < MM_LANES ? mm_scales_part(places->scales[c] + start, groups)
+                                     : MM_SCALE_VEC(places->scales[c] + start + k);
         mm_transpose(v);
-        for (int64_t s = 0; s < mm_least(MM_LANES, count - done); s++)
-            if (skipped + s < MM_LANES)
-                mm_vec_store(to + (done + s) * step, v[skipped + s]);
+        if (skipped == 0 && count - done >= MM_LANES) {
+            _Pragma("GCC unroll 16") for (int64_t s = 0; s < MM_LANES; s++)
+                mm_vec_store(to + (done + s) * step, v[s]);
+            continue;
+        }
+        for (int64_t s = 0; s < mm_least(MM_LANES - skipped, count - done); s++)
+            mm_vec_store(to + (done + s) * step, v[skipped + s]);
     }
 }
 
-// Applies the scales of whole columns, and the epilogue.
-static void mm_finish_sums(const mm_args g, int64_t row, int64_t n, int64_t count, float *sums)
+// The scales, or units, of whole columns.
+MM_INLINE void mm_factors_of(const mm_args g, int64_t n, int64_t count, float factors[MM_WIDE])
 {
-#if MM_CODES_PER_BYTE == 1
+    memset(factors, 0, MM_WIDE * sizeof *factors);
+#if MM_MINIMUMS
+    const int64_t groups = mm_depth(g) / MM_GROUP;
+    for (int64_t half = 0; half < count; half += MM_LANES) {
+        const mm_places places = mm_places_of(g, n + half, mm_least(MM_LANES, count - half));
+        for (int64_t c = 0; c < MM_LANES; c++) // 2^(byte - 127)
+            factors[half + c] = mm_as_float((uint32_t)places.scales[c][2 * groups] << 23);
+    }
+#else
+    const MM_SCALE_TYPE *const first = mm_scales(g, 0, n);
+    if (count == MM_WIDE && !g->alternates && mm_scales(g, 0, n + count - 1) - first == count - 1) {
+        mm_vec_store(factors, MM_SCALE_VEC(first));
+        mm_vec_store(factors + MM_LANES, MM_SCALE_VEC(first + MM_LANES));
+        return;
+    }
     for (int64_t c = 0; c < count; c++)
-        sums[c] *= mm_scale_at(g, 0, n + c);
-#elif MM_MINIMUMS
-    for (int64_t c = 0; c < count; c++)
-        sums[c] *= mm_unit_of_column(g, n + c);
+        factors[c] = mm_scale_at(g, 0, n + c);
 #endif
-    mm_finish_row(g, row, n, count, sums);
 }
+
+// Applies the scales of whole columns, and the epilogue, to sums of MM_WIDE columns of some rows.
+static void mm_finish_scaled(
+    const mm_args g, int64_t row, int64_t rows, int64_t n, int64_t count, float *sums)
+{
+#if MM_CODES_PER_BYTE == 1 || MM_MINIMUMS
+    float factors[MM_WIDE];
+    mm_factors_of(g, n, count, factors);
+    for (int64_t r = 0; r < rows; r++)
+        #pragma omp simd
+        for (int64_t c = 0; c < MM_WIDE; c++)
+            sums[r * MM_WIDE + c] *= factors[c];
+#endif
+    g->finish(g, row, rows, n, count, sums, MM_WIDE);
+}
+
+#endif

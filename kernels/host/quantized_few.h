@@ -1,5 +1,7 @@
 // Products of few rows with quantised weights: codes are read once, as they are stored.
 
+#ifndef MM_SHARED_ELSEWHERE
+
 // Columns follow each other in memory, and are read one after the other (measured for one row with 768
 // x 50257 on 2 cores of an AMD EPYC with AVX-512, November 2026: 34 GB/s, without a prefetch 26, four
 // columns at a time 18 to 20). They are prefetched into the L2 cache this many bytes ahead: with 8192,
@@ -17,12 +19,12 @@
 
 typedef mm_mask mm_made[MM_FEW_TOGETHER][MM_FEW_SPANS][MM_LANES];
 
-// made[r][s][c] = the sums of spans first + s of rows r and column n, `spans` of them.
+// made[r][s][c] = the sums of spans first + s of rows r and column c, `spans` of them.
 MM_INLINE void mm_column_sums(
-    const mm_args g, const int rows, const char *left, const mm_row_sizes sizes, int64_t first,
-    int64_t spans, int64_t n, int64_t c, mm_made made)
+    const int rows, const char *left, const mm_row_sizes sizes, int64_t first, int64_t spans,
+    const MM_RIGHT_TYPE *codes, int64_t c, mm_made made)
 {
-    const MM_RIGHT_TYPE *const codes = mm_code_bytes(g, first * MM_SPAN / MM_CODES_PER_BYTE, n);
+    codes += first * MM_SPAN / MM_CODES_PER_BYTE;
     left += 2 * first * MM_SPAN;
     for (int64_t s = 0; s < spans; s++) {
         const int64_t rest = sizes.depth - (first + s) * MM_SPAN;
@@ -85,6 +87,7 @@ MM_INLINE void mm_few_columns(
 {
     const mm_row_sizes sizes = job->sizes;
     const char *const left = job->rows + r0 * sizes.nbytes;
+    const mm_places places = mm_places_of(g, n, count);
     mm_made made;
     float scales[MM_CODES_PER_BYTE == 1 ? 1 : MM_FEW_SPANS * MM_LANES];
     float minimums[MM_MINIMUMS ? MM_FEW_SPANS * MM_LANES : 1];
@@ -95,13 +98,13 @@ MM_INLINE void mm_few_columns(
     for (int64_t first = 0; first < sizes.spans; first += MM_FEW_SPANS) {
         const int64_t spans = mm_least(MM_FEW_SPANS, sizes.spans - first);
         for (int64_t c = 0; c < count; c++)
-            mm_column_sums(g, rows, left, sizes, first, spans, n + c, c, made);
+            mm_column_sums(rows, left, sizes, first, spans, places.codes[c], c, made);
         if (MM_CODES_PER_BYTE == 2)
             mm_scales_of(
-                g, 0, MM_GROUP_OF(first), MM_GROUPS_OF(first, spans), n, count, scales, MM_LANES);
+                g, &places, 0, MM_GROUP_OF(first), MM_GROUPS_OF(first, spans), scales, MM_LANES);
         if (MM_MINIMUMS)
             mm_scales_of(
-                g, sizes.depth / MM_GROUP, MM_GROUP_OF(first), MM_GROUPS_OF(first, spans), n, count,
+                g, &places, sizes.depth / MM_GROUP, MM_GROUP_OF(first), MM_GROUPS_OF(first, spans),
                 minimums, MM_LANES);
         for (int r = 0; r < rows; r++) {
             const char *const row = left + r * sizes.nbytes;
@@ -149,8 +152,7 @@ static void mm_few_task(
 #undef MM_CALL
             }
         }
-        for (int64_t r = 0; r < job->count; r++)
-            mm_finish_sums(g, job->row0 + r, n, wide, sums + r * MM_WIDE);
+        mm_finish_scaled(g, job->row0, job->count, n, wide, sums);
     }
 }
 
@@ -173,3 +175,5 @@ static void mm_few_quantized(
         (size_t)(rows * MM_WIDE) * sizeof(float));
     mm_free_memory(memory);
 }
+
+#endif

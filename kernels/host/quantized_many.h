@@ -2,6 +2,8 @@
 // of the depth at a time that stays in its L1 cache, and multiplies all rows of its task with them. The
 // sums of a span are registers, and those of all spans so far lie in memory.
 
+#ifndef MM_SHARED_ELSEWHERE
+
 #define MM_SLICE_SPANS (512 / MM_SPAN)
 // Rows of a tile: two sums for each (four where q has two digits) and what they are made from fill the
 // registers.
@@ -47,23 +49,20 @@ static void mm_pack_slice(
         const int64_t columns = mm_least(MM_LANES, wide - half);
         if (columns <= 0)
             break;
-        const MM_RIGHT_TYPE *codes[MM_LANES]; // the last column again where there are no more
-        for (int64_t c = 0; c < MM_LANES; c++)
-            codes[c] = mm_code_bytes(
-                g, start / MM_CODES_PER_BYTE, n0 + half + mm_least(c, columns - 1));
+        const mm_places places = mm_places_of(g, n0 + half, columns);
         int64_t k = 0;
         for (; k + MM_STEP <= count; k += MM_STEP)
-            mm_pack_step(codes, k, MM_STEP, &to->words[k / MM_DEEP][half]);
+            mm_pack_step(places.codes, start + k, MM_STEP, &to->words[k / MM_DEEP][half]);
         if (k < count)
-            mm_pack_step(codes, k, count - k, &to->words[k / MM_DEEP][half]);
+            mm_pack_step(places.codes, start + k, count - k, &to->words[k / MM_DEEP][half]);
         if (MM_CODES_PER_BYTE == 2)
             mm_scales_of(
-                g, 0, MM_GROUP_OF(first), MM_GROUPS_OF(first, end - first), n0 + half, columns,
+                g, &places, 0, MM_GROUP_OF(first), MM_GROUPS_OF(first, end - first),
                 to->scales[0] + half, MM_WIDE);
         if (MM_MINIMUMS)
             mm_scales_of(
-                g, depth / MM_GROUP, MM_GROUP_OF(first), MM_GROUPS_OF(first, end - first), n0 + half,
-                columns, to->minimums[0] + half, MM_WIDE);
+                g, &places, depth / MM_GROUP, MM_GROUP_OF(first), MM_GROUPS_OF(first, end - first),
+                to->minimums[0] + half, MM_WIDE);
     }
 }
 
@@ -162,8 +161,7 @@ static void mm_many_task(
                 r += mm_quantized_rows(
                     g, job, r, to - r, n0, wide, span, last, slice, sums + (r - from) * MM_WIDE);
         }
-        for (int64_t r = from; r < to; r++)
-            mm_finish_sums(g, job->row0 + r, n0, wide, sums + (r - from) * MM_WIDE);
+        mm_finish_scaled(g, job->row0 + from, to - from, n0, wide, sums);
     }
 }
 
@@ -198,7 +196,8 @@ static void mm_many_quantized(
 // 382 and 294, 2 of them 192 and 282).
 #define MM_MOST_FEW (MM_CODES_PER_BYTE == 1 ? 6 : 3)
 
-void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
+static __attribute__((noinline)) void mm_run_shared(
+    void *const *mm_buffers, const int64_t *mm_scalars)
 {
     const mm_args g = mm_arguments(mm_buffers, mm_scalars);
     const int64_t rows = mm_rows(g), columns = mm_columns(g), depth = mm_depth(g);
@@ -209,3 +208,13 @@ void mm_kernel(void *const *mm_buffers, const int64_t *mm_scalars)
     else
         mm_many_quantized(mm_buffers, mm_scalars, rows, columns, depth);
 }
+
+#endif
+
+#undef mm_args
+#undef mm_arguments
+#undef mm_rows
+#undef mm_columns
+#undef mm_depth
+#undef mm_right
+#undef mm_scales

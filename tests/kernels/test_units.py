@@ -7,7 +7,8 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import build_cache
@@ -271,6 +272,42 @@ class Everything(nn.Module):
         wide = self.bytes(x), F.relu(self.bytes(y))
         codes = (*wide, *map(self.nibbles, wide), F.relu(self.nibbles(wide[0])))
         return y @ z.T, z.T @ y, seen, kept, F.cast(narrow @ narrow.T, x.dtype), *codes
+
+
+class Products(nn.Module):
+    """Products with weights of three kinds, two layers of each."""
+
+    def __init__(self) -> None:
+        self.layers = [nn.Linear(64, 8 * number) for number in range(1, 7)]
+        self.layers[2:4] = [nn.QuantizedLinear.of(layer, "int8") for layer in self.layers[2:4]]
+        self.layers[4:] = [nn.QuantizedLinear.of(layer, "int4", 32) for layer in self.layers[4:]]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [F.relu(layer(x)) + number for number, layer in enumerate(self.layers)]
+
+
+def test_products_with_one_kind_of_weight_share_a_library(
+    compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other sizes, left operands and epilogues are a few lines each."""
+    monkeypatch.setattr(host_build, "_usable_cpus", lambda: 1)
+    model = Products()
+    compiled.clear()  # the one that rounds weights
+    row = TensorType(DType.float32, ("n", 64), CPU())
+    x = Tensor.from_dlpack(np.linspace(-1, 1, 5 * 64, dtype=np.float32).reshape(5, 64))
+    with build_cache.unoptimised_host_kernels():
+        found = model.compile(row)(x)
+        cores = [text for text in compiled if "void mm_shared(" in text]
+        assert (len(cores), len(compiled)) == (3, 4)
+        host_compiler.build_all(with_other_numbers(model.compile(row).kernels))
+    assert len(compiled) == 5
+    for got, want in zip(found, model(x), strict=True):
+        np.testing.assert_allclose(got.to_numpy(), want.to_numpy(), rtol=0, atol=1e-3)
+
+
+def with_other_numbers(kernels: Sequence[KernelSource]) -> list[KernelSource]:
+    """Returns kernels that differ in an epilogue, and in nothing that they share."""
+    return [replace(kernel, plain=f"{kernel.plain}// another\n") for kernel in kernels]
 
 
 def test_the_kernels_of_a_model_can_be_built_as_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,8 @@ class LoweredContraction:
         text.count("mm_depth", (self.k.extent,))
         text.place()
         text.function("mm_left", ", int64_t k", *self.left)
-        self._pointers(text, "mm_right" if self.codes is None else "mm_code_bytes", 0)
+        is_bytes = self.codes is not None and dialect is Dialect.CUDA
+        self._pointers(text, "mm_code_bytes" if is_bytes else "mm_right", 0)
         if self.codes is not None:
             self._pointers(text, "mm_scales", 1)
         self._finish(text, finish)

@@ -1,10 +1,8 @@
-"""Matrix products with an epilogue on the host: the generated part of `kernels/host/gemm.h`."""
+"""Matrix products with an epilogue on the host: their generated part, and what they share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from maxmod.compiler.codegen.contraction import LoweredContraction, lower_contraction
+from maxmod.compiler.codegen.contraction import Codes, LoweredContraction, lower_contraction
 from maxmod.compiler.codegen.element import Text, template_source
 from maxmod.compiler.codegen.emit import storage_type
 from maxmod.compiler.groups.group import Contraction, FusionGroup
@@ -21,15 +19,16 @@ VECTOR_LOADS = {
     DType.uint8: "mm_vec_load_uint8",  # scales with minimums
 }
 # What kernels with the same kind of right operand share.
-_SHARED = (
-    "host/tile.h",
-    "host/products.h",
-    "host/gemm_operands.h",
-    "host/gemm_few.h",
-    "host/gemm_panels.h",
-    "host/gemm_many.h",
-    "host/gemm.h",
+_SHARED_FLOATS = (
+    "tile",
+    "products",
+    "gemm_operands",
+    "gemm_few",
+    "gemm_panels",
+    "gemm_many",
+    "gemm",
 )
+_SHARED_CODES = ("tile", "products", "quantized", "quantized_few", "quantized_many")
 
 
 def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) -> KernelSource:
@@ -38,36 +37,35 @@ def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) ->
     text = lowered.text(group, Dialect.HOST)
     if lowered.is_pair or len(lowered.parts) > 1:
         _write_finish_columns(text, lowered)
-    right, codes = lowered.right, lowered.codes
-    operand = {
-        "MM_RIGHT_TYPE": storage_type(right.stored),
-        "MM_RIGHT_BY_DEPTH": int(lowered.is_by_depth),
-    }
-    if codes is None:
-        operand["MM_RIGHT_VEC"] = VECTOR_LOADS[right.stored]
-        operand["MM_BOTH_BFLOAT16"] = int(_is_both_bfloat16(lowered))
-        return _shared_product(text, group, name, operand)
-    for macro, value in operand.items():
-        text.define(macro, value)
-    text.define("MM_CODES_PER_BYTE", codes.per_byte)
-    text.define("MM_GROUP", codes.group)
-    text.define("MM_MINIMUMS", int(codes.has_minimums))
-    text.define("MM_SCALE_TYPE", storage_type(codes.scales.stored))
-    text.define("MM_SCALE_VEC", VECTOR_LOADS[codes.scales.stored])
-    files = ("tile", "finish", "quantized", "quantized_few", "quantized_many")
-    return template_source(text, group, name, [f"host/{file}.h" for file in files])
-
-
-def _shared_product(
-    text: Text, group: FusionGroup, name: str, operand: Mapping[str, int | str]
-) -> KernelSource:
-    """Returns a kernel that shares what its right operand decides with others."""
-    defines = (f"{macro} {value}" for macro, value in operand.items())
-    files = map(kernel_text.read, _SHARED)
-    shared = (*(f"#define {define}" for define in defines), *files)
+    operand = _floats_macros(lowered) if lowered.codes is None else _codes_macros(lowered.codes)
+    operand["MM_RIGHT_TYPE"] = storage_type(lowered.right.stored)
+    defines = (f"#define {macro} {value}" for macro, value in operand.items())
+    files = _SHARED_FLOATS if lowered.codes is None else _SHARED_CODES
+    shared = (*defines, *(kernel_text.read(f"host/{file}.h") for file in files))
     return template_source(
         text, group, name, ("host/finish.h", "host/one_product.h"), shared=shared
     )
+
+
+def _floats_macros(lowered: LoweredContraction) -> dict[str, int | str]:
+    """Returns what gemm.h must know of right operands."""
+    return {
+        "MM_RIGHT_BY_DEPTH": int(lowered.is_by_depth),
+        "MM_RIGHT_VEC": VECTOR_LOADS[lowered.right.stored],
+        "MM_BOTH_BFLOAT16": int(_is_both_bfloat16(lowered)),
+    }
+
+
+def _codes_macros(codes: Codes) -> dict[str, int | str]:
+    """Returns what quantized.h must know of right operands."""
+    return {
+        "MM_RIGHT_BY_DEPTH": 1,
+        "MM_CODES_PER_BYTE": codes.per_byte,
+        "MM_GROUP": codes.group if codes.per_byte > 1 else 1,  # of whole columns: no number matters
+        "MM_MINIMUMS": int(codes.has_minimums),
+        "MM_SCALE_TYPE": storage_type(codes.scales.stored),
+        "MM_SCALE_VEC": VECTOR_LOADS[codes.scales.stored],
+    }
 
 
 def _is_both_bfloat16(lowered: LoweredContraction) -> bool:
