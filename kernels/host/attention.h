@@ -17,7 +17,7 @@
 #define MM_VALUES_ROOM ((MM_VALUES + MM_WIDE - 1) / MM_WIDE * MM_WIDE)
 
 typedef struct {
-    float *q;        // tiles of queries, element (row, k) of a tile of R rows at k * R + row
+    float *q;        // [queries of the task][MM_DEPTH]
     float *k;        // panels of MM_WIDE keys
     float *v;        // panels of MM_WIDE columns of the values
     float *scores;   // [MM_ROWS][MM_KEY_BLOCK]
@@ -27,23 +27,26 @@ typedef struct {
     float *total;    // [queries of the task]
 } mm_scratch;
 
-static void mm_pack_queries(const mm_args g, const mm_at at, int64_t first, int64_t count, float *to)
+// Keys of a block.
+typedef struct {
+    int64_t low, high;
+} mm_range;
+
+static void mm_copy_queries(const mm_args g, const mm_at at, int64_t first, int64_t count, float *to)
 {
-    for (int64_t r0 = 0; r0 < count;) {
-        const int rows = mm_tile_rows(count - r0);
-        float *const tile = to + r0 * MM_DEPTH;
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t d = 0; d < MM_DEPTH; d++)
-                tile[d * rows + r] = mm_q(g, at, first + r0 + r, d);
-        r0 += rows;
+    for (int64_t r = 0; r < count; r++) {
+        #pragma omp simd
+        for (int64_t d = 0; d < MM_DEPTH; d++)
+            to[r * MM_DEPTH + d] = mm_q(g, at, first + r, d);
     }
 }
 
+// Packs a part of the keys from `first` on.
 static void mm_pack_keys(
-    const mm_args g, const mm_at at, int64_t first, int64_t count, float *to, float *rows)
+    const mm_args g, const mm_at at, int64_t first, mm_range part, float *to, float *rows)
 {
-    for (int64_t j0 = 0; j0 < count; j0 += MM_WIDE) {
-        const int64_t wide = mm_least(MM_WIDE, count - j0);
+    for (int64_t j0 = part.low; j0 < part.high; j0 += MM_WIDE) {
+        const int64_t wide = mm_least(MM_WIDE, part.high - j0);
         float *const panel = to + j0 * MM_DEPTH_ROOM;
 #if MM_KEYS_INNER
         for (int64_t d = 0; d < MM_DEPTH; d++) {
@@ -70,14 +73,17 @@ static void mm_pack_keys(
     }
 }
 
-static void mm_pack_values(const mm_args g, const mm_at at, int64_t first, int64_t count, float *to)
+static void mm_pack_values(
+    const mm_args g, const mm_at at, int64_t first, mm_range part, float *to)
 {
     for (int64_t e0 = 0; e0 < MM_VALUES; e0 += MM_WIDE) {
         const int64_t wide = mm_least(MM_WIDE, MM_VALUES - e0);
         float *const panel = to + e0 * MM_KEY_BLOCK;
         if (wide < MM_WIDE)
-            memset(panel, 0, (size_t)count * MM_WIDE * sizeof(float));
-        for (int64_t j = 0; j < count; j++) {
+            memset(
+                panel + part.low * MM_WIDE, 0,
+                (size_t)(part.high - part.low) * MM_WIDE * sizeof(float));
+        for (int64_t j = part.low; j < part.high; j++) {
             #pragma omp simd
             for (int64_t e = 0; e < wide; e++)
                 panel[j * MM_WIDE + e] = mm_v(g, at, first + j, e0 + e);
@@ -88,7 +94,7 @@ static void mm_pack_values(const mm_args g, const mm_at at, int64_t first, int64
 static __attribute__((noinline)) void mm_scores_tile(
     int rows, const float *q, const float *panel, float *out)
 {
-#define MM_CALL(R) mm_tile(R, MM_DEPTH, q, 1, R, panel, out, MM_KEY_BLOCK, NULL, NULL, 0)
+#define MM_CALL(R) mm_tile(R, MM_DEPTH, q, MM_DEPTH, 1, panel, out, MM_KEY_BLOCK, NULL, NULL, 0)
     MM_FOR_ROWS(rows, MM_CALL)
 #undef MM_CALL
 }
@@ -137,39 +143,32 @@ static float mm_softmax_row(
     return scale;
 }
 
-typedef struct {
-    int64_t low, high;
-} mm_range;
-
-// The keys of a block, in steps of panels, between the first and the last that are not masked.
+// The keys of a block, in steps of panels, between the first and the last that are not masked; found by
+// halves, since a test may have to look at every query.
 MM_INLINE mm_range mm_seen(
-    const mm_args g, const mm_at at, int64_t i0, int64_t i1, int64_t key0, int64_t keys)
+    const mm_args g, const mm_at at, int64_t i0, int64_t i1, int64_t key0, mm_range seen)
 {
-    mm_range seen = {0, keys};
-    while (seen.low < keys) {
-        const int64_t end = mm_least(seen.low + MM_WIDE, keys);
-        if (!mm_is_masked(g, at, i0, i1, key0 + seen.low, key0 + end - 1))
-            break;
-        seen.low += MM_WIDE;
-    }
-    while (seen.low < seen.high) {
-        const int64_t last = (seen.high - 1) / MM_WIDE * MM_WIDE;
-        if (!mm_is_masked(g, at, i0, i1, key0 + last, key0 + seen.high - 1))
-            break;
-        seen.high = last;
+    if (mm_is_masked(g, at, i0, i1, key0 + seen.low, key0 + seen.high - 1))
+        return (mm_range){0, 0};
+    for (int64_t step = MM_KEY_BLOCK / 2; step >= MM_WIDE && step < seen.high - seen.low; step /= 2) {
+        if (mm_is_masked(g, at, i0, i1, key0 + seen.low, key0 + seen.low + step - 1))
+            seen.low += step;
+        const int64_t start = mm_round_up(seen.high, MM_WIDE) - step;
+        if (start > seen.low && mm_is_masked(g, at, i0, i1, key0 + start, key0 + seen.high - 1))
+            seen.high = start;
     }
     return seen;
 }
 
 // One block of keys for all queries of a task.
 static void mm_attend(
-    const mm_args g, const mm_at at, int64_t first, int64_t count, int64_t key0, int64_t keys,
+    const mm_args g, const mm_at at, int64_t first, int64_t count, int64_t key0, mm_range packed,
     const mm_scratch s)
 {
     for (int64_t r0 = 0; r0 < count;) {
         const int rows = mm_tile_rows(count - r0);
         const int64_t i0 = first + r0;
-        const mm_range seen = mm_seen(g, at, i0, i0 + rows - 1, key0, keys);
+        const mm_range seen = mm_seen(g, at, i0, i0 + rows - 1, key0, packed);
         if (seen.low < seen.high) {
             for (int64_t j = seen.low; j < seen.high; j += MM_WIDE)
                 mm_scores_tile(rows, s.q + r0 * MM_DEPTH, s.k + j * MM_DEPTH_ROOM, s.scores + j);
@@ -194,7 +193,7 @@ static void mm_attend_few(
     const mm_scratch s)
 {
     for (int64_t r = 0; r < count; r++) {
-        const mm_range seen = mm_seen(g, at, first + r, first + r, key0, keys);
+        const mm_range seen = mm_seen(g, at, first + r, first + r, key0, (mm_range){0, keys});
         const float *const q = s.q + r * MM_DEPTH;
         float *const weights = s.scores, *const sums = s.sums + r * MM_VALUES_ROOM;
 #if MM_KEYS_INNER
@@ -243,13 +242,7 @@ static void mm_task_of_head(
     const mm_args g, const mm_at at, int64_t first, int64_t count, int64_t keys, const mm_scratch s)
 {
     const bool few = count <= MM_FEW_QUERIES;
-    if (few) {
-        for (int64_t r = 0; r < count; r++)
-            for (int64_t d = 0; d < MM_DEPTH; d++)
-                s.q[r * MM_DEPTH + d] = mm_q(g, at, first + r, d);
-    } else {
-        mm_pack_queries(g, at, first, count, s.q);
-    }
+    mm_copy_queries(g, at, first, count, s.q);
     memset(s.sums, 0, (size_t)count * MM_VALUES_ROOM * sizeof(float));
     for (int64_t r = 0; r < count; r++) {
         s.largest[r] = -INFINITY;
@@ -257,15 +250,16 @@ static void mm_task_of_head(
     }
     for (int64_t key0 = 0; key0 < keys; key0 += MM_KEY_BLOCK) {
         const int64_t block = mm_least(MM_KEY_BLOCK, keys - key0);
-        if (mm_is_masked(g, at, first, first + count - 1, key0, key0 + block - 1))
+        const mm_range seen = mm_seen(g, at, first, first + count - 1, key0, (mm_range){0, block});
+        if (seen.low >= seen.high)
             continue;
         if (few) {
             mm_attend_few(g, at, first, count, key0, block, s);
             continue;
         }
-        mm_pack_keys(g, at, key0, block, s.k, s.rows);
-        mm_pack_values(g, at, key0, block, s.v);
-        mm_attend(g, at, first, count, key0, block, s);
+        mm_pack_keys(g, at, key0, seen, s.k, s.rows);
+        mm_pack_values(g, at, key0, seen, s.v);
+        mm_attend(g, at, first, count, key0, seen, s);
     }
     for (int64_t r = 0; r < count; r++) {
         const float factor = keys == 0 ? 0.0f : 1.0f / s.total[r];

@@ -13,6 +13,7 @@ from maxmod.dtype import DType
 from maxmod.errors import ModelError
 from maxmod.models.activations import ACTIVATIONS, check_activation
 from maxmod.models.attention import attention, merge_heads, split_heads
+from maxmod.models.packing import Packing
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList
 from maxmod.nn.places import warn
 from maxmod.tensor import Tensor
@@ -73,7 +74,7 @@ class Attention(Module[[Tensor, Tensor], Tensor]):
         self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x [batch, seq, width]; mask bool [batch, 1, 1, seq], false at padding."""
+        """x [batch, seq, width]; mask bool, broadcast to [batch, 1, seq, seq]: keys of queries."""
         q, k, v = (split_heads(map(x), self.heads) for map in (self.query, self.key, self.value))
         mixed = merge_heads(attention(q, k, v, mask, self.scale))
         return self.norm(x + self.dense(mixed))
@@ -105,7 +106,7 @@ class Block(Module[[Tensor, Tensor], Tensor]):
         return self.mlp(self.attention(x, mask))
 
 
-class Bert(Module[[Tensor, Tensor], Tensor]):
+class Bert(Module[..., Tensor]):
     """The encoder: tokens to a vector for each of them.
 
     Attributes:
@@ -129,15 +130,26 @@ class Bert(Module[[Tensor, Tensor], Tensor]):
         self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.layers = ModuleList(Block(config) for _ in range(config.num_hidden_layers))
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """int64 [batch, seq], of which the first lengths [batch] count -> [batch, seq, width]"""
-        positions = F.arange(0, tokens.shape[1], dtype=DType.int64, device=tokens.device)
-        mask = positions < lengths.reshape([-1, 1, 1, 1])
-        x = self.words(tokens) + self.positions(positions) + self.types.weight[0]
-        x = self.norm(x)
+    def forward(self, tokens: Tensor, lengths: Tensor, packing: Packing | None = None) -> Tensor:
+        """Gives each token a vector.
+
+        Args:
+            tokens: int64 [batch, seq]; packed [1, tokens].
+            lengths: int64 [batch]: how many tokens of each text count.
+            packing: Which tokens belong together, if all of them are in one row.
+
+        Returns:
+            [batch, seq, width], also for packed ones.
+        """
+        if packing is None:
+            positions = F.arange(0, tokens.shape[1], dtype=DType.int64, device=tokens.device)
+            mask = positions < lengths.reshape([-1, 1, 1, 1])
+        else:
+            positions, mask = packing.positions(), packing.mask()
+        x = self.norm(self.words(tokens) + self.positions(positions) + self.types.weight[0])
         for block in self.layers:
             x = block(x, mask)
-        return x
+        return x if packing is None else packing.unpacked(x)
 
 
 # The heads that transformers puts on a BERT; `cls` and `pooler` come from pretraining.

@@ -15,6 +15,7 @@ from maxmod.dtype import DType
 from maxmod.errors import ModelError
 from maxmod.models.config import judge_fields
 from maxmod.models.config_fields import POOLING
+from maxmod.models.packing import Packing
 from maxmod.nn import Module
 from maxmod.nn.places import warn
 from maxmod.tensor import Tensor
@@ -107,11 +108,12 @@ class Pooling:
     normalize: bool = False
 
 
-class Embed(Module[[Tensor, Tensor], Tensor]):
+class Embed(Module[..., Tensor]):
     """One vector for each text.
 
     Args:
-        module: (int64 tokens [batch, seq], int64 lengths [batch]) to [batch, seq, width].
+        module: (int64 tokens [1, tokens], int64 lengths [batch], their `Packing`) to
+            [batch, seq, width].
         pooling: How to pool the token vectors.
     """
 
@@ -119,20 +121,31 @@ class Embed(Module[[Tensor, Tensor], Tensor]):
         self.module = module
         self.pooling = pooling
 
-    def forward(self, tokens: Tensor, lengths: Tensor, starts: Tensor) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        lengths: Tensor,
+        starts: Tensor,
+        ends: Tensor,
+        places: Tensor,
+        skipped: Tensor,
+    ) -> Tensor:
         """Pools the vectors of texts.
 
         Args:
-            tokens: int64 [batch, seq].
-            lengths: int64 [batch]: how many tokens of each text count.
-            starts: int64 [batch]: the first token that is pooled; others are only attended to.
+            tokens: int64 [1, tokens]: those of all texts, one text after another.
+            lengths: int64 [batch]: how many tokens each text has.
+            starts: int64 [tokens]; this one and the next two as in `Packing`.
+            ends: int64 [tokens].
+            places: int64 [batch, seq].
+            skipped: int64 [batch]: the first token that is pooled; others are only attended to.
 
         Returns:
             float32 [batch, width * modes].
         """
-        hidden = self.module(tokens, lengths).cast(DType.float32)
-        positions = F.arange(0, tokens.shape[1], dtype=DType.int64, device=tokens.device)
-        given = F.unsqueeze(positions, 0), F.unsqueeze(starts, 1), F.unsqueeze(lengths, 1)
+        hidden = self.module(tokens, lengths, Packing(starts, ends, places)).cast(DType.float32)
+        columns = F.arange(0, places.shape[1], dtype=DType.int64, device=tokens.device)
+        given = F.unsqueeze(columns, 0), F.unsqueeze(skipped, 1), F.unsqueeze(lengths, 1)
         pooled = [MODES[mode](Tokens(hidden, *given)) for mode in self.pooling.modes]
         result = pooled[0] if len(pooled) == 1 else F.concat(pooled, axis=1)
         if self.pooling.normalize:

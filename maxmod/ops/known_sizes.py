@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 from maxmod.errors import MaxmodError
@@ -12,41 +13,52 @@ from maxmod.ops.shape import rebound_sizes
 _NEVER_REFUSE = (Kind.ELEMENTWISE, Kind.SOURCE)
 
 
-def checked_sizes(graph: ir.Graph, dims: Mapping[str, int]) -> dict[str, int]:
-    """Runs the type rules again with the sizes of a call, and checks each `rebind`.
+class SizeChecks:
+    """The type rules of a graph that depend on named sizes, to be run again for each call.
 
     A rule that a named size passed may refuse its value: the largest of no elements, for example,
     for which a kernel would give what it starts with.
 
     Args:
         graph: The graph as it was traced: eager execution refuses what no result needs, too.
-        dims: The values of symbolic dimensions in the types of the inputs, and of later ones.
-
-    Returns:
-        The same, with the names that `rebind` introduces. Calls whose sizes are not known yet are
-        left out.
-
-    Raises:
-        MaxmodError: What the type rule raises eagerly, with the user's line.
     """
-    known = rebound_sizes(graph, dims)
-    seen: set[tuple[object, ...]] = set()
-    for node in graph.nodes:
-        if node.op.kind in _NEVER_REFUSE or not _has_named_size(node, known):
-            continue
-        key = (node.op, node.attrs, *(value.type for value in node.inputs))
-        if key not in seen:  # equal layers are checked once
-            seen.add(key)
-            _check(node, known)
-    return known
 
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
 
-def _has_named_size(node: ir.Node, known: Mapping[str, int]) -> bool:
-    """True if an operand has a symbolic size, and all sizes that matter are known."""
-    names = {symbol.name for value in node.inputs for symbol in value.type.parameters}
-    if not names:
-        return False
-    return names.issubset(known) and ir.attr_symbols(node).issubset(known)
+    @functools.cached_property
+    def _nodes(self) -> list[tuple[ir.Node, set[str]]]:
+        """The calls with the names that matter; equal layers have one."""
+        found: dict[tuple[object, ...], tuple[ir.Node, set[str]]] = {}
+        for node in self.graph.nodes:
+            if node.op.kind in _NEVER_REFUSE:
+                continue
+            key = (node.op, node.attrs, *(value.type for value in node.inputs))
+            if key in found:
+                continue
+            names = {symbol.name for value in node.inputs for symbol in value.type.parameters}
+            if names:
+                found[key] = node, names | ir.attr_symbols(node)
+        return list(found.values())
+
+    def __call__(self, dims: Mapping[str, int]) -> dict[str, int]:
+        """Runs the rules with the sizes of a call, and checks each `rebind`.
+
+        Args:
+            dims: The values of symbolic dimensions in the types of the inputs, and of later ones.
+
+        Returns:
+            The same, with the names that `rebind` introduces. Calls whose sizes are not known yet
+            are left out.
+
+        Raises:
+            MaxmodError: What the type rule raises eagerly, with the user's line.
+        """
+        known = rebound_sizes(self.graph, dims)
+        for node, names in self._nodes:
+            if names.issubset(known):
+                _check(node, known)
+        return known
 
 
 def _check(node: ir.Node, dims: Mapping[str, int]) -> None:

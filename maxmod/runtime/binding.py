@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from maxmod.compiler.memory import placed, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Schedule, Step
 from maxmod.errors import CompileError
 from maxmod.op import Kind, ir
-from maxmod.ops.known_sizes import checked_sizes
+from maxmod.ops.known_sizes import SizeChecks
 from maxmod.runtime import actions
 from maxmod.runtime.arena import Arena
 from maxmod.runtime.chains import with_chains
@@ -71,6 +70,7 @@ class _Binder:
         self.template = list(environment.fixed)
         self.fresh: list[tuple[int, Callable[[], Array]]] = []
         self.works: list[Work] = []
+        self.bound_types: dict[TensorType, TensorType] = {}
         self.counters = self._new_counters()
 
     def program(self) -> Program:
@@ -157,7 +157,7 @@ class _Binder:
     def _place(self, step: RunKernel | RunProduct) -> None:
         """Finds memory for the results of a step: in the arena, or new in every call."""
         for slot, unbound in placed(step):
-            type = ir.bind_type(unbound, self.dims)
+            type = self._type(unbound)
             if slot in self.offsets:
                 offset = self.offsets[slot]
                 self.template[slot] = self.backend.view_bytes(self.block, offset, type)
@@ -295,7 +295,7 @@ class _Binder:
     def _body(self, attrs: Mapping[str, Any], name: str, body: Schedule) -> BoundBody:
         """Returns what runs a graph of a branch or a loop."""
         outer = self.environment
-        complete = partial(checked_sizes, attrs[name])
+        complete = SizeChecks(attrs[name])
         environment = replace(
             outer,
             fixed=[None] * body.slot_count,
@@ -326,7 +326,14 @@ class _Binder:
     # ---- what several of them need ---------------------------------------------------------------
 
     def _types(self, types: Sequence[TensorType]) -> list[TensorType]:
-        return [ir.bind_type(type, self.dims) for type in types]
+        return [self._type(type) for type in types]
+
+    def _type(self, type: TensorType) -> TensorType:
+        """Returns a type with the sizes of the call; equal layers share theirs."""
+        found = self.bound_types.get(type)
+        if found is None:
+            found = self.bound_types[type] = ir.bind_type(type, self.dims)
+        return found
 
     def _varying(self, slots: Sequence[int]) -> tuple[int, ...]:
         """Returns the slots whose arrays are not the same in every call."""

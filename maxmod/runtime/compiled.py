@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from maxmod.errors import ArgumentError, CompileError, WeightsError
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.locks import fork_safe_lock
 from maxmod.op import ir
-from maxmod.ops.known_sizes import checked_sizes
+from maxmod.ops.known_sizes import SizeChecks
 from maxmod.ops.shape import rebound_sizes
 from maxmod.runtime import plan_cache, tree
 from maxmod.runtime.arena import Arena
@@ -70,6 +69,7 @@ class CompiledModel:
         stats: Stats | None = None,
     ) -> None:
         self.staged = staged
+        self._size_checks = SizeChecks(staged.graph)
         self.signature = staged.signature
         self.stats = stats or Stats()
         self.__wrapped__ = wrapped
@@ -282,7 +282,7 @@ class CompiledModel:
             fixed=fixed,
             buffers=[slot for slot, type in inputs if isinstance(type, BufferType)],
             arena=self._arena,
-            complete=partial(checked_sizes, self.staged.graph),
+            complete=self._size_checks,
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -104,3 +104,83 @@ def test_host_windows(window: tuple[int, ...]) -> None:
 def test_cuda_windows(name: str, data: st.DataObject) -> None:
     window = data.draw(windows(4 if name == "few" else 70, 140))
     check(cuda(name), EMITTERS[name][1], window)
+
+
+# ---- numbers that are read along the queries -----------------------------------------------------
+
+
+def spanned(q: Any, k: Any, v: Any, starts: Any, ends: Any) -> Any:
+    """Query i sees the keys from starts[i] to ends[i]."""
+    column = F.arange(0, k.shape[-2], dtype=DType.int64, device=q.device)
+    seen = F.logical_and(column >= F.unsqueeze(starts, 1), column < F.unsqueeze(ends, 1))
+    return F.scaled_dot_product_attention(q, k, v, seen)
+
+
+def span_types(dtype: DType) -> list[TensorType]:
+    return [*types(dtype)[:3], *[TensorType(DType.int64, ["s"], CPU_REF)] * 2]
+
+
+@functools.cache
+def host_spans() -> Callable[..., Any]:
+    model = compiled(spanned, *span_types(DType.float32))
+    assert [kernel.name for kernel in model.kernels] == ["attention"]
+    return lambda *arrays: model(*map(Tensor, arrays)).to_numpy()
+
+
+@functools.cache
+def cuda_spans(name: str) -> CudaTemplate:
+    emit, dtype = EMITTERS[name]
+    template = CudaTemplate(spanned, span_types(dtype), emit)
+    build([template])
+    return template
+
+
+def check_spans(kernel: Callable[..., Any], dtype: DType, keys: int, spans: Any) -> None:
+    """Compares with NumPy in float64: texts one after another, in any order, some of them empty."""
+    rng = np.random.default_rng(len(spans))
+    starts, ends = np.array(spans, np.int64).T.copy()
+    q, k, v = (
+        rng.normal(size=(n, HEAD)).astype(storage_dtype(dtype)) for n in (len(spans), keys, keys)
+    )
+    found = kernel(q, k, v, starts, ends)
+    column = np.arange(keys)
+    mask = (column >= starts[:, None]) & (column < ends[:, None])
+    with np.errstate(invalid="ignore"):
+        wanted = attention(*(x.astype(np.float64) for x in (q, k, v)), mask)
+    np.testing.assert_allclose(found.astype(np.float64), wanted, rtol=0, atol=TOLERANCES[dtype])
+
+
+def spans(most_queries: int, most_keys: int) -> Any:
+    """Draws keys, and for groups of neighbouring queries the same first and last key."""
+
+    def of(keys: int) -> Any:
+        places = st.tuples(st.integers(0, keys), st.integers(0, keys + 3))
+        groups = st.lists(st.tuples(places, st.integers(1, 20)), min_size=1, max_size=8)
+        listed = groups.map(lambda found: [span for span, count in found for _ in range(count)])
+        return st.tuples(st.just(keys), listed.map(lambda found: found[:most_queries]))
+
+    return st.integers(1, most_keys).flatmap(of)
+
+
+@example((600, [(0, 20)] * 20 + [(20, 45)] * 25 + [(255, 257)] * 2 + [(300, 600)] * 30))
+@example((40, [(0, 17), (16, 32), (39, 40), (8, 8)]))
+@settings(max_examples=200)
+@given(spans(90, 600))
+def test_host_spans(case: tuple[int, Any]) -> None:
+    check_spans(host_spans(), DType.float32, *case)
+
+
+def test_host_texts_one_after_another() -> None:
+    """700 keys are three blocks, and more queries than a task has."""
+    lengths = [5, 1, 16, 17, 300, 90, 255, 16]
+    ends = np.cumsum(lengths)
+    case = np.stack([ends - lengths, ends], 1).repeat(lengths, 0)
+    check_spans(host_spans(), DType.float32, int(ends[-1]), case)
+
+
+@pytest.mark.parametrize("name", EMITTERS)
+@settings(max_examples=40)
+@given(data=st.data())
+def test_cuda_spans(name: str, data: st.DataObject) -> None:
+    case = data.draw(spans(4 if name == "few" else 70, 140))
+    check_spans(cuda_spans(name), EMITTERS[name][1], *case)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from models.folders import ASSETS, copy
 import maxmod
 from maxmod import CPU, Device, DType, Tensor
 from maxmod.errors import MaxmodError, ModelError, WeightsError
-from maxmod.models import adder_folder, load_encoder, load_model
+from maxmod.models import adder_folder, encoder, load_encoder, load_model
 from maxmod.models.bert import Bert, Config
+from maxmod.models.packing import pack
 from maxmod.models.pooling import Pooling, read_pooling
 from maxmod.nn import QuantizedLinear
 from maxmod.nn.places import descendants_of
@@ -57,13 +60,53 @@ def test_bfloat16() -> None:
 
 
 @pytest.mark.parametrize("eager", [False, True])
-@pytest.mark.parametrize("batch_size", [1, 3, 32])
-def test_vectors(batch_size: int, eager: bool) -> None:
+@pytest.mark.parametrize("batch_size", [1, 3, None])
+def test_vectors(batch_size: int | None, eager: bool) -> None:
     model = load_encoder(FOLDER, device=CPU(), dtype=DType.float32)
     assert model.tokenizer.encode(TEXTS[0]) == GOLDEN["tokens"][0]
     found = model.embed(TEXTS, batch_size=batch_size, eager=eager)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, _golden()["mean"], rtol=0, atol=1e-5)
+
+
+def test_batches_have_a_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors are in the order of the texts, and none depends on the texts of its batch."""
+    model = load_encoder(FOLDER, device=CPU(), dtype=DType.float32)
+    rows = [GOLDEN["tokens"][number % 3][: 2 + number * 5 % 17] for number in range(12)]
+    batches: list[list[int]] = []
+
+    def packed(texts: Sequence[Sequence[int]]) -> Any:
+        batches.append([len(text) for text in texts])
+        return pack(texts)
+
+    monkeypatch.setattr(encoder, "pack", packed)
+    monkeypatch.setattr(encoder, "BATCH_TOKENS", 20)
+    found = model.embed_tokens(rows, eager=True)
+    assert sorted(map(len, rows)) == [length for batch in batches for length in batch]
+    assert all(sum(batch) <= 20 for batch in batches)
+    assert all(sum(a) + b[0] > 20 for a, b in pairwise(batches))
+    alone = [model.embed_tokens([row], eager=True)[0] for row in rows]
+    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-6)
+
+
+def test_a_text_longer_than_a_batch_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_encoder(FOLDER, device=CPU(), dtype=DType.float32)
+    monkeypatch.setattr(encoder, "BATCH_TOKENS", 2)
+    found = model.embed_tokens(GOLDEN["tokens"], eager=True)
+    np.testing.assert_allclose(found, _golden()["mean"], rtol=0, atol=1e-5)
+
+
+def test_text_with_infinities_leaves_others_alone() -> None:
+    model = load_encoder(FOLDER, device=CPU(), dtype=DType.float32)
+    rows = [[5, 6, 7], [8, 9], [10, 11, 12, 13]]
+    expected = model.embed_tokens(rows)
+    words = model.module.words.weight.to_numpy().copy()
+    words[9] = np.inf
+    model.module.words.weight = Tensor(words)
+    model.forget_compiled()
+    found = model.embed_tokens(rows)
+    assert np.isnan(found[1]).all()
+    np.testing.assert_allclose(found[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-6)
 
 
 def _schemes(model: Bert) -> dict[str, str]:

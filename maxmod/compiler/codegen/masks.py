@@ -3,8 +3,9 @@
 A score is masked where it is -inf: `where(condition, score, -inf)`, or the score plus that of 0.
 Conditions are comparisons of integers that rise or fall along the queries and keys, such as
 `position of the query >= position of the key`. Over a block, such a comparison is false everywhere
-if it is false between the largest value on the left and the smallest on the right, and both are
-in a corner. Any other condition counts as not masked.
+if it is false between the largest value on the left and the smallest on the right. Both are in a
+corner, or are searched: numbers that are read along the queries, or along the keys, such as the
+first key of each query. Any other condition counts as not masked.
 """
 
 from __future__ import annotations
@@ -174,13 +175,43 @@ class _Test:
             return ""
         sign = ">" if is_op(op, greater) else ">="
         left, right = args
-        slopes = self._slope(left), self._slope(right)
-        if slopes[0] is None or slopes[1] is None:
-            return ""
         # Never: even the largest left is not above the smallest right. Always: the reverse.
-        a = self._corner(left, slopes[0], largest=never)
-        b = self._corner(right, slopes[1], largest=not never)
+        a = self._extreme(left, largest=never)
+        b = self._extreme(right, largest=not never)
+        if not (a and b):
+            return ""
         return f"!({a} {sign} {b})" if never else f"({a} {sign} {b})"
+
+    def _extreme(self, number: int, largest: bool) -> str:
+        """Adds the statements that find the largest or smallest of some numbers in the block.
+
+        Returns:
+            Its name; '' if that is not known to be possible.
+        """
+        slope = self._slope(number)
+        if slope is not None:
+            return self._corner(number, slope, largest)
+        loops = {loop for n in self.lowering.needed(number) for loop in self._loops(n)}
+        is_signed = self.lowering.instructions[number].dtype.is_signed_integral()
+        return self._searched(number, loops.pop(), largest) if len(loops) == 1 and is_signed else ""
+
+    def _loops(self, number: int) -> list[Loop]:
+        """Returns those of the two loops along which the index of an instruction moves."""
+        what = self.lowering.instructions[number].what
+        index = what.index if isinstance(what, (Load, Apply)) else None
+        return [loop for loop in (self.i, self.j) if index is not None and index.factor(loop) != 0]
+
+    def _searched(self, number: int, loop: Loop, largest: bool) -> str:
+        """Adds the statements that look at every number along one loop, and returns its name."""
+        at = loop.name
+        name, value = f"corner{len(self.lines)}", self.lowering.name(number)
+        sign = ">" if largest else "<"
+        body = [line for n in self.lowering.needed(number) for line in self.lowering.text(n)]
+        body.append(f"if ({at} == {at}0 || {value} {sign} {name}) {name} = {value};")
+        kind = compute_type(self.lowering.instructions[number].dtype)
+        head = f"for (int64_t {at} = {at}0; {at} <= {at}1; {at}++)"
+        self.lines += [f"{kind} {name} = 0;", f"{head} {{ {' '.join(body)} }}"]
+        return name
 
     def _corner(self, number: int, slope: _Slope, largest: bool) -> str:
         """Adds the statements that compute a number in a corner, and returns its name."""

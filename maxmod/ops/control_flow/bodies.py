@@ -14,7 +14,7 @@ from maxmod import backends
 from maxmod.interpreters.operands import strong
 from maxmod.interpreters.trace import Tracer
 from maxmod.op import Kind, Op, interpreter, ir, op
-from maxmod.ops.known_sizes import checked_sizes
+from maxmod.ops.known_sizes import SizeChecks
 from maxmod.tensor import Tensor
 from maxmod.values.array import Array, ArrayModule
 from maxmod.values.dim import Size, SymbolicDim
@@ -43,7 +43,7 @@ Body = ir.Graph | Callable[[Sequence[Array]], list[Array]]
 def _run_body(body: Body, arrays: Sequence[Array], sizes: Mapping[str, int]) -> list[Array]:
     if not isinstance(body, ir.Graph):
         return body(arrays)
-    known = checked_sizes(body.traced or body, dict(sizes))
+    known = SizeChecks(body.traced or body)(dict(sizes))
     return ir.interpret(body, backends.run, arrays, {}, known)
 
 
