@@ -66,7 +66,9 @@ def write_folder(folder: Path, config: gpt2.Config, dtype: DType) -> None:
         {f"transformer.{n}": w for n, w in weights.items()}, [f"*{n}" for n in layers]
     )
     save_state(dict(state.astype(dtype)), folder)
-    table = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **asdict(config)}
+    ends = dict.fromkeys(("bos_token_id", "eos_token_id"), config.vocab_size - 1)
+    kind = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
+    table = {**kind, **asdict(config), **ends}
     (folder / "config.json").write_text(json.dumps(table), "utf-8")
 
 

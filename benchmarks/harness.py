@@ -381,9 +381,8 @@ def save(args: argparse.Namespace, script: str, facts: Mapping[str, Any], rows: 
     """
     if args.json is None:
         return
-    options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-    content = {"benchmark": script, "options": options, "machine": dict(facts), "rows": rows}
-    args.json.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    content = {"benchmark": script, "options": vars(args), "machine": dict(facts), "rows": rows}
+    args.json.write_text(json.dumps(content, indent=1, default=str) + "\n", "utf-8")
 
 
 def record(timing: Timing, **names: Any) -> dict[str, Any]:

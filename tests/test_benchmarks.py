@@ -54,6 +54,24 @@ def test_smoke_run(script: str, tmp_path: Path) -> None:
     assert all(math.isfinite(number) for number in numbers)
 
 
+def test_decoding_a_folder(tmp_path: Path) -> None:
+    """The files for peers are written, too, as far as packages are installed."""
+    file = tmp_path / "numbers.json"
+    model = str(tmp_path / "float32")
+    for words in (
+        ["peer_files.py", str(tmp_path), "--smoke"],
+        ["decode.py", "--model", model, "--dtypes", "float32,int8", "--smoke", "--json", str(file)],
+    ):
+        command = [sys.executable, str(FOLDER / words[0]), *words[1:]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "maxmod int8" in done.stdout
+    content = json.loads(file.read_text("utf-8"))
+    assert content["options"]["model"] == model
+    assert [row["contender"] for row in content["rows"]] == ["maxmod float32", "maxmod int8"]
+    assert all(0 < row["best_s"] <= row["median_s"] for row in content["rows"])
+
+
 def test_a_wrong_result_ends_the_benchmark() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(FOLDER)!r}); import harness, numpy as np; "
