@@ -21,6 +21,7 @@ import functools
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -98,16 +99,33 @@ class FakePointer:
 
 
 class FakePool:
-    """Like `cupy.cuda.MemoryPool`; gives nothing back before it ends."""
+    """Like `cupy.cuda.MemoryPool`: memory that ends is kept, and given back only if the pool is
+    emptied; what is kept when the pool ends is lost.
+
+    Attributes:
+        held: Bytes of all pools that were not given back, lost ones included.
+    """
+
+    held = 0
 
     def __init__(self) -> None:
-        self.blocks: list[Any] = []
+        self.blocks: dict[int, Any] = {}
+        self.free: list[int] = []
 
     def malloc(self, nbytes: int) -> FakePointer:
         """Allocates."""
-        self.blocks.append(np.full(nbytes + 256, 0xA5, np.uint8))
-        address = self.blocks[-1].ctypes.data
-        return FakePointer(address + -address % 256, self.blocks[-1])
+        block = np.full(nbytes + 256, 0xA5, np.uint8)
+        address = block.ctypes.data
+        self.blocks[address] = block
+        FakePool.held += block.nbytes
+        pointer = FakePointer(address + -address % 256, block)
+        weakref.finalize(pointer, self.free.append, address)
+        return pointer
+
+    def free_all_blocks(self) -> None:
+        """Gives back what nobody uses."""
+        while self.free:
+            FakePool.held -= self.blocks.pop(self.free.pop()).nbytes
 
 
 class FakeStream:
@@ -131,6 +149,10 @@ class FakeStream:
         assert self is not _NULL
         assert self.recorded is None
         self.recorded = []
+
+    def is_capturing(self) -> bool:
+        """True between the start and the end of a capture."""
+        return self.recorded is not None
 
     def end_capture(self) -> FakeGraph:
         """Gives the work that was kept."""
@@ -190,9 +212,9 @@ def _do(work: Callable[[], None]) -> None:
     _do_on(_current_stream().ptr, work)
 
 
-def _copy_from_host(to: int, source: int, nbytes: int, kind: int, stream: int) -> None:
-    assert kind == 1
-    assert _STREAMS[stream].recorded is None, "a copy from the host while a stream captures"
+def _copy_with_host(to: int, source: int, nbytes: int, kind: int, stream: int) -> None:
+    assert kind in (1, 2)
+    assert _STREAMS[stream].recorded is None, "a copy with the host while a stream captures"
     ctypes.memmove(to, source, nbytes)
 
 
@@ -240,7 +262,10 @@ class FakeCupy:
         _refuse_capture("asarray")
         if isinstance(array, FakeArray):
             return _fake(np.asanyarray(array, dtype))
-        return _fake(np.array(array, dtype, copy=True, order="C"))
+        made = _fake(np.array(array, dtype, copy=True, order="C"))
+        # What is not page-locked goes through a buffer of the next power of 2, which is kept.
+        self.cuda.alloc_pinned_memory(1 << max(made.nbytes - 1, 0).bit_length())
+        return made
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(np, name)
@@ -272,6 +297,7 @@ class FakeCupy:
         array = _fake(np.empty(shape, dtype))
         pointer = allocator(array.nbytes)
         block = (ctypes.c_uint8 * array.nbytes).from_address(pointer.ptr)
+        block.pointer = pointer  # lives as long as the array and its views
         return _fake(np.frombuffer(block, array.dtype).reshape(array.shape))
 
 
@@ -337,6 +363,7 @@ class FakeCuda:
         self.order = 0
         self.runs_long = False
         self.launches: list[tuple[int, int, int]] = []
+        self.pinned: list[int] = []  # bytes of each allocation
         self.products = FakeCublasLt(_do_on)
         self.driver = SimpleNamespace(
             launchKernel=self._launch, ctxGetCurrent=lambda: 1, CUDADriverError=RuntimeError
@@ -344,7 +371,7 @@ class FakeCuda:
         self.runtime = SimpleNamespace(
             getDevice=lambda: 0,
             runtimeGetVersion=lambda: 13050,
-            memcpyAsync=_copy_from_host,
+            memcpyAsync=_copy_with_host,
             memGetInfo=lambda: (1 << 30, 1 << 31),
         )
         self.get_current_stream = _current_stream
@@ -355,10 +382,11 @@ class FakeCuda:
 
     def alloc(self, nbytes: int) -> FakePointer:
         """Allocates from the pool in force."""
-        return (getattr(_THREAD, "allocator", None) or FakePool().malloc)(nbytes)
+        return (getattr(_THREAD, "allocator", None) or self._pool.malloc)(nbytes)
 
     def alloc_pinned_memory(self, nbytes: int) -> Any:
         """Allocates host memory."""
+        self.pinned.append(nbytes)
         return (ctypes.c_uint8 * nbytes)()
 
     @contextlib.contextmanager

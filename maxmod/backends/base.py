@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -98,6 +99,19 @@ class Stream(Protocol):
     def __exit__(self, *error: object) -> object: ...
 
 
+@dataclass(frozen=True, slots=True)
+class NotRecorded:
+    """Why work could not be recorded.
+
+    Attributes:
+        reason: In words.
+        is_final: Whether it would be refused again.
+    """
+
+    reason: str
+    is_final: bool
+
+
 class Uploader(Protocol):
     """Fills arrays of a device in pieces, from memory that need not be read at once."""
 
@@ -151,6 +165,14 @@ class Backend(abc.ABC):
     def to_host(self, array: Array) -> HostArray:
         """Returns the array on the host; shares memory if it is already there."""
 
+    def later(self, array: Array) -> Callable[[], HostArray]:
+        """Returns what gives the contents that a contiguous array has after the work queued so far.
+
+        Where work is only queued, later work may overwrite the array, and is not waited for.
+        """
+        found = self.to_host(array).copy()
+        return lambda: found
+
     @abc.abstractmethod
     def synchronize(self, index: int) -> None:
         """Waits for all work on device `index`."""
@@ -197,16 +219,16 @@ class Backend(abc.ABC):
 
     records = False  # whether `record` can succeed
 
-    def record(self, work: Callable[[], None], index: int) -> Callable[[], None] | None:
+    def record(self, work: Callable[[], None], index: int) -> Callable[[], None] | NotRecorded:
         """Records what `work` queues on device `index`, without running it.
 
         Memory that `work` allocates belongs to the recording.
 
         Returns:
-            A function that queues all of it at once, on the same memory; None, with a log
-            message, if something cannot be recorded.
+            A function that queues all of it at once, on the same memory; why there is none, with a
+            log message, if something cannot be recorded.
         """
-        return None
+        return NotRecorded(f"the {self.kind} backend records nothing", is_final=True)
 
     def addresses(self, arrays: Sequence[Array]) -> tuple[int, ...] | None:
         """Returns the addresses of arrays, or None if kernels would need a copy of one."""
@@ -287,7 +309,7 @@ class Backend(abc.ABC):
         bias: Array | None = None,
         addend: Array | None = None,
         activation: str = "",
-    ) -> None:
+    ) -> str:
         """Writes `activation(lhs @ rhs + bias + addend)` into `out`; all arrays have one dtype.
 
         Args:
@@ -297,9 +319,13 @@ class Backend(abc.ABC):
             bias: Array of n elements, or None.
             addend: Array of the shape of `out`, or None.
             activation: A key of `maxmod.kernel.source.ACTIVATIONS`, or nothing.
+
+        Returns:
+            Why a slower way was taken than the one that is meant for these arrays, or nothing.
         """
         total = self.xp.matmul(widened(lhs), widened(rhs))
         out[...] = self._finished(total, bias, addend, activation)
+        return ""
 
     def _finished(
         self, total: Array, bias: Array | None, addend: Array | None, activation: str

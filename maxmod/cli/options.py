@@ -78,4 +78,6 @@ def kernels_text(models: Sequence[CompiledModel]) -> str:
     """Returns how many kernels the models have and where they came from: `12 kernels, cached`."""
     built = sum(model.stats.kernels_built for model in models)
     count = built + sum(model.stats.kernels_cached for model in models)
-    return f"{count} kernels, {f'{built} built' if built else 'cached'}" if count else "no kernels"
+    made = f"{count} kernels, {f'{built} built' if built else 'cached'}" if count else "no kernels"
+    slower = [f"{times} x {why}" for model in models for why, times in model.stats.slower.items()]
+    return "; ".join([made, *slower])

@@ -74,6 +74,7 @@ def plan_memory(plan: Schedule, dims: Mapping[str, int], weight_nbytes: int) -> 
         weight_nbytes: Bytes of weights and constants, for the totals.
     """
     steps = plan.bound_steps(dims)
+    known: dict[TensorType, int] = {}
     end: dict[int, int] = {}
     for index, step in enumerate(steps):
         end.update((slot, index) for slot in step.frees)
@@ -86,8 +87,9 @@ def plan_memory(plan: Schedule, dims: Mapping[str, int], weight_nbytes: int) -> 
         if not is_planned(step):
             continue
         for slot, type in placed(step):
-            nbytes = ir.bind_type(type, dims).nbytes
-            assert isinstance(nbytes, int)
+            nbytes = known.get(type, -1)
+            if nbytes < 0:
+                nbytes = known[type] = int(ir.bind_type(type, dims).nbytes)
             if slot not in end:
                 fresh.append(slot)
                 output_nbytes += nbytes

@@ -153,7 +153,9 @@ def generate_batch(
     stops = StopStrings(stop_strings).listed
     texts = [NewText(model.tokenizer, stops, row) for row in rows] if stops else []
     expected = max(map(len, rows)) + min(max_new_tokens or 0, FIRST_ROOM)
-    decoder = Decoder(model, options, rows, length=expected, eager=eager)
+    room = model.max_positions - max(map(len, rows)) + 1  # tokens until a sequence is full
+    steps = room if max_new_tokens is None else min(max_new_tokens, room)
+    decoder = Decoder(model, options, rows, length=expected, steps=steps, eager=eager)
     # The checks above happen in the call, not when the first token is asked for.
     return _generate(model, decoder, rows, max_new_tokens, ends, texts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from maxmod import backends
 from maxmod.dtype import DType
 from maxmod.generate import generate_text
 from maxmod.generate.defaults import GenerationDefaults
@@ -286,11 +287,53 @@ class LanguageModel:
         Returns:
             The tokens; -1 for a sequence with a NaN logit.
         """
+        return self.start_tokens(cache, sampler, prompts, eager=eager)()
+
+    def start_tokens(
+        self,
+        cache: KVCache,
+        sampler: Sampler,
+        prompts: HostArray | None = None,
+        *,
+        eager: bool = False,
+    ) -> Callable[[], list[int]]:
+        """Queues what `next_tokens` does.
+
+        Returns:
+            A function that waits for the tokens and returns them.
+        """
         given = () if prompts is None else (self._rows(prompts),)
         batch, seq = sampler.tokens.shape if prompts is None else prompts.shape
         run = NextTokens(self.module) if eager else self.step(batch=int(batch), seq=int(seq))
         run(cache, sampler, *given)
-        return sampler.tokens.to_numpy()[:, 0].tolist()
+        return self._later_tokens(sampler)
+
+    def stepper(
+        self, cache: KVCache, sampler: Sampler, *, eager: bool = False
+    ) -> Callable[[], Callable[[], list[int]]]:
+        """Returns what queues a step that reads the tokens chosen last, as `start_tokens` does.
+
+        It is for as many steps as the cache and the sampler keep their memory.
+        """
+        if eager:
+            return functools.partial(self.start_tokens, cache, sampler, eager=True)
+        batch = int(sampler.tokens.shape[0])
+        run = self.step(batch=batch).repeated(cache, sampler)
+
+        def start() -> Callable[[], list[int]]:
+            run()
+            return self._later_tokens(sampler)
+
+        return start
+
+    @property
+    def runs_ahead(self) -> bool:
+        """True where work is queued, so that a step may be started before the last is read."""
+        return backends.get(self.device).records
+
+    def _later_tokens(self, sampler: Sampler) -> Callable[[], list[int]]:
+        later = backends.get(self.device).later(sampler.tokens.data)
+        return lambda: later()[:, 0].tolist()
 
     def next_logits_cached(
         self, tokens: HostArray, cache: KVCache, *, eager: bool = False

@@ -379,8 +379,13 @@ def rebuild(
 
 def attr_symbols(n: Node) -> set[str]:
     """Returns the names of all symbolic dimensions in the static arguments of a node."""
+    return symbols_in(tuple(value for _, value in n.attrs))
+
+
+def symbols_in(values: tuple[object, ...]) -> set[str]:
+    """Returns the names of all symbolic dimensions in static arguments."""
     found: set[str] = set()
-    pending = [value for _, value in n.attrs]
+    pending = [*values]
     while pending:
         value = pending.pop()
         if isinstance(value, tuple):

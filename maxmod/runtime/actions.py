@@ -10,6 +10,7 @@ from typing import Any
 
 from maxmod.backends.base import Backend, Launch
 from maxmod.compiler.steps import RunKernel, RunOp, RunProduct
+from maxmod.runtime.stats import Stats
 from maxmod.runtime.work import Action, KernelCall, Slots
 from maxmod.values.array import Array
 from maxmod.values.plain import Attrs
@@ -86,8 +87,8 @@ def run_ops_of_kernel(step: RunKernel, ops: Sequence[BoundOp], backend: Backend)
     return run
 
 
-def multiply(step: RunProduct, backend: Backend) -> Action:
-    """Multiplies with the matrix library of a backend."""
+def multiply(step: RunProduct, backend: Backend, stats: Stats) -> Action:
+    """Multiplies with the matrix library of a backend; counts where that falls back."""
     contract = backend.contract
     left, right, *added = step.inputs
     (out,) = step.outputs
@@ -96,11 +97,15 @@ def multiply(step: RunProduct, backend: Backend) -> Action:
     activation = step.activation
 
     def run(slots: Slots) -> None:
-        contract(slots[left], slots[right], slots[out])
+        reason = contract(slots[left], slots[right], slots[out])
+        if reason:
+            stats.count_fallback(reason)
 
     def run_with_epilogue(slots: Slots) -> None:
         arrays = {name: slots[slot] for name, slot in more.items()}
-        contract(slots[left], slots[right], slots[out], activation=activation, **arrays)
+        reason = contract(slots[left], slots[right], slots[out], activation=activation, **arrays)
+        if reason:
+            stats.count_fallback(reason)
 
     return run_with_epilogue if step.has_epilogue else run
 

@@ -15,13 +15,14 @@ import numpy as np
 
 from maxmod import backends, config
 from maxmod.backends.base import Kernel, Launch
-from maxmod.compiler.memory import placed, plan_memory
+from maxmod.compiler.memory import placed
 from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Schedule, Step
 from maxmod.errors import CompileError
 from maxmod.op import Kind, ir
 from maxmod.ops.known_sizes import SizeChecks
 from maxmod.runtime import actions
 from maxmod.runtime.arena import Arena
+from maxmod.runtime.bound_parts import BoundStep, Parts, Reuse
 from maxmod.runtime.chains import with_chains
 from maxmod.runtime.checks import checked, timed, wants_times
 from maxmod.runtime.environment import Environment
@@ -36,15 +37,21 @@ from maxmod.values.plain import Attrs
 from maxmod.values.tensor_type import TensorType
 
 
-def bind(schedule: Schedule, dims: Mapping[str, int], environment: Environment) -> Program:
+def bind(
+    schedule: Schedule,
+    dims: Mapping[str, int],
+    environment: Environment,
+    earlier: Parts | None = None,
+) -> Program:
     """Makes the program of a schedule for one set of sizes.
 
     Args:
         schedule: What to run.
         dims: The value of each symbol that is known before the call.
         environment: What it runs with.
+        earlier: The parts of a program for other sizes, which are used again where they can be.
     """
-    return _Binder(schedule, dims, environment).program()
+    return _Binder(schedule, dims, environment, earlier).program()
 
 
 class _Binder:
@@ -55,7 +62,11 @@ class _Binder:
     """
 
     def __init__(
-        self, schedule: Schedule, dims: Mapping[str, int], environment: Environment
+        self,
+        schedule: Schedule,
+        dims: Mapping[str, int],
+        environment: Environment,
+        earlier: Parts | None,
     ) -> None:
         self.schedule, self.late = cut(schedule, dims)
         self.dims = dict(dims)
@@ -64,9 +75,13 @@ class _Binder:
         self.settings = config.current()
         self.is_timed = wants_times(inside=environment.inside)
         self.steps = self.schedule.bound_steps(dims)
-        memory = plan_memory(self.schedule, dims, weight_nbytes=0)
-        self.offsets = memory.offsets
-        self.block = environment.arena.reserve(memory.arena_nbytes)
+        self.is_watched = self.settings.sync or self.settings.check or self.is_timed
+        self.is_plain = self.late is None and not environment.inside and not self.is_watched
+        earlier = earlier if self.is_plain else None
+        self.reuse = Reuse(self.schedule, self.dims, environment, earlier)
+        self.parts = self.reuse.parts
+        self.parts.order = self.steps
+        self.offsets, self.block = self.parts.memory.offsets, self.parts.block
         self.template = list(environment.fixed)
         self.fresh: list[tuple[int, Callable[[], Array]]] = []
         self.works: list[Work] = []
@@ -98,6 +113,7 @@ class _Binder:
             copied=copied,
             updates=late_updates,
             types=self._types(self.schedule.output_types) if self.late is None else None,
+            parts=self.parts if self.is_plain else None,
         )
 
     # ---- the program as a whole ------------------------------------------------------------------
@@ -114,12 +130,9 @@ class _Binder:
         ]
 
     def _actions(self) -> list[Action]:
-        settings = self.settings
-        is_watched = settings.sync or settings.check or self.is_timed
-        is_whole = self.late is None and not self.environment.inside
-        if is_whole and not is_watched and settings.cuda_graphs and self.backend.records:
+        if self.is_plain and self.settings.cuda_graphs and self.backend.records:
             return with_recordings(self.works, self.schedule.outputs, self.environment)
-        if is_watched:
+        if self.is_watched:
             return [work.run for work in self.works]
         return with_chains(self.works, self.backend)
 
@@ -138,6 +151,24 @@ class _Binder:
     # ---- steps -----------------------------------------------------------------------------------
 
     def _bind(self, step: Step) -> None:
+        known = self.reuse.step(step, self.template)
+        if known is None:
+            known = self._bind_now(step)
+        else:
+            for slot, array in zip(step.outputs, known.outputs):
+                self.template[slot] = array
+                if array is not None and slot in self.offsets:
+                    self.parts.views[slot] = array
+            self.fresh += known.fresh
+            if known.work is not None:
+                self.works.append(known.work)
+        if not (isinstance(step, RunOp) and step.bodies):
+            self.parts.steps[id(step)] = known
+        if self.settings.sync:
+            self.works.append(Work(actions.wait(self.environment.synchronize)))
+
+    def _bind_now(self, step: Step) -> BoundStep:
+        fresh = len(self.fresh)
         types = self._types(step.types)
         if isinstance(step, RunKernel):
             self._place(step)
@@ -151,18 +182,22 @@ class _Binder:
             if self.is_timed:
                 work.run = timed(step, self._name(step), work.run, self.environment)
             self.works.append(work)
-        if self.settings.sync:
-            self.works.append(Work(actions.wait(self.environment.synchronize)))
+        inputs, outputs = (
+            [self.template[s] for s in slots] for slots in (step.inputs, step.outputs)
+        )
+        return BoundStep(work, inputs, outputs, self.fresh[fresh:])
 
     def _place(self, step: RunKernel | RunProduct) -> None:
         """Finds memory for the results of a step: in the arena, or new in every call."""
         for slot, unbound in placed(step):
-            type = self._type(unbound)
-            if slot in self.offsets:
+            if slot not in self.offsets:
+                self.fresh.append((slot, self.backend.allocator(self._type(unbound))))
+                continue
+            view = self.reuse.view(slot, unbound)
+            if view is None:
                 offset = self.offsets[slot]
-                self.template[slot] = self.backend.view_bytes(self.block, offset, type)
-            else:
-                self.fresh.append((slot, self.backend.allocator(type)))
+                view = self.backend.view_bytes(self.block, offset, self._type(unbound))
+            self.template[slot] = self.parts.views[slot] = view
 
     def _launch_work(
         self,
@@ -248,14 +283,17 @@ class _Binder:
         counts = [evaluate(sources[kernel].counters, self.dims) for kernel in kernels]
         if max(counts, default=0) == 0:
             return None
-        found = self.backend.empty_bytes(4 * max(counts), self.environment.device.id)
-        found[...] = 0
+        found = self.parts.counters
+        if found is None or found.nbytes < 4 * max(counts):
+            found = self.backend.empty_bytes(4 * max(counts), self.environment.device.id)
+            found[...] = 0
+            self.parts.counters = found
         return found
 
     # ---- products, ops and stores ----------------------------------------------------------------
 
     def _product_work(self, step: RunProduct, types: Sequence[TensorType]) -> Work:
-        action = actions.multiply(step, self.backend)
+        action = actions.multiply(step, self.backend, self.environment.stats)
         if step.has_epilogue:
             action = self._checked(step, action, types)
         return self._launch_work(step, action)

@@ -8,7 +8,9 @@ function cannot, so it refuses such arguments before anything runs.
 from __future__ import annotations
 
 import weakref
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +35,30 @@ class _Memory(NamedTuple):
     end: int
 
 
+class _Places:
+    """Memories by address, so that each is compared with those near it only.
+
+    Args:
+        all: The memories.
+    """
+
+    def __init__(self, all: Sequence[_Memory]) -> None:
+        self.all = all
+        self._order = sorted(range(len(all)), key=lambda number: all[number].start)
+        self._starts = [all[number].start for number in self._order]
+        # For each, the end of what lies before it and of itself.
+        self._ends = [*accumulate((all[number].end for number in self._order), max)]
+
+    def near(self, memory: _Memory) -> list[int]:
+        """Returns the numbers of those whose bytes may be among those of a memory, in order."""
+        found: list[int] = []
+        position = bisect_left(self._starts, memory.end) - 1
+        while position >= 0 and self._ends[position] > memory.start:
+            found.append(self._order[position])
+            position -= 1
+        return sorted(found)
+
+
 class StoredArguments:
     """The arguments that a graph stores into, and what must not share their memory.
 
@@ -50,14 +76,15 @@ class StoredArguments:
             for position, value in enumerate(graph.inputs)
             if value in used and position not in self._stored
         ]
-        self._weights: list[_Memory] = []
+        self._weights = _Places([])
         self._seen: list[weakref.ref[Tensor]] = []
         self._spans: list[tuple[int, int]] = []
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Takes the weights, which must not share memory with what is stored into."""
         if self._stored:
-            self._weights = [_memory(f"the weight {name!r}", t) for name, t in weights.items()]
+            labelled = ((f"the weight {name!r}", tensor) for name, tensor in weights.items())
+            self._weights = _Places([_memory(*weight) for weight in labelled])
             self._seen = []
 
     def check(self, tensors: Sequence[Tensor]) -> None:
@@ -84,9 +111,12 @@ class StoredArguments:
     def _check_stored(self, stored: Sequence[Tensor]) -> None:
         self._seen = []
         found = [_memory(self._labels[p], t) for p, t in zip(self._stored, stored)]
+        places = _Places(found)
         for number, memory in enumerate(found):
             _expect_writable(memory)
-            _expect_apart(memory, [*found[:number], *self._weights])
+            earlier = [other for other in places.near(memory) if other < number]
+            _expect_apart(memory, [found[other] for other in earlier])
+            _expect_apart(memory, [self._weights.all[n] for n in self._weights.near(memory)])
         self._spans = [(memory.start, memory.end) for memory in found]
         self._seen = [weakref.ref(tensor) for tensor in stored]
 

@@ -26,6 +26,7 @@ from maxmod.runtime.binding import bind
 from maxmod.runtime.buffers import StoredArguments
 from maxmod.runtime.environment import Environment
 from maxmod.runtime.program import Program, ProgramCache
+from maxmod.runtime.repeating import RepeatedCall
 from maxmod.runtime.staging import TENSOR, StagedGraph, trace_function
 from maxmod.runtime.stats import Stats
 from maxmod.tensor import Tensor
@@ -295,6 +296,32 @@ class CompiledModel:
         filled = [next(leaves) if leaf is TENSOR else leaf for leaf in self.staged.out_leaves]
         return tree.unflatten(self.staged.out_tree, filled)
 
+    def repeated(self, *args: Any, **kwargs: Any) -> RepeatedCall:
+        """Returns a call with these arguments, for callers who repeat it.
+
+        The arguments are checked once. Until the last call, what is in them may change, but not
+        which memory they have. The call returns the arrays of the results.
+        """
+        if kwargs or self.signature.keywords:
+            args = tuple(self.signature.ordered(args, kwargs))
+        return RepeatedCall(self, self.signature.tensors(args))
+
+    @property
+    def version(self) -> object:
+        """Another object when other weights are used."""
+        return self._environment
+
+    def checked_program(self, tensors: Sequence[Tensor]) -> Program:
+        """Returns the program for these arguments; counts a call.
+
+        Raises:
+            OperandError: As `StoredArguments.check`.
+            ArgumentError: As `StoredArguments.check`.
+        """
+        program = self._program(tensors)
+        self._stored.check(tensors)
+        return program
+
     def execute_raw(self, *buffers: Buffer) -> list[Buffer]:
         """Runs on a flat list of driver buffers and returns a flat list of them."""
         tensors = self.signature.tensors(
@@ -303,8 +330,7 @@ class CompiledModel:
         return [tensor.driver_tensor for tensor in self._execute(tensors)]
 
     def _execute(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        program = self._program(tensors)
-        self._stored.check(tensors)
+        program = self.checked_program(tensors)
         results = program.run([tensor.data for tensor in tensors])
         types = program.types
         if types is None:
@@ -340,7 +366,9 @@ class CompiledModel:
         schedule = self._plan()[1] if explained else self._schedule
         environment = self._environment
         dims = environment.complete(self.signature.bind(tensors))
-        return self._programs.bound(lambda: bind(schedule, dims, environment))
+        latest = self._programs.latest
+        parts = None if latest is None else latest.parts
+        return self._programs.bound(lambda: bind(schedule, dims, environment, parts))
 
     def memory_plan(self, **dims: int) -> MemoryPlan:
         """Returns where intermediates live and the peak number of bytes, without running.
@@ -412,7 +440,7 @@ class CompiledModel:
             raise ArgumentError(f"explain: to measure, every size must be given: add {missing}.")
         measured = self._measured(sizes) if measure else None
         report = importlib.import_module(_REPORT)
-        return report.Explanation(*self._plan(), sizes, memory, measured, width)
+        return report.Explanation(*self._plan(), sizes, memory, measured, width, self.stats.slower)
 
     def _measured(self, dims: Mapping[str, int]) -> Measurement:
         def bound(tensors: Sequence[Tensor]) -> Callable[[Sequence[Array]], object]:

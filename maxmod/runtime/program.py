@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from maxmod.backends.base import Backend
 from maxmod.runtime.arena import Arena
+from maxmod.runtime.bound_parts import Parts
+from maxmod.runtime.recording import RepeatedSlots
 from maxmod.runtime.work import Action, Slots
 from maxmod.values.array import Array
 from maxmod.values.tensor_type import TensorType
@@ -37,6 +39,8 @@ class Program:
         copied: Positions of results that are copied, because they alias memory of the caller.
         updates: Run last; they write new contents into buffers of the caller.
         types: The types of the results; None if one may have a data-dependent size.
+        parts: What it was put together from, for a program of other sizes; None if that cannot be
+            used again.
     """
 
     backend: Backend
@@ -51,6 +55,7 @@ class Program:
     copied: Sequence[int]
     updates: Sequence[Action]
     types: Sequence[TensorType] | None
+    parts: Parts | None
 
     @property
     def is_current(self) -> bool:
@@ -65,12 +70,29 @@ class Program:
                 arena.follow()
             return self.run_inside(inputs)
 
-    def run_inside(self, inputs: Sequence[Array]) -> list[Array]:
-        """Runs the program as `run` does, while the lock of the arena is held."""
+    def filled(self, inputs: Sequence[Array]) -> Slots:
+        """Returns the slots at the start of a call."""
         slots = self.template.copy()
         for slot, array in zip(self.inputs, inputs):
             slots[slot] = array
-        return self._finish(slots)
+        return slots
+
+    def repeat(self, slots: Slots, keys: dict[int, tuple[int, ...] | None]) -> list[Array]:
+        """Runs the program with the arguments of an earlier call.
+
+        Args:
+            slots: What `filled` returned for them.
+            keys: What recordings remember of these arguments; empty the first time.
+        """
+        arena = self.arena
+        with arena.lock:
+            if arena.is_queued:
+                arena.follow()
+            return self._finish(RepeatedSlots(slots, keys))
+
+    def run_inside(self, inputs: Sequence[Array]) -> list[Array]:
+        """Runs the program as `run` does, while the lock of the arena is held."""
+        return self._finish(self.filled(inputs))
 
     def resume(self, slots: Slots) -> list[Array]:
         """Runs the program on the slots of another one, which ran the steps before."""
@@ -105,6 +127,11 @@ class ProgramCache(OrderedDict[Hashable, Program]):
         super().__init__()
         self._arena = arena
         self.limit = limit
+
+    @property
+    def latest(self) -> Program | None:
+        """The program that was kept or used last."""
+        return next(reversed(self.values()), None)
 
     def bound(self, bind: Callable[[], Program]) -> Program:
         """Returns a program in the arena, and drops the others if it needed a larger block."""

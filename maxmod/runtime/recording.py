@@ -2,16 +2,20 @@
 
 A recording holds addresses, so its memory must not move: weights, constants and intermediates do
 not. Addresses of the caller's buffers and of large arguments are the key of a recording; for other
-addresses the steps run without one. Small arguments and all results go through memory owned by the
-recording: arguments are copied in before it, results are copied out after it.
+addresses the steps run without one until these come again. Several recordings are kept, so that
+callers who take turns, such as two conversations with a cache each, replay theirs. Small arguments
+and all results go through memory owned by the recording: arguments are copied in before it, results
+are copied out after it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from maxmod import log
+from maxmod.backends.base import NotRecorded
 from maxmod.errors import GraphError
 from maxmod.runtime.environment import Environment
 from maxmod.runtime.work import Action, Slots, Work
@@ -23,9 +27,12 @@ LEAST_LAUNCHES = 4
 # kept as a margin).
 COPIED_NBYTES = 1 << 20
 DIRECT_NBYTES = 1 << 20  # larger arguments are not copied, so their addresses must not change
-KEPT = 4  # recordings for different addresses
-# A recording costs milliseconds: make another only after this many replays of each earlier one.
+KEPT = 8  # recordings for different addresses; the one used last is dropped last
+SEEN = 64  # addresses of earlier calls that are remembered
+# A recording costs milliseconds: make another only after this many replays of each earlier one, or
+# after as many calls with its addresses that had none.
 PAYING = 8
+MOST_REFUSALS = 3  # of captures, one after another; then no other is tried
 
 
 def with_recordings(
@@ -69,6 +76,30 @@ class Recording:
         self.copied_in: list[tuple[int, Array]] = []
         self.copied_out: list[tuple[int, Array]] = []
 
+    def __del__(self) -> None:
+        """Ends the arrays before the graph, which gives their memory back."""
+        self.clear()
+        self.start = None
+
+    def clear(self) -> None:
+        """Lets go of the memory."""
+        self.copied_in.clear()
+        self.copied_out.clear()
+
+
+class RepeatedSlots(list[Any]):
+    """Slots of a call whose arguments are those of the call before.
+
+    Attributes:
+        keys: The key of each segment, which need not be made again.
+    """
+
+    __slots__ = ("keys",)
+
+    def __init__(self, slots: Slots, keys: dict[int, tuple[int, ...] | None]) -> None:
+        super().__init__(slots)
+        self.keys = keys
+
 
 class Segment:
     """Steps that run as they are, or as a recording; see `with_recordings`."""
@@ -88,19 +119,20 @@ class Segment:
         self._outer = sorted(used.difference(environment.buffers))
         self._remade = _needed(works, wanted)
         self._recordings: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
-        self._last: tuple[int, ...] | None = None
+        self._seen: OrderedDict[tuple[int, ...], int] = OrderedDict()  # calls without a recording
         self._direct: list[int] | None = None  # slots in the key; known after the first call
-        self._made = self._used = 0
-        self._refused = False
+        self._made = self._used = self._failures = 0
+        self._refused = self._is_misaligned = False
 
     def __call__(self, slots: Slots) -> None:
         if not self._refused:
             key = self._key(slots)
             recording = self._recordings.get(key) if key is not None else None
-            if recording is None and key is not None and key == self._last and self._pays():
+            if recording is None and key is not None and self._is_due(key):
                 recording = self._record(slots, key)
-            self._last = key
             if recording is not None:
+                assert key is not None
+                self._recordings.move_to_end(key)
                 self._replay(recording, slots)
                 return
         for work in self._works:
@@ -108,9 +140,30 @@ class Segment:
 
     def _key(self, slots: Slots) -> tuple[int, ...] | None:
         """Returns the addresses that a recording depends on; None if it cannot be recorded."""
+        keys = slots.keys if isinstance(slots, RepeatedSlots) else None
+        if keys is not None and id(self) in keys:
+            return keys[id(self)]
+        key = self._new_key(slots)
+        if keys is not None:
+            keys[id(self)] = key
+        return key
+
+    def _new_key(self, slots: Slots) -> tuple[int, ...] | None:
         if self._direct is None:
             self._direct = self._choose(slots)
-        return self._backend.addresses([slots[slot] for slot in self._direct])
+        key = self._backend.addresses([slots[slot] for slot in self._direct])
+        if key is None and not self._is_misaligned:
+            self._is_misaligned = True
+            self._stats.count_refusal("an argument is not contiguous, or not aligned")
+        return key
+
+    def _is_due(self, key: tuple[int, ...]) -> bool:
+        """True if a recording for addresses without one should be made now."""
+        calls = self._seen.pop(key, 0) + 1
+        self._seen[key] = calls
+        if len(self._seen) > SEEN:
+            self._seen.popitem(last=False)
+        return calls > 1 and (self._used >= PAYING * self._made or calls > PAYING)
 
     def _choose(self, slots: Slots) -> list[int]:
         """Returns the slots that are not copied; disables recording if too much would be copied."""
@@ -120,41 +173,52 @@ class Segment:
         nbytes = sum(slots[slot].nbytes for slot in copied)
         self._refused = nbytes > self._launches * COPIED_NBYTES
         if self._refused:
-            log.show(log.DEVICES, "no CUDA graph: %d bytes would have to be copied", nbytes)
+            reason = f"{nbytes} bytes would have to be copied"
+            log.show(log.DEVICES, "no CUDA graph: %s", reason)
+            self._stats.count_refusal(reason)
         return [*self._buffers, *large]
-
-    def _pays(self) -> bool:
-        return self._used >= PAYING * self._made
 
     def _record(self, slots: Slots, key: tuple[int, ...]) -> Recording | None:
         """Records the steps, with memory of the recording for slots that are not in the key."""
         recording = Recording()
-        direct = frozenset(self._direct or ())
 
         def work() -> None:
-            inner = list(slots)
-            for slot in self._outer:
-                if slot in direct:
-                    continue
-                inner[slot] = memory = self._backend.empty_like(slots[slot])
-                if slot in self._read:
-                    recording.copied_in.append((slot, memory))
-                if slot in self._written:
-                    recording.copied_out.append((slot, memory))
-            for step in self._works:
-                step.run(inner)
-            self._check_views(inner)
+            try:
+                self._run_in(recording, slots)
+            except BaseException:
+                recording.clear()
+                raise
 
-        recording.start = self._backend.record(work, self._index)
-        if recording.start is None:
-            self._refused = True
+        start = self._backend.record(work, self._index)
+        if isinstance(start, NotRecorded):
+            self._stats.count_refusal(start.reason)
+            self._failures += 1
+            self._refused = start.is_final or self._failures == MOST_REFUSALS
             return None
+        recording.start = start
+        self._failures = 0
         self._made += 1
         self._stats.recordings += 1
         self._recordings[key] = recording
         if len(self._recordings) > KEPT:
             self._recordings.popitem(last=False)
         return recording
+
+    def _run_in(self, recording: Recording, slots: Slots) -> None:
+        """Runs the steps in the memory of a recording."""
+        direct = frozenset(self._direct or ())
+        inner = list(slots)
+        for slot in self._outer:
+            if slot in direct:
+                continue
+            inner[slot] = memory = self._backend.empty_like(slots[slot])
+            if slot in self._read:
+                recording.copied_in.append((slot, memory))
+            if slot in self._written:
+                recording.copied_out.append((slot, memory))
+        for step in self._works:
+            step.run(inner)
+        self._check_views(inner)
 
     def _check_views(self, slots: Slots) -> None:
         """Raises if a slot to remake is not a view of the memory that the steps wrote."""

@@ -20,6 +20,11 @@ class Stats:
         programs: Number of bound programs, one for each set of sizes.
         recordings: CUDA graphs that were captured.
         replays: How often one was started.
+        recordings_refused: CUDA graphs that could not be captured; their steps are launched one by
+            one.
+        products_fallen_back: Products that took a slower way than the matrix library.
+        slower: What ran slower than planned, in words, and how often: why a graph was refused, or a
+            product fell back.
         plan_cached: Whether passes and planning were skipped, because the graph was known.
         kernels_cached: Kernels that came from the cache.
         kernels_built: Kernels that a compiler was run for.
@@ -33,11 +38,14 @@ class Stats:
     programs: int = 0
     recordings: int = 0
     replays: int = 0
+    recordings_refused: int = 0
+    products_fallen_back: int = 0
     plan_cached: bool = False
     kernels_cached: int = 0
     kernels_built: int = 0
     kernels_refused: int = 0
     times_s: dict[str, float] = field(default_factory=dict)
+    slower: dict[str, int] = field(default_factory=dict)
 
     @property
     def compile_s(self) -> float:
@@ -50,6 +58,19 @@ class Stats:
         self.kernels_cached = sum(kernel.cached for kernel in made)
         self.kernels_built = len(made) - self.kernels_cached
         self.kernels_refused = len(kernels) - len(made)
+
+    def count_refusal(self, reason: str) -> None:
+        """Notes that steps were not recorded."""
+        self.recordings_refused += 1
+        self._count(f"no CUDA graph: {reason}")
+
+    def count_fallback(self, reason: str) -> None:
+        """Notes that a product took a slower way."""
+        self.products_fallen_back += 1
+        self._count(reason)
+
+    def _count(self, reason: str) -> None:
+        self.slower[reason] = self.slower.get(reason, 0) + 1
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:

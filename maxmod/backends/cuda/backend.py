@@ -16,16 +16,19 @@ from typing import Any
 import numpy as np
 
 from maxmod import log
-from maxmod.backends.base import Backend, Kernel, Stream, widened
+from maxmod.backends.base import Backend, Kernel, NotRecorded, Stream, widened
 from maxmod.backends.cuda import bits as cuda_bits
+from maxmod.backends.cuda import download as cuda_download
 from maxmod.backends.cuda import graph as cuda_graph
 from maxmod.backends.cuda import launch as cuda_launch
 from maxmod.backends.cuda import matmul as cuda_matmul
 from maxmod.backends.cuda import nvrtc
 from maxmod.backends.cuda import upload as cuda_upload
+from maxmod.backends.cuda.matmul import Done
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import CompileError, OutOfMemoryError
 from maxmod.kernel.source import Dialect, KernelSource
+from maxmod.locks import fork_safe_lock
 from maxmod.op import Op
 from maxmod.values.array import Array, ArrayModule, HostArray, StorageDType
 from maxmod.values.device import DeviceKind
@@ -38,7 +41,11 @@ _INSTALL = (
 )
 
 
+_THROUGH_CUPY = "a product went through CuPy: cuBLASLt is missing or has no algorithm for it"
 _VISIBLE = "Hint: look at nvidia-smi and at CUDA_VISIBLE_DEVICES."
+# Larger arrays go through the ring of an uploader: CuPy would page-lock memory of the next power of
+# 2 for each, and keep it.
+_MOST_STAGED_NBYTES = 1 << 20
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
@@ -106,6 +113,8 @@ class CudaBackend(Backend):
 
     def __init__(self) -> None:
         self._multipliers: dict[int, cuda_matmul.Multiplier] = {}
+        self._uploaders: dict[int, cuda_upload.Uploader] = {}
+        self._uploading = fork_safe_lock()  # an uploader is for one thread at a time
 
     @property
     def xp(self) -> ArrayModule:
@@ -123,12 +132,30 @@ class CudaBackend(Backend):
         if cuda_bits.is_narrow(dtype):
             array = array.view(np.uint8)
         with self.xp.cuda.Device(index), _memory_errors(self, index):
+            if array.nbytes > _MOST_STAGED_NBYTES:
+                return cuda_bits.marked(self.xp, self._uploaded(array, index), dtype)
             return cuda_bits.marked(self.xp, self.xp.asarray(array), dtype)
+
+    def _uploaded(self, array: HostArray, index: int) -> Array:
+        """Copies to a device in pieces, each through a page-locked buffer."""
+        source = np.ascontiguousarray(array)
+        target = self.xp.empty(source.shape, source.dtype)
+        with self._uploading:
+            if index not in self._uploaders:
+                self._uploaders[index] = self.uploader(index)
+            self._uploaders[index].send(target, cuda_upload.bytes_of(source))
+        return target
 
     def to_host(self, array: Array) -> HostArray:
         host = self.xp.asnumpy(array)
         narrow = cuda_bits.narrow_dtype(array)
         return host if narrow is None else host.view(storage_dtype(narrow))
+
+    def later(self, array: Array) -> Callable[[], HostArray]:
+        if cuda_bits.narrow_dtype(array) is not None or not array.flags.c_contiguous:
+            return super().later(array)
+        with self.xp.cuda.Device(array.device.id):
+            return cuda_download.LateCopy(self.xp, array)
 
     def synchronize(self, index: int) -> None:
         self.xp.cuda.Device(index).synchronize()
@@ -209,8 +236,12 @@ class CudaBackend(Backend):
                 self.wait(current, last)
         return current
 
-    def record(self, work: Callable[[], None], index: int) -> Callable[[], None] | None:
-        return cuda_graph.record(self.xp, work, index)
+    def record(self, work: Callable[[], None], index: int) -> Callable[[], None] | NotRecorded:
+        found = cuda_graph.record(self.xp, work, index)
+        if isinstance(found, NotRecorded) and index in self._multipliers:
+            with self.xp.cuda.Device(index):
+                self._multipliers[index].ask_again()
+        return found
 
     def address(self, array: Array) -> int:
         return array.data.ptr
@@ -262,7 +293,7 @@ class CudaBackend(Backend):
         bias: Array | None = None,
         addend: Array | None = None,
         activation: str = "",
-    ) -> None:
+    ) -> str:
         if rhs.ndim == 1:
             rhs, out = rhs[:, None], out[..., None]
         if lhs.ndim == 1:
@@ -272,13 +303,19 @@ class CudaBackend(Backend):
                 wide = [self.to_host(array).astype(np.float32) for array in (lhs, rhs)]
                 product = np.matmul(*wide).astype(self.to_host(out).dtype)
                 out[...] = self.from_host(product, out.device.id)
-            elif cuda_matmul.can_multiply(lhs, rhs, out) and out.flags.c_contiguous:
-                multiply = self._multiplier(out.device.id)
-                if not multiply(lhs, rhs, out, bias, addend, activation):
-                    multiply(lhs, rhs, out)
-                    out[...] = self._finished(widened(out), bias, addend, activation)
-            else:
+                return f"a product of {DType.from_numpy(product.dtype).name} ran on the host"
+            if not cuda_matmul.can_multiply(lhs, rhs, out):  # no library has it
+                return super().contract(lhs, rhs, out, bias, addend, activation)
+            if not out.flags.c_contiguous:
                 super().contract(lhs, rhs, out, bias, addend, activation)
+                return "a product went through CuPy: its result is not contiguous"
+            multiply = self._multiplier(out.device.id)
+            done = multiply(lhs, rhs, out, bias, addend, activation)
+            if done is Done.NOT:
+                multiply(lhs, rhs, out)
+                out[...] = self._finished(widened(out), bias, addend, activation)
+                return "the end of a product ran op by op: cuBLASLt does not have it"
+            return "" if done is Done.BY_LIBRARY else _THROUGH_CUPY
 
     def _multiplier(self, index: int) -> cuda_matmul.Multiplier:
         found = self._multipliers.get(index)

@@ -35,6 +35,7 @@ ALIGNMENT = 256  # more does not help; cudaMalloc gives as much
 # What NVIDIA recommends for Hopper and newer, and for others (cuBLAS manual, cublasSetWorkspace).
 WORKSPACE_NBYTES = {True: 32 << 20, False: 4 << 20}
 _HOPPER = 90
+_NOT_SUPPORTED = 15  # CUBLAS_STATUS_NOT_SUPPORTED: there is no algorithm
 
 _FUNCTIONS = {
     "cublasLtCreate": "p",
@@ -60,6 +61,14 @@ _KINDS = {
 
 
 _Number = ctypes.c_int32 | ctypes.c_int64 | ctypes.c_uint32 | ctypes.c_uint64 | ctypes.c_void_p
+
+
+class UnansweredError(LibraryError):
+    """The library could not say which algorithm fits: it may if it is asked again.
+
+    Version 13.3 answers nothing while a stream captures (status 14), though products themselves can
+    be captured.
+    """
 
 
 class Heuristic(ctypes.Structure):
@@ -171,6 +180,9 @@ class Products:
             matrices: A, B, C and D; C differs from D in its alignment only.
             epilogue: The epilogue.
             bias: An address with the alignment that the bias of each call will have.
+
+        Raises:
+            UnansweredError: If the library fails to choose.
         """
         plan = Plan(self, kind, transposed, matrices, epilogue)
         return plan if plan.choose(matrices, bias) else None
@@ -238,7 +250,11 @@ class Plan:
         return preference
 
     def choose(self, matrices: Sequence[Matrix], bias: int) -> bool:
-        """Asks the library for an algorithm; false if there is none."""
+        """Asks the library for an algorithm; false if there is none.
+
+        Raises:
+            UnansweredError: If the library does not know.
+        """
         library = self._library
         alignments = [matrix.alignment for matrix in matrices]
         preference = self.prefer(self._products.workspace_nbytes, alignments)
@@ -255,6 +271,9 @@ class Plan:
             ctypes.byref(self._heuristic),
             ctypes.byref(found),
         )
+        if status not in (0, _NOT_SUPPORTED):
+            name = "cublasLtMatmulAlgoGetHeuristic"
+            raise UnansweredError(f"{name} failed with status {status} (cublasStatus_t).")
         return status == 0 and found.value == 1 and self._heuristic.state == 0
 
     def __call__(self, a: int, b: int, d: int, stream: int, bias: int = 0, c: int = 0) -> None:

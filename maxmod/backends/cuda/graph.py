@@ -4,6 +4,10 @@ Work is captured on a separate stream, which runs nothing meanwhile. Memory that
 capture comes from a separate pool, which lives as long as the graph: nothing else gets that memory,
 and within the graph it is reused in stream order. Capture is in relaxed mode, so that other threads
 can continue.
+
+CuPy's pools give nothing back when they end: a free chunk and the arena that holds it keep each
+other alive. So a pool is emptied before it is dropped. Giving memory back waits for the device, and
+so for a graph that still runs; destroying a graph does not.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from maxmod import log
+from maxmod.backends.base import NotRecorded
+from maxmod.errors import GraphError
 from maxmod.values.array import ArrayModule
 
 
@@ -27,23 +33,36 @@ class CudaGraph:
     """
 
     def __init__(self, cupy: ArrayModule, graph: Any, pool: Any, index: int) -> None:
-        self._graph = graph
-        self._pool = pool  # freed after the graph, which waits for the device
+        self._graph: Any = graph
+        self._pool = pool
         self._device = cupy.cuda.Device(index)
 
     def __call__(self) -> None:
         with self._device:
             self._graph.launch()
 
+    def __del__(self) -> None:
+        """Gives the memory back; arrays in it must have ended before."""
+        with contextlib.suppress(Exception), self._device:  # the interpreter may be ending
+            self._graph = None
+            self._pool.free_all_blocks()
 
-def record(cupy: ArrayModule, work: Callable[[], None], index: int) -> CudaGraph | None:
-    """Records what `work` queues; None, with a log message, if that is not possible.
+
+# Errors of what can be captured never: CuPy's cuBLAS, a view that needs a copy.
+_FINAL = (NotImplementedError, GraphError)
+
+
+def record(cupy: ArrayModule, work: Callable[[], None], index: int) -> CudaGraph | NotRecorded:
+    """Records what `work` queues.
 
     Args:
         cupy: The module.
         work: Launches kernels and products, and copies arrays, on the current stream; everything
-            that it uses is already loaded.
+            that it uses is already loaded. If it raises, it leaves no array behind.
         index: The device.
+
+    Returns:
+        The graph; if that is not possible, why, which is logged as well.
     """
     cuda = cupy.cuda
     pool = cuda.MemoryPool()
@@ -60,6 +79,9 @@ def record(cupy: ArrayModule, work: Callable[[], None], index: int) -> CudaGraph
                     raise
                 graph = stream.end_capture()
         except Exception as error:  # any error of a library; the work can run without a graph
-            log.show(log.DEVICES, "no CUDA graph: %s: %s", type(error).__name__, error)
-            return None
-    return CudaGraph(cupy, graph, pool, index)
+            refusal = NotRecorded(f"{type(error).__name__}: {error}", isinstance(error, _FINAL))
+            log.show(log.DEVICES, "no CUDA graph: %s", refusal.reason)
+        else:
+            return CudaGraph(cupy, graph, pool, index)
+        pool.free_all_blocks()  # the error has ended, and with it the arrays of its frames
+        return refusal

@@ -7,9 +7,11 @@ where `cupy.RawKernel` rebuilds its arguments, which takes several microseconds)
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from maxmod.backends.cuda import nvrtc
 from maxmod.errors import CompileError
@@ -101,14 +103,19 @@ class CudaKernel:
         self.index = index
         self.resident_threads = resident_threads
         self.cached = cached
-        self._module = cupy.cuda.Module()  # unloads the code when it ends
+        self._module: Any = cupy.cuda.Module()
         try:
             self._module.load(cubin)
-            self._function = self._module.get_function(source.entry)
+            self._function: Any = self._module.get_function(source.entry)
         except cupy.cuda.driver.CUDADriverError as error:
             raise CompileError(
                 f"cuda: {source.name}: the device gpu:{index} cannot load it: {error}."
             ) from error
+
+    def __del__(self) -> None:
+        """Unloads the code, which the driver does in the context of its device only."""
+        with contextlib.suppress(Exception), self.cupy.cuda.Device(self.index):
+            self._function = self._module = None  # the function holds the module, too
 
     @property
     def address(self) -> int:

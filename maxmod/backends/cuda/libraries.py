@@ -13,28 +13,57 @@ from collections.abc import Iterator
 
 _VERSION = re.compile(r"\d+")
 _MAJORS = (13, 12)  # of CUDA, the newest first
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+
+@functools.cache
+def driver_major() -> int:
+    """Returns the version of CUDA that the driver supports; 0 without a driver.
+
+    A driver runs what libraries of this version and of older ones make, and nothing newer.
+    """
+    try:
+        driver = ctypes.CDLL(_DRIVER)
+        version = ctypes.c_int()
+        status = driver.cuDriverGetVersion(ctypes.byref(version))  # needs no cuInit
+    except (OSError, AttributeError):
+        return 0
+    return 0 if status else version.value // 1000
 
 
 @functools.cache
 def find(stem: str, major: int = 0) -> str | None:
     """Returns the path of a library, or the bare name if the loader finds it; None without one.
 
+    What is newer than the driver supports is left out: its machine code would not load.
+
     Args:
         stem: Its name without prefix and suffix, such as `nvrtc`.
-        major: The preferred version; 0 for the newest.
+        major: The preferred version; 0 for that of the driver, or the newest without one.
     """
-    found = list(_candidates(stem))
-    found.sort(key=lambda path: major_of(path) != major)  # keeps the order of the places
+    most = driver_major() or sys.maxsize
+    wanted = major or min(most, max(_MAJORS))
+    found = [path for path in _candidates(stem) if major_of(path) <= most]
+    found.sort(key=lambda path: major_of(path) != wanted)  # keeps the order of the places
     for path in found:
         return path
-    for number in sorted(_MAJORS, key=lambda number: number != major):
+    for number in sorted(_MAJORS, key=lambda number: number != wanted):
+        if number > most:
+            continue
         name = f"{stem}64_{number}.dll" if sys.platform == "win32" else f"lib{stem}.so.{number}"
         try:
             ctypes.CDLL(name)
         except OSError:
             continue
         return name
-    return _from_pathfinder(stem)
+    path = _from_pathfinder(stem)
+    return None if path is None or major_of(path) > most else path
+
+
+def too_new(stem: str) -> str:
+    """Returns a library that is installed, but newer than the driver supports; empty if none is."""
+    most = driver_major() or sys.maxsize
+    return next((path for path in _candidates(stem) if major_of(path) > most), "")
 
 
 def major_of(path: str) -> int:

@@ -3,11 +3,14 @@
 The library is column-major and our arrays are row-major, so the transposed product is computed, on
 the same memory. Transposed operands and batches are described by strides, without copies. `plan` is
 arithmetic on shapes and needs no GPU. Without cuBLASLt, CuPy's cuBLAS does the same, except while a
-CUDA graph is captured.
+CUDA graph is captured. A question that the library leaves open during a capture is asked again
+after it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import itertools
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
@@ -164,6 +167,24 @@ def can_multiply(lhs: Array, rhs: Array, out: Array) -> bool:
     return lhs.dtype == rhs.dtype == out.dtype and out.dtype in _DATA_TYPES
 
 
+class Done(enum.IntEnum):
+    """What did a product."""
+
+    NOT = 0
+    BY_CUPY = 1
+    BY_LIBRARY = 2
+
+
+class _Request(NamedTuple):
+    """What the library is asked for a plan; see `cublaslt.Products.plan`."""
+
+    kind: int
+    transposed: tuple[int, int]
+    matrices: Sequence[Matrix]
+    epilogue: Epilogue
+    bias: int
+
+
 class Multiplier:
     """The products of one device; plans are cached by shape.
 
@@ -181,6 +202,8 @@ class Multiplier:
             self._products = cublaslt.Products(cupy, library, capability)
         self._current_stream = cupy.cuda.get_current_stream
         self._calls: dict[Hashable, tuple[Gemm, cublaslt.Plan | None] | None] = {}
+        # What a capture needed and was not told.
+        self._open: dict[Hashable, tuple[Gemm, _Request]] = {}
 
     def __call__(
         self,
@@ -190,7 +213,7 @@ class Multiplier:
         bias: Array | None = None,
         addend: Array | None = None,
         activation: str = "",
-    ) -> bool:
+    ) -> Done:
         """Writes `activation(lhs @ rhs + bias + addend)` into `out`, on the current stream.
 
         Args:
@@ -202,10 +225,13 @@ class Multiplier:
             activation: A key of `cublaslt.ACTIVATION_BITS`.
 
         Returns:
-            False if there is no such product with this epilogue, and nothing was written.
+            `NOT` if there is no such product with this epilogue, and nothing was written.
+
+        Raises:
+            UnansweredError: If a CUDA graph is captured for which a plan is missing.
         """
         if out.size == 0:
-            return True
+            return Done.BY_LIBRARY
         epilogue, more, extra = NO_EPILOGUE, (None, None), ()
         if bias is not None or addend is not None or activation:
             epilogue = Epilogue(bias is not None, addend is not None, activation)
@@ -216,17 +242,16 @@ class Multiplier:
         key = (*_key(lhs), *_key(rhs), *_key(out), out.dtype, epilogue, *extra)
         call = self._calls.get(key)
         if call is None and key not in self._calls:
-            if len(self._calls) == _CALLS_LIMIT:
-                self._calls.clear()
-            call = self._calls[key] = self._prepare(lhs, rhs, out, epilogue, more)
+            call = self._prepare(key, lhs, rhs, out, epilogue, more)
         if call is None:  # a matrix with gaps in both directions
             copies = self.cupy.ascontiguousarray(lhs), self.cupy.ascontiguousarray(rhs)
             return self(*copies, out, bias, addend, activation)
         gemm, planned = call
         if planned is None:
-            if epilogue is NO_EPILOGUE:
-                _call_cublas(self.cupy, gemm, lhs, rhs, out)
-            return epilogue is NO_EPILOGUE
+            if epilogue is not NO_EPILOGUE:
+                return Done.NOT
+            _call_cublas(self.cupy, gemm, lhs, rhs, out)
+            return Done.BY_CUPY
         nbytes = out.dtype.itemsize
         left, right, result = lhs.data.ptr, rhs.data.ptr, out.data.ptr
         added, start = (0 if array is None else array.data.ptr for array in more)
@@ -240,32 +265,77 @@ class Multiplier:
                 added,
                 start and start + out_start * nbytes,
             )
-        return True
+        return Done.BY_LIBRARY
 
     def _contiguous(self, array: Array | None) -> Array | None:
         if array is None or array.flags.c_contiguous:
             return array
         return self.cupy.ascontiguousarray(array)
 
-    def _fill(self, out: Array, epilogue: Epilogue) -> bool:
-        if epilogue is NO_EPILOGUE:
-            out.fill(0)
-        return epilogue is NO_EPILOGUE
+    def _fill(self, out: Array, epilogue: Epilogue) -> Done:
+        if epilogue is not NO_EPILOGUE:
+            return Done.NOT
+        out.fill(0)
+        return Done.BY_LIBRARY
+
+    def ask_again(self) -> None:
+        """Asks what the library left open during a capture, which has ended."""
+        while self._open:
+            key, (gemm, request) = self._open.popitem()
+            with contextlib.suppress(cublaslt.UnansweredError):
+                self._keep(key, (gemm, self._plan(request)))
+
+    def _keep(self, key: Hashable, call: tuple[Gemm, cublaslt.Plan | None] | None) -> None:
+        if len(self._calls) == _CALLS_LIMIT:
+            self._calls.clear()
+        self._calls[key] = call
+
+    def _plan(self, request: _Request) -> cublaslt.Plan | None:
+        return None if self._products is None else self._products.plan(*request)
 
     def _prepare(
-        self, lhs: Array, rhs: Array, out: Array, epilogue: Epilogue, more: Sequence[Array | None]
+        self,
+        key: Hashable,
+        lhs: Array,
+        rhs: Array,
+        out: Array,
+        epilogue: Epilogue,
+        more: Sequence[Array | None],
     ) -> tuple[Gemm, cublaslt.Plan | None] | None:
+        """Returns how a product is done, and keeps that, unless the library did not know."""
         gemm = plan(_layout(lhs), _layout(rhs), _layout(out))
         if gemm is None:
+            self._keep(key, None)
             return None
-        if self._products is None:
-            return gemm, None
+        request = self._request(gemm, lhs, rhs, out, epilogue, more)
+        captures = self._products is not None and self._current_stream().is_capturing()
+        try:
+            planned = self._plan(request)
+            if planned is None and captures:
+                raise cublaslt.UnansweredError("cuBLASLt chose no algorithm during a capture.")
+        except cublaslt.UnansweredError:
+            if not captures:
+                return gemm, None
+            self._open[key] = gemm, request
+            raise
+        self._keep(key, (gemm, planned))
+        return gemm, planned
+
+    def _request(
+        self,
+        gemm: Gemm,
+        lhs: Array,
+        rhs: Array,
+        out: Array,
+        epilogue: Epilogue,
+        more: Sequence[Array | None],
+    ) -> _Request:
         bias, addend = more
         matrices = _matrices(gemm, lhs, rhs, out, out if addend is None else addend)
         transposed = (gemm.rhs.operation, gemm.lhs.operation)
         kind = _DATA_TYPES[out.dtype]
         address = 0 if bias is None else bias.data.ptr
-        return gemm, self._products.plan(kind, transposed, matrices, epilogue, address)
+        return _Request(kind, transposed, matrices, epilogue, address)
 
 
 def _key(array: Array) -> tuple[Hashable, ...]:

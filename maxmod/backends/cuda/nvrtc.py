@@ -171,7 +171,15 @@ def is_available() -> bool:
 
 def unavailable_reason() -> str:
     """Returns why nothing can be compiled, with a hint; empty if it can."""
-    return "" if is_available() else f"nvrtc: libnvrtc was not found. {_HINT}"
+    if is_available():
+        return ""
+    newer, major = cuda_libraries.too_new("nvrtc"), cuda_libraries.driver_major()
+    if not newer:
+        return f"nvrtc: libnvrtc was not found. {_HINT}"
+    return (
+        f"nvrtc: {newer} is newer than the driver, which loads what CUDA {major} makes. "
+        f"Hint: pip install 'cuda-toolkit[nvrtc]=={major}.*', or update the driver."
+    )
 
 
 @functools.cache

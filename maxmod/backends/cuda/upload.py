@@ -17,6 +17,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from maxmod.values.array import Array, ArrayModule, HostArray
 
 BUFFER_NBYTES = 4 << 20  # so that tensors of some 10 MB are read by several threads
@@ -33,6 +35,17 @@ class _Buffer:
     memory: memoryview
     address: int
     event: Any = None  # of the copy that reads it
+
+
+def bytes_of(array: HostArray) -> Fill:
+    """Returns what fills memory with the bytes of a contiguous array."""
+    source = array.reshape(-1).view(np.uint8)
+
+    def fill(memory: memoryview, start: int) -> None:
+        # NumPy copies without Python's lock, so several threads do.
+        np.frombuffer(memory, np.uint8)[...] = source[start : start + len(memory)]
+
+    return fill
 
 
 class Uploader:

@@ -161,10 +161,9 @@ class CpuBackend(Backend):
         bias: HostArray | None = None,
         addend: HostArray | None = None,
         activation: str = "",
-    ) -> None:
+    ) -> str:
         if bias is not None or addend is not None or activation:
-            super().contract(lhs, rhs, out, bias, addend, activation)
-            return
+            return super().contract(lhs, rhs, out, bias, addend, activation)
         if lhs.ndim > 2 and rhs.ndim == 2 and lhs.flags.c_contiguous:
             # One product of many rows is faster than one product for each matrix of the batch.
             rows = math.prod(lhs.shape[:-1])  # -1 would be ambiguous with a size of 0
@@ -178,6 +177,7 @@ class CpuBackend(Backend):
                     super().contract(lhs, rhs, out)
         except MemoryError as error:
             raise host_limits.out_of_memory("matmul", error) from None
+        return ""
 
 
 # Codes of the dtypes that are computed as they are.

@@ -31,6 +31,7 @@ class Explanation:
         memory: The memory plan for these sizes; None if they are not known.
         measured: Times for these sizes; None without a measurement.
         width: Characters of a line; those of the terminal by default, and 80 where there is none.
+        slower: What ran slower than planned so far, and how often.
 
     Attributes:
         facts: The facts, before formatting.
@@ -44,8 +45,9 @@ class Explanation:
         memory: MemoryPlan | None = None,
         measured: Measurement | None = None,
         width: int | None = None,
+        slower: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        self.facts = Facts(graph, plan, dims, memory, measured)
+        self.facts = Facts(graph, plan, dims, memory, measured, slower)
         self.width = width or shutil.get_terminal_size(_NO_TERMINAL).columns
 
     def __str__(self) -> str:

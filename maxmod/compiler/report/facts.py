@@ -140,6 +140,7 @@ class Facts:
         dims: The value of each named size, to show numbers instead of expressions; may be empty.
         memory: The memory plan for these sizes; None if they are not known.
         measured: Times for these sizes; None without a measurement.
+        slower: What ran slower than planned so far, and how often.
     """
 
     def __init__(
@@ -149,12 +150,14 @@ class Facts:
         dims: Mapping[str, int] = MappingProxyType({}),
         memory: MemoryPlan | None = None,
         measured: Measurement | None = None,
+        slower: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.graph = graph
         self.plan = plan
         self.dims = dims
         self.memory = memory
         self.measured = measured
+        self.slower = dict(slower)
         self.names = ir.value_names(graph)
         self._slots = list(self.names.values())  # slots count the values of a graph in order
         # What runs with these sizes; where they are not known, what runs for many rows.

@@ -138,6 +138,8 @@ def _tiles(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "peak memory", scaled(facts.memory.peak_nbytes, "B")
     if facts.measured is not None:
         yield "time of a call", seconds(facts.measured.call_s)
+    for reason, count in facts.slower.items():
+        yield f"times slower than planned: {reason}", f"{count}"
 
 
 def _limits(facts: Facts) -> str:

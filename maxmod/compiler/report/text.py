@@ -41,8 +41,17 @@ def summary(facts: Facts, width: int) -> str:
         lines.append(f"a call takes {seconds(facts.measured.call_s)}")
     if facts.memory is not None:
         lines.append(f"memory: {facts.memory}")
+    lines += slower(facts)
     lines += _heaviest(facts)
     return "\n".join(part for line in lines for part in wrapped(line, width, "", INDENT))
+
+
+def slower(facts: Facts) -> list[str]:
+    """Returns what ran slower than planned so far."""
+    return [
+        f"slower than planned, {plural(count, 'time')}: {reason}"
+        for reason, count in facts.slower.items()
+    ]
 
 
 def signature(facts: Facts) -> str:

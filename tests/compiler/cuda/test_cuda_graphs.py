@@ -6,6 +6,7 @@ the pool of a graph gives out with garbage, so that a replay on a wrong address 
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated_cuda import EmulatedCudaBackend, FakeGraph, FakeStream, emulated_cuda
+from emulated_cuda import EmulatedCudaBackend, FakeGraph, FakePool, FakeStream, emulated_cuda
 
 import maxmod
 from maxmod import CPU, BufferType, DType, Tensor, TensorType
@@ -21,8 +22,10 @@ from maxmod import functional as F
 from maxmod.backends.cuda import cublaslt
 from maxmod.backends.devices import Device
 from maxmod.generate import generate, generate_batch
+from maxmod.generate.sampling import Sampling
 from maxmod.models import load_model
 from maxmod.nn import Linear, Sequential
+from maxmod.runtime.binding import _Binder
 from maxmod.runtime.compiled import CompiledModel, compile_function
 from maxmod.runtime.recording import Segment
 
@@ -90,6 +93,7 @@ def test_the_second_call_records(gpu: Any) -> None:
         x = rng.standard_normal((12, WIDTH))  # too many rows for our own kernels
         found.append((x, _check(compiled, weights, x, device)))
         assert _numbers(compiled) == (min(number, 1), number)
+    assert compiled.stats.slower == {}
     for x, result in found:  # results are nobody else's memory
         np.testing.assert_allclose(_host(result), _network_oracle(x, weights), rtol=1e-5, atol=1e-6)
     addresses = {result.data.ctypes.data for _, result in found}
@@ -183,7 +187,7 @@ def test_recorded_stores_change_buffers_in_place(gpu: Any) -> None:
         for buffer, total in zip(buffers, totals):
             np.testing.assert_allclose(_host(buffer), total, rtol=1e-5, atol=1e-5)
     # The first buffer from its second call on; the other when that one had paid.
-    assert _numbers(compiled) == (2, 2 + 1 + 9 + 2 + 1 + 1)
+    assert _numbers(compiled) == (2, 2 + 1 + 9 + 3 + 1 + 1)
 
 
 def test_a_misaligned_buffer_is_changed_all_the_same(gpu: Any) -> None:
@@ -355,6 +359,11 @@ def test_steps_that_refuse_recording_run_one_by_one(
             _check(compiled, weights, np.ones((12, WIDTH)), device)
     assert _numbers(compiled) == (0, 0)
     assert caplog.text.count("no CUDA graph: NotImplementedError") == 1
+    assert compiled.stats.recordings_refused == 1
+    assert compiled.stats.products_fallen_back == 4 * LAYERS
+    summary = compiled.explanation(width=200).summary()
+    assert "slower than planned, 1 time: no CUDA graph: NotImplementedError" in summary
+    assert f"slower than planned, {4 * LAYERS} times: a product went through CuPy" in summary
     assert not [stream for stream in backend.cuda.streams() if stream.recorded is not None]
 
 
@@ -377,6 +386,123 @@ def test_views_of_views_of_an_argument_are_recorded(gpu: Any) -> None:
         found = compiled(_gpu(x, device), _gpu(stack, device))
         np.testing.assert_allclose(_host(found), expected, rtol=1e-5, atol=1e-6)
         assert _numbers(compiled) == (min(number, 1), number)
+
+
+def test_plans_refused_in_a_capture_are_asked_for_again(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An argument that is aligned to less has a plan; its copy in the recording needs another."""
+    device, backend = gpu
+    library = backend.cuda.products
+    ask = library.cublasLtMatmulAlgoGetHeuristic
+    monkeypatch.setattr(
+        library,
+        "cublasLtMatmulAlgoGetHeuristic",
+        lambda *args: 14 if backend.cuda.get_current_stream().is_capturing() else ask(*args),
+    )
+    monkeypatch.setattr(backend, "_multipliers", {})
+    compiled, weights = _compiled(device)
+    x = np.random.default_rng(6).standard_normal((12, WIDTH))
+    block = backend.xp.asarray(np.zeros(12 * WIDTH + 64, np.float32))
+    start = (-block.ctypes.data % 256 + 4) // 4
+    block[start : start + x.size] = backend.xp.asarray(x.astype(np.float32)).reshape(-1)
+    kind = TensorType(DType.float32, x.shape, device)
+    shifted = Tensor.wrap(block[start : start + x.size].reshape(x.shape), kind)
+    expected = _network_oracle(x.astype(np.float32), weights)
+    for _ in range(5):
+        found = compiled(shifted, *weights)
+        np.testing.assert_allclose(_host(found), expected, rtol=1e-5, atol=1e-6)
+    stats = compiled.stats
+    assert (stats.recordings_refused, stats.recordings, stats.replays) == (1, 1, 3)
+    assert stats.products_fallen_back == 0
+
+
+def test_a_refused_recording_is_tried_again(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something else may have been in the way; after three refusals, nothing is tried."""
+    device, _ = gpu
+    rng = np.random.default_rng(7)
+    for refusals, numbers in ((2, (1, 2)), (9, (0, 0))):
+        compiled, weights = _compiled(device)
+        left = [refusals]
+        begin = FakeStream.begin_capture
+
+        def capture(stream: FakeStream, left: list[int] = left, begin: Any = begin) -> None:
+            left[0] -= 1
+            if left[0] >= 0:
+                raise RuntimeError("cudaErrorStreamCaptureUnsupported")
+            begin(stream)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeStream, "begin_capture", capture)
+            for _ in range(5):
+                _check(compiled, weights, rng.standard_normal((12, WIDTH)), device)
+        assert _numbers(compiled) == numbers
+        assert compiled.stats.recordings_refused == min(refusals, 3)
+
+
+def test_dropped_recordings_give_memory_back(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are pushed out, those of a dropped model, and those that failed."""
+    device, backend = gpu
+    monkeypatch.setattr("maxmod.runtime.recording.KEPT", 1)
+    monkeypatch.setattr("maxmod.runtime.recording.PAYING", 1)
+    gc.collect()
+    backend.cuda._pool.free_all_blocks()
+    before = FakePool.held
+    compiled = _accumulate(device, 12)
+    weight = _weights(device)[0]
+    x = np.random.default_rng(8).standard_normal((12, WIDTH))
+    buffers = [_gpu(np.zeros((12, WIDTH)), device) for _ in range(2)]
+    held = []
+    for which in (0, 0, 0, 1, 1, 1, 0, 0):
+        compiled(buffers[which], _gpu(x, device), weight)
+        backend.cuda._pool.free_all_blocks()
+        held.append(FakePool.held - before)
+    assert compiled.stats.recordings == 3
+    assert held[1] > 0
+    assert held[-1] == held[1], "the memory of one recording"
+    with monkeypatch.context() as patch:
+        patch.setattr(Segment, "_check_views", lambda *args: 1 / 0)
+        third = _gpu(np.zeros((12, WIDTH)), device)
+        for _ in range(2):
+            compiled(third, _gpu(x, device), weight)
+    assert compiled.stats.recordings_refused == 1
+    backend.cuda._pool.free_all_blocks()
+    assert FakePool.held - before == held[1]
+    del compiled
+    gc.collect()
+    assert FakePool.held == before
+
+
+def test_two_callers_taking_turns_replay(gpu: Any) -> None:
+    """Two caches that live at the same time: each has its own graph."""
+    device, _ = gpu
+    compiled = _accumulate(device)
+    weight = _weights(device)[0]
+    x = np.random.default_rng(9).standard_normal((4, WIDTH))
+    step = _network_oracle(x, [weight] * LAYERS)
+    buffers = [_gpu(np.zeros((4, WIDTH)), device) for _ in range(2)]
+    for number in range(1, 21):
+        for buffer in buffers:
+            compiled(buffer, _gpu(x, device), weight)
+            np.testing.assert_allclose(_host(buffer), number * step, rtol=1e-5, atol=1e-5)
+    assert compiled.stats.recordings == 2
+    assert compiled.stats.replays >= 25
+
+
+def test_short_texts_do_not_end_recording(gpu: Any) -> None:
+    """Many short texts, each with a cache of its own, then a long one."""
+    device, _ = gpu
+    compiled = _accumulate(device)
+    weight = _weights(device)[0]
+    x = np.zeros((4, WIDTH))
+    buffers = [_gpu(np.zeros((4, WIDTH)), device) for _ in range(12)]
+    for buffer in buffers:
+        for _ in range(3):
+            compiled(buffer, _gpu(x, device), weight)
+    before = compiled.stats.replays
+    for _ in range(10):
+        compiled(buffers[-1], _gpu(x, device), weight)
+    assert compiled.stats.replays == before + 5
 
 
 # ---- threads and streams -------------------------------------------------------------------------
@@ -452,20 +578,20 @@ def test_a_decoding_step_is_one_graph(
 ) -> None:
     """Tokens are chosen and fed back on the device, and the position is read by kernels.
 
-    The host starts a graph for each token and reads the token. Tokens are those of the model op by
-    op on the host.
+    The host starts a graph for each token, then reads the token before it; after the last token
+    there is nothing to start. Tokens are those of the model op by op on the host.
     """
     device, backend = gpu
     folders = FIXTURES.parent / folder
     model = load_model(folders, device=device, dtype=DType.float32)
     host = load_model(folders, device=CPU(), dtype=DType.float32)
     read: list[int] = []
-    asnumpy, asarray = backend.xp.asnumpy, backend.xp.asarray
+    copy, asarray = backend.cuda.runtime.memcpyAsync, backend.xp.asarray
     launches: list[FakeGraph] = []
     launch = FakeGraph.launch
     sent: list[int] = []
     monkeypatch.setattr(
-        backend.xp, "asnumpy", lambda x: read.append(x.nbytes) or asnumpy(x), raising=False
+        backend.cuda.runtime, "memcpyAsync", lambda *args: read.append(args[2]) or copy(*args)
     )
     monkeypatch.setattr(
         backend.xp, "asarray", lambda x, *k: sent.append(1) or asarray(x, *k), raising=False
@@ -475,20 +601,56 @@ def test_a_decoding_step_is_one_graph(
     for prompt in ([1, 2, 3], [4, 5]):
         expected = [*generate(host, prompt, **options, eager=True)]
         tokens = generate(model, prompt, **options)
-        assert [next(tokens), next(tokens)] == expected[:2]  # the second step runs as it is
-        read.clear(), sent.clear(), launches.clear(), backend.cuda.launches.clear()
-        assert [next(tokens)] == expected[2:3]  # is recorded
-        kernels = len(backend.cuda.launches)
-        for token in expected[3:]:
+        assert [next(tokens), next(tokens)] == expected[:2]  # one step as it is, one recorded
+        kernels = set()
+        for number, token in enumerate(expected[2:], 3):
             read.clear(), sent.clear(), launches.clear(), backend.cuda.launches.clear()
             assert next(tokens) == token
-            assert (read, sent, len(launches)) == ([8], [], 1)
-            assert len(backend.cuda.launches) == kernels  # all of them in the graph
+            is_last = number == len(expected)
+            assert (read, sent, len(launches)) == ([] if is_last else [8], [], not is_last)
+            if not is_last:
+                kernels.add(len(backend.cuda.launches))
+        assert len(kernels) == 1  # all of them in the graph
     step = model.step()
     (program,) = step._programs.values()
     assert [type(action) for action in program.actions] == [Segment]
     # Each text has its own cache; the first call for a cache runs without a recording.
     assert (step.stats.recordings, step.stats.replays) == (2, step.stats.calls - 2)
+
+
+def test_sequences_that_end_while_the_next_step_runs(gpu: Any) -> None:
+    """The step was started for all of them; those that are left go on from it."""
+    device, _ = gpu
+    folder = FIXTURES.parent / "llama/chat"
+    model = load_model(folder, device=device, dtype=DType.float32)
+    host = load_model(folder, device=CPU(), dtype=DType.float32)
+    prompts = [[1, 2, 3], [7], [5, 6]]
+    given = {"max_new_tokens": 8, **OPTIONS["sampled"]}
+    free = [*generate_batch(host, prompts, stop=(), **given, eager=True)]
+    stop = {free[2][0], free[4][2]}  # two of them end early
+    expected = [*generate_batch(host, prompts, stop=stop, **given, eager=True)]
+    assert [row.count(None) for row in expected].count(0) < len(expected)
+    assert [*generate_batch(model, prompts, stop=stop, **given)] == expected
+
+
+def test_two_conversations_that_take_turns_replay(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a cache, and both live."""
+    device, _ = gpu
+    monkeypatch.setattr("maxmod.runtime.recording.PAYING", 2)
+    model = load_model(FIXTURES / "tied", device=device, dtype=DType.float32)
+    host = load_model(FIXTURES / "tied", device=CPU(), dtype=DType.float32)
+    given = {"max_new_tokens": 12, "stop": ()}
+    prompts = ([1, 2, 3], [4, 5, 6])
+    expected = [[*generate(host, prompt, **given, eager=True)] for prompt in prompts]
+    texts = [generate(model, prompt, **given) for prompt in prompts]
+    found = [*zip(*texts, strict=True)]
+    assert [*zip(*found, strict=True)] == [tuple(tokens) for tokens in expected]
+    stats = model.step().stats
+    assert stats.recordings == 2
+    assert stats.replays >= 15
+    assert stats.slower == {}
 
 
 def test_a_decoding_step_with_quantised_weights_is_one_graph(gpu: Any) -> None:
@@ -524,3 +686,35 @@ def test_other_options_need_no_other_graph(gpu: Any) -> None:
         assert found == [*generate_batch(host, prompts, **given)]
     assert len(model._steps) == 2
     assert model.step(batch=2).stats.programs == 1
+
+
+def test_a_new_cache_length_binds_few_steps(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reads the cache is bound again, two kernels in a layer; tokens stay those of the host.
+
+    So is everything after weights were replaced.
+    """
+    device, _ = gpu
+    folder = FIXTURES.parent / "llama/chat"
+    model = load_model(folder, device=device, dtype=DType.float32)
+    host = load_model(folder, device=CPU(), dtype=DType.float32)
+    bound: list[object] = []
+    bind_now = _Binder._bind_now
+    monkeypatch.setattr(
+        _Binder, "_bind_now", lambda self, step: bound.append(step) or bind_now(self, step)
+    )
+    for length in (64, 128, 192):
+        monkeypatch.setattr("maxmod.generate.decoding.ROWS", length)
+        for prompt in ([1, 2, 3], [9, 8]):
+            expected = [*generate(host, prompt, max_new_tokens=4, stop=(), eager=True)]
+            assert [*generate(model, prompt, max_new_tokens=4, stop=())] == expected
+    steps, layers = len(model.step()._schedule.steps), model.cache_shape.layers
+    assert model.step().stats.programs == 3
+    decode = model.step()
+    bound.clear()
+    cache, sampler = model.empty_cache([0], 320), model.new_sampler(Sampling(), [[1]])
+    decode(cache, sampler)
+    assert len(bound) <= 2 * layers + 2
+    decode.load_state(decode.weights)
+    bound.clear()
+    decode(cache, sampler)
+    assert len(bound) == steps
