@@ -2,6 +2,7 @@
 
     python benchmarks/products.py [--shapes 1x768x3072,12:128x64x128] [--dtypes float32,bfloat16]
         [--layouts out_in,in_out] [--epilogues none,gelu] [--worst 30] [--prepare] [--smoke]
+        [--quick] [--seconds 40 --json FILE]
     MAXMOD_CC="cc -mno-avx512f" python benchmarks/products.py   # as on a processor with AVX2
 
 A shape is rows x depth x columns; `12:` before it is a batch of as many products, both operands
@@ -12,6 +13,11 @@ The table has the worst ratio first: the best time of the fastest other library 
 The last lines say how many products are below 0.9, 1.0 and 1.1. NumPy multiplies no half floats
 with BLAS, and is left out there. `--prepare` compiles and checks everything, and times nothing:
 the next run starts at once.
+
+All of it takes an hour. `--quick` makes the threads of OpenBLAS sleep after half a millisecond, so
+that no pause is needed before each turn, checks no numbers, and looks at each case for a tenth of a
+second. With `--seconds`, a run ends after so long, and leaves out the cases that the file of
+`--json` has: run it again and again.
 
 A run is marked LOADED where other processes took more than 5 % of the processors meanwhile (on
 Linux); each line has their share at its own time. Compare within a run only: contenders take turns.
@@ -34,7 +40,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
+import math
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,6 +75,7 @@ EPILOGUES = ("none", "gelu")
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2, "float16": 2e-3}  # of the largest element
 BUSY_LIMIT = 0.05
+QUICK_PAUSE_S = 5e-3
 
 Shape = tuple[int, int, int, int]  # batch (0 for none), rows, depth, columns
 
@@ -204,14 +215,15 @@ PEERS: dict[str, Callable[[Case, Operands], Call]] = {
 }
 
 
-def contenders(case: Case, peers: Sequence[str]) -> dict[str, Call]:
+def contenders(case: Case, peers: Sequence[str], checks: bool) -> dict[str, Call]:
     """Returns the calls of a case by name; the first one, ours, is checked against float64."""
     given = operands(case)
     calls = {"maxmod": maxmod_call(case, given)}
     for peer in peers:
         if peer in PEERS and (peer != "numpy" or case.dtype == "float32"):
             calls[harness.PEERS[peer]] = PEERS[peer](case, given)
-    _check(case, given, calls["maxmod"]())
+    if checks:
+        _check(case, given, calls["maxmod"]())
     return calls
 
 
@@ -334,6 +346,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--epilogues", default=",".join(EPILOGUES))
     parser.add_argument("--worst", type=int, default=40, help="how many lines are printed")
     parser.add_argument("--prepare", action="store_true", help="compile and check only")
+    parser.add_argument("--quick", action="store_true", help="short pauses, no checks")
+    parser.add_argument("--seconds", type=float, help="go on another time, with --json")
     return parser
 
 
@@ -352,13 +366,23 @@ def choices() -> argparse.Namespace:
     return args
 
 
-def measured(case: Case, calls: dict[str, Call], rounds: int) -> dict[str, Any] | None:
+def use_quick_threads() -> None:
+    """Starts this process again with threads of OpenBLAS that spin shortly."""
+    name = "OPENBLAS_THREAD_TIMEOUT"
+    if name not in os.environ:
+        os.environ[name] = "20"  # they spin for 2^20 ticks
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def measured(case: Case, calls: dict[str, Call], args: argparse.Namespace) -> dict[str, Any] | None:
     """Returns the row of a case; None where no other library multiplies it."""
     if len(calls) == 1:
         print(f"{case}: left out, since no other library of this run multiplies it")
         return None
     near = Neighbours()
-    found = {name: timing.best_s for name, timing in harness.measure(calls, rounds).items()}
+    pause = QUICK_PAUSE_S if args.quick else harness.SETTLE_S
+    timings = harness.measure(calls, args.rounds, pause)
+    found = {name: timing.best_s for name, timing in timings.items()}
     best = min((name for name in found if name != "maxmod"), key=lambda name: found[name])
     batch, *sizes = case.shape
     flops = 2 * max(batch, 1) * float(np.prod(sizes))
@@ -375,19 +399,31 @@ def mark(neighbours: Neighbours) -> float:
     return share
 
 
+def measured_before(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Returns the rows of the runs before this one."""
+    if not args.seconds or not args.json or not args.json.exists():
+        return []
+    return json.loads(args.json.read_text("utf-8"))["rows"]
+
+
 def main() -> None:
     args = choices()
+    if args.quick:
+        use_quick_threads()
     facts = {**harness.machine(args.peers), "instructions": instructions()}
     harness.print_facts(facts)
-    rows: list[dict[str, Any]] = []
+    rows = measured_before(args)
+    known = {row["case"] for row in rows}
+    end = time.monotonic() + (args.seconds or math.inf)
     whole = Neighbours()
-    for case in cases(args):
-        calls = contenders(case, args.peers)
-        if args.prepare:
-            continue
-        row = measured(case, calls, args.rounds)
-        if row is not None:
-            rows.append(row)
+    todo = [case for case in cases(args) if str(case) not in known]
+    for number, case in enumerate(todo):
+        if time.monotonic() > end:
+            print(f"{len(todo) - number} cases are left for another run", flush=True)
+            break
+        calls = contenders(case, args.peers, checks=not args.quick)
+        row = None if args.prepare else measured(case, calls, args)
+        rows += [] if row is None else [row]
     if rows:
         report(rows, args.worst)
     share = mark(whole)
