@@ -135,17 +135,19 @@ class CpuBackend(Backend):
         return self.view_bytes(self.empty_bytes(nbytes, 0), 0, type)
 
     def allocator(self, type: TensorType) -> Callable[[], Array]:
-        if type.num_elements() * type.dtype.size_in_bytes < POOLED_NBYTES:
-            sizes, dtype = tuple(map(int, type.sizes)), storage_dtype(type.dtype)
+        sizes, dtype = tuple(map(int, type.sizes)), storage_dtype(type.dtype)
+        nbytes = type.num_elements() * type.dtype.size_in_bytes
+        make = functools.partial(np.empty, sizes, dtype)
+        if nbytes >= POOLED_NBYTES:
+            make = functools.partial(self.pool.array, sizes, dtype, nbytes)
 
-            def small() -> Array:
-                try:
-                    return np.empty(sizes, dtype)
-                except MemoryError as error:
-                    raise host_limits.out_of_memory("an allocation", error) from None
+        def allocate() -> Array:
+            try:
+                return make()
+            except MemoryError as error:
+                raise host_limits.out_of_memory("an allocation", error) from None
 
-            return small
-        return functools.partial(self.empty, type)
+        return allocate
 
     def empty_bytes(self, nbytes: int, index: int) -> HostArray:
         try:

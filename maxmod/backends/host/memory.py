@@ -10,8 +10,11 @@ of such callbacks are. The end of a block only appends to a queue, which the nex
 
 from __future__ import annotations
 
+import ctypes
 import weakref
 from collections import deque
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,20 +22,21 @@ from maxmod.locks import fork_safe_lock
 from maxmod.values.array import HostArray
 
 ALIGNMENT = 64  # bytes
+_BYTES = np.dtype(np.uint8)
 POOLED_NBYTES = 1 << 16  # smaller blocks come from malloc, which keeps them itself
 KEPT_NBYTES = 1 << 30  # free memory that the pool keeps at most, and of one size in the queue
 
 
-class _Block:
-    """What an array made by the pool names as its owner; its end returns the memory."""
-
-    __slots__ = ("__array_interface__", "__weakref__", "end")
-
-    end: _End  # alive as long as the block, so that it is told
+# What an array made by the pool names as its owner; its end returns the memory. An owner of the
+# buffer protocol makes an array in 1 us, one with an `__array_interface__` in 6.
+_Block = ctypes.Array[ctypes.c_char]
 
 
 class _End(weakref.ref[_Block]):
-    """A reference to a block that has its memory; alone once the block is gone."""
+    """A reference to a block that has its memory; alone once the block is gone.
+
+    The block has it as its `end`: it is alive as long as the block, so that it is told.
+    """
 
     __slots__ = ("raw",)
 
@@ -52,32 +56,35 @@ class HostPool:
         """Returns `nbytes` uninitialised bytes, aligned to 64 if they come from the pool."""
         if nbytes < POOLED_NBYTES:
             return np.empty(nbytes, dtype=np.uint8)
+        return self.array((nbytes,), _BYTES, nbytes)
+
+    def array(self, sizes: Sequence[int], dtype: np.dtype[Any], nbytes: int) -> HostArray:
+        """Returns an uninitialised array of `nbytes` bytes, at least `POOLED_NBYTES`."""
         size = _rounded(nbytes)
         with self._lock:
             raw = self._taken(size)
-            ended = self._ended.setdefault(size, deque(maxlen=KEPT_NBYTES // size))
+            ended = self._ended.get(size)
+            if ended is None:
+                ended = self._ended[size] = deque(maxlen=KEPT_NBYTES // size)
         if raw is None:
-            raw = self._fresh(size + ALIGNMENT)
-        block = _Block()
-        start = -(-raw.ctypes.data // ALIGNMENT) * ALIGNMENT
-        block.__array_interface__ = {
-            "data": (start, False),
-            "shape": (nbytes,),
-            "typestr": "|u1",
-            "version": 3,
-        }
-        block.end = _End(block, ended.append)
-        block.end.raw = raw
-        return np.asarray(block)
+            raw = self._fresh(size)
+        memory: Any = raw  # for type checkers, arrays are buffers only from Python 3.12 on
+        block: Any = (ctypes.c_char * size).from_buffer(memory)
+        end = block.end = _End(block, ended.append)
+        end.raw = raw
+        return np.ndarray(sizes, dtype, block)
 
     def _fresh(self, nbytes: int) -> HostArray:
+        wanted = nbytes + ALIGNMENT
         try:
-            return np.empty(nbytes, dtype=np.uint8)
+            raw = np.empty(wanted, dtype=np.uint8)
         except MemoryError:
             with self._lock:
                 self._free.clear()
                 self._kept_nbytes = 0
-            return np.empty(nbytes, dtype=np.uint8)
+            raw = np.empty(wanted, dtype=np.uint8)
+        start = -raw.ctypes.data % ALIGNMENT
+        return raw[start : start + nbytes]
 
     def _taken(self, size: int) -> HostArray | None:
         """Takes back what ended, and returns free memory of a size, if there is any."""
@@ -91,7 +98,7 @@ class HostPool:
         return free.pop()
 
     def _keep(self, raw: HostArray) -> None:
-        size = raw.nbytes - ALIGNMENT
+        size = raw.nbytes
         if self._kept_nbytes + size <= KEPT_NBYTES:
             self._kept_nbytes += size
             self._free.setdefault(size, []).append(raw)
