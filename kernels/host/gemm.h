@@ -3,7 +3,8 @@
 // It is also independent of the number of rows among products of many rows, and among those of up to
 // MM_FEW_ROWS rows if rows of the right operand are contiguous.
 //
-// gemm_few.h and gemm_many.h have the products of few and of many rows.
+// gemm_few.h has the products of few rows; gemm_many.h those of many, and gemm_narrow.h those of them
+// whose right operand is small.
 //
 // The code before this defines MM_RIGHT_TYPE and MM_RIGHT_VEC (how elements of the right operand are
 // stored and loaded) and MM_RIGHT_BY_DEPTH: 1 if the elements of a column of it are contiguous in
@@ -22,8 +23,11 @@ static __attribute__((noinline)) void mm_run_shared(
     const int64_t rows = mm_rows(g), columns = mm_columns(g), depth = mm_depth(g);
     if (rows == 0 || columns == 0)
         return;
+    const bool alone = mm_is_alone(mm_buffers, mm_scalars, rows * columns * depth);
     if (rows <= MM_FEW_ROWS)
         mm_few_rows(mm_buffers, mm_scalars, rows, columns, depth);
+    else if (mm_is_narrow(rows, columns, depth, alone))
+        mm_narrow_rows(mm_buffers, mm_scalars, rows, columns, depth);
     else
         mm_many_rows(mm_buffers, mm_scalars, rows, columns, depth);
 }

@@ -101,13 +101,19 @@ static void mm_dots_of_rows(
 
 #else
 
+#define MM_LINE (64 / (int64_t)sizeof(MM_RIGHT_TYPE))
+// Bytes of a row of the right operand up to which the processor does not find the next rows by itself.
+// Measured with one row on 2 cores of an AMD EPYC (Zen 3), December 2026: prefetching takes 0.7 to 0.8
+// of the time with 1.5 KB, as long with 0.1 KB, and 1.2 to 1.5 with 2 (of a matrix of 1024 columns) to 6.
+#define MM_SHORT_PIECE 1536
 #define MM_FEW_DEPTH 4 // rows of the right operand that are read together
 #define MM_ONE_DEPTH 8 // the same for one row: eight streams are read faster than four
 
 // sums[r][c] += left[r][0 to depth] @ right, for `rows` rows, and vectors of columns from c to `end`.
+// Elements of the right operand that are `next` behind those are prefetched, unless it is 0.
 MM_INLINE void mm_axpy(
     const int rows, const int depth, int64_t c, int64_t end, const float *left, int64_t left_row,
-    const MM_RIGHT_TYPE *const *right, float *sums, int64_t sums_row)
+    const MM_RIGHT_TYPE *const *right, float *sums, int64_t sums_row, const int64_t next)
 {
     mm_vec a[MM_FEW_GROUP][MM_ONE_DEPTH];
     _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
@@ -117,6 +123,9 @@ MM_INLINE void mm_axpy(
         mm_vec b[MM_ONE_DEPTH];
         _Pragma("GCC unroll 8") for (int k = 0; k < depth; k++)
             b[k] = MM_RIGHT_VEC(right[k] + c);
+        if (next != 0 && c % MM_LINE == 0)
+            _Pragma("GCC unroll 8") for (int k = 0; k < depth; k++)
+                __builtin_prefetch(right[k] + c + next);
         _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
         {
             mm_vec sum = mm_vec_load(sums + r * sums_row + c);
@@ -139,6 +148,8 @@ static void mm_dots_of_rows(
     int64_t left_row, float *sums, int64_t sums_row)
 {
     const int together = rows == 1 ? MM_ONE_DEPTH : MM_FEW_DEPTH;
+    const bool is_short = rows == 1 && wide * (int64_t)sizeof(MM_RIGHT_TYPE) <= MM_SHORT_PIECE;
+    const int64_t next = is_short ? together * g->right[0].step : 0;
     memset(sums, 0, (size_t)rows * sums_row * sizeof(float));
     for (int64_t k = 0; k < depth;) {
         const int step = depth - k >= together ? together : 1;
@@ -149,7 +160,7 @@ static void mm_dots_of_rows(
             const float *const a = left + r * left_row + k;
             float *const out = sums + r * sums_row;
             const int height = step == 1 ? 1 : mm_few_group(rows - r);
-#define MM_CALL(R, D) mm_axpy(R, D, 0, wide, a, left_row, right, out, sums_row)
+#define MM_CALL(R, D) mm_axpy(R, D, 0, wide, a, left_row, right, out, sums_row, R == 1 ? next : 0)
             if (step == 1)
                 MM_CALL(1, 1);
             else if (rows == 1)

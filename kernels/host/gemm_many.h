@@ -51,7 +51,7 @@ static void mm_gemm_panel(
     for (int64_t r0 = first; r0 < end;) {
         const int rows = mm_next_rows(m->count - r0);
         float *const out = sums ? sums + (r0 - first) * m->block + column * rows : some;
-        mm_gemm_tile(rows, units, mm_packed(m, r0, u0, units), panel, out, u0 > 0, NULL);
+        mm_gemm_tile(rows, units, mm_packed(m, r0, u0, units), panel, out, u0 > 0);
         if (is_last)
             mm_finish_rows(g, m->row0 + r0, rows, n0, wide, out, MM_WIDE);
         r0 += rows;
@@ -69,13 +69,14 @@ static void mm_block_task(
         const int64_t count = mm_least(MM_CHUNK, units - u);
         const bool is_last = u + count >= units;
         mm_pack_block(
-            g, n0, columns, u * MM_TERMS, mm_least(depth, (u + count) * MM_TERMS), panels);
+            g, n0, columns, u * MM_TERMS, mm_least(depth, (u + count) * MM_TERMS), panels,
+            MM_PANEL_STEP);
         for (int64_t r = r0, stop; r < r1; r = stop) {
             stop = mm_rows_end(r + MM_BLOCK_ROWS, r1);
             for (int64_t n = 0; n < columns; n += MM_WIDE)
                 mm_gemm_panel(
                     g, m, r, stop, n0 + n, mm_least(MM_WIDE, columns - n), u, count, is_last,
-                    panels + MM_PANEL(n), sums ? sums + (r - r0) * m->block : NULL, n);
+                    panels + n * MM_PANEL_STEP, sums ? sums + (r - r0) * m->block : NULL, n);
         }
     }
 }
@@ -88,7 +89,7 @@ static void mm_panel_task(
     const mm_many *const m = shared;
     const int64_t columns = mm_columns(g);
     float *const panels = (float *)room;
-    float *const sums = mm_units(mm_depth(g)) > MM_CHUNK ? panels + MM_PANEL(m->block) : NULL;
+    float *const sums = mm_units(mm_depth(g)) > MM_CHUNK ? panels + m->block * MM_PANEL_STEP : NULL;
     for (int64_t task = first; task < end; task++) {
         const int64_t n0 = task / m->parts * m->block;
         const int64_t r0 = task % m->parts * m->part;
@@ -117,7 +118,7 @@ static void mm_many_rows(
     m.part = mm_round_up((block + wanted_parts - 1) / wanted_parts, MM_ROWS);
     m.part = mm_least(m.part, MM_PART_ROWS);
     const int64_t sums = units > MM_CHUNK ? m.part + MM_ROWS : 0;
-    const size_t room = (size_t)(MM_PANEL(m.block) + m.block * sums) * sizeof(float);
+    const size_t room = (size_t)(m.block * (MM_PANEL_STEP + sums)) * sizeof(float);
     for (m.row0 = 0; m.row0 < rows; m.row0 += block) {
         m.count = mm_least(block, rows - m.row0);
         m.parts = mm_row_parts(m.count, m.part);

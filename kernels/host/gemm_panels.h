@@ -32,25 +32,43 @@ MM_INLINE int64_t mm_row_parts(int64_t count, int64_t part)
     return count < MM_ROWS ? 1 : (count - MM_ROWS) / part + 1;
 }
 
+// Interleaves rows: unit u of row r of `rows` goes to u * rows + r. A store of a vector also overwrites
+// what follows its rows, which is stored later: there are vectors up to `safe`, single floats behind.
+MM_INLINE void mm_interleave(
+    float from[MM_ROWS][MM_PACKED_UNITS], int rows, int64_t count, float *to, const float *safe)
+{
+    int64_t u = 0;
+    for (; u + MM_LANES <= count && to + (u + MM_LANES) * rows + MM_LANES <= safe; u += MM_LANES)
+        for (int r0 = (rows - 1) / MM_LANES * MM_LANES; r0 >= 0; r0 -= MM_LANES) {
+            mm_vec v[MM_LANES];
+            _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
+                v[r] = r0 + r < rows ? mm_vec_load(from[r0 + r] + u) : (mm_vec){0};
+            mm_transpose(v);
+            _Pragma("GCC unroll 16") for (int r = 0; r < MM_LANES; r++)
+                mm_vec_store(to + (u + r) * rows + r0, v[r]);
+        }
+    for (; u < count; u++)
+        for (int r = 0; r < rows; r++)
+            to[u * rows + r] = from[r][u];
+}
+
 // Units first to end of row r of a tile of R rows go to (u - first) * R + r.
 static void mm_pack_tile(
     const mm_args g, int64_t row, int rows, int64_t first, int64_t end, int64_t depth, float *to)
 {
     float some[MM_ROWS][MM_PACKED_UNITS];
-    for (int64_t u0 = first; u0 < end; u0 += MM_PACKED_UNITS) {
-        const int64_t count = mm_least(MM_PACKED_UNITS, end - u0);
-        for (int r = 0; r < rows; r++) {
-            g->left(g, row + r, u0, count, some[r]);
-        }
-        for (int64_t u = 0; u < count; u++)
-            for (int r = 0; r < rows; r++)
-                to[(u0 - first + u) * rows + r] = some[r][u];
+    const float *const safe = to + (end - first) * rows;
+    for (int64_t u = first; u < end; u += MM_PACKED_UNITS) {
+        const int64_t count = mm_least(MM_PACKED_UNITS, end - u);
+        for (int r = 0; r < rows; r++)
+            g->left(g, row + r, u, count, some[r]);
+        mm_interleave(some, rows, count, to + (u - first) * rows, safe);
     }
 }
 
-// Where a panel of a block begins, counted in floats: panels whose distance is a power of two would
-// share a few sets of the L1 cache.
-#define MM_PANEL(n) ((n) * (MM_CHUNK + 1))
+// From a column to the next in the panels of a block, counted in floats: panels whose distance is a
+// power of two would share a few sets of the L1 cache.
+#define MM_PANEL_STEP (MM_CHUNK + 1)
 
 #if MM_RIGHT_BY_DEPTH
 
@@ -84,12 +102,12 @@ static void mm_pack_panel(
     }
 }
 
-// The panels of a block of columns.
+// The panels of a block of columns; that of column n begins at n * step.
 static void mm_pack_block(
-    const mm_args g, int64_t n0, int64_t columns, int64_t k, int64_t end, float *to)
+    const mm_args g, int64_t n0, int64_t columns, int64_t k, int64_t end, float *to, int64_t step)
 {
     for (int64_t n = 0; n < columns; n += MM_WIDE)
-        mm_pack_panel(g, n0 + n, mm_least(MM_WIDE, columns - n), k, end, to + MM_PANEL(n));
+        mm_pack_panel(g, n0 + n, mm_least(MM_WIDE, columns - n), k, end, to + n * step);
 }
 
 #else
@@ -113,10 +131,10 @@ MM_INLINE mm_vec mm_right_unit(const mm_args g, int64_t k, int64_t end, int64_t 
     return v[0];
 }
 
-// The panels of a block of columns, depth k to `end`: unit u of column n of a panel goes to
-// u * MM_WIDE + n; missing columns are 0.
+// The panels of a block of columns, depth k to `end`; that of column n begins at n * step: unit u of
+// column n of a panel goes to u * MM_WIDE + n; missing columns are 0.
 static void mm_pack_block(
-    const mm_args g, int64_t n0, int64_t columns, int64_t k, int64_t end, float *to)
+    const mm_args g, int64_t n0, int64_t columns, int64_t k, int64_t end, float *to, int64_t step)
 {
     const int64_t line = 64 / (int64_t)sizeof(MM_RIGHT_TYPE);
     for (; k < end; k += MM_TERMS, to += MM_WIDE) {
@@ -125,38 +143,41 @@ static void mm_pack_block(
         for (int64_t n = 0; n < columns; n += MM_WIDE)
             for (int64_t half = 0; half < MM_WIDE; half += MM_LANES)
                 mm_vec_store(
-                    to + MM_PANEL(n) + half,
+                    to + n * step + half,
                     mm_right_unit(g, k, end, n0 + n + half, columns - n - half));
     }
 }
 
 #endif
 
+// Calls CALL with a constant, of those that mm_next_rows returns.
+#if MM_ROWS == 6
+#define MM_FOR_NEXT_ROWS(rows, CALL)                                                             \
+    switch (rows) {                                                                              \
+    case 1: CALL(1); break;                                                                      \
+    case 2: CALL(2); break;                                                                      \
+    case 3: CALL(3); break;                                                                      \
+    case 4: CALL(4); break;                                                                      \
+    case 5: CALL(5); break;                                                                      \
+    default: CALL(6); break;                                                                     \
+    }
+#else
+#define MM_FOR_NEXT_ROWS MM_FOR_ROWS
+#endif
+
 // A tile of sums over units of the depth; `resumes` adds them to those of the units before.
 static __attribute__((noinline)) void mm_gemm_tile(
-    int rows, int64_t units, const float *left, const float *panel, float *out, bool resumes,
-    const char *soon)
+    int rows, int64_t units, const float *left, const float *panel, float *out, bool resumes)
 {
     static const float ones[MM_ROWS] = {[0 ... MM_ROWS - 1] = 1};
 #define MM_CALL(R)                                                                               \
     do {                                                                                         \
         if (resumes)                                                                             \
-            mm_tile(R, units, left, 1, R, panel, out, MM_WIDE, ones, soon, 64);                  \
+            mm_tile(R, units, left, 1, R, panel, out, MM_WIDE, ones, NULL, 0);                   \
         else                                                                                     \
-            mm_tile(R, units, left, 1, R, panel, out, MM_WIDE, NULL, soon, 64);                  \
+            mm_tile(R, units, left, 1, R, panel, out, MM_WIDE, NULL, NULL, 0);                   \
     } while (0)
-#if MM_ROWS == 6
-    switch (rows) {
-    case 1: MM_CALL(1); break;
-    case 2: MM_CALL(2); break;
-    case 3: MM_CALL(3); break;
-    case 4: MM_CALL(4); break;
-    case 5: MM_CALL(5); break;
-    default: MM_CALL(6); break;
-    }
-#else
-    MM_FOR_ROWS(rows, MM_CALL)
-#endif
+    MM_FOR_NEXT_ROWS(rows, MM_CALL)
 #undef MM_CALL
 }
 

@@ -44,8 +44,9 @@ static void mm_finish_sums(
     int64_t sums_row)
 {
     const mm_args g = mm_arguments(p->buffers, p->scalars);
-    for (int64_t r = 0; r < rows; r++)
-        mm_finish_row(g, p->first + row + r, n0, count, sums + r * sums_row);
+    mm_at at = mm_place(g, p->first + row);
+    for (int64_t r = 0; r < rows; r++, mm_next(g, &at))
+        mm_finish_at(g, at, n0, count, sums + r * sums_row);
 }
 
 #ifndef MM_BATCHED

@@ -159,13 +159,18 @@ def test_batches_have_the_sums_of_products_alone(rows: int) -> None:
 ROWS = (9, 10, 11, 12, 13, 17, 119, 120, 121, 125, 126, 127, 131, 241, 485, 486, 487, 607)
 
 
-def test_rows_at_the_ends_of_tiles_and_parts() -> None:
+@pytest.mark.parametrize("columns", [37, 200])
+def test_rows_at_the_ends_of_tiles_and_parts(columns: int) -> None:
+    """From 24 rows on, 37 columns are multiplied by gemm_narrow.h, with the sums of gemm_many.h."""
     types = [TensorType(DType.float32, ("rows", 300), CPU())]
-    w = _normal(300, 37)
+    w = _normal(300, columns)
     weight = Tensor(w, device=CPU())
-    model = compile_function(lambda x: x @ weight, types, name="f", parameters={"w": weight})
+    weights = {"w": weight}
+    plain = compile_function(lambda x: x @ weight, types, name="f", parameters=weights)
+    model = compile_function(lambda x: F.gelu(x @ weight), types, name="f", parameters=weights)
     x = _normal(max(ROWS), 300)
-    every = _called(model, x)
-    _assert_close(every, x, w)
+    sums, every = _called(plain, x), _called(model, x)
+    _assert_close(sums, x, w)
     for rows in ROWS:
+        np.testing.assert_array_equal(_called(plain, x[:rows]), sums[:rows])
         np.testing.assert_array_equal(_called(model, x[:rows]), every[:rows])

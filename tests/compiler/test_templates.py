@@ -363,7 +363,7 @@ def test_more_rows_than_are_packed_at_once() -> None:
 
 @pytest.mark.parametrize("transposed", [False, True])
 def test_more_rows_than_a_task_takes(transposed: bool) -> None:
-    sizes = (20, 300) if transposed else (300, 20)
+    sizes = (140, 300) if transposed else (300, 140)
     model = compiled(lambda x, w: x @ (w.T if transposed else w), f32("m", 300), f32(*sizes))
     x, w = _random(4001, 300), _random(*sizes)
     wanted = x.astype("d") @ (w.T if transposed else w)

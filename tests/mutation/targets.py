@@ -94,6 +94,7 @@ KERNELS = {
     "kernels/host/gemm_few.h": (_GUARDED, f"{_C}/test_templates.py", _SETS),
     "kernels/host/gemm_panels.h": (_GUARDED, f"{_C}/test_templates.py", _SETS),
     "kernels/host/gemm_many.h": (_GUARDED, f"{_C}/test_templates.py", _SETS),
+    "kernels/host/gemm_narrow.h": (_GUARDED, f"{_C}/test_batched_products.py", _SETS),
     "kernels/host/quantized.h": (_GUARDED, "tests/ops/test_quantized.py", _SETS),
     "kernels/host/quantized_few.h": (_GUARDED, "tests/ops/test_quantized.py", _SETS),
     "kernels/host/quantized_many.h": (_GUARDED, "tests/ops/test_quantized.py", _SETS),

@@ -242,6 +242,15 @@ class Text:
         parameters = "".join(f", int64_t {name}" for name, _ in counters)
         self._function(f"mm_at mm_place(const mm_args g{parameters})", [*lines, "return at;"])
 
+    def next_place(self) -> None:
+        """Adds the function that steps to the next place: it divides nothing."""
+        lines: list[str] = []
+        for loop in reversed(self.loops[1:]):
+            lines.append(f"if (++at->{loop.name} < {size_text(loop.extent)})")
+            lines += ["    return;", f"at->{loop.name} = 0;"]
+        lines += [f"at->{loop.name}++;" for loop in self.loops[:1]]
+        self._function("void mm_next(const mm_args g, mm_at *at)", lines)
+
     def converters(self, name: str, dtype: DType) -> None:
         """Adds the type of a stored element, and functions from it to float and back."""
         kind = storage_type(dtype)

@@ -26,6 +26,7 @@ _SHARED_FLOATS = (
     "gemm_few",
     "gemm_panels",
     "gemm_many",
+    "gemm_narrow",
     "gemm",
 )
 _SHARED_CODES = ("tile", "products", "quantized", "quantized_few", "quantized_many")
@@ -35,6 +36,7 @@ def emit_contraction(group: FusionGroup, contraction: Contraction, name: str) ->
     """Returns the host kernel of a contraction group."""
     lowered = lower_contraction(group, contraction)
     text = lowered.text(group, Dialect.HOST)
+    text.next_place()
     if lowered.is_pair or len(lowered.parts) > 1:
         _write_finish_columns(text, lowered)
     operand = _floats_macros(lowered) if lowered.codes is None else _codes_macros(lowered.codes)
