@@ -323,6 +323,8 @@ def test_empty_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
         (("bench", "--model", ""), "bench: --model"),
         (("embed", "a", "--model", ""), "embed: --model"),
         (("classify", "a.png", "--model", ""), "classify: --model"),
+        (("rank", "a", "b", "--model", ""), "rank: --model"),
+        (("tag", "a", "--model", ""), "tag: --model"),
         (("inspect", ""), "inspect: PATH"),
         (("quantize", "", "out"), "quantize: FOLDER"),
         (("quantize", str(FOLDER), ""), "quantize: OUT"),

@@ -202,7 +202,7 @@ def test_gpt2_with_and_without_a_space_in_front(tmp_path: Path, space: bool) -> 
     [
         {},
         {"config": {"model_type": "llama"}},
-        {"config": {"model_type": "qwen2", "tokenizer_class": "RobertaTokenizer"}},
+        {"config": {"model_type": "qwen2", "tokenizer_class": "BartTokenizer"}},
         {"tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"}},
     ],
 )

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = "a text to embed; - reads standard input, a text in each line"
     parser.add_argument("texts", metavar="TEXT", nargs="+", help=text)
-    parser.add_argument("--model", metavar="FOLDER", required=True, help="a BERT model folder")
+    parser.add_argument("--model", metavar="FOLDER", required=True, help="a folder of an encoder")
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument(
         "--prompt-name", metavar="NAME", help="a prompt of the folder, such as query"
@@ -48,13 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
-    from maxmod.cli.options import chosen_device, chosen_dtype, given_path, standard_input
+    from maxmod.cli.options import chosen_device, chosen_dtype, given_path, texts_of
     from maxmod.models import load_encoder
 
-    if "-" in options.texts:
-        if len(options.texts) > 1:
-            raise ArgumentError("embed: -: expected no texts in addition to standard input.")
-        options.texts = standard_input("embed").split("\n")
+    options.texts = texts_of("embed", options.texts)
     start = time.perf_counter()
     model = load_encoder(
         given_path("embed", "--model", options.model),

@@ -62,6 +62,19 @@ def standard_input(command: str) -> str:
     return text.replace("\r\n", "\n").removesuffix("\n")
 
 
+def texts_of(command: str, given: Sequence[str]) -> list[str]:
+    """Returns the texts of a command line; `-` alone stands for the lines of standard input.
+
+    Raises:
+        ArgumentError: If `-` is given besides texts, or standard input is not text in UTF-8.
+    """
+    if "-" not in given:
+        return list(given)
+    if len(given) > 1:
+        raise ArgumentError(f"{command}: -: expected no texts in addition to standard input.")
+    return standard_input(command).split("\n")
+
+
 def token_ids(command: str, text: str) -> list[int]:
     """Returns the numbers of a text such as `15 20 7` or `15,20,7`.
 

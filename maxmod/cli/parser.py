@@ -18,7 +18,9 @@ from maxmod.cli.arguments import add_debug
 SUBCOMMANDS = {
     "generate": "continue a text",
     "embed": "compute embedding vectors of texts",
-    "classify": "classify images",
+    "classify": "classify images or texts",
+    "rank": "order texts by how well they answer a query",
+    "tag": "find names and the like in texts",
     "run": "run a script written for MAX",
     "explain": "show the kernels and the plan of a compiled model",
     "bench": "measure how fast a model runs here",

@@ -20,13 +20,24 @@ ADDED = "added_tokens.json"
 ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
 _END_OF_TEXT = "<|endoftext|>"
+_OF_BERT = {f"{role}_token": f"[{role.upper()}]" for role in ("unk", "sep", "pad", "cls", "mask")}
+_OF_ROBERTA = {
+    **{f"{role}_token": f"<{role}>" for role in ("unk", "pad", "mask")},
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "cls_token": "<s>",
+    "sep_token": "</s>",
+}
+# Families with the tokenizer of BERT.
+LIKE_BERT = ("Bert", "DistilBert", "Electra")
 # What the tokenizer classes of transformers take where a folder does not say it.
 _DEFAULTS: dict[str | None, dict[str, str]] = {
     "GPT2": dict.fromkeys(("bos_token", "eos_token", "unk_token"), _END_OF_TEXT),
     "Qwen2": dict.fromkeys(("eos_token", "unk_token", "pad_token"), _END_OF_TEXT),
     "Llama": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
     "Gemma": {f"{role}_token": f"<{role}>" for role in ("bos", "eos", "unk", "pad")},
-    "Bert": {f"{role}_token": f"[{role.upper()}]" for role in ("unk", "sep", "pad", "cls", "mask")},
+    **dict.fromkeys(LIKE_BERT, _OF_BERT),
+    **dict.fromkeys(("Roberta", "XLMRoberta", "Camembert"), _OF_ROBERTA),
 }
 # Llama and Mistral have had tokenizers of several kinds, with other special tokens.
 SOME_LLAMA = "one of several of Llama"
@@ -38,6 +49,11 @@ _FAMILY_OF_MODEL = {
     "qwen2": "Qwen2",
     "qwen3": "Qwen2",
     "bert": "Bert",
+    "camembert": "Camembert",
+    "distilbert": "DistilBert",
+    "electra": "Electra",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
     "gemma": "Gemma",
     "gemma2": "Gemma",
     "gemma3_text": "Gemma",

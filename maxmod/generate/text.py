@@ -15,6 +15,23 @@ from maxmod.generate.prompts import token_list
 _REPLACEMENT = "\ufffd"  # decoders emit it for bytes that are not a (complete) character
 
 
+class Encoding(NamedTuple):
+    """A text, or a pair of them, as tokens.
+
+    Attributes:
+        tokens: Token ids, with the special ones around the texts.
+        types: For each token 0, or 1 if it belongs to the second text.
+        spans: For each token where its characters start and end in its text; None for special
+            tokens.
+        words: For each token the number of its word in its text; None for special tokens.
+    """
+
+    tokens: list[int]
+    types: list[int]
+    spans: list[tuple[int, int] | None]
+    words: list[int | None]
+
+
 class Tokenizer(abc.ABC):
     """Text to tokens and back."""
 
@@ -39,6 +56,28 @@ class Tokenizer(abc.ABC):
         Raises:
             OperandError: (a TypeError) If the tokens are not a sequence of int.
         """
+
+    def encode_pair(
+        self,
+        text: str,
+        second: str | None = None,
+        *,
+        max_tokens: int | None = None,
+        cuts_start: bool = False,
+    ) -> Encoding:
+        """Returns the tokens of a text or of a pair of texts, with what is known of each.
+
+        Args:
+            text: The text.
+            second: The second text of a pair.
+            max_tokens: Cuts texts to this many tokens together, special ones included: the longer
+                one first, then both to one length.
+            cuts_start: Cuts texts at their start.
+
+        Raises:
+            ModelError: If the tokenizer knows no pairs.
+        """
+        raise ModelError("encode: the tokenizer of this folder has no special tokens around texts.")
 
 
 class CharacterTokenizer(Tokenizer):
@@ -108,16 +147,41 @@ class PackageTokenizer(Tokenizer):
                 UTF-8 do; or if the tokenizer fails.
             OperandError: (a TypeError) If the text is not a str.
         """
-        _expect_text(text)
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ModelError(f"encode: the text is not valid Unicode: {error.reason}.") from None
+        _check_text(text)
         with package_errors("encode: the tokenizer failed"):
             tokens = self._tokenizer.encode(text, add_special_tokens=special).ids
             if special and len(tokens) > 1 and tokens[0] == tokens[1] == self._start:
                 _warn_of_start(self._tokenizer.id_to_token(tokens[0]))
         return tokens
+
+    def encode_pair(
+        self,
+        text: str,
+        second: str | None = None,
+        *,
+        max_tokens: int | None = None,
+        cuts_start: bool = False,
+    ) -> Encoding:
+        texts = [text] if second is None else [text, second]
+        for one in texts:
+            _check_text(one)
+        with package_errors("encode: the tokenizer failed"):
+            found = self._tokenizer.encode(*texts)
+            if max_tokens is not None and len(found.ids) > max_tokens:
+                found = self._cut(texts, max_tokens, "left" if cuts_start else "right")
+        special = found.special_tokens_mask
+        spans = [None if hidden else tuple(span) for span, hidden in zip(found.offsets, special)]
+        words = [None if hidden else word for word, hidden in zip(found.word_ids, special)]
+        return Encoding(found.ids, found.type_ids, spans, words)
+
+    def _cut(self, texts: Sequence[str], max_tokens: int, side: str) -> Any:
+        """Encodes texts that are too long together."""
+        parts = [self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        room = max_tokens - self._tokenizer.num_special_tokens_to_add(len(parts) == 2)
+        lengths = _shared_room([len(part.ids) for part in parts], max(room, 0))
+        for part, length in zip(parts, lengths):
+            part.truncate(length, direction=side)
+        return self._tokenizer.post_process(*parts)
 
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
         ids = token_list("decode: tokens", tokens)
@@ -134,6 +198,24 @@ class PackageTokenizer(Tokenizer):
 def _expect_text(text: object) -> None:
     if not isinstance(text, str):
         raise OperandError(f"encode: text: expected a str, got {type(text).__name__}.")
+
+
+def _check_text(text: object) -> None:
+    """Refuses what is not a text in Unicode."""
+    _expect_text(text)
+    try:
+        str(text).encode()
+    except UnicodeEncodeError as error:
+        raise ModelError(f"encode: the text is not valid Unicode: {error.reason}.") from None
+
+
+def _shared_room(lengths: Sequence[int], room: int) -> list[int]:
+    """Returns how many tokens each text keeps: the longer loses first, then both to one length."""
+    if len(lengths) == 1:
+        return [min(lengths[0], room)]
+    shorter = min(*lengths, room // 2)
+    longer = min(max(lengths), room - shorter)
+    return [shorter, longer] if lengths[0] <= lengths[1] else [longer, shorter]
 
 
 def _warn_of_start(text: str) -> None:

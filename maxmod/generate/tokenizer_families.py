@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from maxmod.errors import ModelError
-from maxmod.generate.special_tokens import FolderTokens, PackageObject
+from maxmod.generate.special_tokens import LIKE_BERT, FolderTokens, PackageObject
 from maxmod.weights.json_files import read_json
 from maxmod.weights.text_files import read_text
 
@@ -63,9 +63,23 @@ def _qwen2(package: ModuleType, tokenizer: PackageObject, tokens: FolderTokens) 
     )
 
 
+def _roberta(package: ModuleType, tokenizer: PackageObject, tokens: FolderTokens) -> None:
+    _gpt2(package, tokenizer, tokens)
+    space = tokens.flag("add_prefix_space", False)
+    texts = [tokens.special[role] for role in ("sep_token", "cls_token")]
+    around = [(text, tokenizer.token_to_id(text)) for text in texts]
+    for text, number in around:
+        if number is None:
+            raise ModelError(f"vocab.json: expected the token {text!r} of every text.")
+    tokenizer.post_processor = package.processors.RobertaProcessing(
+        *around, trim_offsets=True, add_prefix_space=space
+    )
+
+
 _BYTE_LEVEL: dict[str | None, Callable[[ModuleType, PackageObject, FolderTokens], None]] = {
     "GPT2": _gpt2,
     "Qwen2": _qwen2,
+    "Roberta": _roberta,
 }
 
 
@@ -87,7 +101,7 @@ def word_piece(package: ModuleType, path: Path, tokens: FolderTokens) -> Package
     Raises:
         ModelError: If the file is malformed, or the family is another one.
     """
-    if tokens.family != "Bert":
+    if tokens.family not in LIKE_BERT:
         raise ModelError(
             f"{path}: the tokenizer family is not known: expected the tokenizer_class of "
             f"tokenizer_config.json to be BertTokenizer, got {tokens.family}. Hint: save the "

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from maxmod.errors import ModelError
 from maxmod.generate.sentence_pieces import convert_hint, sentence_pieces
 from maxmod.generate.special_tokens import (
+    LIKE_BERT,
     SOME_LLAMA,
     AddedToken,
     FolderTokens,
@@ -100,7 +101,7 @@ def _whole(package: ModuleType, path: Path, tokens: FolderTokens) -> PackageObje
     tokenizer = package.Tokenizer.from_buffer(read_bytes(path).removeprefix(codecs.BOM_UTF8))
     # What the settings say of two parts counts, as in transformers.
     normaliser, splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
-    if isinstance(normaliser, package.normalizers.BertNormalizer) and tokens.family == "Bert":
+    if isinstance(normaliser, package.normalizers.BertNormalizer) and tokens.family in LIKE_BERT:
         for name, setting in BERT_SETTINGS.items():
             if tokens.flag(setting) is not None:
                 setattr(normaliser, name, tokens.flag(setting))
@@ -133,7 +134,8 @@ def _add_tokens(
     contents = {token.content for token in [*known.values(), *tokens.added.values()]}
     made += [_made(package, token) for token in tokens.extra if token.content not in contents]
     usual = {text: None for text in tokens.defaults.values() if text not in contents | special}
-    made += [package.AddedToken(text, special=True) for text in usual]
+    # The mask of RoBERTa takes the space in front of it along.
+    made += [package.AddedToken(t, special=True, lstrip=t == "<mask>") for t in usual]
     tokenizer.add_tokens(made)
     for number, token in tokens.added.items():
         found = tokenizer.token_to_id(token.content)

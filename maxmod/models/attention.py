@@ -45,9 +45,16 @@ def soft_cap(x: Tensor, cap: float | None) -> Tensor:
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, cap: float | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    cap: float | None = None,
+    *,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """softmax(scale * q @ k.T) @ v for each head, where the mask is true.
+    """softmax(scale * q @ k.T + bias) @ v for each head, where the mask is true.
 
     Args:
         q: Queries [batch, heads, seq, dim].
@@ -57,6 +64,7 @@ def attention(
             None is true everywhere.
         scale: Factor of the scores.
         cap: Bound of the scaled scores; see `soft_cap`.
+        bias: Added to the scores [batch, heads, seq, length]; only where heads equal groups.
 
     Returns:
         The shape and dtype of q.
@@ -66,6 +74,8 @@ def attention(
     """
     batch, heads, seq, dim = q.shape
     groups = k.shape[1]
+    if bias is not None and heads != groups:
+        raise ModelError("attention: expected as many key heads as heads where there is a bias.")
     if seq == 1:  # the queries that share a key become the rows of one product
         q = q.reshape([batch, groups, heads // groups, dim])
     elif heads != groups:
@@ -73,6 +83,7 @@ def attention(
         k, v = F.unsqueeze(k, 2), F.unsqueeze(v, 2)
         mask = None if mask is None else F.unsqueeze(mask, -3)
     scores = soft_cap(q @ k.T * scale, cap)
+    scores = scores if bias is None else scores + bias
     if mask is not None:
         scores = F.where(mask, scores, -math.inf)
     return (F.softmax(scores) @ v).reshape([batch, heads, seq, dim])

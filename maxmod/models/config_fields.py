@@ -95,6 +95,26 @@ attention_probs_dropout_prob classifier_dropout directionality hidden_dropout_pr
 pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type
 sbert_ce_default_activation_function tie_word_embeddings
 """
+_ALBERT = "classifier_dropout_prob"
+_DISTILBERT = """
+attention_dropout dropout qa_dropout seq_classif_dropout sinusoidal_pos_embds tie_weights_
+tie_word_embeddings
+"""
+_DISTILBERT_ALIASES = {
+    "dim": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "hidden_dim": "intermediate_size",
+    "activation": "hidden_act",
+}
+_ELECTRA = """
+summary_activation summary_last_dropout summary_type summary_use_proj
+"""
+_MODERNBERT = """
+attention_dropout classifier_dropout cls_token_id deterministic_flash_attn embedding_dropout
+initializer_cutoff_factor layer_norm_eps mlp_dropout position_embedding_type reference_compile
+repad_logits_with_grad sparse_pred_ignore_index sparse_prediction
+"""
 _VIT = """
 attention_probs_dropout_prob encoder_stride hidden_dropout_prob pooler_act pooler_output_size
 tie_word_embeddings
@@ -180,6 +200,25 @@ def _decoder(prefix: str, neutral: str = "", unused: str = "", classes: str = ""
     )
 
 
+def _encoder(
+    prefix: str,
+    neutral: str = "",
+    unused: str = "",
+    aliases: Mapping[str, str] | None = None,
+    changing: Mapping[str, tuple[Any, ...]] | None = None,
+) -> KnownFields:
+    tasks = """ForMaskedLM ForMultipleChoice ForNextSentencePrediction ForPreTraining
+    ForQuestionAnswering ForSequenceClassification ForTokenClassification LMHeadModel ForCausalLM
+    Model PreTrainedModel"""
+    return KnownFields(
+        neutral=_names(_BASE, _GENERATION, _TOOLS, _BERT, neutral, unused),
+        changing=_ENCODER_CHANGING | dict(changing or {}),
+        unused=_names(unused),
+        aliases=aliases or {},
+        classes=frozenset(f"{prefix}{task}" for task in tasks.split()),
+    )
+
+
 # By the `model_type` of config.json.
 CONFIG: dict[str, KnownFields] = {
     "gpt2": KnownFields(
@@ -222,15 +261,21 @@ CONFIG: dict[str, KnownFields] = {
         unused="attn_logit_softcapping",
         classes="Gemma3TextModel",
     ),
-    "bert": KnownFields(
-        neutral=_names(_BASE, _GENERATION, _TOOLS, _BERT),
-        changing=_ENCODER_CHANGING,
-        classes=_names(
-            """BertForMaskedLM BertForMultipleChoice BertForNextSentencePrediction
-            BertForPreTraining BertForQuestionAnswering BertForSequenceClassification
-            BertForTokenClassification BertLMHeadModel BertModel BertPreTrainedModel"""
-        ),
+    "albert": _encoder("Albert", _ALBERT),
+    "bert": _encoder("Bert"),
+    "camembert": _encoder("Camembert"),
+    "deberta-v2": _encoder(
+        "DebertaV2",
+        "pooler_dropout",
+        changing={"attention_head_size": (None,), "conv_kernel_size": (None, 0)},
     ),
+    "distilbert": _encoder("DistilBert", _DISTILBERT, "type_vocab_size", _DISTILBERT_ALIASES),
+    "electra": _encoder("Electra", _ELECTRA),
+    "modernbert": _encoder("ModernBert", _MODERNBERT, "hidden_act"),
+    "mpnet": _encoder("MPNet", unused="type_vocab_size"),
+    "nomic_bert": _encoder("NomicBert"),
+    "roberta": _encoder("Roberta"),
+    "xlm-roberta": _encoder("XLMRoberta"),
     "vit": KnownFields(
         neutral=_names(_BASE, _GENERATION, _TOOLS, _VIT),
         changing=_ENCODER_CHANGING,

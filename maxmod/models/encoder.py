@@ -16,8 +16,8 @@ from maxmod.errors import ArgumentError
 from maxmod.generate.prompts import check_prompt, token_rows
 from maxmod.generate.text import Tokenizer
 from maxmod.generate.tokenizer_files import open_tokenizer
-from maxmod.models.packing import pack
-from maxmod.models.pooling import Embed, Pooling
+from maxmod.models.packing import pack, pad
+from maxmod.models.pooling import Embed, EmbedPadded, Pooling
 from maxmod.models.prompts import TextRules
 from maxmod.nn import Module
 from maxmod.nn.places import warn
@@ -83,10 +83,19 @@ class TextEncoder:
     @functools.cached_property
     def compiled(self) -> CompiledModel:
         """The compiled `Embed` of the module, for all sizes; made when it is first needed."""
-        each, text = ["tokens"], ["batch"]
-        shapes = ([1, "tokens"], text, each, each, ["batch", "seq"], text)
-        types = [TensorType(DType.int64, shape, self.device) for shape in shapes]
-        return Embed(self.module, self.pooling).compile(*types)
+        each, text, rows = ["tokens"], ["batch"], ["batch", "seq"]
+        shapes: tuple[list[Any], ...] = (rows, text, text)
+        if self._is_packable:
+            shapes = ([1, "tokens"], text, each, each, rows, text)
+        return self._embedder().compile(*(TensorType(DType.int64, s, self.device) for s in shapes))
+
+    @property
+    def _is_packable(self) -> bool:
+        return bool(getattr(self.module, "is_packable", False))
+
+    def _embedder(self) -> Module[..., Tensor]:
+        make = Embed if self._is_packable else EmbedPadded
+        return make(self.module, self.pooling)
 
     def embed(
         self,
@@ -127,6 +136,51 @@ class TextEncoder:
         rows = [self._tokens(place, text, prompt, truncate) for place, text in enumerate(texts)]
         self._check(rows)
         return self._in_batches(rows, start, batch_size, eager)
+
+    def rank(
+        self,
+        query: str,
+        texts: Iterable[str],
+        *,
+        top: int | None = None,
+        batch_size: int | None = None,
+        truncate: bool | None = None,
+        eager: bool = False,
+    ) -> list[tuple[int, float]]:
+        """Orders texts by the cosine of the angle between their vectors and that of a query.
+
+        The query gets the prompt of the folder named "query", and the texts that named "document",
+        where it has them.
+
+        Args:
+            query: The query.
+            texts: The texts.
+            top: How many to return; all if it is not given.
+            batch_size: As for `embed`.
+            truncate: As for `embed`.
+            eager: As for `embed`.
+
+        Returns:
+            Pairs of the place of a text among the texts and its cosine, the largest first.
+
+        Raises:
+            ArgumentError: As for `embed`; or if `top` is below 1.
+        """
+        if top is not None and top < 1:
+            raise ArgumentError(f"rank: top: expected 1 or more, got {top}.")
+        if not isinstance(query, str):
+            raise ArgumentError(f"rank: query: expected a str, got {type(query).__name__}.")
+        options: dict[str, Any] = {"batch_size": batch_size, "truncate": truncate, "eager": eager}
+        listed = _listed(texts)
+        first = self.embed([query], prompt_name=self._prompt_named("query"), **options)
+        others = self.embed(listed, prompt_name=self._prompt_named("document"), **options)
+        lengths = np.linalg.norm(others, axis=1) * np.linalg.norm(first)
+        cosines = others @ first[0] / np.maximum(lengths, np.finfo(np.float32).tiny)
+        best = np.argsort(-cosines, kind="stable")[:top]
+        return [(int(place), float(cosines[place])) for place in best]
+
+    def _prompt_named(self, name: str) -> str | None:
+        return name if name in self.prompts else None
 
     def embed_tokens(
         self, rows: Iterable[Sequence[int]], *, batch_size: int | None = None, eager: bool = False
@@ -217,8 +271,8 @@ class TextEncoder:
         return [*tokens[: self.max_positions - after], *tokens[len(tokens) - after :]]
 
     def _embed(self, rows: Sequence[Sequence[int]], start: int, eager: bool) -> HostArray:
-        given = (*pack(rows), np.full(len(rows), start, np.int64))
-        run = Embed(self.module, self.pooling) if eager else self.compiled
+        given = (*(pack if self._is_packable else pad)(rows), np.full(len(rows), start, np.int64))
+        run = self._embedder() if eager else self.compiled
         return run(*(Tensor(array, device=self.device) for array in given)).to_numpy()
 
 

@@ -65,12 +65,25 @@ def unsupported(
     if other is not None:
         what = f"{caller} does not read {name!r}. Hint: use {other}."
         return ModelError(f"{caller}: {folder}: {what}")
-    listed = "; ".join(f"{f} reads {', '.join(map(repr, known))}" for f, known in kinds.items())
+    listed = "; ".join(f"{f} {_read(f)} {names}" for names, f in _by_names(kinds).items())
     if name is None:
         what = f"{CONFIG} has no model_type, which says how the model computes"
     else:
         what = f"model_type {name!r:.80} is not supported in this version"
     return ModelError(f"{caller}: {folder}: {what}: {listed}.{_text_hint(table)}")
+
+
+def _by_names(kinds: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
+    """Returns the loading functions that read the same architectures together."""
+    result: dict[str, str] = {}
+    for function, known in kinds.items():
+        names = ", ".join(map(repr, known))
+        result[names] = f"{result[names]}, {function}" if names in result else function
+    return result
+
+
+def _read(functions: str) -> str:
+    return "read" if ", " in functions else "reads"
 
 
 def _text_hint(table: JsonObject) -> str:

@@ -67,3 +67,19 @@ def pack(texts: Sequence[Sequence[int]]) -> tuple[HostArray, ...]:
     tokens = np.fromiter(chain.from_iterable(texts), np.int64, int(ends[-1]))
     places = np.minimum(starts[:, None] + np.arange(lengths.max()), ends[:, None] - 1)
     return tokens[None], lengths, starts.repeat(lengths), ends.repeat(lengths), places
+
+
+def pad(texts: Sequence[Sequence[int]]) -> tuple[HostArray, HostArray]:
+    """Fills texts up with 0 to one length.
+
+    Args:
+        texts: The token ids of each text; none is empty.
+
+    Returns:
+        int64 tokens [batch, seq], and the length of each text [batch].
+    """
+    lengths = np.array([len(text) for text in texts], np.int64)
+    tokens = np.zeros((len(texts), lengths.max()), np.int64)
+    for line, text in zip(tokens, texts):
+        line[: len(text)] = text
+    return tokens, lengths

@@ -143,15 +143,47 @@ class Embed(Module[..., Tensor]):
         Returns:
             float32 [batch, width * modes].
         """
-        hidden = self.module(tokens, lengths, Packing(starts, ends, places)).cast(DType.float32)
-        columns = F.arange(0, places.shape[1], dtype=DType.int64, device=tokens.device)
-        given = F.unsqueeze(columns, 0), F.unsqueeze(skipped, 1), F.unsqueeze(lengths, 1)
-        pooled = [MODES[mode](Tokens(hidden, *given)) for mode in self.pooling.modes]
-        result = pooled[0] if len(pooled) == 1 else F.concat(pooled, axis=1)
-        if self.pooling.normalize:
-            length = F.sqrt(F.sum(result * result, axis=-1))
-            result = result / F.elementwise_max(length, 1e-12)
-        return result
+        hidden = self.module(tokens, lengths, Packing(starts, ends, places))
+        return _pooled(hidden, lengths, skipped, self.pooling)
+
+
+class EmbedPadded(Module[..., Tensor]):
+    """One vector for each text, of texts that are filled up to one length.
+
+    Args:
+        module: (int64 tokens [batch, seq], int64 lengths [batch]) to [batch, seq, width].
+        pooling: How to pool the token vectors.
+    """
+
+    def __init__(self, module: Any, pooling: Pooling) -> None:
+        self.module = module
+        self.pooling = pooling
+
+    def forward(self, tokens: Tensor, lengths: Tensor, skipped: Tensor) -> Tensor:
+        """Pools the vectors of texts.
+
+        Args:
+            tokens: int64 [batch, seq].
+            lengths: int64 [batch]: how many tokens of each text count.
+            skipped: int64 [batch]: the first token that is pooled; others are only attended to.
+
+        Returns:
+            float32 [batch, width * modes].
+        """
+        return _pooled(self.module(tokens, lengths), lengths, skipped, self.pooling)
+
+
+def _pooled(hidden: Tensor, lengths: Tensor, skipped: Tensor, pooling: Pooling) -> Tensor:
+    """Pools vectors [batch, seq, width] of texts that start at `skipped`."""
+    hidden = hidden.cast(DType.float32)
+    columns = F.arange(0, hidden.shape[1], dtype=DType.int64, device=hidden.device)
+    given = F.unsqueeze(columns, 0), F.unsqueeze(skipped, 1), F.unsqueeze(lengths, 1)
+    pooled = [MODES[mode](Tokens(hidden, *given)) for mode in pooling.modes]
+    result = pooled[0] if len(pooled) == 1 else F.concat(pooled, axis=1)
+    if pooling.normalize:
+        length = F.sqrt(F.sum(result * result, axis=-1))
+        result = result / F.elementwise_max(length, 1e-12)
+    return result
 
 
 # ---- modules.json --------------------------------------------------------------------------------

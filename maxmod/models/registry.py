@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import collections
-import dataclasses
 import os
-from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from maxmod.dtype import DType
-from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError
+from maxmod.errors import ModelError
 from maxmod.generate.defaults import GenerationDefaults
 from maxmod.generate.special_tokens import end_tokens
-from maxmod.interpreters.lazy import lazy
-from maxmod.models import bert, gemma, gpt2, llama, vit
-from maxmod.models.config import from_table
-from maxmod.models.config_fields import CONFIG as CONFIG_FIELDS
+from maxmod.models.architectures import KINDS, Architecture, config_of, read_fields
 from maxmod.models.encoder import TextEncoder
-from maxmod.models.folder import CONFIG, find_folder, read_config, unsupported
+from maxmod.models.encoders.heads import expect_tied
+from maxmod.models.folder import find_folder, unsupported
+from maxmod.models.labels import Labels, read_labels
 from maxmod.models.language import LanguageModel
+from maxmod.models.loading import Loaded, load
+from maxmod.models.masked_model import MaskedModel
 from maxmod.models.pooling import read_pooling
 from maxmod.models.prompts import read_text_rules
-from maxmod.models.quantized_folder import FIELD, Rounding, as_stored, is_marked, rounded
+from maxmod.models.quantized_folder import Rounding
+from maxmod.models.text_classifier import TextClassifier
+from maxmod.models.text_inputs import TextInputs
+from maxmod.models.token_tagger import TokenTagger
 from maxmod.models.vision import VisionModel
-from maxmod.nn import Module
-from maxmod.tensor.default_context import default_device, default_dtype, resolve
-from maxmod.tensor.like import StateLike
-from maxmod.values.device import DeviceLike, DeviceRef
+from maxmod.values.device import DeviceLike
 from maxmod.values.plain import JsonObject
-from maxmod.weights import Weights, expect_room, open_checkpoint
 from maxmod.weights.json_files import read_json
-from maxmod.weights.quantized_view import stored_layers
 from maxmod.weights.text_files import has_file
 
 
@@ -50,41 +48,6 @@ def adder_folder() -> Path:
         '1000'
     """
     return Path(__file__).parent / "adder"
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """How to make one kind of model.
-
-    Attributes:
-        config: Dataclass of the fields of config.json.
-        module: Makes the module of a configuration.
-        adapt: Gives the weights of a folder the names and layouts of the module.
-        defaults: Fields that config.json may leave out, where the dataclass has another default.
-    """
-
-    config: type[Any]
-    module: Callable[[Any], Module]
-    adapt: Callable[[StateLike], Weights]
-    defaults: Mapping[str, object] = field(default_factory=dict)
-
-
-# By the `model_type` of config.json.
-ARCHITECTURES = {
-    "gpt2": Architecture(gpt2.Config, gpt2.GPT2, gpt2.adapt_weights),
-    **{
-        name: Architecture(llama.Config, llama.Llama, llama.adapt_weights, defaults)
-        for name, defaults in llama.DEFAULTS.items()
-    },
-    **{
-        name: Architecture(gemma.Config, gemma.Gemma, gemma.adapt_weights, defaults)
-        for name, defaults in gemma.DEFAULTS.items()
-    },
-}
-ENCODERS = {"bert": Architecture(bert.Config, bert.Bert, bert.adapt_weights)}
-VISION = {"vit": Architecture(vit.Config, vit.make_module, vit.adapt_weights)}
-# The function that loads each kind of model.
-KINDS = {"load_model": ARCHITECTURES, "load_encoder": ENCODERS, "load_vision_model": VISION}
 
 
 def load_model(
@@ -136,22 +99,25 @@ def load_model(
         >>> compiled(tokens).shape
         [Dim(1), Dim(4), Dim(13)]
     """
-    folder = find_folder("load_model", folder)
-    table = _config_of("load_model", folder)
-    rounding = Rounding.of("load_model", quantize, group_size, skip)
-    config = _read_fields("load_model", folder, table, strict_config)
-    module, ref, dtype = _load("load_model", folder, table, config, device, dtype, rounding)
-    return LanguageModel(
-        folder=folder.absolute(),
-        module=module,
-        config=config,
-        vocab_size=config.vocab_size,
-        max_positions=config.max_positions,
-        cache_shape=config.cache_shape,
-        stop=_stop_tokens(folder, table) | end_tokens(folder),
-        device=ref,
+    found = load(
+        "load_model",
+        folder,
+        device=device,
         dtype=dtype,
-        defaults=GenerationDefaults.read(folder),
+        rounding=Rounding.of("load_model", quantize, group_size, skip),
+        strict=strict_config,
+    )
+    return LanguageModel(
+        folder=found.folder,
+        module=found.module,
+        config=found.config,
+        vocab_size=found.config.vocab_size,
+        max_positions=found.config.max_positions,
+        cache_shape=found.config.cache_shape,
+        stop=_stop_tokens(found.folder, found.table) | end_tokens(found.folder),
+        device=found.device,
+        dtype=found.dtype,
+        defaults=GenerationDefaults.read(found.folder),
     )
 
 
@@ -188,20 +154,154 @@ def load_encoder(
         WeightsError: If they do not fit the configuration.
         OutOfMemoryError: If they are larger than the free memory of the device.
     """
-    folder = find_folder("load_encoder", folder)
-    table = _config_of("load_encoder", folder)
-    rounding = Rounding.of("load_encoder", quantize, group_size, skip)
-    config = _read_fields("load_encoder", folder, table, strict_config)
-    module, ref, dtype = _load("load_encoder", folder, table, config, device, dtype, rounding)
-    return TextEncoder(
-        folder=folder.absolute(),
-        module=module,
-        config=config,
-        pooling=read_pooling(folder, strict=strict_config),
-        rules=read_text_rules(folder, config.max_positions, strict=strict_config),
-        device=ref,
+    found = load(
+        "load_encoder",
+        folder,
+        device=device,
         dtype=dtype,
+        rounding=Rounding.of("load_encoder", quantize, group_size, skip),
+        strict=strict_config,
     )
+    return TextEncoder(
+        folder=found.folder,
+        module=found.module,
+        config=found.config,
+        pooling=read_pooling(found.folder, strict=strict_config),
+        rules=read_text_rules(found.folder, found.config.max_positions, strict=strict_config),
+        device=found.device,
+        dtype=found.dtype,
+    )
+
+
+def load_classifier(
+    folder: str | os.PathLike[str],
+    *,
+    device: DeviceLike | None = None,
+    dtype: DType | None = None,
+    quantize: str | None = None,
+    group_size: int | None = None,
+    skip: str | Iterable[str] = (),
+    strict_config: bool = False,
+) -> TextClassifier:
+    """Loads a pretrained classifier of texts: sentiments, topics, cross-encoders.
+
+    Args:
+        folder: A folder as for `load_model`, of an encoder with a head for labels of a text
+            (`...ForSequenceClassification`).
+        device: As for `load_model`.
+        dtype: As for `load_model`.
+        quantize: As for `load_encoder`, like `group_size` and `skip`.
+        group_size: As for `maxmod.quantize`.
+        skip: Linear layers to leave as they are.
+        strict_config: As for `load_model`, for all configuration files of the folder.
+
+    Returns:
+        The classifier: `load_classifier(folder).classify(["a text", ("a text", "its pair")])`.
+
+    Raises:
+        ModelError: As for `load_model`, like the errors below; or if the folder has another head.
+        CheckpointError: If its weights cannot be read.
+        WeightsError: If they do not fit the configuration.
+        OutOfMemoryError: If they are larger than the free memory of the device.
+    """
+    labels: list[Labels] = []
+    found = load(
+        "load_classifier",
+        folder,
+        device=device,
+        dtype=dtype,
+        rounding=Rounding.of("load_classifier", quantize, group_size, skip),
+        strict=strict_config,
+        adjust=_for_labels(_HEADS["load_classifier"], labels),
+    )
+    return TextClassifier(**_text_model(found, strict_config), label_rules=labels[0])
+
+
+def load_tagger(
+    folder: str | os.PathLike[str],
+    *,
+    device: DeviceLike | None = None,
+    dtype: DType | None = None,
+    quantize: str | None = None,
+    group_size: int | None = None,
+    skip: str | Iterable[str] = (),
+    strict_config: bool = False,
+) -> TokenTagger:
+    """Loads a pretrained model of labels of tokens: names of people and places, parts of speech.
+
+    Args:
+        folder: A folder as for `load_model`, of an encoder with a head for labels of tokens
+            (`...ForTokenClassification`).
+        device: As for `load_model`.
+        dtype: As for `load_model`.
+        quantize: As for `load_encoder`, like `group_size` and `skip`.
+        group_size: As for `maxmod.quantize`.
+        skip: Linear layers to leave as they are.
+        strict_config: As for `load_model`, for all configuration files of the folder.
+
+    Returns:
+        The tagger: `load_tagger(folder).tag(["Ada lives in London."])`.
+
+    Raises:
+        ModelError: As for `load_model`, like the errors below; or if the folder has another head.
+        CheckpointError: If its weights cannot be read.
+        WeightsError: If they do not fit the configuration.
+        OutOfMemoryError: If they are larger than the free memory of the device.
+    """
+    labels: list[Labels] = []
+    found = load(
+        "load_tagger",
+        folder,
+        device=device,
+        dtype=dtype,
+        rounding=Rounding.of("load_tagger", quantize, group_size, skip),
+        strict=strict_config,
+        adjust=_for_labels(_HEADS["load_tagger"], labels),
+    )
+    return TokenTagger(**_text_model(found, strict_config), label_rules=labels[0])
+
+
+def load_masked_model(
+    folder: str | os.PathLike[str],
+    *,
+    device: DeviceLike | None = None,
+    dtype: DType | None = None,
+    quantize: str | None = None,
+    group_size: int | None = None,
+    skip: str | Iterable[str] = (),
+    strict_config: bool = False,
+) -> MaskedModel:
+    """Loads a pretrained model of masked words.
+
+    Args:
+        folder: A folder as for `load_model`, of an encoder with the head of its pretraining
+            (`...ForMaskedLM` or `...ForPreTraining`).
+        device: As for `load_model`.
+        dtype: As for `load_model`.
+        quantize: As for `load_encoder`, like `group_size` and `skip`.
+        group_size: As for `maxmod.quantize`.
+        skip: Linear layers to leave as they are.
+        strict_config: As for `load_model`, for all configuration files of the folder.
+
+    Returns:
+        The model: `load_masked_model(folder).fill(["Paris is the [MASK] of France."])`.
+
+    Raises:
+        ModelError: As for `load_model`, like the errors below; or if the folder has another head.
+        CheckpointError: If its weights cannot be read.
+        WeightsError: If they do not fit the configuration.
+        OutOfMemoryError: If they are larger than the free memory of the device.
+    """
+    found = load(
+        "load_masked_model",
+        folder,
+        device=device,
+        dtype=dtype,
+        rounding=Rounding.of("load_masked_model", quantize, group_size, skip),
+        strict=strict_config,
+        adjust=_for_words,
+    )
+    return MaskedModel(**_text_model(found, strict_config))
 
 
 def load_vision_model(
@@ -235,12 +335,17 @@ def load_vision_model(
         WeightsError: If they do not fit the configuration.
         OutOfMemoryError: If they are larger than the free memory of the device.
     """
-    folder = find_folder("load_vision_model", folder)
-    table = _config_of("load_vision_model", folder)
-    rounding = Rounding.of("load_vision_model", quantize, group_size, skip)
-    config = _read_fields("load_vision_model", folder, table, strict_config)
-    module, ref, dtype = _load("load_vision_model", folder, table, config, device, dtype, rounding)
-    return VisionModel(folder.absolute(), module, config, ref, dtype, strict_config)
+    found = load(
+        "load_vision_model",
+        folder,
+        device=device,
+        dtype=dtype,
+        rounding=Rounding.of("load_vision_model", quantize, group_size, skip),
+        strict=strict_config,
+    )
+    return VisionModel(
+        found.folder, found.module, found.config, found.device, found.dtype, strict_config
+    )
 
 
 def loader_of(folder: str | os.PathLike[str]) -> Callable[..., Any]:
@@ -250,77 +355,25 @@ def loader_of(folder: str | os.PathLike[str]) -> Callable[..., Any]:
         ModelError: If there is none for it; the message lists the known architectures.
     """
     folder = find_folder("load", folder)
-    table = _config_of("load", folder)
+    table = config_of("load", folder)
     name = table.get("model_type")
-    for loader in (load_model, load_encoder, load_vision_model):
-        if isinstance(name, str) and name in KINDS[loader.__name__]:
-            return loader
+    if isinstance(name, str):
+        for loader in _LOADERS:
+            if name in KINDS[loader.__name__] and _has_head(table, loader.__name__):
+                return loader
     raise unsupported("load", folder, table, KINDS)
 
 
-def _read_fields(caller: str, folder: Path, table: JsonObject, strict: bool) -> Any:
-    """Returns the configuration of a model from its config.json."""
-    name = table.get("model_type")
-    if not isinstance(name, str) or name not in KINDS[caller]:
-        raise _unsupported(caller, folder, table)
-    architecture = KINDS[caller][name]
-    is_marked(table, folder / CONFIG)
-    fields = {**architecture.defaults, **table, FIELD: None}
-    where, known = str(folder / CONFIG), CONFIG_FIELDS[name]
-    return from_table(architecture.config, fields, where, known=known, strict=strict)
+# The first that fits a folder is taken.
+_LOADERS = (load_model, load_classifier, load_tagger, load_encoder, load_vision_model)
+_HEADS = {"load_classifier": "SequenceClassification", "load_tagger": "TokenClassification"}
 
 
-def _load(
-    caller: str,
-    folder: Path,
-    table: JsonObject,
-    config: Any,
-    device: Any,
-    dtype: DType | None,
-    rounding: Rounding | None,
-) -> tuple[Module, DeviceRef, DType]:
-    """Returns the module with its weights, device and dtype."""
-    architecture = KINDS[caller][table["model_type"]]
-    where = folder / CONFIG
-    has_mark = is_marked(table, where)
-    _, ref = resolve(None, device)
-    with open_checkpoint(folder) as checkpoint:
-        _check_layers(config, len(checkpoint), where)
-        layers = stored_layers(checkpoint)
-        if has_mark and not layers:
-            raise ModelError(f"{where}: {FIELD!r}: no layer of the folder is stored as codes.")
-        if layers and rounding is not None:
-            raise ArgumentError(
-                f"{caller}: {folder}: quantize: the weights of this folder are quantised already."
-            )
-        dtype = dtype or _stored_dtype(checkpoint, {f"{name}.scales" for name in layers})
-        with lazy(), default_device(ref), default_dtype(dtype):
-            module = architecture.module(config)
-        stored = checkpoint.on(ref)
-        try:
-            if layers:
-                weights = as_stored(module, stored, dtype, layers)
-            else:
-                stored = architecture.adapt(stored)
-                weights = stored.astype(dtype)
-            if rounding is not None:
-                weights = rounded(module, stored, weights, rounding)
-            expect_room(weights, ref, action=f"{caller}: {folder}")
-            module.load_state_dict(weights)
-        except WeightsError as error:
-            raise WeightsError(f"{caller}: {folder}: {error}") from None
-    return module.to(ref), ref, dtype
-
-
-def _check_layers(config: Any, tensors: int, where: Path) -> None:
-    """Rejects more layers than there are tensors, before allocating an object for each."""
-    for name in ("num_hidden_layers", "n_layer"):
-        value = getattr(config, name, 0)
-        if value > tensors:
-            raise ModelError(
-                f"{where}: {name}: expected at most {tensors}, as many as there are tensors in the "
-                f"weights, got {value}."
-            )
+def _has_head(table: JsonObject, loader: str) -> bool:
+    """Whether a folder has the head that a loading function wants."""
+    classes = table.get("architectures")
+    named = classes[0] if isinstance(classes, list) and classes else ""
+    return isinstance(named, str) and named.endswith(_HEADS.get(loader, ""))
 
 
 def describe(folder: str | os.PathLike[str]) -> str:
@@ -330,72 +383,51 @@ def describe(folder: str | os.PathLike[str]) -> str:
         Such as `llama, read by load_model`; or what the loading function would say.
     """
     try:
+        caller = loader_of(folder).__name__
         folder = find_folder("load", folder)
-        table = _config_of("load", folder)
-        name = table.get("model_type")
-        for caller, known in KINDS.items():
-            if isinstance(name, str) and name in known:
-                return _described(caller, name, folder, table)
-        raise unsupported("load", folder, table, KINDS)
+        table = config_of("load", folder)
+        return _described(caller, str(table["model_type"]), folder, table)
     except ModelError as error:
         return f"unknown: {str(error).removeprefix('load: ')}"
 
 
 def _described(caller: str, name: str, folder: Path, table: JsonObject) -> str:
     try:
-        _read_fields(caller, folder, table, strict=False)
+        read_fields(caller, folder, table, strict=False)
     except ModelError as error:
         return f"{name}, which {caller} cannot read: {error}"
     return f"{name}, read by {caller}"
 
 
-def _config_of(caller: str, folder: Path) -> JsonObject:
-    """Reads config.json; a BERT of 2018 gets the field `model_type` that it did not have."""
-    table = read_config(caller, folder)
-    return table | {"model_type": "bert"} if bert.is_old_config(table) else table
+def _text_model(found: Loaded, strict: bool) -> dict[str, Any]:
+    """Returns the fields of a `TextModel`."""
+    rules = read_text_rules(found.folder, found.config.max_positions, strict=strict)
+    types = found.config.type_vocab_size
+    return {
+        "folder": found.folder,
+        "module": found.module,
+        "config": found.config,
+        "inputs": TextInputs(found.folder, rules, found.config.vocab_size, types),
+        "device": found.device,
+        "dtype": found.dtype,
+    }
 
 
-def _unsupported(caller: str, folder: Path, table: JsonObject) -> ModelError:
-    name = table.get("model_type")
-    if caller == "load_encoder" and isinstance(name, str) and name in ARCHITECTURES:
-        hint = _decoder_hint(folder, table, ARCHITECTURES[name])
-        return ModelError(f"{caller}: {folder}: {caller} does not read {name!r}.{hint}")
-    return unsupported(caller, folder, table, KINDS)
+def _for_labels(
+    kind: str, labels: list[Labels]
+) -> Callable[[Architecture, JsonObject, Path], Architecture]:
+    """Gives an architecture the number of its labels, which are put into the list."""
+
+    def adjust(found: Architecture, table: JsonObject, where: Path) -> Architecture:
+        labels.append(read_labels(table, where, kind))
+        return replace(found, module=partial(found.module, labels=len(labels[0].names)))
+
+    return adjust
 
 
-def _decoder_hint(folder: Path, table: JsonObject, architecture: Architecture) -> str:
-    """Returns what can be done with a decoder, of which `load_encoder` makes no vectors."""
-    defaults = {known.name: known.default for known in dataclasses.fields(architecture.config)}
-    is_tied = {**defaults, **architecture.defaults, **table}.get("tie_word_embeddings")
-    try:
-        with open_checkpoint(folder) as checkpoint:
-            has_head = any(name.endswith("lm_head.weight") for name in checkpoint)
-    except MaxmodError:
-        has_head = True  # load_model says what is wrong with the weights
-    if has_head or is_tied:
-        return (
-            " Hint: use load_model; load_encoder makes no vectors with decoders, but "
-            "load_model(folder).module.hidden(tokens) gives one for each token."
-        )
-    return (
-        " The model is a decoder without a head (lm_head.weight), made for vectors: decoders are "
-        "not read as encoders. Hint: use sentence-transformers for it."
-    )
-
-
-def _stored_dtype(weights: Weights, scales: Container[str]) -> DType:
-    """Returns the dtype to compute in: the floating dtype of most of the stored bytes.
-
-    8-bit floats are a storage format; they are computed with in bfloat16. Scales of quantised
-    weights do not count.
-    """
-    nbytes: collections.Counter[DType] = collections.Counter()
-    for name in weights:
-        stored = weights.tensor_type(name)
-        if stored.dtype.is_float() and name not in scales:
-            nbytes[stored.dtype] += int(stored.nbytes)
-    stored = nbytes.most_common(1)[0][0] if nbytes else DType.float32
-    return stored if stored.size_in_bits > 8 else DType.bfloat16
+def _for_words(found: Architecture, table: JsonObject, where: Path) -> Architecture:
+    expect_tied(table, where)
+    return replace(found, module=partial(found.module, labels=0))
 
 
 def _stop_tokens(folder: Path, table: JsonObject) -> frozenset[int]:

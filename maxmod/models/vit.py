@@ -13,6 +13,7 @@ from maxmod import functional as F
 from maxmod.errors import ModelError
 from maxmod.models.activations import ACTIVATIONS, check_activation
 from maxmod.models.attention import attention, merge_heads, split_heads
+from maxmod.models.labels import MAX_LABELS, label_names
 from maxmod.nn import Conv2d, LayerNorm, Linear, Module, ModuleList
 from maxmod.nn.initial import initial_normal
 from maxmod.tensor import Tensor
@@ -21,9 +22,6 @@ from maxmod.weights import Weights, drop, rename, strip_prefix
 
 # Values of `architectures` in config.json, and whether each has a classifier.
 KINDS = {"ViTForImageClassification": True, "ViTModel": False}
-
-
-_MAX_LABELS = 1 << 20  # ImageNet has 21,841
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +46,8 @@ class Config:
     def __post_init__(self) -> None:
         sizes = (self.hidden_size, self.num_hidden_layers, self.num_attention_heads)
         sizes += (self.intermediate_size, self.num_channels)
-        if self.num_labels is not None and not 0 < self.num_labels <= _MAX_LABELS:
-            raise ModelError(f"num_labels: expected 1 to {_MAX_LABELS}, got {self.num_labels}.")
+        if self.num_labels is not None and not 0 < self.num_labels <= MAX_LABELS:
+            raise ModelError(f"num_labels: expected 1 to {MAX_LABELS}, got {self.num_labels}.")
         sizes += _pair("image_size", self.image_size) + _pair("patch_size", self.patch_size)
         if min(sizes) < 1:
             raise ModelError("sizes must be above 0.")
@@ -101,12 +99,7 @@ class Config:
         Raises:
             ModelError: If `id2label` does not map 0, 1, ... to strings.
         """
-        count = 2 if self.num_labels is None else self.num_labels  # as in transformers
-        table = self.id2label or {str(number): f"LABEL_{number}" for number in range(count)}
-        names = [table.get(str(number)) for number in range(len(table))]
-        if not all(isinstance(name, str) for name in names):
-            raise ModelError('id2label: expected strings under "0", "1" and so on.')
-        return [str(name) for name in names]
+        return label_names(self.id2label, self.num_labels)
 
 
 def _pair(field: str, value: Any) -> tuple[int, int]:

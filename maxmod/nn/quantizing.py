@@ -50,7 +50,7 @@ def quantize(
     layer named `lm_head` or tied to an embedding. That embedding becomes a `QuantizedEmbedding`,
     which has the codes of the head in common with it. Layers that lose most by 4 bits have 8 bits
     as well: those that a module in the model names in its attribute `sensitive_layers`, a
-    tuple of names from that module, in which `*` matches any characters. `models.bert.Bert` names
+    tuple of names from that module, in which `*` matches any characters. The encoder `Bert` names
     half of its weights; decoders name none. Either all layers are replaced or none.
     Layers that are already quantised are skipped, so a second call can use another scheme for the
     rest:

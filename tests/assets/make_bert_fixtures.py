@@ -35,8 +35,8 @@ PIECES = list(dict.fromkeys(PIECES))
 TEXTS = ["The cat sat on the mat.", "Dogs ran under a bridge", "?", "It is raining, isn't it?"]
 
 
-def make_tokenizer() -> Tokenizer:
-    vocabulary = {piece: number for number, piece in enumerate(PIECES)}
+def make_tokenizer(pieces: list[str] = PIECES) -> Tokenizer:
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -18,7 +18,7 @@ import maxmod
 from maxmod import CPU, Device, DType, Tensor
 from maxmod.errors import MaxmodError, ModelError, WeightsError
 from maxmod.models import adder_folder, encoder, load_encoder, load_model
-from maxmod.models.bert import Bert, Config
+from maxmod.models.encoders.bert import Bert, Config
 from maxmod.models.packing import pack
 from maxmod.models.pooling import Pooling, read_pooling
 from maxmod.nn import QuantizedLinear

@@ -24,6 +24,7 @@ ARCHITECTURES = {name: a for kinds in KINDS.values() for name, a in kinds.items(
 DECODERS = {name: ASSETS / "llama" / name for name in ("mistral", "qwen2", "qwen3", "gemma2")}
 DECODERS |= {"llama": ASSETS / "llama/llama2", "gemma": ASSETS / "llama/gemma"}
 DECODERS |= {"gemma3_text": ASSETS / "llama/gemma3", "gpt2": ASSETS / "gpt2/tied"}
+ENCODERS = {path.name: path for path in (ASSETS / "encoders").iterdir()}
 BERT, VIT = ASSETS / "bert/sentences", ASSETS / "vit/classifier"
 
 
@@ -43,7 +44,9 @@ def test_every_field_of_the_classes_of_transformers_is_known(name: str) -> None:
     assert set(FIELDS["all"] + FIELDS[name]) - ours == set()
 
 
-@pytest.mark.parametrize("folder", [*GPT2, *LLAMA, BERT, VIT, adder_folder()], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "folder", [*GPT2, *LLAMA, *ENCODERS.values(), BERT, VIT, adder_folder()], ids=lambda f: f.name
+)
 def test_folders_of_transformers_give_no_warning(folder: Path) -> None:
     config_of(folder)  # a warning would be an error
 
@@ -247,7 +250,7 @@ def test_numbers_are_checked(value: object) -> None:
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_every_value_of_every_field_is_read_or_refused(name: str) -> None:
-    folder = {**DECODERS, "bert": BERT, "vit": VIT}[name]
+    folder = {**DECODERS, **ENCODERS, "vit": VIT}[name]
     fields = [field.name for field in dataclasses.fields(ARCHITECTURES[name].config)]
     for field in [*fields, "architectures", "auto_map", "is_causal", "num_experts"]:
         for value in HOSTILE if field != "model_type" else []:

@@ -132,7 +132,7 @@ def test_config_without_model_type(tmp_path: Path, named: object) -> None:
         {"type_vocab_size": 1},
         {"type_vocab_size": ...},
         {"embedding_size": 24},
-        {"model_type": "roberta"},
+        {"model_type": "deberta"},
     ],
 )
 def test_other_configs_without_model_type_are_refused(tmp_path: Path, changes: dict) -> None:

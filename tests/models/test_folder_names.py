@@ -184,7 +184,7 @@ def test_multimodal_gemma3_is_told_from_the_text_model(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["mixtral", "roberta", "qwen3_5", "gemma3n", "mamba", "lama"])
+@pytest.mark.parametrize("name", ["mixtral", "deberta", "qwen3_5", "gemma3n", "mamba", "lama"])
 def test_no_architecture_is_suggested_for_another(tmp_path: Path, name: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": name}))
     with pytest.raises(ModelError, match=f"model_type '{name}' is not supported in") as caught:

@@ -71,7 +71,7 @@ def test_malformed_stop_token(folder: Path) -> None:
     ("model_type", "shown"),
     [
         ("gpt3", "model_type 'gpt3' is not supported in this version"),
-        ("roberta", "model_type 'roberta' is not supported in this version"),
+        ("deberta", "model_type 'deberta' is not supported in this version"),
         ([], r"model_type \[\] is not supported in this version"),
         (None, "config.json has no model_type, which says how the model computes"),
     ],
@@ -79,7 +79,8 @@ def test_malformed_stop_token(folder: Path) -> None:
 def test_unknown_architecture(folder: Path, model_type: object, shown: str) -> None:
     _change(folder, model_type=model_type)
     loaders = (
-        "load_model reads 'gpt2', .*; load_encoder reads 'bert'; load_vision_model reads 'vit'"
+        "load_model reads 'gpt2', .*; load_encoder, load_classifier, load_tagger, "
+        "load_masked_model read 'albert', 'bert', .*; load_vision_model reads 'vit'"
     )
     with pytest.raises(ModelError, match=f"{shown}: {loaders}.$"):
         load_model(folder, device=CPU())

@@ -1,0 +1,165 @@
+"""The architectures: which function loads each, and how a module is made of a configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from maxmod.errors import MaxmodError, ModelError
+from maxmod.models import gemma, gpt2, llama, vit
+from maxmod.models.config import from_table
+from maxmod.models.config_fields import CONFIG as CONFIG_FIELDS
+from maxmod.models.encoders import (
+    albert,
+    bert,
+    deberta,
+    distilbert,
+    electra,
+    modernbert,
+    mpnet,
+    nomic_bert,
+    roberta,
+)
+from maxmod.models.encoders.family import Family
+from maxmod.models.folder import CONFIG, read_config, unsupported
+from maxmod.models.quantized_folder import FIELD, is_marked
+from maxmod.nn import Module
+from maxmod.nn.places import warn
+from maxmod.tensor.like import StateLike
+from maxmod.values.plain import JsonObject
+from maxmod.weights import Weights, open_checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """How to make one kind of model.
+
+    Attributes:
+        config: Dataclass of the fields of config.json.
+        module: Makes the module of a configuration, and of a number of labels where it has some.
+        adapt: Gives the weights of a folder the names and layouts of the module.
+        defaults: Fields that config.json may leave out, where the dataclass has another default.
+    """
+
+    config: type[Any]
+    module: Callable[..., Module]
+    adapt: Callable[[StateLike], Weights]
+    defaults: Mapping[str, object] = field(default_factory=dict)
+
+
+# By the `model_type` of config.json.
+ARCHITECTURES = {
+    "gpt2": Architecture(gpt2.Config, gpt2.GPT2, gpt2.adapt_weights),
+    **{
+        name: Architecture(llama.Config, llama.Llama, llama.adapt_weights, defaults)
+        for name, defaults in llama.DEFAULTS.items()
+    },
+    **{
+        name: Architecture(gemma.Config, gemma.Gemma, gemma.adapt_weights, defaults)
+        for name, defaults in gemma.DEFAULTS.items()
+    },
+}
+FAMILIES: dict[str, Family] = {
+    "albert": albert.ALBERT,
+    "bert": bert.BERT,
+    "camembert": roberta.ROBERTA,
+    "deberta-v2": deberta.DEBERTA,
+    "distilbert": distilbert.DISTILBERT,
+    "electra": electra.ELECTRA,
+    "modernbert": modernbert.MODERNBERT,
+    "mpnet": mpnet.MPNET,
+    "nomic_bert": nomic_bert.NOMIC_BERT,
+    "roberta": roberta.ROBERTA,
+    "xlm-roberta": roberta.ROBERTA,
+}
+VISION = {"vit": Architecture(vit.Config, vit.make_module, vit.adapt_weights)}
+
+
+def _encoder(family: Family) -> Architecture:
+    """The encoder without a head; a warning names a head for labels that is left out."""
+
+    def adapt(weights: StateLike) -> Weights:
+        heads = family.label_weights(weights)
+        if heads:
+            warn(
+                "load_encoder: the folder has a head for labels, which is left out: "
+                f"{', '.join(heads)[:200]}. The encoder gives vectors of texts only."
+            )
+        return family.encoder_weights(weights)
+
+    return Architecture(family.config, family.module, adapt, family.defaults)
+
+
+def _with_head(task: str) -> dict[str, Architecture]:
+    """The encoders with a head; `module` takes the number of labels as well."""
+    return {
+        name: Architecture(
+            family.config,
+            partial(family.with_head, task),
+            partial(family.weights_with_head, task),
+            family.defaults,
+        )
+        for name, family in FAMILIES.items()
+        if task in family.heads
+    }
+
+
+# The function that loads each kind of model.
+KINDS: dict[str, dict[str, Architecture]] = {
+    "load_model": ARCHITECTURES,
+    "load_encoder": {name: _encoder(family) for name, family in FAMILIES.items()},
+    "load_classifier": _with_head("sequence"),
+    "load_tagger": _with_head("tokens"),
+    "load_masked_model": _with_head("words"),
+    "load_vision_model": VISION,
+}
+
+
+def read_fields(caller: str, folder: Path, table: JsonObject, strict: bool) -> Any:
+    """Returns the configuration of a model from its config.json."""
+    name = table.get("model_type")
+    if not isinstance(name, str) or name not in KINDS[caller]:
+        raise _unsupported(caller, folder, table)
+    architecture = KINDS[caller][name]
+    is_marked(table, folder / CONFIG)
+    fields = {**architecture.defaults, **table, FIELD: None}
+    where, known = str(folder / CONFIG), CONFIG_FIELDS[name]
+    return from_table(architecture.config, fields, where, known=known, strict=strict)
+
+
+def config_of(caller: str, folder: Path) -> JsonObject:
+    """Reads config.json; a BERT of 2018 gets the field `model_type` that it did not have."""
+    table = read_config(caller, folder)
+    return table | {"model_type": "bert"} if bert.is_old_config(table) else table
+
+
+def _unsupported(caller: str, folder: Path, table: JsonObject) -> ModelError:
+    name = table.get("model_type")
+    if caller == "load_encoder" and isinstance(name, str) and name in ARCHITECTURES:
+        hint = _decoder_hint(folder, table, ARCHITECTURES[name])
+        return ModelError(f"{caller}: {folder}: {caller} does not read {name!r}.{hint}")
+    return unsupported(caller, folder, table, KINDS)
+
+
+def _decoder_hint(folder: Path, table: JsonObject, architecture: Architecture) -> str:
+    """Returns what can be done with a decoder, of which `load_encoder` makes no vectors."""
+    defaults = {known.name: known.default for known in dataclasses.fields(architecture.config)}
+    is_tied = {**defaults, **architecture.defaults, **table}.get("tie_word_embeddings")
+    try:
+        with open_checkpoint(folder) as checkpoint:
+            has_head = any(name.endswith("lm_head.weight") for name in checkpoint)
+    except MaxmodError:
+        has_head = True  # load_model says what is wrong with the weights
+    if has_head or is_tied:
+        return (
+            " Hint: use load_model; load_encoder makes no vectors with decoders, but "
+            "load_model(folder).module.hidden(tokens) gives one for each token."
+        )
+    return (
+        " The model is a decoder without a head (lm_head.weight), made for vectors: decoders are "
+        "not read as encoders. Hint: use sentence-transformers for it."
+    )

@@ -1,0 +1,1 @@
+"""Text encoders, a file for each family, the blocks that they share, and their heads."""

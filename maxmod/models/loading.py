@@ -1,0 +1,141 @@
+"""Makes the module of a folder and loads its weights."""
+
+from __future__ import annotations
+
+import collections
+import os
+from collections.abc import Callable, Container
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from maxmod.dtype import DType
+from maxmod.errors import ArgumentError, ModelError, WeightsError
+from maxmod.interpreters.lazy import lazy
+from maxmod.models.architectures import KINDS, Architecture, config_of, read_fields
+from maxmod.models.folder import CONFIG, find_folder
+from maxmod.models.quantized_folder import FIELD, Rounding, as_stored, is_marked, rounded
+from maxmod.nn import Module
+from maxmod.tensor.default_context import default_device, default_dtype, resolve
+from maxmod.values.device import DeviceLike, DeviceRef
+from maxmod.values.plain import JsonObject
+from maxmod.weights import Weights, expect_room, open_checkpoint
+from maxmod.weights.quantized_view import stored_layers
+
+
+class Loaded(NamedTuple):
+    """A model of a folder.
+
+    Attributes:
+        folder: The folder, as an absolute path.
+        table: Its config.json.
+        config: The fields that the module uses.
+        module: The module, with its weights.
+        device: Where they are.
+        dtype: What it computes in.
+    """
+
+    folder: Path
+    table: JsonObject
+    config: Any
+    module: Module
+    device: DeviceRef
+    dtype: DType
+
+
+def load(
+    caller: str,
+    folder: str | os.PathLike[str],
+    *,
+    device: DeviceLike | None,
+    dtype: DType | None,
+    rounding: Rounding | None,
+    strict: bool,
+    adjust: Callable[[Architecture, JsonObject, Path], Architecture] | None = None,
+) -> Loaded:
+    """Loads the model of a folder.
+
+    Args:
+        caller: The loading function, for messages and as a key of `KINDS`.
+        folder: As for `load_model`.
+        device: As for `load_model`.
+        dtype: As for `load_model`.
+        rounding: How to quantise it.
+        strict: As `strict_config` of `load_model`.
+        adjust: Changes the architecture by what config.json says; it gets its path as well.
+    """
+    path = find_folder(caller, folder)
+    table = config_of(caller, path)
+    config = read_fields(caller, path, table, strict)
+    architecture = KINDS[caller][table["model_type"]]
+    if adjust is not None:
+        architecture = adjust(architecture, table, path / CONFIG)
+    made = _load(caller, path, table, architecture, config, device, dtype, rounding)
+    return Loaded(path.absolute(), table, config, *made)
+
+
+def _load(
+    caller: str,
+    folder: Path,
+    table: JsonObject,
+    architecture: Architecture,
+    config: Any,
+    device: Any,
+    dtype: DType | None,
+    rounding: Rounding | None,
+) -> tuple[Module, DeviceRef, DType]:
+    """Returns the module with its weights, device and dtype."""
+    where = folder / CONFIG
+    has_mark = is_marked(table, where)
+    _, ref = resolve(None, device)
+    with open_checkpoint(folder) as checkpoint:
+        _check_layers(config, len(checkpoint), where)
+        layers = stored_layers(checkpoint)
+        if has_mark and not layers:
+            raise ModelError(f"{where}: {FIELD!r}: no layer of the folder is stored as codes.")
+        if layers and rounding is not None:
+            raise ArgumentError(
+                f"{caller}: {folder}: quantize: the weights of this folder are quantised already."
+            )
+        dtype = dtype or _stored_dtype(checkpoint, {f"{name}.scales" for name in layers})
+        with lazy(), default_device(ref), default_dtype(dtype):
+            module = architecture.module(config)
+        stored = checkpoint.on(ref)
+        try:
+            if layers:
+                weights = as_stored(module, stored, dtype, layers)
+            else:
+                stored = architecture.adapt(stored)
+                weights = stored.astype(dtype)
+            if rounding is not None:
+                weights = rounded(module, stored, weights, rounding)
+            expect_room(weights, ref, action=f"{caller}: {folder}")
+            module.load_state_dict(weights)
+        except WeightsError as error:
+            raise WeightsError(f"{caller}: {folder}: {error}") from None
+    return module.to(ref), ref, dtype
+
+
+def _check_layers(config: Any, tensors: int, where: Path) -> None:
+    """Rejects more layers than there are tensors, before allocating an object for each."""
+    for name in ("num_hidden_layers", "n_layer"):
+        value = getattr(config, name, 0)
+        if value > tensors:
+            raise ModelError(
+                f"{where}: {name}: expected at most {tensors}, as many as there are tensors in the "
+                f"weights, got {value}."
+            )
+
+
+def _stored_dtype(weights: Weights, scales: Container[str]) -> DType:
+    """Returns the dtype to compute in: the floating dtype of most of the stored bytes.
+
+    8-bit floats are a storage format; they are computed with in bfloat16. Scales of quantised
+    weights do not count.
+    """
+    nbytes: collections.Counter[DType] = collections.Counter()
+    for name in weights:
+        stored = weights.tensor_type(name)
+        if stored.dtype.is_float() and name not in scales:
+            nbytes[stored.dtype] += int(stored.nbytes)
+    stored = nbytes.most_common(1)[0][0] if nbytes else DType.float32
+    return stored if stored.size_in_bits > 8 else DType.bfloat16
