@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 from maxmod import CPU, DType, Tensor
-from maxmod.models import load_encoder, load_model, load_vision_model
+from maxmod.models import (
+    load_classifier,
+    load_encoder,
+    load_masked_model,
+    load_model,
+    load_tagger,
+    load_vision_model,
+)
+from maxmod.models.encoders.heads import WordLogits
 from maxmod.models.registry import KINDS
 
 pytestmark = pytest.mark.oracle
@@ -72,18 +80,69 @@ def test_language_models(kind: str, tmp_path: Path) -> None:
         _close(compiled(Tensor(tokens.numpy(), device=CPU())), expected)
 
 
-def test_encoders(tmp_path: Path) -> None:
-    import torch
-    from transformers import BertConfig, BertModel
+# A name of transformers, and the function that loads what it makes.
+TASKS = {
+    "AutoModel": load_encoder,
+    "AutoModelForSequenceClassification": load_classifier,
+    "AutoModelForTokenClassification": load_tagger,
+    "AutoModelForMaskedLM": load_masked_model,
+}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "albert": {"embedding_size": 24, "num_hidden_groups": 2, "inner_group_num": 2},
+    "deberta-v2": {
+        "relative_attention": True,
+        "position_buckets": 8,
+        "pos_att_type": "c2p|p2c",
+        "norm_rel_ebd": "layer_norm",
+    },
+    "distilbert": {"dim": 32, "hidden_dim": 48, "n_layers": 3, "n_heads": 4},
+    "electra": {"embedding_size": 24},
+    "modernbert": {"local_attention": 8, "bos_token_id": 0, "eos_token_id": 2}
+    | {"cls_token_id": 0, "sep_token_id": 2, "norm_bias": True, "attention_bias": True},
+}
 
-    theirs = _randomized(BertModel(BertConfig(**BERT)))
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("kind", sorted(KINDS["load_encoder"]))
+def test_encoders(kind: str, task: str, tmp_path: Path) -> None:
+    import torch
+    import transformers
+
+    fields = {**BERT, "pad_token_id": 1, **SPECIAL.get(kind, {})}
+    known = transformers.AutoConfig.for_model(kind).to_dict()
+    config = transformers.AutoConfig.for_model(
+        kind,
+        **{name: value for name, value in fields.items() if name in known | SPECIAL.get(kind, {})},
+    )
+    config.num_labels = 3
+    theirs = _randomized(
+        getattr(transformers, task).from_config(config, attn_implementation="eager")
+    )
     theirs.save_pretrained(tmp_path)
-    model = load_encoder(tmp_path, device=CPU())
-    tokens = torch.randint(90, (2, 11), generator=torch.Generator().manual_seed(1))
+    model = TASKS[task](tmp_path, device=CPU())
+    tokens = np.random.default_rng(1).integers(2, 90, (3, 17))
+    lengths = np.array([17, 9, 1])
+    kept = np.arange(17) < lengths[:, None]
+    tokens[~kept] = 1
+    given = {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(kept).long()}
+    arrays = [tokens, lengths]
+    if model.config.type_vocab_size > 1 and task != "AutoModel":
+        types = np.ascontiguousarray(np.broadcast_to(np.arange(17) > 6, (3, 17))).astype(np.int64)
+        given["token_type_ids"] = torch.tensor(types)
+        arrays.append(types)
+    run = model.module
+    if task == "AutoModelForMaskedLM":
+        run = WordLogits(model.module)
+        arrays.insert(2, np.flatnonzero(kept))
     with torch.inference_mode():
-        expected = theirs(tokens).last_hidden_state
-    lengths = Tensor(np.array([11, 11]), device=CPU())
-    _close(model.module(Tensor(tokens.numpy(), device=CPU()), lengths), expected)
+        expected = theirs(**given)[0]
+    found = run(*(Tensor(array, device=CPU()) for array in arrays)).to_numpy()
+    if task == "AutoModelForMaskedLM":
+        _close(found, expected[torch.tensor(kept)])
+    elif found.ndim == 3:
+        _close(found[kept], expected[torch.tensor(kept)])
+    else:
+        _close(found, expected)
 
 
 def test_vision_models(tmp_path: Path) -> None:
