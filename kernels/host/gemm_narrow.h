@@ -4,7 +4,7 @@
 
 #ifndef MM_SHARED_ELSEWHERE
 
-#define MM_NARROW_FLOATS (1 << 15) // of the packed right operand: 128 KB
+#define MM_NARROW_FLOATS (MM_L2_NBYTES / 16) // of the packed right operand: a quarter of the L2 cache
 #define MM_NARROW_UNITS (2 * MM_CHUNK)
 #define MM_NARROW_ROW (MM_NARROW_UNITS + 16) // not a power of two: rows would share sets of the L1
 #define MM_NARROW_TERMS 16384                // of a portion of tiles: about a microsecond

@@ -31,7 +31,19 @@ static void mm_finish_rows(
     g->finish(g, row, rows, n0, count, sums, sums_row);
 }
 
-#define MM_BLOCK_FLOATS (1 << 21) // of the packed left operand: 8 MB stay in an L3 cache
+// Sizes of the caches; see `backends/host/caches.py`, which knows those of this machine. They decide
+// where products are cut, and no number.
+#ifndef MM_L1_NBYTES
+#define MM_L1_NBYTES (32 << 10)
+#endif
+#ifndef MM_L2_NBYTES
+#define MM_L2_NBYTES (512 << 10)
+#endif
+#ifndef MM_L3_NBYTES
+#define MM_L3_NBYTES (32 << 20)
+#endif
+
+#define MM_BLOCK_FLOATS (MM_L3_NBYTES / 16) // of the packed left operand: a quarter of the L3 cache
 
 // A vector of consecutive elements of the right operand; `count` of them exist.
 MM_INLINE mm_vec mm_right_part(const MM_RIGHT_TYPE *from, int64_t count)

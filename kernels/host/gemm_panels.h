@@ -2,11 +2,12 @@
 
 #ifndef MM_SHARED_ELSEWHERE
 
-// A panel of MM_CHUNK units (16 KB with AVX2) stays in the L1 cache; MM_BLOCK_ROWS rows of that depth
-// and the panels of a block of columns (120 KB each) in the L2. Measured where the L1 has 32 KB and
-// the L2 512 KB: 320 or 384 units take 1.03 to 1.08 times as long, with 60 rows up to 1.2.
-#define MM_CHUNK 256
-#define MM_BLOCK_ROWS (120 / MM_ROWS * MM_ROWS)
+// A panel of MM_CHUNK units stays in half of an L1 cache of 32 KB with AVX2; MM_BLOCK_ROWS rows of that
+// depth in a quarter of the L2, like the panels of a block of columns where it has 512 KB. Measured
+// with those sizes: 320 or 384 units take 1.03 to 1.08 times as long, 60 rows up to 1.2. Larger caches
+// have the same shares, which was not measured.
+#define MM_CHUNK (MM_L1_NBYTES >= 48 << 10 && MM_LANES <= 8 ? 384 : 256)
+#define MM_BLOCK_ROWS ((MM_L2_NBYTES / 16 / MM_CHUNK - MM_ROWS) / MM_ROWS * MM_ROWS)
 #define MM_BLOCK_COLUMNS 128
 #define MM_PART_ROWS (4 * MM_BLOCK_ROWS) // of a task: their sums stay in the L3 cache
 #define MM_PACKED_UNITS 64               // of the left operand that are packed at a time

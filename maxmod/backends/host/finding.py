@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 
+from maxmod.backends.host import caches
 from maxmod.backends.host.library import HostCompiler
 from maxmod.backends.host.processor import is_known, processor
 from maxmod.kernel import cache as kernel_cache
@@ -92,7 +93,7 @@ def _probed(
         version, features, flags = found
         kernel_cache.store(key, "\n".join((version, features, *flags)).encode())
     identity = f"{version}\n{features}\n{identity}"
-    return HostCompiler(path, version, tuple(flags), identity), ""
+    return HostCompiler(path, version, (*flags, *caches.flags()), identity), ""
 
 
 def _programs(path: str, options: tuple[str, ...], search_path: str) -> list[str]:

@@ -60,14 +60,14 @@ def _of_linux() -> Iterator[str]:
 
 def _of_sysctl() -> Iterator[str]:
     """macOS and the BSDs."""
-    read = _sysctl()
+    read = sysctl()
     for name in _SYSCTL if read else ():
         value = read(name) if read else b""
         if value:
             yield f"{name} {value.rstrip(bytes(1)).hex()}"
 
 
-def _sysctl() -> Callable[[str], bytes] | None:
+def sysctl() -> Callable[[str], bytes] | None:
     """Returns a function of the name of a number or text; it returns nothing for unknown ones."""
     try:
         function = ctypes.CDLL(None).sysctlbyname
