@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -258,6 +259,20 @@ class Backend(abc.ABC):
             CompileError: If none of them can be built here.
         """
         raise CompileError(f"The {self.kind} backend builds no kernels.")
+
+    def start_build(
+        self, sources: Sequence[KernelSource], index: int
+    ) -> Callable[[], list[Kernel | CompileError]]:
+        """Starts to build kernels, where that can go on beside other work.
+
+        Returns:
+            A function that waits for the end and returns what `build` does. What is started before
+            it is called may be built together.
+
+        Raises:
+            CompileError: As for `build`; or the function raises it.
+        """
+        return functools.partial(self.build, sources, index)
 
     def chain(
         self,

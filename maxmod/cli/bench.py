@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
             f"{model.max_positions} tokens together, got {options.batch}, {count} and {new}."
         )
     start = time.perf_counter()
-    steps = [model.step(batch=options.batch, seq=seq) for seq in dict.fromkeys((count, 1))]
+    steps = model.steps(dict.fromkeys((count, 1)), batch=options.batch)
     compile_s = time.perf_counter() - start
     first_s, token_s = _times(model, options)
     prefill_s, decode_s = min(first_s[1:]), min(token_s[1:])

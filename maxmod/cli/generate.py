@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
     )
     loaded = time.perf_counter()
     lengths = () if options.eager else dict.fromkeys((len(prompt), 1))
-    steps = [model.step(seq=length) for length in lengths]
+    steps = model.steps(lengths)
     compiled = time.perf_counter()
     count = _stream(tokens, text)
     rate = _rate(count, time.perf_counter() - compiled)

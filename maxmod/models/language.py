@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from maxmod.generate.sampling import Sampler, Sampling
 from maxmod.generate.text import Tokenizer
 from maxmod.generate.tokenizer_files import open_tokenizer
 from maxmod.nn import Module
-from maxmod.runtime.compiled import CompiledModel
+from maxmod.runtime.compiled import CompiledModel, built_together
 from maxmod.tensor import Tensor
 from maxmod.values.array import HostArray
 from maxmod.values.device import DeviceRef
@@ -252,18 +252,38 @@ class LanguageModel:
         """
         key = (batch == 1, seq == 1, logits)
         if key not in self._steps:
-            rows: int | str = 1 if batch == 1 else "batch"
-            tokens = TensorType(DType.int64, [rows, 1 if seq == 1 else "seq"], self.device)
-            cache = KVCache.types(self.cache_shape, rows, self.dtype, self.device)
-            name = "decode" if seq == 1 else "prefill"
-            if logits:
-                made = CachedLogits(self.module).compile(tokens, cache, name=name)
-            else:
-                sampler = Sampler.types(rows, self.vocab_size, self.device)
-                prompts = () if seq == 1 else (tokens,)
-                made = NextTokens(self.module).compile(cache, sampler, *prompts, name=name)
-            self._steps[key] = made
+            self._steps[key] = self._compiled(*key)
         return self._steps[key]
+
+    def steps(self, seqs: Iterable[int], *, batch: int = 1) -> list[CompiledModel]:
+        """Returns several compiled steps; their kernels are built side by side.
+
+        Args:
+            seqs: The number of tokens of each.
+            batch: The number of sequences.
+
+        Returns:
+            For each number of tokens what `step` returns.
+        """
+        keys = [(batch == 1, seq == 1, False) for seq in seqs]
+        missing = dict.fromkeys(key for key in keys if key not in self._steps)
+        if missing:
+            with built_together():
+                made = {key: self._compiled(*key) for key in missing}
+            self._steps |= made  # from now on they can be called
+        return [self._steps[key] for key in keys]
+
+    def _compiled(self, is_one: bool, is_decode: bool, logits: bool) -> CompiledModel:
+        """Compiles the step for one sequence or several, and for one token or several."""
+        rows: int | str = 1 if is_one else "batch"
+        tokens = TensorType(DType.int64, [rows, 1 if is_decode else "seq"], self.device)
+        cache = KVCache.types(self.cache_shape, rows, self.dtype, self.device)
+        name = "decode" if is_decode else "prefill"
+        if logits:
+            return CachedLogits(self.module).compile(tokens, cache, name=name)
+        sampler = Sampler.types(rows, self.vocab_size, self.device)
+        prompts = () if is_decode else (tokens,)
+        return NextTokens(self.module).compile(cache, sampler, *prompts, name=name)
 
     def next_tokens(
         self,
@@ -304,7 +324,10 @@ class LanguageModel:
         """
         given = () if prompts is None else (self._rows(prompts),)
         batch, seq = sampler.tokens.shape if prompts is None else prompts.shape
-        run = NextTokens(self.module) if eager else self.step(batch=int(batch), seq=int(seq))
+        if eager:
+            run = NextTokens(self.module)
+        else:  # tokens that follow a prompt are read one by one
+            run = self.steps(dict.fromkeys((int(seq), 1)), batch=int(batch))[0]
         run(cache, sampler, *given)
         return self._later_tokens(sampler)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +53,36 @@ _MEASURING = "maxmod.runtime.measuring"
 
 Timed = Callable[[str], contextlib.AbstractContextManager[None]]
 
+# What finishes the models of a block of `built_together`.
+_TOGETHER: contextvars.ContextVar[list[Callable[[], None]] | None] = contextvars.ContextVar(
+    "together", default=None
+)
+
+
+@contextlib.contextmanager
+def built_together() -> Iterator[None]:
+    """Lets the kernels of all models that are compiled in a block be built side by side, while
+    later ones are traced and planned. The models can be called behind the block.
+    """
+    started: list[Callable[[], None]] = []
+    token = _TOGETHER.set(started)
+    try:
+        yield
+    finally:
+        _TOGETHER.reset(token)
+        for finish in started:
+            finish()
+
+
+@contextlib.contextmanager
+def _built_at_once() -> Iterator[None]:
+    """Whatever is compiled in a block can be called there, as what is traced may do."""
+    token = _TOGETHER.set(None)
+    try:
+        yield
+    finally:
+        _TOGETHER.reset(token)
+
 
 class CompiledModel:
     """An executable made from a traced function; called with the same arguments as the function.
@@ -80,34 +112,55 @@ class CompiledModel:
         self._settings = config.current()
         self._dialect: Dialect | None = None
         self._planned: tuple[ir.Graph, Schedule] | None = None
-        self._schedule, self._kernels = self._build()
+        self._building: Callable[[], Sequence[Kernel | CompileError]] | None = None
+        self._kernels: Sequence[Kernel | CompileError] = ()
         self._lock = fork_safe_lock()
         self._arena = Arena(self._backend, self._device.id)
         self._programs = ProgramCache(self._arena, PROGRAM_LIMIT)
         self._stored = StoredArguments(staged.graph, self.signature.tensor_labels)
-        self._bind_weights({name: weights[name] for name in staged.graph.weights})
+        self._start_build()
+        kept = {name: weights[name] for name in staged.graph.weights}
+        together = _TOGETHER.get()
+        if together is None:
+            self._finish_build(kept)
+        else:
+            together.append(partial(self._finish_build, kept))
 
-    def _build(self) -> tuple[Schedule, Sequence[Kernel | CompileError]]:
-        """Plans and builds; falls back to running ops one by one: all of them where no kernel can
-        be built, else those of the kernels that cannot.
-        """
+    def _start_build(self) -> None:
+        """Plans, and starts to build."""
         if self._settings.compile and not _is_mixed(self.staged.graph):
             with self.stats.timed("find"):
                 self._dialect = self._backend.dialect()
-        plan = self._load_or_plan()
+        self._schedule = self._load_or_plan()
         if self._dialect is None:
-            return plan, []
+            return
         try:
             with self.stats.timed("build"):
-                kernels = self._backend.build(plan.kernels, self._device.id)
+                kernels = self._schedule.kernels
+                self._building = self._backend.start_build(kernels, self._device.id)
         except CompileError as error:
-            log.logger.warning("%s: running ops one by one, because %s", self.__name__, error)
-            self._dialect, self._planned = None, None
-            return self._load_or_plan(), []
-        self.stats.count_kernels(kernels)
+            self._without_kernels(error)
+
+    def _finish_build(self, weights: Mapping[str, Tensor]) -> None:
+        """Waits for the kernels. Falls back to running ops one by one: all of them where no kernel
+        can be built, else those of the kernels that cannot.
+        """
+        if self._building is not None:
+            try:
+                with self.stats.timed("build"):
+                    self._kernels = self._building()
+            except CompileError as error:
+                self._without_kernels(error)
+            self._building = None
+        self.stats.count_kernels(self._kernels)
         if self.stats.kernels_refused:
-            return self._without_refused(plan, kernels)
-        return plan, kernels
+            self._schedule, self._kernels = self._without_refused(self._schedule, self._kernels)
+        self._bind_weights(weights)
+
+    def _without_kernels(self, error: CompileError) -> None:
+        log.logger.warning("%s: running ops one by one, because %s", self.__name__, error)
+        self._dialect, self._planned = None, None
+        self._schedule = self._load_or_plan()
 
     def _without_refused(
         self, plan: Schedule, kernels: Sequence[Kernel | CompileError]
@@ -484,7 +537,7 @@ def compile_function(
     `weights` holds the data of the weights, if it is other than that of `parameters`.
     """
     stats = Stats()
-    with stats.timed("trace"):
+    with stats.timed("trace"), _built_at_once():
         staged = trace_function(
             fn, input_types, name=name, parameters=parameters, keyword_types=keyword_types
         )

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import build_cache
 import numpy as np
@@ -26,6 +27,8 @@ from maxmod.backends.host.units import Unit, cost_s, units
 from maxmod.cli.progress import shown_progress
 from maxmod.errors import CompileError
 from maxmod.kernel.source import OWN, Dialect, KernelSource
+from maxmod.models import adder_folder, load_model
+from maxmod.runtime.compiled import built_together, compile_function
 
 pytestmark = [
     pytest.mark.skipif(bool(host_compiler.unavailable_reason()), reason="there is no C compiler"),
@@ -204,6 +207,67 @@ def test_a_kernel_inseparable_from_the_shared_part_contains_a_copy(
 def test_without_cache_shared_parts_are_linked_all_the_same() -> None:
     with maxmod.configure(nocache=True):
         assert [result(k) for k in host_compiler.build_all([sharing(1), sharing(2)])] == [1, 2]
+
+
+# ---- several models at a time --------------------------------------------------------------------
+
+
+def test_models_that_are_built_together_share_kernels_and_compilers(
+    compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_build, "_usable_cpus", lambda: 1)
+    row = TensorType(DType.float32, (4, 8), CPU())
+    with built_together():
+        first = compile_function(F.exp, [row], name="first", parameters={})
+        second = compile_function(_exp_and_double, [row], name="second", parameters={})
+        assert first.stats.kernels_built == 0  # nobody waited for it
+    assert len(compiled) == 2
+    assert sum("mm_exp(" in text.split("kernel.c")[-1] for text in compiled) == 1
+    built = [(model.stats.kernels_built, model.stats.kernels_cached) for model in (first, second)]
+    assert built == [(1, 0), (1, 1)]
+    x = np.ones((4, 8), np.float32)
+    for found, want in zip(second(Tensor.from_dlpack(x)), (np.exp(x), x.T * 2), strict=True):
+        np.testing.assert_allclose(found.to_numpy(), want, rtol=1e-6)
+    np.testing.assert_allclose(first(Tensor.from_dlpack(x)).to_numpy(), np.exp(x), rtol=1e-6)
+
+
+def _exp_and_double(x: Tensor) -> tuple[Tensor, Tensor]:
+    return F.exp(x), F.permute(x, [1, 0]) * 2
+
+
+def test_a_refused_kernel_of_one_model_leaves_the_other_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = host_build._build_unit
+
+    def building(compiler: Any, unit: Unit, *more: Any) -> Any:
+        if any("mm_log(" in source.plain for source in unit.sources.values()):
+            raise host_build.Refused("no logarithm")
+        return build(compiler, unit, *more)
+
+    monkeypatch.setattr(host_build, "_build_unit", building)
+    row = TensorType(DType.float32, (4,), CPU())
+    with built_together():
+        made = [
+            compile_function(fn, [row], name="f", parameters={}) for fn in (F.exp, F.log, F.exp)
+        ]
+    assert [model.stats.kernels_refused for model in made] == [0, 1, 0]
+    x = np.full(4, 2, np.float32)
+    for model, fn in zip(made, (np.exp, np.log, np.exp), strict=True):
+        np.testing.assert_allclose(model(Tensor.from_dlpack(x)).to_numpy(), fn(x), rtol=1e-6)
+
+
+def test_the_first_run_of_a_language_model_starts_few_compilers(
+    compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both steps are built together, and what their products share once."""
+    monkeypatch.setattr(host_build, "_usable_cpus", lambda: 2)
+    model = load_model(adder_folder())
+    with build_cache.unoptimised_host_kernels():
+        assert model.generate("123+456=") == "579"
+    assert len(compiled) <= 7
+    assert len(set(compiled)) == len(compiled)
+    assert sum("void mm_shared(" in text for text in compiled) == 1
 
 
 # ---- distribution --------------------------------------------------------------------------------

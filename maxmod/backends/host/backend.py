@@ -112,10 +112,20 @@ class CpuBackend(Backend):
         return Dialect.HOST if _compiler_found() else None
 
     def build(self, sources: Sequence[KernelSource], index: int) -> list[Kernel | CompileError]:
-        return [
-            made if isinstance(made, CompileError) else LoadedKernel(made)  # type: ignore[misc]
-            for made in host_compiler.build_each(sources)  # kernels of NumPy arrays
-        ]
+        return self.start_build(sources, index)()
+
+    def start_build(
+        self, sources: Sequence[KernelSource], index: int
+    ) -> Callable[[], list[Kernel | CompileError]]:
+        finish = host_compiler.start_each(sources)
+
+        def built() -> list[Kernel | CompileError]:
+            return [
+                made if isinstance(made, CompileError) else LoadedKernel(made)  # type: ignore[misc]
+                for made in finish()  # kernels of NumPy arrays
+            ]
+
+        return built
 
     def chain(
         self,

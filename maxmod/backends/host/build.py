@@ -10,14 +10,13 @@ import contextvars
 import ctypes
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from maxmod.backends.host.library import (
     HostCompiler,
@@ -105,7 +104,7 @@ def probe(path: str, options: tuple[str, ...]) -> tuple[tuple[str, str, list[str
         (version, macros of the instruction sets, flags), or None with the reason.
     """
     problem = ""
-    with _folder() as folder:
+    with _new_folder() as folder:
         for native in _NATIVE:
             for simd in _SIMD:
                 flags = [*options, *_ALWAYS, *native, *simd]
@@ -126,61 +125,92 @@ def _text(library: ctypes.CDLL, name: str) -> str:
     return ctypes.string_at(start).decode("utf-8", "replace").replace("\n", " ").strip()
 
 
-def build_libraries(
-    compiler: HostCompiler, sources: Mapping[str, KernelSource]
-) -> dict[str, Place | CompileError]:
-    """Compiles kernels side by side, saves them and loads them.
+# What was started, and nobody waited for yet.
+_UNFINISHED: contextvars.ContextVar[Building | None] = contextvars.ContextVar(
+    "unfinished", default=None
+)
+
+
+def start(compiler: HostCompiler, sources: Mapping[str, KernelSource]) -> tuple[Building, set[str]]:
+    """Starts to compile kernels, as many at a time as there are CPUs.
 
     Args:
         compiler: What compiles them.
         sources: Kernels by their keys.
 
     Returns:
-        For each key where its kernel is, or the error of one that the compiler refuses or that
-        cannot be loaded.
+        The work, which others may be a part of: what was started before, and not waited for yet;
+        and the keys of the kernels that are not among those.
     """
-    with _folder() as folder:
-        work = _Work(compiler, sources, folder)
-        work.run()
-        work.link()
-        return work.results()
+    building = _UNFINISHED.get()
+    if building is None or building.compiler != compiler:
+        building = Building(compiler)
+        _UNFINISHED.set(building)
+    return building, building.add(sources)
 
 
-class _Work:
-    """Units that are to be built, and what came of them.
+class Building:
+    """Units that are being built, and what came of them.
 
     Args:
         compiler: What compiles them.
-        sources: Kernels by their keys.
-        folder: A temporary folder.
     """
 
-    def __init__(
-        self, compiler: HostCompiler, sources: Mapping[str, KernelSource], folder: str
-    ) -> None:
+    def __init__(self, compiler: HostCompiler) -> None:
+        self.compiler = compiler
         self._errors: dict[str, Exception] = {}
         self._built: dict[str, Place] = {}
         self._units: dict[str, Unit] = {}  # in which kernels are that need a shared library
-        self._sources = sources
-        self._compiler, self._folder = compiler, folder
+        self._sources: dict[str, KernelSource] = {}
+        self._folder = _new_folder()
         self._cpus = _usable_cpus()
-        self._shared = SharedLibraries(compiler, sources.values())
-        shared = [Unit({key: source}) for key, source in self._shared.missing.items()]
-        self._progress = Progress(len(sources) + len(shared))
-        self._todo = deque([*shared, *units(sources, self._cpus)])
+        self._shared = SharedLibraries(compiler)
+        self._progress = Progress()
+        self._todo: deque[Unit] = deque()
+        self._workers: list[threading.Thread] = []
 
-    def run(self) -> None:
-        """Builds everything, and returns when it is done."""
-        workers = [  # each with a copy of the context, which holds the configuration
-            threading.Thread(target=contextvars.copy_context().run, args=(self._run_one,))
-            for _ in range(min(len(self._todo), self._cpus))
-        ]
-        for worker in workers:
-            worker.start()
+    def add(self, sources: Mapping[str, KernelSource]) -> set[str]:
+        """Builds more kernels by their keys; those that are being built are not built again.
+
+        Returns:
+            The keys of the others.
+        """
+        new = {key: source for key, source in sources.items() if key not in self._sources}
+        shared = self._shared.missing(new.values())
+        self._sources |= new
+        self._progress.total += len(new) + len(shared)
+        self._todo.extend(Unit({key: source}) for key, source in shared.items())
+        self._todo.extend(units(new, self._cpus))
+        self._start_workers()
+        return set(new)
+
+    def _start_workers(self) -> None:
+        self._workers = [worker for worker in self._workers if worker.is_alive()]
+        for _ in range(min(len(self._todo), self._cpus - len(self._workers))):
+            # Each with a copy of the context, which holds the configuration.
+            run = contextvars.copy_context().run
+            self._workers.append(threading.Thread(target=run, args=(self._run_one,)))
+            self._workers[-1].start()
+
+    def results(self, keys: Iterable[str]) -> dict[str, Place | CompileError]:
+        """Waits for everything.
+
+        Returns:
+            For each key where its kernel is, or the error of one that the compiler refuses or that
+            cannot be loaded.
+        """
+        if _UNFINISHED.get() is self:
+            _UNFINISHED.set(None)
         try:
-            self._progress.wait_for(workers)
+            while self._todo or self._workers:  # a worker may have ended as more was added
+                self._start_workers()
+                self._progress.wait_for(self._workers)
+                self._workers.clear()
         finally:
             self._todo.clear()  # where the user interrupts, nothing more is started
+        self._link()
+        self._folder.cleanup()
+        return {key: self._built[key] if key in self._built else self._failure(key) for key in keys}
 
     def _run_one(self) -> None:
         while True:
@@ -192,8 +222,8 @@ class _Work:
 
     def _build(self, unit: Unit) -> None:
         try:
-            built = _build_unit(self._compiler, unit, self._shared, self._folder)
-            library = _load_saved(*built, self._folder)
+            built = _build_unit(self.compiler, unit, self._shared, self._folder.name)
+            library = _load_saved(*built, self._folder.name)
             self._built |= {key: Place(library, unit.entry(key)) for key in unit.sources}
             self._units |= {key: unit for key in unit.sources if unit.pointer(key)}
         except Exception as error:
@@ -204,10 +234,11 @@ class _Work:
             self._errors.update(dict.fromkeys(unit.sources, error))
         self._progress.advance(len(unit.sources))
 
-    def link(self) -> None:
+    def _link(self) -> None:
         """Gives kernels what they share; where that was refused, it becomes a part of them."""
         left: list[Unit] = []
-        for key, unit in self._units.items():
+        needing, self._units = self._units, {}
+        for key, unit in needing.items():
             source, place = unit.sources[key], self._built.pop(key)
             shared = self._shared.library(source, self._built)
             if shared is None:
@@ -218,19 +249,12 @@ class _Work:
         for unit in left:
             self._build(unit)
 
-    def results(self) -> dict[str, Place | CompileError]:
-        """Returns what came of each kernel, in the order of the sources."""
-        return {
-            key: self._built[key] if key in self._built else self._failure(key, source)
-            for key, source in self._sources.items()
-        }
-
-    def _failure(self, key: str, source: KernelSource) -> CompileError:
-        error = self._errors[key]
+    def _failure(self, key: str) -> CompileError:
+        source, error = self._sources[key], self._errors[key]
         if not isinstance(error, Refused | OSError):
             raise error
         verb = "refused" if isinstance(error, Refused) else "built, but cannot load,"
-        reason = f"{self._compiler.path} ({self._compiler.version}) {verb} the kernel"
+        reason = f"{self.compiler.path} ({self.compiler.version}) {verb} the kernel"
         return refused("host_compiler", source, key, reason, str(error))
 
 
@@ -325,14 +349,9 @@ def _load(data: bytes, folder: str, name: str) -> ctypes.CDLL:
     return open_library(path)
 
 
-@contextlib.contextmanager
-def _folder() -> Iterator[str]:
-    """A temporary folder; libraries stay loaded after their files are gone."""
-    folder = tempfile.mkdtemp(prefix="maxmod-")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _new_folder() -> tempfile.TemporaryDirectory[str]:
+    """Returns a temporary folder; libraries stay loaded after their files are gone."""
+    return tempfile.TemporaryDirectory(prefix="maxmod-", ignore_cleanup_errors=True)
 
 
 def _usable_cpus() -> int:

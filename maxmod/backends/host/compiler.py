@@ -11,7 +11,7 @@ import ctypes
 import functools
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from maxmod import config
@@ -112,38 +112,72 @@ def build_each(sources: Sequence[KernelSource]) -> list[HostKernel | CompileErro
     Raises:
         CompileError: If there is no C compiler, or no threads can be had for kernels.
     """
+    return start_each(sources)()
+
+
+def start_each(
+    sources: Sequence[KernelSource],
+) -> Callable[[], list[HostKernel | CompileError]]:
+    """Starts to build kernels as `build_each` does.
+
+    Returns:
+        A function that waits for them and loads them. What is started before it is called is built
+        together, and what is the same only once.
+
+    Raises:
+        CompileError: As for `build_each`, except that the function tells about threads.
+    """
     compiler = find()
     if compiler is None:
         raise CompileError(unavailable_reason())
     if not sources:
-        return []
-    if "functions" not in _threads:  # built together with the first kernels
-        *kernels, threads = _built(compiler, [*sources, _threads_source()])
-        if isinstance(threads, CompileError):
-            raise threads
-        with _THREADS_LOCK:
-            _threads.setdefault("library", threads.library)
-            if "functions" not in _threads:
-                count = thread_count(config.current().threads)
-                _threads["functions"] = start_threads(_threads["library"], count)
-    else:
-        kernels = _built(compiler, sources)
-    for kernel in kernels:
-        if isinstance(kernel, HostKernel):
-            for library in filter(None, (kernel.library, kernel.shared)):
-                connect(library, _threads["functions"])
-    return kernels
+        return list
+    needs_threads = "functions" not in _threads  # built together with the first kernels
+    needed = [*sources, *([_threads_source()] if needs_threads else [])]
+    keys = [_key(compiler, source) for source in needed]
+    kernels, missing = _cached(zip(keys, needed, strict=True))
+    if missing:
+        building, new = importlib.import_module(_BUILD).start(compiler, missing)
+
+    def finish() -> list[HostKernel | CompileError]:
+        for key, found in (building.results(missing) if missing else {}).items():
+            is_loaded = not isinstance(found, CompileError)
+            cached = key not in new
+            kernels[key] = _entered(missing[key], key, found, cached) if is_loaded else found
+        made = [kernels[key] for key in keys]
+        if needs_threads:
+            _start_threads(made.pop())
+        return [_connected(kernel) for kernel in made]
+
+    return finish
 
 
-def _built(
-    compiler: HostCompiler, sources: Sequence[KernelSource]
-) -> list[HostKernel | CompileError]:
-    """Builds or loads kernels, without threads."""
-    keys = [_key(compiler, source) for source in sources]
+def _start_threads(built: HostKernel | CompileError) -> None:
+    """Starts the threads of all kernels, given their library, unless that was done."""
+    if isinstance(built, CompileError):
+        raise built
+    with _THREADS_LOCK:
+        _threads.setdefault("library", built.library)
+        if "functions" not in _threads:
+            count = thread_count(config.current().threads)
+            _threads["functions"] = start_threads(_threads["library"], count)
+
+
+def _connected(kernel: HostKernel | CompileError) -> HostKernel | CompileError:
+    if isinstance(kernel, HostKernel):
+        for library in filter(None, (kernel.library, kernel.shared)):
+            connect(library, _threads["functions"])
+    return kernel
+
+
+def _cached(
+    sources: Iterable[tuple[str, KernelSource]],
+) -> tuple[dict[str, HostKernel | CompileError], dict[str, KernelSource]]:
+    """Returns what the cache has, and the sources of the rest, both by their keys."""
     kernels: dict[str, HostKernel | CompileError] = {}
     missing: dict[str, KernelSource] = {}
     cached = CachedLibraries()
-    for source, key in zip(sources, keys, strict=True):
+    for key, source in sources:
         if key in kernels or key in missing:
             continue
         kernel = _load_cached(cached, source, key)
@@ -151,18 +185,15 @@ def _built(
             missing[key] = source
         else:
             kernels[key] = kernel
-    if missing:
-        libraries = importlib.import_module(_BUILD).build_libraries(compiler, missing)
-        for key, found in libraries.items():
-            is_loaded = not isinstance(found, CompileError)
-            kernels[key] = _entered(missing[key], key, found) if is_loaded else found
-    return [kernels[key] for key in keys]
+    return kernels, missing
 
 
-def _entered(source: KernelSource, key: str, place: Place) -> HostKernel | CompileError:
+def _entered(
+    source: KernelSource, key: str, place: Place, cached: bool
+) -> HostKernel | CompileError:
     """Returns a kernel of a library that was built now."""
     try:
-        return HostKernel(source.name, key, place, cached=False)
+        return HostKernel(source.name, key, place, cached=cached)
     except AttributeError as error:
         return CompileError(f"host_compiler: {source.name}: its library has no entry: {error}.")
 

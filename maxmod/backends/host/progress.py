@@ -24,13 +24,14 @@ _LOG = logging.getLogger("maxmod.compile")
 class Progress:
     """Counts kernels that are built.
 
-    Args:
+    Attributes:
+        done: How many are built.
         total: How many there are to build.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self) -> None:
         self.done = 0
-        self.total = total
+        self.total = 0
         self._is_told = False
 
     def advance(self, count: int) -> None:

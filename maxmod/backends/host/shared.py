@@ -16,27 +16,29 @@ class SharedLibraries:
 
     Args:
         compiler: What compiles them.
-        sources: The kernels.
-
-    Attributes:
-        missing: What is not in the cache, by its key.
     """
 
-    def __init__(self, compiler: HostCompiler, sources: Iterable[KernelSource]) -> None:
+    def __init__(self, compiler: HostCompiler) -> None:
         self._compiler = compiler
         self._keys: dict[tuple[str, tuple[str, ...]], str] = {}
         self._loaded: dict[str, ctypes.CDLL] = {}
-        self.missing: dict[str, KernelSource] = {}
-        cached = CachedLibraries()
+        self._asked: set[str] = set()
+        self._cached = CachedLibraries()
+
+    def missing(self, sources: Iterable[KernelSource]) -> dict[str, KernelSource]:
+        """Returns what kernels share and the cache lacks, by its key; each only once."""
+        found: dict[str, KernelSource] = {}
         for source in sources:
             key = self.key(source)
-            if not key or key in self._loaded or key in self.missing:
+            if not key or key in self._asked:
                 continue
-            library = cached.library(key)
+            self._asked.add(key)
+            library = self._cached.library(key)
             if library is None:
-                self.missing[key] = shared_source(source)
+                found[key] = shared_source(source)
             else:
                 self._loaded[key] = library
+        return found
 
     def key(self, source: KernelSource) -> str:
         """Returns the key of what a kernel shares; empty if there is nothing."""
