@@ -26,6 +26,7 @@ SCRIPTS = {
     "decode": (["limit: read once", "maxmod float32", "maxmod int8", "first token"], 7),
     "products": (["1x16x32 float32 out_in", "3:5x16x9", "NumPy", "ratio", "below 0.9x"], 12),
     "quantized": (["float32", "int8", "int4, groups of 32", "x float32"], 6),
+    "quality": (["floats", "int4", "divergence", "mean cosine"], 7),
     "load": (["limit: read once", "maxmod, mmap", "safetensors"], 6),
 }
 

@@ -68,7 +68,7 @@ def test_quantized(capsys: pytest.CaptureFixture[str]) -> None:
         assert done.out == "579\n"
         assert done.err.endswith(f" float32, {options[0]} weights\n")
     assert main(["generate", "1+1=", "--group-size", "64"]) != 0
-    assert "group_size and skip need quantize" in capsys.readouterr().err
+    assert "skip, head and sensitive need quantize" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["prompt"])
@@ -503,6 +503,10 @@ def test_bench(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["batch"] == 2
     assert found["new_tokens_per_s"] > 0
     assert found["bytes_per_step"] > 4 * 64 * 64  # at least a weight
+    code, out, _ = _main(capsys, *arguments, "--quantize", "int4", "--head", "int4", "--json")
+    rounded = json.loads(out)
+    assert (found["quantize"], rounded["quantize"]) == (None, "int4")
+    assert rounded["bytes_per_step"] < found["bytes_per_step"] / 2
     code, _, err = _main(capsys, *arguments, "--prompt-tokens", "99")
     assert (code, "at most 16 tokens together" in err) == (1, True)
     code, _, err = _main(capsys, "bench", "--rounds", "0")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
+SCHEMES = ("int8", "int4")
+
 
 def add_model(parser: ArgumentParser) -> None:
     """Adds `--model`, for a language model, and `--strict`."""
@@ -39,16 +41,23 @@ def add_eager(parser: ArgumentParser) -> None:
 
 
 def add_quantize(parser: ArgumentParser) -> None:
-    """Adds `--quantize` and `--group-size`."""
+    """Adds `--quantize` and what `add_rounding` adds."""
     text = "quantize weights to 8 or 4 bits while loading"
-    parser.add_argument("--quantize", "--weights", choices=["int8", "int4"], help=text)
-    add_group_size(parser)
+    parser.add_argument("--quantize", "--weights", choices=SCHEMES, help=text)
+    add_rounding(parser)
 
 
-def add_group_size(parser: ArgumentParser) -> None:
-    """Adds `--group-size`."""
+def add_rounding(parser: ArgumentParser) -> None:
+    """Adds the options of `maxmod.quantize`: `--group-size`, `--skip`, `--head`, `--sensitive`."""
+    add = parser.add_argument
     text = "number of weights that share a scale, for int4 (default: 32)"
-    parser.add_argument("--group-size", metavar="N", type=int, help=text)
+    add("--group-size", metavar="N", type=int, help=text)
+    text = "a layer to leave as it is; * matches any characters; repeatable"
+    add("--skip", metavar="NAME", action="append", default=[], help=text)
+    text = "for the layer that chooses among all tokens (default: int8)"
+    add("--head", choices=SCHEMES, default="int8", help=text)
+    text = "for layers that lose most by 4 bits, with int4 (default: int8)"
+    add("--sensitive", choices=SCHEMES, default="int8", help=text)
 
 
 def add_debug(parser: ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from maxmod.cli.arguments import add_device, add_model
+from maxmod.cli.arguments import add_device, add_model, add_quantize
 from maxmod.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -29,11 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rounds", metavar="N", type=int, default=3, help="default: 3")
     add("--json", action="store_true", help="print the results as JSON")
     add_device(parser)
+    add_quantize(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
-    from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, kernels_text
+    from maxmod.cli.options import (
+        chosen_device,
+        chosen_dtype,
+        chosen_folder,
+        kernels_text,
+        rounding,
+    )
     from maxmod.models import load_model
 
     if options.rounds < 1:
@@ -44,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
         strict_config=options.strict,
+        **rounding(options),
     )
     load_s = time.perf_counter() - start
     count, new = options.prompt_tokens, options.new_tokens
@@ -62,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
         "model": str(model.folder),
         "device": str(model.device),
         "dtype": model.dtype.name,
+        "quantize": options.quantize,
         "batch": options.batch,
         "load_s": load_s,
         "compile_s": compile_s,

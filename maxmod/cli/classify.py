@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
-    from maxmod.cli.options import chosen_device, chosen_dtype, given_path
+    from maxmod.cli.options import chosen_device, chosen_dtype, given_path, rounding
     from maxmod.models import TextClassifier, load_classifier, load_vision_model
     from maxmod.models.registry import loader_of
 
@@ -54,8 +54,7 @@ def run(options: argparse.Namespace) -> int:
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
         strict_config=options.strict,
-        quantize=options.quantize,
-        group_size=options.group_size,
+        **rounding(options),
     )
     loaded = time.perf_counter()
     is_text = isinstance(model, TextClassifier)

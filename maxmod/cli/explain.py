@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maxmod.cli.arguments import add_device, add_model
+from maxmod.cli.arguments import add_device, add_model, add_quantize
 from maxmod.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -42,11 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--html", metavar="FILE", help="write everything to an HTML page with charts, and exit")
     add("--measure", action="store_true", help="run the step and show timings")
     add_device(parser)
+    add_quantize(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
-    from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder
+    from maxmod.cli.options import chosen_device, chosen_dtype, chosen_folder, rounding
     from maxmod.models import load_model
 
     for name in ("batch", "seq", "length"):
@@ -57,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
         strict_config=options.strict,
+        **rounding(options),
     )
     compiled = _compiled(model, options)
     sizes = {"batch": options.batch, "seq": options.seq}

@@ -81,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
         chosen_dtype,
         chosen_folder,
         kernels_text,
+        rounding,
         standard_input,
     )
     from maxmod.generate import generate
@@ -98,8 +99,7 @@ def run(options: argparse.Namespace) -> int:
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
         strict_config=options.strict,
-        quantize=options.quantize,
-        group_size=options.group_size,
+        **rounding(options),
     )
     prompt = _prompt_tokens(options, model)
     text = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
+from typing import Any
 
 from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.dtype import DType
@@ -24,6 +26,12 @@ def chosen_device(name: str | None) -> Device:
 def chosen_dtype(name: str | None) -> DType | None:
     """Returns the dtype that `--dtype` names; None for the dtype of the weights."""
     return None if name is None else DType[name]
+
+
+def rounding(options: Namespace) -> dict[str, Any]:
+    """Returns the arguments of a loading function that say how weights are rounded."""
+    names = ("quantize", "group_size", "skip", "head", "sensitive")
+    return {name: getattr(options, name) for name in names}
 
 
 def chosen_folder(command: str, name: str | None) -> str | os.PathLike[str]:

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from maxmod.cli.arguments import add_dtype, add_group_size, add_strict
+from maxmod.cli.arguments import SCHEMES, add_dtype, add_rounding, add_strict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,17 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", metavar="FOLDER", help="a Hugging Face model folder")
     add("out", metavar="OUT", help="the folder to create; it appears once complete")
-    kinds = ["int8", "int4"]
     add(
         "--weights",
         "--quantize",
         dest="quantize",
-        choices=kinds,
+        choices=SCHEMES,
         default="int8",
         help="default: int8",
     )
-    add_group_size(parser)
-    add("--skip", metavar="NAME", action="append", default=[], help="a layer to skip; repeatable")
+    add_rounding(parser)
     add_dtype(parser)
     add_strict(parser)
 
@@ -36,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     from maxmod.backends.devices import CPU
-    from maxmod.cli.options import chosen_dtype, given_path
+    from maxmod.cli.options import chosen_dtype, given_path, rounding
     from maxmod.models import save_quantized
     from maxmod.models.quantized_folder import expect_new_folder
     from maxmod.models.registry import loader_of
@@ -52,9 +50,7 @@ def run(options: argparse.Namespace) -> int:
         device=CPU(),
         dtype=chosen_dtype(options.dtype),
         strict_config=options.strict,
-        quantize=options.quantize,
-        group_size=options.group_size,
-        skip=options.skip,
+        **rounding(options),
     )
     made = save_quantized(model, options.out)
     sizes = []

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
-    from maxmod.cli.options import chosen_device, chosen_dtype, given_path, texts_of
+    from maxmod.cli.options import chosen_device, chosen_dtype, given_path, rounding, texts_of
     from maxmod.models import load_classifier, load_encoder
     from maxmod.models.registry import loader_of
 
@@ -46,8 +46,7 @@ def run(options: argparse.Namespace) -> int:
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
         strict_config=options.strict,
-        quantize=options.quantize,
-        group_size=options.group_size,
+        **rounding(options),
     )
     loaded = time.perf_counter()
     found = model.rank(options.query, texts, top=options.top, eager=options.eager)

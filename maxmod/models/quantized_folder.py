@@ -41,16 +41,27 @@ class Rounding(NamedTuple):
     scheme: str
     group_size: int | None
     skip: str | tuple[str, ...]
+    head: str
+    sensitive: str
 
     @classmethod
     def of(
-        cls, caller: str, quantize: str | None, group_size: int | None, skip: str | Iterable[str]
+        cls,
+        caller: str,
+        quantize: str | None,
+        group_size: int | None,
+        skip: str | Iterable[str],
+        head: str,
+        sensitive: str,
     ) -> Rounding | None:
         """Returns the options of a loading function as a record; None if it does not quantise."""
         if quantize is not None:
-            return cls(quantize, group_size, skip if isinstance(skip, str) else tuple(skip))
-        if group_size is not None or skip:
-            raise ArgumentError(f"{caller}: group_size and skip need quantize as well.")
+            names = skip if isinstance(skip, str) else tuple(skip)
+            return cls(quantize, group_size, names, head, sensitive)
+        if group_size is not None or skip or (head, sensitive) != ("int8", "int8"):
+            raise ArgumentError(
+                f"{caller}: group_size, skip, head and sensitive need quantize as well."
+            )
         return None
 
 
@@ -224,20 +235,38 @@ def expect_new_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def _description(module: Module) -> JsonObject:
-    """The entry of config.json about the weights, for people: how most layers are stored."""
-    found = Counter(
-        (layer.scheme, layer.group_size)
-        for _, _, layer in descendants_of(module)
+    """The entry of config.json about the weights, for people: how layers are stored.
+
+    `bits` and `group_size` are those of most weights, or of two halves those with fewer bits;
+    `layers` has the layers with others.
+    """
+    made = {
+        name: layer
+        for name, _, layer in descendants_of(module)
         if isinstance(layer, QuantizedLinear)
-    )
-    if not found:
+    }
+    if not made:
         raise ArgumentError(
             "save_quantized: no layer of the model is quantised. Hint: maxmod.quantize(model, "
             "'int8') rounds its weights."
         )
-    (scheme, group_size), _ = found.most_common(1)[0]
-    bits = 8 if scheme == "int8" else 4
-    return {"quant_method": METHOD, "bits": bits, "group_size": group_size, "version": VERSION}
+    formats = {name: _bits_and_group(layer) for name, layer in made.items()}
+    sizes: Counter[tuple[int, int]] = Counter()
+    for name, layer in made.items():
+        sizes[formats[name]] += int(layer.in_dim) * int(layer.out_dim)
+    usual = max(sizes, key=lambda kind: (sizes[kind], -kind[0], kind[1]))
+    others = {name: _entry(*kind) for name, kind in formats.items() if kind != usual}
+    made_by = {"quant_method": METHOD, **_entry(*usual), "version": VERSION}
+    return made_by | ({"layers": others} if others else {})
+
+
+def _bits_and_group(layer: QuantizedLinear) -> tuple[int, int]:
+    """The bits of a code and how many share a scale, 0 for all of a row."""
+    return (8 if layer.scheme == "int8" else 4), layer.group_size or 0
+
+
+def _entry(bits: int, group_size: int) -> JsonObject:
+    return {"bits": bits, "group_size": group_size or None}
 
 
 def _companions(folder: Path) -> list[Path]:

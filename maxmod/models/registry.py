@@ -58,6 +58,8 @@ def load_model(
     quantize: str | None = None,
     group_size: int | None = None,
     skip: str | Iterable[str] = (),
+    head: str = "int8",
+    sensitive: str = "int8",
     strict_config: bool = False,
 ) -> LanguageModel:
     """Loads a pretrained model.
@@ -73,8 +75,10 @@ def load_model(
         quantize: `"int8"` or `"int4"` rounds the weights of linear layers while they are read, as
             `maxmod.quantize` does afterwards; memory never holds more than the rounded model and
             one tensor.
-        group_size: As for `maxmod.quantize`, like `skip`.
+        group_size: As for `maxmod.quantize`, like the three below.
         skip: Linear layers to leave as they are.
+        head: The scheme of the head, the layer that chooses among all tokens.
+        sensitive: The scheme of the `sensitive_layers` of the module, where `quantize` is `"int4"`.
         strict_config: Refuse a folder whose config.json has a field that nobody here knows; else
             that is one warning. A field known to change what is computed is always refused.
 
@@ -104,7 +108,7 @@ def load_model(
         folder,
         device=device,
         dtype=dtype,
-        rounding=Rounding.of("load_model", quantize, group_size, skip),
+        rounding=Rounding.of("load_model", quantize, group_size, skip, head, sensitive),
         strict=strict_config,
     )
     return LanguageModel(
@@ -129,6 +133,8 @@ def load_encoder(
     quantize: str | None = None,
     group_size: int | None = None,
     skip: str | Iterable[str] = (),
+    head: str = "int8",
+    sensitive: str = "int8",
     strict_config: bool = False,
 ) -> TextEncoder:
     """Loads a pretrained encoder, which turns texts into vectors.
@@ -138,11 +144,12 @@ def load_encoder(
             read as well: modules.json says how the vectors of the tokens of a text become one.
         device: As for `load_model`.
         dtype: As for `load_model`.
-        quantize: As for `load_model`, like `group_size` and `skip`. `"int4"` keeps 8 bits in the
-            `sensitive_layers` of the module; for 4 bits in all, load the floats and then call
-            `maxmod.quantize(encoder, "int4", sensitive="int4")`.
+        quantize: As for `load_model`, like the four below. `"int4"` keeps 8 bits in the
+            `sensitive_layers` of the module: half of the weights of BERT.
         group_size: As for `maxmod.quantize`.
         skip: Linear layers to leave as they are.
+        head: As for `maxmod.quantize`.
+        sensitive: `"int4"` gives the `sensitive_layers` 4 bits as well.
         strict_config: As for `load_model`, for all configuration files of the folder.
 
     Returns:
@@ -159,7 +166,7 @@ def load_encoder(
         folder,
         device=device,
         dtype=dtype,
-        rounding=Rounding.of("load_encoder", quantize, group_size, skip),
+        rounding=Rounding.of("load_encoder", quantize, group_size, skip, head, sensitive),
         strict=strict_config,
     )
     return TextEncoder(
@@ -181,6 +188,8 @@ def load_classifier(
     quantize: str | None = None,
     group_size: int | None = None,
     skip: str | Iterable[str] = (),
+    head: str = "int8",
+    sensitive: str = "int8",
     strict_config: bool = False,
 ) -> TextClassifier:
     """Loads a pretrained classifier of texts: sentiments, topics, cross-encoders.
@@ -190,9 +199,11 @@ def load_classifier(
             (`...ForSequenceClassification`).
         device: As for `load_model`.
         dtype: As for `load_model`.
-        quantize: As for `load_encoder`, like `group_size` and `skip`.
+        quantize: As for `load_encoder`, like the four below.
         group_size: As for `maxmod.quantize`.
         skip: Linear layers to leave as they are.
+        head: As for `maxmod.quantize`.
+        sensitive: `"int4"` gives the `sensitive_layers` 4 bits as well.
         strict_config: As for `load_model`, for all configuration files of the folder.
 
     Returns:
@@ -210,7 +221,7 @@ def load_classifier(
         folder,
         device=device,
         dtype=dtype,
-        rounding=Rounding.of("load_classifier", quantize, group_size, skip),
+        rounding=Rounding.of("load_classifier", quantize, group_size, skip, head, sensitive),
         strict=strict_config,
         adjust=_for_labels(_HEADS["load_classifier"], labels),
     )
@@ -225,6 +236,8 @@ def load_tagger(
     quantize: str | None = None,
     group_size: int | None = None,
     skip: str | Iterable[str] = (),
+    head: str = "int8",
+    sensitive: str = "int8",
     strict_config: bool = False,
 ) -> TokenTagger:
     """Loads a pretrained model of labels of tokens: names of people and places, parts of speech.
@@ -234,9 +247,11 @@ def load_tagger(
             (`...ForTokenClassification`).
         device: As for `load_model`.
         dtype: As for `load_model`.
-        quantize: As for `load_encoder`, like `group_size` and `skip`.
+        quantize: As for `load_encoder`, like the four below.
         group_size: As for `maxmod.quantize`.
         skip: Linear layers to leave as they are.
+        head: As for `maxmod.quantize`.
+        sensitive: `"int4"` gives the `sensitive_layers` 4 bits as well.
         strict_config: As for `load_model`, for all configuration files of the folder.
 
     Returns:
@@ -254,7 +269,7 @@ def load_tagger(
         folder,
         device=device,
         dtype=dtype,
-        rounding=Rounding.of("load_tagger", quantize, group_size, skip),
+        rounding=Rounding.of("load_tagger", quantize, group_size, skip, head, sensitive),
         strict=strict_config,
         adjust=_for_labels(_HEADS["load_tagger"], labels),
     )
@@ -269,6 +284,8 @@ def load_masked_model(
     quantize: str | None = None,
     group_size: int | None = None,
     skip: str | Iterable[str] = (),
+    head: str = "int8",
+    sensitive: str = "int8",
     strict_config: bool = False,
 ) -> MaskedModel:
     """Loads a pretrained model of masked words.
@@ -278,9 +295,11 @@ def load_masked_model(
             (`...ForMaskedLM` or `...ForPreTraining`).
         device: As for `load_model`.
         dtype: As for `load_model`.
-        quantize: As for `load_encoder`, like `group_size` and `skip`.
+        quantize: As for `load_encoder`, like the four below.
         group_size: As for `maxmod.quantize`.
         skip: Linear layers to leave as they are.
+        head: As for `maxmod.quantize`.
+        sensitive: `"int4"` gives the `sensitive_layers` 4 bits as well.
         strict_config: As for `load_model`, for all configuration files of the folder.
 
     Returns:
@@ -297,7 +316,7 @@ def load_masked_model(
         folder,
         device=device,
         dtype=dtype,
-        rounding=Rounding.of("load_masked_model", quantize, group_size, skip),
+        rounding=Rounding.of("load_masked_model", quantize, group_size, skip, head, sensitive),
         strict=strict_config,
         adjust=_for_words,
     )
@@ -312,6 +331,8 @@ def load_vision_model(
     quantize: str | None = None,
     group_size: int | None = None,
     skip: str | Iterable[str] = (),
+    head: str = "int8",
+    sensitive: str = "int8",
     strict_config: bool = False,
 ) -> VisionModel:
     """Loads a pretrained vision model, which classifies images or turns them into vectors.
@@ -321,9 +342,11 @@ def load_vision_model(
             read. Its config.json says whether the model has a classifier.
         device: As for `load_model`.
         dtype: As for `load_model`.
-        quantize: As for `load_model`, like `group_size` and `skip`.
+        quantize: As for `load_model`, like the four below.
         group_size: As for `maxmod.quantize`.
         skip: Linear layers to leave as they are.
+        head: As for `maxmod.quantize`.
+        sensitive: `"int4"` gives the `sensitive_layers` 4 bits as well.
         strict_config: As for `load_model`, for all configuration files of the folder.
 
     Returns:
@@ -340,7 +363,7 @@ def load_vision_model(
         folder,
         device=device,
         dtype=dtype,
-        rounding=Rounding.of("load_vision_model", quantize, group_size, skip),
+        rounding=Rounding.of("load_vision_model", quantize, group_size, skip, head, sensitive),
         strict=strict_config,
     )
     return VisionModel(

@@ -66,7 +66,8 @@ def quantize(
             group of weights (`"int4_symmetric"`: a scale alone, as earlier versions).
         group_size: For int4: a multiple of 32 that divides the inputs of each layer; 32 by default.
         skip: Qualified names of layers to leave alone, one or several; `*` matches any characters.
-        head: The scheme of the head. With 4 bits, an embedding that is tied to it keeps its floats.
+        head: The scheme of the head, whatever `scheme` is. With 4 bits, an embedding that is tied
+            to it keeps its floats.
         sensitive: The scheme of layers that lose most by 4 bits, where `scheme` is one of 4 bits.
 
     Returns:
@@ -110,20 +111,19 @@ def formats_of(
     for name, given in (("head", head), ("sensitive", sensitive)):
         if given not in SCHEMES:
             raise ArgumentError(f"quantize: {name}: expected one of {SCHEMES}, got {given!r}.")
+    if scheme == "int8" and sensitive != "int8":
+        raise ArgumentError(
+            f"quantize: sensitive: {sensitive!r}: layers that lose most by 4 bits would have fewer "
+            "than the others, which have 8. Hint: scheme='int4', or leave it out."
+        )
     own: dict[int, str] = {}  # by the weight: layers with one in common are rounded alike
     if scheme != "int8":
         own = dict.fromkeys(_sensitive(module), sensitive)
-        own |= dict.fromkeys(_heads(module, layers), head)
-    return {
-        path: _format(own[id(linear.weight)], group_size)
-        if id(linear.weight) in own
-        else (scheme, group_size)
-        for path, _, linear in layers
-    }
-
-
-def _format(scheme: str, group_size: int | None) -> Format:
-    return scheme, None if scheme == "int8" else group_size
+    own |= dict.fromkeys(_heads(module, layers), head)
+    schemes = {path: own.get(id(linear.weight), scheme) for path, _, linear in layers}
+    if all(found == "int8" for found in schemes.values()) and scheme == "int8":
+        return dict.fromkeys(schemes, (scheme, group_size))  # which refuses a size of groups
+    return {path: (s, None if s == "int8" else group_size) for path, s in schemes.items()}
 
 
 def _heads(module: Module, layers: Sequence[Layer]) -> set[int]:

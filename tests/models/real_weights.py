@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -153,12 +153,14 @@ def _tokenizer(reader: Any) -> Any:
     return tokenizer
 
 
-def tokens_of_texts(folder: Path, length: int = LENGTH) -> list[np.ndarray]:
-    """Returns the first tokens of each text, [1, length]."""
+def tokens_of_texts(
+    folder: Path, length: int = LENGTH, names: Sequence[str] = TEXTS
+) -> list[np.ndarray]:
+    """Returns the first tokens of each topic of Python's help, [1, length]."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    rows = [np.array([tokenizer.encode(topics[name]).ids[:length]]) for name in TEXTS]
+    rows = [np.array([tokenizer.encode(topics[name]).ids[:length]]) for name in names]
     assert all(row.shape == (1, length) for row in rows)
     return rows
 
@@ -177,6 +179,22 @@ def perplexity(logits: np.ndarray, tokens: np.ndarray) -> float:
     return float(np.exp(np.mean(np.log(np.exp(guesses).sum(axis=-1)) - found)))
 
 
+def divergence(exact: np.ndarray, found: np.ndarray) -> float:
+    """Returns the mean Kullback-Leibler divergence of guesses, as logits [length, vocab_size].
+
+    It is what the logarithm of the perplexity grows by on average over texts, and varies far less
+    from text to text: growth of one text is mostly chance.
+    """
+    before, after = (_log_probabilities(logits) for logits in (exact, found))
+    return float((np.exp(before) * (before - after)).sum(axis=-1).mean())
+
+
+def _log_probabilities(logits: np.ndarray) -> np.ndarray:
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=-1, keepdims=True)
+    return wide - np.log(np.exp(wide).sum(axis=-1, keepdims=True))
+
+
 def load_floats(folder: Path, **options: Any) -> Any:
     """Loads a folder with activations of float32, so that only the weights are rounded."""
     return load_model(folder, device=CPU(), dtype=DType.float32, **options)
@@ -189,14 +207,24 @@ def weights_nbytes(folder: Path) -> int:
 
 def sentences(count: int = SENTENCES) -> list[str]:
     """Returns sentences of Python's help."""
-    text = " ".join(topics[name] for name in SENTENCE_TOPICS)
+    return _sentences(SENTENCE_TOPICS)[:count]
+
+
+def other_sentences(count: int = 3 * SENTENCES) -> list[str]:
+    """Returns sentences of the other topics, spread over all of them."""
+    found = _sentences(sorted(set(topics) - set(SENTENCE_TOPICS)))
+    return found[:: len(found) // count][:count]
+
+
+def _sentences(names: Sequence[str]) -> list[str]:
+    text = " ".join(topics[name] for name in names)
     found = (" ".join(part.split()) for part in re.split(r"(?<=[.])\s+", text))
-    return [part for part in found if 30 < len(part) < 200][:count]
+    return list(dict.fromkeys(part for part in found if 30 < len(part) < 200))
 
 
-def embeddings(texts: list[str], **options: Any) -> np.ndarray:
-    """Returns what MiniLM makes of texts, rows of length 1, [count, width]."""
-    encoder: Any = load_encoder(minilm_folder(), device=CPU(), **options)
+def embeddings(texts: list[str], folder: Path | None = None, **options: Any) -> np.ndarray:
+    """Returns what MiniLM, or a folder, makes of texts, rows of length 1, [count, width]."""
+    encoder: Any = load_encoder(folder or minilm_folder(), device=CPU(), **options)
     rows = np.asarray(encoder.embed(texts), np.float64)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 

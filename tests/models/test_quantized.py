@@ -47,15 +47,19 @@ def test_random_models(folder: str, scheme: str, limit: float, agree: float) -> 
     assert np.mean(np.concatenate(same)) >= agree
 
 
-@pytest.mark.parametrize("scheme", ["int8", "int4"])
-def test_while_loading_and_afterwards_are_the_same(scheme: str) -> None:
-    one = load_model(TIED, device=CPU(), quantize=scheme, skip="h.0.*")
+@pytest.mark.parametrize(
+    ("scheme", "head"), [("int8", "int8"), ("int4", "int8"), ("int4", "int4"), ("int8", "int4")]
+)
+def test_while_loading_and_afterwards_are_the_same(scheme: str, head: str) -> None:
+    one = load_model(TIED, device=CPU(), quantize=scheme, skip="h.0.*", head=head)
     two = load_model(TIED, device=CPU())
     tokens = np.array([[1, 2, 3]])
     before = two.next_logits(tokens)
-    maxmod.quantize(two, scheme, skip="h.0.*")
+    maxmod.quantize(two, scheme, skip="h.0.*", head=head)
     assert type(one.module.h[0].mlp.c_fc) is Linear  # type: ignore[attr-defined]
     assert isinstance(one.module.lm_head, QuantizedLinear)
+    assert one.module.lm_head.scheme == head
+    assert one.module.h[1].mlp.c_fc.scheme == scheme  # type: ignore[attr-defined]
     pairs = list(zip(one.module.parameters, two.module.parameters, strict=True))
     for (name, left), (other, right) in pairs:
         assert name == other
@@ -83,7 +87,7 @@ def test_scales_keep_the_dtype() -> None:
 
 
 def test_bad_options_are_refused() -> None:
-    with pytest.raises(ArgumentError, match="group_size and skip need quantize as well"):
+    with pytest.raises(ArgumentError, match="skip, head and sensitive need quantize as well"):
         load_model(TIED, device=CPU(), group_size=32)
     with pytest.raises(ShapeError, match=r"quantize: h.0.attn.c_attn.weight: .*group_size=128"):
         load_model(TIED, device=CPU(), quantize="int4", group_size=128)

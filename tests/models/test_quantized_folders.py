@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -26,9 +26,12 @@ from maxmod.models import (
     save_quantized,
 )
 from maxmod.models import quantized_folder as rounding
+from maxmod.models.bert import Bert
+from maxmod.models.bert import Config as BertConfig
 from maxmod.models.registry import describe
-from maxmod.nn import Linear, QuantizedLinear
+from maxmod.nn import Linear, Module, QuantizedLinear, Sequential
 from maxmod.weights import inspect_text, open_checkpoint, save_state
+from maxmod.weights.quantized_view import stored_layers
 
 TIED = ASSETS / "gpt2" / "tied"
 SENTENCES = ASSETS / "bert" / "sentences"
@@ -88,14 +91,46 @@ def test_saved_folders_load(
     table = json.loads((made / "config.json").read_text("utf-8"))
     bits = {"int8": 8, "int4": 4}[options["quantize"]]
     group = options.get("group_size", 32) if bits == 4 else None
-    assert table.pop("quantization_config") == {
-        "quant_method": "maxmod",
-        "bits": bits,
-        "group_size": group,
-        "version": 2,
-    }
+    entry = table.pop("quantization_config")
+    heads = {"lm_head": {"bits": 8, "group_size": None}}
+    assert entry.pop("layers", {}) == (heads if folder == adder_folder() else {})
+    assert entry == {"quant_method": "maxmod", "bits": bits, "group_size": group, "version": 2}
     assert table == json.loads((folder / "config.json").read_text("utf-8"))
     assert list((tmp_path / "new").iterdir()) == [made]
+
+
+class _Held(NamedTuple):
+    folder: Path
+    module: Module
+
+
+def _entry_of(model: _Held, made: Path) -> dict[str, Any]:
+    text = (save_quantized(model, made) / "config.json").read_text("utf-8")
+    return json.loads(text)["quantization_config"]
+
+
+def test_the_config_names_the_bits_of_each_layer(tmp_path: Path) -> None:
+    """Those of most weights, not of most layers; of two halves those with fewer bits."""
+    encoder = maxmod.quantize(Bert(BertConfig(20, 32, 1, 2, 64)), "int4")
+    entry = _entry_of(_Held(SENTENCES, encoder), tmp_path / "bert")
+    wide = [f"layers.0.{name}" for name in ("attention.value", "attention.dense", "mlp.up")]
+    assert entry == {
+        "quant_method": "maxmod",
+        "bits": 4,
+        "group_size": 32,
+        "version": 2,
+        "layers": {name: {"bits": 8, "group_size": None} for name in wide},
+    }
+    layers = Sequential(Linear(64, 64), Linear(64, 128), Linear(128, 32), Linear(32, 32))
+    maxmod.quantize(layers, "int8", skip=["0", "2"])
+    maxmod.quantize(layers, "int4", skip="2", group_size=64)
+    maxmod.quantize(layers, "int4")
+    entry = _entry_of(_Held(SENTENCES, layers), tmp_path / "layers")
+    assert (entry["bits"], entry["group_size"]) == (8, None)
+    assert entry["layers"] == {
+        "0": {"bits": 4, "group_size": 64},
+        "2": {"bits": 4, "group_size": 32},
+    }
 
 
 def test_layers_to_skip_may_be_a_generator() -> None:
@@ -189,7 +224,7 @@ def test_encoders_and_vision_models_are_rounded_while_loading(
     found = results(one)
     assert (found != wanted).any()
     np.testing.assert_allclose(found, wanted, rtol=0, atol=0.02 * np.abs(wanted).max())
-    with pytest.raises(ArgumentError, match=rf"{load.__name__}: group_size and skip need qua"):
+    with pytest.raises(ArgumentError, match=rf"{load.__name__}: group_size, skip, head and"):
         load(folder, device=CPU(), skip="x")
     with pytest.raises(ArgumentError, match=r"'q_prj' matches no linear layer"):
         load(folder, device=CPU(), quantize="int8", skip=["q_prj"])
@@ -353,3 +388,32 @@ def test_options_of_embed_and_classify(capsys: pytest.CaptureFixture[str], tmp_p
         assert main(["classify", photo, "--model", *options]) == 0
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] != ""
+
+
+def _stored(folder: Path) -> dict[str, str]:
+    with open_checkpoint(folder) as checkpoint:
+        return {name: str(layer) for name, layer in stored_layers(checkpoint).items()}
+
+
+def test_options_of_the_command_are_those_of_the_function(tmp_path: Path) -> None:
+    options = ("--quantize", "int4", "--head", "int4", "--skip", "h.0.*", "--skip", "h.1.attn.*")
+    assert main(["quantize", str(TIED), str(tmp_path / "one"), *options]) == 0
+    model = load_model(TIED, device=CPU())
+    maxmod.quantize(model, "int4", head="int4", skip=["h.0.*", "h.1.attn.*"])
+    found = _stored(tmp_path / "one")
+    assert found == _stored(save_quantized(model, tmp_path / "two"))
+    layers = ("lm_head", "h.1.mlp.c_fc", "h.1.mlp.c_proj")
+    assert found == dict.fromkeys(layers, "int4, groups of 32")
+
+
+@pytest.mark.parametrize("command", ["generate", "bench", "explain", "embed", "classify"])
+@pytest.mark.parametrize("option", ["--head", "--sensitive", "--skip", "--group-size"])
+def test_options_of_rounding_need_a_scheme(
+    command: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = {"embed": SENTENCES, "classify": CLASSIFIER}
+    value = {"--skip": "lm_head", "--group-size": "32"}.get(option, "int4")
+    texts = {"bench": [], "explain": []}.get(command, ["text"])
+    model = ["--model", str(folders.get(command, TIED))]
+    assert main([command, *texts, *model, "--device", "cpu", option, value]) == 1
+    assert "group_size, skip, head and sensitive need quantize as well" in capsys.readouterr().err

@@ -176,6 +176,11 @@ def test_unknown_schemes_are_refused(name: str) -> None:
     assert type(model[0]) is Linear
 
 
+def test_fewer_bits_for_sensitive_layers_than_for_others_are_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"sensitive: 'int4'.*Hint: scheme='int4', or leave"):
+        maxmod.quantize(Blocks(), "int8", sensitive="int4")
+
+
 def test_sensitive_layers_of_an_instance() -> None:
     """One name is one pattern; what is no name is refused, and nothing replaced."""
     model: Any = Blocks()
