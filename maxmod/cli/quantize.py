@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from maxmod.cli.arguments import SCHEMES, add_dtype, add_rounding, add_strict
+from maxmod.errors import ArgumentError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: int8",
     )
     add_rounding(parser)
+    text = (
+        "a text like those that the model is for, some thousands of words, a line each for an "
+        "encoder: errors on it are made to cancel; needs memory for the floats of the model"
+    )
+    add("--calibration", metavar="FILE", help=text)
     add_dtype(parser)
     add_strict(parser)
 
@@ -38,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from maxmod.models import save_quantized
     from maxmod.models.quantized_folder import expect_new_folder
     from maxmod.models.registry import loader_of
+    from maxmod.nn.quantizing import quantize
     from maxmod.weights import open_checkpoint
     from maxmod.weights.mapping import format_nbytes
 
@@ -45,13 +53,17 @@ def run(options: argparse.Namespace) -> int:
     expect_new_folder(given_path("quantize", "OUT", options.out))
     start = time.perf_counter()
     load = loader_of(options.folder)
+    texts = None if options.calibration is None else _texts(options.calibration, load.__name__)
     model = load(
         options.folder,
         device=CPU(),
         dtype=chosen_dtype(options.dtype),
         strict_config=options.strict,
-        **rounding(options),
+        **(rounding(options) if texts is None else {}),
     )
+    if texts is not None:
+        given = rounding(options)
+        quantize(model, given.pop("quantize"), **given, calibration=texts)
     made = save_quantized(model, options.out)
     sizes = []
     for folder in (options.folder, made):
@@ -63,3 +75,18 @@ def run(options: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 0
+
+
+def _texts(name: str, loader: str) -> list[str]:
+    """Returns the texts of a file: the whole for a language model, else its lines.
+
+    Raises:
+        ArgumentError: If it cannot be read, is no UTF-8, or holds no text.
+    """
+    try:
+        text = Path(name).read_text("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"quantize: --calibration: {name}: {error}.") from None
+    if not text.strip():
+        raise ArgumentError(f"quantize: --calibration: {name}: there is no text in it.")
+    return [text] if loader == "load_model" else text.splitlines()

@@ -182,6 +182,10 @@ class TextEncoder:
     def _prompt_named(self, name: str) -> str | None:
         return name if name in self.prompts else None
 
+    def run_texts(self, texts: Iterable[str]) -> None:
+        """Reads texts op by op, one after the other: for `maxmod.quantize(calibration=...)`."""
+        self.embed(texts, batch_size=1, truncate=True, eager=True)
+
     def embed_tokens(
         self, rows: Iterable[Sequence[int]], *, batch_size: int | None = None, eager: bool = False
     ) -> HostArray:

@@ -27,6 +27,7 @@ from maxmod.values.array import HostArray
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import TensorType
 
+_CALIBRATED = 512  # tokens that are read together, op by op: logits of all are in memory
 _ADDER_HINT = (
     " Hint: this is the model that comes with maxmod, which only adds two numbers, such as 12+34=; "
     "another one is named with --model FOLDER, or load_model(FOLDER)."
@@ -207,6 +208,14 @@ class LanguageModel:
         """
         run = LastLogits(self.module) if eager else self.last_logits
         return run(self._rows(tokens)).to_numpy()
+
+    def run_texts(self, texts: Iterable[str]) -> None:
+        """Reads texts op by op and keeps nothing: for `maxmod.quantize(calibration=...)`."""
+        longest = min(self.max_positions, _CALIBRATED)
+        for text in texts:
+            tokens = self.tokenizer.encode(text)
+            for start in range(0, len(tokens), longest):
+                self.module(self._rows([tokens[start : start + longest]]))
 
     # ---- with a cache --------------------------------------------------------------------------
 

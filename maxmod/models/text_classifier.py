@@ -29,6 +29,10 @@ class TextClassifier(TextModel):
         """The names of the labels, in the order of the logits."""
         return list(self.label_rules.names)
 
+    def run_texts(self, texts: Iterable[str]) -> None:
+        """Reads texts op by op, one after the other: for `maxmod.quantize(calibration=...)`."""
+        self.classify(texts, batch_size=1, truncate=True, eager=True)
+
     def classify(
         self,
         texts: Iterable[Text],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from maxmod.errors import ArgumentError, MaxmodError, OperandError, did_you_mean
 from maxmod.interpreters.lazy import lazy
+from maxmod.nn.calibrating import Moments, compensate, moments_of
 from maxmod.nn.embedding import Embedding
 from maxmod.nn.linear import Linear
 from maxmod.nn.module import Module
@@ -42,6 +44,7 @@ def quantize(
     skip: str | Iterable[str] = (),
     head: str = "int8",
     sensitive: str = "int8",
+    calibration: Iterable[object] | None = None,
 ) -> M:
     """Rounds the weights of the linear layers of a model to 8 or 4 bits, in place.
 
@@ -69,6 +72,12 @@ def quantize(
         head: The scheme of the head, whatever `scheme` is. With 4 bits, an embedding that is tied
             to it keeps its floats.
         sensitive: The scheme of layers that lose most by 4 bits, where `scheme` is one of 4 bits.
+        calibration: Texts like those that the model is for, some thousands of words, which it reads
+            op by op before it is rounded; for a module, a list with its argument, or a tuple of
+            arguments, of each call. Codes are then chosen so that their errors make up for each
+            other on what the layers saw, which needs time and, for each layer, memory for a matrix
+            of its inputs by its inputs. Layers that saw nothing, or have a weight in common with
+            others or an embedding, are rounded as without it.
 
     Returns:
         The model.
@@ -76,7 +85,8 @@ def quantize(
     Raises:
         ValueError: If there is no layer to quantise, a name of `skip` matches none, a weight holds
             NaN or infinity or does not fit the groups; the message names it.
-        TypeError: If the `sensitive_layers` of a module are no names.
+        TypeError: If the `sensitive_layers` of a module are no names, or `calibration` holds other
+            things.
 
     Example:
         >>> import maxmod
@@ -88,7 +98,11 @@ def quantize(
         )
     """
     module: Any = model if isinstance(model, Module) else getattr(model, "module", model)
-    replace_layers(module, formats_of(module, scheme, group_size, skip, head, sensitive))
+    formats = formats_of(module, scheme, group_size, skip, head, sensitive)
+    moments: Moments = {}
+    if calibration is not None:
+        moments = moments_of(model, _untied(module, formats), calibration)
+    replace_layers(module, formats, moments=moments)
     if not isinstance(model, Module):
         model.forget_compiled()
     return model
@@ -165,8 +179,23 @@ def _patterns(owner: Module) -> tuple[str, ...]:
     )
 
 
+def _untied(module: Module, formats: Mapping[str, Format]) -> dict[str, Linear]:
+    """The layers whose codes are theirs alone: an embedding reads each code by itself."""
+    layers = {id(linear): (path, linear) for path, _, linear in _linears(module, "")}
+    users = Counter(id(linear.weight) for _, linear in layers.values())
+    shared = {*tied_embeddings(module), *(key for key, count in users.items() if count > 1)}
+    return {
+        path: linear
+        for path, linear in layers.values()
+        if path in formats and id(linear.weight) not in shared
+    }
+
+
 def replace_layers(
-    module: Module, formats: Mapping[str, Format], tables: Container[str] | None = None
+    module: Module,
+    formats: Mapping[str, Format],
+    tables: Container[str] | None = None,
+    moments: Moments | None = None,
 ) -> None:
     """Replaces layers by rounded ones: all, or none if one cannot be.
 
@@ -174,10 +203,14 @@ def replace_layers(
         module: The module.
         formats: How to round each of its linear layers, by name; others are left alone.
         tables: Names of embeddings that may have the codes of a head of 8 bits; None for all.
+        moments: Of the inputs of layers; see `calibrating`.
     """
     layers = [layer for layer in _linears(module, "") if layer[0] in formats]
     embeddings = tied_embeddings(module)
     made = _rounded(layers, formats)
+    for _, _, linear in layers:
+        if moments and id(linear) in moments:
+            compensate(made[id(linear)], linear, moments.pop(id(linear)))
     for _, place, linear in layers:
         _replace(place, made[id(linear)])
     for _, _, linear in layers:

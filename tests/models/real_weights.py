@@ -20,6 +20,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+import maxmod
 from maxmod import CPU, DType, Tensor
 from maxmod.models import load_encoder, load_model
 from maxmod.weights import save_state
@@ -161,7 +162,8 @@ def tokens_of_texts(
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     rows = [np.array([tokenizer.encode(topics[name]).ids[:length]]) for name in names]
-    assert all(row.shape == (1, length) for row in rows)
+    short = [name for name, row in zip(names, rows) if row.shape != (1, length)]
+    assert not short, f"texts with fewer than {length} tokens: {short}"
     return rows
 
 
@@ -222,9 +224,19 @@ def _sentences(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(part for part in found if 30 < len(part) < 200))
 
 
-def embeddings(texts: list[str], folder: Path | None = None, **options: Any) -> np.ndarray:
-    """Returns what MiniLM, or a folder, makes of texts, rows of length 1, [count, width]."""
+def embeddings(
+    texts: list[str],
+    folder: Path | None = None,
+    calibration: list[str] | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """Returns what MiniLM, or a folder, makes of texts, rows of length 1, [count, width].
+
+    With a calibration the weights become int4.
+    """
     encoder: Any = load_encoder(folder or minilm_folder(), device=CPU(), **options)
+    if calibration is not None:
+        maxmod.quantize(encoder, "int4", calibration=calibration)
     rows = np.asarray(encoder.embed(texts), np.float64)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 

@@ -26,8 +26,8 @@ from maxmod.models import (
     save_quantized,
 )
 from maxmod.models import quantized_folder as rounding
-from maxmod.models.bert import Bert
-from maxmod.models.bert import Config as BertConfig
+from maxmod.models.encoders.bert import Bert
+from maxmod.models.encoders.bert import Config as BertConfig
 from maxmod.models.registry import describe
 from maxmod.nn import Linear, Module, QuantizedLinear, Sequential
 from maxmod.weights import inspect_text, open_checkpoint, save_state
