@@ -17,7 +17,7 @@ from ptx.spaces import Buffer, Fault, Heap
 from ptx.text import Instruction, Kernel
 
 WARP = 32
-LANES = 4096  # threads that run in step: NumPy is slow for a few, and for more than the caches hold
+LANES = 8192  # threads that run in step: NumPy is slow for few
 PATIENCE = 20000  # instructions of some threads before the others have their turn
 LONGEST = 20_000_000  # instructions of a launch
 

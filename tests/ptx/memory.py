@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptx.counts import Counts, count_passes, count_sectors
-from ptx.races import Clock, Tracker
+from ptx.races import Clock, Found, Tracker
 from ptx.spaces import (
     GLOBAL,
     LOCAL,
@@ -183,9 +183,25 @@ class Memory:
         space = self._check(place, WRITABLE, "writes where it must not")
         self._count(place)
         if not is_strong:
-            who = self._numbers(place)
-            self._watch(place, lambda races, at: races.write(at, place.nbytes, who))
+            self._watch_store(place, space, numbers)
         space.store(place.places, numbers)
+        equal = self._equal(place, space, numbers)
+        if not equal.all():
+            raise place.fault(f"{place.space} memory: two threads write here", int(equal.argmin()))
+
+    def _equal(self, place: Place, space: Space, numbers: Array) -> npt.NDArray[np.bool_]:
+        """True for the threads whose numbers are in memory."""
+        found = space.load(place.places, numbers.dtype.itemsize, numbers.shape[1])
+        return (found == numbers).all(1)
+
+    def _watch_store(self, place: Place, space: Space, numbers: Array) -> None:
+        who = self._numbers(place)
+        self._watch(
+            place,
+            lambda races, at: races.write(
+                at, place.nbytes, who, lambda: self._equal(place, space, numbers)
+            ),
+        )
 
     def atomic(
         self, place: Place, width: int, change: Callable[[Array, int], Any], *, is_ordered: bool
@@ -278,7 +294,7 @@ class Memory:
     def _numbers(self, place: Place) -> Numbers:
         return place.machine.numbers[place.lanes]
 
-    def _watch(self, place: Place, look: Callable[[Tracker, Numbers], Numbers | None]) -> None:
+    def _watch(self, place: Place, look: Callable[[Tracker, Numbers], Found | None]) -> None:
         """Refuses an access that races with an earlier one."""
         at = place.places
         if place.space == "local":
@@ -290,7 +306,7 @@ class Memory:
             races, at = self._races, np.maximum(at - self.heap.first_changed, 0)
         other = look(races, at)
         if other is not None:
-            block, thread = divmod(int(other[0]), place.machine.padded)
+            block, thread = divmod(other[0], place.machine.padded)
             what = f"{place.space} memory: a race with thread {thread} of block {block}"
             raise place.fault(what, 0)
 
@@ -304,10 +320,9 @@ class Memory:
         """Writes to shared memory when the thread waits for it; until then nobody may read it."""
         space = self._check(place, WRITABLE, "writes where it must not")
         self._count(place)
-        numbers_of = self._numbers(place)
-        self._watch(
-            place, lambda races, at: races.write(at, place.nbytes, numbers_of, is_done=False)
-        )
+        who = self._numbers(place)
+        nobody = np.zeros(len(place.places), np.bool_)
+        self._watch(place, lambda races, at: races.check(at, place.nbytes, who, lambda: nobody))
         space.unmark(place.places, place.nbytes, READABLE)
         self._copies.append((place, numbers, self._commits[place.lanes]))
 
@@ -329,8 +344,7 @@ class Memory:
                 is_done &= groups < self._commits[place.lanes] - pending
             if is_done.any():
                 done = _part(place, is_done)
-                who = self._numbers(done)
-                self._watch(done, lambda r, at, n=done.nbytes, w=who: r.write(at, n, w))
+                self._watch_store(done, self._shared, numbers[is_done])
                 self._shared.store(done.places, numbers[is_done])
             if not is_done.all():
                 kept.append((_part(place, ~is_done), numbers[~is_done], groups[~is_done]))

@@ -8,6 +8,7 @@ last: if there were several, one of these two is another thread than one that wr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 Numbers = npt.NDArray[np.int64]
 NEVER = -1
+Found = tuple[int, int]  # the thread that was there before, and the number of the place
 
 
 class Clock:
@@ -85,7 +87,7 @@ class Tracker:
             return places // self.unit, 1
         return (places // self.unit)[:, None] + np.arange(count), count
 
-    def read(self, places: Numbers, nbytes: int, threads: Numbers) -> Numbers | None:
+    def read(self, places: Numbers, nbytes: int, threads: Numbers) -> Found | None:
         """Remembers that threads read; returns the writer where it may be too early."""
         at, count = self._parts(places, nbytes)
         base, own = self._stamps(threads, count)
@@ -100,34 +102,48 @@ class Tracker:
         return wrong
 
     def write(
-        self, places: Numbers, nbytes: int, threads: Numbers, *, is_done: bool = True
-    ) -> Numbers | None:
+        self,
+        places: Numbers,
+        nbytes: int,
+        threads: Numbers,
+        is_equal: Callable[[], npt.NDArray[np.bool_]],
+    ) -> Found | None:
         """Remembers that threads write; returns who read or wrote where it may be too early.
 
         Args:
             places: Where.
             nbytes: How many bytes each.
             threads: Their numbers.
-            is_done: False for an asynchronous copy, which writes later.
+            is_equal: Gives the places that have these contents already: there it makes no
+                difference who wrote them.
         """
+        found = self.check(places, nbytes, threads, is_equal)
+        at, count = self._parts(places, nbytes)
+        self.writer[at] = np.broadcast_to(self._stamps(threads, count)[1], at.shape)
+        self.written[at] = self.clock.tick()
+        return found
+
+    def check(
+        self,
+        places: Numbers,
+        nbytes: int,
+        threads: Numbers,
+        is_equal: Callable[[], npt.NDArray[np.bool_]],
+    ) -> Found | None:
+        """Returns what `write` does, and remembers nothing."""
         at, count = self._parts(places, nbytes)
         base, own = self._stamps(threads, count)
-        for other, time in (
-            (self.writer, self.written[at]),
-            (self.first, self.seen[at]),
-            (self.last, self.seen[at]),
-        ):
-            wrong = self._unordered(other[at], time, base, own)
-            if wrong is not None:
-                return wrong
-        if is_done:
-            stamps = np.broadcast_to(own, at.shape)
-            self.writer[at] = stamps
-            self.written[at] = self.clock.tick()
-            twice = self.writer[at] != stamps
-            if twice.any():
-                return self.writer[at][twice][:1] & 0xFFFFFFFF
-        return None
+        seen = self.seen[at]
+        for readers in (self.first, self.last):
+            found = self._unordered(readers[at], seen, base, own)
+            if found is not None:
+                return found
+        stamps = self.writer[at]
+        if self._unordered(stamps, self.written[at], base, own) is None:
+            return None
+        equal = is_equal()
+        stamps = np.where(equal if count == 1 else equal[:, None], own, stamps)
+        return self._unordered(stamps, self.written[at], base, own)
 
     def _stamps(self, threads: Numbers, count: int) -> tuple[Numbers, Numbers]:
         base = self.clock.bases(threads // self.clock.threads)
@@ -144,8 +160,10 @@ class Tracker:
 
     def _unordered(
         self, stamps: Numbers, times: Numbers, base: Numbers, own: Numbers
-    ) -> Numbers | None:
-        """Returns a thread whose access is not ordered before this one; None if all are."""
+    ) -> Found | None:
+        """Returns a thread whose access is not ordered before this one, and the number of the
+        place; None if all are.
+        """
         if self.is_shared:
             wrong = (stamps >= base) & (stamps != own)
         else:
@@ -159,4 +177,7 @@ class Tracker:
         known &= clock.acquired[own_block] >= clock.release_time[block]
         wrong &= np.where(is_same, (stamps >= base) & (theirs != mine), ~known)
         wrong &= (theirs // 32 != mine // 32) | (clock.synced[mine // 32] < times)
-        return theirs[wrong][:1] if wrong.any() else None
+        if not wrong.any():
+            return None
+        index = np.flatnonzero(wrong.reshape(len(wrong), -1).any(1))[0]
+        return int(theirs[wrong][0]), int(index)

@@ -149,8 +149,26 @@ def test_a_barrier_of_the_warp_orders_threads() -> None:
 
 def test_two_threads_write_one_word() -> None:
     body = "mov.u32 %r1, memory; and.b32 %r2, %j, 15; mad.lo.s32 %r2, %r2, 4, %r1;"
-    with pytest.raises(Fault, match="a race"):
+    with pytest.raises(Fault, match="two threads write here"):
         _count(body + "st.shared.u32 [%r2], %j;")
+    _count(body + "st.shared.u32 [%r2], 7;")  # the same number
+
+
+def test_threads_of_two_warps_write_one_word() -> None:
+    body = """
+    setp.lt.s32 %p1, %j, 32;
+    @%p1 bra $FIRST;
+    mov.u32 %r1, OTHER;
+    st.shared.u32 [memory], %r1;
+    bra $END;
+$FIRST:
+    mov.u32 %r1, 5;
+    st.shared.u32 [memory], %r1;
+$END:
+    """
+    with pytest.raises(Fault, match="a race with thread"):
+        _count(body.replace("OTHER", "6"), threads=64)
+    _count(body.replace("OTHER", "5"), threads=64)
 
 
 def test_many_readers_are_remembered() -> None:
@@ -216,9 +234,9 @@ def test_the_last_block_reads_results_of_others(lanes: int) -> None:
 
 def test_blocks_that_write_one_word() -> None:
     made = Buffer.made((64,), np.uint32)
-    body = "mad.wide.u32 %rd1, %j, 4, %rd30; st.global.u32 [%rd1], %j;"
-    for lanes in (1, 4096):
-        with pytest.raises(Fault, match="a race"):
+    body = "mad.wide.u32 %rd1, %j, 4, %rd30; st.global.u32 [%rd1], %i;"
+    for lanes, what in ((1, "a race with"), (4096, "two threads write here")):
+        with pytest.raises(Fault, match=what):
             _count(body, [made], blocks=2, lanes=lanes)
 
 
