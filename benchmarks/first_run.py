@@ -13,21 +13,22 @@ and since kernels are built many at a time and what products share once (s, CPU 
 | embed, all-MiniLM-L6-v2 float32 | 2.3 | 3.5 | 12 | 1.8 | 2.5 | 5 |
 | generate, SmolLM2-135M bfloat16 | 10.1 | 14.3 | 42 | 5.5 | 7.5 | 8 |
 
-Since products with quantised weights share their text as well, and both steps of generation are built
-side by side (the same month, a slower hour of the same machine, alternating; s, CPU s):
+Since products with quantised weights share their text as well, and both steps of generation are
+built side by side (the same month, a slower hour of the same machine, one or two runs each, which
+differ by a sixth: only the last row is a gain beyond doubt; s, CPU s):
 
 | command | before | | now | |
 |---|---|---|---|---|
 | generate "123+456=" | 3.0 | 4.6 | 3.0 | 4.9 |
-| embed, all-MiniLM-L6-v2 float32 | 2.4 | 3.1 | 2.1 | 2.9 |
 | generate, SmolLM2-135M bfloat16 | 6.9 | 8.8 | 6.1 | 9.4 |
 | generate, SmolLM2-135M 4 bits | 10.4 | 16.7 | 6.8 | 11.0 |
 
-With -O2 and its vectoriser in place of -O3, compilers take a sixth less, but kernels that turn matrices
-take 12 to 15 % longer, attention of one query 11 %, sine and cosine 5 %.
+With -O2 and its vectoriser in place of -O3, compilers take a sixth less, but kernels that turn
+matrices take 12 to 15 % longer, attention of one query 11 %, sine and cosine 5 %.
 
-Of 4.1 CPU seconds of the first command, 0.6 are those of a warm run; a product is 0.5 for what all of them share and
-0.1 each, attention 0.4, the choice of tokens 0.2, sine and cosine 0.2, the threads 0.13.
+Of 4.1 CPU seconds of the first command, 0.6 are those of a warm run; a product is 0.5 for what all
+of them share and 0.1 each, attention 0.4, the choice of tokens 0.2, sine and cosine 0.2, the
+threads 0.13.
 """
 
 from __future__ import annotations
