@@ -30,7 +30,7 @@ import harness
 
 import kernels
 from kernels import Call
-from maxmod import CPU, DType, Tensor, configure
+from maxmod import CPU, DType, Tensor, configure, random
 from maxmod import functional as F
 from maxmod.backends.devices import Accelerator
 from maxmod.runtime.compiled import CompiledModel, compile_function
@@ -146,9 +146,9 @@ def _compiled(case: Case, operands: Sequence[Tensor]) -> CompiledModel:
 
 
 def _sets(case: Case) -> list[list[Tensor]]:
-    rng = np.random.default_rng(0)
-    host = [rng.standard_normal(shape, np.float32) for shape in case.shapes]
-    moved = [Tensor(array, device=CPU()).to(Accelerator()).cast(case.dtype) for array in host]
+    device = Accelerator()
+    random.set_seed(0)  # each call makes the same numbers
+    moved = [random.normal(shape, dtype=case.dtype, device=device) for shape in case.shapes]
     count = max(2, -(-kernels.CACHE_NBYTES // case.nbytes)) if case.is_bound_by_memory else 1
     return [moved, *[[t + 0 for t in moved] for _ in range(count - 1)]]
 

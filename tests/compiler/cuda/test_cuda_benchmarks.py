@@ -79,3 +79,75 @@ def test_hand_written_kernels(cupy: Any, monkeypatch: Any, tmp_path: Path) -> No
         assert "mm_run" in module._compiled(case, operands).kernels[0].code
         with module._without_kernels():
             assert not any("mm_run" in k.code for k in module._compiled(case, operands).kernels)
+
+
+PARTS = ("decode", "gemv", "attention", "rows", "prefill", "load")
+
+
+def test_a_dry_run_of_the_parts(cupy: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    """Each part writes numbers and no errors; the table has a line for each case.
+
+    Kernels are not started: they have other tests, and what they give is not looked at.
+    """
+    monkeypatch.setattr(cupy.cuda.driver, "launchKernel", lambda *args: None)
+    for script in ("handwritten", "kernels"):
+        monkeypatch.setattr(importlib.import_module(script), "check", lambda *args: None)
+    parts, report = importlib.import_module("parts"), importlib.import_module("report")
+    kernels = importlib.import_module("kernels")
+    monkeypatch.setattr(kernels, "CACHE_NBYTES", 0)
+    monkeypatch.setattr(kernels, "CASES", [replace(kernels.CASES[0], shape=(70, 64))])
+    monkeypatch.setattr(kernels, "SAMPLE_S", 0)
+    monkeypatch.setattr(parts, "ROUNDS", 1)
+    for part in PARTS:
+        parts.main([part, str(tmp_path), "--small"])
+    rows = report.rows(tmp_path)
+    assert not [row for row in rows if "error" in row and row["contender"] != "transformers"]
+    known = {(row["part"], row["case"]) for row in rows if "value" in row}
+    assert {part for part, _ in known} == set(PARTS)
+    for dtype in ("bf16", "int8", "int4"):
+        assert ("decode", f"decode 1B {dtype}") in known
+    assert all(row["value"] > 0 for row in rows if "value" in row)
+    table = report.table(tmp_path)
+    assert all(f"| {part} | {case} |" in table for part, case in known)
+    assert "| decode | decode 8B" not in table
+
+
+def test_a_failing_contender_leaves_the_others(cupy: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    """Its error is a line, also where it would end the process; so is a part that is ended."""
+    parts, report = importlib.import_module("parts"), importlib.import_module("report")
+    handwritten = importlib.import_module("handwritten")
+    monkeypatch.setattr(importlib.import_module("kernels"), "CACHE_NBYTES", 0)
+    monkeypatch.setattr(parts, "ROUNDS", 1)
+    check = handwritten.check
+
+    def refuse(case: Any, name: str, found: Any, wanted: Any) -> None:
+        if name == "ops and library":
+            raise SystemExit("differs from NumPy")
+        check(case, name, found, wanted)
+
+    monkeypatch.setattr(handwritten, "check", refuse)
+    parts.main(["gemv", str(tmp_path), "--small"])
+    rows = report.rows(tmp_path)
+    errors = [row for row in rows if "error" in row]
+    assert [row["contender"] for row in errors] == ["ops and library"]
+    assert errors[0]["error"] == "SystemExit: differs from NumPy"
+    values = {row["contender"] for row in rows if row.get("case") == "gemv" and "value" in row}
+    assert values == {"limit: copy", "maxmod (1 kernel)"}
+    with (tmp_path / report.FILE).open("a") as file:
+        file.write('{"part": "gemv", "ca')  # cut off
+    run = importlib.import_module("run")
+    monkeypatch.setattr(run, "command", lambda *args, **kw: [sys.executable, "-c", "1/0"])
+    assert run.main(["--part", "rows", "--out", str(tmp_path)]) == 1
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(run, "command", lambda *args, **kw: sleep)
+    assert run.run("load", tmp_path, 0.2) == 124
+    assert "ZeroDivisionError" in (tmp_path / "rows.log").read_text("utf-8")
+    assert "- rows: exit status 1" in (tmp_path / "table.md").read_text("utf-8")
+
+
+def test_the_tests_write_a_junit_file(cupy: Any, tmp_path: Path) -> None:
+    run = importlib.import_module("run")
+    command = run.command("tests", tmp_path, is_small=False)
+    assert f"--junitxml={tmp_path / 'tests.xml'}" in command
+    assert "-x" not in command
+    assert run.PARTS[0] == "decode"
