@@ -11,7 +11,8 @@ lies above and does not notice: tests that are about it see every hit and miss a
 to be compiled finds the prelude precompiled, which changes how long a compiler takes (compared for
 one small kernel, GCC 12: the library is the same to the byte).
 
-`unoptimised_host_kernels` is for tests that are about something else than the code of kernels.
+`unoptimised_host_kernels` is for tests that are about something else than the code of kernels, and
+`unoptimised_children` for those whose child processes build some.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -172,6 +174,25 @@ def unoptimised_host_kernels() -> Iterator[None]:
         yield
     finally:
         host_compiler.find = find
+
+
+@functools.cache
+def unoptimised_children() -> dict[str, str]:
+    """Returns the variables by which child processes build host kernels with -O0.
+
+    They find a compiler that is the one of the system with this option at the end.
+    """
+    words = os.environ.get("MAXMOD_CC", "").split() or ["cc"]
+    program = shutil.which(words[0])
+    path = folder() / "unoptimised-cc"
+    if os.name != "posix" or program is None or " " in str(path):
+        return {}  # they run as ever
+    text = f'#!/bin/sh\nexec {shlex.join([program, *words[1:]])} "$@" -O0\n'
+    with _locked(path.name):
+        if not _is_used(path) or path.read_text("utf-8") != text:
+            _write(path, text.encode())
+            path.chmod(0o755)
+    return {"MAXMOD_CC": str(path)}
 
 
 @functools.cache

@@ -10,6 +10,7 @@ import gc
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +23,12 @@ os.environ["MAXMOD_PROGRESS"] = "0"  # how long something takes must not change 
 _IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not _IS_WORKER:
     os.environ["MAXMOD_CACHE_DIR"] = tempfile.mkdtemp(prefix="maxmod-tests-")
+# Where Python does not keep compiled source, as in many containers, each child process would
+# compile maxmod again, which takes half a second of a processor, and each worker all tests.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = os.path.join(os.environ["MAXMOD_CACHE_DIR"], "bytecode")
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 # Until all tests are collected nothing becomes garbage: a quarter of that time went into looking.
 gc.disable()

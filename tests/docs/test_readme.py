@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from build_cache import unoptimised_children
 from test_public_names import read_names
 
 from maxmod.config import VARIABLES
@@ -82,7 +83,11 @@ def _tested(language: str) -> list[Block]:
 
 @pytest.mark.parametrize("block", _tested("python"), ids=str)
 def test_python(
-    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_accelerator: None
+    block: Block,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_accelerator: None,
+    unoptimised_host_kernels: None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     # Padding puts the line of the page into tracebacks.
@@ -113,6 +118,7 @@ def _commands(block: Block) -> list[tuple[str, str]]:
 def test_console(block: Block, tmp_path: Path) -> None:
     environment = {
         **os.environ,
+        **({} if block.page == README else unoptimised_children()),
         "CUDA_VISIBLE_DEVICES": "",
         "COLUMNS": "100",
         "PYTHONPATH": str(README.parent),

@@ -225,9 +225,9 @@ def test_processes_race(cache_folder: Path) -> None:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for _ in range(8)
+        for _ in range(4)
     ]
-    assert [racer.communicate()[0] for racer in racers] == ["ok\n"] * 8
+    assert [racer.communicate()[0] for racer in racers] == ["ok\n"] * 4
     assert kernel_cache.info().entries == 8
     assert list(cache_folder.glob("*.tmp")) == []
 

@@ -486,7 +486,7 @@ def test_a_warm_start_imports_no_compiler(plans: Path, bytecode: Path) -> None:
 
 
 def test_processes_race(plans: Path, bytecode: Path) -> None:
-    racers = [_start(plans, bytecode) for _ in range(8)]
+    racers = [_start(plans, bytecode) for _ in range(4)]
     found = [racer.communicate()[0].splitlines()[1:] for racer in racers]
     assert len(found[0]) > 20
     assert all(lines == found[0] for lines in found)

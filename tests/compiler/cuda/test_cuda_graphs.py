@@ -30,6 +30,9 @@ from maxmod.runtime.compiled import CompiledModel, compile_function
 from maxmod.runtime.recording import Segment
 
 FIXTURES = Path(__file__).parents[2] / "assets" / "gpt2"
+# Kernels of the host are only compared with.
+pytestmark = pytest.mark.usefixtures("unoptimised_host_kernels")
+
 WIDTH = 16
 LAYERS = 6  # each a launch at least
 
@@ -139,6 +142,7 @@ def test_few_launches_are_not_recorded(gpu: Any) -> None:
 def test_new_weights(gpu: Any) -> None:
     device, _ = gpu
     with maxmod.default_device(device), maxmod.default_dtype(DType.float32):
+        maxmod.random.set_seed(7)
         model = Sequential(*[Linear(WIDTH, WIDTH) for _ in range(4)])
     compiled = model.compile(TensorType(DType.float32, [2, WIDTH], device))
     x = np.random.default_rng(0).standard_normal((2, WIDTH))
@@ -149,7 +153,8 @@ def test_new_weights(gpu: Any) -> None:
         for n in range(4):
             expected = expected @ _host(state[f"{n}.weight"]).T + _host(state[f"{n}.bias"])
         for _ in range(3):
-            np.testing.assert_allclose(_host(compiled(_gpu(x, device))), expected, rtol=1e-4)
+            found = _host(compiled(_gpu(x, device)))
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)  # up to 25
     assert _numbers(compiled) == (2, 4)
 
 
@@ -571,10 +576,9 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("how", OPTIONS)
 @pytest.mark.parametrize("folder", ["gpt2/tied", "llama/chat"])
 def test_a_decoding_step_is_one_graph(
-    gpu: Any, monkeypatch: pytest.MonkeyPatch, folder: str, how: str
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     """Tokens are chosen and fed back on the device, and the position is read by kernels.
 
@@ -597,8 +601,9 @@ def test_a_decoding_step_is_one_graph(
         backend.xp, "asarray", lambda x, *k: sent.append(1) or asarray(x, *k), raising=False
     )
     monkeypatch.setattr(FakeGraph, "launch", lambda g, *s: launches.append(g) or launch(g, *s))
-    options = {**OPTIONS[how], "max_new_tokens": 10, "stop": ()}
-    for prompt in ([1, 2, 3], [4, 5]):
+    texts = [(prompt, how) for how in OPTIONS for prompt in ([1, 2, 3], [4, 5])]
+    for prompt, how in texts:
+        options = {**OPTIONS[how], "max_new_tokens": 10, "stop": ()}
         expected = [*generate(host, prompt, **options, eager=True)]
         tokens = generate(model, prompt, **options)
         assert [next(tokens), next(tokens)] == expected[:2]  # one step as it is, one recorded
@@ -615,7 +620,8 @@ def test_a_decoding_step_is_one_graph(
     (program,) = step._programs.values()
     assert [type(action) for action in program.actions] == [Segment]
     # Each text has its own cache; the first call for a cache runs without a recording.
-    assert (step.stats.recordings, step.stats.replays) == (2, step.stats.calls - 2)
+    count = len(texts)
+    assert (step.stats.recordings, step.stats.replays) == (count, step.stats.calls - count)
 
 
 def test_sequences_that_end_while_the_next_step_runs(gpu: Any) -> None:
