@@ -84,6 +84,7 @@ def test_hand_written_kernels(cupy: Any, monkeypatch: Any, tmp_path: Path) -> No
 PARTS = ("decode", "gemv", "attention", "rows", "prefill", "load")
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, about whatever memory holds
 def test_a_dry_run_of_the_parts(cupy: Any, monkeypatch: Any, tmp_path: Path) -> None:
     """Each part writes numbers and no errors; the table has a line for each case.
 
