@@ -29,11 +29,22 @@ Findings in float32 on 2 cores of an AMD EPYC (Zen 3, AVX2), December 2026, NumP
   as NumPy for 1 x 2048 x 2048. 2 to 8 rows are 1.0 to 7.4 times as fast as NumPy.
 - 9 to 64 rows: 0.83 to 1.7 times NumPy for `out_in`, 0.6 to 1.1 for `in_out`.
 - Where a task reads less than 2 KB of each row of an `in_out` weight, a loop that prefetches 8 rows
-  ahead took 0.7 to 0.8 times as long for one row; with 6 KB it took 1.2 times as long.
-- Batches of matrices (`out_in`; 12:128x64x128, 32:33x65x31, 4:256x1024x256, 32:1x64x512): 0.67
-  to 0.86 times the best of NumPy and PyTorch (MKL) bare, 1.2 to 1.9 with `gelu`. While NumPy
-  multiplied for us it was 0.53 to 0.89, and 0.74 to 1.58. With a depth of 64, finding the place of
-  each row of a batch (two divisions) may be a part of what is missing.
+  ahead takes 0.7 to 0.9 times as long for one row (it is in `gemm_few.h`); with 4 or 6 KB it took
+  1.2 to 1.5 times as long. Prefetching columns of an `out_in` weight changed nothing.
+- The first two thirds of the sweep in float32, `--quick`, against NumPy and PyTorch: of 127 bare
+  products that take the other library 0.1 ms or more, 24 are below 0.9 and 57 below 1.0; shorter
+  ones lose in Python's part of the call. The machine's speed changed by up to 2 between contenders:
+  the lowest (0.51 for 64 x 768 x 768) is 0.99 to 1.05 in a run of its own. With gelu, of the first
+  144 products, of all sizes, 5 are below 0.9, 13 below 1.0 and 26 below 1.1 (all 5 below 0.9 take
+  26 us at most); the middle one is 1.29.
+- bfloat16 and float16, `out_in`, against PyTorch: one row 1.2 to 2.5, 4 rows 3 to 5, 16 rows 5, 64
+  rows 6 to 8; `in_out` 20 times and more, since PyTorch converts it.
+- Packing the right operand takes 25 % of a product of 16 rows, 12 % of 64 and 5 % of 256 (768 x
+  768, of all samples in the kernel). Weights that were packed once would save that, for a second
+  copy in memory.
+- Batches of matrices (12:128x64x128, 12:128x128x64, 32:33x65x31): 0.9 to 1.2 times the best of
+  NumPy and PyTorch (MKL) bare, 1.05 to 1.9 for the kernel alone; 1.2 to 1.9 with `gelu`. Before
+  `gemm_narrow.h` it was 0.67 to 0.86.
 """
 
 from __future__ import annotations

@@ -52,7 +52,15 @@ MM_INLINE mm_vec mm_vec_load_bfloat16(const uint16_t *from)
 {
     mm_codes codes;
     memcpy(&codes, from, sizeof codes);
-    const mm_words wide = __builtin_convertvector(codes, mm_words) << 16;
+#if MM_LANES == 8 && defined(__AVX2__) && !defined(__clang__)
+    // GCC 12 converts two halves and joins them, five instructions for one: products of 1 to 4 rows
+    // took 1.4 to 1.9 times as long (Zen 3, December 2026).
+    typedef short signed_codes __attribute__((vector_size(16)));
+    const mm_words words = (mm_words)__builtin_ia32_pmovzxwd256((signed_codes)codes);
+#else
+    const mm_words words = __builtin_convertvector(codes, mm_words);
+#endif
+    const mm_words wide = words << 16;
     mm_vec value;
     memcpy(&value, &wide, sizeof value);
     return value;
