@@ -235,7 +235,7 @@ def _exp_and_double(x: Tensor) -> tuple[Tensor, Tensor]:
     return F.exp(x), F.permute(x, [1, 0]) * 2
 
 
-def test_a_refused_kernel_of_one_model_leaves_the_other_as_it_is(
+def test_a_refused_kernel_of_one_model_does_not_touch_the_other_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     build = host_build._build_unit

@@ -395,7 +395,7 @@ def _stored(folder: Path) -> dict[str, str]:
         return {name: str(layer) for name, layer in stored_layers(checkpoint).items()}
 
 
-def test_options_of_the_command_are_those_of_the_function(tmp_path: Path) -> None:
+def test_the_command_has_the_options_of_the_function(tmp_path: Path) -> None:
     options = ("--quantize", "int4", "--head", "int4", "--skip", "h.0.*", "--skip", "h.1.attn.*")
     assert main(["quantize", str(TIED), str(tmp_path / "one"), *options]) == 0
     model = load_model(TIED, device=CPU())

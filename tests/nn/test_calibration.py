@@ -49,7 +49,7 @@ def test_errors_on_other_inputs_fall(scheme: str) -> None:
     assert ACTIVE == []
 
 
-def test_equal_inputs_share_what_is_lost() -> None:
+def test_equal_inputs_share_the_loss() -> None:
     """Where all inputs are equal, only the sum of the weights counts: it is within half a scale."""
     linear = Linear(32, 3, bias=False)
     rng = np.random.default_rng(0)
@@ -77,7 +77,7 @@ class Shared(Module[[Tensor], Tensor]):
         return self.head(self.last(self.two(self.one(self.table(tokens)))))
 
 
-def test_layers_that_are_rounded_as_without_it() -> None:
+def test_layers_that_are_rounded_as_without_calibration() -> None:
     tokens = Tensor(np.arange(9)[None], device=CPU())
     model = Shared()
     state = {name: value.to_numpy() for name, value in model.parameters}
