@@ -15,48 +15,64 @@
 #else
 #define MM_FEW_TOGETHER 2
 #endif
-#define MM_FEW_SPANS 16   // of a column that are multiplied before the next column
+#define MM_FEW_SPANS 24   // of a column that are multiplied before the next column
 
 typedef mm_mask mm_made[MM_FEW_TOGETHER][MM_FEW_SPANS][MM_LANES];
+
+// Spans whose codes are a line of the cache, which are multiplied without a test in between. One row, one
+// thread, Zen 3 (AVX2), December 2026: 0.80 to 0.83 of the time for 4 bits, 0.81 to 0.95 for 8.
+#define MM_LINE_SPANS (64 * MM_CODES_PER_BYTE < MM_SPAN ? 1 : 64 * MM_CODES_PER_BYTE / MM_SPAN)
+
+// made[r][c] = the sums of a span of rows r and column c, of which `count` codes exist.
+MM_INLINE void mm_span_sums(
+    const int rows, const char *left, int64_t left_row, const MM_RIGHT_TYPE *codes, int64_t count,
+    int64_t c, mm_mask (*made)[MM_FEW_SPANS][MM_LANES])
+{
+    mm_mask sums[MM_FEW_TOGETHER][MM_PLANES];
+    _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
+        _Pragma("GCC unroll 2") for (int p = 0; p < MM_PLANES; p++) sums[r][p] = (mm_mask){0};
+    _Pragma("GCC unroll 16") for (int64_t k = 0; k < count; k += MM_STEP)
+    {
+        mm_mask some[MM_VECTORS];
+        mm_load_codes(codes + k / MM_CODES_PER_BYTE, count - k, some);
+        _Pragma("GCC unroll 4") for (int v = 0; v < MM_VECTORS; v++)
+            _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
+                _Pragma("GCC unroll 2") for (int p = 0; p < MM_PLANES; p++)
+        {
+            mm_mask x;
+            const int64_t place = 2 * k + (v * MM_PLANES + p) * 4 * MM_LANES;
+            memcpy(&x, left + r * left_row + place, sizeof x);
+            sums[r][p] = mm_add_codes(sums[r][p], some[v], x);
+        }
+    }
+    _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++) made[r][0][c] = mm_whole(sums[r]);
+}
 
 // made[r][s][c] = the sums of spans first + s of rows r and column c, `spans` of them.
 MM_INLINE void mm_column_sums(
     const int rows, const char *left, const mm_row_sizes sizes, int64_t first, int64_t spans,
     const MM_RIGHT_TYPE *codes, int64_t c, mm_made made)
 {
-    codes += first * MM_SPAN / MM_CODES_PER_BYTE;
+    const int64_t wide = MM_SPAN / MM_CODES_PER_BYTE; // bytes of a span
+    const int64_t rest = sizes.depth - first * MM_SPAN, whole = mm_least(spans, rest / MM_SPAN);
+    codes += first * wide;
     left += 2 * first * MM_SPAN;
-    for (int64_t s = 0; s < spans; s++) {
-        const int64_t rest = sizes.depth - (first + s) * MM_SPAN;
-        mm_mask sums[MM_FEW_TOGETHER][MM_PLANES];
-        _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)
-            _Pragma("GCC unroll 2") for (int p = 0; p < MM_PLANES; p++) sums[r][p] = (mm_mask){0};
-#define MM_STEP_AT(k)                                                                              \
-    do {                                                                                           \
-        const MM_RIGHT_TYPE *const from = codes + (s * MM_SPAN + (k)) / MM_CODES_PER_BYTE;         \
-        mm_mask some[MM_VECTORS];                                                                  \
-        mm_load_codes(from, rest - (k), some);                                                     \
-        _Pragma("GCC unroll 4") for (int v = 0; v < MM_VECTORS; v++)                               \
-            _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++)                                 \
-                _Pragma("GCC unroll 2") for (int p = 0; p < MM_PLANES; p++)                        \
-        {                                                                                          \
-            mm_mask x;                                                                             \
-            const int64_t place = 2 * (s * MM_SPAN + (k)) + (v * MM_PLANES + p) * 4 * MM_LANES;    \
-            memcpy(&x, left + r * sizes.nbytes + place, sizeof x);                                 \
-            sums[r][p] = mm_add_codes(sums[r][p], some[v], x);                                     \
-        }                                                                                          \
-    } while (0)
-        if (rest >= MM_SPAN) {
-            _Pragma("GCC unroll 2") for (int i = 0; i < MM_SPAN / MM_CODES_PER_BYTE; i += 64)
-                __builtin_prefetch((const char *)codes + s * MM_SPAN / MM_CODES_PER_BYTE + i + MM_AHEAD, 0, 2);
-            _Pragma("GCC unroll 16") for (int k = 0; k < MM_SPAN; k += MM_STEP) MM_STEP_AT(k);
-        } else {
-            for (int64_t k = 0; k < rest; k += MM_STEP)
-                MM_STEP_AT(k);
-        }
-#undef MM_STEP_AT
-        _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++) made[r][s][c] = mm_whole(sums[r]);
+    int64_t s = 0;
+#define MM_SPAN_SUMS(s, count)                                                                     \
+    mm_span_sums(                                                                                  \
+        rows, left + 2 * (s) * MM_SPAN, sizes.nbytes, codes + (s) * wide, count, c,                \
+        (mm_mask (*)[MM_FEW_SPANS][MM_LANES])&made[0][s])
+    for (; s + MM_LINE_SPANS <= whole; s += MM_LINE_SPANS) {
+        _Pragma("GCC unroll 2") for (int i = 0; i < MM_LINE_SPANS * wide; i += 64)
+            __builtin_prefetch((const char *)codes + s * wide + i + MM_AHEAD, 0, 2);
+        _Pragma("GCC unroll 4") for (int i = 0; i < MM_LINE_SPANS; i++)
+            MM_SPAN_SUMS(s + i, MM_SPAN);
     }
+    for (; s < whole; s++)
+        MM_SPAN_SUMS(s, MM_SPAN);
+    if (s < spans)
+        MM_SPAN_SUMS(s, rest - s * MM_SPAN);
+#undef MM_SPAN_SUMS
 }
 
 // Lane c is the sum of the lanes of v[c].
@@ -109,16 +125,21 @@ MM_INLINE void mm_few_columns(
         for (int r = 0; r < rows; r++) {
             const char *const row = left + r * sizes.nbytes;
             float *const to = sums + r * sums_row;
+            const bool has_far = mm_has_far(row, sizes);
+            mm_vec total = mm_vec_load(to);
             for (int64_t s = 0; s < spans; s++) {
                 const mm_mask whole = mm_sums_of_all_lanes(made[r][s]);
                 const int64_t group = MM_GROUP_OF(first + s) - MM_GROUP_OF(first);
-                mm_vec_store(
-                    to, mm_add_span(
-                            mm_vec_load(to), whole, row, sizes, first + s,
-                            scales + group * MM_LANES, minimums + group * MM_LANES));
-                if (mm_is_far(row, sizes, first + s))
+                total = mm_add_span(
+                    total, whole, row, sizes, first + s, scales + group * MM_LANES,
+                    minimums + group * MM_LANES);
+                if (has_far && mm_is_far(row, sizes, first + s)) {
+                    mm_vec_store(to, total);
                     mm_add_far(g, job->row0 + r0 + r, row, sizes, first + s, n, count, to);
+                    total = mm_vec_load(to);
+                }
             }
+            mm_vec_store(to, total);
         }
     }
 }
