@@ -33,6 +33,9 @@ vary by as much; transformers in bfloat16 made 15.0 here):
 | int8, Q8_0           |  110.7 |      57.1 |  1.94 |        22.8 |
 | int4, Q4_1           |  103.2 |      70.2 |  1.47 |             |
 
+Since then rows times codes are faster; another run, as slow: int8 121.9 against 61.4 (1.99), int4
+150.7 against 60.5 (2.49; by medians of 4 rounds 2.0).
+
 A step of SmolLM2 is 282 kernels. Called one by one from Python, a token took 7.6 ms in int8 and 8.7
 in int4 where one call for all of them takes 6.6 and 6.8 (same day, alternating in one process; no
 peer ran then). Of 6.5 ms in kernels, norms take 0.07, rotary embeddings and stores 0.05, attention
