@@ -25,7 +25,7 @@ constexpr int MM_SCORES = MM_TOGETHER * MM_ROWS; // of these keys, each in one o
 constexpr int MM_COPIES = MM_LANES / MM_SCORES;  // lanes with the same score
 constexpr int MM_KEY_BLOCK = MM_TEAMS * MM_AHEAD;
 constexpr int MM_WANTED_TASKS = 264; // two per SM of an H100
-constexpr int MM_FEWEST_KEYS = 256;  // of a part
+constexpr int MM_FEWEST_KEYS = 64;   // of a part: a round of loads takes longer than to merge one
 
 // The queries and keys of a task.
 struct mm_task {
