@@ -29,7 +29,10 @@ SCRIPTS = {
     "quantized": (["float32", "int8", "int4, groups of 32", "x float32"], 6),
     "quality": (["floats", "int4", "divergence", "mean cosine"], 7),
     "load": (["limit: read once", "maxmod, mmap", "safetensors"], 6),
+    "embed": (["8 sentences", "maxmod float32", "maxmod int8"], 2),
 }
+_ENCODER = Path(__file__).parent / "assets" / "bert" / "sentences"
+OPTIONS = {"embed": ["--model", str(_ENCODER), "--dtypes", "float32,int8"]}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -39,7 +42,10 @@ def test_smoke_run(script: str, tmp_path: Path) -> None:
     environ = {**os.environ, **unoptimised_children()}
     del environ["MAXMOD_VERIFY"]
     done = subprocess.run(
-        [sys.executable, str(FOLDER / f"{script}.py"), "--smoke", "--json", str(file)],
+        [
+            *(sys.executable, str(FOLDER / f"{script}.py"), "--smoke", "--json", str(file)),
+            *OPTIONS.get(script, ()),
+        ],
         capture_output=True,
         text=True,
         env=environ,

@@ -268,6 +268,14 @@ def test_lone_surrogates_are_refused(tokenizer: Tokenizer) -> None:
         tokenizer.encode("a\udcff")
 
 
+def test_several_texts(tokenizer: Tokenizer) -> None:
+    texts = ["one", "", "two words", "one"]
+    assert tokenizer.encode_all(texts) == [tokenizer.encode(text) for text in texts]
+    assert tokenizer.encode_all([]) == []
+    with pytest.raises(ModelError, match="not valid Unicode"):
+        tokenizer.encode_all(["fine", "\udcff"])
+
+
 def test_longer_keys_are_special() -> None:
     tokenizer = CharacterTokenizer({"<": 0, "e": 1, "<e": 2})
     assert tokenizer.encode("<e") == [0, 1]

@@ -1,7 +1,7 @@
 // Matrix products: finish(left @ right), where the epilogue is applied to a sum while it is in the L1
 // cache. Every sum runs over the whole depth in a fixed order, independent of the number of threads.
-// It is also independent of the number of rows among products of many rows, and among those of up to
-// MM_FEW_ROWS rows if rows of the right operand are contiguous.
+// It is also independent of the number of rows among products of many rows, and among those of few
+// rows (mm_most_few) if rows of the right operand are contiguous.
 //
 // gemm_few.h has the products of few rows; gemm_many.h those of many, and gemm_narrow.h those of them
 // whose right operand is small.
@@ -24,7 +24,7 @@ static __attribute__((noinline)) void mm_run_shared(
     if (rows == 0 || columns == 0)
         return;
     const bool alone = mm_is_alone(mm_buffers, mm_scalars, rows * columns * depth);
-    if (rows <= MM_FEW_ROWS)
+    if (rows <= mm_most_few(depth))
         mm_few_rows(mm_buffers, mm_scalars, rows, columns, depth);
     else if (mm_is_narrow(rows, columns, depth, alone))
         mm_narrow_rows(mm_buffers, mm_scalars, rows, columns, depth);

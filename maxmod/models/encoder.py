@@ -133,7 +133,7 @@ class TextEncoder:
         texts = _listed(texts)
         prompt = self._case(self.rules.prompt(prompt_name, prompt))
         start = self._start(prompt)
-        rows = [self._tokens(place, text, prompt, truncate) for place, text in enumerate(texts)]
+        rows = self._tokens(texts, prompt, truncate)
         self._check(rows)
         return self._in_batches(rows, start, batch_size, eager)
 
@@ -251,11 +251,19 @@ class TextEncoder:
         before = next((n for n in range(extra + 1) if whole[n : n + len(plain)] == plain), 0)
         return before, extra - before
 
-    def _tokens(self, place: int, text: str, prompt: str, truncate: bool | None) -> list[int]:
-        if not isinstance(text, str):
-            raise ArgumentError(f"embed: text {place}: expected a str, got {type(text).__name__}.")
-        text = prompt + self._case(text)
-        tokens = self.tokenizer.encode(text)
+    def _tokens(self, texts: Sequence[str], prompt: str, truncate: bool | None) -> list[list[int]]:
+        for place, text in enumerate(texts):
+            if not isinstance(text, str):
+                what = f"expected a str, got {type(text).__name__}."
+                raise ArgumentError(f"embed: text {place}: {what}")
+        given = [prompt + self._case(text) for text in texts]
+        rows = self.tokenizer.encode_all(given)
+        return [
+            self._cut(place, text, tokens, truncate)
+            for place, (text, tokens) in enumerate(zip(given, rows, strict=True))
+        ]
+
+    def _cut(self, place: int, text: str, tokens: list[int], truncate: bool | None) -> list[int]:
         if not tokens:
             raise ArgumentError(f"embed: text {place} has no tokens.")
         if len(tokens) <= self.max_positions:
