@@ -40,8 +40,8 @@ Findings in float32 on 2 cores of an AMD EPYC (Zen 3, AVX2), December 2026, NumP
 - bfloat16 and float16, `out_in`, against PyTorch: one row 1.2 to 2.5, 4 rows 3 to 5, 16 rows 5, 64
   rows 6 to 8; `in_out` 20 times and more, since PyTorch converts it.
 - Packing the right operand takes 17 % of the samples of a run of products of 16 rows, 7 % of 64 and
-  3 % of 256 (768 x 768, Python included). Weights that were packed once would save that, for a second
-  copy in memory.
+  3 % of 256 (768 x 768, Python included). Weights that were packed once would save that, for a
+  second copy in memory.
 - Batches of matrices (12:128x64x128, 12:128x128x64, 32:33x65x31): 0.9 to 1.2 times the best of
   NumPy and PyTorch (MKL) bare, 1.05 to 1.9 for the kernel alone; 1.2 to 1.9 with `gelu`. Before
   `gemm_narrow.h` it was 0.67 to 0.86.
