@@ -40,6 +40,7 @@ from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.values.device import DeviceKind
 
+ALIGNMENT = 256  # bytes, of what cudaMalloc returns
 PROCESSORS = 2  # few, so that grids are capped and loops stride
 THREADS = 1024
 
@@ -114,11 +115,11 @@ class FakePool:
 
     def malloc(self, nbytes: int) -> FakePointer:
         """Allocates."""
-        block = np.full(nbytes + 256, 0xA5, np.uint8)
+        block = np.full(nbytes + ALIGNMENT, 0xA5, np.uint8)
         address = block.ctypes.data
         self.blocks[address] = block
         FakePool.held += block.nbytes
-        pointer = FakePointer(address + -address % 256, block)
+        pointer = FakePointer(address + -address % ALIGNMENT, block)
         weakref.finalize(pointer, self.free.append, address)
         return pointer
 
@@ -239,6 +240,15 @@ def _fake(value: Any) -> Any:
     return value
 
 
+def _aligned(shape: Any, dtype: Any) -> FakeArray:
+    """Returns memory that starts where that of a GPU does: plans of products depend on it."""
+    wanted = np.empty(shape, dtype)
+    block = np.empty(wanted.nbytes + ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % ALIGNMENT
+    made = block[start : start + wanted.nbytes].view(wanted.dtype).reshape(wanted.shape)
+    return _fake(made)
+
+
 class FakeCupy:
     """The module `cupy`, as far as the backend uses it."""
 
@@ -262,7 +272,9 @@ class FakeCupy:
         _refuse_capture("asarray")
         if isinstance(array, FakeArray):
             return _fake(np.asanyarray(array, dtype))
-        made = _fake(np.array(array, dtype, copy=True, order="C"))
+        source = np.asarray(array, dtype)
+        made = _aligned(source.shape, source.dtype)
+        made[...] = source
         # What is not page-locked goes through a buffer of the next power of 2, which is kept.
         self.cuda.alloc_pinned_memory(1 << max(made.nbytes - 1, 0).bit_length())
         return made
@@ -293,7 +305,7 @@ class FakeCupy:
         """Allocates from the pool in force."""
         allocator = getattr(_THREAD, "allocator", None)
         if allocator is None:
-            return _fake(np.empty(shape, dtype))
+            return _aligned(shape, dtype)
         array = _fake(np.empty(shape, dtype))
         pointer = allocator(array.nbytes)
         block = (ctypes.c_uint8 * array.nbytes).from_address(pointer.ptr)
