@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,23 +12,19 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError
-from maxmod.generate.prompts import check_prompt, token_rows
+from maxmod.generate.prompts import token_rows
 from maxmod.generate.text import Tokenizer
-from maxmod.generate.tokenizer_files import open_tokenizer
 from maxmod.models.packing import pack, pad
 from maxmod.models.pooling import Embed, EmbedPadded, Pooling
 from maxmod.models.prompts import TextRules
+from maxmod.models.ranking import check_ranking, ranked
+from maxmod.models.text_inputs import TextInputs, by_length
 from maxmod.nn import Module
-from maxmod.nn.places import warn
 from maxmod.runtime.compiled import CompiledModel
 from maxmod.tensor import Tensor
 from maxmod.values.array import HostArray
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import TensorType
-
-# Tokens that are computed together. On 2 cores of an AMD EPYC (Zen 3, AVX2, December 2026) MiniLM
-# takes per token, with 96, 384, 768, 1536, 3072 of them: 0.168, 0.154, 0.153, 0.141, 0.144 ms.
-BATCH_TOKENS = 1536
 
 
 @dataclass(eq=False)
@@ -54,8 +49,10 @@ class TextEncoder:
     device: DeviceRef
     dtype: DType
 
-    def __post_init__(self) -> None:
-        self._warned = False
+    @functools.cached_property
+    def inputs(self) -> TextInputs:
+        """Makes tokens of texts."""
+        return TextInputs(self.folder, self.rules, int(self.config.vocab_size), 0)
 
     @property
     def max_positions(self) -> int:
@@ -67,14 +64,14 @@ class TextEncoder:
         """The prompts of the folder, by name; `embed` takes the names."""
         return self.rules.prompts
 
-    @functools.cached_property
+    @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the folder.
 
         Raises:
             ModelError: If there is none, or it needs a package that is not installed.
         """
-        return open_tokenizer(self.folder)
+        return self.inputs.tokenizer
 
     def forget_compiled(self) -> None:
         """Makes the next use compile again, with the layers and weights that are there then."""
@@ -130,11 +127,9 @@ class TextEncoder:
                 not several str, the folder has no prompt of that name, or batch_size is below 1.
             SliceError: (an IndexError) If the tokenizer has more tokens than the model.
         """
-        texts = _listed(texts)
-        prompt = self._case(self.rules.prompt(prompt_name, prompt))
+        prompt = self.inputs.case(self.rules.prompt(prompt_name, prompt))
         start = self._start(prompt)
-        rows = self._tokens(texts, prompt, truncate)
-        self._check(rows)
+        rows = self.inputs.tokens("embed", texts, prompt, truncate)
         return self._in_batches(rows, start, batch_size, eager)
 
     def rank(
@@ -166,18 +161,13 @@ class TextEncoder:
         Raises:
             ArgumentError: As for `embed`; or if `top` is below 1.
         """
-        if top is not None and top < 1:
-            raise ArgumentError(f"rank: top: expected 1 or more, got {top}.")
-        if not isinstance(query, str):
-            raise ArgumentError(f"rank: query: expected a str, got {type(query).__name__}.")
+        check_ranking(query, top)
         options: dict[str, Any] = {"batch_size": batch_size, "truncate": truncate, "eager": eager}
-        listed = _listed(texts)
         first = self.embed([query], prompt_name=self._prompt_named("query"), **options)
-        others = self.embed(listed, prompt_name=self._prompt_named("document"), **options)
+        others = self.embed(texts, prompt_name=self._prompt_named("document"), **options)
         lengths = np.linalg.norm(others, axis=1) * np.linalg.norm(first)
         cosines = others @ first[0] / np.maximum(lengths, np.finfo(np.float32).tiny)
-        best = np.argsort(-cosines, kind="stable")[:top]
-        return [(int(place), float(cosines[place])) for place in best]
+        return ranked(cosines, top)
 
     def _prompt_named(self, name: str) -> str | None:
         return name if name in self.prompts else None
@@ -206,21 +196,15 @@ class TextEncoder:
             SliceError: (an IndexError) If a token is not in the vocabulary.
         """
         checked = token_rows("embed: rows", rows)
-        self._check(checked)
+        self.inputs.check("embed", checked)
         return self._in_batches(checked, 0, batch_size, eager)
-
-    def _check(self, rows: Iterable[Sequence[int]]) -> None:
-        for row in rows:
-            check_prompt(row, int(self.config.vocab_size), self.max_positions, "embed")
 
     def _in_batches(
         self, rows: Sequence[Sequence[int]], start: int, batch_size: int | None, eager: bool
     ) -> HostArray:
-        if batch_size is not None and batch_size < 1:
-            raise ArgumentError(f"embed: batch_size: expected 1 or more, got {batch_size}.")
         width = int(self.config.hidden_size) * len(self.pooling.modes)
         result = np.empty((len(rows), width), np.float32)
-        for part in _batches([len(row) for row in rows], batch_size or len(rows)):
+        for part in by_length("embed", [len(row) for row in rows], batch_size):
             result[part] = self._embed([rows[place] for place in part], start, eager)
             if len(part) > 1 and not np.isfinite(result[part]).all():
                 # What overflows in one text reaches others: 0 times infinity is NaN.
@@ -228,14 +212,11 @@ class TextEncoder:
                     result[place] = self._embed([rows[place]], start, eager)
         return result
 
-    def _case(self, text: str) -> str:
-        return text.lower() if self.rules.lower_case else text
-
     def _start(self, prompt: str) -> int:
         """Returns how many tokens of each text are not pooled, because they are the prompt's."""
         if self.pooling.include_prompt or not prompt:
             return 0
-        before, after = self._specials(prompt)
+        before, after = self.inputs.specials(prompt)
         length = before + len(self.tokenizer.encode(prompt, special=False))
         if length + after >= self.max_positions:
             raise ArgumentError(
@@ -244,67 +225,7 @@ class TextEncoder:
             )
         return length
 
-    def _specials(self, text: str) -> tuple[int, int]:
-        """Returns how many special tokens the tokenizer puts before and after a text."""
-        plain, whole = (self.tokenizer.encode(text, special=special) for special in (False, True))
-        extra = len(whole) - len(plain)
-        before = next((n for n in range(extra + 1) if whole[n : n + len(plain)] == plain), 0)
-        return before, extra - before
-
-    def _tokens(self, texts: Sequence[str], prompt: str, truncate: bool | None) -> list[list[int]]:
-        for place, text in enumerate(texts):
-            if not isinstance(text, str):
-                what = f"expected a str, got {type(text).__name__}."
-                raise ArgumentError(f"embed: text {place}: {what}")
-        given = [prompt + self._case(text) for text in texts]
-        rows = self.tokenizer.encode_all(given)
-        return [
-            self._cut(place, text, tokens, truncate)
-            for place, (text, tokens) in enumerate(zip(given, rows, strict=True))
-        ]
-
-    def _cut(self, place: int, text: str, tokens: list[int], truncate: bool | None) -> list[int]:
-        if not tokens:
-            raise ArgumentError(f"embed: text {place} has no tokens.")
-        if len(tokens) <= self.max_positions:
-            return tokens
-        what = (
-            f"embed: text {place} is too long: expected at most {self.max_positions} tokens, got "
-            f"{len(tokens)}."
-        )
-        if truncate is False:
-            raise ArgumentError(f"{what} Hint: split it, or let it be cut with truncate.")
-        if truncate is None and not self._warned:
-            self._warned = True
-            warn(f"{what} It is cut, as others will be. Hint: truncate=True cuts silently.")
-        before, after = self._specials(text)
-        if self.rules.cuts_start:
-            return [*tokens[:before], *tokens[len(tokens) - self.max_positions + before :]]
-        return [*tokens[: self.max_positions - after], *tokens[len(tokens) - after :]]
-
     def _embed(self, rows: Sequence[Sequence[int]], start: int, eager: bool) -> HostArray:
         given = (*(pack if self._is_packable else pad)(rows), np.full(len(rows), start, np.int64))
         run = self._embedder() if eager else self.compiled
         return run(*(Tensor(array, device=self.device) for array in given)).to_numpy()
-
-
-def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Yields which texts are computed together: of similar length, so that tables are small."""
-    part: list[int] = []
-    tokens = 0
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if part and (len(part) == most or tokens + lengths[place] > BATCH_TOKENS):
-            yield part
-            part, tokens = [], 0
-        part.append(place)
-        tokens += lengths[place]
-    if part:
-        yield part
-
-
-def _listed(texts: Iterable[str]) -> list[str]:
-    """Returns the texts as a list; one text alone, or what has no order, is refused."""
-    if not isinstance(texts, (str, bytes, Mapping, Set)):
-        with contextlib.suppress(TypeError):  # no iterable, or an array without axes
-            return list(texts)
-    raise ArgumentError(f"embed: texts: expected a list of str, got {type(texts).__name__}.")

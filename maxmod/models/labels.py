@@ -74,13 +74,7 @@ def read_labels(table: JsonObject, where: Path, kind: str) -> Labels:
     Raises:
         ModelError: If it names another class, or a field is malformed.
     """
-    classes = table.get("architectures")
-    named = classes[0] if isinstance(classes, list) and classes else f"Bert{kind}"
-    if not isinstance(named, str) or not named.endswith(kind):
-        raise ModelError(
-            f"{where}: 'architectures': the model has no such head: expected a class that ends "
-            f"with {kind}, got {named!r:.80}. Hint: {_hint(named)}."
-        )
+    _expect_class(table, where, kind)
     count, problem = table.get("num_labels"), table.get("problem_type")
     if count is not None and (type(count) is not int or not 0 < count <= MAX_LABELS):
         raise ModelError(f"{where}: num_labels: expected 1 to {MAX_LABELS}, got {count!r:.80}.")
@@ -95,6 +89,19 @@ def read_labels(table: JsonObject, where: Path, kind: str) -> Labels:
     several = problem == _SEVERAL or len(names) == 1
     scoring = "identity" if problem == _REGRESSION else "sigmoid" if several else "softmax"
     return Labels(tuple(names), scoring, _ranking(table, where, len(names)))
+
+
+def _expect_class(table: JsonObject, where: Path, kind: str) -> None:
+    """Refuses the class of another head; where none is named, the weights tell."""
+    classes = table.get("architectures")
+    if not isinstance(classes, list) or not classes:
+        return
+    named = classes[0]
+    if not isinstance(named, str) or not named.endswith(kind):
+        raise ModelError(
+            f"{where}: 'architectures': the model has no such head: expected a class that ends "
+            f"with {kind}, got {named!r:.80}. Hint: {_hint(named)}."
+        )
 
 
 def _hint(named: object) -> str:

@@ -26,6 +26,7 @@ class Loaded(NamedTuple):
     """A model of a folder.
 
     Attributes:
+        caller: The loading function.
         folder: The folder, as an absolute path.
         table: Its config.json.
         config: The fields that the module uses.
@@ -34,6 +35,7 @@ class Loaded(NamedTuple):
         dtype: What it computes in.
     """
 
+    caller: str
     folder: Path
     table: JsonObject
     config: Any
@@ -50,7 +52,7 @@ def load(
     dtype: DType | None,
     rounding: Rounding | None,
     strict: bool,
-    adjust: Callable[[Architecture, JsonObject, Path], Architecture] | None = None,
+    adjust: Callable[[str, Architecture, JsonObject, Path], Architecture] | None = None,
 ) -> Loaded:
     """Loads the model of a folder.
 
@@ -61,16 +63,16 @@ def load(
         dtype: As for `load_model`.
         rounding: How to quantise it.
         strict: As `strict_config` of `load_model`.
-        adjust: Changes the architecture by what config.json says; it gets its path as well.
+        adjust: Changes the architecture by what config.json says; gets the caller and its path too.
     """
     path = find_folder(caller, folder)
     table = config_of(caller, path)
     config = read_fields(caller, path, table, strict)
     architecture = KINDS[caller][table["model_type"]]
     if adjust is not None:
-        architecture = adjust(architecture, table, path / CONFIG)
+        architecture = adjust(caller, architecture, table, path / CONFIG)
     made = _load(caller, path, table, architecture, config, device, dtype, rounding)
-    return Loaded(path.absolute(), table, config, *made)
+    return Loaded(caller, path.absolute(), table, config, *made)
 
 
 def _load(

@@ -12,7 +12,7 @@ import numpy as np
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ModelError
 from maxmod.generate.special_tokens import read_folder_tokens
-from maxmod.models.encoders.heads import WordLogits
+from maxmod.models.encoders.heads import WordsAt
 from maxmod.models.text_inputs import batches
 from maxmod.models.text_model import TextModel, scores_of
 from maxmod.nn import Module
@@ -63,7 +63,7 @@ class MaskedModel(TextModel):
         return self.tokenizer.encode(self.mask, special=False)[0]
 
     def _runnable(self) -> Module[..., Tensor]:
-        return WordLogits(self.module)
+        return WordsAt(self.module)
 
     def _types(self) -> list[TensorType]:
         tokens, lengths, *types = super()._types()
@@ -74,7 +74,7 @@ class MaskedModel(TextModel):
         texts: Iterable[str],
         *,
         top: int = 5,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         truncate: bool | None = None,
         eager: bool = False,
     ) -> list[list[list[Word]]]:
@@ -83,7 +83,7 @@ class MaskedModel(TextModel):
         Args:
             texts: Texts with the text of `mask` in one place or several.
             top: The number of words.
-            batch_size: How many texts are computed together.
+            batch_size: As for `TextClassifier.classify`.
             truncate: As for `TextClassifier.classify`.
             eager: As for `TextClassifier.classify`.
 

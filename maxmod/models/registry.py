@@ -16,7 +16,7 @@ from maxmod.generate.special_tokens import end_tokens
 from maxmod.models.architectures import KINDS, Architecture, config_of, read_fields
 from maxmod.models.encoder import TextEncoder
 from maxmod.models.encoders.heads import expect_tied
-from maxmod.models.folder import find_folder, unsupported
+from maxmod.models.folder import CONFIG, find_folder, unsupported
 from maxmod.models.labels import Labels, read_labels
 from maxmod.models.language import LanguageModel
 from maxmod.models.loading import Loaded, load
@@ -215,7 +215,6 @@ def load_classifier(
         WeightsError: If they do not fit the configuration.
         OutOfMemoryError: If they are larger than the free memory of the device.
     """
-    labels: list[Labels] = []
     found = load(
         "load_classifier",
         folder,
@@ -223,9 +222,9 @@ def load_classifier(
         dtype=dtype,
         rounding=Rounding.of("load_classifier", quantize, group_size, skip, head, sensitive),
         strict=strict_config,
-        adjust=_for_labels(_HEADS["load_classifier"], labels),
+        adjust=_with_labels,
     )
-    return TextClassifier(**_text_model(found, strict_config), label_rules=labels[0])
+    return TextClassifier(**_text_model(found, strict_config), label_rules=_labels_of(found))
 
 
 def load_tagger(
@@ -263,7 +262,6 @@ def load_tagger(
         WeightsError: If they do not fit the configuration.
         OutOfMemoryError: If they are larger than the free memory of the device.
     """
-    labels: list[Labels] = []
     found = load(
         "load_tagger",
         folder,
@@ -271,9 +269,9 @@ def load_tagger(
         dtype=dtype,
         rounding=Rounding.of("load_tagger", quantize, group_size, skip, head, sensitive),
         strict=strict_config,
-        adjust=_for_labels(_HEADS["load_tagger"], labels),
+        adjust=_with_labels,
     )
-    return TokenTagger(**_text_model(found, strict_config), label_rules=labels[0])
+    return TokenTagger(**_text_model(found, strict_config), label_rules=_labels_of(found))
 
 
 def load_masked_model(
@@ -318,7 +316,7 @@ def load_masked_model(
         dtype=dtype,
         rounding=Rounding.of("load_masked_model", quantize, group_size, skip, head, sensitive),
         strict=strict_config,
-        adjust=_for_words,
+        adjust=_with_words,
     )
     return MaskedModel(**_text_model(found, strict_config))
 
@@ -436,19 +434,18 @@ def _text_model(found: Loaded, strict: bool) -> dict[str, Any]:
     }
 
 
-def _for_labels(
-    kind: str, labels: list[Labels]
-) -> Callable[[Architecture, JsonObject, Path], Architecture]:
-    """Gives an architecture the number of its labels, which are put into the list."""
-
-    def adjust(found: Architecture, table: JsonObject, where: Path) -> Architecture:
-        labels.append(read_labels(table, where, kind))
-        return replace(found, module=partial(found.module, labels=len(labels[0].names)))
-
-    return adjust
+def _labels_of(found: Loaded) -> Labels:
+    """Returns the labels of a model that `_with_labels` made."""
+    return read_labels(found.table, found.folder / CONFIG, _HEADS[found.caller])
 
 
-def _for_words(found: Architecture, table: JsonObject, where: Path) -> Architecture:
+def _with_labels(caller: str, found: Architecture, table: JsonObject, where: Path) -> Architecture:
+    """Gives an architecture the number of its labels."""
+    labels = read_labels(table, where, _HEADS[caller])
+    return replace(found, module=partial(found.module, labels=len(labels.names)))
+
+
+def _with_words(caller: str, found: Architecture, table: JsonObject, where: Path) -> Architecture:
     expect_tied(table, where)
     return replace(found, module=partial(found.module, labels=0))
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from maxmod.errors import ArgumentError, ModelError
 from maxmod.models.labels import Labels
-from maxmod.models.text_inputs import Text, batches, listed_texts
+from maxmod.models.ranking import check_ranking, ranked
+from maxmod.models.text_inputs import Text, batches, listed_texts, one_text
 from maxmod.models.text_model import TextModel, scores_of
 from maxmod.values.array import HostArray
 
@@ -38,7 +39,7 @@ class TextClassifier(TextModel):
         texts: Iterable[Text],
         *,
         top: int = 5,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         truncate: bool | None = None,
         eager: bool = False,
     ) -> list[list[tuple[str, float]]]:
@@ -47,7 +48,8 @@ class TextClassifier(TextModel):
         Args:
             texts: The texts; a pair that the model reads together is a tuple of two.
             top: The number of labels.
-            batch_size: How many are computed together.
+            batch_size: How many are computed together at most; by default it is the number of
+                their tokens that is limited.
             truncate: What to do with a text that is too long for the model: true cuts it (of a pair
                 the longer one first), false refuses it; if it is not given, it is cut and the first
                 one of a model is reported by a `MaxmodWarning`.
@@ -75,7 +77,7 @@ class TextClassifier(TextModel):
         self,
         texts: Iterable[Text],
         *,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         truncate: bool | None = None,
         eager: bool = False,
     ) -> HostArray:
@@ -92,7 +94,7 @@ class TextClassifier(TextModel):
         texts: Iterable[str],
         *,
         top: int | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         truncate: bool | None = None,
         eager: bool = False,
     ) -> list[tuple[int, float]]:
@@ -120,24 +122,17 @@ class TextClassifier(TextModel):
                 f"rank: {self.folder}: expected a model with one label, got {len(self.labels)}. "
                 "Hint: classify gives the labels of pairs."
             )
-        if top is not None and top < 1:
-            raise ArgumentError(f"rank: top: expected 1 or more, got {top}.")
-        if not isinstance(query, str):
-            raise ArgumentError(f"rank: query: expected a str, got {type(query).__name__}.")
-        pairs = [
-            _ranked_pair(query, place, text)
-            for place, text in enumerate(listed_texts("rank", texts))
-        ]
+        check_ranking(query, top)
+        listed = listed_texts("rank", texts, "str")
+        pairs = [(query, one_text("rank", place, text)) for place, text in enumerate(listed)]
         numbers = self._logits("rank", pairs, batch_size, truncate, eager)[:, 0]
-        scores = scores_of(numbers, self.label_rules.ranking)
-        best = np.argsort(-scores, kind="stable")[:top]
-        return [(int(place), float(scores[place])) for place in best]
+        return ranked(scores_of(numbers, self.label_rules.ranking), top)
 
     def _logits(
         self,
         caller: str,
         texts: Iterable[Text],
-        batch_size: int,
+        batch_size: int | None,
         truncate: bool | None,
         eager: bool,
     ) -> HostArray:
@@ -146,9 +141,3 @@ class TextClassifier(TextModel):
         for batch in batches(caller, encodings, batch_size):
             result[batch.places] = self._run(self._arrays(batch), eager)
         return result
-
-
-def _ranked_pair(query: str, place: int, text: object) -> tuple[str, str]:
-    if not isinstance(text, str):
-        raise ArgumentError(f"rank: text {place}: expected a str, got {type(text).__name__}.")
-    return query, text

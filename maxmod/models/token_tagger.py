@@ -11,7 +11,7 @@ import numpy as np
 from maxmod.errors import ArgumentError
 from maxmod.generate.text import Encoding
 from maxmod.models.labels import Labels
-from maxmod.models.text_inputs import batches, listed_texts
+from maxmod.models.text_inputs import batches, listed_texts, one_text
 from maxmod.models.text_model import TextModel, scores_of
 from maxmod.values.array import HostArray
 
@@ -55,7 +55,7 @@ class TokenTagger(TextModel):
         *,
         merge: str = "simple",
         ignore: Sequence[str] = ("O",),
-        batch_size: int = 32,
+        batch_size: int | None = None,
         truncate: bool | None = None,
         eager: bool = False,
     ) -> list[list[Tag]]:
@@ -67,7 +67,7 @@ class TokenTagger(TextModel):
                 label, where `B-` begins another part; `"first"` the same, with all tokens of a word
                 labelled as its first. The names are those of the pipeline of transformers.
             ignore: Labels to leave out, as the model names them.
-            batch_size: How many texts are computed together.
+            batch_size: As for `TextClassifier.classify`.
             truncate: As for `TextClassifier.classify`.
             eager: As for `TextClassifier.classify`.
 
@@ -81,11 +81,8 @@ class TokenTagger(TextModel):
         """
         if merge not in ("none", "simple", "first"):
             raise ArgumentError(f"tag: merge: expected none, simple or first, got {merge!r:.60}.")
-        listed = listed_texts("tag", texts)
-        for place, text in enumerate(listed):
-            if not isinstance(text, str):
-                raise ArgumentError(f"tag: text {place}: expected a str, got {text!r:.60}.")
-        given = [str(text) for text in listed]
+        listed = listed_texts("tag", texts, "str")
+        given = [one_text("tag", place, text) for place, text in enumerate(listed)]
         encodings = self.inputs.encode("tag", given, truncate)
         result: list[list[Tag]] = [[] for _ in given]
         for batch in batches("tag", encodings, batch_size):

@@ -17,7 +17,7 @@ from models.folders import ASSETS, copy
 import maxmod
 from maxmod import CPU, Device, DType, Tensor
 from maxmod.errors import MaxmodError, ModelError, WeightsError
-from maxmod.models import adder_folder, encoder, load_encoder, load_model
+from maxmod.models import adder_folder, encoder, load_encoder, load_model, text_inputs
 from maxmod.models.encoders.bert import Bert, Config
 from maxmod.models.packing import pack
 from maxmod.models.pooling import Pooling, read_pooling
@@ -80,7 +80,7 @@ def test_batches_have_a_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> Non
         return pack(texts)
 
     monkeypatch.setattr(encoder, "pack", packed)
-    monkeypatch.setattr(encoder, "BATCH_TOKENS", 20)
+    monkeypatch.setattr(text_inputs, "BATCH_TOKENS", 20)
     found = model.embed_tokens(rows, eager=True)
     assert sorted(map(len, rows)) == [length for batch in batches for length in batch]
     assert all(sum(batch) <= 20 for batch in batches)
@@ -91,7 +91,7 @@ def test_batches_have_a_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_text_longer_than_a_batch_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_encoder(FOLDER, device=CPU(), dtype=DType.float32)
-    monkeypatch.setattr(encoder, "BATCH_TOKENS", 2)
+    monkeypatch.setattr(text_inputs, "BATCH_TOKENS", 2)
     found = model.embed_tokens(GOLDEN["tokens"], eager=True)
     np.testing.assert_allclose(found, _golden()["mean"], rtol=0, atol=1e-5)
 

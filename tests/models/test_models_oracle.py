@@ -21,7 +21,7 @@ from maxmod.models import (
     load_tagger,
     load_vision_model,
 )
-from maxmod.models.encoders.heads import WordLogits
+from maxmod.models.encoders.heads import WordsAt
 from maxmod.models.registry import KINDS
 
 pytestmark = pytest.mark.oracle
@@ -132,7 +132,7 @@ def test_encoders(kind: str, task: str, tmp_path: Path) -> None:
         arrays.append(types)
     run = model.module
     if task == "AutoModelForMaskedLM":
-        run = WordLogits(model.module)
+        run = WordsAt(model.module)
         arrays.insert(2, np.flatnonzero(kept))
     with torch.inference_mode():
         expected = theirs(**given)[0]

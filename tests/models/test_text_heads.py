@@ -23,7 +23,7 @@ from maxmod.models import (
     load_tagger,
 )
 from maxmod.models.encoders import deberta, mpnet, roberta
-from maxmod.models.encoders.heads import WordLogits
+from maxmod.models.encoders.heads import WordsAt
 from maxmod.models.packing import Packing, pack
 from maxmod.models.registry import describe, loader_of
 from maxmod.weights import merge, open_checkpoint, save_state
@@ -101,8 +101,10 @@ def test_vectors_and_logits_equal_transformers(folder: Path, tmp_path: Path) -> 
     masked = load_masked_model(plain, **options)
     tokens, lengths, *types = arrays(folder, masked)
     places = Tensor(np.flatnonzero(kept), device=CPU())
-    found = WordLogits(masked.module)(tokens, lengths, places, *types).to_numpy()
+    found = WordsAt(masked.module)(tokens, lengths, places, *types).to_numpy()
     close(found, expected["words"][kept])
+    whole = masked.module(*arrays(folder, masked)).to_numpy()
+    close(whole[kept], expected["words"][kept])
 
 
 COMPILED = ("bert", "deberta-v2", "modernbert", "mpnet")  # the others have no op that these lack

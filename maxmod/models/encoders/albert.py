@@ -13,8 +13,13 @@ from maxmod.errors import ModelError
 from maxmod.models.encoders import electra
 from maxmod.models.encoders.bert import EMBEDDING_NAMES, Bert
 from maxmod.models.encoders.blocks import Block
-from maxmod.models.encoders.family import Family, Head
-from maxmod.models.encoders.heads import SequenceHead, TokenHead, WordHead
+from maxmod.models.encoders.family import (
+    OUT,
+    Family,
+    labels_of_texts,
+    labels_of_tokens,
+    masked_words,
+)
 from maxmod.nn import Linear, ModuleList
 
 
@@ -80,21 +85,14 @@ ALBERT = Family(
         _LAYER + "full_layer_layer_norm.*": "layers.*.*.mlp.norm.*",
     },
     heads={
-        "sequence": Head(
-            names={"pooler.*": "dense.*", "classifier.*": "out.*"},
-            make=lambda config, labels: SequenceHead(config.hidden_size, labels, "tanh"),
-        ),
-        "tokens": Head(
-            names={"classifier.*": "out.*"},
-            make=lambda config, labels: TokenHead(config.hidden_size, labels),
-        ),
-        "words": Head(
-            names={
+        "sequence": labels_of_texts({"pooler.*": "dense.*", **OUT}, "tanh"),
+        "tokens": labels_of_tokens(),
+        "words": masked_words(
+            {
                 "predictions.dense.*": "dense.*",
                 "predictions.LayerNorm.*": "norm.*",
                 "predictions.bias": "bias",
-            },
-            make=lambda config, _: WordHead(config, config.hidden_act),
+            }
         ),
     },
     unused=("pooler.*", "predictions.*", "sop_classifier.*", "qa_outputs.*"),

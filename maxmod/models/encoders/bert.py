@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from maxmod import functional as F
-from maxmod.dtype import DType
 from maxmod.errors import ModelError
-from maxmod.models.encoders.blocks import Block, EncoderConfig, padding_mask
-from maxmod.models.encoders.family import Family, Head
-from maxmod.models.encoders.heads import SequenceHead, TokenHead, WordHead
+from maxmod.models.encoders.blocks import Block, EncoderConfig, places_and_mask, places_of
+from maxmod.models.encoders.family import (
+    POOLER_AND_OUT,
+    Family,
+    labels_of_texts,
+    labels_of_tokens,
+    masked_words,
+)
 from maxmod.models.packing import Packing
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList
 from maxmod.tensor import Tensor
@@ -86,9 +89,7 @@ class Bert(Module[..., Tensor]):
 
     def places(self, tokens: Tensor, packing: Packing | None) -> Tensor:
         """The rows of `positions` for tokens int64 [batch, seq]: int64, broadcast to them."""
-        if packing is not None:
-            return packing.positions()
-        return F.arange(0, tokens.shape[1], dtype=DType.int64, device=tokens.device)
+        return places_of(tokens) if packing is None else packing.positions()
 
     def bias(self, tokens: Tensor) -> Tensor | None:
         """What is added to the scores of all attentions: [1, heads, seq, seq], or nothing."""
@@ -113,7 +114,7 @@ class Bert(Module[..., Tensor]):
         Returns:
             [batch, seq, width], also for packed ones.
         """
-        mask = padding_mask(tokens, lengths) if packing is None else packing.mask()
+        _, mask = places_and_mask(tokens, lengths, packing)
         bias = self.bias(tokens)
         x = self.words(tokens) + self.positions(self.places(tokens, packing))
         if self.has_types:
@@ -150,21 +151,14 @@ BERT = Family(
     # Folders of 2018 and 2019 call the weights of a LayerNorm so.
     old_names={"*LayerNorm.gamma": "*LayerNorm.weight", "*LayerNorm.beta": "*LayerNorm.bias"},
     heads={
-        "sequence": Head(
-            names={"pooler.dense.*": "dense.*", "classifier.*": "out.*"},
-            make=lambda config, labels: SequenceHead(config.hidden_size, labels, "tanh"),
-        ),
-        "tokens": Head(
-            names={"classifier.*": "out.*"},
-            make=lambda config, labels: TokenHead(config.hidden_size, labels),
-        ),
-        "words": Head(
-            names={
+        "sequence": labels_of_texts(POOLER_AND_OUT, "tanh"),
+        "tokens": labels_of_tokens(),
+        "words": masked_words(
+            {
                 "cls.predictions.transform.dense.*": "dense.*",
                 "cls.predictions.transform.LayerNorm.*": "norm.*",
                 "cls.predictions.bias": "bias",
-            },
-            make=lambda config, _: WordHead(config, config.hidden_act),
+            }
         ),
     },
     # Of pretraining, and numbers that older versions of transformers saved.

@@ -12,14 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from maxmod import functional as F
-from maxmod.dtype import DType
 from maxmod.errors import ModelError
 from maxmod.models.activations import check_activation
 from maxmod.models.attention import attention, merge_heads, split_heads
 from maxmod.models.encoders.bert import EMBEDDING_NAMES
-from maxmod.models.encoders.blocks import MLP, EncoderConfig, padding_mask
-from maxmod.models.encoders.family import Family, Head
-from maxmod.models.encoders.heads import SequenceHead, TokenHead, WordHead
+from maxmod.models.encoders.blocks import MLP, EncoderConfig, padding_mask, places_of
+from maxmod.models.encoders.family import (
+    POOLER_AND_OUT,
+    Family,
+    Head,
+    labels_of_tokens,
+    masked_words,
+)
+from maxmod.models.encoders.heads import SequenceHead
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList
 from maxmod.tensor import Tensor
 from maxmod.values.array import HostArray
@@ -139,7 +144,7 @@ class Attention(Module[[Tensor, Tensor, Tensor, Tensor], Tensor]):
         """
         q, k, v = (split_heads(map(x), self.heads) for map in (self.query, self.key, self.value))
         bias = None
-        places = F.arange(0, x.shape[1], dtype=DType.int64, device=x.device)
+        places = places_of(x)
         if "c2p" in self.terms:
             keys = self._heads(self.key if self.is_shared else self.distance_key, distances)
             bias = _chosen(q @ keys.T, F.unsqueeze(places, 1), rows)
@@ -233,7 +238,7 @@ class Deberta(Module[..., Tensor]):
         Returns:
             [batch, seq, width].
         """
-        places = F.arange(0, tokens.shape[1], dtype=DType.int64, device=tokens.device)
+        places = places_of(tokens)
         x = self.words(tokens)
         if self.has_positions:
             x = x + self.positions(places)
@@ -248,6 +253,10 @@ class Deberta(Module[..., Tensor]):
         for block in self.layers:
             x = block(x, mask, distances, rows)
         return x
+
+
+def _sequence_head(config: Config, labels: int) -> SequenceHead:
+    return SequenceHead(config.hidden_size, labels, config.pooler_hidden_act)
 
 
 _LAYER = "encoder.layer.*."
@@ -274,24 +283,15 @@ DEBERTA = Family(
         _LAYER + "output.LayerNorm.*": "layers.*.mlp.norm.*",
     },
     heads={
-        "sequence": Head(
-            names={"pooler.dense.*": "dense.*", "classifier.*": "out.*"},
-            make=lambda config, labels: SequenceHead(
-                config.hidden_size, labels, config.pooler_hidden_act
-            ),
-        ),
-        "tokens": Head(
-            names={"classifier.*": "out.*"},
-            make=lambda config, labels: TokenHead(config.hidden_size, labels),
-        ),
-        "words": Head(
-            names={
+        "sequence": Head(POOLER_AND_OUT, _sequence_head),
+        "tokens": labels_of_tokens(),
+        "words": masked_words(
+            {
                 **{f"{start}dense.*": "dense.*" for start in _WORDS},
                 **{f"{start}LayerNorm.*": "norm.*" for start in _WORDS},
                 "cls.predictions.bias": "bias",
                 "lm_predictions.lm_head.bias": "bias",
-            },
-            make=lambda config, _: WordHead(config, config.hidden_act),
+            }
         ),
     },
     unused=("pooler.*", "cls.*", "lm_predictions.*", "mask_predictions.*", "qa_outputs.*"),

@@ -10,8 +10,13 @@ from dataclasses import dataclass
 
 from maxmod.models.encoders import bert
 from maxmod.models.encoders.bert import EMBEDDING_NAMES, Bert
-from maxmod.models.encoders.family import Family, Head
-from maxmod.models.encoders.heads import SequenceHead, TokenHead, WordHead
+from maxmod.models.encoders.family import (
+    OUT,
+    Family,
+    labels_of_texts,
+    labels_of_tokens,
+    masked_words,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +43,14 @@ DISTILBERT = Family(
         "transformer.layer.*.output_layer_norm.*": "layers.*.mlp.norm.*",
     },
     heads={
-        "sequence": Head(
-            names={"pre_classifier.*": "dense.*", "classifier.*": "out.*"},
-            make=lambda config, labels: SequenceHead(config.hidden_size, labels, "relu"),
-        ),
-        "tokens": Head(
-            names={"classifier.*": "out.*"},
-            make=lambda config, labels: TokenHead(config.hidden_size, labels),
-        ),
-        "words": Head(
-            names={
+        "sequence": labels_of_texts({"pre_classifier.*": "dense.*", **OUT}, "relu"),
+        "tokens": labels_of_tokens(),
+        "words": masked_words(
+            {
                 "vocab_transform.*": "dense.*",
                 "vocab_layer_norm.*": "norm.*",
                 "vocab_projector.bias": "bias",
-            },
-            make=lambda config, _: WordHead(config, config.hidden_act),
+            }
         ),
     },
     unused=("vocab_projector.*", "qa_outputs.*"),

@@ -12,8 +12,13 @@ from dataclasses import dataclass
 from maxmod.errors import ModelError
 from maxmod.models.encoders import bert
 from maxmod.models.encoders.bert import BLOCK_NAMES, EMBEDDING_NAMES, Bert
-from maxmod.models.encoders.family import Family, Head
-from maxmod.models.encoders.heads import SequenceHead, TokenHead, WordHead
+from maxmod.models.encoders.family import (
+    DENSE_AND_OUT,
+    Family,
+    labels_of_texts,
+    labels_of_tokens,
+    masked_words,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +44,15 @@ ELECTRA = Family(
     prefixes=("electra.",),
     names={**EMBEDDING_NAMES, **BLOCK_NAMES, "embeddings_project.*": "projection.*"},
     heads={
-        "sequence": Head(
-            names={"classifier.dense.*": "dense.*", "classifier.out_proj.*": "out.*"},
-            make=lambda config, labels: SequenceHead(config.hidden_size, labels, "gelu"),
-        ),
-        "tokens": Head(
-            names={"classifier.weight": "out.weight", "classifier.bias": "out.bias"},
-            make=lambda config, labels: TokenHead(config.hidden_size, labels),
-        ),
-        "words": Head(
-            names={
+        "sequence": labels_of_texts(DENSE_AND_OUT, "gelu"),
+        "tokens": labels_of_tokens(),
+        "words": masked_words(
+            {
                 "generator_predictions.dense.*": "dense.*",
                 "generator_predictions.LayerNorm.*": "norm.*",
                 "generator_lm_head.bias": "bias",
             },
-            make=lambda config, _: WordHead(config, "gelu"),
+            "gelu",
         ),
     },
     unused=("discriminator_predictions.*", "generator_*", "qa_outputs.*"),

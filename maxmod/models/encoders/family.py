@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from maxmod.models.encoders.heads import WithHead
+from maxmod.models.encoders.heads import (
+    SequenceHead,
+    TokenHead,
+    WithHead,
+    WithWordHead,
+    WordHead,
+)
 from maxmod.nn import Module
 from maxmod.tensor.like import StateLike
 from maxmod.weights import Weights, add_prefix, drop, merge, rename, select, split, strip_prefix
@@ -30,6 +36,35 @@ class Head:
 
     names: Mapping[str, str]
     make: Callable[[Any, int], Module]
+
+
+def labels_of_texts(names: Mapping[str, str], activation: str) -> Head:
+    """A head with a map, an activation and another map of the first token of a text."""
+
+    def make(config: Any, labels: int) -> SequenceHead:
+        return SequenceHead(config.hidden_size, labels, activation)
+
+    return Head(names, make)
+
+
+def labels_of_tokens() -> Head:
+    """A head with one map of each token."""
+    return Head(OUT, lambda config, labels: TokenHead(config.hidden_size, labels))
+
+
+def masked_words(names: Mapping[str, str], activation: str | None = None) -> Head:
+    """A head of masked words; its activation is that of the blocks if it is not given."""
+
+    def make(config: Any, _: int) -> WordHead:
+        return WordHead(config, activation or config.hidden_act)
+
+    return Head(names, make)
+
+
+# What most families call the weights of their heads.
+OUT = {"classifier.*": "out.*"}
+POOLER_AND_OUT = {"pooler.dense.*": "dense.*", **OUT}
+DENSE_AND_OUT = {"classifier.dense.*": "dense.*", "classifier.out_proj.*": "out.*"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +106,10 @@ class Family:
         encoder = self.encoder_weights(weights)
         return merge(add_prefix(encoder, "encoder."), add_prefix(head, "head."))
 
-    def with_head(self, task: str, config: Any, labels: int) -> WithHead:
-        """Makes the encoder of a configuration with a head."""
-        return WithHead(self.module(config), self.heads[task].make(config, labels))
+    def with_head(self, task: str, config: Any, labels: int) -> Module[..., Any]:
+        """Makes the encoder of a configuration with a head; masked words have no labels."""
+        make = WithWordHead if task == "words" else WithHead
+        return make(self.module(config), self.heads[task].make(config, labels))
 
     def label_weights(self, weights: StateLike) -> list[str]:
         """Returns the names of the weights of a head for labels, which an encoder leaves out."""

@@ -56,7 +56,7 @@ class SequenceHead(Module[[Tensor, Tensor], Tensor]):
 def _mean(hidden: Tensor, lengths: Tensor) -> Tensor:
     """The mean of the vectors of the tokens that count: [batch, width]."""
     batch, seq, width = hidden.shape
-    mask = padding_mask(hidden[:, :, 0], lengths).reshape([batch, seq, 1])
+    mask = padding_mask(hidden, lengths).reshape([batch, seq, 1])
     total = F.sum(F.where(mask, hidden, 0.0), axis=1).reshape([batch, width])
     return total / F.unsqueeze(lengths, 1).cast(hidden.dtype)
 
@@ -116,7 +116,7 @@ class WordHead(Module[[Tensor, Tensor], Tensor]):
         self.bias = initial_normal([config.vocab_size])
 
     def forward(self, hidden: Tensor, words: Tensor) -> Tensor:
-        """Vectors [rows, width] and the embedding [vocab, width] -> [rows, vocab]"""
+        """Vectors [..., width] and the embedding [vocab, width] -> [..., vocab]"""
         x = self.norm(ACTIVATIONS[self.activation](self.dense(hidden)))
         return x @ words.T + self.bias
 
@@ -152,20 +152,31 @@ def _encoded(encoder: Any, tokens: Tensor, lengths: Tensor, types: Tensor | None
     return encoder(tokens, lengths, **({} if types is None else {"types": types}))
 
 
-class WordLogits(Module[..., Tensor]):
-    """Logits of the words at chosen places.
+class WithWordHead(Module[..., Tensor]):
+    """An encoder with a head of masked words.
 
     Args:
-        module: An encoder with a `WordHead`.
+        encoder: Tokens to vectors.
+        head: A `WordHead`.
     """
 
-    def __init__(self, module: Any) -> None:
-        self.module = module
+    def __init__(self, encoder: Any, head: Any) -> None:
+        self.encoder = encoder
+        self.head = head
 
-    def forward(
+    def forward(self, tokens: Tensor, lengths: Tensor, types: Tensor | None = None) -> Tensor:
+        """Computes the logits of the words at all places; arguments as for `WithHead`.
+
+        Returns:
+            float32 [batch, seq, vocab].
+        """
+        hidden = _encoded(self.encoder, tokens, lengths, types)
+        return self.head(hidden, self.encoder.words.weight).cast(DType.float32)
+
+    def at(
         self, tokens: Tensor, lengths: Tensor, places: Tensor, types: Tensor | None = None
     ) -> Tensor:
-        """Computes logits.
+        """Computes the logits of the words at some places, which spares the product of the others.
 
         Args:
             tokens: int64 [batch, seq].
@@ -176,10 +187,26 @@ class WordLogits(Module[..., Tensor]):
         Returns:
             float32 [places, vocab].
         """
-        encoder = self.module.encoder
-        hidden = _encoded(encoder, tokens, lengths, types)
+        hidden = _encoded(self.encoder, tokens, lengths, types)
         chosen = F.gather(hidden.reshape([-1, hidden.shape[2]]), places, axis=0)
-        return self.module.head(chosen, encoder.words.weight).cast(DType.float32)
+        return self.head(chosen, self.encoder.words.weight).cast(DType.float32)
+
+
+class WordsAt(Module[..., Tensor]):
+    """Logits of the words at some places: `WithWordHead.at` as a module, to be compiled.
+
+    Args:
+        module: The model.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def forward(
+        self, tokens: Tensor, lengths: Tensor, places: Tensor, types: Tensor | None = None
+    ) -> Tensor:
+        """As `WithWordHead.at`."""
+        return self.module.at(tokens, lengths, places, types)
 
 
 def expect_tied(table: JsonObject, where: Path) -> None:

@@ -9,19 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from maxmod import functional as F
-from maxmod.dtype import DType
 from maxmod.errors import ModelError
 from maxmod.models.activations import ACTIVATIONS, check_activation
 from maxmod.models.attention import (
     FULL,
     SLIDING,
-    attention,
     check_layer_types,
-    merge_heads,
-    split_heads,
 )
-from maxmod.models.encoders.blocks import padding_mask
-from maxmod.models.encoders.family import Family, Head
+from maxmod.models.encoders.blocks import GatedMLP, RotaryAttention, padding_mask, places_of
+from maxmod.models.encoders.family import OUT, Family, Head
 from maxmod.models.encoders.heads import SequenceHead, TokenHead, WordHead
 from maxmod.models.rotary import RotaryTable, rope_frequencies
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList
@@ -126,53 +122,21 @@ class Config:
         return LayerNorm(self.hidden_size, self.norm_eps, use_bias=self.norm_bias)
 
 
-class Attention(Module[[Tensor, Tensor, RotaryTable], Tensor]):
-    """Multi-head self-attention with rotary positions."""
-
-    def __init__(self, config: Config) -> None:
-        width, bias = config.hidden_size, config.attention_bias
-        self.heads = config.num_attention_heads
-        self.scale = (width // self.heads) ** -0.5
-        self.query = Linear(width, width, bias=bias)
-        self.key = Linear(width, width, bias=bias)
-        self.value = Linear(width, width, bias=bias)
-        self.dense = Linear(width, width, bias=bias)
-
-    def forward(self, x: Tensor, mask: Tensor, table: RotaryTable) -> Tensor:
-        """x [batch, seq, width]; mask bool, broadcast to [batch, 1, seq, seq]."""
-        q, k, v = (split_heads(map(x), self.heads) for map in (self.query, self.key, self.value))
-        mixed = attention(table.apply(q), table.apply(k), v, mask, self.scale)
-        return self.dense(merge_heads(mixed))
-
-
-class MLP(Module[[Tensor], Tensor]):
-    """The gated MLP: `down(act(gate(x)) * up(x))`."""
-
-    def __init__(self, config: Config) -> None:
-        width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.activation = config.hidden_activation
-        self.gate = Linear(width, inner, bias=bias)
-        self.up = Linear(width, inner, bias=bias)
-        self.down = Linear(inner, width, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Transforms each position: x [batch, seq, width]."""
-        return self.down(ACTIVATIONS[self.activation](self.gate(x)) * self.up(x))
-
-
-class Block(Module[[Tensor, Tensor, RotaryTable], Tensor]):
+class Block(Module[..., Tensor]):
     """Pre-norm attention and MLP, each with a residual connection; the first has one norm less."""
 
     def __init__(self, config: Config, layer: int) -> None:
         self.has_norm = layer > 0  # the embeddings are normalised already
         if self.has_norm:
             self.attention_norm = config.norm()
-        self.attention = Attention(config)
+        width, heads = config.hidden_size, config.num_attention_heads
+        self.attention = RotaryAttention(width, heads, width // heads, bias=config.attention_bias)
         self.mlp_norm = config.norm()
-        self.mlp = MLP(config)
+        inner, activation = config.intermediate_size, config.hidden_activation
+        self.mlp = GatedMLP(width, inner, activation, bias=config.mlp_bias)
 
     def forward(self, x: Tensor, mask: Tensor, table: RotaryTable) -> Tensor:
-        """x [batch, seq, width]; mask and table as for `Attention`."""
+        """x [batch, seq, width]; mask and table as for `RotaryAttention`."""
         x = x + self.attention(self.attention_norm(x) if self.has_norm else x, mask, table)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -208,7 +172,7 @@ class ModernBert(Module[..., Tensor]):
         Returns:
             [batch, seq, width].
         """
-        places = F.arange(0, tokens.shape[1], dtype=DType.int64, device=tokens.device)
+        places = places_of(tokens)
         distance = F.abs(F.unsqueeze(places, 1) - F.unsqueeze(places, 0))
         whole = padding_mask(tokens, lengths)
         # Padding far from the text sees itself, as the softmax of nothing is no number.
@@ -271,8 +235,8 @@ MODERNBERT = Family(
         "layers.*.mlp.Wi.*": ["layers.*.mlp.gate.*", "layers.*.mlp.up.*"],
     },
     heads={
-        "sequence": Head({**_TRANSFORM, "classifier.*": "out.*"}, _sequence_head),
-        "tokens": Head({**_TRANSFORM, "classifier.*": "out.*"}, TokenHeadWithTransform),
+        "sequence": Head({**_TRANSFORM, **OUT}, _sequence_head),
+        "tokens": Head({**_TRANSFORM, **OUT}, TokenHeadWithTransform),
         "words": Head({**_TRANSFORM, "decoder.bias": "bias"}, _word_head),
     },
     unused=("decoder.*", "qa_outputs.*"),

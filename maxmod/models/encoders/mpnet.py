@@ -14,12 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from maxmod import functional as F
-from maxmod.dtype import DType
 from maxmod.errors import ModelError
 from maxmod.models.encoders import roberta
 from maxmod.models.encoders.bert import EMBEDDING_NAMES
-from maxmod.models.encoders.family import Family, Head
-from maxmod.models.encoders.heads import SequenceHead, TokenHead, WordHead
+from maxmod.models.encoders.blocks import places_of
+from maxmod.models.encoders.family import (
+    DENSE_AND_OUT,
+    Family,
+    labels_of_texts,
+    labels_of_tokens,
+    masked_words,
+)
 from maxmod.models.encoders.roberta import WORD_NAMES, Roberta
 from maxmod.nn import Embedding
 from maxmod.tensor import Tensor
@@ -82,7 +87,7 @@ class MPNet(Roberta):
 
     def bias(self, tokens: Tensor) -> Tensor:
         """What is added to the scores of all attentions: [1, heads, seq, seq]."""
-        places = F.arange(0, tokens.shape[1], dtype=DType.int64, device=tokens.device)
+        places = places_of(tokens)
         distance = F.unsqueeze(places, 0) - F.unsqueeze(places, 1) + (self.longest - 1)
         buckets = Tensor(self.buckets, device=tokens.device)[distance]
         return F.unsqueeze(self.relative(buckets).permute([2, 0, 1]), 0)
@@ -106,15 +111,9 @@ MPNET = Family(
         _LAYER + "output.LayerNorm.*": "layers.*.mlp.norm.*",
     },
     heads={
-        "sequence": Head(
-            names={"classifier.dense.*": "dense.*", "classifier.out_proj.*": "out.*"},
-            make=lambda config, labels: SequenceHead(config.hidden_size, labels, "tanh"),
-        ),
-        "tokens": Head(
-            names={"classifier.weight": "out.weight", "classifier.bias": "out.bias"},
-            make=lambda config, labels: TokenHead(config.hidden_size, labels),
-        ),
-        "words": Head(WORD_NAMES, make=lambda config, _: WordHead(config, "gelu")),
+        "sequence": labels_of_texts(DENSE_AND_OUT, "tanh"),
+        "tokens": labels_of_tokens(),
+        "words": masked_words(WORD_NAMES, "gelu"),
     },
     unused=("pooler.*", "lm_head.*", "qa_outputs.*"),
 )

@@ -9,17 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from maxmod import functional as F
-from maxmod.dtype import DType
 from maxmod.errors import ModelError
-from maxmod.models.activations import ACTIVATIONS
-from maxmod.models.attention import attention, merge_heads, split_heads
-from maxmod.models.encoders.blocks import EncoderConfig, padding_mask
-from maxmod.models.encoders.family import Family, Head
-from maxmod.models.encoders.heads import SequenceHead, TokenHead, WordHead
+from maxmod.models.encoders.blocks import (
+    EncoderConfig,
+    GatedMLP,
+    RotaryAttention,
+    places_and_mask,
+)
+from maxmod.models.encoders.family import (
+    POOLER_AND_OUT,
+    Family,
+    labels_of_texts,
+    labels_of_tokens,
+    masked_words,
+)
 from maxmod.models.packing import Packing
 from maxmod.models.rotary import RotaryTable, rope_frequencies
-from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList
+from maxmod.nn import Embedding, LayerNorm, Module, ModuleList
 from maxmod.tensor import Tensor
 from maxmod.values.array import HostArray
 
@@ -63,52 +69,20 @@ class Config(EncoderConfig):
         return rope_frequencies(self.dim, self.rope_theta, scaling, _THETA)
 
 
-class Attention(Module[[Tensor, Tensor, RotaryTable], Tensor]):
-    """Multi-head self-attention with rotary positions, a residual connection and post-norm."""
+class Block(Module[..., Tensor]):
+    """Attention and the gated MLP, each with a residual connection and post-norm."""
 
     def __init__(self, config: Config) -> None:
-        width, inner = config.hidden_size, config.num_attention_heads * config.dim
-        self.heads = config.num_attention_heads
-        self.scale = config.dim**-0.5
-        self.query = Linear(width, inner, bias=False)
-        self.key = Linear(width, inner, bias=False)
-        self.value = Linear(width, inner, bias=False)
-        self.dense = Linear(inner, width, bias=False)
-        self.norm = LayerNorm(width, config.layer_norm_eps)
+        width, heads = config.hidden_size, config.num_attention_heads
+        self.attention = RotaryAttention(width, heads, config.dim, bias=False)
+        self.attention_norm = LayerNorm(width, config.layer_norm_eps)
+        self.mlp = GatedMLP(width, config.intermediate_size, config.hidden_act, bias=False)
+        self.mlp_norm = LayerNorm(width, config.layer_norm_eps)
 
     def forward(self, x: Tensor, mask: Tensor, table: RotaryTable) -> Tensor:
-        """x [batch, seq, width]; mask bool, broadcast to [batch, 1, seq, seq]."""
-        q, k, v = (split_heads(map(x), self.heads) for map in (self.query, self.key, self.value))
-        mixed = attention(table.apply(q), table.apply(k), v, mask, self.scale)
-        return self.norm(x + self.dense(merge_heads(mixed)))
-
-
-class MLP(Module[[Tensor], Tensor]):
-    """The gated MLP `down(act(gate(x)) * up(x))`, a residual connection and post-norm."""
-
-    def __init__(self, config: Config) -> None:
-        width, inner = config.hidden_size, config.intermediate_size
-        self.activation = config.hidden_act
-        self.gate = Linear(width, inner, bias=False)
-        self.up = Linear(width, inner, bias=False)
-        self.down = Linear(inner, width, bias=False)
-        self.norm = LayerNorm(width, config.layer_norm_eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Transforms each position: x [batch, seq, width]."""
-        return self.norm(x + self.down(ACTIVATIONS[self.activation](self.gate(x)) * self.up(x)))
-
-
-class Block(Module[[Tensor, Tensor, RotaryTable], Tensor]):
-    """Attention and MLP."""
-
-    def __init__(self, config: Config) -> None:
-        self.attention = Attention(config)
-        self.mlp = MLP(config)
-
-    def forward(self, x: Tensor, mask: Tensor, table: RotaryTable) -> Tensor:
-        """x [batch, seq, width]; mask and table as for `Attention`."""
-        return self.mlp(self.attention(x, mask, table))
+        """x [batch, seq, width]; mask and table as for `RotaryAttention`."""
+        x = self.attention_norm(x + self.attention(x, mask, table))
+        return self.mlp_norm(x + self.mlp(x))
 
 
 class NomicBert(Module[..., Tensor]):
@@ -139,11 +113,7 @@ class NomicBert(Module[..., Tensor]):
         types: Tensor | None = None,
     ) -> Tensor:
         """Gives each token a vector; arguments and result as for `Bert`."""
-        if packing is None:
-            places = F.arange(0, tokens.shape[1], dtype=DType.int64, device=tokens.device)
-            mask = padding_mask(tokens, lengths)
-        else:
-            places, mask = packing.positions(), packing.mask()
+        places, mask = places_and_mask(tokens, lengths, packing)
         table = RotaryTable(places, self.frequencies)
         x = self.words(tokens) + (self.types.weight[0] if types is None else self.types(types))
         x = self.norm(x)
@@ -162,11 +132,11 @@ NOMIC_BERT = Family(
         "embeddings.LayerNorm.*": "norm.*",
         "emb_ln.*": "norm.*",
         "encoder.layers.*.attn.out_proj.*": "layers.*.attention.dense.*",
-        "encoder.layers.*.norm1.*": "layers.*.attention.norm.*",
+        "encoder.layers.*.norm1.*": "layers.*.attention_norm.*",
         "encoder.layers.*.mlp.fc11.*": "layers.*.mlp.up.*",
         "encoder.layers.*.mlp.fc12.*": "layers.*.mlp.gate.*",
         "encoder.layers.*.mlp.fc2.*": "layers.*.mlp.down.*",
-        "encoder.layers.*.norm2.*": "layers.*.mlp.norm.*",
+        "encoder.layers.*.norm2.*": "layers.*.mlp_norm.*",
     },
     splits={
         "encoder.layers.*.attn.Wqkv.*": [
@@ -174,21 +144,14 @@ NOMIC_BERT = Family(
         ],
     },
     heads={
-        "sequence": Head(
-            names={"pooler.dense.*": "dense.*", "classifier.*": "out.*"},
-            make=lambda config, labels: SequenceHead(config.hidden_size, labels, "tanh"),
-        ),
-        "tokens": Head(
-            names={"classifier.*": "out.*"},
-            make=lambda config, labels: TokenHead(config.hidden_size, labels),
-        ),
-        "words": Head(
-            names={
+        "sequence": labels_of_texts(POOLER_AND_OUT, "tanh"),
+        "tokens": labels_of_tokens(),
+        "words": masked_words(
+            {
                 "cls.predictions.transform.dense.*": "dense.*",
                 "cls.predictions.transform.layer_norm.*": "norm.*",
                 "cls.predictions.bias": "bias",
-            },
-            make=lambda config, _: WordHead(config, config.hidden_act),
+            }
         ),
     },
     unused=("pooler.*", "cls.*", "qa_outputs.*"),

@@ -14,8 +14,13 @@ from maxmod.dtype import DType
 from maxmod.errors import ModelError
 from maxmod.models.encoders import bert
 from maxmod.models.encoders.bert import BLOCK_NAMES, EMBEDDING_NAMES, Bert
-from maxmod.models.encoders.family import Family, Head
-from maxmod.models.encoders.heads import SequenceHead, TokenHead, WordHead
+from maxmod.models.encoders.family import (
+    DENSE_AND_OUT,
+    Family,
+    labels_of_texts,
+    labels_of_tokens,
+    masked_words,
+)
 from maxmod.models.packing import Packing
 from maxmod.tensor import Tensor
 
@@ -81,15 +86,9 @@ ROBERTA = Family(
     prefixes=("roberta.",),
     names={**EMBEDDING_NAMES, **BLOCK_NAMES},
     heads={
-        "sequence": Head(
-            names={"classifier.dense.*": "dense.*", "classifier.out_proj.*": "out.*"},
-            make=lambda config, labels: SequenceHead(config.hidden_size, labels, "tanh"),
-        ),
-        "tokens": Head(
-            names={"classifier.weight": "out.weight", "classifier.bias": "out.bias"},
-            make=lambda config, labels: TokenHead(config.hidden_size, labels),
-        ),
-        "words": Head(WORD_NAMES, make=lambda config, _: WordHead(config, "gelu")),
+        "sequence": labels_of_texts(DENSE_AND_OUT, "tanh"),
+        "tokens": labels_of_tokens(),
+        "words": masked_words(WORD_NAMES, "gelu"),
     },
     unused=("pooler.*", "lm_head.*", "qa_outputs.*"),
 )
