@@ -119,13 +119,23 @@ def _refuse_code(table: Mapping[str, object], known: KnownFields, where: str) ->
             )
     names = table.get("auto_map")
     for name, code in names.items() if isinstance(names, dict) else ():
-        if name == "AutoConfig" or name.startswith("AutoModel"):
+        is_model = name == "AutoConfig" or name.startswith("AutoModel")
+        if is_model and not _is_known_code(code, known):
             raise ModelError(
                 f"{where}: 'auto_map': the model is defined by code of its own, {_shown(code)}, "
                 "which is neither run nor known here. Hint: if you know that it computes what "
                 f"{_shown(table.get('model_type'))} does, use a copy of the folder without this "
                 "field."
             )
+
+
+def _is_known_code(code: object, known: KnownFields) -> bool:
+    """Whether a class of code, such as `org/name--file.Class`, computes what is read here."""
+    return (
+        known.code is not None
+        and isinstance(code, str)
+        and (code.rpartition(".")[2].startswith(known.code))
+    )
 
 
 def _unknown(table: Mapping[str, object], used: Iterable[str], known: KnownFields) -> list[str]:

@@ -28,6 +28,7 @@ class KnownFields:
         aliases: Other names of fields that are used.
         classes: Names of the classes of transformers that the field `architectures` may have.
         headed: Those of them whose result comes from a head that is not read here.
+        code: Prefix of the classes of code in a folder that are known to compute the same.
     """
 
     neutral: frozenset[str] = frozenset()
@@ -36,6 +37,7 @@ class KnownFields:
     aliases: Mapping[str, str] = field(default_factory=dict)
     classes: frozenset[str] = frozenset()
     headed: frozenset[str] = frozenset()
+    code: str | None = None
 
 
 def _names(*texts: str) -> frozenset[str]:
@@ -115,6 +117,39 @@ attention_dropout classifier_dropout cls_token_id deterministic_flash_attn embed
 initializer_cutoff_factor layer_norm_eps mlp_dropout position_embedding_type reference_compile
 repad_logits_with_grad sparse_pred_ignore_index sparse_prediction
 """
+# The code of its own that came first has fields like those of GPT-2. It was trained for texts of
+# `max_trained_positions`, and stretches positions beyond, which is not done here.
+_NOMIC = """
+attn_pdrop dense_seq_output embd_pdrop fused_bias_fc fused_dropout_add_ln n_positions
+pad_vocab_size_multiple reorder_and_upcast_attn resid_pdrop rotary_scaling_factor
+scale_attn_weights summary_activation summary_first_dropout summary_proj_to_labels summary_type
+summary_use_proj use_xentropy
+"""
+_NOMIC_ALIASES = {
+    "n_embd": "hidden_size",
+    "n_head": "num_attention_heads",
+    "n_inner": "intermediate_size",
+    "n_layer": "num_hidden_layers",
+    "layer_norm_epsilon": "layer_norm_eps",
+    "max_trained_positions": "max_position_embeddings",
+    "rotary_emb_base": "rope_theta",
+}
+_NOMIC_CHANGING = {
+    "activation_function": (None, "swiglu"),
+    "causal": (None, False),
+    "mlp_fc1_bias": (None, False),
+    "mlp_fc2_bias": (None, False),
+    "moe_every_n_layers": (None, 0),
+    "parallel_block": (None, False),
+    "parallel_block_tied_norm": (None, False),
+    "prenorm": (None, False),
+    "qkv_proj_bias": (None, False),
+    "rotary_emb_fraction": (None, 1),
+    "rotary_emb_interleaved": (None, False),
+    "rotary_emb_scale_base": (None,),
+    "scale_attn_by_inverse_layer_idx": (None, False),
+    "use_rms_norm": (None, False),
+}
 _VIT = """
 attention_probs_dropout_prob encoder_stride hidden_dropout_prob pooler_act pooler_output_size
 tie_word_embeddings
@@ -206,6 +241,7 @@ def _encoder(
     unused: str = "",
     aliases: Mapping[str, str] | None = None,
     changing: Mapping[str, tuple[Any, ...]] | None = None,
+    code: str | None = None,
 ) -> KnownFields:
     tasks = """ForMaskedLM ForMultipleChoice ForNextSentencePrediction ForPreTraining
     ForQuestionAnswering ForSequenceClassification ForTokenClassification LMHeadModel ForCausalLM
@@ -216,6 +252,7 @@ def _encoder(
         unused=_names(unused),
         aliases=aliases or {},
         classes=frozenset(f"{prefix}{task}" for task in tasks.split()),
+        code=code,
     )
 
 
@@ -273,7 +310,13 @@ CONFIG: dict[str, KnownFields] = {
     "electra": _encoder("Electra", _ELECTRA),
     "modernbert": _encoder("ModernBert", _MODERNBERT, "hidden_act"),
     "mpnet": _encoder("MPNet", unused="type_vocab_size"),
-    "nomic_bert": _encoder("NomicBert"),
+    "nomic_bert": _encoder(
+        "NomicBert",
+        neutral=_NOMIC,
+        aliases=_NOMIC_ALIASES,
+        changing=_NOMIC_CHANGING,
+        code="NomicBert",
+    ),
     "roberta": _encoder("Roberta"),
     "xlm-roberta": _encoder("XLMRoberta"),
     "vit": KnownFields(

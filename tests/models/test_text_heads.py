@@ -160,6 +160,64 @@ def test_vectors_of_a_batch_equal_vectors_of_single_texts(folder: Path, tmp_path
     close(model.embed_tokens(rows, eager=True), np.array(expected), 1e-5)
 
 
+NOMIC = {  # the fields of config.json that the first code of NomicBERT has
+    "n_embd": 16,
+    "n_head": 2,
+    "n_inner": 24,
+    "n_layer": 2,
+    "n_positions": 8192,
+    "max_trained_positions": 24,
+    "activation_function": "swiglu",
+    "layer_norm_epsilon": 1e-12,
+    "rotary_emb_base": 1000,
+    "rotary_emb_fraction": 1.0,
+    "rotary_emb_interleaved": False,
+    "rotary_emb_scale_base": None,
+    "rotary_scaling_factor": None,
+    "qkv_proj_bias": False,
+    "prenorm": False,
+    "use_flash_attn": True,
+    "auto_map": {
+        "AutoConfig": "nomic-ai/nomic-bert-2048--configuration_hf_nomic_bert.NomicBertConfig",
+        "AutoModel": "nomic-ai/nomic-bert-2048--modeling_hf_nomic_bert.NomicBertModel",
+    },
+}
+
+
+def _with_its_first_config(target: Path, **changes: object) -> Path:
+    folder = without_heads(ASSETS / "encoders" / "nomic_bert", target)
+    table = {"model_type": "nomic_bert", "vocab_size": 40, "type_vocab_size": 2, **NOMIC, **changes}
+    (folder / "config.json").write_text(json.dumps(table), "utf-8")
+    return folder
+
+
+def test_nomic_bert_with_the_fields_of_its_first_code(tmp_path: Path) -> None:
+    model = load_encoder(
+        _with_its_first_config(tmp_path), device=CPU(), dtype=DType.float32, strict_config=True
+    )
+    folder = ASSETS / "encoders" / "nomic_bert"
+    assert model.config.max_positions == 24
+    kept = counted(folder)
+    close(hidden(folder, model).to_numpy()[kept], golden(folder)["hidden"][kept])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rotary_emb_fraction": 0.5}, "'rotary_emb_fraction': .*expected null or 1, got 0.5"),
+        ({"prenorm": True}, "'prenorm': .*expected null or false, got true"),
+        ({"num_experts": 8}, "'num_experts': models with this field are not supported"),
+        ({"activation_function": "gelu"}, '\'activation_function\': .*or "swiglu", got "gelu"'),
+        (
+            {"auto_map": {"AutoModel": "other/code--file.OtherModel"}},
+            "'auto_map': .*defined by code",
+        ),
+    ],
+)
+def test_other_kinds_of_nomic_bert_are_refused(tmp_path: Path, changes: dict, message: str) -> None:
+    _refused(load_encoder, _with_its_first_config(tmp_path, **changes), message)
+
+
 # ---- distances -----------------------------------------------------------------------------------
 
 
