@@ -34,7 +34,9 @@ vary by as much; transformers in bfloat16 made 15.0 here):
 | int4, Q4_1           |  103.2 |      70.2 |  1.47 |             |
 
 Since then rows times codes are faster; another run, as slow: int8 121.9 against 61.4 (1.99), int4
-150.7 against 60.5 (2.49; by medians of 4 rounds 2.0).
+150.7 against 60.5 (2.49; by medians of 4 rounds 2.0). Once more with nothing else running, 16 + 48
+tokens, best of 3: bfloat16 55.9 against 35.4 (1.58), int8 115.4 against 60.8 (1.90), int4 119.2
+against 73.1 (1.63).
 
 A step of SmolLM2 is 282 kernels. Called one by one from Python, a token took 7.6 ms in int8 and 8.7
 in int4 where one call for all of them takes 6.6 and 6.8 (same day, alternating in one process; no
@@ -91,6 +93,8 @@ def llama_cpp_decode(file: Path, prompt: list[int]) -> Decode:
     """Decodes with llama.cpp."""
     import xllamacpp
 
+    if not file.is_file():  # it would say nothing but that its server does not start
+        raise SystemExit(f"decode: --gguf: expected files with spaces between, got {file}.")
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
     params.n_ctx, params.n_parallel, params.verbosity = 1024, 1, -1
