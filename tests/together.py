@@ -39,6 +39,8 @@ def by_first(
             for case in groups[subject]:
                 try:
                     test(*case)
+                except pytest.skip.Exception as error:  # it would hide the cases after it
+                    raise AssertionError(f"a case of a group cannot skip: {error}") from None
                 except Exception as error:
                     error.add_note(f"in the case {', '.join(map(_text, case))}")
                     errors.append(error)

@@ -184,16 +184,16 @@ NOMIC = {  # the fields of config.json that the first code of NomicBERT has
 }
 
 
-def _with_its_first_config(target: Path, **changes: object) -> Path:
+def _with_older_config(target: Path, **changes: object) -> Path:
     folder = without_heads(ASSETS / "encoders" / "nomic_bert", target)
     table = {"model_type": "nomic_bert", "vocab_size": 40, "type_vocab_size": 2, **NOMIC, **changes}
     (folder / "config.json").write_text(json.dumps(table), "utf-8")
     return folder
 
 
-def test_nomic_bert_with_the_fields_of_its_first_code(tmp_path: Path) -> None:
+def test_nomic_bert_with_the_fields_of_older_code(tmp_path: Path) -> None:
     model = load_encoder(
-        _with_its_first_config(tmp_path), device=CPU(), dtype=DType.float32, strict_config=True
+        _with_older_config(tmp_path), device=CPU(), dtype=DType.float32, strict_config=True
     )
     folder = ASSETS / "encoders" / "nomic_bert"
     assert model.config.max_positions == 24
@@ -215,7 +215,7 @@ def test_nomic_bert_with_the_fields_of_its_first_code(tmp_path: Path) -> None:
     ],
 )
 def test_other_kinds_of_nomic_bert_are_refused(tmp_path: Path, changes: dict, message: str) -> None:
-    _refused(load_encoder, _with_its_first_config(tmp_path, **changes), message)
+    _refused(load_encoder, _with_older_config(tmp_path, **changes), message)
 
 
 # ---- distances -----------------------------------------------------------------------------------
