@@ -40,7 +40,7 @@ from emulated import EmulatedBackend
 from fuzz import examples
 from readable_ids import readable_id
 
-from maxmod import backends, config
+from maxmod import backends, config, random
 from maxmod.backends.devices import CPU, Accelerator, Device
 from maxmod.backends.host.backend import CpuBackend
 from maxmod.op import Op
@@ -137,6 +137,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadFileScheduling
 
     return LoadFileScheduling(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _drawn_from_one_seed() -> None:
+    """What a test draws, weights of layers above all, depends on no test before it."""
+    random.set_seed(0)
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def test_a_module_can_be_the_forward() -> None:
     graph = Graph("layer", layer, [f32("n", 3)])
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     expected = x.astype(np.float64) @ layer.weight.to_numpy().T + layer.bias.to_numpy()
-    np.testing.assert_allclose(run(graph, x)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(run(graph, x)[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_tensors_become_constants() -> None:

@@ -87,7 +87,9 @@ def test_einsum_in_a_compiled_function() -> None:
     np.testing.assert_allclose(
         diagonal.to_numpy(), np.einsum("...qq->...q", wanted), rtol=1e-5, atol=1e-5
     )
-    np.testing.assert_allclose(total.to_numpy(), np.einsum("bhqd,bhqd->b", q, k), rtol=1e-4)
+    np.testing.assert_allclose(
+        total.to_numpy(), np.einsum("bhqd,bhqd->b", q, k), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
