@@ -432,13 +432,12 @@ MM_INLINE float mm_load_float8_e8m0fnu(uint8_t code)
     return code == 255 ? NAN : value;
 }
 
-// Nearest power of two, halves up; NaN unless x is positive. Source: ml_dtypes, which takes a
-// denormal x for 2^-127 up to that value, and for 2^-126 above it.
+// Nearest power of two, halves up, 2^-127 at least; NaN unless x is positive. Source: ml_dtypes.
 MM_INLINE uint8_t mm_store_float8_e8m0fnu(float x)
 {
     const uint32_t bits = __float_as_uint(x);
     const uint32_t normal = (bits + 0x400000u) >> 23;
-    const uint32_t code = bits < 0x00800000u ? bits > 0x00400000u : normal;
+    const uint32_t code = bits < 0x00800000u ? bits >= 0x00600000u : normal;
     return static_cast<uint8_t>(bits - 1 < 0x7f800000u ? code : 255);
 }
 
@@ -452,6 +451,35 @@ MM_INLINE float mm_round_to_odd(double x)
     const bool beyond = lost && (error > 0) == (x > 0);
     const uint32_t bits = __float_as_uint(nearest) - beyond;
     return __uint_as_float(lost ? bits | 1 : bits);
+}
+
+// The same for integers. A double has 53 bits: of what lies below, it matters only whether it is 0.
+MM_INLINE float mm_round_to_odd(unsigned long long x)
+{
+    const unsigned long long sticky = (x & 0x7ffu) != 0 ? 0x800u : 0;
+    return mm_round_to_odd(static_cast<double>(x >> 53 ? (x & ~0x7ffull) | sticky : x));
+}
+
+MM_INLINE float mm_round_to_odd(long long x)
+{
+    const unsigned long long bits = static_cast<unsigned long long>(x);
+    const float size = mm_round_to_odd(x < 0 ? 0 - bits : bits);
+    return x < 0 ? -size : size;
+}
+
+MM_INLINE float mm_round_to_odd(int x) { return mm_round_to_odd(static_cast<double>(x)); }
+MM_INLINE float mm_round_to_odd(unsigned x) { return mm_round_to_odd(static_cast<double>(x)); }
+MM_INLINE float mm_round_to_odd(long x) { return mm_round_to_odd(static_cast<long long>(x)); }
+MM_INLINE float mm_round_to_odd(unsigned long x)
+{
+    return mm_round_to_odd(static_cast<unsigned long long>(x));
+}
+
+// Of numbers that float holds.
+template <typename T>
+MM_INLINE float mm_round_to_odd(T x)
+{
+    return static_cast<float>(x);
 }
 
 // ---- conversions -------------------------------------------------------------------------------
@@ -479,12 +507,12 @@ MM_INLINE bool mm_cast_bool(T x)
     return x != T(0);
 }
 
-// To a narrow float: the result is a float that the format holds exactly.
+// To a narrow float, rounded once: the result is a float that the format holds exactly.
 #define MM_CAST_NARROW(NAME)                                                                       \
     template <typename T>                                                                          \
     MM_INLINE float mm_cast_##NAME(T x)                                                            \
     {                                                                                              \
-        return mm_load_##NAME(mm_store_##NAME(static_cast<float>(x)));                             \
+        return mm_load_##NAME(mm_store_##NAME(mm_round_to_odd(x)));                                \
     }
 MM_CAST_NARROW(float16)
 MM_CAST_NARROW(bfloat16)
@@ -496,11 +524,6 @@ MM_CAST_NARROW(float8_e8m0fnu)
 MM_CAST_NARROW(float6_e3m2fn)
 MM_CAST_NARROW(float6_e2m3fn)
 MM_CAST_NARROW(float4_e2m1fn)
-
-MM_INLINE float mm_cast_float16(double x)
-{
-    return mm_load_float16(mm_store_float16(mm_round_to_odd(x)));
-}
 
 // ---- data-dependent indices --------------------------------------------------------------------
 

@@ -622,13 +622,12 @@ MM_INLINE float mm_load_float8_e8m0fnu(uint8_t code)
     return code == 255 ? NAN : value;
 }
 
-// Nearest power of two, halves up; NaN unless x is positive. Source: ml_dtypes, which takes a
-// denormal x for 2^-127 up to that value, and for 2^-126 above it.
+// Nearest power of two, halves up, 2^-127 at least; NaN unless x is positive. Source: ml_dtypes.
 MM_INLINE uint8_t mm_store_float8_e8m0fnu(float x)
 {
     const uint32_t bits = mm_as_bits(x);
     const uint32_t normal = (bits + 0x400000u) >> 23;
-    const uint32_t code = bits < 0x00800000u ? bits > 0x00400000u : normal;
+    const uint32_t code = bits < 0x00800000u ? bits >= 0x00600000u : normal;
     return (uint8_t)(bits - 1 < 0x7f800000u ? code : 255);
 }
 
@@ -644,6 +643,21 @@ MM_INLINE float mm_round_to_odd(double x)
     return mm_as_float(lost ? bits | 1 : bits);
 }
 
+// The same for integers. A double has 53 bits: of what lies below, it matters only whether it is 0.
+MM_INLINE float mm_round_to_odd_u64(uint64_t x)
+{
+    const uint64_t sticky = (x & 0x7ffu) != 0 ? 0x800u : 0;
+    return mm_round_to_odd((double)(x >> 53 ? (x & ~(uint64_t)0x7ffu) | sticky : x));
+}
+
+MM_INLINE float mm_round_to_odd_i64(int64_t x)
+{
+    const float size = mm_round_to_odd_u64(x < 0 ? 0 - (uint64_t)x : (uint64_t)x);
+    return x < 0 ? -size : size;
+}
+
+MM_INLINE float mm_to_float(float x) { return x; }
+
 // ---- conversions -------------------------------------------------------------------------------
 
 // To a narrow float: the result is a float that the format holds exactly.
@@ -658,18 +672,27 @@ MM_INLINE float mm_round_to_odd(double x)
 #define mm_cast_uint64(x) ((uint64_t)(x))
 #define mm_cast_float32(x) ((float)(x))
 #define mm_cast_float64(x) ((double)(x))
-#define mm_cast_float16(x)                                                                         \
-    mm_load_float16(                                                                               \
-        mm_store_float16(_Generic((x), double: mm_round_to_odd((double)(x)), default: (float)(x))))
-#define mm_cast_bfloat16(x) mm_load_bfloat16(mm_store_bfloat16((float)(x)))
-#define mm_cast_float8_e5m2(x) mm_load_float8_e5m2(mm_store_float8_e5m2((float)(x)))
-#define mm_cast_float8_e4m3fn(x) mm_load_float8_e4m3fn(mm_store_float8_e4m3fn((float)(x)))
-#define mm_cast_float8_e5m2fnuz(x) mm_load_float8_e5m2fnuz(mm_store_float8_e5m2fnuz((float)(x)))
-#define mm_cast_float8_e4m3fnuz(x) mm_load_float8_e4m3fnuz(mm_store_float8_e4m3fnuz((float)(x)))
-#define mm_cast_float8_e8m0fnu(x) mm_load_float8_e8m0fnu(mm_store_float8_e8m0fnu((float)(x)))
-#define mm_cast_float6_e3m2fn(x) mm_load_float6_e3m2fn(mm_store_float6_e3m2fn((float)(x)))
-#define mm_cast_float6_e2m3fn(x) mm_load_float6_e2m3fn(mm_store_float6_e2m3fn((float)(x)))
-#define mm_cast_float4_e2m1fn(x) mm_load_float4_e2m1fn(mm_store_float4_e2m1fn((float)(x)))
+// Rounded once, from numbers of any type.
+#define MM_ODD(x)                                                                                  \
+    _Generic((x),                                                                                  \
+        double: mm_round_to_odd,                                                                   \
+        int: mm_round_to_odd_i64,                                                                  \
+        long: mm_round_to_odd_i64,                                                                 \
+        long long: mm_round_to_odd_i64,                                                            \
+        unsigned: mm_round_to_odd_u64,                                                             \
+        unsigned long: mm_round_to_odd_u64,                                                        \
+        unsigned long long: mm_round_to_odd_u64,                                                   \
+        default: mm_to_float)(x)
+#define mm_cast_float16(x) mm_load_float16(mm_store_float16(MM_ODD(x)))
+#define mm_cast_bfloat16(x) mm_load_bfloat16(mm_store_bfloat16(MM_ODD(x)))
+#define mm_cast_float8_e5m2(x) mm_load_float8_e5m2(mm_store_float8_e5m2(MM_ODD(x)))
+#define mm_cast_float8_e4m3fn(x) mm_load_float8_e4m3fn(mm_store_float8_e4m3fn(MM_ODD(x)))
+#define mm_cast_float8_e5m2fnuz(x) mm_load_float8_e5m2fnuz(mm_store_float8_e5m2fnuz(MM_ODD(x)))
+#define mm_cast_float8_e4m3fnuz(x) mm_load_float8_e4m3fnuz(mm_store_float8_e4m3fnuz(MM_ODD(x)))
+#define mm_cast_float8_e8m0fnu(x) mm_load_float8_e8m0fnu(mm_store_float8_e8m0fnu(MM_ODD(x)))
+#define mm_cast_float6_e3m2fn(x) mm_load_float6_e3m2fn(mm_store_float6_e3m2fn(MM_ODD(x)))
+#define mm_cast_float6_e2m3fn(x) mm_load_float6_e2m3fn(mm_store_float6_e2m3fn(MM_ODD(x)))
+#define mm_cast_float4_e2m1fn(x) mm_load_float4_e2m1fn(mm_store_float4_e2m1fn(MM_ODD(x)))
 
 // ---- selection by type -------------------------------------------------------------------------
 

@@ -57,8 +57,12 @@ def inputs(name: str) -> Array:
 def every_input(dtype: str) -> Array:
     """Returns the inputs of all formats, and random numbers of every size."""
     if dtype == "int64":
-        integers = np.random.default_rng(9).integers(-(2**62), 2**62, 1000)
-        return np.concatenate([np.arange(-300, 300), integers])
+        rng = np.random.default_rng(9)
+        integers = rng.integers(-(2**62), 2**62, 1000)
+        # Half way between neighbours of bfloat16 up to a bit that float32 or float64 lacks.
+        halves = (rng.integers(128, 256, 1000) * 2 + 1) << rng.integers(0, 54, 1000)
+        near = np.concatenate([halves - 1, halves, halves + 1])
+        return np.concatenate([np.arange(-300, 300), integers, near, -near])
     with np.errstate(all="ignore"):
         parts = [inputs(name) for name in NARROW]
         rng = np.random.default_rng(8)
@@ -139,10 +143,7 @@ def test_store(dialect: str, name: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
 @pytest.mark.parametrize("name", NARROW)
 def test_cast(dialect: str, name: str, dtype: str) -> None:
-    """In the middle of a kernel, a cast gives the rounded value as float.
-
-    NumPy rounds float64 to float16 in one step; ml_dtypes goes through float32.
-    """
+    """In the middle of a kernel, a cast gives the value, rounded once, as float."""
     got = _from_numbers(dialect, "mm_cast_{name}({x})", dtype, False)[name]
     with np.errstate(all="ignore"):
         want = every_input(dtype).astype(storage(name)).astype(np.float32)
