@@ -3,7 +3,6 @@
 // collectives, so a run is deterministic for a given schedule.  For tests, not for speed.
 #pragma once
 #include <math.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,6 +14,9 @@
 #include <ucontext.h>
 #include <utility>
 #include <vector>
+// Kernels are compiled quickly rather than well, but switching threads takes most of a run.
+#pragma GCC push_options
+#pragma GCC optimize("O2")
 #define CUDA_SHIM 1
 #define __global__
 #define __device__
@@ -67,7 +69,7 @@ static inline uint4 make_uint4(unsigned a, unsigned b, unsigned c, unsigned d) {
 
 namespace shim {
 constexpr size_t kStack = 64 << 10, kMaxThreads = 1024, kPage = 4096, kGuard = 64 << 20;
-enum State { READY, AT_BLOCK, AT_WARP, DONE };
+enum State : uint8_t { READY, AT_BLOCK, AT_WARP, DONE };
 struct Copy { // that was started, and is done when the thread waits for it
     void* to;
     const void* from;
@@ -75,28 +77,29 @@ struct Copy { // that was started, and is done when the thread waits for it
 };
 struct Fiber {
     uint3 tid;
-    int linear;
-    State st;
-    int line;
-    unsigned mask;
-    uint64_t sent, recv[32];
-    jmp_buf jb;
-    ucontext_t uc;
-    bool started;
-    int vote;
+    int linear, line, vote;
+    void* place[5]; // for __builtin_setjmp, which takes a tenth of the time of setjmp
     std::vector<Copy> copies;
+    bool started;
+    ucontext_t uc;
+    uint64_t got[32]; // with a part of the warp, while other parts exchange something else
 };
+// What threads leave for each other lies close together: they are switched as fast as it is reached.
 struct Warp {
-    unsigned live, waiting;
+    unsigned live, waiting, mask[32];
+    uint64_t sent[32];
+    uint64_t got[32]; // by all live lanes; all have read it when the next exchange is complete
+    const uint64_t* from[32];
 };
 struct Ctx {
     dim3 grid, block;
     uint3 bid;
     Fiber* f = nullptr;
-    Warp w[32];
+    Warp w[kMaxThreads / 32];
+    State st[kMaxThreads];
     int n = 0, live = 0, at_block = 0;
     Fiber* cur = nullptr;
-    jmp_buf sched;
+    void* sched[5];
     char *stacks = nullptr, *dyn = nullptr, *alt = nullptr;
     void (*body)(void*) = nullptr;
     void* arg = nullptr;
@@ -105,9 +108,14 @@ struct Ctx {
     int vote_or = 0, vote_and = 1, vote_count = 0;
 };
 static Ctx C;
-__attribute__((noinline)) static void yield() {
-    if (!_setjmp(C.cur->jb))
-        _longjmp(C.sched, 1);
+// Callers must not know which registers these functions leave alone: other threads do not.
+#define SHIM_SWITCH __attribute__((noinline, noipa))
+[[noreturn]] SHIM_SWITCH static void to_scheduler() {
+    __builtin_longjmp(C.sched, 1);
+}
+SHIM_SWITCH static void yield() {
+    if (!__builtin_setjmp(C.cur->place))
+        to_scheduler();
 }
 static void fail(const char* what, int line) {
     if (C.err[0])
@@ -135,8 +143,8 @@ static void try_release_block() {
         return;
     int vote = C.vote_or | C.vote_and << 1 | C.vote_count << 2;
     for (int i = 0; i < C.n; ++i)
-        if (C.f[i].st == AT_BLOCK) {
-            C.f[i].st = READY;
+        if (C.st[i] == AT_BLOCK) {
+            C.st[i] = READY;
             C.f[i].vote = vote;
         }
     C.at_block = 0;
@@ -151,7 +159,7 @@ static int block_barrier(int line, bool pred = false) {
         first_line = line;
     else if (first_line != line)
         fail("threads of one block meet at different __syncthreads", line);
-    me->st = AT_BLOCK;
+    C.st[me->linear] = AT_BLOCK;
     me->line = line;
     C.at_block++;
     C.vote_or |= pred;
@@ -163,52 +171,50 @@ static int block_barrier(int line, bool pred = false) {
 }
 static void
 try_release_warp(int w, unsigned mask) { // complete when every live lane of the mask waits with it
-    unsigned need = C.w[w].live & mask;
-    if (!need || (C.w[w].waiting & need) != need)
+    Warp& warp = C.w[w];
+    unsigned need = warp.live & mask;
+    if (!need || (warp.waiting & need) != need)
         return;
-    Fiber* lane = C.f + w * 32;
-    uint64_t v[32];
-    for (int i = 0; i < 32; ++i) {
-        v[i] = ~0ull; // lanes that take no part read as all ones
-        if (need >> i & 1) {
-            if (lane[i].mask != mask)
-                return;
-            v[i] = lane[i].sent;
-        }
-    }
+    for (int i = 0; i < 32; ++i)
+        if (need >> i & 1 && warp.mask[i] != mask)
+            return;
     for (int i = 0; i < 32; ++i)
         if (need >> i & 1) {
-            memcpy(lane[i].recv, v, sizeof v);
-            lane[i].st = READY;
+            uint64_t* got = need == warp.live ? warp.got : C.f[w * 32 + i].got;
+            if (got != warp.got || need >> i == 1) // of all lanes' once, with the last
+                for (int k = 0; k < 32; ++k)       // lanes that take no part read as all ones
+                    got[k] = need >> k & 1 ? warp.sent[k] : ~0ull;
+            warp.from[i] = got;
+            C.st[w * 32 + i] = READY;
         }
-    C.w[w].waiting &= ~need;
+    warp.waiting &= ~need;
 }
 static inline const uint64_t* warp_exchange(unsigned mask, uint64_t v, int line = 0) {
     Fiber* me = C.cur;
     int w = me->linear / 32, l = me->linear & 31;
     if (!(mask >> l & 1))
         fail("calling lane is not in its own warp mask", line);
-    me->st = AT_WARP;
-    me->mask = mask;
-    me->sent = v;
+    C.st[me->linear] = AT_WARP;
     me->line = line;
+    C.w[w].mask[l] = mask;
+    C.w[w].sent[l] = v;
     C.w[w].waiting |= 1u << l;
     try_release_warp(w, mask);
     yield();
-    return me->recv;
+    return C.w[w].from[l];
 }
 static void entry() {
     for (;;) { // a fiber lives through all blocks of a launch
         C.body(C.arg);
         Fiber* me = C.cur;
         int w = me->linear / 32;
-        me->st = DONE;
+        C.st[me->linear] = DONE;
         C.live--;
         C.w[w].live &= ~(1u << (me->linear & 31));
         try_release_block();
         for (int i = 0; i < 32; ++i)
             if (C.w[w].waiting >> i & 1)
-                try_release_warp(w, C.f[w * 32 + i].mask);
+                try_release_warp(w, C.w[w].mask[i]);
         yield();
     }
 }
@@ -220,16 +226,19 @@ static const char* meaning(int sig) {
 static void on_signal(int sig, siginfo_t* si, void*) {
     C.fault = sig == SIGSEGV || sig == SIGBUS ? si->si_addr : nullptr;
     fail(meaning(sig), 0);
-    _longjmp(C.sched, 1);
+    to_scheduler();
 }
-static bool resume(Fiber* f) {
+[[noreturn]] SHIM_SWITCH static void to_fiber(Fiber* f) {
+    if (f->started)
+        __builtin_longjmp(f->place, 1);
+    f->started = true;
+    setcontext(&f->uc);
+    abort(); // it does not return
+}
+SHIM_SWITCH static bool resume(Fiber* f) {
     C.cur = f;
-    if (!_setjmp(C.sched)) {
-        if (f->started)
-            _longjmp(f->jb, 1);
-        f->started = true;
-        setcontext(&f->uc);
-    }
+    if (!__builtin_setjmp(C.sched))
+        to_fiber(f);
     return C.err[0] == 0;
 }
 extern "C" {
@@ -244,7 +253,7 @@ static void run_block(const std::vector<int>& perm, const std::vector<int>& wper
                 again = false;
                 for (int k = 0; k < 32; ++k) {
                     int i = w * 32 + perm[k];
-                    if (i < C.n && C.f[i].st == READY) {
+                    if (i < C.n && C.st[i] == READY) {
                         ran = again = true;
                         if (!resume(&C.f[i]))
                             return;
@@ -256,11 +265,11 @@ static void run_block(const std::vector<int>& perm, const std::vector<int>& wper
         int n =
             snprintf(C.err, sizeof C.err, "deadlock in block %u,%u,%u:", C.bid.x, C.bid.y, C.bid.z);
         for (int i = 0, shown = 0; i < C.n && shown < 8; ++i)
-            if (C.f[i].st != DONE &&
-                (!i || C.f[i - 1].st != C.f[i].st || C.f[i - 1].line != C.f[i].line)) {
+            if (C.st[i] != DONE &&
+                (!i || C.st[i - 1] != C.st[i] || C.f[i - 1].line != C.f[i].line)) {
                 ++shown;
                 n += snprintf(C.err + n, sizeof C.err - n, " thread %d.. at %s", i,
-                              C.f[i].st == AT_BLOCK ? "__syncthreads" : "a warp operation");
+                              C.st[i] == AT_BLOCK ? "__syncthreads" : "a warp operation");
                 if (C.f[i].line)
                     n += snprintf(C.err + n, sizeof C.err - n, " line %d", C.f[i].line);
             }
@@ -343,11 +352,13 @@ static int launch(void (*body)(void*), void* arg, const unsigned* gb, unsigned s
             memset(__start_shim_shared, 0xFF, fixed); // poison: NaN in every float format
         memset(C.dyn, 0xFF, smem);
         for (int i = 0; i < C.n; ++i) {
-            C.f[i].st = READY;
+            C.st[i] = READY;
             C.f[i].copies.clear();
         }
-        for (int i = 0; i < warps; ++i)
-            C.w[i] = {C.n - i * 32 < 32 ? (1u << (C.n - i * 32)) - 1 : ~0u, 0};
+        for (int i = 0; i < warps; ++i) {
+            C.w[i].waiting = 0;
+            C.w[i].live = C.n - i * 32 < 32 ? (1u << (C.n - i * 32)) - 1 : ~0u;
+        }
         if (order > 3)
             for (int i = warps - 1; i > 0; --i) {
                 rng = rng * 6364136223846793005ull + 1442695040888963407ull;
@@ -687,3 +698,4 @@ template <class A, class B> typename std::common_type<A, B>::type max(A a, B b) 
     return (T)a < (T)b ? (T)b : (T)a;
 }
 #include "cuda_shim_mma.h"
+#pragma GCC pop_options
