@@ -25,6 +25,7 @@ SUBCOMMANDS = {
     "explain": "show the kernels and the plan of a compiled model",
     "bench": "measure how fast a model runs here",
     "quantize": "write a model folder with int8 or int4 weights",
+    "models": "list the models that can be loaded",
     "inspect": "list the tensors of a checkpoint",
     "doctor": "show versions, devices, compiler and cache",
     "cache": "show or clear the cache of built kernels",

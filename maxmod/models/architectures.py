@@ -13,6 +13,18 @@ from maxmod.errors import MaxmodError, ModelError
 from maxmod.models import gemma, gpt2, llama, vit
 from maxmod.models.config import from_table
 from maxmod.models.config_fields import CONFIG as CONFIG_FIELDS
+from maxmod.models.decoders import (
+    cohere,
+    glm,
+    gpt_neox,
+    granite,
+    ministral,
+    olmo2,
+    opt,
+    phi3,
+    smollm3,
+    starcoder2,
+)
 from maxmod.models.encoders import (
     albert,
     bert,
@@ -41,27 +53,50 @@ class Architecture:
     Attributes:
         config: Dataclass of the fields of config.json.
         module: Makes the module of a configuration, and of a number of labels where it has some.
-        adapt: Gives the weights of a folder the names and layouts of the module.
+        adapt: Gives the weights of a folder the names and layouts of the module, by its
+            configuration.
         defaults: Fields that config.json may leave out, where the dataclass has another default.
     """
 
     config: type[Any]
     module: Callable[..., Module]
-    adapt: Callable[[StateLike], Weights]
+    adapt: Callable[[StateLike, Any], Weights]
     defaults: Mapping[str, object] = field(default_factory=dict)
+
+
+def _by_name(adapt: Callable[[StateLike], Weights]) -> Callable[[StateLike, Any], Weights]:
+    """For weights that are adapted whatever the configuration is."""
+    return lambda weights, config: adapt(weights)
+
+
+def _decoder(family: Any, defaults: Mapping[str, object]) -> Architecture:
+    """A decoder of `maxmod.models.decoders`; most folders have the names of its module."""
+    adapt = getattr(family, "adapt_weights", _by_name(llama.adapt_weights))
+    return Architecture(family.Config, family.make_module, adapt, defaults)
 
 
 # By the `model_type` of config.json.
 ARCHITECTURES = {
-    "gpt2": Architecture(gpt2.Config, gpt2.GPT2, gpt2.adapt_weights),
+    "gpt2": Architecture(gpt2.Config, gpt2.GPT2, _by_name(gpt2.adapt_weights)),
     **{
-        name: Architecture(llama.Config, llama.Llama, llama.adapt_weights, defaults)
+        name: Architecture(llama.Config, llama.Llama, _by_name(llama.adapt_weights), defaults)
         for name, defaults in llama.DEFAULTS.items()
     },
     **{
-        name: Architecture(gemma.Config, gemma.Gemma, gemma.adapt_weights, defaults)
+        name: Architecture(gemma.Config, gemma.Gemma, _by_name(gemma.adapt_weights), defaults)
         for name, defaults in gemma.DEFAULTS.items()
     },
+    "gpt_neox": _decoder(gpt_neox, gpt_neox.DEFAULTS),
+    "glm": _decoder(glm, glm.DEFAULTS),
+    "glm4": _decoder(glm, glm.DEFAULTS),
+    "granite": _decoder(granite, {}),
+    "ministral": _decoder(ministral, ministral.DEFAULTS),
+    "opt": _decoder(opt, opt.DEFAULTS),
+    "phi3": _decoder(phi3, phi3.DEFAULTS),
+    "smollm3": _decoder(smollm3, smollm3.DEFAULTS),
+    "starcoder2": _decoder(starcoder2, starcoder2.DEFAULTS),
+    **{name: _decoder(cohere, defaults) for name, defaults in cohere.DEFAULTS.items()},
+    **{name: _decoder(olmo2, defaults) for name, defaults in olmo2.DEFAULTS.items()},
 }
 FAMILIES: dict[str, Family] = {
     "albert": albert.ALBERT,
@@ -76,7 +111,7 @@ FAMILIES: dict[str, Family] = {
     "roberta": roberta.ROBERTA,
     "xlm-roberta": roberta.ROBERTA,
 }
-VISION = {"vit": Architecture(vit.Config, vit.make_module, vit.adapt_weights)}
+VISION = {"vit": Architecture(vit.Config, vit.make_module, _by_name(vit.adapt_weights))}
 
 
 def _encoder(family: Family) -> Architecture:
@@ -91,7 +126,7 @@ def _encoder(family: Family) -> Architecture:
             )
         return family.encoder_weights(weights)
 
-    return Architecture(family.config, family.module, adapt, family.defaults)
+    return Architecture(family.config, family.module, _by_name(adapt), family.defaults)
 
 
 def _with_head(task: str) -> dict[str, Architecture]:
@@ -100,7 +135,7 @@ def _with_head(task: str) -> dict[str, Architecture]:
         name: Architecture(
             family.config,
             partial(family.with_head, task),
-            partial(family.weights_with_head, task),
+            _by_name(partial(family.weights_with_head, task)),
             family.defaults,
         )
         for name, family in FAMILIES.items()

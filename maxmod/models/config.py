@@ -45,7 +45,7 @@ def from_table(
             have to compute something else, or it is strict and a field is unknown.
     """
     hints = get_type_hints(cls)
-    used = hints.keys() - known.unused
+    used = {field.name for field in dataclasses.fields(cls)} - known.unused  # type: ignore[arg-type]
     table = _with_aliases(table, known.aliases, where)
     _refuse_changing(table, used, known, where)
     _refuse_code(table, known, where)

@@ -92,6 +92,19 @@ afn attn_pdrop embd_pdrop is_decoder n_ctx n_special predict_special_tokens reor
 resid_pdrop summary_activation summary_first_dropout summary_proj_to_labels summary_type
 summary_use_proj
 """
+# Of models whose layers are all of one kind and see all tokens.
+_ONE_KIND = "sliding_window layer_types"
+_COHERE2 = """
+layer_switch order_of_interleaved_layers use_embedding_sharing use_gated_activation
+use_parallel_block use_parallel_embedding
+"""
+_OPT = """
+activation_dropout attention_dropout dropout init_std layerdrop
+"""
+_STARCODER2 = """
+activation_function attention_softmax_in_fp32 embedding_dropout layer_norm_epsilon mlp_type
+norm_type residual_dropout scale_attention_softmax_in_fp32 scale_attn_weights
+"""
 _BERT = """
 attention_probs_dropout_prob classifier_dropout directionality hidden_dropout_prob pooler_fc_size
 pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type
@@ -225,11 +238,21 @@ def _headed(prefix: str) -> frozenset[str]:
     return frozenset(f"{prefix}For{task}" for task in tasks)
 
 
-def _decoder(prefix: str, neutral: str = "", unused: str = "", classes: str = "") -> KnownFields:
+def _decoder(
+    prefix: str,
+    neutral: str = "",
+    unused: str = "",
+    classes: str = "",
+    aliases: Mapping[str, str] | None = None,
+    changing: Mapping[str, tuple[Any, ...]] | None = None,
+    code: str | None = None,
+) -> KnownFields:
     return KnownFields(
         neutral=_names(_BASE, _GENERATION, _TOOLS, _DECODER, neutral),
-        changing=_DECODER_CHANGING,
+        changing=_DECODER_CHANGING | dict(changing or {}),
         unused=_names(unused),
+        aliases=aliases or {},
+        code=code,
         classes=_names(f"{prefix}ForCausalLM {prefix}Model {prefix}PreTrainedModel", classes),
         headed=_headed(prefix),
     )
@@ -297,6 +320,44 @@ CONFIG: dict[str, KnownFields] = {
         neutral="attn_logit_softcapping _sliding_window_pattern",
         unused="attn_logit_softcapping",
         classes="Gemma3TextModel",
+    ),
+    "cohere": _decoder("Cohere", unused=f"{_ONE_KIND} partial_rotary_factor"),
+    "cohere2": _decoder(
+        "Cohere2",
+        neutral=_COHERE2,
+        unused="use_qk_norm partial_rotary_factor",
+        aliases={"_sliding_window_pattern": "sliding_window_pattern"},
+        changing={"position_embedding_type": (None, "rope", "rope_gptj")},
+    ),
+    "glm": _decoder("Glm", unused=_ONE_KIND),
+    "glm4": _decoder("Glm4", unused=_ONE_KIND),
+    "gpt_neox": _decoder(
+        "GPTNeoX",
+        neutral="classifier_dropout hidden_dropout",
+        unused=f"{_ONE_KIND} num_key_value_heads head_dim",
+        aliases={"rotary_pct": "partial_rotary_factor", "rotary_emb_base": "rope_theta"},
+    ),
+    "granite": _decoder("Granite", unused=f"{_ONE_KIND} partial_rotary_factor"),
+    "ministral": _decoder("Ministral", unused="partial_rotary_factor"),
+    "olmo2": _decoder("Olmo2", unused=f"{_ONE_KIND} partial_rotary_factor"),
+    "olmo3": _decoder("Olmo3", unused="partial_rotary_factor"),
+    "opt": _decoder(
+        "OPT",
+        neutral=_OPT,
+        unused=f"""{_ONE_KIND} num_key_value_heads head_dim rope_theta rope_scaling rope_parameters
+        partial_rotary_factor original_max_position_embeddings""",
+        aliases={"ffn_dim": "intermediate_size", "activation_function": "hidden_act"},
+        changing={
+            "position_embedding_type": (None, "absolute"),
+            "rope_parameters": (None,),
+            "rope_scaling": (None,),
+            "rope_theta": (None,),
+        },
+    ),
+    "phi3": _decoder("Phi3", neutral="embd_pdrop resid_pdrop", unused="layer_types", code="Phi3"),
+    "smollm3": _decoder("SmolLM3", neutral="max_window_layers", unused="partial_rotary_factor"),
+    "starcoder2": _decoder(
+        "Starcoder2", neutral=_STARCODER2, unused="layer_types partial_rotary_factor"
     ),
     "albert": _encoder("Albert", _ALBERT),
     "bert": _encoder("Bert"),

@@ -40,7 +40,7 @@ class LastLogits(Module[[Tensor], Tensor]):
     Generation needs no others, and the head is a large part of a small model.
 
     Args:
-        model: A module with `hidden(tokens, context)` and `lm_head(hidden)`.
+        model: A module with `hidden(tokens, context)`, and `logits(hidden)` or `lm_head(hidden)`.
     """
 
     def __init__(self, model: Any) -> None:
@@ -48,7 +48,7 @@ class LastLogits(Module[[Tensor], Tensor]):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """int64 [batch, seq] -> float32 [batch, vocab]"""
-        return self.model.lm_head(self.model.hidden(tokens)[:, -1]).cast(DType.float32)
+        return _logits(self.model, self.model.hidden(tokens))
 
 
 class CachedLogits(Module[[Tensor, KVCache], Tensor]):
@@ -78,7 +78,12 @@ def _cached_logits(model: Any, tokens: Tensor, cache: KVCache) -> Tensor:
     context = CachedContext(tokens, cache)
     hidden = model.hidden(tokens, context)
     context.finish()
-    return model.lm_head(hidden[:, -1]).cast(DType.float32)
+    return _logits(model, hidden)
+
+
+def _logits(model: Any, hidden: Tensor) -> Tensor:
+    """float32 [batch, vocab] of the last position of hidden [batch, seq, width]."""
+    return getattr(model, "logits", model.lm_head)(hidden[:, -1]).cast(DType.float32)
 
 
 @dataclass(eq=False)

@@ -9,7 +9,6 @@ library, in whose layout weights are read.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from maxmod.errors import ModelError
 from maxmod.generate.kv_cache import CacheShape, Context, WholeContext
@@ -22,7 +21,14 @@ from maxmod.models.attention import (
     merge_heads,
     split_heads,
 )
-from maxmod.models.rotary import RotaryTable, rope_frequencies, warn_of_lost_theta
+from maxmod.models.rotary import (
+    Positions,
+    Rope,
+    RotaryTable,
+    read_rope,
+    trained_length,
+    warn_of_lost_theta,
+)
 from maxmod.nn import Embedding, Linear, Module, ModuleList, RMSNorm
 from maxmod.tensor import Tensor
 from maxmod.tensor.like import StateLike
@@ -69,6 +75,7 @@ class Config:
     num_key_value_heads: int | None = None
     head_dim: int | None = None
     max_position_embeddings: int = 2048
+    original_max_position_embeddings: int | None = None
     rms_norm_eps: float = 1e-6
     hidden_act: str = "silu"
     attention_bias: bool = False
@@ -102,7 +109,7 @@ class Config:
         check_activation("hidden_act", self.hidden_act)
         self._check_layer_types()
         warn_of_lost_theta(self.rope_scaling, self.rope_parameters, self.rope_theta)
-        self.frequencies()
+        self.rope()
 
     @property
     def dim(self) -> int:
@@ -125,9 +132,8 @@ class Config:
         Where config.json asks for attention in chunks, one chunk: up to there it is the usual one.
         """
         chunks = self.dual_chunk_attention_config
-        if chunks is None:
-            return self.max_position_embeddings
-        return min(self.max_position_embeddings, chunk_length(chunks))
+        longest = trained_length(self._scaling(), self._positions())
+        return longest if chunks is None else min(longest, chunk_length(chunks))
 
     @property
     def cache_shape(self) -> CacheShape:
@@ -165,14 +171,19 @@ class Config:
             kinds = (FULL,) if self.sliding_window is None else (SLIDING,)
         check_layer_types(self.layer_types, self.num_hidden_layers, kinds)
 
-    def frequencies(self) -> Any:
-        """Radians per position of each pair of elements of a head: float64 [dim / 2].
+    def rope(self) -> Rope:
+        """How queries and keys are rotated.
 
         Raises:
             ModelError: If the fields about it are malformed or of an unknown kind.
         """
-        scaling = self.rope_scaling or self.rope_parameters or {}  # as in transformers
-        return rope_frequencies(self.dim, self.rope_theta, scaling)
+        return read_rope(self.dim, self.rope_theta, self._scaling(), self._positions())
+
+    def _scaling(self) -> JsonObject:
+        return self.rope_scaling or self.rope_parameters or {}  # as in transformers
+
+    def _positions(self) -> Positions:
+        return Positions(self.max_position_embeddings, self.original_max_position_embeddings)
 
 
 def chunk_length(chunks: JsonObject) -> int:
@@ -266,7 +277,7 @@ class Llama(Module[[Tensor], Tensor]):
     """
 
     def __init__(self, config: Config) -> None:
-        self.frequencies = config.frequencies()
+        self.rope = config.rope()
         self.embed_tokens = Embedding(config.vocab_size, dim=config.hidden_size)
         self.layers = ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -281,7 +292,7 @@ class Llama(Module[[Tensor], Tensor]):
     def hidden(self, tokens: Tensor, context: Context | None = None) -> Tensor:
         """int64 [batch, seq] -> [batch, seq, width], the input of `lm_head`"""
         context = context or WholeContext(tokens)
-        table = RotaryTable(context.positions, self.frequencies)
+        table = RotaryTable(context.positions, self.rope)
         x = self.embed_tokens(tokens)
         for block in self.layers:
             x = block(x, table, context)

@@ -106,7 +106,7 @@ def _load(
             if layers:
                 weights = as_stored(module, stored, dtype, layers)
             else:
-                stored = architecture.adapt(stored)
+                stored = architecture.adapt(stored, config)
                 weights = stored.astype(dtype)
             if rounding is not None:
                 weights = rounded(module, stored, weights, rounding)

@@ -28,7 +28,16 @@ from maxmod.ops import split_concat
 from maxmod.tensor import Tensor
 from maxmod.tensor.like import StateLike
 from maxmod.values.tensor_type import TensorType
-from maxmod.weights.mapping import Recipe, Step, View, Weights, aligned_empty, as_weights, compact
+from maxmod.weights.mapping import (
+    Recipe,
+    Step,
+    View,
+    Weights,
+    aligned_empty,
+    as_weights,
+    compact,
+    static_sizes,
+)
 
 # A pattern, several of them, or a predicate.
 T = TypeVar("T")
@@ -286,6 +295,7 @@ def split(
     *,
     sizes: Sequence[int] | None = None,
     axis: int = 0,
+    blocks: int = 1,
 ) -> Weights:
     """Splits tensors into pieces with separate names.
 
@@ -294,6 +304,9 @@ def split(
         rules: Pattern of the whole to the names of its pieces.
         sizes: Sizes of the pieces along the axis; equal by default.
         axis: The axis to split.
+        blocks: The axis is so many equal blocks, and each has a part of every piece: heads, for
+            example, with their queries, keys and values one after the other. The sizes are those in
+            a block.
 
     Returns:
         A lazy view; tensors are read on access.
@@ -325,7 +338,7 @@ def split(
                 yield name, Recipe((weights, name))
                 continue
             for i, part in enumerate(parts):
-                step = _Part(axis, i, len(parts), None if sizes is None else tuple(sizes))
+                step = _Part(axis, i, len(parts), None if sizes is None else tuple(sizes), blocks)
                 yield _fill(part, match.groups()), Recipe((weights, name), step=step)
 
     return _view("split", recipes())
@@ -412,20 +425,25 @@ class _Permute(Step):
 
 
 class _Part(Step):
-    def __init__(self, axis: int, number: int, count: int, sizes: tuple[int, ...] | None) -> None:
+    def __init__(
+        self, axis: int, number: int, count: int, sizes: tuple[int, ...] | None, blocks: int
+    ) -> None:
         self.axis = axis
         self.number = number
         self.count = count
         self.sizes = sizes
-        self.text = f"part {axis} {number} of {sizes or count}"
+        self.blocks = blocks
+        self.text = f"part {axis} {number} of {sizes or count} in {blocks}"
 
     def _bounds(self, name: str, whole: TensorType) -> tuple[int, int, int]:
+        """Returns the axis, and where the piece starts and ends in each block."""
         axis = normalize_axis("split", self.axis, whole.rank)
-        total = int(whole.sizes[axis])
+        total, rest = divmod(int(whole.sizes[axis]), self.blocks)
         sizes = self.sizes or (total // self.count,) * self.count
-        if sum(sizes) != total or min(sizes) < 0:
+        if rest or sum(sizes) != total or min(sizes) < 0:
+            each = "" if self.blocks == 1 else f" in each of {self.blocks} blocks"
             raise ShapeError(
-                f"split: {name!r}: expected pieces that add up to {total} on axis {axis} of "
+                f"split: {name!r}: expected pieces that add up to {total}{each} on axis {axis} of "
                 f"{whole.short()}, got {self.sizes or f'{self.count} equal ones'}."
             )
         start = sum(sizes[: self.number])
@@ -434,12 +452,18 @@ class _Part(Step):
     def type(self, name: str, types: list[TensorType]) -> TensorType:
         axis, start, stop = self._bounds(name, types[0])
         sizes = types[0].sizes
-        return types[0].with_sizes((*sizes[:axis], stop - start, *sizes[axis + 1 :]))
+        size = self.blocks * (stop - start)
+        return types[0].with_sizes((*sizes[:axis], size, *sizes[axis + 1 :]))
 
     def apply(self, tensors: list[Tensor]) -> Tensor:
         axis, start, stop = self._bounds("tensor", tensors[0].type)
-        data = tensors[0].data[(slice(None),) * axis + (slice(start, stop),)]
-        return compact(Tensor.wrap(data, self.type("tensor", [tensors[0].type])))
+        type = self.type("tensor", [tensors[0].type])
+        data = tensors[0].data
+        if self.blocks > 1:
+            data = data.reshape(*data.shape[:axis], self.blocks, -1, *data.shape[axis + 1 :])
+            axis += 1
+        data = data[(slice(None),) * axis + (slice(start, stop),)]
+        return compact(Tensor.wrap(data.reshape(static_sizes(type.sizes)), type))
 
 
 class _Join(Step):

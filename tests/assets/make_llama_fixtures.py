@@ -118,8 +118,8 @@ def write_golden(folder: Path, seed: int) -> None:
     np.savez_compressed(folder / "golden.npz", **arrays)
 
 
-def write_model(name: str, model, seed: int) -> Path:
-    folder = OUT / name
+def write_model(name: str, model, seed: int, out: Path = OUT) -> Path:
+    folder = out / name
     shutil.rmtree(folder, ignore_errors=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)

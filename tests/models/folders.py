@@ -10,6 +10,7 @@ import numpy as np
 
 ASSETS = Path(__file__).parents[1] / "assets"
 GPT2 = sorted(path.parent for path in ASSETS.glob("gpt2/*/config.json"))
+DECODERS = sorted(path.parent for path in ASSETS.glob("decoders/*/config.json"))
 LLAMA = sorted(path.parent for path in ASSETS.glob("llama/*/config.json"))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from models.folders import ASSETS, GPT2, LLAMA, copy
+from models.folders import DECODERS as MORE_DECODERS
 
 from maxmod import CPU
 from maxmod.errors import MaxmodWarning, ModelError
@@ -24,6 +25,7 @@ ARCHITECTURES = {name: a for kinds in KINDS.values() for name, a in kinds.items(
 DECODERS = {name: ASSETS / "llama" / name for name in ("mistral", "qwen2", "qwen3", "gemma2")}
 DECODERS |= {"llama": ASSETS / "llama/llama2", "gemma": ASSETS / "llama/gemma"}
 DECODERS |= {"gemma3_text": ASSETS / "llama/gemma3", "gpt2": ASSETS / "gpt2/tied"}
+MORE = {path.name: path for path in MORE_DECODERS} | {"gpt_neox": ASSETS / "decoders/pythia"}
 ENCODERS = {path.name: path for path in (ASSETS / "encoders").iterdir()}
 BERT, VIT = ASSETS / "bert/sentences", ASSETS / "vit/classifier"
 
@@ -45,7 +47,9 @@ def test_every_field_of_the_classes_of_transformers_is_known(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", [*GPT2, *LLAMA, *ENCODERS.values(), BERT, VIT, adder_folder()], ids=lambda f: f.name
+    "folder",
+    [*GPT2, *LLAMA, *MORE.values(), *ENCODERS.values(), BERT, VIT, adder_folder()],
+    ids=lambda f: f.name,
 )
 def test_folders_of_transformers_give_no_warning(folder: Path) -> None:
     config_of(folder)  # a warning would be an error
@@ -250,7 +254,7 @@ def test_numbers_are_checked(value: object) -> None:
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_every_value_of_every_field_is_read_or_refused(name: str) -> None:
-    folder = {**DECODERS, **ENCODERS, "vit": VIT}[name]
+    folder = {**DECODERS, **ENCODERS, **MORE, "vit": VIT}[name]
     fields = [field.name for field in dataclasses.fields(ARCHITECTURES[name].config)]
     for field in [*fields, "architectures", "auto_map", "is_causal", "num_experts"]:
         for value in HOSTILE if field != "model_type" else []:
@@ -267,12 +271,12 @@ def test_every_value_of_every_field_is_read_or_refused(name: str) -> None:
 
 def test_description_says_the_same_as_the_load(tmp_path: Path) -> None:
     assert describe(DECODERS["llama"]) == "llama, read by load_model"
-    yarn = {"rope_type": "yarn", "factor": 4.0}
-    folder = copy(DECODERS["llama"], tmp_path / "m", rope_scaling=yarn)
+    unknown = {"rope_type": "ntk", "factor": 4.0}
+    folder = copy(DECODERS["llama"], tmp_path / "m", rope_scaling=unknown)
     with pytest.raises(ModelError) as caught:
         load_model(folder, device=CPU())
     assert describe(folder) == f"llama, which load_model cannot read: {caught.value}"
-    assert "got 'yarn'" in describe(folder)
+    assert "got 'ntk'" in describe(folder)
 
 
 # ---- rotary embeddings ---------------------------------------------------------------------------
@@ -301,16 +305,17 @@ def test_rope_scaling_wins_over_rope_parameters(
     given |= fields
     for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"):
         config = config_of(DECODERS[name], head_dim=8, **given)
-        found = config.frequencies()  # type: ignore[attr-defined]
-        for row in found.values() if isinstance(found, dict) else [found]:
+        is_gemma = name.startswith("gemma")
+        found = config.frequencies().values() if is_gemma else [config.rope().frequencies]  # type: ignore[attr-defined]
+        for row in found:
             np.testing.assert_allclose(row, frequencies(*expected), rtol=1e-14)
 
 
 def test_unknown_rope_scaling_is_refused_beside_rope_parameters() -> None:
     given = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "rope_theta": 1e6}
     for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"):
-        with pytest.raises(ModelError, match="unknown rope_type: .* got 'yarn'"):
-            kind = {"rope_type": "yarn", "factor": 4.0}
+        with pytest.raises(ModelError, match="unknown rope_type: .* got 'ntk'"):
+            kind = {"rope_type": "ntk", "factor": 4.0}
             parameters = {} if name == "gemma3_text" else given
             config_of(DECODERS[name], **parameters, rope_scaling=kind)
 
@@ -320,7 +325,7 @@ def test_lost_base_is_told() -> None:
     with pytest.warns(MaxmodWarning, match="rope_scaling replaces rope_parameters and its rope_th"):
         scaling = {"rope_type": "linear", "factor": 2.0}
         config = config_of(DECODERS["qwen3"], head_dim=8, rope_scaling=scaling, **given)
-    found = config.frequencies()  # type: ignore[attr-defined]
+    found = config.rope().frequencies  # type: ignore[attr-defined]
     np.testing.assert_allclose(found, frequencies(1e4, 2), rtol=1e-14)
 
 
@@ -342,7 +347,7 @@ def test_rope_of_gemma3_is_one_for_each_kind_of_layer() -> None:
         config_of(DECODERS["gemma3_text"], rope_parameters={"rope_type": "linear", "factor": 8.0})
 
 
-@pytest.mark.parametrize("kind", [[], {}, None, 1, "yarn"])
+@pytest.mark.parametrize("kind", [[], {}, None, 1, "ntk"])
 def test_odd_kinds_of_scaling(kind: object) -> None:
     with pytest.raises(
         ModelError, match="rope_scaling: unknown rope_type: expected one of default"

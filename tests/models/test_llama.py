@@ -233,7 +233,7 @@ def test_llama3_scaling_keeps_fast_turns_and_slows_slow_ones() -> None:
         ("llama2", {"head_dim": None, "hidden_size": 25}, "hidden_size=25 is not a multiple of"),
         ("llama2", {"head_dim": 5}, "heads of an even size of .*, got 5"),
         ("llama2", {"hidden_act": "swish2"}, "hidden_act: expected one of gelu, .*got 'swish2'"),
-        ("llama2", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "one of default, linear, ll"),
+        ("llama2", {"rope_scaling": {"type": "ntk", "factor": 2.0}}, "one of default, linear, ll"),
         ("llama2", {"rope_scaling": {"type": "linear"}}, "missing field 'factor' of 'linear'"),
         ("llama2", {"rope_scaling": {"type": "linear", "factor": 0}}, "a number above 0, got 0"),
         ("llama2", {"rope_scaling": {"mrope_section": [2]}}, "unknown field 'mrope_section'"),

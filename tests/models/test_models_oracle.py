@@ -26,6 +26,7 @@ from maxmod.models.registry import KINDS
 
 pytestmark = pytest.mark.oracle
 
+LANGUAGE = sorted(KINDS["load_model"])
 RELATIVE = 1e-4  # of the largest number, in float32
 DECODER = {
     "vocab_size": 71,
@@ -39,6 +40,32 @@ DECODER = {
     "sliding_window": 6,
     "use_sliding_window": True,
     "max_window_layers": 1,
+}
+# What else shows whether a family is computed as it should be.
+DECODERS: dict[str, dict[str, Any]] = {
+    "cohere": {"use_qk_norm": True, "logit_scale": 0.3},
+    "cohere2": {"logit_scale": 0.3},
+    "glm": {"attention_bias": True, "pad_token_id": 0, "eos_token_id": 1},
+    "glm4": {"attention_bias": True, "pad_token_id": 0, "eos_token_id": 1},
+    "gpt_neox": {
+        "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}
+        | {"rope_theta": 50.0}
+    },
+    "granite": {"attention_bias": True, "mlp_bias": True, "embedding_multiplier": 3.0}
+    | {"attention_multiplier": 0.2, "residual_multiplier": 0.5, "logits_scaling": 4.0},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 24, "do_layer_norm_before": True},
+    "phi3": {"pad_token_id": 0, "original_max_position_embeddings": 20}
+    | {
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 100.0,
+            "partial_rotary_factor": 0.5,
+            "short_factor": [1.5, 2.5],
+            "long_factor": [3.0, 5.0],
+        }
+    },
+    "smollm3": {"pad_token_id": 0, "no_rope_layers": [1, 0, 1]},
+    "starcoder2": {"use_bias": True},
 }
 GPT2 = {"vocab_size": 71, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 40}
 BERT = {**DECODER, "vocab_size": 90}
@@ -62,12 +89,54 @@ def _close(found: Any, expected: Any) -> None:
     np.testing.assert_allclose(np.array(found), array, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS["load_model"]))
-def test_language_models(kind: str, tmp_path: Path) -> None:
+def _rope(kind: str, **fields: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 50.0, **fields}}
+
+
+_YARN = {"factor": 4.0, "original_max_position_embeddings": 10}
+# Further forms of a family.
+VARIANTS = [
+    ("cohere", {}),
+    ("gpt_neox", {"use_parallel_residual": False}),
+    ("granite", {"tie_word_embeddings": True}),
+    ("llama", _rope("dynamic", factor=2.0)),
+    ("llama", _rope("yarn", **_YARN)),
+    ("olmo2", _rope("linear", factor=3.0)),
+    (
+        "olmo3",
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "yarn", "rope_theta": 50.0, **_YARN},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            },
+            "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+        },
+    ),
+    ("opt", {"ffn_dim": 48, "do_layer_norm_before": False}),
+    ("opt", {"ffn_dim": 48, "enable_bias": False, "layer_norm_elementwise_affine": False}),
+    ("phi3", {"pad_token_id": 0}),
+    ("qwen2", _rope("yarn", **_YARN, beta_fast=8.0, beta_slow=2.0)),
+    ("qwen3", _rope("yarn", **_YARN, truncate=False, attention_factor=1.3)),
+    ("qwen3", _rope("yarn", **_YARN, mscale=0.7, mscale_all_dim=1.2)),
+    ("smollm3", {"pad_token_id": 0, "sliding_window": 4, "no_rope_layer_interval": 2}),
+    ("starcoder2", {"use_bias": False, "sliding_window": None}),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        *((kind, GPT2 if kind == "gpt2" else DECODERS.get(kind, {})) for kind in LANGUAGE),
+        *VARIANTS,
+    ],
+)
+def test_language_models(kind: str, own: dict[str, Any], tmp_path: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model(kind, **(GPT2 if kind == "gpt2" else DECODER))
+    known = AutoConfig.for_model(kind).to_dict() | own
+    fields = {name: value for name, value in (DECODER | own).items() if name in known}
+    config = AutoConfig.for_model(kind, **fields)
     theirs = _randomized(AutoModelForCausalLM.from_config(config, attn_implementation="eager"))
     theirs.save_pretrained(tmp_path)
     model = load_model(tmp_path, device=CPU())

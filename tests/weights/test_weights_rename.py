@@ -222,6 +222,21 @@ def test_pieces_do_not_share_memory() -> None:
     assert not np.shares_memory(piece.data, state["x"])
 
 
+def test_split_in_blocks() -> None:
+    """Two heads, each with 2 rows of queries and 1 of values."""
+    heads = np.arange(24).reshape(6, 4)
+    names = {"*.qv": ["*.q", "*.v"]}
+    pieces = split({"a.qv": heads, "b.qv": heads[:, 0].copy()}, names, sizes=[2, 1], blocks=2)
+    assert pieces.tensor_type("a.q").short() == "int64[4,4]"
+    np.testing.assert_array_equal(pieces["a.q"].to_numpy(), heads[[0, 1, 3, 4]])
+    np.testing.assert_array_equal(pieces["a.v"].to_numpy(), heads[[2, 5]])
+    np.testing.assert_array_equal(pieces["b.v"].to_numpy(), [8, 20])
+    across = split({"a.qv": heads.T.copy()}, names, sizes=[2, 1], axis=1, blocks=2)
+    np.testing.assert_array_equal(across["a.v"].to_numpy(), heads[[2, 5]].T)
+    with pytest.raises(ShapeError, match="add up to 2 in each of 3 blocks on axis 0"):
+        split({"a.qv": heads}, names, sizes=[2, 1], blocks=3).tensor_type("a.q")
+
+
 def test_split_reads_the_whole_once(counting: Any) -> None:
     checkpoint = counting(arrays(x=(6, 2), y=(6, 2)))
     view = split(checkpoint, {"*": ["*.0", "*.1", "*.2"]})

@@ -1,0 +1,1 @@
+"""Families of decoders, a file each, and the blocks that they share."""
