@@ -67,12 +67,13 @@ def test_decoding_a_folder(tmp_path: Path) -> None:
     """The files for peers are written, too, as far as packages are installed."""
     file = tmp_path / "numbers.json"
     model = str(tmp_path / "float32")
+    environ = {**os.environ, **unoptimised_children()}
     for words in (
         ["peer_files.py", str(tmp_path), "--smoke"],
         ["decode.py", "--model", model, "--dtypes", "float32,int8", "--smoke", "--json", str(file)],
     ):
         command = [sys.executable, str(FOLDER / words[0]), *words[1:]]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
         assert done.returncode == 0, done.stderr
     assert "maxmod int8" in done.stdout
     content = json.loads(file.read_text("utf-8"))
