@@ -33,7 +33,11 @@ IS_X86 = platform.machine() in ("x86_64", "AMD64")
 REASON = host_compiler.unavailable_reason() or ("" if IS_X86 else "flags of x86 CPUs")
 if "ziglang" in maxmod.config.current().cc or "ziglang" in (host_compiler.find() or ("",))[0]:
     REASON = "zig ignores options that switch instruction sets off"
-pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON or "-")
+pytestmark = [
+    pytest.mark.skipif(bool(REASON), reason=REASON or "-"),
+    # The text is the subject; what the optimiser makes of it shows in all other tests.
+    pytest.mark.usefixtures("unoptimised_host_kernels"),
+]
 
 COMPILER = host_compiler.find()
 # What was asked for may have options, such as the `cc` of zig.
