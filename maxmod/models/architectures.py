@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from maxmod.errors import MaxmodError, ModelError
 from maxmod.models import gemma, gpt2, llama, vit
 from maxmod.models.config import from_table
 from maxmod.models.config_fields import CONFIG as CONFIG_FIELDS
 from maxmod.models.decoders import (
+    as_encoder,
     cohere,
     glm,
     gpt_neox,
@@ -43,7 +43,7 @@ from maxmod.nn import Module
 from maxmod.nn.places import warn
 from maxmod.tensor.like import StateLike
 from maxmod.values.plain import JsonObject
-from maxmod.weights import Weights, open_checkpoint
+from maxmod.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,22 @@ def _encoder(family: Family) -> Architecture:
     return Architecture(family.config, family.module, _by_name(adapt), family.defaults)
 
 
+def _decoder_as_encoder(decoder: Architecture, both_ways: bool = False) -> Architecture:
+    return dataclasses.replace(
+        decoder,
+        module=partial(as_encoder.make_module, decoder.module, both_ways),
+        adapt=partial(as_encoder.adapt_weights, decoder.adapt),
+    )
+
+
+def in_direction(caller: str, found: Architecture, table: JsonObject, where: Path) -> Architecture:
+    """Lets the tokens of a decoder see those behind them, if config.json says so."""
+    decoder = ARCHITECTURES.get(str(table.get("model_type")))
+    if decoder is None:
+        return found
+    return _decoder_as_encoder(decoder, as_encoder.sees_both_ways(table))
+
+
 def _with_head(task: str) -> dict[str, Architecture]:
     """The encoders with a head; `module` takes the number of labels as well."""
     return {
@@ -146,7 +162,14 @@ def _with_head(task: str) -> dict[str, Architecture]:
 # The function that loads each kind of model.
 KINDS: dict[str, dict[str, Architecture]] = {
     "load_model": ARCHITECTURES,
-    "load_encoder": {name: _encoder(family) for name, family in FAMILIES.items()},
+    "load_encoder": {
+        **{name: _encoder(family) for name, family in FAMILIES.items()},
+        **{
+            name: _decoder_as_encoder(decoder)
+            for name, decoder in ARCHITECTURES.items()
+            if name not in ("gpt2", "opt")
+        },
+    },
     "load_classifier": _with_head("sequence"),
     "load_tagger": _with_head("tokens"),
     "load_masked_model": _with_head("words"),
@@ -158,11 +181,15 @@ def read_fields(caller: str, folder: Path, table: JsonObject, strict: bool) -> A
     """Returns the configuration of a model from its config.json."""
     name = table.get("model_type")
     if not isinstance(name, str) or name not in KINDS[caller]:
-        raise _unsupported(caller, folder, table)
+        raise unsupported(caller, folder, table, KINDS)
     architecture = KINDS[caller][name]
     is_marked(table, folder / CONFIG)
     fields = {**architecture.defaults, **table, FIELD: None}
     where, known = str(folder / CONFIG), CONFIG_FIELDS[name]
+    if caller == "load_encoder" and name in ARCHITECTURES:
+        if as_encoder.says_direction(table):
+            known = dataclasses.replace(known, code=as_encoder.KNOWN_CODE.get(name, known.code))
+        fields = as_encoder.without_direction(fields)
     return from_table(architecture.config, fields, where, known=known, strict=strict)
 
 
@@ -170,31 +197,3 @@ def config_of(caller: str, folder: Path) -> JsonObject:
     """Reads config.json; a BERT of 2018 gets the field `model_type` that it did not have."""
     table = read_config(caller, folder)
     return table | {"model_type": "bert"} if bert.is_old_config(table) else table
-
-
-def _unsupported(caller: str, folder: Path, table: JsonObject) -> ModelError:
-    name = table.get("model_type")
-    if caller == "load_encoder" and isinstance(name, str) and name in ARCHITECTURES:
-        hint = _decoder_hint(folder, table, ARCHITECTURES[name])
-        return ModelError(f"{caller}: {folder}: {caller} does not read {name!r}.{hint}")
-    return unsupported(caller, folder, table, KINDS)
-
-
-def _decoder_hint(folder: Path, table: JsonObject, architecture: Architecture) -> str:
-    """Returns what can be done with a decoder, of which `load_encoder` makes no vectors."""
-    defaults = {known.name: known.default for known in dataclasses.fields(architecture.config)}
-    is_tied = {**defaults, **architecture.defaults, **table}.get("tie_word_embeddings")
-    try:
-        with open_checkpoint(folder) as checkpoint:
-            has_head = any(name.endswith("lm_head.weight") for name in checkpoint)
-    except MaxmodError:
-        has_head = True  # load_model says what is wrong with the weights
-    if has_head or is_tied:
-        return (
-            " Hint: use load_model; load_encoder makes no vectors with decoders, but "
-            "load_model(folder).module.hidden(tokens) gives one for each token."
-        )
-    return (
-        " The model is a decoder without a head (lm_head.weight), made for vectors: decoders are "
-        "not read as encoders. Hint: use sentence-transformers for it."
-    )

@@ -414,4 +414,10 @@ SENTENCE_TRANSFORMERS = KnownFields(
     neutral=_names("__version__ model_type similarity_fn_name"),
     changing={"truncate_dim": (None,)},
 )
+DENSE = KnownFields(
+    changing={
+        "module_input_name": (None, "sentence_embedding"),
+        "module_output_name": (None, "sentence_embedding"),
+    }
+)
 POOLING = KnownFields(neutral=_names("embedding_dimension word_embedding_dimension"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from maxmod.dtype import DType
 from maxmod.errors import ArgumentError
 from maxmod.generate.prompts import token_rows
 from maxmod.generate.text import Tokenizer
+from maxmod.models.dense import Dense
 from maxmod.models.packing import pack, pad
 from maxmod.models.pooling import Embed, EmbedPadded, Pooling
 from maxmod.models.prompts import TextRules
@@ -39,6 +40,7 @@ class TextEncoder:
         rules: The longest text, prompts and the like.
         device: Where its weights are.
         dtype: The dtype that it computes in.
+        dense: What is done with the vector of a text, in float32.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class TextEncoder:
     rules: TextRules
     device: DeviceRef
     dtype: DType
+    dense: Sequence[Dense] = field(default=())
 
     @functools.cached_property
     def inputs(self) -> TextInputs:
@@ -58,6 +61,13 @@ class TextEncoder:
     def max_positions(self) -> int:
         """The most tokens of a text, special ones included."""
         return self.rules.max_tokens
+
+    @property
+    def width(self) -> int:
+        """The size of the vector of a text."""
+        if self.dense:
+            return self.dense[-1].width
+        return int(self.config.hidden_size) * len(self.pooling.modes)
 
     @property
     def prompts(self) -> Mapping[str, str]:
@@ -92,7 +102,7 @@ class TextEncoder:
 
     def _embedder(self) -> Module[..., Tensor]:
         make = Embed if self._is_packable else EmbedPadded
-        return make(self.module, self.pooling)
+        return make(self.module, self.pooling, self.dense)
 
     def embed(
         self,
@@ -202,8 +212,7 @@ class TextEncoder:
     def _in_batches(
         self, rows: Sequence[Sequence[int]], start: int, batch_size: int | None, eager: bool
     ) -> HostArray:
-        width = int(self.config.hidden_size) * len(self.pooling.modes)
-        result = np.empty((len(rows), width), np.float32)
+        result = np.empty((len(rows), self.width), np.float32)
         for part in by_length("embed", [len(row) for row in rows], batch_size):
             result[part] = self._embed([rows[place] for place in part], start, eager)
             if len(part) > 1 and not np.isfinite(result[part]).all():

@@ -74,10 +74,15 @@ def unsupported(
 
 
 def _by_names(kinds: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
-    """Returns the loading functions that read the same architectures together."""
+    """Returns the loading functions that read the same architectures together.
+
+    Decoders, most of which are encoders as well, are named once, with the first function.
+    """
     result: dict[str, str] = {}
+    decoders = kinds["load_model"].keys()
     for function, known in kinds.items():
-        names = ", ".join(map(repr, known))
+        own = [name for name in known if function == "load_model" or name not in decoders]
+        names = ", ".join(map(repr, own))
         result[names] = f"{result[names]}, {function}" if names in result else function
     return result
 

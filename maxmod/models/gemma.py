@@ -137,6 +137,10 @@ class Config:
             return [SLIDING if (layer + 1) % every else FULL for layer in layers]
         return list(self.layer_types)
 
+    def windows(self) -> list[int | None]:
+        """For each layer how many positions a token sees, itself included; None for all."""
+        return [self.sliding_window if kind == SLIDING else None for kind in self.kinds()]
+
     def frequencies(self) -> JsonObject:
         """For each kind of layer radians per position of each pair: float64 [head_dim / 2].
 
@@ -172,7 +176,7 @@ class Attention(Module[[Tensor, RotaryTable, Context], Tensor]):
     def __init__(self, config: Config, layer: int) -> None:
         self.layer = layer
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.window = config.sliding_window if config.kinds()[layer] == SLIDING else None
+        self.window = config.windows()[layer]
         self.scale = (config.query_pre_attn_scalar or config.head_dim) ** -0.5
         self.cap = config.attn_logit_softcapping
         width, kv_width = self.heads * config.head_dim, self.kv_heads * config.head_dim

@@ -5,7 +5,7 @@ Source: the documentation of `sentence_transformers.models.Pooling`, whose vecto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from maxmod.errors import ModelError
 from maxmod.models.config import judge_fields
 from maxmod.models.config_fields import POOLING
 from maxmod.models.packing import Packing
-from maxmod.nn import Module
+from maxmod.nn import Module, ModuleList
 from maxmod.nn.places import warn
 from maxmod.tensor import Tensor
 from maxmod.values.plain import JsonObject
@@ -101,11 +101,13 @@ class Pooling:
         modes: Names of `MODES`; the vectors of several ones are joined.
         include_prompt: Whether the tokens of a prompt count.
         normalize: Scale the result to length 1.
+        dense: The subfolders of linear maps of the vector, which come before that.
     """
 
     modes: tuple[str, ...] = ("mean",)
     include_prompt: bool = True
     normalize: bool = False
+    dense: tuple[str, ...] = ()
 
 
 class Embed(Module[..., Tensor]):
@@ -115,11 +117,13 @@ class Embed(Module[..., Tensor]):
         module: (int64 tokens [1, tokens], int64 lengths [batch], their `Packing`) to
             [batch, seq, width].
         pooling: How to pool the token vectors.
+        dense: What is done with the vector of a text.
     """
 
-    def __init__(self, module: Any, pooling: Pooling) -> None:
+    def __init__(self, module: Any, pooling: Pooling, dense: Sequence[Module] = ()) -> None:
         self.module = module
         self.pooling = pooling
+        self.dense = ModuleList(dense)
 
     def forward(
         self,
@@ -144,7 +148,7 @@ class Embed(Module[..., Tensor]):
             float32 [batch, width * modes].
         """
         hidden = self.module(tokens, lengths, Packing(starts, ends, places))
-        return _pooled(hidden, lengths, skipped, self.pooling)
+        return _pooled(hidden, lengths, skipped, self.pooling, self.dense)
 
 
 class EmbedPadded(Module[..., Tensor]):
@@ -153,11 +157,13 @@ class EmbedPadded(Module[..., Tensor]):
     Args:
         module: (int64 tokens [batch, seq], int64 lengths [batch]) to [batch, seq, width].
         pooling: How to pool the token vectors.
+        dense: What is done with the vector of a text.
     """
 
-    def __init__(self, module: Any, pooling: Pooling) -> None:
+    def __init__(self, module: Any, pooling: Pooling, dense: Sequence[Module] = ()) -> None:
         self.module = module
         self.pooling = pooling
+        self.dense = ModuleList(dense)
 
     def forward(self, tokens: Tensor, lengths: Tensor, skipped: Tensor) -> Tensor:
         """Pools the vectors of texts.
@@ -170,16 +176,25 @@ class EmbedPadded(Module[..., Tensor]):
         Returns:
             float32 [batch, width * modes].
         """
-        return _pooled(self.module(tokens, lengths), lengths, skipped, self.pooling)
+        hidden = self.module(tokens, lengths)
+        return _pooled(hidden, lengths, skipped, self.pooling, self.dense)
 
 
-def _pooled(hidden: Tensor, lengths: Tensor, skipped: Tensor, pooling: Pooling) -> Tensor:
+def _pooled(
+    hidden: Tensor,
+    lengths: Tensor,
+    skipped: Tensor,
+    pooling: Pooling,
+    dense: Iterable[Module[..., Tensor]],
+) -> Tensor:
     """Pools vectors [batch, seq, width] of texts that start at `skipped`."""
     hidden = hidden.cast(DType.float32)
     columns = F.arange(0, hidden.shape[1], dtype=DType.int64, device=hidden.device)
     given = F.unsqueeze(columns, 0), F.unsqueeze(skipped, 1), F.unsqueeze(lengths, 1)
     pooled = [MODES[mode](Tokens(hidden, *given)) for mode in pooling.modes]
     result = pooled[0] if len(pooled) == 1 else F.concat(pooled, axis=1)
+    for part in dense:
+        result = part(result)
     if pooling.normalize:
         length = F.sqrt(F.sum(result * result, axis=-1))
         result = result / F.elementwise_max(length, 1e-12)
@@ -187,6 +202,9 @@ def _pooled(hidden: Tensor, lengths: Tensor, skipped: Tensor, pooling: Pooling) 
 
 
 # ---- modules.json --------------------------------------------------------------------------------
+
+
+_KINDS = ("Transformer", "Pooling", "Dense", "Normalize", "Dropout")
 
 
 def read_pooling(folder: Path, *, strict: bool = False) -> Pooling:
@@ -213,10 +231,17 @@ def read_pooling(folder: Path, *, strict: bool = False) -> Pooling:
     for kind, part in parts[1:]:
         if kind == "Pooling":
             pooling = _next_pooling(pooling, _pooling_of(folder, part, path, strict), path)
-        elif kind == "Normalize":
+        elif kind == "Dropout":
+            continue
+        elif pooling is None:
+            raise ModelError(f"{path}: expected a Pooling before {kind}.")
+        elif kind == "Dense":
+            if pooling.normalize:
+                raise ModelError(f"{path}: expected Normalize after Dense, got it before.")
+            name = _plain_name(part.get("path"), path)
+            pooling = replace(pooling, dense=(*pooling.dense, name))
+        else:
             _check_normalize(folder, part, path)
-            if pooling is None:
-                raise ModelError(f"{path}: expected a Pooling before Normalize.")
             pooling = replace(pooling, normalize=True)
     assert pooling is not None
     return pooling
@@ -227,10 +252,10 @@ def _kind(part: object, path: Path) -> str:
     name = str(part.get("type", "")) if isinstance(part, dict) else ""
     room, _, kind = name.rpartition(".")
     ours = not room or room.startswith("sentence_transformers.")
-    if not ours or kind not in ("Transformer", "Pooling", "Normalize", "Dropout"):
+    if not ours or kind not in _KINDS:
         raise ModelError(
-            f"{path}: unknown part: expected Transformer, Pooling or Normalize of "
-            f"sentence_transformers, got {name!r}."
+            f"{path}: unknown part: expected Transformer, Pooling, Dense or Normalize "
+            f"of sentence_transformers, got {name!r}."
         )
     return kind
 

@@ -277,7 +277,7 @@ def _companions(folder: Path) -> list[Path]:
     return [
         path.relative_to(folder)
         for path in sorted(found)
-        if path.suffix in _COPIED
+        if path.suffix in (_COPIED if path.parent == folder else (*_COPIED, ".safetensors"))
         and path != folder / "config.json"
         and not path.name.startswith(".")
         and not path.name.endswith(".index.json")

@@ -13,7 +13,14 @@ from maxmod.dtype import DType
 from maxmod.errors import ModelError
 from maxmod.generate.defaults import GenerationDefaults
 from maxmod.generate.special_tokens import end_tokens
-from maxmod.models.architectures import KINDS, Architecture, config_of, read_fields
+from maxmod.models.architectures import (
+    KINDS,
+    Architecture,
+    config_of,
+    in_direction,
+    read_fields,
+)
+from maxmod.models.dense import load_dense
 from maxmod.models.encoder import TextEncoder
 from maxmod.models.encoders.heads import expect_tied
 from maxmod.models.folder import CONFIG, find_folder, unsupported
@@ -137,7 +144,7 @@ def load_encoder(
     sensitive: str = "int8",
     strict_config: bool = False,
 ) -> TextEncoder:
-    """Loads a pretrained encoder, which turns texts into vectors.
+    """Loads a pretrained encoder, or a decoder used as one, which turns texts into vectors.
 
     Args:
         folder: A folder as for `load_model`. The files of the sentence-transformers library are
@@ -168,15 +175,22 @@ def load_encoder(
         dtype=dtype,
         rounding=Rounding.of("load_encoder", quantize, group_size, skip, head, sensitive),
         strict=strict_config,
+        adjust=in_direction,
     )
+    pooling = read_pooling(found.folder, strict=strict_config)
+    width, dense = found.config.hidden_size * len(pooling.modes), []
+    for name in pooling.dense:
+        dense.append(load_dense(found.folder / name, width, found.device, strict=strict_config))
+        width = dense[-1].width
     return TextEncoder(
         folder=found.folder,
         module=found.module,
         config=found.config,
-        pooling=read_pooling(found.folder, strict=strict_config),
+        pooling=pooling,
         rules=read_text_rules(found.folder, found.config.max_positions, strict=strict_config),
         device=found.device,
         dtype=found.dtype,
+        dense=dense,
     )
 
 
@@ -379,7 +393,9 @@ def loader_of(folder: str | os.PathLike[str]) -> Callable[..., Any]:
     table = config_of("load", folder)
     name = table.get("model_type")
     if isinstance(name, str):
-        for loader in _LOADERS:
+        # A decoder with the files of sentence-transformers is made for vectors.
+        first = [load_encoder] if has_file(folder / "modules.json") else []
+        for loader in (*first, *_LOADERS):
             if name in KINDS[loader.__name__] and _has_head(table, loader.__name__):
                 return loader
     raise unsupported("load", folder, table, KINDS)

@@ -21,6 +21,7 @@ from maxmod.models import (
     load_tagger,
     load_vision_model,
 )
+from maxmod.models.architectures import FAMILIES
 from maxmod.models.encoders.heads import WordsAt
 from maxmod.models.registry import KINDS
 
@@ -149,6 +150,45 @@ def test_language_models(kind: str, own: dict[str, Any], tmp_path: Path) -> None
         _close(compiled(Tensor(tokens.numpy(), device=CPU())), expected)
 
 
+# Whose code asks config.json what tokens see.
+_BOTH_WAYS: list[tuple[str, dict[str, Any]]] = [
+    ("gemma3_text", {"use_bidirectional_attention": True}),
+    *(
+        (kind, {"is_causal": False, "sliding_window": None, "use_sliding_window": False})
+        for kind in ("llama", "qwen2", "qwen3", "olmo2")
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        *((kind, {}) for kind in LANGUAGE if kind in KINDS["load_encoder"]),
+        *_BOTH_WAYS,
+    ],
+)
+def test_decoders_as_encoders(kind: str, own: dict[str, Any], tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    fields = DECODER | DECODERS.get(kind, {}) | own
+    known = AutoConfig.for_model(kind).to_dict() | {"is_causal": None} | DECODERS.get(kind, {})
+    config = AutoConfig.for_model(kind, **{n: v for n, v in fields.items() if n in known})
+    if "is_causal" in own:
+        config.is_causal = False
+    theirs = _randomized(AutoModel.from_config(config, attn_implementation="eager"))
+    theirs.save_pretrained(tmp_path)
+    tokens = np.random.default_rng(1).integers(0, 71, (3, 17))
+    lengths = np.array([17, 9, 1])
+    kept = np.arange(17) < lengths[:, None]
+    given = {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(kept).long()}
+    with torch.inference_mode():
+        expected = theirs(**given, use_cache=False)[0]
+    module = load_encoder(tmp_path, device=CPU()).module
+    found = module(*(Tensor(array, device=CPU()) for array in (tokens, lengths))).to_numpy()
+    _close(found[kept], expected[torch.tensor(kept)])
+
+
 # A name of transformers, and the function that loads what it makes.
 TASKS = {
     "AutoModel": load_encoder,
@@ -172,7 +212,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("kind", sorted(KINDS["load_encoder"]))
+@pytest.mark.parametrize("kind", sorted(FAMILIES))
 def test_encoders(kind: str, task: str, tmp_path: Path) -> None:
     import torch
     import transformers
