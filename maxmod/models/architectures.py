@@ -39,6 +39,7 @@ from maxmod.models.encoders import (
 from maxmod.models.encoders.family import Family
 from maxmod.models.folder import CONFIG, read_config, unsupported
 from maxmod.models.quantized_folder import FIELD, is_marked
+from maxmod.models.text_part import PARTS, only_text, text_fields
 from maxmod.nn import Module
 from maxmod.nn.places import warn
 from maxmod.tensor.like import StateLike
@@ -97,6 +98,12 @@ ARCHITECTURES = {
     "starcoder2": _decoder(starcoder2, starcoder2.DEFAULTS),
     **{name: _decoder(cohere, defaults) for name, defaults in cohere.DEFAULTS.items()},
     **{name: _decoder(olmo2, defaults) for name, defaults in olmo2.DEFAULTS.items()},
+}
+ARCHITECTURES |= {
+    name: dataclasses.replace(
+        ARCHITECTURES[part.model_type], adapt=only_text(ARCHITECTURES[part.model_type].adapt)
+    )
+    for name, part in PARTS.items()
 }
 FAMILIES: dict[str, Family] = {
     "albert": albert.ALBERT,
@@ -167,7 +174,7 @@ KINDS: dict[str, dict[str, Architecture]] = {
         **{
             name: _decoder_as_encoder(decoder)
             for name, decoder in ARCHITECTURES.items()
-            if name not in ("gpt2", "opt")
+            if name not in ("gpt2", "opt", *PARTS)
         },
     },
     "load_classifier": _with_head("sequence"),
@@ -184,6 +191,9 @@ def read_fields(caller: str, folder: Path, table: JsonObject, strict: bool) -> A
         raise unsupported(caller, folder, table, KINDS)
     architecture = KINDS[caller][name]
     is_marked(table, folder / CONFIG)
+    if name in PARTS:
+        table = text_fields(PARTS[name], table, folder / CONFIG, strict)
+        name = PARTS[name].model_type
     fields = {**architecture.defaults, **table, FIELD: None}
     where, known = str(folder / CONFIG), CONFIG_FIELDS[name]
     if caller == "load_encoder" and name in ARCHITECTURES:

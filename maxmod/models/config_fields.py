@@ -389,6 +389,18 @@ CONFIG: dict[str, KnownFields] = {
 
 # ---- other files ---------------------------------------------------------------------------------
 
+# Of a model of images and text, besides those of its parts.
+IMAGES_AND_TEXT = KnownFields(
+    neutral=_names(
+        _BASE,
+        _GENERATION,
+        _TOOLS,
+        """boi_token_index eoi_token_index image_token_id image_token_index mm_tokens_per_image
+        multimodal_projector_bias projector_hidden_act spatial_merge_size video_token_id
+        vision_end_token_id vision_feature_layer vision_start_token_id vision_token_id""",
+    ),
+    changing=_DECODER_CHANGING,
+)
 PREPROCESSOR = KnownFields(
     neutral=_names(
         """_processor_class _valid_processor_keys auto_map data_format device disable_grouping

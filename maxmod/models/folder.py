@@ -70,7 +70,7 @@ def unsupported(
         what = f"{CONFIG} has no model_type, which says how the model computes"
     else:
         what = f"model_type {name!r:.80} is not supported in this version"
-    return ModelError(f"{caller}: {folder}: {what}: {listed}.{_text_hint(table)}")
+    return ModelError(f"{caller}: {folder}: {what}: {listed}.")
 
 
 def _by_names(kinds: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
@@ -89,18 +89,6 @@ def _by_names(kinds: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
 
 def _read(functions: str) -> str:
     return "read" if ", " in functions else "reads"
-
-
-def _text_hint(table: JsonObject) -> str:
-    """What to do about a model of images and text, of which only the text model is known."""
-    if table.get("model_type") != "gemma3":
-        return ""
-    return (
-        " Hint: of Gemma 3 only the text model 'gemma3_text' is read, from a folder of its own, "
-        "such as that of gemma-3-1b-it; transformers writes one: Gemma3ForConditionalGeneration"
-        ".from_pretrained(FOLDER).model.language_model.save_pretrained(NEW_FOLDER); copy the "
-        "files of the tokenizer next to it."
-    )
 
 
 def _of_file(path: Path) -> str:

@@ -468,7 +468,10 @@ def _with_words(caller: str, found: Architecture, table: JsonObject, where: Path
 
 def _stop_tokens(folder: Path, table: JsonObject) -> frozenset[int]:
     """Returns the end tokens; generation_config.json takes precedence if there is one."""
-    value = table.get("eos_token_id")
+    inner = table.get("text_config")
+    value = table.get(
+        "eos_token_id", inner.get("eos_token_id") if isinstance(inner, dict) else None
+    )
     generation = folder / "generation_config.json"
     if has_file(generation):
         value = read_json(generation).get("eos_token_id", value)

@@ -177,13 +177,6 @@ def test_adapters_are_named(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-def test_multimodal_gemma3_is_told_from_the_text_model(tmp_path: Path) -> None:
-    table = {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}
-    (tmp_path / "config.json").write_text(json.dumps(table))
-    with pytest.raises(ModelError, match="of Gemma 3 only the text model 'gemma3_text' is read"):
-        load_model(tmp_path)
-
-
 @pytest.mark.parametrize("name", ["mixtral", "deberta", "qwen3_5", "gemma3n", "mamba", "lama"])
 def test_no_architecture_is_suggested_for_another(tmp_path: Path, name: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": name}))

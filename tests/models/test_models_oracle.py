@@ -6,13 +6,14 @@ transformers writes and computes today is still what maxmod reads and computes.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from maxmod import CPU, DType, Tensor
+from maxmod import CPU, DType, MaxmodWarning, Tensor
 from maxmod.models import (
     load_classifier,
     load_encoder,
@@ -24,10 +25,11 @@ from maxmod.models import (
 from maxmod.models.architectures import FAMILIES
 from maxmod.models.encoders.heads import WordsAt
 from maxmod.models.registry import KINDS
+from maxmod.models.text_part import PARTS
 
 pytestmark = pytest.mark.oracle
 
-LANGUAGE = sorted(KINDS["load_model"])
+LANGUAGE = sorted(KINDS["load_model"].keys() - PARTS)
 RELATIVE = 1e-4  # of the largest number, in float32
 DECODER = {
     "vocab_size": 71,
@@ -187,6 +189,45 @@ def test_decoders_as_encoders(kind: str, own: dict[str, Any], tmp_path: Path) ->
     module = load_encoder(tmp_path, device=CPU()).module
     found = module(*(Tensor(array, device=CPU()) for array in (tokens, lengths))).to_numpy()
     _close(found[kept], expected[torch.tensor(kept)])
+
+
+_TOWER = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 1, "depth": 1}
+_TOWER |= {"num_attention_heads": 4, "num_heads": 4, "image_size": 28, "patch_size": 14}
+_TOWER |= {"embed_dim": 32, "out_hidden_size": 32, "fullatt_block_indexes": [0]}
+_TOWER |= {"head_dim": 8, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
+_SECTIONS = {"rope_type": "default", "rope_theta": 50.0, "mrope_section": [2, 1, 1]}
+
+
+@pytest.mark.parametrize("is_flat", [False, True])
+@pytest.mark.parametrize("kind", sorted(PARTS))
+def test_text_models_of_images_and_text(kind: str, is_flat: bool, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    kinds = AutoConfig.for_model(kind)
+    tower, text = kinds.vision_config.to_dict(), kinds.text_config.to_dict()
+    own = DECODER | ({"rope_parameters": _SECTIONS} if "qwen" in kind else {})
+    own |= {"use_sliding_window": False, "layer_types": None}
+    config = type(kinds)(
+        vision_config=tower | {n: v for n, v in _TOWER.items() if n in tower},
+        text_config=text | {n: v for n, v in own.items() if n in text},
+        tie_word_embeddings=is_flat,
+    )
+    theirs = AutoModelForImageTextToText.from_config(config, attn_implementation="eager")
+    _randomized(theirs).save_pretrained(tmp_path)
+    if is_flat and kind in ("qwen2_vl", "qwen2_5_vl"):  # as the folders on the Hub
+        path = tmp_path / "config.json"
+        table = json.loads(path.read_text("utf-8"))
+        inner = table.pop("text_config")
+        rope = {"type": "mrope", "mrope_section": [2, 1, 1]}
+        inner |= {"rope_scaling": rope, "rope_theta": inner.pop("rope_parameters")["rope_theta"]}
+        path.write_text(json.dumps(inner | table), "utf-8")
+    with pytest.warns(MaxmodWarning, match="its vision tower is left out"):
+        model = load_model(tmp_path, device=CPU())
+    tokens = torch.randint(71, (3, 17), generator=torch.Generator().manual_seed(5))
+    with torch.inference_mode():
+        expected = theirs(input_ids=tokens, use_cache=False).logits
+    _close(model.module(Tensor(tokens.numpy(), device=CPU())), expected)
 
 
 # A name of transformers, and the function that loads what it makes.
