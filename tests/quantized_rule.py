@@ -11,7 +11,7 @@ FAR = 32
 
 
 def span_of(group: int | None) -> int:
-    """Returns how many numbers of a row become integers together; `group` is that of int4."""
+    """Returns how many numbers of a row become integers together; see `linear` for `group`."""
     return 128 if group is None else next(n for n in (128, 64, 32) if group % n == 0)
 
 
@@ -50,13 +50,14 @@ def linear(x: Any, codes: Any, scales: Any, group: int | None) -> Any:
     Args:
         x: float32 [rows, in].
         codes: Integers, around 0; from 0 to 15 with minimums.
-        scales: float32 [out, 1], or [out, in / group]; or uint8 [out, 2 * in / group + 1].
-        group: Codes that share a scale; None for int8.
+        scales: Floats [out, 1], or [out, in / group]; or uint8 [out, 2 * in / group + 1].
+        group: Codes that share a scale; None, or -1, where all of a row do.
 
     Returns:
         float32 [rows, out].
     """
     rows, depth = x.shape
+    group = None if group == -1 else group
     span = span_of(group)
     spans = -(-depth // span)
     pad = ((0, 0), (0, spans * span - depth))
@@ -69,7 +70,7 @@ def linear(x: Any, codes: Any, scales: Any, group: int | None) -> Any:
         columns = np.exp2(scales[:, -1].astype(np.float32) - 127)
         scales, minimums = scales[:, :groups], scales[:, groups:-1]
     elif group is None:
-        columns = scales[:, 0]
+        columns = scales[:, 0].astype(np.float32)
     has_minimums, scales = scales.dtype == np.uint8, scales.astype(np.float32)
     minimums = minimums.astype(np.float32)
     with np.errstate(all="ignore"):

@@ -4,9 +4,10 @@
 // The code before this defines mm_args, mm_code_bytes and mm_scales (pointers to byte or scale k of
 // column n; contiguous within a column), mm_right_type, mm_scale_load, mm_finish_sum, and
 //   MM_CODE_NBYTES     bytes of one access, aligned to their number;
-//   MM_CODES_PER_BYTE  1: int8 codes, and one scale for each column, applied to the sums;
-//                      2: 4-bit codes, each plus 8, and one scale for each MM_GROUP of them.
-//                         Byte i of 16 holds code i of 32 in its low half and code i + 16 above it;
+//   MM_CODES_PER_BYTE  1: int8 codes;
+//                      2: 4-bit codes, each plus 8. Byte i of 16 holds code i of 32 in its low half
+//                         and code i + 16 above it;
+//   MM_GROUP           codes that share a scale; 1: all of a column do, and it is applied to the sums;
 //   MM_MINIMUMS        1: scales are bytes, after which a byte for the minimum of each group follows,
 //                      and one for the exponent of the unit of the column. Codes are not 8 too large;
 //   MM_RIGHT_WIDTH     codes of one access.
@@ -47,13 +48,13 @@ MM_INLINE int64_t mm_minimum(const mm_args g, int64_t k)
 MM_INLINE void mm_right_floats(
     const mm_args g, const mm_part &part, int64_t k, int64_t n, float (&to)[MM_RIGHT_WIDTH])
 {
-    const float scale = MM_CODES_PER_BYTE == 1 ? 1 : mm_scale_load(*mm_scales(g, k / MM_GROUP, n));
+    const float scale = MM_GROUP == 1 ? 1 : mm_scale_load(*mm_scales(g, k / MM_GROUP, n));
     const float below = MM_MINIMUMS ? -8 * mm_scale_load(*mm_scales(g, mm_minimum(g, k), n)) : 0;
 #pragma unroll
     for (int i = 0; i < MM_CODE_NBYTES; i++) {
         const uint32_t byte = static_cast<uint8_t>(part.v[i]);
         if (MM_CODES_PER_BYTE == 1) {
-            to[i] = mm_code_float(byte ^ 128, 128);
+            to[i] = mm_code_float(byte ^ 128, 128) * scale;
         } else if (MM_MINIMUMS) {
             to[i] = fmaf(mm_code_float(byte & 15, 0), scale, below);
             to[(i + MM_CODE_NBYTES) % MM_RIGHT_WIDTH] = fmaf(mm_code_float(byte >> 4, 0), scale, below);
@@ -66,7 +67,7 @@ MM_INLINE void mm_right_floats(
 
 MM_INLINE void mm_finish(const mm_args g, const mm_at at, int64_t n, float sum)
 {
-    if (MM_CODES_PER_BYTE == 1)
+    if (MM_GROUP == 1)
         sum *= mm_scale_load(*mm_scales(g, 0, n));
     else if (MM_MINIMUMS)
         sum *= mm_unit_of_byte(static_cast<uint32_t>(

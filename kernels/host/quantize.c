@@ -5,8 +5,9 @@
 // The code before this defines MM_STORED, the type of a stored weight, and MM_LOAD(code), its value.
 //   buffers: weights [rows, depth]; codes; scales; one int32, which becomes 1 if a weight or a scale
 //            is not finite: then the codes are unusable.
-//   scalars: rows, depth, how many 4-bit codes share a scale (0 for int8 with one float a row), and 1
-//            if they have a minimum, 0 for a float16 scale alone.
+//   scalars: rows, depth, how many codes share a scale (0 for 8 bits with one float a row), and what they
+//            are: 0 for 8 bits, with bfloat16 scales; 1 for 4 bits with float16 scales alone; 2 for 4
+//            bits with minimums.
 
 #define MM_BLOCK 32 // 4-bit codes that are packed together
 
@@ -40,6 +41,21 @@ static bool mm_row_of_8_bits(
     const float divisor = scale == 0 ? 1 : scale;
     #pragma omp simd
     for (int64_t i = 0; i < depth; i++)
+        codes[i] = (int8_t)mm_code(MM_LOAD(weights[i]), divisor, -127, 127);
+    return bits < 0x7f800000u;
+}
+
+static bool mm_group_of_8_bits(
+    const MM_STORED *weights, int64_t group, int8_t *codes, uint16_t *scale_of_group)
+{
+    const uint32_t bits = mm_largest(weights, group);
+    const float largest = mm_as_float(bits);
+    uint16_t scale = mm_store_bfloat16(largest / 127);
+    scale += mm_load_bfloat16(scale) * 127 < largest;
+    *scale_of_group = scale;
+    const float divisor = scale == 0 ? 1 : mm_load_bfloat16(scale);
+    #pragma omp simd
+    for (int64_t i = 0; i < group; i++)
         codes[i] = (int8_t)mm_code(MM_LOAD(weights[i]), divisor, -127, 127);
     return bits < 0x7f800000u;
 }
@@ -195,7 +211,14 @@ static void mm_rows_task(
             continue;
         }
         uint8_t *const codes = (uint8_t *)buffers[1] + row * depth / 2;
-        if (scalars[3]) {
+        if (scalars[3] == 0) {
+            int8_t *const codes = (int8_t *)buffers[1] + row * depth;
+            uint16_t *const scales = (uint16_t *)buffers[2] + row * (depth / group);
+            for (int64_t k = 0; k < depth; k += group)
+                is_finite &= mm_group_of_8_bits(weights + k, group, codes + k, scales + k / group);
+            continue;
+        }
+        if (scalars[3] == 2) {
             uint8_t *const scales = (uint8_t *)buffers[2] + row * (2 * (depth / group) + 1);
             is_finite &= mm_row_with_minimums(weights, depth, group, codes, scales);
             continue;

@@ -16,9 +16,10 @@
 //
 // All of this is compiled once for many kernels: products.h precedes it, one_product.h follows; with
 // MM_SHARED_ELSEWHERE it is in another library. The code before it defines
-//   MM_CODES_PER_BYTE  1: int8 codes, and one scale for each column;
-//                      2: 4-bit codes, each plus 8, and one scale for each MM_GROUP of them.
-//                         Byte i of 16 holds code i of 32 in its low half and code i + 16 above it.
+//   MM_CODES_PER_BYTE  1: int8 codes;
+//                      2: 4-bit codes, each plus 8. Byte i of 16 holds code i of 32 in its low half
+//                         and code i + 16 above it.
+//   MM_GROUP           codes that share a scale; 1: all of a column do.
 //   MM_MINIMUMS        1: scales are bytes, after which a byte for the minimum of each group follows,
 //                      and one for the exponent of the unit of the column. Codes are not 8 too large.
 //   MM_RIGHT_TYPE, MM_SCALE_TYPE and MM_SCALE_VEC  how codes and scales are stored and loaded.
@@ -30,7 +31,7 @@ void (*mm_run_shared)(void *const *buffers, const int64_t *scalars); // set when
 #define MM_BLOCK 32 // codes of four bits that belong together
 // Sums of a span fit 32 bits: 128 * 128 * 32639 < 2^30. Longer spans would save little: at 128 the
 // conversion of the sums takes a tenth of the time of one row, and a twentieth of that of many.
-#if MM_CODES_PER_BYTE == 1 || MM_GROUP % 128 == 0
+#if MM_GROUP == 1 || MM_GROUP % 128 == 0
 #define MM_SPAN 128
 #elif MM_GROUP % 64 == 0
 #define MM_SPAN 64
@@ -332,21 +333,21 @@ MM_INLINE mm_mask mm_whole(const mm_mask sums[MM_PLANES])
     return MM_PLANES == 1 ? sums[0] : (sums[0] << 8) + sums[MM_PLANES - 1];
 }
 
-#if MM_CODES_PER_BYTE == 1
+#if MM_GROUP == 1
 #define MM_GROUP_OF(span) 0
 #else
 #define MM_GROUP_OF(span) ((span) * MM_SPAN / MM_GROUP)
 #endif
 #define MM_GROUPS_OF(first, spans) (MM_GROUP_OF((first) + (spans) - 1) - MM_GROUP_OF(first) + 1)
 
-// sums + the floats of a span of MM_LANES columns, of which `scales` are those of 4-bit codes, and
-// `minimums` those of their groups.
+// sums + the floats of a span of MM_LANES columns, of which `scales` and `minimums` are those of their
+// groups.
 MM_INLINE mm_vec mm_add_span(
     mm_vec sums, mm_mask whole, const char *row, const mm_row_sizes sizes, int64_t span,
     const float *scales, const float *minimums)
 {
     const float unit = mm_units_of(row, sizes)[span];
-#if MM_CODES_PER_BYTE == 1
+#if MM_GROUP == 1
     mm_vec terms = __builtin_convertvector(whole, mm_vec) * unit;
     (void)scales;
     (void)minimums;
@@ -359,7 +360,8 @@ MM_INLINE mm_vec mm_add_span(
     terms = (terms - below) * unit;
 #else
     (void)minimums;
-    whole -= 8 * mm_totals_of(row, sizes)[span];
+    if (MM_CODES_PER_BYTE == 2)
+        whole -= 8 * mm_totals_of(row, sizes)[span];
     mm_vec terms = __builtin_convertvector(whole, mm_vec) * (mm_vec_load(scales) * unit);
 #endif
     MM_ROUNDED(terms);
@@ -412,8 +414,12 @@ MM_INLINE float mm_scale_at(const mm_args g, int64_t k, int64_t n)
 
 MM_INLINE float mm_weight_at(const mm_args g, int64_t k, int64_t n)
 {
-#if MM_CODES_PER_BYTE == 1
+#if MM_GROUP == 1
     return *mm_right(g, k, n);
+#elif MM_CODES_PER_BYTE == 1
+    float weight = (float)*mm_right(g, k, n) * mm_scale_at(g, k / MM_GROUP, n);
+    MM_ROUNDED(weight);
+    return weight;
 #else
     const int pair = *mm_right(g, k / MM_BLOCK * 16 + k % 16, n);
     const int code = k & 16 ? pair >> 4 : pair & 15;
@@ -536,7 +542,7 @@ MM_INLINE void mm_factors_of(const mm_args g, int64_t n, int64_t count, float fa
 static void mm_finish_scaled(
     const mm_args g, int64_t row, int64_t rows, int64_t n, int64_t count, float *sums)
 {
-#if MM_CODES_PER_BYTE == 1 || MM_MINIMUMS
+#if MM_GROUP == 1 || MM_MINIMUMS
     float factors[MM_WIDE];
     mm_factors_of(g, n, count, factors);
     for (int64_t r = 0; r < rows; r++)

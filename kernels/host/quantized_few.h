@@ -105,7 +105,7 @@ MM_INLINE void mm_few_columns(
     const char *const left = job->rows + r0 * sizes.nbytes;
     const mm_places places = mm_places_of(g, n, count);
     mm_made made;
-    float scales[MM_CODES_PER_BYTE == 1 ? 1 : MM_FEW_SPANS * MM_LANES];
+    float scales[MM_GROUP == 1 ? 1 : MM_FEW_SPANS * MM_LANES];
     float minimums[MM_MINIMUMS ? MM_FEW_SPANS * MM_LANES : 1];
     for (int r = 0; r < rows; r++)
         mm_vec_store(sums + r * sums_row, (mm_vec){0});
@@ -115,7 +115,7 @@ MM_INLINE void mm_few_columns(
         const int64_t spans = mm_least(MM_FEW_SPANS, sizes.spans - first);
         for (int64_t c = 0; c < count; c++)
             mm_column_sums(rows, left, sizes, first, spans, places.codes[c], c, made);
-        if (MM_CODES_PER_BYTE == 2)
+        if (MM_GROUP > 1)
             mm_scales_of(
                 g, &places, 0, MM_GROUP_OF(first), MM_GROUPS_OF(first, spans), scales, MM_LANES);
         if (MM_MINIMUMS)

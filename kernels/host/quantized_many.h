@@ -16,7 +16,7 @@
 
 typedef struct {
     _Alignas(64) int32_t words[512 / MM_DEEP][MM_WIDE]; // MM_DEEP codes of each column
-    float scales[MM_SLICE_SPANS][MM_WIDE];              // of 4-bit codes
+    float scales[MM_SLICE_SPANS][MM_WIDE];              // of groups
     float minimums[MM_MINIMUMS ? MM_SLICE_SPANS : 1][MM_WIDE];
 } mm_slice;
 
@@ -55,7 +55,7 @@ static void mm_pack_slice(
             mm_pack_step(places.codes, start + k, MM_STEP, &to->words[k / MM_DEEP][half]);
         if (k < count)
             mm_pack_step(places.codes, start + k, count - k, &to->words[k / MM_DEEP][half]);
-        if (MM_CODES_PER_BYTE == 2)
+        if (MM_GROUP > 1)
             mm_scales_of(
                 g, &places, 0, MM_GROUP_OF(first), MM_GROUPS_OF(first, end - first),
                 to->scales[0] + half, MM_WIDE);

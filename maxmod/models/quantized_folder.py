@@ -21,6 +21,7 @@ from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError
 from maxmod.nn import Module, QuantizedLinear
 from maxmod.nn.places import descendants_of, parameters_of
 from maxmod.nn.quantizing import formats_of, linear_layers, replace_layers, tied_embeddings
+from maxmod.ops.weight_quantization import ROWS
 from maxmod.values.plain import JsonObject
 from maxmod.weights import QuantizedWeights, Weights, save_state
 from maxmod.weights.json_files import read_json, read_json_list
@@ -29,7 +30,9 @@ from maxmod.weights.quantized_view import Stored
 from maxmod.weights.text_files import MAX_BYTES, read_bytes
 
 METHOD = "maxmod"
-VERSION = 2  # 2: 4-bit codes have minimums, a tied embedding has the codes of the head
+# 2: 4-bit codes have minimums, a tied embedding has the codes of the head.
+# 3: 8-bit codes have a scale for each group.
+VERSION = 3
 FIELD = "quantization_config"
 # Files that `save_quantized` copies along with config.json: tokenizers, templates and the like.
 _COPIED = (".json", ".txt", ".model", ".jinja", ".md")
@@ -135,7 +138,8 @@ def as_stored(
     for path, _, _ in linear_layers(module):  # codes in common have the name of the embedding
         found = [name for name in (path, *tables.get(path, ())) if name in layers]
         if found:
-            formats[path] = layers[found[0]]
+            scheme, group = layers[found[0]]
+            formats[path] = Stored(scheme, group or ROWS)
     try:
         replace_layers(module, formats, tables=layers)
     except MaxmodError as error:

@@ -97,7 +97,9 @@ def moments_of(model: object, layers: Mapping[str, Linear], calibration: Any) ->
 def compensate(rounded: QuantizedLinear, linear: Linear, moments: HostArray) -> None:
     """Chooses the codes of a rounded layer again, for inputs with these moments."""
     weight = linear.weight.cast(DType.float32).to_numpy()
-    codes = compensated(weight, rounded.weight.to_numpy(), rounded.scales.to_numpy(), moments)
+    scales = rounded.scales
+    scales = scales.cast(DType.float32) if scales.dtype is DType.bfloat16 else scales
+    codes = compensated(weight, rounded.weight.to_numpy(), scales.to_numpy(), moments)
     rounded.weight = Tensor(codes, device=rounded.weight.device)
 
 

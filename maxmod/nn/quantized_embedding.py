@@ -13,14 +13,14 @@ from maxmod.values.dim import Dim
 
 
 class QuantizedEmbedding(Module[[Tensor], Tensor]):
-    """Looks up vectors of a table that is rounded to 8 bits: `codes[i] * scales[i]`.
+    """Looks up vectors of a table that is rounded to 8 bits: codes times scales of groups.
 
     `maxmod.quantize` makes it of an `Embedding` whose weight is that of the head as well, so that
     the codes are stored once.
 
     Args:
         weight: Codes: int8 [vocab_size, dim].
-        scales: float32 [vocab_size, 1].
+        scales: Floats [vocab_size, groups], each of dim / groups codes.
         dtype: The dtype of the result.
 
     Returns:
@@ -70,7 +70,13 @@ class QuantizedEmbedding(Module[[Tensor], Tensor]):
         """
         expect_indices(self, indices)
         codes = F.gather(self.weight, indices, axis=0).cast(DType.float32)
-        return (codes * F.gather(self.scales, indices, axis=0)).cast(self.dtype)
+        scales = F.gather(self.scales, indices, axis=0).cast(DType.float32)
+        groups = self.scales.shape[1]
+        if groups == 1:
+            return (codes * scales).cast(self.dtype)
+        parts = codes.reshape([*indices.shape, groups, int(self.dim) // int(groups)])
+        made = parts * scales.reshape([*indices.shape, groups, 1])
+        return made.reshape([*indices.shape, self.dim]).cast(self.dtype)
 
     def __rich_repr__(self) -> Iterable[object]:
         yield "vocab_size", self.vocab_size

@@ -25,8 +25,9 @@ class QuantizedLinear(Module[[Tensor], Tensor]):
 
     Args:
         weight: Codes: int8 [out_dim, in_dim], or uint8 [out_dim, in_dim / 2] with two a byte.
-        scales: float32 [out_dim, 1], or uint8 [out_dim, 2 * in_dim / group_size + 1]; float16
-            [out_dim, in_dim / group_size] without minimums.
+        scales: For int8 bfloat16 [out_dim, in_dim / group_size], or float32 [out_dim, 1]; for int4
+            uint8 [out_dim, 2 * in_dim / group_size + 1], float16 [out_dim, in_dim / group_size]
+            without minimums.
         bias: Tensor [out_dim], or the number 0.
 
     Returns:
@@ -60,7 +61,7 @@ class QuantizedLinear(Module[[Tensor], Tensor]):
         Args:
             linear: The layer; it is not changed.
             scheme: `"int8"`, `"int4"` or `"int4_symmetric"`.
-            group_size: For int4: a multiple of 32 that divides in_dim; 32 by default.
+            group_size: A multiple of 32 that divides in_dim; by default 64 for int8, 32 for int4.
 
         Returns:
             The new layer.
@@ -96,7 +97,7 @@ class QuantizedLinear(Module[[Tensor], Tensor]):
 
     @property
     def group_size(self) -> int | None:
-        """How many weights share a scale; None for int8, with one scale per row."""
+        """How many weights share a scale; None where all of a row do."""
         return group_size_of(self.weight.type, self.scales.type)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from maxmod.nn.module import Module
 from maxmod.nn.places import Owner, Place, descendants_of, modules_in
 from maxmod.nn.quantized_embedding import QuantizedEmbedding
 from maxmod.nn.quantized_linear import QuantizedLinear
-from maxmod.ops.weight_quantization import SCHEMES
+from maxmod.ops.weight_quantization import ROWS, SCHEMES
 
 
 class Pretrained(Protocol):
@@ -65,9 +65,11 @@ def quantize(
 
     Args:
         model: A module, or what `load_model` returns.
-        scheme: `"int8"`, one scale for each output; or `"int4"`, a scale and a minimum for each
-            group of weights (`"int4_symmetric"`: a scale alone, as earlier versions).
-        group_size: For int4: a multiple of 32 that divides the inputs of each layer; 32 by default.
+        scheme: `"int8"`, a scale for each group of weights; or `"int4"`, a scale and a minimum
+            (`"int4_symmetric"`: a scale alone, as earlier versions).
+        group_size: A multiple of 32 that divides the inputs of each layer. By default 32 for int4,
+            and for int8 64, 32 or all inputs, the first that divides them; -1 is all, for int8.
+            Layers of 8 bits in a model of 4 have their default.
         skip: Qualified names of layers to leave alone, one or several; `*` matches any characters.
         head: The scheme of the head, whatever `scheme` is. With 4 bits, an embedding that is tied
             to it keeps its floats.
@@ -135,9 +137,10 @@ def formats_of(
         own = dict.fromkeys(_sensitive(module), sensitive)
     own |= dict.fromkeys(_heads(module, layers), head)
     schemes = {path: own.get(id(linear.weight), scheme) for path, _, linear in layers}
-    if all(found == "int8" for found in schemes.values()) and scheme == "int8":
-        return dict.fromkeys(schemes, (scheme, group_size))  # which refuses a size of groups
-    return {path: (s, None if s == "int8" else group_size) for path, s in schemes.items()}
+    kept = (
+        ("int8",) if scheme != "int8" else () if group_size != ROWS else ("int4", "int4_symmetric")
+    )
+    return {path: (s, None if s in kept else group_size) for path, s in schemes.items()}
 
 
 def _heads(module: Module, layers: Sequence[Layer]) -> set[int]:

@@ -2,8 +2,10 @@
 
 A weight [out, in] becomes integer codes and scales. Rounding is to the nearest.
 
-- `int8`: one code a byte, int8 [out, in], from -127 to 127; float32 scales [out, 1], one a row.
-  `weight ~ code * scale`.
+- `int8`: one code a byte, int8 [out, in], from -127 to 127; bfloat16 scales [out, in / group], each
+  of `group_size` consecutive weights of a row. `weight ~ code * scale`: 8.25 bits a weight for
+  groups of 64. A row that is one group, and every row of earlier versions, has one float32 scale,
+  [out, 1]. Other tools' scales may be float16 or float32 as well.
 - `int4`: two codes a byte, uint8 [out, in / 2], from 0 to 15. Byte i of each 16 holds code i of 32
   in its low half and code i + 16 in its high half: a vector of bytes is two of weights. Bytes of
   scales, uint8 [out, 2 * in / group + 1]: for each `group_size` consecutive weights of a row a
@@ -16,17 +18,17 @@ Scales without minimum are the largest magnitude that they cover, divided by 127
 up to their dtype; so no weight is further from its code than half a scale. For int8 the largest
 weights are worth that: with the scale of least squared error, of 16 down to 49/64 of the whole,
 the error of SmolLM2-135M-Instruct fell by 1 %, but its perplexity on eight texts of 400 tokens was
-1.0 % above that of the floats in place of 0.4 % (December 2026).
+1.0 % above that of the floats in place of 0.4 % (rows with one scale, December 2026). Scales of
+bfloat16 have the range of float32, and rounding one up costs at most 1/128 of a step.
 
-Where int8 loses, by the divergence from the guesses of the floats on five texts of 128 tokens (that
-model, December 2026): 0.42 % for the linear layers and 0.14 % for the head; of the whole, down
-projections have 31 %, the head 29 %, values 15 %, up projections 10 %, all others 15 %. One of the
-576 numbers of the stream is 10 to 20 times the others, and makes up to 80 % of the error of values.
-It has small weights, which no scale of their row makes exact: the scale of least error weighted by
-the activations gave 0.37 % in place of 0.42 %, columns scaled to one norm 0.33 %, codes that make
-up for each other's errors on 3,000 tokens of text 0.28 %, values in floats 0.32 %. Only more bits
-help much: with a scale for each 64 weights it would be 0.29 % of all in place of 0.57 %, for each
-32 0.18 %.
+Where int8 lost with one scale a row, by the divergence from the guesses of the floats on five texts
+of 128 tokens (that model, December 2026): 0.42 % for the linear layers and 0.14 % for the head; of
+the whole, down projections have 31 %, the head 29 %, values 15 %, up projections 10 %, all others
+15 %. One of the 576 numbers of the stream is 10 to 20 times the others, and makes up to 80 % of the
+error of values. It has small weights, which no scale of their row makes exact: the scale of least
+error weighted by the activations gave 0.37 % in place of 0.42 %, columns scaled to one norm 0.33 %,
+codes that make up for each other's errors on 3,000 tokens of text 0.28 %, values in floats 0.32 %.
+A scale for each 64 weights halves it.
 
 How scales and minimums of `int4` are found is told in `maxmod/ops/four_bits.py`.
 """
@@ -56,8 +58,9 @@ from maxmod.values.tensor_type import TensorType
 __all__ = ["dequantize_weight", "quantize_weight", "quantized_linear"]
 
 BLOCK = 32  # int4 codes that are packed together
+ROWS = -1  # as a group size of int8: one scale for each row
 SCHEMES = ("int8", "int4", "int4_symmetric")
-DEFAULT_GROUP_SIZE = 32
+DEFAULT_GROUP_SIZES = {"int8": 64, "int4": 32, "int4_symmetric": 32}
 _ROWS_AT_ONCE = 1 << 20  # weights that are quantised together: temporaries stay small
 
 
@@ -65,37 +68,46 @@ _ROWS_AT_ONCE = 1 << 20  # weights that are quantised together: temporaries stay
 
 
 def _scheme(op: Op, weight: TensorType, *, scheme: object, group_size: object) -> Attrs:
-    """Canonical static arguments: `group_size` is None for int8."""
+    """Canonical static arguments: `group_size` is ROWS for int8 with one scale for each row."""
     if scheme not in SCHEMES:
         raise ArgumentError(
             f"{op.name}: scheme: expected 'int8' or 'int4' (or 'int4_symmetric', of earlier "
             f"versions), got {scheme!r}."
         )
-    if scheme == "int8":
-        if group_size is not None:
-            raise ArgumentError(
-                f"{op.name}: group_size: int8 has one scale for each row, got {group_size!r}."
-            )
-        return {"scheme": scheme, "group_size": None}
-    group = DEFAULT_GROUP_SIZE if group_size is None else group_size
+    assert isinstance(scheme, str)
+    if scheme == "int8" and group_size in (None, ROWS):
+        return {"scheme": scheme, "group_size": ROWS if group_size else _usual_group(weight)}
+    group = DEFAULT_GROUP_SIZES[scheme] if group_size is None else group_size
     group = expect_int(op.name, group, "group_size")
     if group < 1 or group % BLOCK:
+        rows = f", or {ROWS} for one scale for each row" if scheme == "int8" else ""
         raise ArgumentError(
-            f"{op.name}: group_size: expected a multiple of {BLOCK}, got {group}. Hint: 32, 64 and "
-            "128 are usual; smaller groups are more exact."
+            f"{op.name}: group_size: expected a multiple of {BLOCK}{rows}, got {group}. Hint: 32, "
+            "64 and 128 are usual; smaller groups are more exact."
         )
-    return {"scheme": scheme, "group_size": group}
+    is_row = scheme == "int8" and weight.rank == 2 and weight.sizes[1] == group
+    return {"scheme": scheme, "group_size": ROWS if is_row else group}
+
+
+def _usual_group(weight: TensorType) -> int:
+    """The groups of int8 by default: of 64, or of 32, or rows where neither divides them."""
+    depth = weight.sizes[1] if weight.rank == 2 else 0
+    if not isinstance(depth, int):
+        return ROWS
+    usual = DEFAULT_GROUP_SIZES["int8"]
+    group = next((n for n in (usual, BLOCK) if depth % n == 0), depth)
+    return ROWS if group >= depth else group
 
 
 def _codes_and_scales(
-    op: Op, weight: TensorType, *, scheme: str, group_size: int | None
+    op: Op, weight: TensorType, *, scheme: str, group_size: int
 ) -> tuple[TensorType, TensorType]:
     """The types of the codes and of the scales."""
     expect_dtype(op, is_float, weight)
     if weight.rank != 2:
         raise ShapeError(f"{op.name}: weight: expected [out, in], got {weight.short()}.")
     rows, depth = weight.sizes
-    if group_size is None:
+    if group_size == ROWS:
         return (
             TensorType.of(DType.int8, (rows, depth), weight.device),
             TensorType.of(DType.float32, (rows, 1), weight.device),
@@ -105,8 +117,13 @@ def _codes_and_scales(
     if depth == 0 or depth % group_size:
         raise ShapeError(
             f"{op.name}: weight: the last axis must be a multiple of group_size={group_size}, got "
-            f"{weight.short()}. Hint: a smaller group_size (a multiple of {BLOCK}), or int8, which "
-            "has no groups."
+            f"{weight.short()}. Hint: a smaller group_size (a multiple of {BLOCK}), or int8 "
+            "without one, whose groups may be whole rows."
+        )
+    if scheme == "int8":
+        return (
+            TensorType.of(DType.int8, (rows, depth), weight.device),
+            TensorType.of(DType.bfloat16, (rows, depth // group_size), weight.device),
         )
     return (
         TensorType.of(DType.uint8, (rows, depth // 2), weight.device),
@@ -127,21 +144,23 @@ def quantize_weight(
 ) -> list[Tensor]:
     """Rounds a weight to 8 or 4 bits: codes and scales.
 
-    int8 keeps `code * scale`. int4 has a scale and a minimum for each group, so that a group whose
-    weights are not around 0 loses nothing; of several of them those are taken whose codes have the
-    least sum of squared errors.
+    int8 keeps `code * scale`, with a scale for each group of a row. int4 has a scale and a minimum
+    for each, so that a group whose weights are not around 0 loses nothing; of several of them those
+    are taken whose codes have the least sum of squared errors.
 
     Args:
         weight: Floats [out, in].
-        scheme: `"int8"`, one scale for each row; or `"int4"`, a scale and a minimum for each group
-            of a row. `"int4_symmetric"` has no minimum, as folders of earlier versions.
-        group_size: For int4: how many weights share a scale, a multiple of 32 that divides `in`;
-            32 by default.
+        scheme: `"int8"`, a scale for each group of a row; or `"int4"`, a scale and a minimum.
+            `"int4_symmetric"` has no minimum, as folders of earlier versions.
+        group_size: How many weights share a scale, a multiple of 32 that divides `in`. By default
+            32 for int4, and for int8 64, 32 where `in` is no multiple of 64, or a whole row. For
+            int8, -1 is one scale for each row, as folders of earlier versions.
 
     Returns:
-        [codes, scales]: int8 [out, in] and float32 [out, 1], or uint8 [out, in / 2] with two codes
-        a byte and uint8 [out, 2 * in / group_size + 1] (float16 [out, in / group_size] without
-        minimums). int8 and int4_symmetric keep each weight within half its scale.
+        [codes, scales]: int8 [out, in] and bfloat16 [out, in / group_size] (float32 [out, 1] where
+        a row is one group), or uint8 [out, in / 2] with two codes a byte and uint8
+        [out, 2 * in / group_size + 1] (float16 [out, in / group_size] without minimums). int8 and
+        int4_symmetric keep each weight within half its scale.
 
     Raises:
         ValueError: If the weight is not a matrix, `in` is not a multiple of the group size, a value
@@ -155,9 +174,9 @@ def quantize_weight(
         [[127, -64, 32]]
     """
     rows, depth = weight.shape
-    codes_type, kept_type = quantized_types(
-        TensorType.of(DType.float32, (rows, depth), DeviceRef.CPU()), scheme, group_size
-    )
+    given = TensorType.of(DType.float32, (rows, depth), DeviceRef.CPU())
+    codes_type, kept_type = quantized_types(given, scheme, group_size)
+    assert group_size is not None
     codes = xp.empty(codes_type.sizes, storage_dtype(codes_type.dtype))
     scales = xp.empty(kept_type.sizes, storage_dtype(kept_type.dtype))
     step = max(1, _ROWS_AT_ONCE // max(depth, 1))
@@ -165,25 +184,24 @@ def quantize_weight(
         part = slice(start, start + step)
         wide = xp.asarray(weight[part], dtype=np.float32)
         if scheme == "int4":
-            assert group_size is not None
             groups = wide.reshape(len(wide), -1, group_size)
             codes[part], scales[part] = four_bits.codes_and_scales(xp, groups)
         else:
-            codes[part], scales[part] = _symmetric(xp, wide, group_size, scales.dtype)
+            codes[part], scales[part] = _symmetric(xp, wide, scheme, group_size, scales.dtype)
     return [codes, scales]
 
 
 def _symmetric(
-    xp: ArrayModule, weights: Array, group_size: int | None, dtype: StorageDType
+    xp: ArrayModule, weights: Array, scheme: str, group_size: int, dtype: StorageDType
 ) -> tuple[Array, Array]:
     """Codes and scales without minimums."""
     rows, depth = weights.shape
-    top = 7.5 if group_size else 127.0
-    groups = weights.reshape(rows, -1 if group_size else 1, group_size or depth)
+    top = 127.0 if scheme == "int8" else 7.5
+    groups = weights.reshape(rows, -1, depth if group_size == ROWS else group_size)
     scale = _scales(xp, groups, top, dtype)
     wide = scale.astype(np.float32)[..., None]
     q = xp.rint(groups / xp.where(wide == 0, np.float32(1), wide))
-    if group_size:
+    if scheme != "int8":
         return four_bits.packed(xp, xp.clip(q, -8, 7) + 8), scale
     return xp.clip(q, -127, 127).reshape(rows, depth), scale
 
@@ -196,11 +214,11 @@ def scheme_of(codes: DType, scales: DType) -> str:
 
 
 def group_size_of(codes: TensorType, scales: TensorType) -> int | None:
-    """Returns how many 4-bit codes share a scale; None for int8, with one scale for each row."""
+    """Returns how many codes of a row share a scale; None where all codes of int8 do."""
     scheme = scheme_of(codes.dtype, scales.dtype)
-    if scheme == "int8":
-        return None
     kept = int(scales.sizes[1])
+    if scheme == "int8":
+        return int(codes.sizes[1]) // kept if kept > 1 else None
     groups = kept // 2 if scheme == "int4" else kept
     return 2 * int(codes.sizes[1]) // max(1, groups)
 
@@ -260,11 +278,12 @@ def quantized_sizes(op: Op, weight: TensorType, scales: TensorType) -> tuple[int
     packed = weight.dtype is DType.uint8
     depth = 2 * depth if packed else depth
     group = depth // groups if groups and depth % groups == 0 else 0
-    fits = (group > 0 and group % BLOCK == 0) if packed else groups == 1
+    fits = (group > 0 and group % BLOCK == 0) or (not packed and groups == 1)
     fits = fits and (not has_minimums or kept % 2 == 1)
     if scales.sizes[0] != rows or not fits:
         of_groups = "[out, 2 * in / group + 1]" if has_minimums else "[out, in / group]"
-        wanted = f"{of_groups} with groups of a multiple of {BLOCK}" if packed else "[out, 1]"
+        wanted = f"{of_groups} with groups of a multiple of {BLOCK}"
+        wanted = wanted if packed else f"[out, 1], or {wanted}"
         raise ShapeError(
             f"{op.name}: codes and scales do not fit together: codes are {weight.short()}, scales "
             f"are {scales.short()}, expected {wanted}."
@@ -310,7 +329,8 @@ def dequantize_weight(
 def _weights(xp: ArrayModule, codes: Array, scales: Array, dtype: StorageDType) -> Array:
     """The weight in a wide dtype."""
     if codes.dtype == np.int8:
-        return codes.astype(dtype) * scales.astype(dtype)
+        parts = codes.astype(dtype).reshape(*scales.shape, -1) if codes.size else codes[..., None]
+        return (parts * scales.astype(dtype)[..., None]).reshape(codes.shape)
     if scales.dtype == np.uint8:
         return four_bits.weights(xp, codes, scales, dtype)
     rows = codes.shape[0]
@@ -397,6 +417,6 @@ def quantized_linear(xp: ArrayModule, x: Tensor, weight: Tensor, scales: Tensor)
         >>> F.quantized_linear(Tensor([1.0, 1.0]), codes, scales).to_numpy().round(1).tolist()
         [3.0, 0.0]
     """
-    if weight.dtype == np.int8:
+    if weight.dtype == np.int8 and scales.shape[1] == 1:
         return xp.matmul(x, weight.astype(x.dtype).T) * scales[:, 0].astype(x.dtype)
     return xp.matmul(x, _weights(xp, weight, scales, x.dtype).T)

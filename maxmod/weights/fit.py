@@ -11,8 +11,8 @@ from maxmod.tensor.default_context import resolve
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.weights.mapping import Weights, format_nbytes
 
-# Bits of a weight with its part of a scale, which a row or 32 weights share.
-_BITS = {"int8": 8.01, "int4": 4 + 16 / 32}
+# Bits of a weight with its part of scales, which 64 weights of 8 bits or 32 of 4 share.
+_BITS = {"int8": 8 + 16 / 64, "int4": 4 + 16 / 32}
 _TABLE = re.compile(r"embed|wte|wpe|words|positions")  # tables that are looked up
 # Heads, and the layers of BERT that `maxmod.quantize` keeps in 8 bits, by the names of checkpoints.
 _EIGHT_BITS = re.compile(r"lm_head|self\.value\.|attention\.output\.dense|intermediate\.dense")

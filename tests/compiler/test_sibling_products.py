@@ -52,7 +52,7 @@ class Siblings(Module[[Tensor], list[Tensor]]):
 def _layer(layer: Any, x: Any) -> Any:
     """The oracle of one map, in float64."""
     if isinstance(layer, QuantizedLinear):
-        codes, scales = (t.to(CPU()).to_numpy() for t in (layer.weight, layer.scales))
+        codes, scales = (t.to(CPU()).data for t in (layer.weight, layer.scales))
         codes = codes if codes.dtype == np.uint8 else codes.astype(np.float64)
         scales = scales.astype(np.float64)
         y = x @ (with_minimums if layer.scheme == "int4" else dequantized)(codes, scales).T

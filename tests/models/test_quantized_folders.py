@@ -93,8 +93,12 @@ def test_saved_folders_load(
     group = options.get("group_size", 32) if bits == 4 else None
     entry = table.pop("quantization_config")
     heads = {"lm_head": {"bits": 8, "group_size": None}}
-    assert entry.pop("layers", {}) == (heads if folder == adder_folder() else {})
-    assert entry == {"quant_method": "maxmod", "bits": bits, "group_size": group, "version": 2}
+    deep = ("h.0.mlp.c_proj", "h.1.mlp.c_proj")  # the others have one group, a row
+    groups = {name: {"bits": 8, "group_size": 64} for name in deep}
+    is_deep = folder == TIED and bits == 8
+    wanted = heads if folder == adder_folder() else groups if is_deep else {}
+    assert entry.pop("layers", {}) == wanted
+    assert entry == {"quant_method": "maxmod", "bits": bits, "group_size": group, "version": 3}
     assert table == json.loads((folder / "config.json").read_text("utf-8"))
     assert list((tmp_path / "new").iterdir()) == [made]
 
@@ -118,7 +122,7 @@ def test_the_config_names_the_bits_of_each_layer(tmp_path: Path) -> None:
         "quant_method": "maxmod",
         "bits": 4,
         "group_size": 32,
-        "version": 2,
+        "version": 3,
         "layers": {name: {"bits": 8, "group_size": None} for name in wide},
     }
     layers = Sequential(Linear(64, 64), Linear(64, 128), Linear(128, 32), Linear(32, 32))
@@ -177,6 +181,20 @@ def _floats_of_version_1(model: Any, folder: Path) -> dict[str, Tensor]:
     return floats
 
 
+def test_folders_of_version_2(tmp_path: Path) -> None:
+    """8 bits with one scale for each row; the embedding has the codes of the head."""
+    model = load_model(TIED, device=CPU(), dtype=FLOAT32, quantize="int8", group_size=-1)
+    made = save_quantized(model, tmp_path / "model")
+    table = json.loads((made / "config.json").read_text("utf-8"))
+    table["quantization_config"]["version"] = 2
+    (made / "config.json").write_text(json.dumps(table))
+    found = load_model(made, device=CPU())
+    layer: Any = found.module.h[0].mlp.c_proj  # type: ignore[attr-defined]
+    assert (layer.scheme, layer.group_size, layer.scales.dtype) == ("int8", None, FLOAT32)
+    _assert_same(model, found)
+    np.testing.assert_array_equal(_logits(found), _logits(model))
+
+
 def test_folders_of_version_1(tmp_path: Path) -> None:
     """4 bits without minimums, and an embedding of floats beside the codes of the head."""
     model = load_model(TIED, device=CPU(), dtype=FLOAT32)
@@ -194,9 +212,9 @@ def test_folders_of_version_1(tmp_path: Path) -> None:
     limit = 1e-3 * np.abs(wanted).max()  # kernels round activations to 16 bits
     np.testing.assert_allclose(_logits(found), wanted, rtol=0, atol=limit)
     table = json.loads((tmp_path / "config.json").read_text("utf-8"))
-    table["quantization_config"]["version"] = 3
+    table["quantization_config"]["version"] = 4
     (tmp_path / "config.json").write_text(json.dumps(table))
-    with pytest.raises(ModelError, match="version: expected 1 to 2, got 3. Hint: a newer maxmod"):
+    with pytest.raises(ModelError, match="version: expected 1 to 3, got 4. Hint: a newer maxmod"):
         load_model(tmp_path, device=CPU())
 
 

@@ -55,7 +55,8 @@ def _dequantized(layer: QuantizedLinear) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "group"), [("int8", None), ("int4", None), ("int4", 64), ("int4_symmetric", 64)]
+    ("scheme", "group"),
+    [("int8", None), ("int8", 32), ("int4", None), ("int4", 64), ("int4_symmetric", 64)],
 )
 def test_layers_are_replaced(scheme: str, group: int | None) -> None:
     model = Model()
@@ -317,7 +318,7 @@ def test_a_lazy_weight_is_rounded_on_first_use() -> None:
 def test_summary_counts_the_bytes() -> None:
     floats, rounded = (Sequential(Linear(256, 128, bias=False)) for _ in range(2))
     assert floats.summary().nbytes == 4 * 256 * 128
-    assert maxmod.quantize(floats, "int8").summary().nbytes == 256 * 128 + 4 * 128
+    assert maxmod.quantize(floats, "int8").summary().nbytes == 256 * 128 + 4 * 2 * 128
     maxmod.quantize(rounded, "int4", group_size=128)
     assert rounded.summary().nbytes == 128 * 128 + (2 * 2 + 1) * 128
     assert "QuantizedLinear" in str(rounded.summary())

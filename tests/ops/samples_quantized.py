@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from helpers import FLOATS, numbers
 from ops.samples import Sample
@@ -33,7 +34,7 @@ def integers(codes: Any, scales: Any) -> Any:
 def dequantized(codes: Any, scales: Any, dtype: Any = None, packed: bool = False) -> Any:
     """codes * scales in float64."""
     values = unpacked(codes) if packed else codes
-    return values * np.repeat(scales, values.shape[1] // scales.shape[1], axis=1)
+    return values * np.repeat(scales.astype(np.float64), values.shape[1] // scales.shape[1], axis=1)
 
 
 def int4(codes: Any, scales: Any, dtype: Any = None) -> Any:
@@ -71,6 +72,12 @@ def _bytes(rng: np.random.Generator, rows: int, depth: int, group: int) -> list[
     return [codes, scales]
 
 
+def _codes8(rng: np.random.Generator, rows: int, depth: int, group: int) -> list[Any]:
+    """8-bit codes with a scale for each group."""
+    codes = rng.integers(-127, 128, (rows, depth)).astype(np.int8)
+    return [codes, rng.uniform(0.01, 0.02, (rows, depth // group)).astype(ml_dtypes.bfloat16)]
+
+
 def _codes(rng: np.random.Generator, rows: int, depth: int, group: int | None) -> list[Any]:
     if group is None:
         codes = rng.integers(-127, 128, (rows, depth)).astype(np.int8)
@@ -88,6 +95,15 @@ def _sample_with_minimums(x: tuple[int, ...], rows: int, group: int) -> Sample:
     )
 
 
+def _grouped_sample(x: tuple[int, ...], rows: int, group: int) -> Sample:
+    return Sample(
+        lambda rng, dtype: [numbers(rng, dtype, x), *_codes8(rng, rows, x[-1], group)],
+        linear8,
+        dtypes=FLOATS,
+        length=2 * x[-1],
+    )
+
+
 def _linear_sample(x: tuple[int, ...], rows: int, group: int | None) -> Sample:
     return Sample(
         lambda rng, dtype: [numbers(rng, dtype, x), *_codes(rng, rows, x[-1], group)],
@@ -100,8 +116,10 @@ def _linear_sample(x: tuple[int, ...], rows: int, group: int | None) -> Sample:
 def _rounded(weight: Any, scheme: str = "int8", group_size: int | None = None) -> list[Any]:
     """Rounds number by number, with scales as they are defined."""
     rows, depth = weight.shape
-    group = group_size or depth
-    top, kind = (7.5, np.float16) if group_size else (127.0, np.float32)
+    group = depth if group_size in (None, -1) else group_size
+    is_wide = scheme == "int8"
+    top, kind = (127.0, ml_dtypes.bfloat16) if is_wide else (7.5, np.float16)
+    kind = np.float32 if group == depth and is_wide else kind
     codes = np.zeros((rows, depth), np.int64)
     scales = np.zeros((rows, depth // group), kind)
     for row in range(rows):
@@ -110,12 +128,12 @@ def _rounded(weight: Any, scheme: str = "int8", group_size: int | None = None) -
             largest = np.abs(part).max()
             scale = kind(largest / np.float32(top))
             if np.float32(scale) * np.float32(top) < largest:
-                scale = np.nextafter(scale, kind(np.inf))
+                scale = np.nextafter(np.array(scale), np.array(np.inf, kind))
             scales[row, start // group] = scale
             if scale:
                 exact = np.rint(part / np.float32(scale))
-                codes[row, start : start + group] = np.clip(exact, -8 if group_size else -127, 127)
-    if not group_size:
+                codes[row, start : start + group] = np.clip(exact, -127 if is_wide else -8, 127)
+    if is_wide:
         return [codes, scales]
     codes = np.minimum(codes, 7) + 8
     packed = [[row[32 * (i // 16) + i % 16] for i in range(depth // 2)] for row in codes]
@@ -168,7 +186,8 @@ def _weight(rng: np.random.Generator, dtype: DType) -> list[Any]:
 
 SAMPLES = {
     "quantize_weight": [
-        Sample(_weight, _rounded, {"scheme": "int8", "group_size": None}, FLOATS, special=False),
+        Sample(_weight, _rounded, {"scheme": "int8", "group_size": -1}, FLOATS, special=False),
+        Sample(_weight, _rounded, {"scheme": "int8", "group_size": 64}, FLOATS, special=False),
         *(
             Sample(_weight, oracle, {"scheme": scheme, "group_size": group}, FLOATS, special=False)
             for scheme, oracle in (
@@ -181,6 +200,13 @@ SAMPLES = {
     "dequantize_weight": [
         Sample(
             lambda rng, dtype: _codes(rng, 5, 7, None),
+            dequantized,
+            {"dtype": DType.float32},
+            (DType.int8,),
+            refuses=False,
+        ),
+        Sample(
+            lambda rng, dtype: _codes8(rng, 3, 192, 64),
             dequantized,
             {"dtype": DType.float32},
             (DType.int8,),
@@ -203,6 +229,7 @@ SAMPLES = {
     ],
     "quantized_linear": [
         _linear_sample((3, 7), 5, None),
+        _grouped_sample((2, 3, 192), 5, 64),
         _linear_sample((2, 3, 64), 5, 32),
         _linear_sample((128,), 3, 64),
         _sample_with_minimums((2, 3, 64), 5, 32),

@@ -107,8 +107,8 @@ def test_heads_and_sensitive_layers_count_8_bits(tmp_path: Path) -> None:
     path = save_state({name: np.zeros((320, 320), np.float32) for name in names}, tmp_path / "m")
     with open_checkpoint(path) as checkpoint:
         bits = rounded_nbytes(checkpoint, "int4") * 8 / 320**2
-        assert bits == pytest.approx(2 * 8.01 + 4.5 + 16)
-        assert rounded_nbytes(checkpoint, "int8") * 8 / 320**2 == pytest.approx(3 * 8.01 + 16)
+        assert bits == pytest.approx(2 * 8.25 + 4.5 + 16)
+        assert rounded_nbytes(checkpoint, "int8") * 8 / 320**2 == pytest.approx(3 * 8.25 + 16)
 
 
 @pytest.mark.parametrize(

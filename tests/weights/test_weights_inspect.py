@@ -50,7 +50,7 @@ def test_inspect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "int64           1         3     24 B",
         "total           5       563  1.46 kB",
         "",
-        "memory of the weights when loaded as  float32 2.26 kB, bfloat16 1.14 kB, int8 566 B, "
+        "memory of the weights when loaded as  float32 2.26 kB, bfloat16 1.14 kB, int8 583 B, "
         "int4 321 B",
         "",
         "metadata  format=pt, head.weight=wte.weight",

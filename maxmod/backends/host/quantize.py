@@ -31,7 +31,7 @@ def codes_and_scales(
     Args:
         weight: Floats, with its elements in row-major order.
         scheme: As for `quantize_weight`.
-        group_size: How many weights share a scale; None for int8.
+        group_size: How many weights share a scale; -1 for one scale of each row.
 
     Returns:
         Codes and scales; None where that is left to NumPy: the weight is small, not finite or of a
@@ -42,8 +42,12 @@ def codes_and_scales(
     if not config.current().compile or host_compiler.find() is None:
         return None
     rows, depth = weight.shape
-    if group_size is None:
-        codes, scales = np.empty((rows, depth), np.int8), np.empty((rows, 1), np.float32)
+    assert group_size is not None
+    if scheme == "int8":
+        sizes, kept = ((rows, 1), np.dtype(np.float32))
+        if group_size > 0:
+            sizes, kept = ((rows, depth // group_size), storage_dtype(DType.bfloat16))
+        codes, scales = np.empty((rows, depth), np.int8), np.empty(sizes, kept)
     else:
         codes, groups = np.empty((rows, depth // 2), np.uint8), depth // group_size
         sizes, dtype = ((rows, groups), np.float16)
@@ -53,7 +57,8 @@ def codes_and_scales(
     is_bad = np.zeros(1, np.int32)
     arrays = (weight, codes, scales, is_bad)
     buffers = np.array([array.ctypes.data for array in arrays], np.uintp)
-    scalars = np.array([rows, depth, group_size or 0, scheme == "int4"], np.int64)
+    kind = ("int8", "int4_symmetric", "int4").index(scheme)
+    scalars = np.array([rows, depth, max(group_size, 0), kind], np.int64)
     _kernel(weight.dtype)(buffers.ctypes.data, scalars.ctypes.data)
     return None if is_bad[0] else [codes, scales]
 

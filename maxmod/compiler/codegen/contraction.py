@@ -44,7 +44,7 @@ class Codes:
     Attributes:
         scales: How scale k of a column is read.
         per_byte: Codes of a byte; the right operand of the product is read byte by byte.
-        group: Codes that share a scale.
+        group: Codes that share a scale; 1 where all of a column do.
         has_minimums: True if scales are bytes, followed by minimums and an exponent.
     """
 
@@ -397,7 +397,9 @@ def _right_operand(
     per_byte = 2 if weight.stored is DType.uint8 else 1
     has_minimums = scales.stored is DType.uint8
     groups = groups // 2 if has_minimums else groups
-    return weight, Codes(scales, per_byte, int(k.extent) // groups, has_minimums)
+    is_whole = per_byte == 1 and groups == 1
+    shared = 1 if is_whole else int(k.extent) // groups
+    return weight, Codes(scales, per_byte, shared, has_minimums)
 
 
 def _plain_load(group: FusionGroup, value: ir.Value, position: tuple[Index, ...]) -> Load:

@@ -59,6 +59,9 @@ CASES = [
     Case(DType.bfloat16, None, 9, 6200, scheme="int8"),
     Case(DType.float32, None, 5, 7, scheme="int8"),
     Case(DType.float32, None, 4100, 64, 1, scheme="int8"),
+    Case(DType.bfloat16, 64, 33, 192, scheme="int8"),
+    Case(DType.float32, 32, 5, 2048, scheme="int8"),
+    Case(DType.float32, 64, 4100, 128, 1, scheme="int8"),
     Case(DType.bfloat16, 32, 33, 96),
     Case(DType.bfloat16, 64, 9, 6208),
     Case(DType.bfloat16, 64, 9, 6208, scheme="int4_symmetric"),
@@ -94,7 +97,7 @@ def test_products(case: Case, order: int) -> None:
     """In step, and with each warp as far as it can go."""
     rng = np.random.default_rng(case.n)
     weight = rng.standard_normal((case.n, case.k)).astype(np.float32)
-    made = [t.to_numpy() for t in F.quantize_weight(tensor(weight), case.scheme, case.group)]
+    made = [t.data for t in F.quantize_weight(tensor(weight), case.scheme, case.group)]
     bias = rng.standard_normal(case.n).astype(storage_dtype(case.dtype))
     source, names = _source(case)
     for rows in (1, 2, 5, 8) if case.rows == "m" else (case.rows,):

@@ -63,7 +63,7 @@ def _codes_macros(codes: Codes) -> dict[str, int | str]:
     return {
         "MM_RIGHT_BY_DEPTH": 1,
         "MM_CODES_PER_BYTE": codes.per_byte,
-        "MM_GROUP": codes.group if codes.per_byte > 1 else 1,  # of whole columns: no number matters
+        "MM_GROUP": codes.group,
         "MM_MINIMUMS": int(codes.has_minimums),
         "MM_SCALE_TYPE": storage_type(codes.scales.stored),
         "MM_SCALE_VEC": VECTOR_LOADS[codes.scales.stored],
