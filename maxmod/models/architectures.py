@@ -144,6 +144,14 @@ def _decoder_as_encoder(decoder: Architecture, both_ways: bool = False) -> Archi
     )
 
 
+def _decoder_as_classifier(decoder: Architecture) -> Architecture:
+    return dataclasses.replace(
+        decoder,
+        module=partial(as_encoder.make_classifier, decoder.module),
+        adapt=partial(as_encoder.adapt_weights, decoder.adapt),
+    )
+
+
 def in_direction(caller: str, found: Architecture, table: JsonObject, where: Path) -> Architecture:
     """Lets the tokens of a decoder see those behind them, if config.json says so."""
     decoder = ARCHITECTURES.get(str(table.get("model_type")))
@@ -166,18 +174,21 @@ def _with_head(task: str) -> dict[str, Architecture]:
     }
 
 
+# Decoders that read texts for other functions, too.
+_TEXT_READERS = {
+    name: decoder for name, decoder in ARCHITECTURES.items() if name not in ("gpt2", "opt", *PARTS)
+}
 # The function that loads each kind of model.
 KINDS: dict[str, dict[str, Architecture]] = {
     "load_model": ARCHITECTURES,
     "load_encoder": {
         **{name: _encoder(family) for name, family in FAMILIES.items()},
-        **{
-            name: _decoder_as_encoder(decoder)
-            for name, decoder in ARCHITECTURES.items()
-            if name not in ("gpt2", "opt", *PARTS)
-        },
+        **{name: _decoder_as_encoder(decoder) for name, decoder in _TEXT_READERS.items()},
     },
-    "load_classifier": _with_head("sequence"),
+    "load_classifier": {
+        **_with_head("sequence"),
+        **{name: _decoder_as_classifier(decoder) for name, decoder in _TEXT_READERS.items()},
+    },
     "load_tagger": _with_head("tokens"),
     "load_masked_model": _with_head("words"),
     "load_vision_model": VISION,
@@ -200,6 +211,9 @@ def read_fields(caller: str, folder: Path, table: JsonObject, strict: bool) -> A
         if as_encoder.says_direction(table):
             known = dataclasses.replace(known, code=as_encoder.KNOWN_CODE.get(name, known.code))
         fields = as_encoder.without_direction(fields)
+    if caller == "load_classifier":
+        classes = known.classes | known.headed
+        known = dataclasses.replace(known, classes=classes, headed=frozenset())
     return from_table(architecture.config, fields, where, known=known, strict=strict)
 
 

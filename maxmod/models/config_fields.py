@@ -319,7 +319,7 @@ CONFIG: dict[str, KnownFields] = {
         # Its class has the first, its code does not apply it.
         neutral="attn_logit_softcapping _sliding_window_pattern",
         unused="attn_logit_softcapping",
-        classes="Gemma3TextModel",
+        classes="Gemma3TextModel Gemma3TextForSequenceClassification",
     ),
     "cohere": _decoder("Cohere", unused=f"{_ONE_KIND} partial_rotary_factor"),
     "cohere2": _decoder(

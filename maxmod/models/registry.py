@@ -209,8 +209,8 @@ def load_classifier(
     """Loads a pretrained classifier of texts: sentiments, topics, cross-encoders.
 
     Args:
-        folder: A folder as for `load_model`, of an encoder with a head for labels of a text
-            (`...ForSequenceClassification`).
+        folder: A folder as for `load_model`, of an encoder, or a decoder, with a head for labels
+            of a text (`...ForSequenceClassification`).
         device: As for `load_model`.
         dtype: As for `load_model`.
         quantize: As for `load_encoder`, like the four below.
@@ -394,15 +394,16 @@ def loader_of(folder: str | os.PathLike[str]) -> Callable[..., Any]:
     name = table.get("model_type")
     if isinstance(name, str):
         # A decoder with the files of sentence-transformers is made for vectors.
-        first = [load_encoder] if has_file(folder / "modules.json") else []
-        for loader in (*first, *_LOADERS):
+        vectors = [load_encoder] if has_file(folder / "modules.json") else []
+        for loader in (*_WITH_HEADS, *vectors, *_LOADERS):
             if name in KINDS[loader.__name__] and _has_head(table, loader.__name__):
                 return loader
     raise unsupported("load", folder, table, KINDS)
 
 
 # The first that fits a folder is taken.
-_LOADERS = (load_model, load_classifier, load_tagger, load_encoder, load_vision_model)
+_WITH_HEADS = (load_classifier, load_tagger)
+_LOADERS = (load_model, load_encoder, load_vision_model)
 _HEADS = {"load_classifier": "SequenceClassification", "load_tagger": "TokenClassification"}
 
 
@@ -439,7 +440,7 @@ def _described(caller: str, name: str, folder: Path, table: JsonObject) -> str:
 def _text_model(found: Loaded, strict: bool) -> dict[str, Any]:
     """Returns the fields of a `TextModel`."""
     rules = read_text_rules(found.folder, found.config.max_positions, strict=strict)
-    types = found.config.type_vocab_size
+    types = getattr(found.config, "type_vocab_size", 0)  # decoders have none
     return {
         "folder": found.folder,
         "module": found.module,

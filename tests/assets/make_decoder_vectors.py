@@ -6,7 +6,8 @@ the tests only read what it wrote:
     python tests/assets/make_decoder_vectors.py
 
 For each folder and direction it holds the last hidden states of rows of
-several lengths, float32, as transformers computes them from padded rows.
+several lengths, float32, as transformers computes them from padded rows; and
+the logits of a classifier with a score for each of three labels.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 ASSETS = Path(__file__).resolve().parent
 # Of a name its folder, and the fields that say what tokens see.
@@ -45,11 +46,25 @@ def hidden(folder: Path, fields: dict[str, bool], tokens: np.ndarray) -> np.ndar
     return found.last_hidden_state.numpy()
 
 
+def logits(folder: Path, score: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=len(score), dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    model.config.pad_token_id = 0
+    mask = torch.tensor(np.arange(tokens.shape[1]) < np.array(LENGTHS)[:, None]).long()
+    with torch.inference_mode():
+        model.score.weight.copy_(torch.tensor(score))
+        found = model(torch.tensor(tokens) * mask, attention_mask=mask, use_cache=False)
+    return found.logits.numpy()
+
+
 def main() -> None:
     torch.set_num_threads(1)
     rng = np.random.default_rng(7)
     tokens = rng.integers(3, 61, (len(LENGTHS), max(LENGTHS)))
     arrays = {name: hidden(ASSETS / at, fields, tokens) for name, (at, fields) in CASES.items()}
+    arrays["score"] = rng.normal(size=(3, 24)).astype(np.float32)
+    arrays["logits"] = logits(ASSETS / CASES["qwen3"][0], arrays["score"], tokens)
     arrays |= {"tokens": tokens, "lengths": np.array(LENGTHS)}
     np.savez_compressed(ASSETS / "decoder_vectors.npz", **arrays)
 

@@ -11,9 +11,9 @@ from models.folders import ASSETS, copy
 
 from maxmod import CPU, DType, Tensor
 from maxmod.errors import ModelError
-from maxmod.models import TextEncoder, load_encoder, save_quantized
+from maxmod.models import TextEncoder, load_classifier, load_encoder, save_quantized
 from maxmod.models.registry import describe, loader_of
-from maxmod.weights import save_state
+from maxmod.weights import open_checkpoint, save_state
 
 NO_WINDOW = {"use_sliding_window": False, "sliding_window": None, "layer_types": None}
 # As in tests/assets/make_decoder_vectors.py.
@@ -130,6 +130,26 @@ def test_folders_for_vectors_are_loaded_as_encoders(tmp_path: Path) -> None:
     assert loader_of(folder) is load_encoder
     assert describe(folder) == "qwen3, read by load_encoder"
     assert loader_of(ASSETS / "decoders" / "yarn").__name__ == "load_model"
+
+
+def test_a_classifier(tmp_path: Path) -> None:
+    folder = copy(
+        ASSETS / "decoders" / "yarn",
+        tmp_path / "m",
+        architectures=["Qwen3ForSequenceClassification"],
+        id2label={"0": "bad", "1": "fair", "2": "good"},
+    )
+    with open_checkpoint(ASSETS / "decoders" / "yarn") as checkpoint:
+        state = {name: value for name, value in checkpoint.items() if "lm_head" not in name}
+        save_state(state | {"score.weight": GOLDEN["score"]}, folder / "model.safetensors")
+    assert loader_of(folder) is load_classifier
+    model = load_classifier(folder, device=CPU(), dtype=DType.float32)
+    assert model.labels == ["bad", "fair", "good"]
+    arrays = [Tensor(GOLDEN[name], device=CPU()) for name in ("tokens", "lengths")]
+    expected = GOLDEN["logits"]
+    for run in (model.module, model.compiled):
+        atol = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(run(*arrays).to_numpy(), expected, rtol=0, atol=atol)
 
 
 # ---- refused -------------------------------------------------------------------------------------

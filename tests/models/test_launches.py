@@ -25,6 +25,26 @@ from maxmod.weights import open_checkpoint, save_state
 # Llama rotates the keys as well; GPT-2 has nothing to rotate.
 LLAMA = ["attention", "product", "norm", "gated", "product", "norm", "product", "rotary", "store"]
 GPT2 = ["attention", "product", "norm", "product", "product", "norm", "product", "store"]
+# Of other decoders, in float32. What is more than Llama's: norms of queries and keys, which come
+# before rotation and so keep it out of the product's kernel; the two parts of a head of which one
+# is rotated; biases, with which keys and values are stored by two kernels.
+GATED = ["attention", "product", "norm", "gated", "product", "norm"]
+PLAIN = ["attention", "product", "norm", "product", "product", "norm"]
+NORMED = ["product", "norm", "norm", "store", "store"]
+OTHERS = {
+    "cohere": ["attention", "product", "gated", "product", "norm", *NORMED],
+    "cohere2": ["attention", "product", "gated", "product", "norm", "product", "store"],
+    "glm4": [*GATED, "gated", "rotary", "rotary", "store"],
+    "granite": LLAMA,
+    "ministral": LLAMA,
+    "olmo2": [*GATED, *NORMED],
+    "opt": GPT2,
+    "phi3": [*GATED, "product", "rotary", "rotary", "store"],
+    "pythia": ["attention", *["product"] * 3, "norm", "store", "gated", "rotary", "store"],
+    "smollm3": [*GATED, "product", "store"],  # a layer without positions
+    "starcoder2": [*PLAIN, "product", "store", "store"],
+    "yarn": [*GATED, *NORMED],  # Qwen3
+}
 FIRST_WORDS = {
     "choose": "",
     "attention": "attention",
@@ -85,3 +105,9 @@ def test_kernels_of_a_layer(family: str, kind: str, wide_llama: Path) -> None:
     folder = wide_llama if is_llama else ASSETS / "gpt2" / "tied"
     model = load_model(folder, device=CPU(), **options)
     assert kernels_of_layer(model) == (LLAMA if is_llama else GPT2)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_kernels_of_a_layer_of_other_decoders(name: str) -> None:
+    model = load_model(ASSETS / "decoders" / name, device=CPU(), dtype=DType.float32)
+    assert kernels_of_layer(model) == OTHERS[name]

@@ -191,6 +191,31 @@ def test_decoders_as_encoders(kind: str, own: dict[str, Any], tmp_path: Path) ->
     _close(found[kept], expected[torch.tensor(kept)])
 
 
+_SCORED = [kind for kind in LANGUAGE if kind in KINDS["load_classifier"]]
+_UNSCORED = {"cohere", "cohere2", "granite"}  # whose class transformers lacks
+
+
+@pytest.mark.parametrize("kind", [kind for kind in _SCORED if kind not in _UNSCORED])
+def test_decoders_as_classifiers(kind: str, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    fields = DECODER | DECODERS.get(kind, {}) | {"num_labels": 3, "pad_token_id": 0}
+    known = AutoConfig.for_model(kind).to_dict() | {"num_labels": 3} | DECODERS.get(kind, {})
+    config = AutoConfig.for_model(kind, **{n: v for n, v in fields.items() if n in known})
+    theirs = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+    _randomized(theirs).save_pretrained(tmp_path)
+    tokens = np.random.default_rng(1).integers(2, 71, (3, 17))
+    lengths = np.array([17, 9, 1])
+    kept = np.arange(17) < lengths[:, None]
+    mask = torch.tensor(kept).long()
+    with torch.inference_mode():
+        expected = theirs(torch.tensor(tokens) * mask, attention_mask=mask, use_cache=False).logits
+    module = load_classifier(tmp_path, device=CPU()).module
+    found = module(*(Tensor(array, device=CPU()) for array in (tokens, lengths)))
+    _close(found.to_numpy(), expected)
+
+
 _TOWER = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 1, "depth": 1}
 _TOWER |= {"num_attention_heads": 4, "num_heads": 4, "image_size": 28, "patch_size": 14}
 _TOWER |= {"embed_dim": 32, "out_hidden_size": 32, "fullatt_block_indexes": [0]}

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from typing import Any
 
 from maxmod import functional as F
+from maxmod.dtype import DType
 from maxmod.errors import ModelError
 from maxmod.generate.kv_cache import WholeContext
-from maxmod.nn import Module
+from maxmod.nn import Linear, Module
 from maxmod.tensor import Tensor
 from maxmod.tensor.like import StateLike
 from maxmod.values.plain import JsonObject
-from maxmod.weights import Weights, add_prefix, drop
+from maxmod.weights import Weights, add_prefix, drop, rename
 
 # The field of config.json that says whether tokens see those behind them, and its value if so.
 _DIRECTION: dict[str, tuple[str, bool]] = {"gemma3_text": ("use_bidirectional_attention", True)}
@@ -83,6 +84,26 @@ class DecoderEncoder(Module[[Tensor, Tensor], Tensor]):
         return self.model.hidden(tokens, context)
 
 
+class DecoderClassifier(DecoderEncoder):
+    """The decoder with a head: texts to logits of labels, from the vector of their last token.
+
+    Attributes:
+        score: Hidden states to logits.
+    """
+
+    def __init__(self, model: Any, width: int, labels: int) -> None:
+        super().__init__(model, both_ways=False)
+        self.score = Linear(width, labels, bias=False)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """int64 [batch, seq], int64 [batch] -> float32 [batch, labels]"""
+        last = F.unsqueeze(lengths, 1) - 1
+        hidden = self.model.hidden(tokens, WholeContext(tokens))
+        columns = F.arange(0, tokens.shape[1], dtype=DType.int64, device=tokens.device)
+        chosen = F.where(F.unsqueeze(columns == last, 2), hidden, 0.0)
+        return self.score(F.squeeze(F.sum(chosen, axis=1), 1)).cast(DType.float32)
+
+
 def sees_both_ways(table: JsonObject) -> bool:
     """Whether config.json says that tokens see those behind them."""
     field, value = _direction(table)
@@ -117,8 +138,16 @@ def make_module(decoder: Callable[..., Module], both_ways: bool, config: Any) ->
     return DecoderEncoder(decoder(config), both_ways)
 
 
+def make_classifier(
+    decoder: Callable[..., Module], config: Any, labels: int = 2
+) -> DecoderClassifier:
+    """Makes the classifier of a configuration."""
+    return DecoderClassifier(decoder(config), config.hidden_size, labels)
+
+
 def adapt_weights(
     adapt: Callable[[StateLike, Any], Weights], weights: StateLike, config: Any
 ) -> Weights:
-    """Returns weights of a folder with the names of `DecoderEncoder`, without those of a head."""
-    return add_prefix(drop(adapt(weights, config), "lm_head.*"), "model.")
+    """Returns weights of a folder with the names here, without those of the map to logits."""
+    weights = add_prefix(drop(adapt(weights, config), "lm_head.*"), "model.")
+    return rename(weights, {"model.score.*": "score.*"})
