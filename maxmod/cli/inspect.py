@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path",
         metavar="PATH",
-        help="a model folder, a .safetensors file, or a model of the cache of Hugging Face",
+        help="a model folder, a .safetensors or .gguf file, or a name in the cache of Hugging Face",
     )
     parser.add_argument("--all", action="store_true", help="list the tensors of every layer")
 
@@ -24,12 +24,13 @@ def run(options: argparse.Namespace) -> int:
     from maxmod.cli.options import given_path
     from maxmod.models.registry import describe
     from maxmod.weights import inspect_text
+    from maxmod.weights.gguf import gguf_of
     from maxmod.weights.hub_cache import find_in_cache
     from maxmod.weights.mapping import format_nbytes
 
     path = Path(find_in_cache(given_path("inspect", "PATH", options.path)))
     print(inspect_text(path, fold=not options.all))
-    print(f"\narchitecture  {describe(path if path.is_dir() else path.parent)}")
+    print(f"\narchitecture  {describe(path if path.is_dir() or gguf_of(path) else path.parent)}")
     devices: list[Device] = [CPU(), *map(Accelerator, range(backends.accelerator_count()))]
     found = [(device, device.stats) for device in devices]
     free = [f"{device.ref} {format_nbytes(s['free_memory'])}" for device, s in found if s]

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     from maxmod.models.quantized_folder import expect_new_folder
     from maxmod.models.registry import loader_of
     from maxmod.nn.quantizing import quantize
-    from maxmod.weights import open_checkpoint
+    from maxmod.weights.inspect import opened, stored_nbytes
     from maxmod.weights.mapping import format_nbytes
 
     given_path("quantize", "FOLDER", options.folder)
@@ -67,8 +67,8 @@ def run(options: argparse.Namespace) -> int:
     made = save_quantized(model, options.out)
     sizes = []
     for folder in (options.folder, made):
-        with open_checkpoint(folder) as checkpoint:
-            sizes.append(format_nbytes(checkpoint.nbytes()))
+        with opened(folder) as checkpoint:
+            sizes.append(format_nbytes(stored_nbytes(checkpoint)))
     print(
         f"maxmod: {made}: {sizes[1]} of weights, from {sizes[0]}, in "
         f"{time.perf_counter() - start:.3f} s",

@@ -36,7 +36,7 @@ def sentence_pieces(package: ModuleType, path: Path, tokens: FolderTokens) -> Pa
     tokenizer = package.Tokenizer(
         package.models.BPE(
             vocabulary,
-            _merges(vocabulary, scores),
+            merges_of(vocabulary, scores),
             unk_token=model.trainer_spec.unk_piece,
             fuse_unk=True,
             byte_fallback=True,
@@ -104,7 +104,7 @@ def _difference(model: Any) -> str:
     return next((f"it is of a kind that is not read: {name}" for name in wrong if wrong[name]), "")
 
 
-def _merges(vocabulary: dict[str, int], scores: dict[str, float]) -> list[tuple[str, str]]:
+def merges_of(vocabulary: dict[str, int], scores: dict[str, float]) -> list[tuple[str, str]]:
     """Returns the pairs that make pieces, the best first.
 
     SentencePiece merges the pair that makes the piece with the highest score. Of several pairs that

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from maxmod.errors import ModelError
+from maxmod.models.gguf_folder import folder_of_file
 from maxmod.values.plain import JsonObject
+from maxmod.weights.gguf import gguf_of
 from maxmod.weights.hub_cache import find_in_cache, missing_text
 from maxmod.weights.json_files import read_json
 
@@ -19,11 +21,16 @@ def find_folder(caller: str, given: str | os.PathLike[str]) -> Path:
 
     Args:
         caller: For messages.
-        given: A folder with config.json; or a model in the cache of Hugging Face, by the path of
+        given: A folder with config.json, or with one GGUF model and no config.json; a GGUF file, of
+            a model in parts the first one; or a model in the cache of Hugging Face, by the path of
             its folder there or by its name, such as `org/name`.
+
+    Returns:
+        The folder; for a GGUF file one that stands for it.
 
     Raises:
         ModelError: If there is none; the message says what is there in its place.
+        CheckpointError: If a GGUF file cannot be read.
     """
     if not os.fspath(given):  # as from an unset variable; Path("") would be the current folder
         raise ModelError(f"{caller}: expected a folder, got an empty string.")
@@ -31,6 +38,9 @@ def find_folder(caller: str, given: str | os.PathLike[str]) -> Path:
         folder = Path(find_in_cache(os.fspath(given)))
     except ModelError as error:
         raise ModelError(f"{caller}: {error}") from None
+    file = gguf_of(folder)
+    if file is not None:
+        return folder_of_file(caller, file)
     if folder.is_dir():
         return folder
     what = _of_file(folder) if os.path.lexists(folder) else missing_text(str(folder))
@@ -97,17 +107,10 @@ def _of_file(path: Path) -> str:
         return "the link leads nowhere. Hint: the download is incomplete; download it again."
     if not path.is_file():
         return "expected a folder, got a pipe or device."
-    if path.suffix == ".gguf":
-        return f"expected a folder, got a GGUF file. {_GGUF}"
     return (
         f"expected a folder, got a file. Hint: give the folder with {CONFIG}, the weights and the "
         f"tokenizer, such as {path.parent}."
     )
-
-
-_GGUF = (
-    "Hint: GGUF is not read; download the model's own folder with config.json and *.safetensors."
-)
 
 
 def _of_folder(folder: Path) -> str:
@@ -119,7 +122,7 @@ def _of_folder(folder: Path) -> str:
     if "adapter_config.json" in names:
         return _adapter(folder)
     if any(name.endswith(".gguf") for name in names):
-        return _GGUF
+        return "Hint: it holds several GGUF files; name one of them."
     if "model_index.json" in names:
         return "Hint: this is a pipeline of diffusers, whose models are not supported."
     if "params.json" in names:

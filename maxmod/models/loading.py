@@ -13,6 +13,7 @@ from maxmod.errors import ArgumentError, ModelError, WeightsError
 from maxmod.interpreters.lazy import lazy
 from maxmod.models.architectures import KINDS, Architecture, config_of, read_fields
 from maxmod.models.folder import CONFIG, find_folder
+from maxmod.models.gguf_folder import GGUFView, open_weights
 from maxmod.models.quantized_folder import FIELD, Rounding, as_stored, is_marked, rounded
 from maxmod.nn import Module
 from maxmod.tensor.default_context import default_device, default_dtype, resolve
@@ -89,7 +90,7 @@ def _load(
     where = folder / CONFIG
     has_mark = is_marked(table, where)
     _, ref = resolve(None, device)
-    with open_checkpoint(folder) as checkpoint:
+    with open_weights(folder) or open_checkpoint(folder) as checkpoint:
         _check_layers(config, len(checkpoint), where)
         layers = stored_layers(checkpoint)
         if has_mark and not layers:
@@ -131,9 +132,11 @@ def _check_layers(config: Any, tensors: int, where: Path) -> None:
 def _stored_dtype(weights: Weights, scales: Container[str]) -> DType:
     """Returns the dtype to compute in: the floating dtype of most of the stored bytes.
 
-    8-bit floats are a storage format; they are computed with in bfloat16. Scales of quantised
-    weights do not count.
+    8-bit floats are a storage format; they are computed with in bfloat16, and so is what is
+    dequantised of a GGUF file. Scales of quantised weights do not count.
     """
+    if isinstance(weights, GGUFView) and weights.file.is_quantised:
+        return DType.bfloat16
     nbytes: collections.Counter[DType] = collections.Counter()
     for name in weights:
         stored = weights.tensor_type(name)

@@ -31,7 +31,7 @@ _PAGES = (
 _FORMATS = (
     Foreign(b"pk\x03\x04", f"a zip archive{PYTORCH}", _CONVERT),
     Foreign(b"\x80\x02", f"a pickle{PYTORCH}", _CONVERT),
-    Foreign(b"gguf", "a GGUF file", "maxmod reads safetensors only."),
+    Foreign(b"gguf", "a GGUF file", "load_model reads it, and maxmod inspect shows it."),
     Foreign(b"\x89hdf\r\n", "an HDF5 file", _CONVERT),
     Foreign(b"\x1f\x8b", "a gzip archive", "Unpack it first."),
 )

@@ -9,6 +9,7 @@ import re
 from maxmod.dtype import DType
 from maxmod.weights.checkpoint import Checkpoint, open_checkpoint
 from maxmod.weights.fit import rounded_nbytes
+from maxmod.weights.gguf import GGUFWeights, gguf_of
 from maxmod.weights.mapping import format_nbytes
 from maxmod.weights.quantized_view import stored_layers
 
@@ -20,7 +21,7 @@ def inspect_text(path: str | os.PathLike[str], *, fold: bool = True) -> str:
     r"""Describes weights without reading them: their tensors, dtypes, and the memory they need.
 
     Args:
-        path: As for `open_checkpoint`.
+        path: As for `open_checkpoint`, or a GGUF file.
         fold: Shows tensors that differ in the numbers of their names only, such as those of
             repeated layers, as one line.
 
@@ -40,7 +41,7 @@ def inspect_text(path: str | os.PathLike[str], *, fold: bool = True) -> str:
         name             count  dtype    shape   size
         layers.*.weight      4  float32  [2, 3]  96 B
     """
-    with open_checkpoint(path) as checkpoint:
+    with opened(path) as checkpoint:
         parts = [repr(checkpoint), "", *_tensor_table(checkpoint, fold), ""]
         parts += _dtype_table(checkpoint)
         parts += ["", *_memory_lines(checkpoint)]
@@ -48,6 +49,26 @@ def inspect_text(path: str | os.PathLike[str], *, fold: bool = True) -> str:
             entries = (f"{_plain(k)}={_plain(v)}" for k, v in checkpoint.metadata.items())
             parts += ["", "metadata  " + _shorten(", ".join(entries), 200)]
     return "\n".join(parts)
+
+
+def opened(path: str | os.PathLike[str]) -> Checkpoint | GGUFWeights:
+    """Opens weights of a folder or file, for what is stored of them."""
+    file = gguf_of(path)
+    return open_checkpoint(path) if file is None else GGUFWeights(file)
+
+
+def stored_nbytes(checkpoint: Checkpoint | GGUFWeights) -> int:
+    """Returns the bytes that the tensors have in their files, tied ones counted once."""
+    unique = {checkpoint.source_key(name): name for name in checkpoint}
+    return sum(_stored(checkpoint, name)[1] for name in unique.values())
+
+
+def _stored(checkpoint: Checkpoint | GGUFWeights, name: str) -> tuple[str, int]:
+    """Returns what the dtype of a tensor is called in its file, and its bytes there."""
+    if isinstance(checkpoint, GGUFWeights):
+        return checkpoint.stored(name)
+    type = checkpoint.tensor_type(name)
+    return repr(type.dtype), int(type.nbytes)
 
 
 def _plain(text: str) -> str:
@@ -59,11 +80,11 @@ def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def _tensor_table(checkpoint: Checkpoint, fold: bool) -> list[str]:
+def _tensor_table(checkpoint: Checkpoint | GGUFWeights, fold: bool) -> list[str]:
     groups: dict[tuple[str, str], list[str]] = {}
     for name in checkpoint:
         type = checkpoint.tensor_type(name)
-        shape = f"{type.dtype!r} {list(map(int, type.sizes))}"
+        shape = f"{_stored(checkpoint, name)[0]} {list(map(int, type.sizes))}"
         groups.setdefault((_NUMBER.sub("*", name) if fold else name, shape), []).append(name)
     seen: dict[object, str] = {}
     rows = [("name", "count", "dtype", "shape", "size")]
@@ -74,7 +95,7 @@ def _tensor_table(checkpoint: Checkpoint, fold: bool) -> list[str]:
         for name in names:
             first = seen.setdefault(checkpoint.source_key(name), name)
             if first == name:
-                nbytes += int(checkpoint.tensor_type(name).nbytes)
+                nbytes += _stored(checkpoint, name)[1]
             else:
                 note = f"tied to {_plain(first)}"
         label = names[0] if len(names) == 1 else folded
@@ -83,15 +104,16 @@ def _tensor_table(checkpoint: Checkpoint, fold: bool) -> list[str]:
     return _columns(rows, right=(1, 4))
 
 
-def _dtype_table(checkpoint: Checkpoint) -> list[str]:
-    unique = {checkpoint.source_key(name): checkpoint.tensor_type(name) for name in checkpoint}
+def _dtype_table(checkpoint: Checkpoint | GGUFWeights) -> list[str]:
+    unique = {checkpoint.source_key(name): name for name in checkpoint}
     tensors: collections.Counter[str] = collections.Counter()
     elements: collections.Counter[str] = collections.Counter()
     nbytes: collections.Counter[str] = collections.Counter()
-    for type in unique.values():
-        tensors[type.dtype.name] += 1
-        elements[type.dtype.name] += type.num_elements()
-        nbytes[type.dtype.name] += int(type.nbytes)
+    for name in unique.values():
+        dtype, size = _stored(checkpoint, name)
+        tensors[dtype] += 1
+        elements[dtype] += checkpoint.tensor_type(name).num_elements()
+        nbytes[dtype] += size
     rows = [("dtype", "tensors", "elements", "size")]
     for dtype, _ in nbytes.most_common():
         rows.append(
@@ -101,7 +123,7 @@ def _dtype_table(checkpoint: Checkpoint) -> list[str]:
     return _columns([*rows, ("total", *total)], right=(1, 2, 3))
 
 
-def _memory_lines(checkpoint: Checkpoint) -> list[str]:
+def _memory_lines(checkpoint: Checkpoint | GGUFWeights) -> list[str]:
     """The memory of the weights if every floating tensor had one dtype."""
     unique = {checkpoint.source_key(f"{n}.weight"): k for n, k in stored_layers(checkpoint).items()}
     layers = collections.Counter(unique.values())  # a head and its embedding count once

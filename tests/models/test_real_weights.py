@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from models import real_weights as real
 
-from maxmod.models import save_quantized
+from maxmod import CPU, DType
+from maxmod.generate import encode_prompt
+from maxmod.models import load_model, save_quantized
+from maxmod.weights import open_checkpoint
 
 OPTIMISED = True  # 130 million weights: they run for longer than they compile
 
@@ -57,6 +60,28 @@ def perplexities(exact: list[np.ndarray], tokens: list[np.ndarray]) -> list[floa
 def test_the_folder_is_the_model(perplexities: list[float]) -> None:
     """Wrong tensors, heads in another order or another tokenizer would give hundreds."""
     assert all(4 < found < 40 for found in perplexities)
+
+
+def test_gguf_file_is_read_as_the_folder(smollm2: Path) -> None:
+    """By code of its own: names, order of heads, dequantised values, tokens, template."""
+    model = load_model(real.smollm2_file(), device=CPU())
+    assert (model.dtype, model.max_positions) == (DType.bfloat16, 8192)
+    stored = open_checkpoint(smollm2)
+    block = model.module.layers[7]  # type: ignore[attr-defined]
+    for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        found = getattr(block.self_attn, name).weight
+        wanted = stored[f"model.layers.7.self_attn.{name}.weight"]
+        np.testing.assert_array_equal(found.data, wanted.data)
+    np.testing.assert_array_equal(
+        model.module.embed_tokens.weight.data,  # type: ignore[attr-defined]
+        stored["model.embed_tokens.weight"].data,
+    )
+    theirs = real.tokenizer_of(smollm2)
+    for text in ("Name a river.", "1,234 words: naïve café\n\n\tdef f(x): return x**2  # 日本"):
+        assert model.tokenizer.encode(text) == theirs.encode(text).ids
+        assert model.tokenizer.decode(model.tokenizer.encode(text)) == text
+    chat = encode_prompt(model, [{"role": "user", "content": "Hello"}])
+    assert theirs.decode(chat, skip_special_tokens=False).endswith("<|im_start|>assistant\n")
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4"])

@@ -132,7 +132,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "HTML page with space": (b"\n  <html lang=en>" + bytes(100), "got an HTML page"),
     "zip": (b"PK\x03\x04" + bytes(range(200)), "got a zip archive .a PyTorch file"),
     "pickle": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + bytes(100), "got a pickle"),
-    "GGUF": (b"GGUF\x03\0\0\0" + bytes(100), "got a GGUF file. Hint: maxmod reads safetensors"),
+    "GGUF": (b"GGUF\x03\0\0\0" + bytes(100), "got a GGUF file. Hint: load_model reads"),
     "gzip": (b"\x1f\x8b\x08\0" + bytes(range(100, 200)), "got a gzip archive"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "got an HDF5 file"),
 }
