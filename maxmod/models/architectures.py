@@ -91,7 +91,7 @@ ARCHITECTURES = {
     "glm": _decoder(glm, glm.DEFAULTS),
     "glm4": _decoder(glm, glm.DEFAULTS),
     "granite": _decoder(granite, {}),
-    "ministral": _decoder(ministral, ministral.DEFAULTS),
+    **{name: _decoder(ministral, defaults) for name, defaults in ministral.DEFAULTS.items()},
     "opt": _decoder(opt, opt.DEFAULTS),
     "phi3": _decoder(phi3, phi3.DEFAULTS),
     "smollm3": _decoder(smollm3, smollm3.DEFAULTS),
@@ -99,12 +99,15 @@ ARCHITECTURES = {
     **{name: _decoder(cohere, defaults) for name, defaults in cohere.DEFAULTS.items()},
     **{name: _decoder(olmo2, defaults) for name, defaults in olmo2.DEFAULTS.items()},
 }
-ARCHITECTURES |= {
-    name: dataclasses.replace(
-        ARCHITECTURES[part.model_type], adapt=only_text(ARCHITECTURES[part.model_type].adapt)
-    )
-    for name, part in PARTS.items()
-}
+
+
+def _text_part(name: str, table: JsonObject) -> Architecture:
+    """The text model in a model of images and text, which its config.json names."""
+    found = ARCHITECTURES[PARTS[name].model_type(table)]
+    return dataclasses.replace(found, adapt=only_text(found.adapt))
+
+
+ARCHITECTURES |= {name: _text_part(name, {}) for name in PARTS}
 FAMILIES: dict[str, Family] = {
     "albert": albert.ALBERT,
     "bert": bert.BERT,
@@ -195,16 +198,22 @@ KINDS: dict[str, dict[str, Architecture]] = {
 }
 
 
+def architecture_of(caller: str, table: JsonObject) -> Architecture:
+    """Returns how a loading function makes the model of a config.json that it knows."""
+    name = table["model_type"]
+    return _text_part(name, table) if name in PARTS else KINDS[caller][name]
+
+
 def read_fields(caller: str, folder: Path, table: JsonObject, strict: bool) -> Any:
     """Returns the configuration of a model from its config.json."""
     name = table.get("model_type")
     if not isinstance(name, str) or name not in KINDS[caller]:
         raise unsupported(caller, folder, table, KINDS)
-    architecture = KINDS[caller][name]
+    architecture = architecture_of(caller, table)
     is_marked(table, folder / CONFIG)
     if name in PARTS:
         table = text_fields(PARTS[name], table, folder / CONFIG, strict)
-        name = PARTS[name].model_type
+        name = str(table["model_type"])
     fields = {**architecture.defaults, **table, FIELD: None}
     where, known = str(folder / CONFIG), CONFIG_FIELDS[name]
     if caller == "load_encoder" and name in ARCHITECTURES:

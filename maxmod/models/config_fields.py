@@ -339,6 +339,7 @@ CONFIG: dict[str, KnownFields] = {
     ),
     "granite": _decoder("Granite", unused=f"{_ONE_KIND} partial_rotary_factor"),
     "ministral": _decoder("Ministral", unused="partial_rotary_factor"),
+    "ministral3": _decoder("Ministral3", unused="partial_rotary_factor layer_types"),
     "olmo2": _decoder("Olmo2", unused=f"{_ONE_KIND} partial_rotary_factor"),
     "olmo3": _decoder("Olmo3", unused="partial_rotary_factor"),
     "opt": _decoder(

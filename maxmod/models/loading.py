@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ModelError, WeightsError
 from maxmod.interpreters.lazy import lazy
-from maxmod.models.architectures import KINDS, Architecture, config_of, read_fields
+from maxmod.models.architectures import Architecture, architecture_of, config_of, read_fields
 from maxmod.models.folder import CONFIG, find_folder
 from maxmod.models.gguf_folder import GGUFView, open_weights
 from maxmod.models.quantized_folder import FIELD, Rounding, as_stored, is_marked, rounded
@@ -69,7 +69,7 @@ def load(
     path = find_folder(caller, folder)
     table = config_of(caller, path)
     config = read_fields(caller, path, table, strict)
-    architecture = KINDS[caller][table["model_type"]]
+    architecture = architecture_of(caller, table)
     if adjust is not None:
         architecture = adjust(caller, architecture, table, path / CONFIG)
     made = _load(caller, path, table, architecture, config, device, dtype, rounding)

@@ -78,11 +78,15 @@ class Rope:
         factor: Of what is rotated, which makes attention sharper in long sequences.
         interleaved: Whether the elements of a pair are neighbours, rather than half of the rotated
             elements apart.
+        growth: How queries grow with their position; 0 for not at all.
+        step: After how many positions they do.
     """
 
     frequencies: HostArray
     factor: float = 1.0
     interleaved: bool = False
+    growth: float = 0.0
+    step: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +377,17 @@ class RotaryTable:
         self._cosine = F.unsqueeze(cosine.cast(DType.float32), axis)
         self._sine = F.unsqueeze(sine.cast(DType.float32), axis) * signs
         self._swapped = 1 - F.arange(0, 2, dtype=DType.int64, device=row.device)
+
+        self._growth: Tensor | None = None
+        if rope.growth:
+            steps = F.floor(positions.cast(DType.float64) / rope.step)
+            growth = (F.log(steps + 1) * rope.growth + 1).cast(DType.float32)
+            self._growth = F.unsqueeze(F.unsqueeze(growth, -1), -3)
+
+    def apply_to_queries(self, x: Tensor) -> Tensor:
+        """Rotates as `apply`; where queries grow with their position, makes them larger."""
+        rotated = self.apply(x)
+        return rotated if self._growth is None else rotated * self._growth.cast(x.dtype)
 
     def apply(self, x: Tensor) -> Tensor:
         """Rotates the pairs of x [batch, heads, seq, dim], which come first in each head."""

@@ -10,6 +10,7 @@ the transformers library.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,16 +32,22 @@ class TextPart:
     """The text model in a model of images and text.
 
     Attributes:
-        model_type: Which it is, by its name here.
-        inside: Its names in the field `text_config`; None where there may be none.
+        inside: Which it is, by its name in the field `text_config`; that is None where all fields
+            are in one object, or the name is missing.
         defaults: Fields that may be missing.
         tied_by_either: Whether the fields of both models are asked if the head is the embedding.
     """
 
-    model_type: str
-    inside: tuple[str | None, ...]
+    inside: Mapping[str | None, str]
     defaults: JsonObject = field(default_factory=dict)
     tied_by_either: bool = False
+
+    def model_type(self, table: JsonObject) -> str:
+        """Returns which text model a config.json has; the first one if it does not say so."""
+        text = table.get("text_config")
+        name = text.get("model_type") if isinstance(text, dict) else None
+        known = name if isinstance(name, str) else None
+        return self.inside.get(known, next(iter(self.inside.values())))
 
 
 _QWEN2 = {**llama.DEFAULTS["qwen2"], "num_key_value_heads": 8, "max_window_layers": 80}
@@ -50,11 +57,13 @@ _GEMMA3 = {"vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216}
 _GEMMA3 |= {"num_hidden_layers": 26, "num_attention_heads": 8, **gemma.DEFAULTS["gemma3_text"]}
 # By the `model_type` of the whole.
 PARTS = {
-    "gemma3": TextPart("gemma3_text", ("gemma3_text", None), _GEMMA3),
-    "mistral3": TextPart("mistral", ("mistral",), llama.DEFAULTS["mistral"]),
-    "qwen2_vl": TextPart("qwen2", ("qwen2_vl_text", "qwen2_vl", None), _QWEN2, True),
-    "qwen2_5_vl": TextPart("qwen2", ("qwen2_5_vl_text", "qwen2_5_vl", None), _QWEN2, True),
-    "qwen3_vl": TextPart("qwen3", ("qwen3_vl_text",), _QWEN3, True),
+    "gemma3": TextPart({"gemma3_text": "gemma3_text", None: "gemma3_text"}, _GEMMA3),
+    "mistral3": TextPart({"mistral": "mistral", "ministral3": "ministral3"}),
+    "qwen2_vl": TextPart(dict.fromkeys(("qwen2_vl_text", "qwen2_vl", None), "qwen2"), _QWEN2, True),
+    "qwen2_5_vl": TextPart(
+        dict.fromkeys(("qwen2_5_vl_text", "qwen2_5_vl", None), "qwen2"), _QWEN2, True
+    ),
+    "qwen3_vl": TextPart({"qwen3_vl_text": "qwen3"}, _QWEN3, True),
 }
 _TOWERS = ("visual", "vision_tower", "multi_modal_projector")
 _LEFT_OUT = [f"{prefix}{name}.*" for name in _TOWERS for prefix in ("", "model.")]
@@ -83,7 +92,7 @@ def text_fields(part: TextPart, table: JsonObject, where: Path, strict: bool) ->
         text = {name: value for name, value in table.items() if name not in own}
     elif isinstance(given, dict):
         name = given.get("model_type")
-        if name not in part.inside:
+        if not isinstance(name, str | None) or name not in part.inside:
             known = " or ".join(repr(one) for one in part.inside if one is not None)
             raise ModelError(
                 f"{where}: text_config: model_type: expected {known}, got {name!r:.80}."
@@ -101,7 +110,7 @@ def text_fields(part: TextPart, table: JsonObject, where: Path, strict: bool) ->
     if ties:
         text[_TIED] = (True in ties) if part.tied_by_either else ties[0]
     text |= {"architectures": None, "auto_map": table.get("auto_map")}
-    return {**part.defaults, **text, "model_type": part.model_type}
+    return {**part.defaults, **text, "model_type": part.model_type(table)}
 
 
 def _for_text(rope: JsonObject) -> JsonObject:

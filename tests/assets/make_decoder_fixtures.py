@@ -33,6 +33,7 @@ YARN = {
     "factor": 4.0,
     "original_max_position_embeddings": 8,
 }
+GROWING = {**YARN, "llama_4_scaling_beta": 0.3, "mscale": 1.0, "mscale_all_dim": 1.0}
 PLAIN = {"rope_type": "default", "rope_theta": 50.0}
 HALF = {**PLAIN, "partial_rotary_factor": 0.5}
 KINDS = ["sliding_attention", "full_attention"]
@@ -76,6 +77,7 @@ MODELS: dict[str, tuple[str, dict]] = {
     "smollm3": ("smollm3", {"no_rope_layers": [1, 0]}),
     "starcoder2": ("starcoder2", {"sliding_window": 5}),
     "yarn": ("qwen3", {"head_dim": 12, "rope_parameters": YARN}),
+    "ministral3": ("ministral3", {"head_dim": 8, "rope_parameters": GROWING}),
 }
 
 

@@ -122,6 +122,11 @@ def test_longrope_ends_where_other_factors_begin() -> None:
         ("starcoder2", {"hidden_act": "mish"}, "hidden_act: expected one of"),
         ("opt", {"word_embed_proj_dim": 0}, "sizes must be above 0"),
         ("ministral", {"sliding_window": 0}, "sizes must be above 0"),
+        (
+            "ministral3",
+            {"rope_parameters": {"rope_type": "yarn", "original_max_position_embeddings": 8}},
+            "llama_4_scaling_beta: expected a number above 0, got None",
+        ),
     ],
 )
 def test_refused_configurations(

@@ -37,6 +37,7 @@ OTHERS = {
     "glm4": [*GATED, "gated", "rotary", "rotary", "store"],
     "granite": LLAMA,
     "ministral": LLAMA,
+    "ministral3": LLAMA,
     "olmo2": [*GATED, *NORMED],
     "opt": GPT2,
     "phi3": [*GATED, "product", "rotary", "rotary", "store"],

@@ -56,6 +56,15 @@ DECODERS: dict[str, dict[str, Any]] = {
     },
     "granite": {"attention_bias": True, "mlp_bias": True, "embedding_multiplier": 3.0}
     | {"attention_multiplier": 0.2, "residual_multiplier": 0.5, "logits_scaling": 4.0},
+    "ministral3": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 50.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 5,
+            "llama_4_scaling_beta": 0.3,
+        }
+    },
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 24, "do_layer_norm_before": True},
     "phi3": {"pad_token_id": 0, "original_max_position_embeddings": 20}
     | {

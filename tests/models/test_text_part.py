@@ -87,6 +87,20 @@ def test_logits_of_the_text_model(kind: str, tmp_path: Path) -> None:
     assert describe(folder) == f"{kind}, read by load_model"
 
 
+def test_ministral_3(tmp_path: Path) -> None:
+    source, folder = ASSETS / "decoders" / "ministral3", tmp_path / "m"
+    with open_checkpoint(source) as checkpoint:
+        state = {_older(name): tensor for name, tensor in checkpoint.items()}
+        save_state(state | {"vision_tower.a": np.ones(2, np.float32)}, folder)
+    text = json.loads((source / "config.json").read_text("utf-8"))
+    table = {"model_type": "mistral3", "text_config": text, "vision_config": {}}
+    (folder / "config.json").write_text(json.dumps(table), "utf-8")
+    model = load(folder)
+    for tokens, expected in golden(source):
+        found = model.module(Tensor(tokens, device=CPU())).to_numpy()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
 def test_end_tokens_of_the_text_model_count(tmp_path: Path) -> None:
     assert load(make_folder("gemma3", tmp_path / "m")).stop == {2}
     assert load(make_folder("gemma3", tmp_path / "n", eos_token_id=[5, 7])).stop == {5, 7}
@@ -120,7 +134,12 @@ def test_the_whole_says_whether_the_head_is_tied(
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("mistral3", {"text_config": {"model_type": "ministral3"}}, "expected 'mistral', got 'min"),
+        (
+            "mistral3",
+            {"text_config": {"model_type": "llama"}},
+            "expected 'mistral' or 'ministral3', g",
+        ),
+        ("mistral3", {"text_config": {"model_type": []}}, r"model_type: expected .*, got \[\]"),
         ("qwen3_vl", {"text_config": None}, "text_config: expected an object, got None"),
         ("gemma3", {"text_config": [1]}, r"text_config: expected an object, got \[1\]"),
         ("gemma3", {"is_causal": False}, "'is_causal': models with this field are not supported"),

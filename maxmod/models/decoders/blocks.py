@@ -71,7 +71,7 @@ class Attention(Module[..., Tensor]):
         if self.norms and not self.norm_before_heads:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.rotates:
-            q, k = table.apply(q), table.apply(k)
+            q, k = table.apply_to_queries(q), table.apply(k)
         k, v = context.extend(self.layer, k, v)
         mixed = attention(q, k, v, context.mask(self.window), self.scale)
         return self.o_proj(merge_heads(mixed))
