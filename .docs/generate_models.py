@@ -20,7 +20,7 @@ from maxmod.models.names import supported  # noqa: E402  (the checkout of this s
 README = ROOT / "README.md"
 START, END = "<!-- models: .docs/generate_models.py -->\n", "<!-- end of models -->\n"
 FUNCTIONS = {
-    "load_model": "`load_model`; most by `load_encoder` as well",
+    "load_model": "`load_model`; most by `load_encoder`, `load_classifier` too",
     "load_encoder": "`load_encoder`, `load_classifier`, `load_tagger`, `load_masked_model`",
     "load_vision_model": "`load_vision_model`",
 }
