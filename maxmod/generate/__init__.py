@@ -12,5 +12,13 @@ from __future__ import annotations
 
 from maxmod.generate.encoding import encode_prompt
 from maxmod.generate.loop import Generator, generate, generate_batch, generate_text
+from maxmod.generate.many import generate_many
 
-__all__ = ["Generator", "encode_prompt", "generate", "generate_batch", "generate_text"]
+__all__ = [
+    "Generator",
+    "encode_prompt",
+    "generate",
+    "generate_batch",
+    "generate_many",
+    "generate_text",
+]

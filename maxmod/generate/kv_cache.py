@@ -108,6 +108,33 @@ class KVCache:
             padding=F.gather(self.padding, chosen, axis=0),
         )
 
+    def put(self, sequence: int, one: KVCache, count: int, used: int) -> None:
+        """Copies the first rows of a cache of one sequence to the rows before `used`.
+
+        The memory stays the same, and so do the other sequences; `padding` is left as it is.
+
+        Args:
+            sequence: Which sequence is replaced.
+            one: A cache of one sequence without padding.
+            count: The number of its rows.
+            used: The number of rows in use here; at least `count`.
+        """
+        place = [slice(sequence, sequence + 1), slice(None), slice(used - count, used)]
+        for mine, new in zip([*self.keys, *self.values], [*one.keys, *one.values]):
+            F.buffer_store_slice(mine, new[:, :, :count], place)
+
+    def move(self, first: int, end: int, to: int) -> None:
+        """Moves rows first to end of all sequences, one buffer at a time, in the same memory.
+
+        Args:
+            first: The first row.
+            end: The row after the last.
+            to: Where the first row goes.
+        """
+        place = [slice(None), slice(None), slice(to, to + end - first)]
+        for rows in [*self.keys, *self.values]:
+            F.buffer_store_slice(rows, rows[:, :, first:end] * 1, place)  # a copy: they overlap
+
 
 class Context(abc.ABC):
     """The positions of the tokens of a call, and the keys that they attend to.

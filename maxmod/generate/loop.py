@@ -173,7 +173,7 @@ def _generate(
     while max_new_tokens is None or new < max_new_tokens:
         full = [i for i in active if len(prompts[i]) + new > model.max_positions]
         if full:
-            _warn_of_room(model)
+            warn_of_room(model)
             active = _without(active, full, decoder)
         if not active:
             return
@@ -262,7 +262,8 @@ def _pieces(text: NewText, tokens: Iterator[int]) -> Iterator[str]:
         yield piece
 
 
-def _warn_of_room(model: Generator) -> None:
+def warn_of_room(model: Generator) -> None:
+    """Warns that a sequence is as long as the model allows."""
     warnings.warn(
         f"generate: stopped: the model has room for {model.max_positions} tokens, prompt included.",
         MaxmodWarning,

@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike
 
 from maxmod import backends
 from maxmod.dtype import DType
-from maxmod.generate import generate_text
+from maxmod.generate import generate_many, generate_text
 from maxmod.generate.defaults import GenerationDefaults
 from maxmod.generate.kv_cache import CachedContext, CacheShape, KVCache
+from maxmod.generate.many import Prompt
 from maxmod.generate.messages import Message
 from maxmod.generate.sampling import Sampler, Sampling
 from maxmod.generate.text import Tokenizer
@@ -186,6 +187,26 @@ class LanguageModel:
             '579'
         """
         return "".join(self.stream(prompt, **options))
+
+    def generate_many(self, prompts: Iterable[Prompt], **options: Any) -> Iterator[str]:
+        """Continues any number of texts or chats, several at a time; yields each new text.
+
+        A text that ends gives its place in the batch to the next prompt.
+
+        Args:
+            prompts: Texts, chats and lists of token ids, also from a generator.
+            **options: As for `maxmod.generate.generate_many`: `batch_size` and those of `generate`;
+                variables of a chat template as `template_variables={...}`.
+
+        Returns:
+            An iterator of the new texts, in the order of the prompts.
+
+        Example:
+            >>> from maxmod.models import adder_folder, load_model
+            >>> list(load_model(adder_folder()).generate_many(["1+1=", "123+456="], batch_size=2))
+            ['2', '579']
+        """
+        return generate_many(self, prompts, **options)
 
     @functools.cached_property
     def last_logits(self) -> CompiledModel:

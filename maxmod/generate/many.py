@@ -1,0 +1,235 @@
+"""Many prompts on one device: texts that ended give way to others, so that the batch stays full."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from maxmod.errors import ArgumentError, OperandError
+from maxmod.generate.encoding import encode_prompt
+from maxmod.generate.loop import FIRST_ROOM, Generator, warn_of_room
+from maxmod.generate.messages import Message
+from maxmod.generate.prompts import check_prompt, stop_tokens, token_list
+from maxmod.generate.sampling import Sampling
+from maxmod.generate.slots import Slots
+from maxmod.generate.text import NewText, StopStrings
+from maxmod.op.rules import expect_int
+
+# A text, the messages of a chat, or token ids.
+Prompt: TypeAlias = "str | Sequence[Message] | Sequence[int]"
+
+_WINDOW = 16  # prompts that are sorted by length together, for each slot
+
+
+@dataclass(eq=False, slots=True)
+class _Text:
+    """A prompt and its new text so far.
+
+    Attributes:
+        place: Where it stands among all prompts.
+        prompt: Its tokens.
+        text: Makes text of new tokens.
+        limit: The most new tokens; None for as many as the model allows.
+        count: The number of new tokens.
+        pieces: The new text.
+    """
+
+    place: int
+    prompt: list[int]
+    text: NewText
+    limit: int | None
+    count: int = 0
+    pieces: list[str] = field(default_factory=list)
+
+
+def generate_many(
+    model: Generator,
+    prompts: Iterable[Prompt],
+    *,
+    batch_size: int = 16,
+    max_new_tokens: int | None = None,
+    stop: Collection[int] | None = None,
+    stop_strings: Iterable[str] = (),
+    repetition_penalty: float | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    seed: int | None = None,
+    greedy: bool = False,
+    eager: bool = False,
+    chat_template: str | None = None,
+    template_variables: Mapping[str, object] | None = None,
+) -> Iterator[str]:
+    """Continues any number of prompts, `batch_size` at a time; yields each new text, in order.
+
+    A text that ends gives its place in the batch to the next prompt. Prompts are taken as they are
+    needed, 16 for each place in the batch, of which the longest are read first.
+
+    Args:
+        model: The model, from `load_model`; its folder must have a tokenizer.
+        prompts: Texts, chats (lists of messages) and lists of token ids, also from a generator.
+        batch_size: How many texts are continued together.
+        max_new_tokens: The maximum number of new tokens of each; as for `generate_batch`, as are
+            the options that follow.
+        stop: Tokens that end a text and are not part of it.
+        stop_strings: Strings that end a text and are not part of it.
+        repetition_penalty: See `generate_batch`.
+        temperature: See there.
+        top_k: See there.
+        top_p: See there.
+        min_p: See there.
+        seed: Seed of the random numbers. Each text has a stream of them, by the place of its prompt
+            among all: it is the same for any `batch_size`, and the first is that of
+            `generate_text` with this seed.
+        greedy: Take the most likely token at each step.
+        eager: Run the model op by op instead of compiled.
+        chat_template: Of chats, as for `encode_prompt`.
+        template_variables: Of chats, as for `encode_prompt`.
+
+    Returns:
+        An iterator of the new texts, in the order of the prompts. Errors in a prompt are raised
+        when it is taken. Sums of a batch may be rounded in another way than those of one text, so
+        that a choice between tokens of almost equal logits may differ.
+
+    Raises:
+        ArgumentError: (a ValueError) If a prompt is empty or longer than the model allows, or a
+            number is out of range.
+        OperandError: (a TypeError) If an option or a prompt is of another type.
+        SliceError: (an IndexError and ValueError) If a token is not in the vocabulary.
+        ModelError: (a ValueError) If the logits are NaN, or there is no tokenizer, or no template
+            for a chat.
+
+    Example:
+        >>> from maxmod.generate import generate_many
+        >>> from maxmod.models import adder_folder, load_model
+        >>> list(generate_many(load_model(adder_folder()), ["1+1=", "123+456=", "5+6="]))
+        ['2', '579', '11']
+    """
+    if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
+        raise OperandError(
+            "generate_many: prompts: expected an iterable of texts, chats or lists of token ids, "
+            f"got {prompts!r:.60}. Hint: one prompt is [prompt]."
+        )
+    batch_size = expect_int("generate_many", batch_size, "batch_size")
+    if batch_size < 1:
+        raise ArgumentError(f"generate_many: batch_size: expected 1 or more, got {batch_size}.")
+    if max_new_tokens is not None:
+        max_new_tokens = expect_int("generate_many", max_new_tokens, "max_new_tokens")
+        if max_new_tokens < 0:
+            raise ArgumentError(
+                f"generate_many: max_new_tokens: expected 0 or more, got {max_new_tokens}."
+            )
+    given = {
+        "repetition_penalty": repetition_penalty,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+    }
+    options = model.defaults.sampling(given, seed, greedy=greedy)
+    ends = model.stop if stop is None else stop_tokens(stop)
+    stops = StopStrings(stop_strings).listed
+
+    def taken(place: int, prompt: Prompt) -> _Text:
+        variables = {"chat_template": chat_template, "template_variables": template_variables}
+        tokens, is_continued = _tokens(model, place, prompt, variables)
+        limit = max_new_tokens
+        if limit is None and not greedy:
+            limit = model.defaults.max_new_tokens(len(tokens))
+        text = NewText(model.tokenizer, stops, tokens if is_continued else [])
+        return _Text(place, tokens, text, limit)
+
+    # The checks above happen in the call, not when the first text is asked for.
+    texts = (taken(place, prompt) for place, prompt in enumerate(prompts))
+    return _in_order(_ended(model, texts, options, ends, batch_size, eager))
+
+
+def _tokens(
+    model: Generator, place: int, prompt: Prompt, variables: Mapping[str, object]
+) -> tuple[list[int], bool]:
+    """Returns the tokens of a prompt, and whether the new text continues one."""
+    where = f"generate_many: prompts[{place}]"
+    is_chat = isinstance(prompt, Sequence) and bool(prompt) and isinstance(prompt[0], Mapping)
+    if isinstance(prompt, str):
+        tokens = encode_prompt(model, prompt)
+    elif is_chat:
+        tokens = encode_prompt(model, prompt, **variables)  # type: ignore[arg-type]
+    else:
+        tokens = token_list(where, prompt)
+    check_prompt(tokens, model.vocab_size, model.max_positions, where)
+    continues = variables["template_variables"] or {}
+    is_continued = not is_chat or bool(continues.get("continue_final_message"))  # type: ignore[attr-defined]
+    return tokens, is_continued
+
+
+def _in_order(ended: Iterable[_Text]) -> Iterator[str]:
+    early: dict[int, str] = {}
+    place = 0
+    for text in ended:
+        early[text.place] = "".join(text.pieces)
+        while place in early:
+            yield early.pop(place)
+            place += 1
+
+
+def _ended(
+    model: Generator,
+    texts: Iterator[_Text],
+    options: Sampling,
+    ends: Collection[int],
+    batch_size: int,
+    eager: bool,
+) -> Iterator[_Text]:
+    """Yields texts as they end."""
+    running: dict[int, _Text] = {}  # by slot
+    waiting: list[_Text] = []  # the longest prompt is the last
+    slots: Slots | None = None
+    while True:
+        # A slot takes prompts until one of them needs another step.
+        while slots is None or slots.free:
+            if not waiting:
+                waiting = list(itertools.islice(texts, _WINDOW * batch_size))
+                waiting.sort(key=lambda text: len(text.prompt))
+            if not waiting:
+                break
+            if slots is None:
+                longest = len(waiting[-1].prompt) + min(waiting[-1].limit or 0, FIRST_ROOM)
+                count = min(batch_size, len(waiting))
+                slots = Slots(model, options, count, longest, eager=eager)
+            text = waiting.pop()
+            if text.limit == 0:
+                yield text
+                continue
+            slot = slots.free[0]
+            token = slots.put(slot, text.prompt, text.place)
+            if _goes_on(model, text, token, ends):
+                running[slot] = text
+            else:
+                slots.end(slot)
+                yield text
+        if slots is None or not running:
+            return
+        tokens = slots.next_tokens()
+        for slot, text in list(running.items()):
+            if not _goes_on(model, text, tokens[slot], ends):
+                slots.end(slot)
+                yield running.pop(slot)
+
+
+def _goes_on(model: Generator, text: _Text, token: int, ends: Collection[int]) -> bool:
+    """Adds a token to a text; returns whether it needs another one."""
+    if token not in ends:
+        text.count += 1
+        text.pieces.append(text.text.push(token))
+        if text.text.is_stopped:
+            return False
+        is_full = len(text.prompt) + text.count > model.max_positions
+        if text.count != text.limit and not is_full:
+            return True
+        if text.count != text.limit:
+            warn_of_room(model)
+    text.pieces.append(text.text.finish())
+    return False
