@@ -49,12 +49,24 @@ void (*mm_run_shared)(void *const *buffers, const int64_t *scalars); // set when
 // bytes are multiplied, four, and q has two digits to base 256 (MM_PLANES) of a signed byte.
 #if defined(MM_PLANES)
 // by bytes, given
+#elif MM_LANES == 16 && defined(__AVX512VNNI__) && MM_CODES_PER_BYTE == 1 && MM_GROUP % 64 != 32
+// The first bytes that are multiplied have no sign: codes get 128 more, which the sum of q takes back.
+#define MM_PLANES 2
+#define MM_CODES_MORE 128
+MM_INLINE mm_mask mm_add_bytes(mm_mask sums, mm_mask a, mm_mask b)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(a), "vm"(b)); // builtins differ between compilers
+    return sums;
+}
 #elif defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
 #include <arm_neon.h>
 #define MM_PLANES 2
 #define mm_add_bytes(sums, a, b) (mm_mask)vdotq_s32((int32x4_t)(sums), (int8x16_t)(a), (int8x16_t)(b))
 #else
 #define MM_PLANES 1
+#endif
+#ifndef MM_CODES_MORE
+#define MM_CODES_MORE (MM_CODES_PER_BYTE == 2 && !MM_MINIMUMS ? 8 : 0) // than what they stand for
 #endif
 #define MM_DEEP (2 * MM_PLANES)
 #define MM_CODES (MM_DEEP * MM_LANES) // of a vector
@@ -139,6 +151,8 @@ MM_INLINE void mm_load_codes(const int8_t *from, int64_t count, mm_mask codes[MM
     }
 #if MM_PLANES == 2
     memcpy(codes, from, sizeof *codes);
+    if (MM_CODES_MORE)
+        codes[0] ^= (mm_mask){0} + (int32_t)0x80808080;
 #else
     codes[0] = (mm_mask)mm_widen(from, 1);
 #endif
@@ -338,6 +352,8 @@ MM_INLINE mm_mask mm_whole(const mm_mask sums[MM_PLANES])
 #else
 #define MM_GROUP_OF(span) ((span) * MM_SPAN / MM_GROUP)
 #endif
+#define MM_SCALES_OF_COLUMN(depth)                                                                 \
+    (MM_GROUP == 1 ? 1 : (depth) / MM_GROUP * (1 + MM_MINIMUMS) + MM_MINIMUMS)
 #define MM_GROUPS_OF(first, spans) (MM_GROUP_OF((first) + (spans) - 1) - MM_GROUP_OF(first) + 1)
 
 // sums + the floats of a span of MM_LANES columns, of which `scales` and `minimums` are those of their
@@ -347,6 +363,8 @@ MM_INLINE mm_vec mm_add_span(
     const float *scales, const float *minimums)
 {
     const float unit = mm_units_of(row, sizes)[span];
+    if (MM_CODES_MORE)
+        whole -= MM_CODES_MORE * mm_totals_of(row, sizes)[span];
 #if MM_GROUP == 1
     mm_vec terms = __builtin_convertvector(whole, mm_vec) * unit;
     (void)scales;
@@ -360,8 +378,6 @@ MM_INLINE mm_vec mm_add_span(
     terms = (terms - below) * unit;
 #else
     (void)minimums;
-    if (MM_CODES_PER_BYTE == 2)
-        whole -= 8 * mm_totals_of(row, sizes)[span];
     mm_vec terms = __builtin_convertvector(whole, mm_vec) * (mm_vec_load(scales) * unit);
 #endif
     MM_ROUNDED(terms);
@@ -403,6 +419,14 @@ MM_INLINE mm_vec mm_scales_part(const MM_SCALE_TYPE *from, int64_t count)
             memcpy(some + done, from + done, (size_t)size * sizeof *from);
             done += size;
         }
+    return MM_SCALE_VEC(some);
+}
+
+// `count` scales, in the last lanes.
+static __attribute__((noinline)) mm_vec mm_last_scales(const MM_SCALE_TYPE *from, int64_t count)
+{
+    MM_SCALE_TYPE some[MM_LANES] = {0};
+    memcpy(some + MM_LANES - count, from, (size_t)count * sizeof *from);
     return MM_SCALE_VEC(some);
 }
 
@@ -466,7 +490,20 @@ MM_INLINE bool mm_is_far(const char *row, const mm_row_sizes sizes, int64_t span
 typedef struct {
     const MM_RIGHT_TYPE *codes[MM_LANES];
     const MM_SCALE_TYPE *scales[MM_LANES];
+    int64_t before[MM_LANES]; // scales of other columns, at least, that lie before these
 } mm_places;
+
+// Where column n is, for `c`.
+MM_INLINE void mm_place(const mm_args g, int64_t n, int64_t c, mm_places *to)
+{
+    const mm_operand *right = g->right + (g->alternates ? n % 2 : 0);
+    while (!g->alternates && n >= right->end)
+        right++;
+    const int64_t column = g->alternates ? n / 2 : n - right->start;
+    to->codes[c] = right->first + column * right->step;
+    to->scales[c] = right->scales + column * right->scales_step;
+    to->before[c] = column * right->scales_step;
+}
 
 MM_INLINE mm_places mm_places_of(const mm_args g, int64_t n, int64_t columns)
 {
@@ -477,15 +514,13 @@ MM_INLINE mm_places mm_places_of(const mm_args g, int64_t n, int64_t columns)
     if (columns == MM_LANES && !g->alternates && n + MM_LANES <= right->end) { // of one operand
         for (int64_t c = 0; c < MM_LANES; c++) {
             made.codes[c] = right->first + (n - right->start + c) * right->step;
-            made.scales[c] = right->scales + (n - right->start + c) * right->scales_step;
+            made.before[c] = (n - right->start + c) * right->scales_step;
+            made.scales[c] = right->scales + made.before[c];
         }
         return made;
     }
-    for (int64_t c = 0; c < MM_LANES; c++) {
-        const int64_t column = n + mm_least(c, columns - 1);
-        made.codes[c] = mm_right(g, 0, column);
-        made.scales[c] = mm_scales(g, 0, column);
-    }
+    for (int64_t c = 0; c < MM_LANES; c++)
+        mm_place(g, n + mm_least(c, columns - 1), c, &made);
     return made;
 }
 
@@ -497,13 +532,14 @@ MM_INLINE void mm_scales_of(
 {
     const int64_t groups = mm_depth(g) / MM_GROUP;
     for (int64_t done = 0; done < count; done += MM_LANES) {
-        // The last vector overlaps the one before: a part of a vector is slow to load.
-        const int64_t k = groups < MM_LANES ? 0 : mm_least(first + done, groups - MM_LANES);
-        const int64_t skipped = first + done - k;
+        // The last vector overlaps the one before, or other columns: a part of a vector is slow to load.
+        const int64_t k = mm_least(first + done, groups - MM_LANES), skipped = first + done - k;
         mm_vec v[MM_LANES];
-        for (int64_t c = 0; c < MM_LANES; c++)
-            v[c] = groups < MM_LANES ? mm_scales_part(places->scales[c] + start, groups)
-                                     : MM_SCALE_VEC(places->scales[c] + start + k);
+        for (int64_t c = 0; c < MM_LANES; c++) {
+            const MM_SCALE_TYPE *const from = places->scales[c] + start + k;
+            v[c] = start + k >= -places->before[c] ? MM_SCALE_VEC(from)
+                                                   : mm_last_scales(from - k, groups);
+        }
         mm_transpose(v);
         if (skipped == 0 && count - done >= MM_LANES) {
             _Pragma("GCC unroll 16") for (int64_t s = 0; s < MM_LANES; s++)

@@ -104,6 +104,11 @@ MM_INLINE void mm_few_columns(
     const mm_row_sizes sizes = job->sizes;
     const char *const left = job->rows + r0 * sizes.nbytes;
     const mm_places places = mm_places_of(g, n, count);
+    // They are needed last, and lie where nothing else is read.
+    const int64_t scales_nbytes = MM_SCALES_OF_COLUMN(sizes.depth) * (int64_t)sizeof(MM_SCALE_TYPE);
+    for (int64_t c = 0; c < count; c++)
+        for (int64_t i = 0; i < scales_nbytes; i += 64)
+            __builtin_prefetch((const char *)places.scales[c] + i, 0, 3);
     mm_made made;
     float scales[MM_GROUP == 1 ? 1 : MM_FEW_SPANS * MM_LANES];
     float minimums[MM_MINIMUMS ? MM_FEW_SPANS * MM_LANES : 1];

@@ -7,7 +7,7 @@
 #define MM_SLICE_SPANS (512 / MM_SPAN)
 // Rows of a tile: two sums for each (four where q has two digits) and what they are made from fill the
 // registers.
-#if MM_LANES == 16
+#if MM_LANES == 16 && MM_PLANES == 1
 #define MM_TILE_ROWS 12
 #else
 #define MM_TILE_ROWS 6

@@ -69,7 +69,8 @@ def quantize(
             (`"int4_symmetric"`: a scale alone, as earlier versions).
         group_size: A multiple of 32 that divides the inputs of each layer. By default 32 for int4,
             and for int8 64, 32 or all inputs, the first that divides them; -1 is all, for int8.
-            Layers of 8 bits in a model of 4 have their default.
+            In a model of 4 bits, a head of 8 has one scale for each row, and other layers of 8 bits
+            have their default.
         skip: Qualified names of layers to leave alone, one or several; `*` matches any characters.
         head: The scheme of the head, whatever `scheme` is. With 4 bits, an embedding that is tied
             to it keeps its floats.
@@ -135,12 +136,19 @@ def formats_of(
     own: dict[int, str] = {}  # by the weight: layers with one in common are rounded alike
     if scheme != "int8":
         own = dict.fromkeys(_sensitive(module), sensitive)
-    own |= dict.fromkeys(_heads(module, layers), head)
+    heads = _heads(module, layers)
+    own |= dict.fromkeys(heads, head)
     schemes = {path: own.get(id(linear.weight), scheme) for path, _, linear in layers}
-    kept = (
-        ("int8",) if scheme != "int8" else () if group_size != ROWS else ("int4", "int4_symmetric")
-    )
-    return {path: (s, None if s in kept else group_size) for path, s in schemes.items()}
+    made: dict[str, Format] = {}
+    for path, _, linear in layers:
+        own_scheme = schemes[path]
+        if own_scheme == "int8" and scheme != "int8":
+            # A head is large: scales of groups would cost a small model more than they give.
+            made[path] = (own_scheme, ROWS if id(linear.weight) in heads else None)
+        else:
+            is_other = group_size == ROWS and own_scheme != "int8"
+            made[path] = (own_scheme, None if is_other else group_size)
+    return made
 
 
 def _heads(module: Module, layers: Sequence[Layer]) -> set[int]:

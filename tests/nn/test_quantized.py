@@ -315,6 +315,37 @@ def test_a_lazy_weight_is_rounded_on_first_use() -> None:
     )
 
 
+class _Head(Module[[Tensor], Tensor]):
+    sensitive_layers = ("up",)
+
+    def __init__(self) -> None:
+        self.up, self.lm_head = Linear(128, 16), Linear(128, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lm_head(x)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "group", "head", "wanted"),
+    [
+        ("int8", None, "int8", [("int8", 64), ("int8", 64)]),
+        ("int8", 32, "int8", [("int8", 32), ("int8", 32)]),
+        ("int8", -1, "int4", [("int8", None), ("int4", 32)]),
+        ("int4", None, "int8", [("int8", 64), ("int8", None)]),  # a head with groups is too large
+        ("int4", 128, "int4", [("int8", 64), ("int4", 128)]),
+    ],
+)
+def test_groups_of_8_bits(
+    scheme: str, group: int | None, head: str, wanted: list[tuple[str, int | None]]
+) -> None:
+    model: Any = maxmod.quantize(_Head(), scheme, group_size=group, head=head)
+    layers = (model.up, model.lm_head)
+    assert [(layer.scheme, layer.group_size) for layer in layers] == wanted
+    x = Tensor(np.random.default_rng(1).normal(size=(2, 128)).astype(np.float32))
+    exact = x.to_numpy() @ _dequantized(model.lm_head).T + model.lm_head.bias.to_numpy()
+    np.testing.assert_allclose(model(x).to_numpy(), exact, rtol=1e-5, atol=1e-5)
+
+
 def test_summary_counts_the_bytes() -> None:
     floats, rounded = (Sequential(Linear(256, 128, bias=False)) for _ in range(2))
     assert floats.summary().nbytes == 4 * 256 * 128
