@@ -81,7 +81,9 @@ DECODERS: dict[str, dict[str, Any]] = {
 }
 GPT2 = {"vocab_size": 71, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 40}
 BERT = {**DECODER, "vocab_size": 90}
-VIT = {**DECODER, "image_size": 20, "patch_size": 5, "num_labels": 7}
+_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+VIT = {name: DECODER[name] for name in _SIZES}
+VIT |= {"image_size": 20, "patch_size": 5, "num_labels": 7}
 
 
 def _randomized(model: Any) -> Any:
