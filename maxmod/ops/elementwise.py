@@ -15,6 +15,7 @@ from maxmod.op import Kind, Op, op
 from maxmod.op.rules import elementwise, is_float, is_numeric, predicate
 from maxmod.tensor import Tensor
 from maxmod.values.array import Array, ArrayModule
+from maxmod.values.narrow import narrowed
 from maxmod.values.tensor_type import TensorType
 
 __all__ = [
@@ -496,7 +497,7 @@ def cast_elements(xp: ArrayModule, x: Tensor, dtype: DType) -> Tensor:
         x = x.astype(storage_dtype(compute_dtype(source)))
     if dtype is DType.bool:
         return xp.not_equal(x, xp.zeros((), dtype=x.dtype))
-    return x.astype(storage_dtype(dtype))
+    return narrowed(x, storage_dtype(dtype))
 
 
 def cast(x: Tensor, dtype: DType) -> Tensor:

@@ -20,6 +20,7 @@ from maxmod.errors import ArgumentError, ExchangeError, OperandError, SliceError
 from maxmod.tensor.exchange import Storage, import_array
 from maxmod.values.array import Array, HostArray, Subscript
 from maxmod.values.device import CPU_REF, DeviceLike, DeviceRef
+from maxmod.values.narrow import narrowed
 from maxmod.values.plain import Scalar
 from maxmod.values.shape import ShapeLike, as_sizes
 from maxmod.values.tensor_type import TensorType
@@ -212,7 +213,7 @@ class Buffer(Storage):
             >>> Buffer.scalar(3, DType.int64).item()
             3
         """
-        host = np.array(value).astype(storage_dtype(dtype))
+        host = narrowed(np.array(value), storage_dtype(dtype))
         if host.ndim != 0:
             raise ArgumentError(f"Buffer.scalar: expected a number, got shape {host.shape}.")
         return Buffer.wrap(host, TensorType(dtype, (), CPU_REF)).to(_place(device))

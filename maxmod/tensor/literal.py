@@ -17,6 +17,7 @@ from maxmod.dtype import DType, exact_integers, storage_dtype
 from maxmod.errors import ArgumentError, ArgumentTypeError, DTypeError, OperandError
 from maxmod.tensor.exchange import DLPackArray
 from maxmod.values.array import HostArray
+from maxmod.values.narrow import narrowed
 from maxmod.values.plain import Scalar
 
 _SCALARS = (bool, int, float, np.bool_, np.integer, np.floating)
@@ -82,7 +83,7 @@ def literal_array(value: object, dtype: DType) -> HostArray:
 def rounded(numbers: ArrayLike, dtype: DType) -> HostArray:
     """Returns an array of float numbers in a float dtype; too large ones become infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(numbers, dtype=np.float64).astype(storage_dtype(dtype))
+        return narrowed(np.asarray(numbers, dtype=np.float64), storage_dtype(dtype))
 
 
 def _as_float(leaf: Scalar) -> float:
@@ -177,4 +178,4 @@ def weak_array(array: HostArray, dtype: DType) -> HostArray:
         )
     if source.is_float():
         return rounded(array, dtype)
-    return array.astype(storage_dtype(dtype))
+    return narrowed(array, storage_dtype(dtype))
