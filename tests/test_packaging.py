@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -95,7 +96,7 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
         found.get_all("Provides-Extra")
     )
     core = [r for r in found.get_all("Requires-Dist") if "extra ==" not in r]
-    names = {r.split(">")[0].split("<")[0].strip().replace("-", "_") for r in core}
+    names = {re.split("[<>=!]", r)[0].strip().replace("-", "_") for r in core}
     assert names == {"numpy", "ml_dtypes", "safetensors", "platformdirs"}
     assert found.get_payload().startswith("# maxmod")
 
@@ -106,7 +107,7 @@ def test_core_dependencies_are_used() -> None:
     with open(ROOT / "pyproject.toml", "rb") as file:
         project = tomllib.load(file)["project"]
     for requirement in project["dependencies"]:
-        name = requirement.split(">")[0]
+        name = re.split("[<>=!]", requirement)[0]
         assert f"import {name}" in text or f"from {name}" in text, name
 
 

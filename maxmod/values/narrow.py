@@ -46,7 +46,8 @@ def _rounded_to_odd(x: HostArray) -> HostArray:
         error = nearest.astype(np.float64) - exact
     lost = (error < 0) | (error > 0)  # neither for NaN and infinities
     beyond = lost & ((error > 0) == (exact > 0))
-    return ((nearest.view(np.uint32) - beyond.astype(np.uint32)) | lost).view(np.float32)
+    bits = (nearest.view(np.uint32) - beyond.astype(np.uint32)) | lost
+    return np.asarray(bits).view(np.float32)  # arrays without axes have become scalars
 
 
 def _exact(x: HostArray) -> HostArray:
@@ -68,4 +69,4 @@ def _powers_of_two(x: HostArray, dtype: StorageDType) -> HostArray:
     normal = (bits + np.uint32(0x400000)) >> np.uint32(23)
     code = np.where(bits < 0x00800000, bits >= 0x00600000, normal)
     is_positive = bits - np.uint32(1) < 0x7F800000
-    return np.where(is_positive, code, 255).astype(np.uint8).view(dtype)
+    return np.asarray(np.where(is_positive, code, 255), np.uint8).view(dtype)

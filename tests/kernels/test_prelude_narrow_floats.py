@@ -182,6 +182,8 @@ def test_eager_cast(name: str, dtype: str) -> None:
         want = nearest(x, name)
     unsigned = codes(name).dtype
     assert_same_codes(found.view(unsigned), want.view(unsigned), name)
+    one = narrowed(np.array(x[3]), storage(name))
+    assert (type(one), one.shape) == (np.ndarray, ())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
