@@ -34,8 +34,8 @@ Ratios = dict[str, dict[str, float]]
 
 
 def newest() -> Path:
-    """Returns the newest file of results; names begin with the date."""
-    return max(RESULTS.glob("*.json"))
+    """Returns the newest file of results of all plots; names begin with the date."""
+    return max(RESULTS.glob("*_cpu_*.json"))
 
 
 def ratios(content: Iterable[dict[str, Any]], benchmarks: Iterable[str]) -> Ratios:
