@@ -45,7 +45,8 @@ import numpy as np
 
 from maxmod import CPU, DType
 from maxmod.generate import generate
-from maxmod.models import LanguageModel, gpt2, load_model
+from maxmod.models import LanguageModel, load_model
+from maxmod.models.decoders import gpt2
 from maxmod.weights import save_state, transpose
 
 FIRST_TOKEN_RUNS = 3

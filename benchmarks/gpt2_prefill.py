@@ -28,7 +28,7 @@ from harness import Call
 
 from maxmod import DeviceRef, DType, Tensor, TensorType, default_dtype
 from maxmod import functional as F
-from maxmod.models import gpt2
+from maxmod.models.decoders import gpt2
 
 SMALL = gpt2.Config(vocab_size=50257, n_positions=1024, n_embd=768, n_layer=12, n_head=12)
 TINY = gpt2.Config(vocab_size=101, n_positions=32, n_embd=32, n_layer=2, n_head=2)

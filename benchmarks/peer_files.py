@@ -25,7 +25,7 @@ import harness
 import numpy as np
 
 from maxmod import DType
-from maxmod.models import gpt2
+from maxmod.models.decoders import gpt2
 
 GGUF_FORMATS = ("F32", "BF16", "Q8_0", "Q4_1")
 CTRANSLATE2_KINDS = ("float32", "int8")

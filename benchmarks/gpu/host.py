@@ -32,7 +32,7 @@ import maxmod
 from maxmod import DType
 from maxmod.generate.kv_cache import KVCache
 from maxmod.generate.sampling import Sampler, Sampling
-from maxmod.models import llama
+from maxmod.models.decoders import llama
 from maxmod.models.language import NextTokens
 from maxmod.runtime.compiled import CompiledModel
 
@@ -68,7 +68,7 @@ class Setup:
         backend.cuda.driver.launchKernel = lambda *args: None
         self.device, self.config = device, llama.Config(**configuration(layers))
         with maxmod.default_device(device), maxmod.default_dtype(DType.bfloat16):
-            self.module = llama.Llama(self.config)
+            self.module = llama.make_module(self.config)
 
     def compiled(self, *, prefill: bool) -> CompiledModel:
         """The step of decoding, or of reading a prompt."""

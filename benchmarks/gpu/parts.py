@@ -29,7 +29,7 @@ from maxmod import DType, Tensor, TensorType
 from maxmod.backends.devices import Accelerator
 from maxmod.generate.kv_cache import KVCache
 from maxmod.generate.sampling import Sampler, Sampling
-from maxmod.models import gpt2, llama
+from maxmod.models.decoders import gpt2, llama
 from maxmod.models.language import NextTokens
 from maxmod.weights import open_checkpoint, save_state
 
@@ -76,7 +76,7 @@ class Model:
                 self.module: Any = gpt2.GPT2(self.config)
             else:
                 self.config = llama.Config(**given)
-                self.module = llama.Llama(self.config)
+                self.module = llama.make_module(self.config)
         if dtype != "bf16":
             maxmod.quantize(self.module, dtype)
 

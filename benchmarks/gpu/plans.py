@@ -22,7 +22,7 @@ from maxmod.compiler.steps import RunKernel, RunProduct
 from maxmod.generate.kv_cache import KVCache
 from maxmod.generate.sampling import Sampler
 from maxmod.kernel.source import Dialect
-from maxmod.models import gpt2, llama
+from maxmod.models.decoders import gpt2, llama
 from maxmod.models.language import NextTokens
 from maxmod.op import ir
 from maxmod.runtime.staging import trace_function
@@ -119,7 +119,7 @@ def decoding(model: str, dtype: str, layers: int, vocab: int | None = None) -> P
             module = gpt2.GPT2(config)
         else:
             config = llama.Config(**given, num_hidden_layers=layers)
-            module = llama.Llama(config)
+            module = llama.make_module(config)
         if dtype != "bf16":
             maxmod.quantize(module, dtype)
     step = NextTokens(module)

@@ -9,15 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from maxmod.models import gemma, gpt2, llama, vit
+from maxmod.models import vit
 from maxmod.models.config import from_table
 from maxmod.models.config_fields import CONFIG as CONFIG_FIELDS
 from maxmod.models.decoders import (
     as_encoder,
     cohere,
+    gemma,
     glm,
+    gpt2,
     gpt_neox,
     granite,
+    llama,
     ministral,
     olmo2,
     opt,
@@ -80,7 +83,7 @@ def _decoder(family: Any, defaults: Mapping[str, object]) -> Architecture:
 ARCHITECTURES = {
     "gpt2": Architecture(gpt2.Config, gpt2.GPT2, _by_name(gpt2.adapt_weights)),
     **{
-        name: Architecture(llama.Config, llama.Llama, _by_name(llama.adapt_weights), defaults)
+        name: Architecture(llama.Config, llama.make_module, _by_name(llama.adapt_weights), defaults)
         for name, defaults in llama.DEFAULTS.items()
     },
     **{

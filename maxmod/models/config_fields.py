@@ -298,16 +298,17 @@ CONFIG: dict[str, KnownFields] = {
     "llama": _decoder(
         "Llama",
         neutral="max_window_layers",
-        unused="sliding_window use_sliding_window max_window_layers dual_chunk_attention_config",
+        unused="""sliding_window use_sliding_window max_window_layers dual_chunk_attention_config
+        partial_rotary_factor""",
     ),
     "mistral": _decoder(
         "Mistral",
         neutral="use_sliding_window max_window_layers",
         unused="""use_sliding_window max_window_layers attention_bias mlp_bias
-        dual_chunk_attention_config""",
+        dual_chunk_attention_config partial_rotary_factor""",
     ),
-    "qwen2": _decoder("Qwen2", unused="attention_bias mlp_bias"),
-    "qwen3": _decoder("Qwen3", unused="mlp_bias dual_chunk_attention_config"),
+    "qwen2": _decoder("Qwen2", unused="attention_bias mlp_bias partial_rotary_factor"),
+    "qwen3": _decoder("Qwen3", unused="mlp_bias dual_chunk_attention_config partial_rotary_factor"),
     "gemma": _decoder(
         "Gemma",
         unused="""query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping

@@ -371,13 +371,9 @@ class RotaryTable:
         axis = -1 if rope.interleaved else -2
         signs = F.arange(-1, 3, 2, dtype=DType.float32, device=row.device)
         signs = signs if rope.interleaved else signs.reshape([2, 1])
-        cosine, sine = F.cos(angles), F.sin(angles)
-        if rope.factor != 1:
-            cosine, sine = cosine * rope.factor, sine * rope.factor
-        self._cosine = F.unsqueeze(cosine.cast(DType.float32), axis)
-        self._sine = F.unsqueeze(sine.cast(DType.float32), axis) * signs
+        self._cosine = _single(F.cos(angles), rope.factor, axis)
+        self._sine = _single(F.sin(angles), rope.factor, axis) * signs
         self._swapped = 1 - F.arange(0, 2, dtype=DType.int64, device=row.device)
-
         self._growth: Tensor | None = None
         if rope.growth:
             steps = F.floor(positions.cast(DType.float64) / rope.step)
@@ -405,3 +401,8 @@ class RotaryTable:
         others = F.gather(pairs, self._swapped, axis=-1 if self._interleaved else -2)
         rotated = pairs * self._cosine + others * self._sine
         return rotated.reshape([batch, heads, seq, dim]).cast(x.dtype)
+
+
+def _single(values: Tensor, factor: float, axis: int) -> Tensor:
+    """Values times a factor, rounded to float32, with a further axis of size 1."""
+    return F.unsqueeze((values if factor == 1 else values * factor).cast(DType.float32), axis)

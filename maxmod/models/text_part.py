@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from maxmod.errors import ModelError
-from maxmod.models import gemma, llama
 from maxmod.models.config import judge_fields
 from maxmod.models.config_fields import IMAGES_AND_TEXT
+from maxmod.models.decoders import gemma, llama
 from maxmod.nn.places import warn
 from maxmod.tensor.like import StateLike
 from maxmod.values.plain import JsonObject

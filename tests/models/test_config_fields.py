@@ -307,7 +307,11 @@ def test_rope_scaling_wins_over_rope_parameters(
     for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"):
         config = config_of(DECODERS[name], head_dim=8, **given)
         is_gemma = name.startswith("gemma")
-        found = config.frequencies().values() if is_gemma else [config.rope().frequencies]  # type: ignore[attr-defined]
+        found = (
+            config.frequencies().values()
+            if is_gemma
+            else [config.ropes()["full_attention"].frequencies]
+        )  # type: ignore[attr-defined]
         for row in found:
             np.testing.assert_allclose(row, frequencies(*expected), rtol=1e-14)
 
@@ -326,7 +330,7 @@ def test_lost_base_is_told() -> None:
     with pytest.warns(MaxmodWarning, match="rope_scaling replaces rope_parameters and its rope_th"):
         scaling = {"rope_type": "linear", "factor": 2.0}
         config = config_of(DECODERS["qwen3"], head_dim=8, rope_scaling=scaling, **given)
-    found = config.rope().frequencies  # type: ignore[attr-defined]
+    found = config.ropes()["full_attention"].frequencies  # type: ignore[attr-defined]
     np.testing.assert_allclose(found, frequencies(1e4, 2), rtol=1e-14)
 
 

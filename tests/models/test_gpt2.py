@@ -12,7 +12,7 @@ import pytest
 from maxmod import CPU, Device, DType, Tensor
 from maxmod.errors import ModelError, WeightsError
 from maxmod.models import LanguageModel, load_model
-from maxmod.models.gpt2 import GPT2, Config
+from maxmod.models.decoders.gpt2 import GPT2, Config
 from maxmod.weights import add_prefix, merge, open_checkpoint, save_state
 
 FIXTURES = Path(__file__).parents[1] / "assets" / "gpt2"

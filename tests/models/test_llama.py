@@ -12,9 +12,10 @@ from models.folders import ASSETS, LLAMA, copy, golden
 
 from maxmod import CPU, Device, DType, Tensor
 from maxmod.errors import ModelError
-from maxmod.models import gemma, load_model
+from maxmod.models import load_model
 from maxmod.models.config import from_table
 from maxmod.models.config_fields import CONFIG
+from maxmod.models.decoders import gemma
 from maxmod.models.rotary import RotaryTable, rope_frequencies
 from maxmod.weights import merge, open_checkpoint, save_state
 

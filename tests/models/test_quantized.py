@@ -138,9 +138,9 @@ def test_peak_of_a_load(tmp_path: Path) -> None:
     table |= {"n_embd": 768, "n_layer": 5, "n_head": 12, "vocab_size": 9000, "n_positions": 32}
     table |= {"n_inner": None, "tie_word_embeddings": True}
     (tmp_path / "config.json").write_text(json.dumps(table), "utf-8")
-    from maxmod.models import gpt2
     from maxmod.models.config import from_table
     from maxmod.models.config_fields import CONFIG
+    from maxmod.models.decoders import gpt2
 
     module = gpt2.GPT2(from_table(gpt2.Config, table, "config.json", known=CONFIG["gpt2"]))
     transposed = ("c_attn.weight", "c_fc.weight", "c_proj.weight")

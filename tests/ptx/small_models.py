@@ -21,7 +21,7 @@ from maxmod.generate.kv_cache import KVCache
 from maxmod.generate.sampling import Sampler, Sampling
 from maxmod.interpreters.lazy import lazy
 from maxmod.kernel.source import Dialect
-from maxmod.models import gpt2, llama
+from maxmod.models.decoders import gpt2, llama
 from maxmod.models.language import NextTokens
 from maxmod.nn import Module, quantize
 from maxmod.op import ir
@@ -113,7 +113,7 @@ def model(case: Case, layers: int = 2) -> Any:
     maxmod.random.set_seed(3)
     is_gpt2 = case.name.startswith("gpt2")
     with lazy(), maxmod.default_device(CPU_REF), maxmod.default_dtype(case.dtype):
-        module = gpt2.GPT2(config) if is_gpt2 else llama.Llama(config)
+        module = gpt2.GPT2(config) if is_gpt2 else llama.make_module(config)
         if case.weights.startswith("int"):
             quantize(module, case.weights)
     return module

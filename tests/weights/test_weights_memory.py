@@ -13,7 +13,7 @@ import pytest
 
 from maxmod import DType
 from maxmod import functional as F
-from maxmod.models import gpt2
+from maxmod.models.decoders import gpt2
 from maxmod.weights import save_state, transpose
 
 MB = 1_000_000

@@ -41,11 +41,11 @@ class DecoderConfig:
     THETA: ClassVar[float] = 10000.0
     INTERLEAVED: ClassVar[bool] = False
     PARTIAL: ClassVar[bool] = False  # whether a part of each head may be rotated
-    KINDS: ClassVar[tuple[str, ...]] = (FULL, SLIDING)
 
     def __post_init__(self) -> None:
         sizes = (self.vocab_size, self.hidden_size, self.intermediate_size, self.num_hidden_layers)
         sizes += (self.num_attention_heads, self.kv_heads, self.dim, self.max_position_embeddings)
+        sizes += (self.max_positions,)
         if min(sizes) < 1 or (self.sliding_window is not None and self.sliding_window < 1):
             raise ModelError("sizes must be above 0.")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
@@ -59,8 +59,14 @@ class DecoderConfig:
                 f"num_key_value_heads={self.kv_heads}."
             )
         check_activation("hidden_act", self.hidden_act)
-        check_layer_types(self.layer_types, self.num_hidden_layers, self.KINDS)
+        check_layer_types(self.layer_types, self.num_hidden_layers, self.layer_kinds)
+        warn_of_lost_theta(self.rope_scaling, self.rope_parameters, self.rope_theta)
         self.ropes()
+
+    @property
+    def layer_kinds(self) -> tuple[str, ...]:
+        """The kinds that layers may have."""
+        return (FULL, SLIDING)
 
     @property
     def dim(self) -> int:
@@ -106,9 +112,7 @@ class DecoderConfig:
         Raises:
             ModelError: If the fields about it are malformed or of an unknown kind.
         """
-        warn_of_lost_theta(self.rope_scaling, self.rope_parameters, self.rope_theta)
-        rope = self._rope(self._scaling())
-        return dict.fromkeys((FULL, SLIDING), rope)
+        return dict.fromkeys((FULL, SLIDING), self._rope(self._scaling()))
 
     def _scaling(self) -> JsonObject:
         return self.rope_scaling or self.rope_parameters or {}  # as in transformers

@@ -19,7 +19,8 @@ from maxmod.backends.cuda import nvrtc
 from maxmod.backends.devices import Device
 from maxmod.errors import CompileError
 from maxmod.kernel.source import Dialect
-from maxmod.models import gpt2, load_model
+from maxmod.models import load_model
+from maxmod.models.decoders import gpt2
 from maxmod.nn import LayerNorm, Linear, Module
 from maxmod.runtime.compiled import compile_function
 

@@ -25,7 +25,7 @@ from maxmod.models.attention import (
     soft_cap,
     split_heads,
 )
-from maxmod.models.llama import FREQUENCIES
+from maxmod.models.decoders.llama import FREQUENCIES
 from maxmod.models.rotary import RotaryTable, rope_frequencies, warn_of_lost_theta
 from maxmod.nn import Embedding, GemmaRMSNorm, Linear, Module, ModuleList
 from maxmod.tensor import Tensor
