@@ -494,7 +494,7 @@ typedef struct {
 } mm_places;
 
 // Where column n is, for `c`.
-MM_INLINE void mm_place(const mm_args g, int64_t n, int64_t c, mm_places *to)
+MM_INLINE void mm_set_place(const mm_args g, int64_t n, int64_t c, mm_places *to)
 {
     const mm_operand *right = g->right + (g->alternates ? n % 2 : 0);
     while (!g->alternates && n >= right->end)
@@ -520,7 +520,7 @@ MM_INLINE mm_places mm_places_of(const mm_args g, int64_t n, int64_t columns)
         return made;
     }
     for (int64_t c = 0; c < MM_LANES; c++)
-        mm_place(g, n + mm_least(c, columns - 1), c, &made);
+        mm_set_place(g, n + mm_least(c, columns - 1), c, &made);
     return made;
 }
 

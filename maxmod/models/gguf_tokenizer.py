@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from maxmod.errors import ModelError
 from maxmod.generate.sentence_pieces import merges_of
+from maxmod.generate.special_tokens import PackageObject
 from maxmod.values.plain import JsonObject
 
 # The kinds of tokens, of llama.cpp.
@@ -83,7 +83,7 @@ def _settings(fields: JsonObject) -> JsonObject:
     return result
 
 
-def _tokenizer(package: ModuleType, file: Path, fields: JsonObject) -> Any:
+def _tokenizer(package: ModuleType, file: Path, fields: JsonObject) -> PackageObject:
     kind = fields.get("tokenizer.ggml.model")
     make = {"gpt2": _byte_level, "llama": _sentence_pieces}.get(str(kind))
     if make is None:
@@ -102,7 +102,9 @@ def _tokenizer(package: ModuleType, file: Path, fields: JsonObject) -> Any:
     return made
 
 
-def _byte_level(package: ModuleType, file: Path, fields: JsonObject, ids: Mapping[str, int]) -> Any:
+def _byte_level(
+    package: ModuleType, file: Path, fields: JsonObject, ids: Mapping[str, int]
+) -> PackageObject:
     splitters, given = package.pre_tokenizers, fields.get("tokenizer.ggml.merges") or []
     merges = [tuple(pair.split(" ", 1)) for pair in given]  # type: ignore[union-attr]
     name = str(fields.get("tokenizer.ggml.pre", "default"))
@@ -132,7 +134,7 @@ def _byte_level(package: ModuleType, file: Path, fields: JsonObject, ids: Mappin
 
 def _sentence_pieces(
     package: ModuleType, file: Path, fields: JsonObject, ids: Mapping[str, int]
-) -> Any:
+) -> PackageObject:
     scores = fields.get("tokenizer.ggml.scores") or [0.0] * len(ids)
     kinds = fields.get("tokenizer.ggml.token_type") or []
     texts = _texts(fields)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from maxmod.values.device import CPU_REF, DeviceLike
 from maxmod.values.plain import JsonObject
 from maxmod.values.tensor_type import TensorType
 from maxmod.weights.mapping import Weights
+
+_Object: TypeAlias = Any  # of the package gguf
 
 SUFFIX = ".gguf"
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
@@ -61,16 +63,16 @@ def _package(path: Path) -> ModuleType:
     return gguf
 
 
-def _plain_reader(package: ModuleType) -> Any:
+def _plain_reader(package: ModuleType) -> _Object:
     """Returns the reader of the package, with plain arrays: mapped ones take most of its time."""
 
     class Reader(package.GGUFReader):  # type: ignore[misc, name-defined]
         @property
-        def data(self) -> Any:
+        def data(self) -> _Object:
             return self._plain
 
         @data.setter
-        def data(self, value: Any) -> None:
+        def data(self, value: _Object) -> None:
             self._plain = np.asarray(value)
 
     return Reader
@@ -118,7 +120,7 @@ class GGUFWeights(Weights):
         self._gguf = _package(Path(path))
         self.fields: JsonObject = {}
         self.kinds: collections.Counter[str] = collections.Counter()
-        plan: dict[str, Any] = {}
+        plan: dict[str, _Object] = {}
         for part in parts_of(Path(path)):
             for name, tensor in self._read(part):
                 if name in plan:
@@ -128,7 +130,7 @@ class GGUFWeights(Weights):
         super().__init__(plan)
         self._expect_known()
 
-    def _read(self, path: Path) -> Iterator[tuple[str, Any]]:
+    def _read(self, path: Path) -> Iterator[tuple[str, _Object]]:
         size = path.stat().st_size
         try:
             with open(path, "rb") as file:

@@ -45,7 +45,7 @@ def test_launches_of_a_layer(predict: Any, tmp_path: Path, capsys: Any) -> None:
     weights = {(row["model"], row["dtype"]): row["bytes_per_token"] / 1e9 for row in rows}
     assert weights["8B", "bf16"] == pytest.approx(15.01, rel=0.01)
     assert weights["1B", "bf16"] == pytest.approx(2.47, rel=0.01)
-    assert weights["8B", "int8"] == pytest.approx(7.59, rel=0.01)  # with scales
+    assert weights["8B", "int8"] == pytest.approx(7.82, rel=0.01)  # with scales
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 2 + len(rows)
     assert table[2].startswith("| 8B | bf16 | 9 |")
