@@ -196,6 +196,14 @@ class LoweredContraction:
         if len(loads) == 1:
             text.plain(kind, name, parameters, places[0])
             return
+        indices = {index_text(load.index) for load in loads}
+        if text.dialect is Dialect.CUDA and len(indices) == 1 and not self.is_pair:
+            # Selected addresses: with a branch around each load, a thread waits for each of them.
+            bases = self.of_column([f"g.b{load.buffer}" for load in loads])
+            starts = self.of_column([str(start) for start, _ in self.ranges()])
+            lines = [f"{kind}const from = {bases};", f"n -= {starts};"]
+            text.plain(kind, name, parameters, f"from + ({indices.pop()})", lines)
+            return
         for number, place in enumerate(places):
             text.plain(kind, f"{name}_{number}", parameters, place)
         calls = [f"{name}_{number}(g, k, {{n}})" for number in range(len(loads))]

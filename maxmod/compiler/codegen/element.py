@@ -274,9 +274,12 @@ class Text:
         body = self.body(lowering, [number])
         self.raw(kind, name, parameters, [*body, f"return {lowering.name(number)};"])
 
-    def plain(self, kind: str, name: str, parameters: str, result: str) -> None:
-        """Adds a function of the arguments alone that returns an expression."""
-        self._function(f"{kind}{name}(const mm_args g{parameters})", [f"return {result};"])
+    def plain(
+        self, kind: str, name: str, parameters: str, result: str, lines: Sequence[str] = ()
+    ) -> None:
+        """Adds a function of the arguments alone that returns an expression, behind statements."""
+        head = f"{kind}{name}(const mm_args g{parameters})"
+        self._function(head, [*lines, f"return {result};"])
 
     def store(
         self,
