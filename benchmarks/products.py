@@ -45,6 +45,23 @@ Findings in float32 on 2 cores of an AMD EPYC (Zen 3, AVX2), December 2026, NumP
 - Batches of matrices (12:128x64x128, 12:128x128x64, 32:33x65x31): 0.9 to 1.2 times the best of
   NumPy and PyTorch (MKL) bare, 1.05 to 1.9 for the kernel alone; 1.2 to 1.9 with `gelu`. Before
   `gemm_narrow.h` it was 0.67 to 0.86.
+
+Findings in float32 on 2 cores of an Intel Emerald Rapids (AVX-512, 2 MB of L2 for each core),
+December 2026, against NumPy 2.4 (OpenBLAS) and PyTorch 2.14 (MKL); its speed drifts by up to 2:
+
+- The first sweep, `--quick`, float32 alone, a part of the processors taken by others meanwhile: 592
+  products, 235 below 0.9, the middle one 0.98. Of those that take the other library 0.1 ms or more:
+  bare 72 of 170 below 0.9, with gelu 13 of 209. It was not repeated as a whole after what follows.
+- Many rows by few columns, deep, as multiples of PyTorch: 2048 x 4096 x 64 0.22 to 0.41, now 0.96
+  to 1.18; 1000 x 4096 x 64 0.64 to 0.90, now 1.06 to 1.20; 2048 x 1024 x 128 0.74 to 1.00, now 1.06
+  to 1.24. The largest part was 33 MB for the packed left operand, whose pages were new at each
+  call.
+- 9 to 16 rows of an `in_out` weight, 768 x 3072: 0.71 to 0.81, now 0.86 to 1.25; 16 x 768 x 768 and
+  16 x 3072 x 768 stay at 0.65 to 0.8.
+- With `-mno-avx512f` products of many rows by few columns take 0.3 to 0.95 of the time of before.
+- Still below 0.9: small products (Python's part of a call), 64 to 128 rows of 384 x 384 (0.56 to
+  0.8) and of 4096 x 64 (0.5 to 0.9), 0.8 to 1.0 of MKL for large ones. Blocks of 512 columns in
+  place of 128, tried together with two tiles of 8 rows in place of 14 and 2, gained nothing.
 """
 
 from __future__ import annotations

@@ -174,3 +174,23 @@ def test_rows_at_the_ends_of_tiles_and_parts(columns: int) -> None:
     for rows in ROWS:
         np.testing.assert_array_equal(_called(plain, x[:rows]), sums[:rows])
         np.testing.assert_array_equal(_called(model, x[:rows]), every[:rows])
+
+
+@pytest.mark.parametrize("depth", [1100, 1024])
+def test_many_rows_of_a_deep_product_of_few_columns(depth: int) -> None:
+    """From 8 tiles of each thread on, gemm_narrow.h adds one part of the depth after the other.
+
+    The sums are those of gemm_many.h, which multiplies 100 rows.
+    """
+    types = [TensorType(DType.float32, (rows, depth), CPU()) for rows in ("rows", 37)]
+    model = compile_function(lambda x, w: x @ w.T, types, name="f", parameters={})
+    x, w = _normal(1003, depth), _normal(37, depth)
+    sums = _called(model, x, w)
+    _assert_close(sums, x, w.T)
+    np.testing.assert_array_equal(_called(model, x[:100], w), sums[:100])
+    x[700, depth - 1], w[5, 0] = np.nan, np.inf
+    found = _called(model, x, w)
+    assert np.isnan(found[700]).all()
+    assert np.isinf(np.delete(found[:, 5], 700)).all()
+    kept = np.delete(np.delete(found, 700, 0), 5, 1)
+    np.testing.assert_array_equal(kept, np.delete(np.delete(sums, 700, 0), 5, 1))
