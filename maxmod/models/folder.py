@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from maxmod.errors import ModelError
-from maxmod.models.gguf_folder import folder_of_file
+from maxmod.models.gguf.folder import folder_of_file
 from maxmod.values.plain import JsonObject
 from maxmod.weights.gguf import gguf_of
 from maxmod.weights.hub_cache import find_in_cache, missing_text

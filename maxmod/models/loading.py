@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ModelError, WeightsError
 from maxmod.interpreters.lazy import lazy
+from maxmod.log import note
 from maxmod.models.architectures import Architecture, architecture_of, config_of, read_fields
 from maxmod.models.folder import CONFIG, find_folder
-from maxmod.models.gguf_folder import GGUFView, open_weights
+from maxmod.models.gguf.folder import open_weights
+from maxmod.models.gguf.tensors import GGUFView
 from maxmod.models.quantized_folder import FIELD, Rounding, as_stored, is_marked, rounded
 from maxmod.nn import Module
 from maxmod.tensor.default_context import default_device, default_dtype, resolve
@@ -100,6 +102,8 @@ def _load(
                 f"{caller}: {folder}: quantize: the weights of this folder are quantised already."
             )
         dtype = dtype or _stored_dtype(checkpoint, {f"{name}.scales" for name in layers})
+        if isinstance(checkpoint, GGUFView) and rounding is None:
+            _tell_of_dequantised(checkpoint, dtype)
         with lazy(), default_device(ref), default_dtype(dtype):
             module = architecture.module(config)
         stored = checkpoint.on(ref)
@@ -116,6 +120,17 @@ def _load(
         except WeightsError as error:
             raise WeightsError(f"{caller}: {folder}: {error}") from None
     return module.to(ref), ref, dtype
+
+
+def _tell_of_dequantised(checkpoint: GGUFView, dtype: DType) -> None:
+    """Says in one line that quantised weights of a GGUF file take more memory than the file."""
+    file = checkpoint.file
+    if file.is_quantised:
+        kinds = ", ".join(file.quantised_kinds)
+        note(
+            f"{Path(file.path).name}: weights of {kinds} are read as {dtype!r}. Hint: "
+            "quantize='int4' or 'int8' (--quantize) rounds them again while they are read."
+        )
 
 
 def _check_layers(config: Any, tensors: int, where: Path) -> None:

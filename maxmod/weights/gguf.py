@@ -179,6 +179,11 @@ class GGUFWeights(Weights):
         return 2 * plain < self.kinds.total()
 
     @property
+    def quantised_kinds(self) -> list[str]:
+        """The types of quantised weights, those with most bytes first."""
+        return [kind for kind, _ in self.kinds.most_common() if kind not in {**_PLAIN, **_INTEGERS}]
+
+    @property
     def metadata(self) -> dict[str, str]:
         """The metadata that are short: names, numbers and the like, as text."""
         short = {k: v for k, v in self.fields.items() if not isinstance(v, list)}

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from models.folders import ASSETS, golden
+from models.folders import ASSETS, copy, golden
 from models.gguf_files import write_gguf
 
 from maxmod import CPU, DType, Tensor
 from maxmod.cli import main
 from maxmod.errors import CheckpointError, ModelError
+from maxmod.generate.tokenizer_files import open_tokenizer
 from maxmod.models import load_model
-from maxmod.models.gguf_folder import config_of
+from maxmod.models.gguf.config import config_of
+from maxmod.models.gguf.tokenizer import write_tokenizer
 from maxmod.models.registry import describe
+from maxmod.weights import open_checkpoint, save_state
 from maxmod.weights.gguf import GGUFWeights
 
 gguf = pytest.importorskip("gguf", reason="needs gguf: pip install gguf")
@@ -56,6 +61,7 @@ def test_quantised_file_is_read_in_bfloat16(tmp_path: Path) -> None:
     writer.close()
     file = GGUFWeights(path)
     assert file.is_quantised
+    assert file.quantised_kinds == ["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"]
     for name in file:
         found = file[name]
         assert found.shape == [6, 64]
@@ -80,6 +86,25 @@ def test_blocks_of_many_kinds(kind: str, tmp_path: Path) -> None:
     found = GGUFWeights(path)["a.weight"]
     assert found.type.short() == f"float32[3,{2 * count}]"
     np.testing.assert_array_equal(found.to_numpy(), gguf.dequantize(blocks, type))
+
+
+def test_dequantised_weights_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "maxmod")
+    source, wide = ASSETS / "llama/llama32", tmp_path / "wide"
+    copy(source, wide, hidden_size=32, intermediate_size=64)
+    sizes = {24: 32, 40: 64}
+    made = {
+        name: Tensor.ones([sizes.get(int(size), int(size)) for size in weight.shape])
+        for name, weight in open_checkpoint(source).items()
+    }
+    save_state(made, wide)
+    path = write_gguf(wide, tmp_path / "m.gguf", kind="Q8_0")
+    assert load_model(path, device=CPU()).dtype is DType.bfloat16
+    (said,) = [message for message in caplog.messages if "are read as" in message]
+    assert said.startswith("m.gguf: weights of Q8_0 are read as bfloat16. Hint: quantize='int4'")
+    caplog.clear()
+    load_model(path, device=CPU(), quantize="int8")
+    assert not [message for message in caplog.messages if "are read as" in message]
 
 
 def test_rounding_while_the_file_is_read(tmp_path: Path) -> None:
@@ -149,6 +174,108 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "int8"
     assert main(["quantize", str(path), str(out), "--quantize", "int8"]) == 0
     assert load_model(out, device=CPU()).config.num_hidden_layers == 2
+
+
+# ---- tokenizers ----------------------------------------------------------------------------------
+
+BYTES = [f"<0x{number:02X}>" for number in range(256)]
+
+
+def _tokenizer(folder: Path, **fields: object) -> Any:
+    """The tokenizer of a file with some metadata; None if there is none."""
+    write_tokenizer(
+        folder, folder / "m.gguf", {f"tokenizer.ggml.{k}": v for k, v in fields.items()}
+    )
+    return open_tokenizer(folder) if (folder / "tokenizer.json").exists() else None
+
+
+def test_sentence_pieces(tmp_path: Path) -> None:
+    """The best pair is merged first; a start token is put in front; others become bytes."""
+    pieces = ["<unk>", "<s>", "</s>", *BYTES, "▁", "a", "b", "ab", "▁a", "▁ab"]
+    made = _tokenizer(
+        tmp_path,
+        model="llama",
+        tokens=pieces,
+        scores=[0.0] * 262 + [-1.0, -3.0, -2.0],
+        token_type=[2, 3, 3] + [6] * 256 + [1] * 6,
+        bos_token_id=1,
+        eos_token_id=2,
+        unknown_token_id=0,
+    )
+    texts = [pieces[token] for token in made.encode("ab aé")]
+    assert texts == ["<s>", "▁ab", "▁a", "<0xC3>", "<0xA9>"]
+    assert made.decode(made.encode("ab aé")) == "ab aé"
+
+
+@pytest.mark.parametrize(
+    ("pre", "words"),
+    [
+        ("llama-bpe", ["<s>", "a", "1", "2", "3"]),
+        ("qwen2", ["a", "1", "2", "3"]),
+        ("smollm", ["a", "1", "2", "3"]),
+        ("gpt-2", ["a", "12", "3"]),
+    ],
+)
+def test_words_of_byte_level_tokenizers(pre: str, words: list[str], tmp_path: Path) -> None:
+    """Digits are words of their own, or not; Llama 3 has a start token by itself."""
+    tokens = ["<s>", "a", "1", "2", "3", "12"]
+    merges = [] if pre == "llama-bpe" else ["1 2"]
+    made = _tokenizer(
+        tmp_path,
+        model="gpt2",
+        pre=pre,
+        tokens=tokens,
+        merges=merges,
+        token_type=[3, 1, 1, 1, 1, 1],
+        bos_token_id=0,
+    )
+    assert [tokens[token] for token in made.encode("a123")] == words
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"model": "gpt2", "pre": "tekken"}, "tokenizer.ggml.pre: expected one of .* got 'tekken'"),
+        ({"model": "gpt2"}, "tokenizer.ggml.pre: expected one of .* got 'default'"),
+        ({"model": "t5"}, "tokenizer.ggml.model: expected one of gpt2, llama, got 't5'"),
+    ],
+)
+def test_unknown_tokenizers_are_told(
+    fields: dict[str, object],
+    reason: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "maxmod")
+    assert _tokenizer(tmp_path, tokens=["a"], merges=[], **fields) is None
+    (said,) = caplog.messages
+    assert re.search(f"^m.gguf: its tokenizer is not read: {reason}. Hint: put the", said)
+
+
+def test_tokenizer_beside_the_file(tmp_path: Path) -> None:
+    write_gguf(FOLDERS["llama"], tmp_path / "model.gguf")
+    beside = ASSETS / "llama/chat/tokenizer.json"
+    (tmp_path / "tokenizer.json").write_bytes(beside.read_bytes())
+    made = load_model(tmp_path / "model.gguf", device=CPU()).tokenizer
+    assert made.decode(made.encode("Who bakes?")) == "Who bakes?"
+
+
+def test_header_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_gguf(FOLDERS["llama"], tmp_path / "model.gguf")
+    opened: list[object] = []
+    original = GGUFWeights.__init__
+
+    def init(self: GGUFWeights, given: Path) -> None:
+        opened.append(given)
+        original(self, given)
+
+    monkeypatch.setattr(GGUFWeights, "__init__", init)
+    assert describe(path) == "llama, read by load_model"
+    load_model(path, device=CPU())
+    assert opened == [path]
+    path.write_bytes(path.read_bytes())  # another file with the same name
+    load_model(path, device=CPU())
+    assert opened == [path, path]
 
 
 # ---- refused files -------------------------------------------------------------------------------

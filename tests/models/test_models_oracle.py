@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from models.folders import ASSETS
+from models.gguf_files import write_gguf
 
 from maxmod import CPU, DType, MaxmodWarning, Tensor
 from maxmod.models import (
@@ -343,3 +345,20 @@ def test_vision_models(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = theirs(pixels).logits
     _close(model.module(Tensor(pixels.numpy(), device=CPU())), expected)
+
+
+@pytest.mark.parametrize("folder", ["llama/llama2", "llama/qwen2"])
+def test_gguf_files(folder: str, tmp_path: Path) -> None:
+    """transformers reads the same file, by a table of names of its own."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    path = write_gguf(ASSETS / folder, tmp_path / "model.gguf")
+    theirs = AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file=path.name, dtype=torch.float32, attn_implementation="eager"
+    )
+    model = load_model(path, device=CPU())
+    tokens = torch.randint(50, (2, 9), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = theirs(tokens, use_cache=False).logits
+    _close(model.module(Tensor(tokens.numpy(), device=CPU())), expected)

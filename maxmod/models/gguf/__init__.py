@@ -1,0 +1,1 @@
+"""GGUF files as model folders: their configuration, their tokenizer and their tensors."""
