@@ -8,8 +8,8 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the description and the arguments of the subcommand to its parser."""
     parser.description = (
-        "Lists the models that can be loaded, with their model_type in config.json and the "
-        "functions of maxmod.models that load them."
+        "Lists the models that can be loaded, by the functions of maxmod.models that load them, "
+        "with their model_type in config.json."
     )
 
 
@@ -17,9 +17,11 @@ def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     from maxmod.models.names import supported
 
-    rows = [("models", "model_type", "loaded by")]
-    rows += [(found.names, found.model_type, ", ".join(found.functions)) for found in supported()]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for names, model_type, functions in rows:
-        print(f"{names:{widths[0]}}  {model_type:{widths[1]}}  {functions}")
+    models = list(supported())
+    width = max(len(found.model_type) for found in models)
+    for functions in dict.fromkeys(found.functions for found in models):
+        print(f"{', '.join(functions)}:")
+        for found in models:
+            if found.functions == functions:
+                print(f"  {found.model_type:{width}}  {found.names}")
     return 0
