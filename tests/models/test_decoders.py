@@ -14,7 +14,7 @@ from maxmod.errors import ModelError
 from maxmod.generate import generate
 from maxmod.models import LanguageModel, load_model
 from maxmod.models.decoders.blocks import DecoderModel
-from maxmod.models.rotary import Positions, read_rope
+from maxmod.models.rope_scaling import Positions, read_rope
 
 RELATIVE = 1e-4  # of the largest logit, in float32
 

@@ -16,7 +16,8 @@ from maxmod.models import load_model
 from maxmod.models.config import from_table
 from maxmod.models.config_fields import CONFIG
 from maxmod.models.decoders import gemma
-from maxmod.models.rotary import RotaryTable, rope_frequencies
+from maxmod.models.rope_scaling import rope_frequencies
+from maxmod.models.rotary import RotaryTable
 from maxmod.weights import merge, open_checkpoint, save_state
 
 FOLDER = ASSETS / "llama"

@@ -28,8 +28,8 @@ class Attention(Module[..., Tensor]):
         bias: Whether queries, keys and values have a bias.
         output_bias: Whether the last map has one.
         scale: Factor of the scores; the root of the size of a head, inverse, by default.
-        norm: Makes the norms of queries and keys, if there are any.
-        norm_before_heads: Whether these take all heads at once.
+        norm: Makes the norms of queries and keys, if there are any, for a number of heads.
+        norm_before_heads: Whether these take all heads at once; `norm` then gets their width.
     """
 
     def __init__(
@@ -212,7 +212,6 @@ class DecoderModel(Module[[Tensor], Tensor]):
         norm: Makes the last norm.
         embedding_factor: Of the embeddings.
         logit_factor: Of the logits.
-        head_bias: Whether the map to logits has a bias.
 
     Attributes:
         embed_tokens: Embedding of tokens.
@@ -230,14 +229,13 @@ class DecoderModel(Module[[Tensor], Tensor]):
         *,
         embedding_factor: float = 1.0,
         logit_factor: float = 1.0,
-        head_bias: bool = False,
     ) -> None:
         self.ropes, self.kinds = config.ropes(), config.kinds()
         self.embedding_factor, self.logit_factor = embedding_factor, logit_factor
         self.embed_tokens = Embedding(config.vocab_size, dim=config.hidden_size)
         self.layers = ModuleList(block(layer) for layer in range(config.num_hidden_layers))
         self.norm = norm(config.hidden_size)
-        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=head_bias)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
 
@@ -269,3 +267,31 @@ class DecoderModel(Module[[Tensor], Tensor]):
             if id(rope) not in made:
                 made[id(rope)] = RotaryTable(positions, rope)
         return {kind: made[id(self.ropes[kind])] for kind in set(self.kinds)}
+
+
+def usual_model(
+    config: DecoderConfig,
+    norm: Norm,
+    *,
+    bias: bool = False,
+    output_bias: bool = False,
+    mlp_bias: bool = False,
+    head_norm: Norm | None = None,
+) -> DecoderModel:
+    """Makes the model that most are: norms before the attention and before the gated MLP.
+
+    Args:
+        config: The configuration.
+        norm: Makes a norm for a width.
+        bias: Whether queries, keys and values have a bias.
+        output_bias: Whether the last map of the attention has one.
+        mlp_bias: Whether the maps of the MLP have one.
+        head_norm: Makes the norms of queries and keys, if there are any, for a number of heads.
+    """
+
+    def block(layer: int) -> Block:
+        attention = Attention(config, layer, bias=bias, output_bias=output_bias, norm=head_norm)
+        mlp = GatedMLP(config, bias=mlp_bias)
+        return Block(Parts(config.hidden_size, attention, mlp, norm))
+
+    return DecoderModel(config, block, norm)

@@ -10,7 +10,13 @@ from maxmod.errors import ModelError
 from maxmod.generate.kv_cache import CacheShape
 from maxmod.models.activations import check_activation
 from maxmod.models.attention import FULL, SLIDING, check_layer_types
-from maxmod.models.rotary import Positions, Rope, read_rope, trained_length, warn_of_lost_theta
+from maxmod.models.rope_scaling import (
+    Positions,
+    Rope,
+    read_rope,
+    trained_length,
+    warn_of_lost_theta,
+)
 from maxmod.values.plain import JsonObject
 
 

@@ -26,7 +26,8 @@ from maxmod.models.attention import (
     split_heads,
 )
 from maxmod.models.decoders.llama import FREQUENCIES
-from maxmod.models.rotary import RotaryTable, rope_frequencies, warn_of_lost_theta
+from maxmod.models.rope_scaling import rope_frequencies, warn_of_lost_theta
+from maxmod.models.rotary import RotaryTable
 from maxmod.nn import Embedding, GemmaRMSNorm, Linear, Module, ModuleList
 from maxmod.tensor import Tensor
 from maxmod.tensor.like import StateLike

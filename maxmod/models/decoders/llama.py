@@ -13,9 +13,9 @@ from functools import partial
 
 from maxmod.errors import ModelError
 from maxmod.models.attention import FULL, SLIDING
-from maxmod.models.decoders.blocks import Attention, Block, DecoderModel, GatedMLP, Parts
+from maxmod.models.decoders.blocks import DecoderModel, usual_model
 from maxmod.models.decoders.config import DecoderConfig
-from maxmod.models.rotary import trained_length
+from maxmod.models.rope_scaling import trained_length
 from maxmod.nn import RMSNorm
 from maxmod.tensor.like import StateLike
 from maxmod.values.plain import JsonObject
@@ -123,18 +123,14 @@ def make_module(config: Config) -> DecoderModel:
     def head_norm(heads: int) -> RMSNorm:
         return norm(config.dim)
 
-    def block(layer: int) -> Block:
-        attention = Attention(
-            config,
-            layer,
-            bias=config.qkv_bias,
-            output_bias=config.output_bias,
-            norm=head_norm if config.model_type == "qwen3" else None,
-        )
-        mlp = GatedMLP(config, bias=config.mlp_bias)
-        return Block(Parts(config.hidden_size, attention, mlp, norm))
-
-    return DecoderModel(config, block, norm)
+    return usual_model(
+        config,
+        norm,
+        bias=config.qkv_bias,
+        output_bias=config.output_bias,
+        mlp_bias=config.mlp_bias,
+        head_norm=head_norm if config.model_type == "qwen3" else None,
+    )
 
 
 def adapt_weights(weights: StateLike) -> Weights:

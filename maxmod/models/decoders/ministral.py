@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from maxmod.errors import ModelError
-from maxmod.models.decoders.blocks import Attention, Block, DecoderModel, GatedMLP, Parts
+from maxmod.models.decoders.blocks import DecoderModel, usual_model
 from maxmod.models.decoders.config import DecoderConfig
-from maxmod.models.rotary import Rope
+from maxmod.models.rope_scaling import Rope
 from maxmod.nn import RMSNorm
 from maxmod.values.plain import JsonObject
 
@@ -66,10 +66,4 @@ class Config(DecoderConfig):
 
 def make_module(config: Config) -> DecoderModel:
     """Makes the model of a configuration."""
-    norm = partial(RMSNorm, eps=config.rms_norm_eps)
-
-    def block(layer: int) -> Block:
-        attention, mlp = Attention(config, layer), GatedMLP(config)
-        return Block(Parts(config.hidden_size, attention, mlp, norm))
-
-    return DecoderModel(config, block, norm)
+    return usual_model(config, partial(RMSNorm, eps=config.rms_norm_eps))

@@ -16,7 +16,7 @@ from maxmod.errors import ModelError
 from maxmod.models.attention import FULL, SLIDING
 from maxmod.models.decoders.blocks import Attention, DecoderModel, GatedMLP, Parts, PostNormBlock
 from maxmod.models.decoders.config import DecoderConfig, sliding_but
-from maxmod.models.rotary import Rope
+from maxmod.models.rope_scaling import Rope
 from maxmod.nn import RMSNorm
 from maxmod.values.plain import JsonObject
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from maxmod.models.decoders.blocks import Attention, Block, DecoderModel, GatedMLP, Parts
+from maxmod.models.decoders.blocks import DecoderModel, usual_model
 from maxmod.models.decoders.config import DecoderConfig
 from maxmod.nn import RMSNorm
 from maxmod.tensor.like import StateLike
@@ -39,13 +39,7 @@ class Config(DecoderConfig):
 
 def make_module(config: Config) -> DecoderModel:
     """Makes the model of a configuration."""
-    norm = partial(RMSNorm, eps=config.rms_norm_eps)
-
-    def block(layer: int) -> Block:
-        attention, mlp = Attention(config, layer), GatedMLP(config)
-        return Block(Parts(config.hidden_size, attention, mlp, norm))
-
-    return DecoderModel(config, block, norm)
+    return usual_model(config, partial(RMSNorm, eps=config.rms_norm_eps))
 
 
 def adapt_weights(weights: StateLike, config: Config) -> Weights:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from maxmod.errors import ModelError
 from maxmod.models.attention import FULL, SLIDING
-from maxmod.models.decoders.blocks import Attention, Block, DecoderModel, GatedMLP, Parts
+from maxmod.models.decoders.blocks import DecoderModel, usual_model
 from maxmod.models.decoders.config import DecoderConfig
 from maxmod.nn import RMSNorm
 from maxmod.values.plain import JsonObject
@@ -64,12 +64,5 @@ class Config(DecoderConfig):
 
 def make_module(config: Config) -> DecoderModel:
     """Makes the model of a configuration."""
-    norm = partial(RMSNorm, eps=config.rms_norm_eps)
-    bias = config.attention_bias
-
-    def block(layer: int) -> Block:
-        attention = Attention(config, layer, bias=bias, output_bias=bias)
-        mlp = GatedMLP(config, bias=config.mlp_bias)
-        return Block(Parts(config.hidden_size, attention, mlp, norm))
-
-    return DecoderModel(config, block, norm)
+    norm, bias = partial(RMSNorm, eps=config.rms_norm_eps), config.attention_bias
+    return usual_model(config, norm, bias=bias, output_bias=bias, mlp_bias=config.mlp_bias)

@@ -19,7 +19,8 @@ from maxmod.models.attention import (
 from maxmod.models.encoders.blocks import GatedMLP, RotaryAttention, padding_mask, places_of
 from maxmod.models.encoders.family import OUT, Family, Head
 from maxmod.models.encoders.heads import SequenceHead, TokenHead, WordHead
-from maxmod.models.rotary import RotaryTable, rope_frequencies
+from maxmod.models.rope_scaling import rope_frequencies
+from maxmod.models.rotary import RotaryTable
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList
 from maxmod.tensor import Tensor
 from maxmod.values.array import HostArray

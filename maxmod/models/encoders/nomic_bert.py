@@ -24,7 +24,8 @@ from maxmod.models.encoders.family import (
     masked_words,
 )
 from maxmod.models.packing import Packing
-from maxmod.models.rotary import RotaryTable, rope_frequencies
+from maxmod.models.rope_scaling import rope_frequencies
+from maxmod.models.rotary import RotaryTable
 from maxmod.nn import Embedding, LayerNorm, Module, ModuleList
 from maxmod.tensor import Tensor
 from maxmod.values.array import HostArray
