@@ -86,10 +86,7 @@ ARCHITECTURES = {
         name: Architecture(llama.Config, llama.make_module, _by_name(llama.adapt_weights), defaults)
         for name, defaults in llama.DEFAULTS.items()
     },
-    **{
-        name: Architecture(gemma.Config, gemma.Gemma, _by_name(gemma.adapt_weights), defaults)
-        for name, defaults in gemma.DEFAULTS.items()
-    },
+    **{name: _decoder(gemma, defaults) for name, defaults in gemma.DEFAULTS.items()},
     "gpt_neox": _decoder(gpt_neox, gpt_neox.DEFAULTS),
     "glm": _decoder(glm, glm.DEFAULTS),
     "glm4": _decoder(glm, glm.DEFAULTS),

@@ -312,14 +312,14 @@ CONFIG: dict[str, KnownFields] = {
     "gemma": _decoder(
         "Gemma",
         unused="""query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping
-        sliding_window sliding_window_pattern rope_local_base_freq""",
+        sliding_window sliding_window_pattern rope_local_base_freq partial_rotary_factor""",
     ),
-    "gemma2": _decoder("Gemma2", unused="rope_local_base_freq"),
+    "gemma2": _decoder("Gemma2", unused="rope_local_base_freq partial_rotary_factor"),
     "gemma3_text": _decoder(
         "Gemma3",
         # Its class has the first, its code does not apply it.
         neutral="attn_logit_softcapping _sliding_window_pattern",
-        unused="attn_logit_softcapping",
+        unused="attn_logit_softcapping partial_rotary_factor",
         classes="Gemma3TextModel Gemma3TextForSequenceClassification",
     ),
     "cohere": _decoder("Cohere", unused=f"{_ONE_KIND} partial_rotary_factor"),

@@ -306,14 +306,8 @@ def test_rope_scaling_wins_over_rope_parameters(
     given |= fields
     for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"):
         config = config_of(DECODERS[name], head_dim=8, **given)
-        is_gemma = name.startswith("gemma")
-        found = (
-            config.frequencies().values()
-            if is_gemma
-            else [config.ropes()["full_attention"].frequencies]
-        )  # type: ignore[attr-defined]
-        for row in found:
-            np.testing.assert_allclose(row, frequencies(*expected), rtol=1e-14)
+        for rope in config.ropes().values():  # type: ignore[attr-defined]
+            np.testing.assert_allclose(rope.frequencies, frequencies(*expected), rtol=1e-14)
 
 
 def test_unknown_rope_scaling_is_refused_beside_rope_parameters() -> None:
@@ -340,14 +334,14 @@ def test_rope_of_gemma3_is_one_for_each_kind_of_layer() -> None:
     parameters = {"full_attention": full, "sliding_attention": {"rope_theta": 9.0}}
     scaling = {"rope_type": "linear", "factor": 8.0}
     fields = {"head_dim": 8, "rope_parameters": parameters, "rope_scaling": scaling}
-    found = config_of(DECODERS["gemma3_text"], **fields).frequencies()  # type: ignore[attr-defined]
-    np.testing.assert_allclose(found["full_attention"], frequencies(1e5, 8), rtol=1e-14)
-    np.testing.assert_allclose(found["sliding_attention"], frequencies(9.0), rtol=1e-14)
+    found = config_of(DECODERS["gemma3_text"], **fields).ropes()  # type: ignore[attr-defined]
+    np.testing.assert_allclose(found["full_attention"].frequencies, frequencies(1e5, 8), rtol=1e-14)
+    np.testing.assert_allclose(found["sliding_attention"].frequencies, frequencies(9.0), rtol=1e-14)
     fields |= {"rope_parameters": None, "rope_scaling": None, "rope_theta": None}
     fields |= {"rope_local_base_freq": 7.0}
-    found = config_of(DECODERS["gemma3_text"], **fields).frequencies()  # type: ignore[attr-defined]
-    np.testing.assert_allclose(found["full_attention"], frequencies(1e6), rtol=1e-14)
-    np.testing.assert_allclose(found["sliding_attention"], frequencies(7.0), rtol=1e-14)
+    found = config_of(DECODERS["gemma3_text"], **fields).ropes()  # type: ignore[attr-defined]
+    np.testing.assert_allclose(found["full_attention"].frequencies, frequencies(1e6), rtol=1e-14)
+    np.testing.assert_allclose(found["sliding_attention"].frequencies, frequencies(7.0), rtol=1e-14)
     with pytest.raises(ModelError, match="rope_parameters: expected an object for each of full_"):
         config_of(DECODERS["gemma3_text"], rope_parameters={"rope_type": "linear", "factor": 8.0})
 

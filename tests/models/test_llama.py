@@ -154,10 +154,11 @@ def test_gemma3_in_the_newer_form(tmp_path: Path) -> None:
     changes["rope_parameters"] = parameters
     new = load_model(copy(FOLDER / "gemma3", tmp_path / "new", **changes), device=CPU())
     old = load_model(FOLDER / "gemma3", device=CPU())
-    for kind, frequencies in old.config.frequencies().items():
-        np.testing.assert_array_equal(new.config.frequencies()[kind], frequencies)
+    for kind, rope in old.config.ropes().items():
+        np.testing.assert_array_equal(new.config.ropes()[kind].frequencies, rope.frequencies)
     np.testing.assert_array_equal(
-        old.config.frequencies()["full_attention"], 500.0 ** (-np.arange(0, 8, 2) / 8) / 4
+        old.config.ropes()["full_attention"].frequencies,
+        500.0 ** (-np.arange(0, 8, 2) / 8) / 4,
     )
 
 
@@ -257,7 +258,7 @@ def test_llama3_scaling_keeps_fast_turns_and_slows_slow_ones() -> None:
         ("gemma2", {"use_bidirectional_attention": True}, "expected false, got true"),
         ("gemma3", {"layer_types": ["full_attention"]}, "layer_types: expected 3 times one of"),
         ("gemma3", {"rope_parameters": {"full_attention": 2}}, "expected an object for each of f"),
-        ("gemma3", {"rope_scaling": {"rope_type": "yarn"}}, "unknown rope_type: expected one of"),
+        ("gemma3", {"rope_scaling": {"rope_type": "spiral"}}, "unknown rope_type: expected one of"),
         ("gemma3", {"rope_scaling": {"type": ["linear"]}}, "unknown rope_type: expected one of"),
     ],
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from maxmod.generate.kv_cache import Context, WholeContext
 from maxmod.models.activations import ACTIVATIONS
-from maxmod.models.attention import attention, merge_heads, split_heads
+from maxmod.models.attention import attention, merge_heads, soft_cap, split_heads
 from maxmod.models.decoders.config import DecoderConfig
 from maxmod.models.rotary import RotaryTable
 from maxmod.nn import Embedding, Linear, Module, ModuleList
@@ -28,6 +28,7 @@ class Attention(Module[..., Tensor]):
         bias: Whether queries, keys and values have a bias.
         output_bias: Whether the last map has one.
         scale: Factor of the scores; the root of the size of a head, inverse, by default.
+        cap: Bound of the scaled scores, if they have one; see `soft_cap`.
         norm: Makes the norms of queries and keys, if there are any, for a number of heads.
         norm_before_heads: Whether these take all heads at once; `norm` then gets their width.
     """
@@ -40,6 +41,7 @@ class Attention(Module[..., Tensor]):
         bias: bool = False,
         output_bias: bool = False,
         scale: float | None = None,
+        cap: float | None = None,
         norm: Callable[[int], Module[[Tensor], Tensor]] | None = None,
         norm_before_heads: bool = False,
     ) -> None:
@@ -48,6 +50,7 @@ class Attention(Module[..., Tensor]):
         self.window = config.windows()[layer]
         self.rotates = config.rotates()[layer]
         self.scale = config.dim**-0.5 if scale is None else scale
+        self.cap = cap
         width, kv_width = self.heads * config.dim, self.kv_heads * config.dim
         self.q_proj = Linear(config.hidden_size, width, bias=bias)
         self.k_proj = Linear(config.hidden_size, kv_width, bias=bias)
@@ -73,7 +76,7 @@ class Attention(Module[..., Tensor]):
         if self.rotates:
             q, k = table.apply_to_queries(q), table.apply(k)
         k, v = context.extend(self.layer, k, v)
-        mixed = attention(q, k, v, context.mask(self.window), self.scale)
+        mixed = attention(q, k, v, context.mask(self.window), self.scale, self.cap)
         return self.o_proj(merge_heads(mixed))
 
 
@@ -85,7 +88,7 @@ class GatedMLP(Module[[Tensor], Tensor]):
 
     def __init__(self, config: DecoderConfig, *, bias: bool = False) -> None:
         width, inner = config.hidden_size, config.intermediate_size
-        self.activation = config.hidden_act
+        self.activation = config.activation
         self.gate_proj = Linear(width, inner, bias=bias)
         self.up_proj = Linear(width, inner, bias=bias)
         self.down_proj = Linear(inner, width, bias=bias)
@@ -99,7 +102,7 @@ class MLP(Module[[Tensor], Tensor]):
     """Two linear layers with an activation between them."""
 
     def __init__(self, config: DecoderConfig, *, bias: bool = True) -> None:
-        self.activation = config.hidden_act
+        self.activation = config.activation
         self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=bias)
         self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=bias)
 
@@ -170,16 +173,16 @@ class SandwichBlock(Module[..., Tensor]):
     def __init__(self, parts: Parts) -> None:
         self.input_layernorm = parts.norm(parts.width)
         self.self_attn = parts.attention
-        self.post_self_attn_layernorm = parts.norm(parts.width)
         self.post_attention_layernorm = parts.norm(parts.width)
+        self.pre_feedforward_layernorm = parts.norm(parts.width)
         self.mlp = parts.mlp
-        self.post_mlp_layernorm = parts.norm(parts.width)
+        self.post_feedforward_layernorm = parts.norm(parts.width)
 
     def forward(self, x: Tensor, table: RotaryTable, context: Context) -> Tensor:
         """x [batch, seq, width]"""
         mixed = self.self_attn(self.input_layernorm(x), table, context)
-        x = x + self.post_self_attn_layernorm(mixed)
-        return x + self.post_mlp_layernorm(self.mlp(self.post_attention_layernorm(x)))
+        x = x + self.post_attention_layernorm(mixed)
+        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
 
 class ParallelBlock(Module[..., Tensor]):
@@ -211,7 +214,9 @@ class DecoderModel(Module[[Tensor], Tensor]):
         block: Makes the block of a layer.
         norm: Makes the last norm.
         embedding_factor: Of the embeddings.
+        rounds_factor: Whether that factor is rounded to the dtype of the model.
         logit_factor: Of the logits.
+        logit_cap: Bound of the logits, if they have one; see `soft_cap`.
 
     Attributes:
         embed_tokens: Embedding of tokens.
@@ -228,10 +233,13 @@ class DecoderModel(Module[[Tensor], Tensor]):
         norm: Norm,
         *,
         embedding_factor: float = 1.0,
+        rounds_factor: bool = False,
         logit_factor: float = 1.0,
+        logit_cap: float | None = None,
     ) -> None:
         self.ropes, self.kinds = config.ropes(), config.kinds()
-        self.embedding_factor, self.logit_factor = embedding_factor, logit_factor
+        self.embedding_factor, self.rounds_factor = embedding_factor, rounds_factor
+        self.logit_factor, self.logit_cap = logit_factor, logit_cap
         self.embed_tokens = Embedding(config.vocab_size, dim=config.hidden_size)
         self.layers = ModuleList(block(layer) for layer in range(config.num_hidden_layers))
         self.norm = norm(config.hidden_size)
@@ -246,18 +254,23 @@ class DecoderModel(Module[[Tensor], Tensor]):
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., width] -> [..., vocab]"""
         logits = self.lm_head(hidden)
-        return logits if self.logit_factor == 1 else logits * self.logit_factor
+        logits = logits if self.logit_factor == 1 else logits * self.logit_factor
+        return soft_cap(logits, self.logit_cap)
 
     def hidden(self, tokens: Tensor, context: Context | None = None) -> Tensor:
         """int64 [batch, seq] -> [batch, seq, width], the input of `lm_head`"""
         context = context or WholeContext(tokens)
         tables = self._tables(context.positions)
-        x = self.embed_tokens(tokens)
-        if self.embedding_factor != 1:
-            x = x * self.embedding_factor
+        x = self._embedded(tokens)
         for block, kind in zip(self.layers, self.kinds):
             x = block(x, tables[kind], context)
         return self.norm(x)
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        x, factor = self.embed_tokens(tokens), self.embedding_factor
+        if self.rounds_factor:
+            return x * Tensor.full([], factor, dtype=x.dtype, device=x.device)
+        return x if factor == 1 else x * factor
 
     def _tables(self, positions: Tensor) -> dict[str, RotaryTable]:
         """A table for each kind of layer; kinds that rotate alike share theirs."""

@@ -64,10 +64,15 @@ class DecoderConfig:
                 f"num_attention_heads={self.num_attention_heads} is not a multiple of "
                 f"num_key_value_heads={self.kv_heads}."
             )
-        check_activation("hidden_act", self.hidden_act)
+        check_activation("hidden_act", self.activation)
         check_layer_types(self.layer_types, self.num_hidden_layers, self.layer_kinds)
         warn_of_lost_theta(self.rope_scaling, self.rope_parameters, self.rope_theta)
         self.ropes()
+
+    @property
+    def activation(self) -> str:
+        """Name of the activation of the MLP."""
+        return self.hidden_act
 
     @property
     def layer_kinds(self) -> tuple[str, ...]:
@@ -119,6 +124,26 @@ class DecoderConfig:
             ModelError: If the fields about it are malformed or of an unknown kind.
         """
         return dict.fromkeys((FULL, SLIDING), self._rope(self._scaling()))
+
+    def _ropes_by_kind(self, full: float, near: float) -> dict[str, Rope]:
+        """How the layers rotate where `rope_parameters` has an object for each of their kinds.
+
+        Args:
+            full: The base of layers that see all tokens, to which alone `rope_scaling` belongs.
+            near: The base of those that see the last ones.
+        """
+        given = self.rope_parameters or {}
+        for kind, scaling in given.items():
+            if kind not in (FULL, SLIDING) or not isinstance(scaling, dict | None):
+                raise ModelError(
+                    f"rope_parameters: expected an object for each of {FULL} and {SLIDING}, got "
+                    f"{kind!r:.80}: {scaling!r:.80}."
+                )
+        far = {**(given.get(FULL) or {}), **(self.rope_scaling or {})}
+        return {
+            FULL: self._rope({"rope_theta": full, **far}),
+            SLIDING: self._rope({"rope_theta": near, **(given.get(SLIDING) or {})}),
+        }
 
     def _scaling(self) -> JsonObject:
         return self.rope_scaling or self.rope_parameters or {}  # as in transformers

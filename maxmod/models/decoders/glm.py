@@ -25,7 +25,7 @@ from maxmod.models.decoders.phi3 import split_gate
 from maxmod.nn import RMSNorm
 from maxmod.tensor.like import StateLike
 from maxmod.values.plain import JsonObject
-from maxmod.weights import Weights, strip_prefix
+from maxmod.weights import Weights, rename, strip_prefix
 
 DEFAULTS: JsonObject = {
     "num_key_value_heads": 2,
@@ -33,6 +33,12 @@ DEFAULTS: JsonObject = {
     "max_position_embeddings": 131072,
     "partial_rotary_factor": 0.5,
     "attention_bias": True,
+}
+
+_NORMS = {
+    "layers.*.post_self_attn_layernorm.*": "layers.*.post_attention_layernorm.*",
+    "layers.*.post_attention_layernorm.*": "layers.*.pre_feedforward_layernorm.*",
+    "layers.*.post_mlp_layernorm.*": "layers.*.post_feedforward_layernorm.*",
 }
 
 
@@ -60,5 +66,11 @@ def make_module(config: Config) -> DecoderModel:
 
 
 def adapt_weights(weights: StateLike, config: Config) -> Weights:
-    """Returns weights of a Hugging Face folder with the names of the module."""
-    return split_gate(strip_prefix(weights, "model."))
+    """Returns weights of a Hugging Face folder with the names of the module.
+
+    GLM-4-0414 has names of its own for the norms around the MLP and after the attention.
+    """
+    weights = split_gate(strip_prefix(weights, "model."))
+    if config.model_type == "glm4":
+        weights = rename(weights, _NORMS)
+    return weights

@@ -12,8 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from maxmod.errors import ModelError
-from maxmod.models.attention import FULL, SLIDING
+from maxmod.models.attention import FULL
 from maxmod.models.decoders.blocks import Attention, DecoderModel, GatedMLP, Parts, PostNormBlock
 from maxmod.models.decoders.config import DecoderConfig, sliding_but
 from maxmod.models.rope_scaling import Rope
@@ -51,19 +50,8 @@ class Config(DecoderConfig):
         """How the layers of each kind rotate."""
         if not self.is_third:
             return DecoderConfig.ropes(self)
-        given = self.rope_parameters or {}
-        for kind, scaling in given.items():
-            if kind not in (FULL, SLIDING) or not isinstance(scaling, dict | None):
-                raise ModelError(
-                    f"rope_parameters: expected an object for each of {FULL} and {SLIDING}, got "
-                    f"{kind!r:.80}: {scaling!r:.80}."
-                )
-        full, near = (given.get(kind) or {} for kind in (FULL, SLIDING))
-        theta = {"rope_theta": self.rope_theta or _THETA["olmo3"]}
-        return {
-            FULL: self._rope({**theta, **full, **(self.rope_scaling or {})}),
-            SLIDING: self._rope({**theta, **near}),
-        }
+        theta = self.rope_theta or _THETA["olmo3"]
+        return self._ropes_by_kind(theta, theta)
 
 
 def make_module(config: Config) -> DecoderModel:
