@@ -41,7 +41,8 @@ from maxmod.models.encoders import (
 )
 from maxmod.models.encoders.family import Family
 from maxmod.models.folder import CONFIG, read_config, unsupported
-from maxmod.models.quantized_folder import FIELD, is_marked
+from maxmod.models.formats.methods import FIELD
+from maxmod.models.quantized_folder import is_marked
 from maxmod.models.text_part import PARTS, only_text, text_fields
 from maxmod.nn import Module
 from maxmod.nn.places import warn

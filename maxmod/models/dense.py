@@ -20,6 +20,7 @@ from maxmod.tensor.default_context import default_device, default_dtype
 from maxmod.values.device import DeviceRef
 from maxmod.weights import open_checkpoint
 from maxmod.weights.json_files import read_json
+from maxmod.weights.pytorch import open_pytorch
 
 _ACTIVATIONS = {
     "Identity": lambda x: x,
@@ -91,7 +92,7 @@ def load_dense(folder: Path, width: int, device: DeviceRef, *, strict: bool = Fa
         )
     with lazy(), default_device(device), default_dtype(DType.float32):
         made = Dense(config)
-    with open_checkpoint(folder) as checkpoint:
+    with open_pytorch(folder) or open_checkpoint(folder) as checkpoint:
         try:
             made.load_state_dict(checkpoint.on(device).astype(DType.float32))
         except WeightsError as error:

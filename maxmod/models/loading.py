@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import os
 from collections.abc import Callable, Container
 from pathlib import Path
@@ -14,14 +15,17 @@ from maxmod.interpreters.lazy import lazy
 from maxmod.log import note
 from maxmod.models.architectures import Architecture, architecture_of, config_of, read_fields
 from maxmod.models.folder import CONFIG, find_folder
+from maxmod.models.formats.methods import FIELD, FormatWeights, open_format
 from maxmod.models.gguf.folder import open_weights
 from maxmod.models.gguf.tensors import GGUFView
-from maxmod.models.quantized_folder import FIELD, Rounding, as_stored, is_marked, rounded
+from maxmod.models.quantized_folder import Rounding, as_stored, is_marked, rounded
 from maxmod.nn import Module
+from maxmod.nn.quantizing import linear_layers
 from maxmod.tensor.default_context import default_device, default_dtype, resolve
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.plain import JsonObject
 from maxmod.weights import Weights, expect_room, open_checkpoint
+from maxmod.weights.pytorch import open_pytorch
 from maxmod.weights.quantized_view import stored_layers
 
 
@@ -92,7 +96,8 @@ def _load(
     where = folder / CONFIG
     has_mark = is_marked(table, where)
     _, ref = resolve(None, device)
-    with open_weights(folder) or open_checkpoint(folder) as checkpoint:
+    opened = open_weights(folder) or open_pytorch(folder) or open_checkpoint(folder)
+    with opened as checkpoint:
         _check_layers(config, len(checkpoint), where)
         layers = stored_layers(checkpoint)
         if has_mark and not layers:
@@ -101,17 +106,24 @@ def _load(
             raise ArgumentError(
                 f"{caller}: {folder}: quantize: the weights of this folder are quantised already."
             )
-        dtype = dtype or _stored_dtype(checkpoint, {f"{name}.scales" for name in layers})
+        formats = None if has_mark else open_format(folder, table, checkpoint)
+        parts = {f"{name}.scales" for name in layers} if formats is None else formats.parts
+        dtype = dtype or _stored_dtype(checkpoint, parts)
         if isinstance(checkpoint, GGUFView) and rounding is None:
             _tell_of_dequantised(checkpoint, dtype)
         with lazy(), default_device(ref), default_dtype(dtype):
             module = architecture.module(config)
-        stored = checkpoint.on(ref)
+        stored = checkpoint.on(ref) if formats is None else formats
         try:
+            if formats is not None and rounding is None:
+                _tell_of_format(folder, formats, dtype)
+                adapt = functools.partial(_adapted, architecture, config)
+                stored, layers = formats.with_codes(adapt, _sizes_of_layers(module))
+            elif not layers:
+                stored = architecture.adapt(stored, config)
             if layers:
                 weights = as_stored(module, stored, dtype, layers)
             else:
-                stored = architecture.adapt(stored, config)
                 weights = stored.astype(dtype)
             if rounding is not None:
                 weights = rounded(module, stored, weights, rounding)
@@ -120,6 +132,33 @@ def _load(
         except WeightsError as error:
             raise WeightsError(f"{caller}: {folder}: {error}") from None
     return module.to(ref), ref, dtype
+
+
+def _sizes_of_layers(module: Module) -> dict[str, tuple[int, int]]:
+    """Returns the sizes [out, in] of each linear layer by its name."""
+    return {
+        path: (int(linear.out_dim), int(linear.in_dim)) for path, _, linear in linear_layers(module)
+    }
+
+
+def _adapted(architecture: Architecture, config: Any, weights: Weights) -> Weights:
+    return architecture.adapt(weights, config)
+
+
+def _tell_of_format(folder: Path, formats: FormatWeights, dtype: DType) -> None:
+    """Says in one line where the codes of another tool are not read as they are."""
+    if formats.is_widened():
+        note(
+            f"{folder.name}: weights of {formats.method} with zero points are kept as codes of 8 "
+            "bits, which hold them exactly."
+        )
+    if formats.are_floats():
+        rounds = {DType.bfloat16: ", at most 0.2 % off", DType.float16: ", at most 0.05 % off"}
+        note(
+            f"{folder.name}: weights of {formats.method} are read as {dtype!r}"
+            f"{rounds.get(dtype, '')}. Hint: quantize='int4' or 'int8' (--quantize) rounds them "
+            "again while they are read."
+        )
 
 
 def _tell_of_dequantised(checkpoint: GGUFView, dtype: DType) -> None:

@@ -18,10 +18,14 @@ from typing import NamedTuple, Protocol
 
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, MaxmodError, ModelError, WeightsError
+from maxmod.interpreters.lazy import lazy
+from maxmod.models.formats.methods import FIELD, METHODS
 from maxmod.nn import Module, QuantizedLinear
 from maxmod.nn.places import descendants_of, parameters_of
+from maxmod.nn.quantized_embedding import QuantizedEmbedding
 from maxmod.nn.quantizing import formats_of, linear_layers, replace_layers, tied_embeddings
 from maxmod.ops.weight_quantization import ROWS
+from maxmod.tensor import Tensor
 from maxmod.values.plain import JsonObject
 from maxmod.weights import QuantizedWeights, Weights, save_state
 from maxmod.weights.json_files import read_json, read_json_list
@@ -33,7 +37,6 @@ METHOD = "maxmod"
 # 2: 4-bit codes have minimums, a tied embedding has the codes of the head.
 # 3: 8-bit codes have a scale for each group.
 VERSION = 3
-FIELD = "quantization_config"
 # Files that `save_quantized` copies along with config.json: tokenizers, templates and the like.
 _COPIED = (".json", ".txt", ".model", ".jinja", ".md")
 
@@ -72,7 +75,7 @@ def is_marked(table: JsonObject, where: Path) -> bool:
     """Returns whether config.json says that weights are stored rounded, by `save_quantized`.
 
     Raises:
-        ModelError: If another method quantised them; the message names it.
+        ModelError: If a method that is not read quantised them; the message names it.
     """
     given = table.get(FIELD)
     if given is None:
@@ -87,11 +90,13 @@ def is_marked(table: JsonObject, where: Path) -> bool:
                 f"{json.dumps(version)[:80]}. Hint: a newer maxmod wrote this folder."
             )
         return True
+    if isinstance(method, str) and method in METHODS:
+        return False
     by = f"by {json.dumps(method)[:80]}" if method is not None else "in a way that is not named"
     raise ModelError(
         f"{where}: {FIELD!r}: weights that were quantised {by} are not supported: expected null or "
-        f'{{"quant_method": "{METHOD}"}}, got {json.dumps(given)[:80]}. Hint: load the folder of '
-        "the original floats with quantize='int8' or 'int4'."
+        f"a quant_method of {', '.join((*METHODS, METHOD))}, got {json.dumps(given)[:80]}. Hint: "
+        "load the folder of the original floats with quantize='int8' or 'int4'."
     )
 
 
@@ -144,9 +149,26 @@ def as_stored(
         replace_layers(module, formats, tables=layers)
     except MaxmodError as error:
         raise WeightsError(str(error)) from None
+    _take_dtypes_of_scales(module, stored)
     floats = stored.astype(dtype)
     scales = {f"{name}.scales" for name in layers}
     return View({n: Recipe((stored if n in scales else floats, n)) for n in stored})
+
+
+def _take_dtypes_of_scales(module: Module, stored: Weights) -> None:
+    """Gives scales without data the dtypes of the stored ones: other tools have other floats."""
+    made: dict[int, Tensor] = {}
+    layers = [
+        (f"{name}.scales", layer)
+        for name, _, layer in descendants_of(module)
+        if isinstance(layer, (QuantizedLinear, QuantizedEmbedding))
+    ]
+    for name, layer in layers:
+        if name in stored and stored.tensor_type(name).dtype is not layer.scales.dtype:
+            with lazy():
+                made[id(layer.scales)] = layer.scales.cast(stored.tensor_type(name).dtype)
+    for _, layer in layers:  # those of a tied embedding are in common
+        layer.scales = made.get(id(layer.scales), layer.scales)
 
 
 def _tables_by_layer(module: Module) -> dict[str, list[str]]:

@@ -24,6 +24,7 @@ from maxmod.models.dense import load_dense
 from maxmod.models.encoder import TextEncoder
 from maxmod.models.encoders.heads import expect_tied
 from maxmod.models.folder import CONFIG, find_folder, unsupported
+from maxmod.models.formats.methods import method_of
 from maxmod.models.labels import Labels, read_labels
 from maxmod.models.language import LanguageModel
 from maxmod.models.loading import Loaded, load
@@ -434,7 +435,9 @@ def _described(caller: str, name: str, folder: Path, table: JsonObject) -> str:
         read_fields(caller, folder, table, strict=False)
     except ModelError as error:
         return f"{name}, which {caller} cannot read: {error}"
-    return f"{name}, read by {caller}"
+    found = method_of(table, folder)
+    by = "" if found is None else f", quantised by {found[0]}"
+    return f"{name}{by}, read by {caller}"
 
 
 def _text_model(found: Loaded, strict: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from maxmod.weights.checkpoint import Checkpoint, open_checkpoint
 from maxmod.weights.fit import rounded_nbytes
 from maxmod.weights.gguf import GGUFWeights, gguf_of
 from maxmod.weights.mapping import format_nbytes
+from maxmod.weights.pytorch import PyTorchWeights, open_pytorch
 from maxmod.weights.quantized_view import stored_layers
 
 _ESTIMATED = (DType.float32, DType.bfloat16)
@@ -51,19 +52,19 @@ def inspect_text(path: str | os.PathLike[str], *, fold: bool = True) -> str:
     return "\n".join(parts)
 
 
-def opened(path: str | os.PathLike[str]) -> Checkpoint | GGUFWeights:
+def opened(path: str | os.PathLike[str]) -> Checkpoint | GGUFWeights | PyTorchWeights:
     """Opens weights of a folder or file, for what is stored of them."""
     file = gguf_of(path)
-    return open_checkpoint(path) if file is None else GGUFWeights(file)
+    return open_pytorch(path) or open_checkpoint(path) if file is None else GGUFWeights(file)
 
 
-def stored_nbytes(checkpoint: Checkpoint | GGUFWeights) -> int:
+def stored_nbytes(checkpoint: Checkpoint | GGUFWeights | PyTorchWeights) -> int:
     """Returns the bytes that the tensors have in their files, tied ones counted once."""
     unique = {checkpoint.source_key(name): name for name in checkpoint}
     return sum(_stored(checkpoint, name)[1] for name in unique.values())
 
 
-def _stored(checkpoint: Checkpoint | GGUFWeights, name: str) -> tuple[str, int]:
+def _stored(checkpoint: Checkpoint | GGUFWeights | PyTorchWeights, name: str) -> tuple[str, int]:
     """Returns what the dtype of a tensor is called in its file, and its bytes there."""
     if isinstance(checkpoint, GGUFWeights):
         return checkpoint.stored(name)
@@ -80,7 +81,7 @@ def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def _tensor_table(checkpoint: Checkpoint | GGUFWeights, fold: bool) -> list[str]:
+def _tensor_table(checkpoint: Checkpoint | GGUFWeights | PyTorchWeights, fold: bool) -> list[str]:
     groups: dict[tuple[str, str], list[str]] = {}
     for name in checkpoint:
         type = checkpoint.tensor_type(name)
@@ -104,7 +105,7 @@ def _tensor_table(checkpoint: Checkpoint | GGUFWeights, fold: bool) -> list[str]
     return _columns(rows, right=(1, 4))
 
 
-def _dtype_table(checkpoint: Checkpoint | GGUFWeights) -> list[str]:
+def _dtype_table(checkpoint: Checkpoint | GGUFWeights | PyTorchWeights) -> list[str]:
     unique = {checkpoint.source_key(name): name for name in checkpoint}
     tensors: collections.Counter[str] = collections.Counter()
     elements: collections.Counter[str] = collections.Counter()
@@ -123,7 +124,7 @@ def _dtype_table(checkpoint: Checkpoint | GGUFWeights) -> list[str]:
     return _columns([*rows, ("total", *total)], right=(1, 2, 3))
 
 
-def _memory_lines(checkpoint: Checkpoint | GGUFWeights) -> list[str]:
+def _memory_lines(checkpoint: Checkpoint | GGUFWeights | PyTorchWeights) -> list[str]:
     """The memory of the weights if every floating tensor had one dtype."""
     unique = {checkpoint.source_key(f"{n}.weight"): k for n, k in stored_layers(checkpoint).items()}
     layers = collections.Counter(unique.values())  # a head and its embedding count once

@@ -168,8 +168,12 @@ def _from_index(path: str) -> Files:
     return Files(tuple(os.path.join(folder, name) for name in names), weight_map, path)
 
 
-def read_index(path: str) -> dict[str, str]:
+def read_index(path: str, suffix: str = ".safetensors") -> dict[str, str]:
     """Reads an index: tensor name to the plain name of the file that contains it.
+
+    Args:
+        path: The index.
+        suffix: How the names of the files end.
 
     Raises:
         CheckpointError: If the index is malformed, or a file name is not plain.
@@ -193,20 +197,20 @@ def read_index(path: str) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise fail(path, "expected an object 'weight_map' from tensor names to file names")
     for name, file in weight_map.items():
-        _check_plain(path, name, file)
+        _check_plain(path, name, file, suffix)
     return weight_map
 
 
-def _check_plain(path: str, tensor: str, file: object) -> None:
+def _check_plain(path: str, tensor: str, file: object, suffix: str) -> None:
     if not isinstance(file, str) or not is_plain_name(file):
         raise CheckpointError(
             f"open_checkpoint: {path}: tensor {quote(tensor)} points outside the folder: expected "
             f"a plain file name, got {quote(str(file))}."
         )
-    if not file.endswith(".safetensors"):
+    if not file.endswith(suffix):
         raise fail(
             path,
-            f"tensor {quote(tensor)}: expected the name of a .safetensors file, got {quote(file)}",
+            f"tensor {quote(tensor)}: expected the name of a {suffix} file, got {quote(file)}",
             "maxmod reads safetensors only.",
         )
 

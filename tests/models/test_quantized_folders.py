@@ -254,8 +254,8 @@ def test_encoders_and_vision_models_are_rounded_while_loading(
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
-        *(({"quant_method": name, "bits": 4}, f'by "{name}"') for name in ("gptq", "awq", "fp8")),
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, 'by "bitsandbytes"'),
+        *(({"quant_method": name, "bits": 4}, f'by "{name}"') for name in ("hqq", "aqlm", "mxfp4")),
+        ({"quant_method": ["gptq"]}, r'by \["gptq"\]'),
         ({"bits": 4}, "in a way that is not named"),
         ([], "in a way that is not named"),
     ],
@@ -264,7 +264,8 @@ def test_other_methods_are_named(tmp_path: Path, given: Any, shown: str) -> None
     folder = copy(TIED, tmp_path / "model", quantization_config=given)
     message = (
         rf"config.json: 'quantization_config': weights that were quantised {shown} are not "
-        r"supported: expected null or .*\"maxmod\".*Hint: load the folder of the original floats"
+        r"supported: expected null or a quant_method of awq, .*, maxmod, got .*"
+        r"Hint: load the folder of the original floats"
     )
     with pytest.raises(ModelError, match=message):
         load_model(folder, device=CPU())

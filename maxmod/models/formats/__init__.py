@@ -1,0 +1,1 @@
+"""Folders whose weights another tool quantised: GPTQ, AWQ, FP8 and others."""

@@ -1,0 +1,94 @@
+"""bitsandbytes: 8-bit integers with a scale for each output; 4-bit floats in blocks.
+
+Source: T. Dettmers et al., LLM.int8(), arXiv 2208.07339 (`weight` int8 [out, in], and `SCB`, the
+largest magnitude of each output); QLoRA, arXiv 2305.14314 (NF4: `weight` uint8, two codes a byte,
+the first in the high half; `absmax`, the largest magnitude of each block, itself of 8 bits with
+`nested_absmax` where it was quantised twice; `quant_map`, the value of each code; sizes as JSON in
+the bytes of `quant_state`). Columns of large activations, which that package multiplies in 16 bits,
+are not told apart here: no activation is rounded.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maxmod.models.formats.layer import Layer, layers_with
+from maxmod.models.formats.scaled import Int8Layer
+from maxmod.values.array import HostArray
+from maxmod.values.plain import JsonObject
+from maxmod.weights import Weights
+
+_STATE = "weight.quant_state.bitsandbytes__"
+_PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
+
+
+class Float4Layer(Layer):
+    """One weight of 4-bit floats."""
+
+    def __init__(self, weights: Weights, name: str, kind: str) -> None:
+        state = f"{_STATE}{kind}"
+        super().__init__(weights, name, (state, *(f"weight.{part}" for part in _PARTS)))
+        self.state = self._read_state(state)
+        self.rows, self.depth = self.state["shape"]
+
+    def floats(self) -> HostArray:
+        """Reads the weight: float32 [out, in]."""
+        packed = self.read("weight", *self.sizes("weight")).reshape(-1)
+        count = self.rows * self.depth
+        if packed.dtype != np.uint8 or packed.size != -(-count // 2):
+            raise self.error(
+                "weight",
+                f"expected {-(-count // 2)} bytes for [{self.rows}, {self.depth}], got "
+                f"{packed.size} of {packed.dtype}",
+            )
+        values = self.read("weight.quant_map", 16).astype(np.float32)
+        pairs = np.stack([values[packed >> 4], values[packed & 15]], axis=1).reshape(-1)[:count]
+        block, largest = self.state["blocksize"], self._largest()
+        if largest.size != -(-count // block):
+            raise self.error(
+                "weight.absmax", f"expected {-(-count // block)} numbers, got {largest.size}"
+            )
+        pairs *= np.repeat(largest, block)[:count]
+        return pairs.reshape(self.rows, self.depth)
+
+    def _largest(self) -> HostArray:
+        """The largest magnitude of each block, float32."""
+        found = self.read("weight.absmax", None)
+        if not self.has("weight.nested_absmax"):
+            return found.astype(np.float32)
+        values = self.read("weight.nested_quant_map", 256).astype(np.float32)
+        outer = self.read("weight.nested_absmax", None).astype(np.float32)
+        each = np.repeat(outer, self.state["nested_blocksize"])[: found.size]
+        return values[found] * each + np.float32(self.state["nested_offset"])
+
+    def _read_state(self, name: str) -> JsonObject:
+        data = self.read(name, None).astype(np.uint8).tobytes()
+        numbers = ("blocksize", "nested_blocksize")
+        try:
+            state: Any = json.loads(data)
+            rows, depth = state["shape"]
+            sizes = [rows, depth, *(state.get(key, 1) for key in numbers)]
+            float(state.get("nested_offset", 0.0))
+            if not all(type(size) is int and size > 0 for size in sizes):
+                raise ValueError(f"expected sizes above 0, got {sizes}")
+            return {"nested_offset": 0.0, "nested_blocksize": 256, "blocksize": 64} | state
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self.error(name, f"expected JSON with shape and blocksize: {error}") from None
+
+
+def layers(weights: Weights, table: JsonObject, where: Path) -> dict[str, Layer]:
+    """Returns the quantised layers of a folder by their names."""
+    found: dict[str, Layer] = {
+        name: Int8Layer(weights, name, "SCB", beside=("weight_format",), factor=1 / 127)
+        for name in layers_with(weights, ".SCB")
+    }
+    for kind in ("nf4", "fp4"):
+        found |= {
+            name: Float4Layer(weights, name, kind)
+            for name in layers_with(weights, f".{_STATE}{kind}")
+        }
+    return found

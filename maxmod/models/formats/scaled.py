@@ -1,0 +1,126 @@
+"""Weights of 8 bits in a tensor of their own dtype, floats or integers, with scales beside them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from maxmod.models.formats.layer import IntegerLayer, Layer, spread
+from maxmod.values.array import HostArray
+from maxmod.weights import Weights
+
+BESIDE = ("input_scale", "input_scale_ub", "input_zero_point", "output_scale")
+
+
+class Float8Layer(Layer):
+    """8-bit floats with a scale for all, for each output, or for each block.
+
+    Args:
+        weights: The tensors of the folder.
+        name: The name of the layer.
+        scale: The name of the tensor of the scales.
+        block: The sizes of a block, of outputs and inputs; None where scales are of other kinds.
+    """
+
+    def __init__(
+        self, weights: Weights, name: str, scale: str, block: tuple[int, int] | None
+    ) -> None:
+        super().__init__(weights, name, (scale, *BESIDE))
+        found = self.sizes("weight")
+        if len(found) != 2:
+            raise self.error("weight", f"expected a matrix, got the sizes {list(found)}")
+        self.rows, self.depth = found
+        self.scale, self.block = scale, block
+        self._scales_of_rows()  # refuses sizes that do not fit before weights are read
+
+    def floats(self) -> HostArray:
+        """Reads the weight: float32 [out, in]."""
+        scales, each = self._scales_of_rows()
+        wide = self.read("weight", self.rows, self.depth).astype(np.float32, copy=False)
+        for start in range(0, self.rows, each):
+            wide[start : start + each] *= spread(scales[start // each][None], self.depth, None)
+        return wide
+
+    def _scales_of_rows(self) -> tuple[HostArray, int]:
+        """The scales [parts, groups], and how many rows each part has."""
+        found = self.read(self.scale, *self.sizes(self.scale)).astype(np.float32)
+        if found.size == 1:
+            return found.reshape(1, 1), max(self.rows, 1)
+        if found.size == self.rows and found.ndim <= 2:
+            return found.reshape(-1, 1), 1
+        if self.block is not None:
+            high, wide = self.block
+            expected = (-(-self.rows // high), -(-self.depth // wide))
+            if found.shape == expected:
+                each = np.repeat(found, wide, axis=1)[:, : self.depth]
+                return each, high
+        elif found.ndim == 2 and found.shape[0] == self.rows and self.depth % found.shape[1] == 0:
+            return found, 1
+        blocks = "" if self.block is None else f", or for blocks of {list(self.block)}"
+        raise self.error(
+            self.scale,
+            f"expected a scale for all of [{self.rows}, {self.depth}], for each output{blocks}, "
+            f"got the sizes {list(found.shape)}",
+        )
+
+
+class Int8Layer(IntegerLayer):
+    """8-bit integers with a scale for all, for each output, or for each group of its inputs.
+
+    Args:
+        weights: The tensors of the folder.
+        name: The name of the layer.
+        scale: The name of the tensor of the scales.
+        zero: The name of the tensor of zero points, which there may be.
+        beside: The names of further tensors that are left out.
+        factor: Of the scales.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        name: str,
+        scale: str,
+        zero: str | None = None,
+        beside: tuple[str, ...] = BESIDE,
+        factor: float = 1.0,
+    ) -> None:
+        parts = (scale, *beside) if zero is None else (scale, zero, *beside)
+        super().__init__(weights, name, parts)
+        found = self.sizes("weight")
+        if len(found) != 2:
+            raise self.error("weight", f"expected a matrix, got the sizes {list(found)}")
+        self.rows, self.depth = found
+        self.scale, self.factor = scale, factor
+        self.zero = zero if zero is not None and self.has(zero) else None
+        self.groups = self._by_rows(scale).shape[1]
+        zeros = np.zeros((1, 1), np.int8) if self.zero is None else self._by_rows(self.zero)
+        self.keep(-128, 127, zeros, scale)
+
+    def integers(self) -> HostArray:
+        """Reads codes less their zero points: int8 or int16 [out, in]."""
+        codes = self.read("weight", self.rows, self.depth)
+        if self.zero is None:
+            return codes
+        zeros = self._by_rows(self.zero).astype(np.int16)
+        return codes - spread(zeros, self.depth, None)
+
+    def scales(self) -> HostArray:
+        """Reads the scales: floats [out, groups]."""
+        found = self._by_rows(self.scale)
+        return found if self.factor == 1 else found.astype(np.float32) * np.float32(self.factor)
+
+    def _by_rows(self, part: str) -> HostArray:
+        """[out, groups], from one number, one for each output or one for each group."""
+        found = self.read(part, *self.sizes(part))
+        if found.size == 1:
+            return np.broadcast_to(found.reshape(1, 1), (self.rows, 1))
+        if found.ndim == 1:
+            found = found[:, None]
+        groups = found.shape[-1]
+        if found.shape != (self.rows, groups) or not groups or self.depth % groups:
+            raise self.error(
+                part,
+                f"expected one for all of [{self.rows}, {self.depth}], for each output or for each "
+                f"group of inputs, got the sizes {list(found.shape)}",
+            )
+        return found
