@@ -25,7 +25,11 @@ FLOORS: tuple[dict[str, str], ...] = (
     },
     {"log": "the debug ladder", "values": "dimensions, shapes, devices, types"},
     {"kernel": "kernel sources and their cache", "op": "ops, type rules, the graph"},
-    {"backends": "what devices do: host and CUDA", "custom": "kernels that users bring"},
+    {
+        "backends": "what devices do: host and CUDA",
+        "custom": "kernels that users bring",
+        "distributed": "processes that compute one model",
+    },
     {"tensor": "Tensor, buffers, defaults"},
     {
         "interpreters": "an op call runs: eager, lazy or traced",

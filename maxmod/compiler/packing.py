@@ -11,7 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, cast
 
-from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule
+from maxmod.compiler.steps import (
+    Choice,
+    RunCollective,
+    RunKernel,
+    RunOp,
+    RunProduct,
+    Schedule,
+)
 from maxmod.custom import CustomKernel
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource, Launch
@@ -156,6 +163,6 @@ _FORMS: Mapping[str, _Form] = {
     "map": (dict, lambda table: tuple(table.items()), dict),
     "set": (frozenset, lambda items: tuple(sorted(items)), frozenset),
     **{kind.__name__: _fields_of(kind) for kind in (Schedule, RunOp, RunKernel, RunProduct)},
-    **{kind.__name__: _fields_of(kind) for kind in (Choice, KernelSource, Launch)},
+    **{kind.__name__: _fields_of(kind) for kind in (RunCollective, Choice, KernelSource, Launch)},
 }
 _TAGS = {form[0]: tag for tag, form in _FORMS.items()}

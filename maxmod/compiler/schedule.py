@@ -17,7 +17,15 @@ from maxmod.compiler.groups.lower import lower
 from maxmod.compiler.groups.naming import GraphNames, kernel_name
 from maxmod.compiler.groups.order import Item, order_items, owners
 from maxmod.compiler.passes.expand_composites import expand_products
-from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule, Step
+from maxmod.compiler.steps import (
+    Choice,
+    RunCollective,
+    RunKernel,
+    RunOp,
+    RunProduct,
+    Schedule,
+    Step,
+)
 from maxmod.compiler.templates import emit_template
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource
@@ -139,11 +147,23 @@ class _StepMaker:
         ]
 
     def _node_step(self, node: ir.Node, in_place: bool) -> Step:
+        if node.op.meaning.collective is not None:
+            return self._collective_step(node)
         if not node.op.meaning.is_product:
             return self._op_step(node, in_place)
         template = LibraryProduct(node)
         sizes = node.output.type.sizes
         return self._product_step(FusionGroup({node: 0}, sizes, (node.output,), template=template))
+
+    def _collective_step(self, node: ir.Node) -> RunCollective:
+        return RunCollective(
+            node.op,
+            node.kwargs["size"],
+            tuple(self._slots[value] for value in node.inputs),
+            (self._slots[node.output],),
+            (node.output.type,),
+            node=node,
+        )
 
     def _product_step(self, group: FusionGroup) -> RunProduct:
         template = group.template

@@ -116,7 +116,36 @@ class RunProduct:
         return "_".join(filter(None, ("matmul", *names)))
 
 
-Step = RunOp | RunKernel | RunProduct
+@dataclass(frozen=True, slots=True)
+class RunCollective:
+    """Exchanges data with the other processes of a group, each of which runs the same step.
+
+    Attributes:
+        op: The op; its `collective` is the method of `maxmod.distributed.Group` that is called.
+        size: The number of processes. A schedule never has the rank of one.
+        inputs: Slot of the operand.
+        outputs: Slot of the result.
+        types: Its type.
+        frees: Slots that nothing reads after this step.
+        node: The call in the graph; None in a schedule that was stored.
+    """
+
+    op: Op
+    size: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    types: tuple[TensorType, ...]
+    frees: tuple[int, ...] = ()
+    node: ir.Node | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """What it does, such as `all_reduce`."""
+        assert self.op.meaning.collective is not None
+        return self.op.meaning.collective
+
+
+Step = RunOp | RunKernel | RunProduct | RunCollective
 
 
 @dataclass(frozen=True, slots=True)

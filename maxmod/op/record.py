@@ -84,6 +84,8 @@ class Meaning:
             symbolic dimension has the value of the operand, an integer scalar.
         fills: Name of the static argument whose number is in the result besides the elements of
             the operands.
+        collective: Name of the method of `maxmod.distributed.Group` that makes the result, which
+            depends on other processes: all of them run the op, as often and in the same order.
     """
 
     infer: TypeRule
@@ -96,6 +98,7 @@ class Meaning:
     assign: Callable[..., None] | None = None
     binds: str | None = None
     fills: str | None = None
+    collective: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -67,6 +67,7 @@ def op(
     assign: Callable[..., None] | None = None,
     binds: str | None = None,
     fills: str | None = None,
+    collective: str | None = None,
     scalar: str | None = None,
     view: Callable[..., Sequence[Index]] | None = None,
     position: Callable[..., Sequence[Index]] | None = None,
@@ -94,7 +95,17 @@ def op(
             kind,
             _signature(shown, operands, mixed_devices, prepare),
             Meaning(
-                infer, fn, widens, domain, is_product, backend_method, expand, assign, binds, fills
+                infer,
+                fn,
+                widens,
+                domain,
+                is_product,
+                backend_method,
+                expand,
+                assign,
+                binds,
+                fills,
+                collective,
             ),
             Lowering(scalar, view, position, combine, identity, kernel),
         )

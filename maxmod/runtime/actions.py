@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from maxmod.backends.base import Backend, Launch
-from maxmod.compiler.steps import RunKernel, RunOp, RunProduct
+from maxmod.compiler.steps import RunCollective, RunKernel, RunOp, RunProduct
+from maxmod.distributed import Group
 from maxmod.runtime.stats import Stats
 from maxmod.runtime.work import Action, KernelCall, Slots
 from maxmod.values.array import Array
@@ -108,6 +109,18 @@ def multiply(step: RunProduct, backend: Backend, stats: Stats) -> Action:
             stats.count_fallback(reason)
 
     return run_with_epilogue if step.has_epilogue else run
+
+
+def exchange(step: RunCollective, group: Group, backend: Backend) -> Action:
+    """Exchanges data with the other processes of a group."""
+    method = getattr(group, step.name)
+    contiguous = backend.contiguous
+    (source,), (target,) = step.inputs, step.outputs
+
+    def run(slots: Slots) -> None:
+        method(contiguous(slots[source]), slots[target])
+
+    return run
 
 
 def run_op(

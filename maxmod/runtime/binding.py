@@ -16,7 +16,15 @@ import numpy as np
 from maxmod import backends, config
 from maxmod.backends.base import Kernel, Launch
 from maxmod.compiler.memory import placed
-from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Schedule, Step
+from maxmod.compiler.steps import (
+    RunCollective,
+    RunKernel,
+    RunOp,
+    RunProduct,
+    Schedule,
+    Step,
+)
+from maxmod.distributed import group_for
 from maxmod.errors import CompileError
 from maxmod.op import Kind, ir
 from maxmod.ops.known_sizes import SizeChecks
@@ -176,6 +184,9 @@ class _Binder:
         elif isinstance(step, RunProduct):
             self._place(step)
             work = self._product_work(step, types)
+        elif isinstance(step, RunCollective):
+            self._place(step)
+            work = self._collective_work(step)
         else:
             work = self._op_work(step, types)
         if work is not None:
@@ -187,7 +198,7 @@ class _Binder:
         )
         return BoundStep(work, inputs, outputs, self.fresh[fresh:])
 
-    def _place(self, step: RunKernel | RunProduct) -> None:
+    def _place(self, step: RunKernel | RunProduct | RunCollective) -> None:
         """Finds memory for the results of a step: in the arena, or new in every call."""
         for slot, unbound in placed(step):
             if slot not in self.offsets:
@@ -201,7 +212,7 @@ class _Binder:
 
     def _launch_work(
         self,
-        step: RunKernel | RunProduct,
+        step: RunKernel | RunProduct | RunCollective,
         action: Action,
         call: KernelCall | None = None,
         *,
@@ -297,6 +308,12 @@ class _Binder:
         if step.has_epilogue:
             action = self._checked(step, action, types)
         return self._launch_work(step, action)
+
+    def _collective_work(self, step: RunCollective) -> Work:
+        group = group_for(step.size, self.backend.xp)
+        work = self._launch_work(step, actions.exchange(step, group, self.backend))
+        work.group = group
+        return work
 
     def _op_work(self, step: RunOp, types: Sequence[TensorType]) -> Work | None:
         """Runs the op now if its operands never change (and returns None), else in every call."""

@@ -6,6 +6,9 @@ addresses the steps run without one until these come again. Several recordings a
 callers who take turns, such as two conversations with a cache each, replay theirs. Small arguments
 and all results go through memory owned by the recording: arguments are copied in before it, results
 are copied out after it.
+
+Steps with collectives are recorded by all processes of the group in the same call, and replayed in
+the same calls, as NCCL asks for: a process that cannot lets the others run them one by one as well.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ SEEN = 64  # addresses of earlier calls that are remembered
 # A recording costs milliseconds: make another only after this many replays of each earlier one, or
 # after as many calls with its addresses that had none.
 PAYING = 8
+# What a process would do with steps that it runs together with others; the least is done by all.
+_RUN, _RECORD, _REPLAY = range(3)
 MOST_REFUSALS = 3  # of captures, one after another; then no other is tried
 
 
@@ -118,6 +123,7 @@ class Segment:
         self._buffers = sorted(used.intersection(environment.buffers))
         self._outer = sorted(used.difference(environment.buffers))
         self._remade = _needed(works, wanted)
+        self._group = next((work.group for work in works if work.group is not None), None)
         self._recordings: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
         self._seen: OrderedDict[tuple[int, ...], int] = OrderedDict()  # calls without a recording
         self._direct: list[int] | None = None  # slots in the key; known after the first call
@@ -125,18 +131,47 @@ class Segment:
         self._refused = self._is_misaligned = False
 
     def __call__(self, slots: Slots) -> None:
-        if not self._refused:
-            key = self._key(slots)
-            recording = self._recordings.get(key) if key is not None else None
-            if recording is None and key is not None and self._is_due(key):
-                recording = self._record(slots, key)
-            if recording is not None:
-                assert key is not None
-                self._recordings.move_to_end(key)
-                self._replay(recording, slots)
-                return
+        recording = self._recorded(slots) if self._group is None else self._agreed(slots)
+        if recording is not None:
+            self._replay(recording, slots)
+            return
         for work in self._works:
             work.run(slots)
+
+    def _recorded(self, slots: Slots) -> Recording | None:
+        """Returns what to replay for the arguments of a call, which may be recorded now."""
+        key = None if self._refused else self._key(slots)
+        if key is None:
+            return None
+        recording = self._recordings.get(key)
+        if recording is None and self._is_due(key):
+            recording = self._record(slots, key)
+        if recording is not None:
+            self._recordings.move_to_end(key)
+        return recording
+
+    def _agreed(self, slots: Slots) -> Recording | None:
+        """Returns what `_recorded` does, or None for all processes of the group."""
+        assert self._group is not None
+        key = None if self._refused else self._key(slots)
+        recording = None if key is None else self._recordings.get(key)
+        state = _RUN
+        if recording is not None:
+            state = _REPLAY
+        elif key is not None and not self._refused and self._is_due(key):
+            state = _RECORD
+        agreed = self._group.least(state)
+        if agreed == _RECORD:
+            assert key is not None
+            self._recordings.pop(key, None)
+            recording = self._record(slots, key)
+            if not self._group.least(recording is not None):
+                self._recordings.pop(key, None)
+                return None
+        if agreed == _RUN or recording is None or key is None:
+            return None
+        self._recordings.move_to_end(key)
+        return recording
 
     def _key(self, slots: Slots) -> tuple[int, ...] | None:
         """Returns the addresses that a recording depends on; None if it cannot be recorded."""

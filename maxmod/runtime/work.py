@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maxmod.backends.base import Launch
+from maxmod.distributed import Group
 from maxmod.values.array import Array
 
 Slots = list[Any]
@@ -45,6 +46,7 @@ class Work:
         records: Whether it can be captured: no allocation escapes, nothing synchronizes.
         remake: Sets `makes` after a replay, as views of the first slot that it reads.
         call: The kernel that it launches, if that is all it does.
+        group: The processes that run it together, if it needs more than this one.
     """
 
     run: Action
@@ -55,3 +57,4 @@ class Work:
     records: bool = False
     remake: Action | None = None
     call: KernelCall | None = None
+    group: Group | None = None

@@ -18,7 +18,7 @@ from maxmod import custom
 from maxmod import functional as F
 from maxmod.compiler.packing import Packer, UnpackableError, Unpacker, live_objects
 from maxmod.compiler.pipeline import plan_graph
-from maxmod.compiler.steps import Choice, RunKernel, RunOp, Schedule
+from maxmod.compiler.steps import Choice, RunCollective, RunKernel, RunOp, Schedule
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect
 from maxmod.op import FUNCTIONS, ir
@@ -46,6 +46,8 @@ def without_groups(plan: Schedule) -> Schedule:
         if isinstance(step, RunOp):
             bodies = [(name, without_groups(body)) for name, body in step.bodies]
             return replace(step, bodies=tuple(bodies), node=None)
+        if isinstance(step, RunCollective):
+            return replace(step, node=None)
         if isinstance(step, RunKernel):
             step = replace(step, ops=tuple(map(stored, step.ops)))
         return replace(step, group=None)

@@ -55,6 +55,8 @@ def fold_constants(graph: ir.Graph, run: ir.Run, *, keep_formulas: bool = False)
 def _is_foldable(node: ir.Node) -> bool:
     if any(type(value) is CustomKernel for _, value in node.attrs):
         return False  # what a function of a user does may depend on more than its operands
+    if node.op.meaning.collective is not None:
+        return False  # other processes may have their plan already, and would not come to it
     for value in node.outputs:
         if not all(isinstance(size, int) for size in value.type.sizes):
             return False

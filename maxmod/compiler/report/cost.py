@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from maxmod.compiler.steps import RunKernel, RunProduct, Step
+from maxmod.compiler.steps import RunKernel, RunOp, RunProduct, Step
 from maxmod.op import Kind, ir
 from maxmod.values.dim import Dim, Size, as_size
 from maxmod.values.shape import product
@@ -41,7 +41,9 @@ def cost_of(step: Step) -> Cost:
         return Cost(sum_nbytes(reads), sum_nbytes(step.types), _flops_of(step.group.ordered))
     assert step.node is not None
     operands = [value.type for value in step.node.inputs]
-    if step.in_place:  # the stored value is read, and as many bytes of the buffer are written
+    if (
+        isinstance(step, RunOp) and step.in_place
+    ):  # the stored value is read, and as many bytes of the buffer are written
         stored = sum_nbytes(operands[1:])
         return Cost(stored, stored, 0)
     return Cost(sum_nbytes(operands), sum_nbytes(step.types), _flops_of([step.node]))

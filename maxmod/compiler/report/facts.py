@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from maxmod.compiler.memory import MemoryPlan
 from maxmod.compiler.report.cost import Cost, cost_of
 from maxmod.compiler.report.measurement import Measurement
-from maxmod.compiler.steps import Choice, RunKernel, RunOp, RunProduct, Schedule, Step
+from maxmod.compiler.steps import (
+    Choice,
+    RunCollective,
+    RunKernel,
+    RunOp,
+    RunProduct,
+    Schedule,
+    Step,
+)
 from maxmod.kernel.source import KernelSource
 from maxmod.op import Kind, ir
 from maxmod.values.dim import Size, evaluate
@@ -197,6 +205,8 @@ class Facts:
         )
         if isinstance(step, RunKernel):
             return self._launch(facts, step)
+        if isinstance(step, RunCollective):
+            return self._collective(facts, step)
         return self._product(facts, step) if isinstance(step, RunProduct) else self._op(facts, step)
 
     def _launch(self, facts: StepFacts, step: RunKernel) -> StepFacts:
@@ -232,6 +242,17 @@ class Facts:
             detail=f"{facts.results[0]} = {formula}",
             places=_places(step.group.ordered),
             reason=_REASONS[Kind.CONTRACT] if step.has_epilogue or self.plan.kernels else "",
+        )
+
+    def _collective(self, facts: StepFacts, step: RunCollective) -> StepFacts:
+        """What all processes of a group do together."""
+        assert step.node is not None
+        return replace(
+            facts,
+            kind="call",
+            name=step.name,
+            detail=f"{_made_from(facts)}, of {step.size} processes",
+            places=_places([step.node]),
         )
 
     def _op(self, facts: StepFacts, step: RunOp) -> StepFacts:

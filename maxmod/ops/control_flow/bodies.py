@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from maxmod import backends
+from maxmod.errors import TraceError
 from maxmod.interpreters.operands import strong
 from maxmod.interpreters.trace import Tracer
 from maxmod.op import Kind, Op, interpreter, ir, op
@@ -128,10 +129,21 @@ class Bodies:
         with interpreter(inner):
             made = fn(*(inner.known(value) for value in self.arguments))
             results = listed_results(self.name, made)
+        self._refuse_collectives(what, inner)
         self.bodies.append((what, inner, results))
         if inner.seed is not None and inner.seed != self.seed:  # later numbers are others
             self.tracer.seed = max(inner.seed, self.tracer.seed or 0)
         return results
+
+    def _refuse_collectives(self, what: str, inner: Tracer) -> None:
+        """Raises for a collective: processes that take another branch would not come to it."""
+        for node in inner.nodes:
+            if node.op.meaning.collective is not None:
+                raise TraceError(
+                    f"{self.name}: {what}: {node.op.label} exchanges data with other processes, "
+                    "which may not take this branch, or stop the loop at another time. Hint: call "
+                    "it outside, on what the function returns."
+                )
 
     def graphs(self) -> list[ir.Graph]:
         """Returns the graph of each function."""
