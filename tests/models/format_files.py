@@ -119,6 +119,15 @@ def _scales(rng: np.random.Generator, bits: int, *sizes: int) -> np.ndarray:
     return rng.uniform(0.1, 0.5, size=sizes) / (1 << bits)
 
 
+def _less_one(zeros: np.ndarray, bits: int) -> np.ndarray:
+    """Packs zero points as version 1 keeps them: of 3 bits each less 1, else words less ones."""
+    if bits == 3:
+        return _words((zeros - 1) % 8, bits)
+    ones = sum(1 << at for at in range(0, 32, bits))
+    words = [[(int(word) - ones) & 0xFFFFFFFF for word in row] for row in _words(zeros, bits)]
+    return np.array(words, np.uint32).view(np.int32)
+
+
 def gptq(bits: int, group: int, *, symmetric: bool, added: int = 1, order: str = "plain") -> Maker:
     """AutoGPTQ's layout; `order` is `plain`, `none` without the tensor, or `acts`."""
 
@@ -128,14 +137,14 @@ def gptq(bits: int, group: int, *, symmetric: bool, added: int = 1, order: str =
         codes = rng.integers(0, 1 << bits, (rows, depth))
         zeros = np.full((rows, groups), 1 << (bits - 1))
         if not symmetric:
-            zeros = rng.integers(added, (1 << bits) - 1 + added, (rows, groups))
+            zeros = rng.integers(0, 1 << bits, (rows, groups))
         scales = _scales(rng, bits, rows, groups).astype(np.float16)
         of = np.arange(depth) // size
         of = rng.permutation(of) if order == "acts" else of
         weight = (codes - zeros[:, of]) * scales[:, of].astype(np.float64)
         tensors = {
             "qweight": np.ascontiguousarray(_words(codes, bits).T),
-            "qzeros": _words(zeros.T - added, bits),
+            "qzeros": _less_one(zeros.T, bits) if added else _words(zeros.T, bits),
             "scales": np.ascontiguousarray(scales.T),
         }
         if order != "none":
@@ -231,7 +240,7 @@ def rows_of_8_bits(rng: np.random.Generator, rows: int, depth: int) -> tuple[Ten
     return tensors, codes * (largest.astype(np.float64) / 127)[:, None]
 
 
-def four_bit_floats(*, nested: bool) -> Maker:
+def four_bit_floats(*, nested: bool, storage: Any = np.uint8) -> Maker:
     """NF4 of bitsandbytes in blocks of 32, whose magnitudes may have 8 bits themselves."""
 
     def make(rng: np.random.Generator, rows: int, depth: int) -> tuple[Tensors, np.ndarray]:
@@ -241,7 +250,7 @@ def four_bit_floats(*, nested: bool) -> Maker:
         state: dict[str, Any] = {"quant_type": "nf4", "blocksize": 32, "dtype": "bfloat16"}
         state |= {"shape": [rows, depth]}
         tensors = {
-            "weight": (codes[::2] << 4 | codes[1::2]).astype(np.uint8).reshape(-1, 1),
+            "weight": (codes[::2] << 4 | codes[1::2]).astype(np.uint8).view(storage)[:, None],
             "weight.quant_map": np.array(NF4, np.float32),
             "weight.absmax": largest,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from maxmod.errors import ModelError, WeightsError
 from maxmod.models import load_model, save_quantized
 from maxmod.models.registry import describe
 from maxmod.nn import Linear, QuantizedLinear
+from maxmod.weights import open_checkpoint, save_state
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": True}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True}
@@ -62,6 +64,7 @@ CASES: dict[str, tuple[files.Maker, dict[str, Any], str | None]] = {
     "LLM.int8": (files.rows_of_8_bits, BITS | {"load_in_4bit": False}, "int8"),
     "nf4": (files.four_bit_floats(nested=False), BITS, None),
     "nf4, nested": (files.four_bit_floats(nested=True), BITS, None),
+    "nf4 in float16": (files.four_bit_floats(nested=False, storage=np.float16), BITS, None),
 }
 
 
@@ -78,6 +81,8 @@ def test_logits_of_codes_and_floats_agree(
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
     layer = model.module.layers[0].mlp.down_proj  # type: ignore[attr-defined]
     said = " ".join(caplog.messages)
+    has_zeros = scheme == "int8" and (case == "awq" or "zero points" in case)
+    assert ("with zero points are kept" in said) == has_zeros
     assert ("are read as float32. Hint: quantize='int4'" in said) == (scheme is None)
     assert (getattr(layer, "scheme", None), type(layer) is Linear) == (scheme, scheme is None)
 
@@ -137,6 +142,76 @@ def test_weights_of_gpt2_are_turned(tmp_path: Path) -> None:
     found = load_model(codes, device=CPU(), dtype=DType.float32).next_logits(TOKENS, eager=True)
     expected = load_model(floats, device=CPU()).next_logits(TOKENS, eager=True)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+def _with(
+    make: files.Maker, change: Callable[[files.Tensors, np.ndarray], files.Tensors]
+) -> files.Maker:
+    def made(rng: np.random.Generator, rows: int, depth: int) -> tuple[files.Tensors, np.ndarray]:
+        tensors, weight = make(rng, rows, depth)
+        return change(tensors, weight), weight
+
+    return made
+
+
+def test_tensors_that_round_activations_are_left_out(tmp_path: Path) -> None:
+    """Scales of the KV cache stand beside the layers; zero points of floats are zeros."""
+    make, quantization, _ = CASES["float-quantized"]
+    zeros = _with(make, lambda t, _: t | {"weight_zero_point": np.zeros_like(t["weight_scale"])})
+    plain = {f"model.layers.0.self_attn.{name}_scale": (1,) for name in "qkv"}
+    codes, floats = files.write(tmp_path, zeros, quantization, plain=files.PLAIN | plain)
+    found = load_model(codes, device=CPU(), dtype=DType.float32).next_logits(TOKENS, eager=True)
+    state = dict(open_checkpoint(floats))
+    kept = {name: state[name] for name in state if name not in plain}
+    (floats / "model.safetensors").unlink()
+    save_state(kept, floats / "model.safetensors")
+    expected = load_model(floats, device=CPU()).next_logits(TOKENS, eager=True)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "message"),
+    [
+        (
+            "float-quantized",
+            lambda t, weight: t | {"weight": weight.astype(np.float32)},
+            "weight: expected float8_e4m3fn or .* beside a scale, got float32. Hint: these weights",
+        ),
+        (
+            "integers, rows",
+            lambda t, _: t | {"weight": t["weight"].astype(np.int32)},
+            "weight: expected int8 beside a scale, got int32",
+        ),
+        (
+            "float-quantized",
+            lambda t, _: t | {"weight_zero_point": np.ones_like(t["weight_scale"])},
+            "weight_zero_point: expected zeros for 8-bit floats, got others",
+        ),
+        (
+            "LLM.int8",
+            lambda t, _: t | {"weight_format": np.asarray(np.uint8(2))},
+            "weight_format: expected 0, rows as they are, got 2. Hint: earlier versions",
+        ),
+    ],
+    ids=["float32", "int32", "zero points", "tiles"],
+)
+def test_weights_in_another_state_are_refused(
+    case: str,
+    change: Callable[[files.Tensors, np.ndarray], files.Tensors],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    """Weights that were not yet rounded, or were rearranged for a GPU, would give wrong numbers."""
+    make, quantization, _ = CASES[case]
+    codes, _ = files.write(tmp_path, _with(make, change), quantization)
+    with pytest.raises(ModelError, match=message):
+        load_model(codes, device=CPU())
+
+
+def test_floats_beside_a_file_of_another_folder_are_read(tmp_path: Path) -> None:
+    _, floats = files.write(tmp_path, CASES["gptq"][0], None)
+    (floats / "quantize_config.json").write_text('{"bits": 4}', "utf-8")
+    assert load_model(floats, device=CPU()).dtype is DType.float32
 
 
 def test_older_folders_have_another_file(tmp_path: Path) -> None:
@@ -203,6 +278,7 @@ def test_inspect_names_the_method(tmp_path: Path, capsys: pytest.CaptureFixture[
     ("case", "changes", "message"),
     [
         ("gptq", {"checkpoint_format": "marlin"}, "checkpoint_format: expected one of gptq, gptq_"),
+        ("gptq", {"checkpoint_format": ["gptq"]}, "checkpoint_format: expected one of gptq, gptq_"),
         ("gptq", {"group_size": "32"}, "group_size: expected an integer, got"),
         ("gptq", {"quant_method": "hqq"}, 'quantised by "hqq" are not supported: expected null'),
         ("awq", {"version": "gemv"}, "version: expected 'gemm', got \"gemv\""),
@@ -210,6 +286,7 @@ def test_inspect_names_the_method(tmp_path: Path, capsys: pytest.CaptureFixture[
         ("awq", {"quant_method": "fp8"}, "no layer of the folder has the tensors of this method"),
         ("packed", {"format": "nvfp4-pack-quantized"}, "compressed-tensors: format: expected one"),
         ("packed", {"transform_config": {"config_groups": {"a": 1}}}, "transform_config: weights"),
+        ("packed", {"sparsity_config": [1]}, r"sparsity_config: expected an object or null, got"),
         ("fp8, blocks", {"weight_block_size": [64, 64]}, "weight_scale_inv: expected a scale for"),
         ("fp8, blocks", {"weight_block_size": [0, 64]}, "expected two numbers above 0, got"),
     ],

@@ -25,6 +25,8 @@ _ORDER = np.array([0, 2, 4, 6, 1, 3, 5, 7])  # the outputs in a word, from its l
 class AWQLayer(IntegerLayer):
     """One weight."""
 
+    bits = _BITS
+
     def __init__(self, weights: Weights, name: str) -> None:
         super().__init__(weights, name, ("qweight", "qzeros", "scales"))
         sizes = {part: self.sizes(part) for part in ("qweight", "scales")}

@@ -23,6 +23,7 @@ from maxmod.values.plain import JsonObject
 from maxmod.weights import Weights
 
 _STATE = "weight.quant_state.bitsandbytes__"
+_ORDER = "weight_format"  # of the weight in memory
 _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 
 
@@ -37,13 +38,14 @@ class Float4Layer(Layer):
 
     def floats(self) -> HostArray:
         """Reads the weight: float32 [out, in]."""
-        packed = self.read("weight", *self.sizes("weight")).reshape(-1)
+        self.sizes("weight")  # refuses a missing one
+        packed = self.raw("weight")  # bytes, in a tensor of whatever dtype was chosen
         count = self.rows * self.depth
-        if packed.dtype != np.uint8 or packed.size != -(-count // 2):
+        if packed.size != -(-count // 2):
             raise self.error(
                 "weight",
                 f"expected {-(-count // 2)} bytes for [{self.rows}, {self.depth}], got "
-                f"{packed.size} of {packed.dtype}",
+                f"{packed.size}",
             )
         values = self.read("weight.quant_map", 16).astype(np.float32)
         pairs = np.stack([values[packed >> 4], values[packed & 15]], axis=1).reshape(-1)[:count]
@@ -80,11 +82,22 @@ class Float4Layer(Layer):
             raise self.error(name, f"expected JSON with shape and blocksize: {error}") from None
 
 
+def _layer_of_8_bits(weights: Weights, name: str) -> Layer:
+    layer = Int8Layer(weights, name, "SCB", beside=(_ORDER,), factor=1 / 127)
+    order = layer.read(_ORDER, *layer.sizes(_ORDER)).tolist() if layer.has(_ORDER) else 0
+    if order not in (0, [0]):
+        raise layer.error(
+            _ORDER,
+            f"expected 0, rows as they are, got {order!r:.40}. Hint: earlier versions saved the "
+            "tiles of a GPU; save the model again with a newer one",
+        )
+    return layer
+
+
 def layers(weights: Weights, table: JsonObject, where: Path) -> dict[str, Layer]:
     """Returns the quantised layers of a folder by their names."""
     found: dict[str, Layer] = {
-        name: Int8Layer(weights, name, "SCB", beside=("weight_format",), factor=1 / 127)
-        for name in layers_with(weights, ".SCB")
+        name: _layer_of_8_bits(weights, name) for name in layers_with(weights, ".SCB")
     }
     for kind in ("nf4", "fp4"):
         found |= {

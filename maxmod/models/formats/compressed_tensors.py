@@ -117,7 +117,10 @@ def layers(weights: Weights, table: JsonObject, where: Path) -> dict[str, Layer]
 
 def _expect_known(table: JsonObject, schemes: object, where: Path) -> None:
     """Refuses formats that mean something else than what is read here."""
-    given = [table.get("format"), (table.get("sparsity_config") or {}).get("format")]
+    sparsity, transforms = (
+        _object(table, name, where) for name in ("sparsity_config", "transform_config")
+    )
+    given = [table.get("format"), sparsity.get("format")]
     given += [scheme.get("format") for scheme in schemes if isinstance(scheme, Mapping)]  # type: ignore[attr-defined]
     unknown = [name for name in given if name is not None and name not in _FORMATS]
     if unknown:
@@ -125,8 +128,18 @@ def _expect_known(table: JsonObject, schemes: object, where: Path) -> None:
             f"{where}: compressed-tensors: format: expected one of {', '.join(_FORMATS)}, got "
             f"{json.dumps(unknown[0])[:80]}."
         )
-    if (table.get("transform_config") or {}).get("config_groups"):
+    if transforms.get("config_groups"):
         raise ModelError(
             f"{where}: compressed-tensors: transform_config: weights that are rotated as well are "
             "not supported."
         )
+
+
+def _object(table: JsonObject, name: str, where: Path) -> JsonObject:
+    given = table.get(name)
+    if given is not None and not isinstance(given, dict):
+        raise ModelError(
+            f"{where}: compressed-tensors: {name}: expected an object or null, got "
+            f"{json.dumps(given)[:80]}."
+        )
+    return given or {}

@@ -51,9 +51,18 @@ class GPTQLayer(IntegerLayer):
         return np.ascontiguousarray(self.read("scales", self.groups, self.rows).T)
 
     def _zeros(self) -> HostArray:
-        """int16 [out, groups]"""
+        """int16 [out, groups]
+
+        Words were stored less a word of ones, so that a zero point of 0 borrows from the next.
+        """
         words = self.read("qzeros", self.groups, self.rows * self.bits // WORD)
-        return unpacked(words, self.bits, 1).T.astype(np.int16) + self.added
+        if self.bits == 3:  # each was stored less 1
+            found = (unpacked(words, self.bits, 1) + np.uint8(self.added)) & np.uint8(7)
+        else:
+            ones = np.uint32(self.added * sum(1 << at for at in range(0, WORD, self.bits)))
+            plain = words.astype("<i4", copy=False).view("<u4") + ones
+            found = unpacked(plain.view("<i4"), self.bits, 1)
+        return found.T.astype(np.int16)
 
     def _two(self, part: str) -> tuple[int, int]:
         sizes = self.sizes(part)
@@ -77,7 +86,7 @@ class GPTQLayer(IntegerLayer):
 def layers(weights: Weights, table: JsonObject, where: Path) -> dict[str, Layer]:
     """Returns the quantised layers of a folder by their names."""
     kind = table.get("checkpoint_format", table.get("format")) or "gptq"
-    if kind not in _ADDED:
+    if not isinstance(kind, str) or kind not in _ADDED:
         raise ModelError(
             f"{where}: checkpoint_format: expected one of {', '.join(_ADDED)}, got "
             f"{json.dumps(kind)[:80]}. Hint: GPTQModel can save the model as 'gptq'."

@@ -59,6 +59,15 @@ class Layer(abc.ABC):
         wide = tensor.dtype.is_float() and tensor.dtype not in (DType.float16, DType.float32)
         return (tensor.cast(DType.float32) if wide else tensor).to_numpy()
 
+    def dtype(self, part: str) -> DType:
+        """Returns the dtype of one of its tensors, which must exist."""
+        return self.weights.tensor_type(f"{self.name}.{part}").dtype
+
+    def raw(self, part: str) -> HostArray:
+        """Reads the bytes of one of its tensors, which must exist: uint8."""
+        data = self.weights[f"{self.name}.{part}"].data
+        return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+
     def has(self, part: str) -> bool:
         """Whether there is a tensor of this name."""
         return f"{self.name}.{part}" in self.weights
@@ -78,11 +87,13 @@ class IntegerLayer(Layer):
     """A weight of integers, each times the scale of its group: `integer * scale`.
 
     Attributes:
+        bits: Of a code.
         groups: How many scales a row has.
         order: The group of each input; None where they follow one another in equal parts.
         scale_dtype: Of the scales, as kernels take them; see `keep`.
     """
 
+    bits: int = 8
     groups: int
     order: HostArray | None = None
     scale_dtype: DType
@@ -110,7 +121,7 @@ class IntegerLayer(Layer):
         group = self.depth // self.groups if self.groups and self.depth % self.groups == 0 else 0
         if self.order is not None or not group:
             return
-        stored = self.weights.tensor_type(f"{self.name}.{scales}").dtype
+        stored = self.dtype(scales)
         self.scale_dtype = DType.float32 if self.groups == 1 else stored
         if zeros.size:
             least, most = least - int(zeros.max()), most - int(zeros.min())

@@ -32,6 +32,10 @@ METHODS: dict[str, Callable[[Weights, JsonObject, Path], dict[str, Layer]]] = {
     "fp8": fp8.layers,
     "gptq": gptq.layers,
 }
+# Ends of names of what rounds queries, keys and values of a KV cache, which is not rounded here.
+_OF_CACHES = tuple(
+    f".{name}_{part}" for name in ("q", "k", "v", "kv") for part in ("scale", "zero_point")
+)
 # Where folders of the first versions say it, beside a config.json that does not.
 _OLDER_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 
@@ -72,7 +76,7 @@ class FormatWeights(Weights):
         self.parts = {name for layer in layers.values() for name in layer.tensors}
         self._transposed = transposed
         own = {f"{name}.weight": layer for name, layer in layers.items()}
-        others = {name: None for name in folder if name not in self.parts}
+        others = {n: None for n in folder if n not in self.parts and not n.endswith(_OF_CACHES)}
         super().__init__({**others, **own})
 
     def _load(self, name: str) -> Tensor:
@@ -133,12 +137,12 @@ class FormatWeights(Weights):
 
     def is_widened(self) -> bool:
         """Whether codes of fewer bits are kept as codes of 8."""
-        return any(
+        return not self._transposed and any(
             isinstance(layer, IntegerLayer)
             and layer.kept is not None
             and layer.kept.scheme == "int8"
-            and f"{name}.weight" not in self.folder
-            for name, layer in self.layers.items()
+            and layer.bits < 8
+            for layer in self.layers.values()
         )
 
     def are_floats(self) -> bool:
@@ -203,6 +207,8 @@ def open_format(folder: Path, table: JsonObject, weights: Weights) -> FormatWeig
         if str(error).startswith(str(where)):
             raise
         raise ModelError(f"{where}: {method}: {error}") from None
+    if not layers and where.name != "config.json":
+        return None  # floats, with a file that was left from elsewhere
     if not layers:
         raise ModelError(
             f"{where}: {json.dumps(method)}: no layer of the folder has the tensors of this method."

@@ -4,11 +4,41 @@ from __future__ import annotations
 
 import numpy as np
 
+from maxmod.dtype import DType
 from maxmod.models.formats.layer import IntegerLayer, Layer, spread
 from maxmod.values.array import HostArray
 from maxmod.weights import Weights
 
+_ZERO = "weight_zero_point"
+_FLOATS = (
+    DType.float8_e4m3fn,
+    DType.float8_e5m2,
+    DType.float8_e4m3fnuz,
+    DType.float8_e5m2fnuz,
+)
 BESIDE = ("input_scale", "input_scale_ub", "input_zero_point", "output_scale")
+
+
+def expect_codes(layer: Layer, *dtypes: DType) -> tuple[int, int]:
+    """Returns the sizes [out, in] of a weight of codes.
+
+    Raises:
+        ModelError: If it is no matrix of one of these dtypes. Weights that were not yet rounded
+            have scales beside them, too.
+    """
+    found = layer.sizes("weight")
+    if len(found) != 2:
+        raise layer.error("weight", f"expected a matrix, got the sizes {list(found)}")
+    dtype = layer.dtype("weight")
+    if dtype not in dtypes:
+        known = " or ".join(map(repr, dtypes))
+        is_wide = dtype.is_float() and dtype.size_in_bits > 8
+        hint = ". Hint: these weights are not rounded yet; save the model compressed"
+        raise layer.error(
+            "weight",
+            f"expected {known} beside a scale, got {dtype!r}{hint if is_wide else ''}",
+        )
+    return found
 
 
 class Float8Layer(Layer):
@@ -24,12 +54,11 @@ class Float8Layer(Layer):
     def __init__(
         self, weights: Weights, name: str, scale: str, block: tuple[int, int] | None
     ) -> None:
-        super().__init__(weights, name, (scale, *BESIDE))
-        found = self.sizes("weight")
-        if len(found) != 2:
-            raise self.error("weight", f"expected a matrix, got the sizes {list(found)}")
-        self.rows, self.depth = found
+        super().__init__(weights, name, (scale, _ZERO, *BESIDE))
+        self.rows, self.depth = expect_codes(self, *_FLOATS)
         self.scale, self.block = scale, block
+        if self.has(_ZERO) and self.read(_ZERO, *self.sizes(_ZERO)).any():
+            raise self.error(_ZERO, "expected zeros for 8-bit floats, got others")
         self._scales_of_rows()  # refuses sizes that do not fit before weights are read
 
     def floats(self) -> HostArray:
@@ -86,10 +115,7 @@ class Int8Layer(IntegerLayer):
     ) -> None:
         parts = (scale, *beside) if zero is None else (scale, zero, *beside)
         super().__init__(weights, name, parts)
-        found = self.sizes("weight")
-        if len(found) != 2:
-            raise self.error("weight", f"expected a matrix, got the sizes {list(found)}")
-        self.rows, self.depth = found
+        self.rows, self.depth = expect_codes(self, DType.int8)
         self.scale, self.factor = scale, factor
         self.zero = zero if zero is not None and self.has(zero) else None
         self.groups = self._by_rows(scale).shape[1]
