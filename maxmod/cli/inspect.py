@@ -22,14 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     from maxmod.cli.options import given_path
+    from maxmod.models.formats.memory import memory_lines
     from maxmod.models.registry import describe
-    from maxmod.weights import inspect_text
     from maxmod.weights.gguf import gguf_of
     from maxmod.weights.hub_cache import find_in_cache
+    from maxmod.weights.inspect import opened, text_of
     from maxmod.weights.mapping import format_nbytes
 
     path = Path(find_in_cache(given_path("inspect", "PATH", options.path)))
-    print(inspect_text(path, fold=not options.all))
+    with opened(path) as weights:
+        print(text_of(weights, fold=not options.all, memory=memory_lines(path, weights)))
     print(f"\narchitecture  {describe(path if path.is_dir() or gguf_of(path) else path.parent)}")
     devices: list[Device] = [CPU(), *map(Accelerator, range(backends.accelerator_count()))]
     found = [(device, device.stats) for device in devices]

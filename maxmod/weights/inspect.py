@@ -10,7 +10,7 @@ from maxmod.dtype import DType
 from maxmod.weights.checkpoint import Checkpoint, open_checkpoint
 from maxmod.weights.fit import rounded_nbytes
 from maxmod.weights.gguf import GGUFWeights, gguf_of
-from maxmod.weights.mapping import format_nbytes
+from maxmod.weights.mapping import Weights, format_nbytes
 from maxmod.weights.pytorch import PyTorchWeights, open_pytorch
 from maxmod.weights.quantized_view import stored_layers
 
@@ -43,12 +43,28 @@ def inspect_text(path: str | os.PathLike[str], *, fold: bool = True) -> str:
         layers.*.weight      4  float32  [2, 3]  96 B
     """
     with opened(path) as checkpoint:
-        parts = [repr(checkpoint), "", *_tensor_table(checkpoint, fold), ""]
-        parts += _dtype_table(checkpoint)
-        parts += ["", *_memory_lines(checkpoint)]
-        if checkpoint.metadata:
-            entries = (f"{_plain(k)}={_plain(v)}" for k, v in checkpoint.metadata.items())
-            parts += ["", "metadata  " + _shorten(", ".join(entries), 200)]
+        return text_of(checkpoint, fold=fold)
+
+
+def text_of(
+    checkpoint: Checkpoint | GGUFWeights | PyTorchWeights,
+    *,
+    fold: bool,
+    memory: list[str] | None = None,
+) -> str:
+    """Describes open weights; see `inspect_text`.
+
+    Args:
+        checkpoint: The weights.
+        fold: As for `inspect_text`.
+        memory: Lines on the memory that they need; by default what their tensors tell.
+    """
+    parts = [repr(checkpoint), "", *_tensor_table(checkpoint, fold), ""]
+    parts += _dtype_table(checkpoint)
+    parts += ["", *(_memory_lines(checkpoint) if memory is None else memory)]
+    if checkpoint.metadata:
+        entries = (f"{_plain(k)}={_plain(v)}" for k, v in checkpoint.metadata.items())
+        parts += ["", "metadata  " + _shorten(", ".join(entries), 200)]
     return "\n".join(parts)
 
 
@@ -134,9 +150,14 @@ def _memory_lines(checkpoint: Checkpoint | GGUFWeights | PyTorchWeights) -> list
             f"quantised layers  {'; '.join(counts)}",
             f"memory of the weights  {format_nbytes(checkpoint.nbytes())}",
         ]
-    sizes = [f"{d!r} {format_nbytes(checkpoint.nbytes(d))}" for d in _ESTIMATED]
-    sizes += [f"{s} {format_nbytes(rounded_nbytes(checkpoint, s))}" for s in ("int8", "int4")]
-    return [f"memory of the weights when loaded as  {', '.join(sizes)}"]
+    return [memory_line(checkpoint)]
+
+
+def memory_line(weights: Weights) -> str:
+    """Says how much memory floats need in other dtypes, or rounded."""
+    sizes = [f"{d!r} {format_nbytes(weights.nbytes(d))}" for d in _ESTIMATED]
+    sizes += [f"{s} {format_nbytes(rounded_nbytes(weights, s))}" for s in ("int8", "int4")]
+    return f"memory of the weights when loaded as  {', '.join(sizes)}"
 
 
 def _columns(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> list[str]:

@@ -18,6 +18,7 @@ from maxmod.models import load_model, save_quantized
 from maxmod.models.registry import describe
 from maxmod.nn import Linear, QuantizedLinear
 from maxmod.weights import open_checkpoint, save_state
+from maxmod.weights.mapping import format_nbytes
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": True}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True}
@@ -271,7 +272,38 @@ def test_inspect_names_the_method(tmp_path: Path, capsys: pytest.CaptureFixture[
     codes, _ = files.write(tmp_path, make, quantization)
     assert describe(codes) == "llama, quantised by gptq, read by load_model"
     assert main(["inspect", str(codes)]) == 0
-    assert "quantised by gptq" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "quantised by gptq" in said
+    assert "quantised layers  7 read as int4_symmetric, groups of 32" in said
+
+
+def test_inspect_counts_weights_and_no_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight codes in a number of 32 bits are eight weights."""
+    weights = sum(rows * depth for rows, depth in files.LAYERS.values())
+    others = 2 * 61 * 64 + 3 * 64
+    for case, nbytes in (("gptq", 4 * others + weights // 2 + weights // 32 * 2), ("nf4", None)):
+        make, quantization, _ = CASES[case]
+        codes, _ = files.write(tmp_path / case, make, quantization)
+        assert main(["inspect", str(codes)]) == 0
+        said = capsys.readouterr().out
+        assert f"float32 {format_nbytes(4 * (weights + others))}, bfloat16" in said
+        own = [line for line in said.splitlines() if line.startswith("memory of the weights  ")]
+        assert own == (
+            [] if nbytes is None else [f"memory of the weights  {format_nbytes(nbytes)}"]
+        )
+
+
+def test_inspect_says_why_a_folder_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, quantization, _ = CASES["awq"]
+    codes, _ = files.write(tmp_path, make, quantization | {"version": "gemv"})
+    assert main(["inspect", str(codes)]) == 0
+    said = capsys.readouterr().out
+    assert "quantised layers  cannot be read: " in said
+    assert "version: expected 'gemm', got \"gemv\"" in said
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 
@@ -134,6 +135,20 @@ class FormatWeights(Weights):
             plan[name] = Recipe((codes, name))
             plan[f"{path}.scales"] = Recipe((scales, name))
         return View(plan), found
+
+    def kinds(self) -> Counter[str]:
+        """How many layers are read as what: such as `int8`, or `floats`."""
+        layers = self.layers.values()
+        is_float = self._transposed
+        return Counter("floats" if is_float or n.kept is None else str(n.kept) for n in layers)
+
+    def kept_nbytes(self) -> int | None:
+        """The bytes of the weights with the codes that kernels read; None if some are floats."""
+        if self.are_floats():
+            return None
+        codes, scales = _Part(self, 0), _Part(self, 1)
+        own = [f"{name}.weight" for name in self.layers]
+        return codes.nbytes() + sum(int(scales.tensor_type(name).nbytes) for name in own)
 
     def is_widened(self) -> bool:
         """Whether codes of fewer bits are kept as codes of 8."""
