@@ -13,9 +13,11 @@
 // adjacent columns, the other lanes and warps other rows, and the block sums them.
 //
 // The code before this defines mm_args, mm_at, mm_place (of a row), mm_rows, mm_columns, mm_depth,
-// mm_left, mm_left_type, mm_left_load, mm_left_store, mm_finish, what right.h needs, and
+// mm_left_piece (MM_LEFT_WIDTH elements of a row), mm_left_type, mm_left_load, mm_left_store,
+// mm_finish, what right.h needs, and
 // MM_RIGHT_BY_DEPTH, MM_WARP_COLUMNS, MM_TEAM, MM_ACROSS, MM_FEWEST_ROWS, MM_MOST_ROWS,
-// MM_STAGED_NBYTES. The right operands of several products may be one, side by side. With MM_HAS_PAIRS
+// MM_STAGED_NBYTES. With MM_HAS_PROLOGUE, mm_stage_row takes the place of mm_left_piece: all threads of a
+// block compute a row together, and whole rows are staged. The right operands of several products may be one, side by side. With MM_HAS_PAIRS
 // their columns alternate, MM_WARP_COLUMNS is 2, and mm_finish takes the sums of both.
 
 constexpr int MM_THREADS = 256; // per block
@@ -32,17 +34,33 @@ struct mm_chunk {
     static constexpr int size = MM_STAGED / M / MM_STEP * MM_STEP;
 };
 
-// Copies a chunk of each row to shared memory; missing rows are 0.
+// Puts a chunk of each row into shared memory; missing rows are 0.
 template <int M>
 MM_INLINE void mm_stage(const mm_args g, int rows, int64_t k0, int count, mm_left_type *staged)
 {
+#ifdef MM_HAS_PROLOGUE
+#pragma unroll 1
+    for (int m = 0; m < M; m++) {
+        mm_left_type *const to = staged + m * mm_chunk<M>::size;
+        if (m < rows)
+            mm_stage_row(g, m, to);
+        for (int k = threadIdx.x; m >= rows && k < count; k += MM_THREADS)
+            to[k] = mm_left_store(0);
+        if (M > 1)
+            __syncthreads(); // the next row has its partial results in the same place
+    }
+#else
+    typedef mm_vector<mm_left_type, MM_LEFT_WIDTH> piece;
+    constexpr int TOGETHER = M == 1 || MM_LEFT_WIDTH == 1 ? 4 : 1; // pieces of a row at once
 #pragma unroll
     for (int m = 0; m < M; m++) {
         const mm_at at = mm_place(g, m < rows ? m : 0);
-#pragma unroll 4
-        for (int k = threadIdx.x; k < count; k += MM_THREADS)
-            staged[m * mm_chunk<M>::size + k] = mm_left_store(m < rows ? mm_left(g, at, k0 + k) : 0);
+#pragma unroll TOGETHER
+        for (int k = threadIdx.x * MM_LEFT_WIDTH; k < count; k += MM_THREADS * MM_LEFT_WIDTH)
+            *reinterpret_cast<piece *>(staged + m * mm_chunk<M>::size + k) =
+                m < rows ? mm_left_piece(g, at, k0 + k) : piece{};
     }
+#endif
 }
 
 // Stages the next chunk, unless it is the only one and already staged.
@@ -74,14 +92,46 @@ MM_INLINE void mm_add_part(
         typedef mm_vector<mm_left_type, MM_RIGHT_WIDTH> left_part;
         const left_part left =
             *reinterpret_cast<const left_part *>(staged + m * mm_chunk<M>::size + k);
+        float here[MM_WARP_COLUMNS], total = 0; // of this access, and of the left operand alone
+#pragma unroll
+        for (int c = 0; c < MM_WARP_COLUMNS; c++)
+            here[c] = MM_SCALES_SUMS ? 0 : sums[m][c];
 #pragma unroll
         for (int i = 0; i < MM_RIGHT_WIDTH; i++) {
             const float x = mm_left_load(left.v[i]);
+            total += x;
 #pragma unroll
             for (int c = 0; c < MM_WARP_COLUMNS; c++)
-                sums[m][c] += x * right[c][i];
+                here[c] += x * right[c][i];
         }
+#pragma unroll
+        for (int c = 0; c < MM_WARP_COLUMNS; c++)
+            sums[m][c] = mm_scaled(part[c], here[c], total, sums[m][c]);
     }
+}
+
+// Accesses of a lane to each column that are under way at once: as many as make all rounds alike,
+// if it is known how many there are.
+template <int M>
+struct mm_ahead {
+    static constexpr int known = MM_STEPS == 0 ? MM_MOST_AHEAD_OF_PARTS : MM_MOST_AHEAD;
+    static constexpr int share = known / (M == 1 ? 1 : M <= 4 ? 2 : 4) / MM_WARP_COLUMNS;
+    static constexpr int most = share == 0 ? 1 : share;
+    static constexpr int rounds = MM_STEPS == 0 ? 1 : (MM_STEPS + most - 1) / most;
+    static constexpr int count = MM_STEPS == 0 ? most : (MM_STEPS + rounds - 1) / rounds;
+};
+
+// Asks for what this warp reads first of its columns, from n on, while the left operand is staged.
+template <int M>
+MM_INLINE void mm_prefetch_columns(const mm_args g, int part, int64_t depth, int64_t n, int64_t last)
+{
+    const int64_t k = part * MM_STEP + threadIdx.x % 32 * MM_RIGHT_WIDTH;
+#pragma unroll
+    for (int u = 0; u < mm_ahead<M>::count; u++)
+        if (k + u * MM_STEP * MM_TEAM < depth)
+#pragma unroll
+            for (int c = 0; c < MM_WARP_COLUMNS; c++)
+                mm_prefetch(mm_right(g, k + u * MM_STEP * MM_TEAM, min(n + c, last)));
 }
 
 // Adds the products of a chunk: this lane takes every MM_TEAM-th step from `part` on.
@@ -90,10 +140,10 @@ MM_INLINE void mm_add_chunk(
     const mm_args g, int part, int64_t k0, int count, int64_t n, int64_t last,
     const mm_left_type *staged, float (&sums)[M][MM_WARP_COLUMNS])
 {
-    constexpr int AHEAD = MM_MOST_AHEAD / (M == 1 ? 1 : M <= 4 ? 2 : 4) / MM_WARP_COLUMNS;
+    constexpr int AHEAD = mm_ahead<M>::count;
     constexpr int STEP = MM_STEP * MM_TEAM;
-    int k = part * MM_STEP + threadIdx.x % 32 * MM_RIGHT_WIDTH;
-    for (; k < count; k += AHEAD * STEP) {
+    for (int first = part * MM_STEP; first < count; first += AHEAD * STEP) { // the same in a warp
+        const int k = first + threadIdx.x % 32 * MM_RIGHT_WIDTH;
         mm_part read[AHEAD][MM_WARP_COLUMNS];
 #pragma unroll
         for (int u = 0; u < AHEAD; u++)
@@ -101,6 +151,7 @@ MM_INLINE void mm_add_chunk(
 #pragma unroll
                 for (int c = 0; c < MM_WARP_COLUMNS; c++)
                     read[u][c] = mm_right_read(g, k0 + k + u * STEP, min(n + c, last));
+        __syncwarp(); // or the compiler moves reads behind uses of those before
 #pragma unroll
         for (int u = 0; u < AHEAD; u++)
             if (k + u * STEP < count)
@@ -137,9 +188,8 @@ MM_INLINE void mm_by_depth(const mm_args g, int rows, mm_left_type *staged, floa
     const int64_t start = (int64_t)blockIdx.x * MM_BLOCK_COLUMNS;
     for (int64_t first = start; first < columns; first += (int64_t)gridDim.x * MM_BLOCK_COLUMNS) {
         const int64_t n = first + team * MM_WARP_COLUMNS;
-        const int k = part * MM_STEP + threadIdx.x % 32 * MM_RIGHT_WIDTH;
-        if (first == start && k < depth && n < columns)
-            mm_prefetch(mm_right(g, k, n)); // while the left operand is staged
+        if (first == start && n < columns)
+            mm_prefetch_columns<M>(g, part, depth, n, columns - 1);
         float sums[M][MM_WARP_COLUMNS] = {};
         for (int64_t k0 = 0; k0 < depth; k0 += mm_chunk<M>::size) {
             mm_stage_next<M>(g, rows, k0, depth, first == start, staged);
@@ -274,3 +324,4 @@ MM_INLINE void mm_run(const mm_args g)
 }
 
 #undef MM_HAS_PAIRS
+#undef MM_HAS_PROLOGUE

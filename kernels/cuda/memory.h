@@ -32,6 +32,32 @@ MM_INLINE T mm_read_once(const T *from)
     return *from;
 }
 
+// Reads data that no thread reads again, before any __syncwarp() that follows.
+template <typename T>
+MM_INLINE T mm_read_now(const T *from)
+{
+#ifndef CUDA_SHIM
+    union {
+        uint32_t word[4];
+        T value;
+    } both;
+    if constexpr (sizeof(T) == 16 && alignof(T) == 16) {
+        asm volatile("ld.global.L1::no_allocate" MM_READ_AHEAD ".v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(both.word[0]), "=r"(both.word[1]), "=r"(both.word[2]), "=r"(both.word[3])
+                     : "l"(from)
+                     : "memory");
+        return both.value;
+    } else if constexpr (sizeof(T) == 8 && alignof(T) == 8) {
+        asm volatile("ld.global.L1::no_allocate" MM_READ_AHEAD ".v2.u32 {%0, %1}, [%2];"
+                     : "=r"(both.word[0]), "=r"(both.word[1])
+                     : "l"(from)
+                     : "memory");
+        return both.value;
+    }
+#endif
+    return *from;
+}
+
 // Prefetches a line into the L2 cache.
 MM_INLINE void mm_prefetch(const void *from)
 {

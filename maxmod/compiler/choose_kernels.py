@@ -38,7 +38,8 @@ batches of the faster one of it and PyTorch (MKL), on 2 cores of an AMD EPYC (Ze
 1.0 to 1.15, batches 1.05 to 1.9. Calls lose in Python, 7 us each, which NumPy's would add to.
 
 Products of our own kernels with the same x are one kernel, if their w are stored alike as [n, k]:
-see `fusion/siblings.py`.
+see `fusion/siblings.py`. On CUDA, rows that a reduction makes for a product alone, such as those of
+a norm, are computed in its kernel: see `fusion/prologues.py`.
 
 Attention, `softmax(f(q @ k^T)) @ v`. Rows are the queries that attend to the same keys, of all
 heads that share them. The head size is that of keys or values, whichever is larger. Scores have the

@@ -13,10 +13,10 @@ from maxmod.compiler.codegen.element import (
     index_sizes,
     symbol_names,
 )
-from maxmod.compiler.codegen.emit import index_text, statement, storage_type
+from maxmod.compiler.codegen.emit import index_text, statement, storage_type, symbols_of
 from maxmod.compiler.groups.group import Contraction, FusionGroup
-from maxmod.compiler.groups.instructions import Apply, Load, Wanted
-from maxmod.compiler.groups.lower import MAX_SPLITS, split_loops
+from maxmod.compiler.groups.instructions import Apply, Load, Lowered, Wanted
+from maxmod.compiler.groups.lower import MAX_SPLITS, lower, split_loops
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect
 from maxmod.op import ir, op_of
@@ -102,6 +102,8 @@ class LoweredContraction:
         loops: Loops over the rows of the products.
         k: The summation loop.
         left: An element of the left operand: instructions, and which of them.
+        prologue: The rows of the left operand, where the kernel computes them; the buffer behind
+            all others is where it stages them.
         parts: The products, whose columns follow each other.
         rows: How many rows have the same right operand, where `is_batched`.
     """
@@ -111,6 +113,7 @@ class LoweredContraction:
     left: tuple[ElementLowering, int]
     parts: tuple[Part, ...]
     rows: Size = 1
+    prologue: Lowered | None = None
 
     @property
     def is_batched(self) -> bool:
@@ -152,9 +155,12 @@ class LoweredContraction:
             sizes += [*part.finish.sizes(), part.n.extent]
             for index in (*(x.index for x in part.loads()), *(flat for _, flat, *_ in part.stores)):
                 sizes += index_sizes(index)
-        return symbol_names(sizes)
+        rows = [] if self.prologue is None else symbols_of(self.prologue)
+        return sorted({*symbol_names(sizes), *rows})
 
-    def text(self, group: FusionGroup, dialect: Dialect, finish: str = "mm_finish") -> Text:
+    def text(
+        self, group: FusionGroup, dialect: Dialect, finish: str = "mm_finish", *, left: bool = True
+    ) -> Text:
         """Returns the functions that both dialects need.
 
         Args:
@@ -162,13 +168,15 @@ class LoweredContraction:
             dialect: The kernel language.
             finish: The name of what is done to a sum. Where there are several products that are no
                 pair, the names have the number of each behind.
+            left: False without the function that gives an element of the left operand.
         """
         text = Text(group, self.loops, self.symbols(), dialect)
         text.count("mm_rows", (loop.extent for loop in self.loops))
         text.count("mm_columns", (self.columns,))
         text.count("mm_depth", (self.k.extent,))
         text.place()
-        text.function("mm_left", ", int64_t k", *self.left)
+        if self.prologue is None and left:
+            text.function("mm_left", ", int64_t k", *self.left)
         is_bytes = self.codes is not None and dialect is Dialect.CUDA
         self._pointers(text, "mm_code_bytes" if is_bytes else "mm_right", 0)
         if self.codes is not None:
@@ -307,13 +315,15 @@ def _lower(
     k: Loop,
 ) -> LoweredContraction:
     left = contraction.product.inputs[0]
-    a = ElementLowering(group, "tl")
+    prologue = contraction.prologue
+    a = ElementLowering(group, "tl", None if prologue is None else left)
     rows = broadcast_indices(list(start), left.type.sizes[:-1])
     number = a.value(left, (*rows, of_loop(k)))
     if contraction.is_pair:
-        parts = [_part(group, contraction.products, group.outputs, start, k, "tf")]
+        outputs = _outputs_of(group, contraction.products[:1], prologue)
+        parts = [_part(group, contraction.products, next(iter(outputs.values())), start, k, "tf")]
     else:
-        outputs = _outputs_of(group, contraction.products)
+        outputs = _outputs_of(group, contraction.products, prologue)
         if len(contraction.products) > len(_PREFIXES):
             raise Unfusable("too many products")
         parts = [
@@ -322,24 +332,52 @@ def _lower(
         ]
     sizes = contraction.product.output.type.sizes
     rows = sizes[-2] if choose_kernels.has_batched_kernel(contraction.product) else 1
-    return LoweredContraction(loops, k, (a, number), tuple(parts), rows)
+    first = None if prologue is None else lowered_prologue(group, prologue)
+    return LoweredContraction(loops, k, (a, number), tuple(parts), rows, first)
 
 
-def _outputs_of(group: FusionGroup, products: Sequence[ir.Node]) -> dict[ir.Node, list[ir.Value]]:
+def lowered_prologue(group: FusionGroup, prologue: FusionGroup) -> Lowered:
+    """Lowers the rows of a left operand, with the buffers of the whole group.
+
+    Raises:
+        Unfusable: If not only elements of whole rows would be written.
+    """
+    lowered = lower(prologue)
+    if lowered.positions or lowered.row is None:
+        raise Unfusable("it looks positions up, or reduces nothing")
+    staged, *others = lowered.stores
+    if any(store.index.factor(lowered.row) == 0 for store in lowered.stores):
+        raise Unfusable("a result has one element for each row")
+    for instruction in lowered.instructions:
+        what = instruction.what
+        if isinstance(what, Load):
+            instruction.what = replace(what, buffer=group.inputs.index(prologue.reads[what.buffer]))
+    staged.buffer, staged.index = len(group.inputs) + len(group.outputs), of_loop(lowered.row)
+    for store, value in zip(others, prologue.outputs[1:], strict=True):
+        store.buffer = len(group.inputs) + group.outputs.index(value)
+        store.by_one_block = True
+    return lowered
+
+
+def _outputs_of(
+    group: FusionGroup, products: Sequence[ir.Node], prologue: FusionGroup | None
+) -> dict[ir.Node, list[ir.Value]]:
     """Returns the results that are made of the sums of each product.
 
     Raises:
         Unfusable: If a result is made of the sums of several.
     """
+    written = () if prologue is None else prologue.outputs
+    outputs = [value for value in group.outputs if value not in written]
     if len(products) == 1:
-        return {products[0]: list(group.outputs)}
+        return {products[0]: outputs}
     found: dict[ir.Node, list[ir.Value]] = {product: [] for product in products}
     made_of: dict[ir.Value, set[ir.Node]] = {}
     for node in group.ordered:
         sources = [made_of.get(value, set[ir.Node]()) for value in node.inputs]
         made = {node} if node in found else set[ir.Node]().union(*sources)
         made_of.update((value, made) for value in node.outputs)
-    for value in group.outputs:
+    for value in outputs:
         if len(made_of[value]) != 1:
             raise Unfusable("a result needs the sums of several products")
         found[next(iter(made_of[value]))].append(value)

@@ -24,7 +24,7 @@ from maxmod.compiler.codegen.emit import (
 )
 from maxmod.compiler.codegen.reading import Part, Reading
 from maxmod.compiler.groups.group import FusionGroup
-from maxmod.compiler.groups.instructions import Apply, Load, Wanted, needed
+from maxmod.compiler.groups.instructions import Apply, Load, Lowered, Wanted, needed
 from maxmod.compiler.groups.lower import MAX_SPLITS, Lowering, split_loops
 from maxmod.dtype import DType
 from maxmod.kernel import text as kernel_text
@@ -200,6 +200,7 @@ class Text:
         self._types = [*(storage_type(value.type.dtype) for value in values), *scratch]
         self._input_count = len(group.inputs)
         self._lowerings: dict[str, ElementLowering] = {}
+        self._rows: list[Part] = []
         self.lines = [*self._argument_types(), ""]
 
     @property
@@ -210,7 +211,7 @@ class Text:
     def parts(self) -> list[Part]:
         """Returns the instructions in the text so far."""
         found = self._lowerings.values()
-        return [Part(part.prefix, part.instructions, part.memo) for part in found]
+        return [*self._rows, *(Part(part.prefix, part.instructions, part.memo) for part in found)]
 
     def define(self, name: str, value: int | str) -> None:
         """Adds a constant; a macro on the host, where `#if` asks for it."""
@@ -296,6 +297,21 @@ class Text:
             text = stored(value.type.dtype, lowering.name(number))
             lines.append(f"b{buffer}[{index_text(index)}] = {text};")
         self.raw("void", name, parameters, lines)
+
+    def row(self, name: str, lowered: Lowered, lines: Sequence[str]) -> None:
+        """Adds a function that makes a row and leaves it where its last argument points to.
+
+        Args:
+            name: Its name.
+            lowered: The row; the buffer behind all others is where it goes.
+            lines: The text that makes it.
+        """
+        self._rows.append(Part("t", lowered.instructions, lowered.memo))
+        to = f"b{self.buffer_count}"
+        written = {store.buffer for store in lowered.stores} - {self.buffer_count}
+        pointers = [f"{self._types[b]} *const __restrict__ b{b} = g.b{b};" for b in sorted(written)]
+        head = f"void {name}(const mm_args g, int64_t mm_row, mm_left_type *const {to})"
+        self._function(head, self.with_pointers([*pointers, *lines]))
 
     def body(self, lowering: ElementLowering, numbers: Sequence[int]) -> list[str]:
         """Returns the statements that compute instructions."""

@@ -17,6 +17,7 @@ from maxmod.compiler.fusion import conditions
 from maxmod.compiler.fusion.attention import AttentionFinder
 from maxmod.compiler.fusion.contraction import contraction_group
 from maxmod.compiler.fusion.library import LibraryFinder
+from maxmod.compiler.fusion.prologues import fold_prologues
 from maxmod.compiler.fusion.siblings import join_siblings
 from maxmod.compiler.groups.group import Attention, FusionGroup, LibraryProduct, WholeOp
 from maxmod.compiler.groups.lower import Attempts
@@ -71,9 +72,10 @@ def plan_groups(
         planner.place_updates()
     settings = config.current()
     if not settings.nofuse and settings.fuse_limit < 0:
-        return join_siblings(
-            graph, planner.groups, MAX_BUFFERS, MAX_NODES, planner.attempts, template_dialect
-        )
+        limits = MAX_BUFFERS, MAX_NODES, planner.attempts
+        groups = join_siblings(graph, planner.groups, *limits, template_dialect)
+        is_cuda = template_dialect is Dialect.CUDA
+        return fold_prologues(graph, groups, *limits) if is_cuda else groups
     return planner.groups
 
 

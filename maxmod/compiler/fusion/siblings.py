@@ -18,9 +18,11 @@ from maxmod.compiler.groups.dependencies import Dependencies
 from maxmod.compiler.groups.group import Contraction, FusionGroup
 from maxmod.compiler.groups.lower import Attempts
 from maxmod.compiler.groups.order import Item, Waits
+from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect
 from maxmod.op import ir
 from maxmod.values.shape import Sizes
+from maxmod.values.shape import product as sizes_product
 
 Join = Callable[[FusionGroup, FusionGroup], FusionGroup | None]
 
@@ -154,8 +156,8 @@ def _pairs(
 ) -> list[FusionGroup]:
     """Joins products with the same left operand, of which one alone reads the other: a gate.
 
-    On a GPU both columns of a pair are of one warp, whose registers cannot hold the floats of two
-    quantised ones.
+    On a GPU both columns of a pair are of one warp, whose registers have to hold the floats of an
+    access to each.
     """
     users, results = ir.users(graph), set(graph.results)
     maker = {value: group for group in groups for value in group.outputs}
@@ -165,15 +167,20 @@ def _pairs(
         if made is None or len(made[1].inputs) + len(made[1].outputs) > most_buffers:
             continue
         first, joined = made
-        if dialect is not Dialect.CUDA or _is_of_floats(joined):
+        if dialect is not Dialect.CUDA or _fits_in_registers(joined):
             found.remove(first)
             found[found.index(group)] = joined
     return found
 
 
-def _is_of_floats(group: FusionGroup) -> bool:
+def _fits_in_registers(group: FusionGroup) -> bool:
+    """True for floats and 8-bit codes, and for 4-bit codes if they are multiplied with one row."""
     assert isinstance(group.template, Contraction)
-    return all(product.op.meaning.is_product for product in group.template.products)
+    is_packed = any(
+        not product.op.meaning.is_product and product.inputs[1].type.dtype is DType.uint8
+        for product in group.template.products
+    )
+    return not is_packed or sizes_product(group.template.product.output.type.sizes[:-1]) == 1
 
 
 def _paired(

@@ -33,11 +33,14 @@ class Contraction:
         product: The product.
         siblings: More products with the same left operand.
         is_pair: True if one result needs sums of both products: then their columns alternate.
+        prologue: A row group that makes the left operand, first of its outputs: each block computes
+            its rows while it stages them. One block writes further outputs.
     """
 
     product: ir.Node
     siblings: tuple[ir.Node, ...] = ()
     is_pair: bool = False
+    prologue: FusionGroup | None = None
 
     @property
     def products(self) -> tuple[ir.Node, ...]:
@@ -175,6 +178,7 @@ class FusionGroup:
         parts: list[object] = [self.domain, self.is_row, type(self.template)]
         if isinstance(self.template, Contraction):
             parts += [len(self.template.products), self.template.is_pair]
+            parts.append(self.template.prologue is not None)
         for value in self.inputs:
             numbers[value] = len(numbers)
             parts.append(value.type)

@@ -97,12 +97,21 @@ def needed(instructions: Sequence[Instruction], numbers: Iterable[int]) -> list[
 
 @dataclass(slots=True)
 class Store:
-    """Writes an instruction to a buffer at a flat position."""
+    """Writes an instruction to a buffer at a flat position.
+
+    Attributes:
+        buffer: The buffer.
+        index: The position.
+        value: The instruction.
+        stored: Its dtype in the buffer.
+        by_one_block: True if all blocks of a kernel compute it, and the first alone writes.
+    """
 
     buffer: int
     index: Index
     value: int
     stored: DType
+    by_one_block: bool = False
 
 
 @dataclass(slots=True)

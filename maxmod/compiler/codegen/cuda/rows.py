@@ -38,7 +38,7 @@ from maxmod.compiler.codegen.emit import (
 from maxmod.compiler.codegen.rows import Keep, Phase, RowPlan, plan_rows
 from maxmod.compiler.groups.instructions import Lowered, Reduction
 from maxmod.kernel.source import SHARED_NBYTES, WARP, Launch
-from maxmod.op.affine import Loop
+from maxmod.op.affine import Loop, Unfusable
 from maxmod.values.dim import Size, as_dim, as_size
 from maxmod.values.shape import product
 
@@ -102,6 +102,30 @@ def _register_team(lowered: Lowered, plan: RowPlan, width: Width) -> _Team | Non
     if steps * width.elements * max(words, 1) > REGISTERS:
         return None
     return _Team(threads, threads, steps, True)
+
+
+def staged_row(lowered: Lowered, threads: int) -> tuple[list[str], list[str]]:
+    """Returns helper functions, and the text that computes row `mm_row` by all threads of a block.
+
+    Raises:
+        Unfusable: If the row does not stay in their registers.
+    """
+    row = _row(lowered)
+    plan = plan_rows(lowered, Keep.ALL)
+    width = span_width(lowered, row, needs_whole=True)
+    if not isinstance(row.extent, int) or width.conditions:
+        raise Unfusable("the length of its rows is symbolic")
+    words = sum(nbytes for _, nbytes in _slots(lowered, plan).values()) // 4
+    steps = -(-row.extent // (threads * width.elements))
+    if steps * width.elements * max(words, 1) > REGISTERS:
+        raise Unfusable("its rows do not fit in the registers of a block")
+    team = _Team(threads, threads, steps, True)
+    kind = index_type(lowered)
+    lines = [f"constexpr int V = {width.elements};"] if width.elements > 1 else []
+    lines += ["const int mm_lane = threadIdx.x;", *_part_arrays(lowered, team)]
+    lines += loop_variables(named_extents(lowered.loops), kind, "mm_row")
+    lines += _phases(lowered, plan, team, Span(lowered, row, kind, width.elements))
+    return _joins(lowered, is_block=True), lines
 
 
 def _power_of_two(number: int) -> int:
@@ -226,15 +250,22 @@ def _rows(lowered: Lowered, plan: RowPlan, team: _Team, elements: int) -> list[s
     lines += _part_arrays(lowered, team)
     lines += _kept_arrays(lowered, plan, team)
     body += loop_variables(named_extents(lowered.loops), kind, counter)
-    kept: set[int] = set()
-    for phase in plan.phases:
-        body += _phase(lowered, phase, kept, team, Span(lowered, _row(lowered), kind, elements))
-        kept.update(phase.keeps)
+    body += _phases(lowered, plan, team, Span(lowered, _row(lowered), kind, elements))
     body += _statements(lowered, plan.after)
     body += _row_results(lowered, team)
     if team.is_block and len(_reductions(lowered)) == 1:
         body.append("__syncthreads();  // the partial results are written again for the next row")
     return [*lines, *block(head, body)]
+
+
+def _phases(lowered: Lowered, plan: RowPlan, team: _Team, span: Span) -> list[str]:
+    """Returns the text of all loops over a row."""
+    lines: list[str] = []
+    kept: set[int] = set()
+    for phase in plan.phases:
+        lines += _phase(lowered, phase, kept, team, span)
+        kept.update(phase.keeps)
+    return lines
 
 
 def _row(lowered: Lowered) -> Loop:

@@ -277,14 +277,17 @@ class Span:
         body += then
         for store in stores:
             value = stored_text(self.lowered, store)
+            only = "if (blockIdx.x == 0) " if store.by_one_block else ""
             if self._is_contiguous(store.index, varies):
                 out = f"o{store.buffer}"
                 before.append(f"mm_vector<{storage_type(store.stored)}, V> {out};")
                 body.append(f"{out}.v[mm_k] = {value};")
-                after.append(f"mm_write(b{store.buffer} + {self._start(store.index)}, {out});")
+                after.append(
+                    f"{only}mm_write(b{store.buffer} + {self._start(store.index)}, {out});"
+                )
             else:
                 positions.append(store.index)
-                body.append(f"b{store.buffer}[{index_text(store.index)}] = {value};")
+                body.append(f"{only}b{store.buffer}[{index_text(store.index)}] = {value};")
         return self._assembled(before, body, after, positions)
 
     def needs_position(
