@@ -33,14 +33,6 @@ MM_INLINE mm_at mm_place(const mm_args g, int64_t number)
     return at;
 }
 
-MM_INLINE float mm_left(const mm_args g, const mm_at at, int64_t k)
-{
-    const int64_t i0 = at.i0;
-    const uint16_t *const __restrict__ x = g.x;
-    const float v_x = mm_load_bfloat16(x[k + i0 * 4096]);  // %x
-    return v_x;
-}
-
 MM_INLINE const uint16_t *mm_right(const mm_args g, int64_t k, int64_t n)
 {
     return g.w + (k + n * 4096);
@@ -82,10 +74,18 @@ MM_INLINE uint16_t mm_right_store(float given)
     return mm_store_bfloat16(given);
 }
 
+constexpr int MM_LEFT_WIDTH = 8;
+MM_INLINE mm_vector<mm_left_type, 8> mm_left_piece(const mm_args g, const mm_at at, int64_t k)
+{
+    const int64_t i0 = at.i0;
+    return *reinterpret_cast<const mm_vector<mm_left_type, 8> *>(g.x + (k + i0 * 4096));
+}
+
 constexpr int MM_RIGHT_WIDTH = 8;
 constexpr int MM_RIGHT_BY_DEPTH = 1;
 constexpr int MM_WARP_COLUMNS = 2;
 constexpr int MM_TEAM = 1;
+constexpr int MM_STEPS = 0;
 constexpr int MM_ACROSS = 4;
 constexpr int MM_FEWEST_ROWS = 1;
 constexpr int MM_MOST_ROWS = 8;
