@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from models import format_files as files
@@ -15,10 +16,11 @@ from maxmod import CPU, DType
 from maxmod.cli import main
 from maxmod.errors import ModelError, WeightsError
 from maxmod.models import load_model, save_quantized
+from maxmod.models.formats.scaled import Float8Layer
 from maxmod.models.registry import describe
 from maxmod.nn import Linear, QuantizedLinear
 from maxmod.weights import open_checkpoint, save_state
-from maxmod.weights.mapping import format_nbytes
+from maxmod.weights.mapping import InMemory, format_nbytes
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": True}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True}
@@ -168,6 +170,15 @@ def test_tensors_that_round_activations_are_left_out(tmp_path: Path) -> None:
     save_state(kept, floats / "model.safetensors")
     expected = load_model(floats, device=CPU()).next_logits(TOKENS, eager=True)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+def test_as_many_blocks_as_outputs_stay_blocks() -> None:
+    """Blocks of 128 by 128 of 16,384 inputs are as many as there are outputs."""
+    codes = np.arange(1, 17, dtype=np.float32).reshape(4, 4).astype(ml_dtypes.float8_e4m3fn)
+    scales = np.array([[1, 2], [4, 8]], np.float32)
+    stored = InMemory({"a.weight": codes, "a.weight_scale_inv": scales})
+    found = Float8Layer(stored, "a", "weight_scale_inv", (2, 2)).floats()
+    np.testing.assert_array_equal(found, codes.astype("f") * np.kron(scales, np.ones((2, 2))))
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from maxmod.errors import ModelError
-from maxmod.models.formats.layer import IntegerLayer, Layer, layers_with, spread, unpacked
+from maxmod.models.formats.layer import IntegerLayer, Layer, centred, layers_with, turned, unpacked
 from maxmod.values.array import HostArray
 from maxmod.values.plain import JsonObject
 from maxmod.weights import Weights
 
 _BITS, _IN_WORD = 4, 8
-_ORDER = np.array([0, 2, 4, 6, 1, 3, 5, 7])  # the outputs in a word, from its lowest bits
 
 
 class AWQLayer(IntegerLayer):
@@ -45,21 +44,28 @@ class AWQLayer(IntegerLayer):
         self.keep(0, 15, zeros, "scales")
 
     def integers(self) -> HostArray:
-        """Reads codes less their zero points: int8 [out, in]."""
+        """Reads codes less their zero points: int8 [out, in].
+
+        The outputs 0, 2, 4 and 6 are in the low half of a word.
+        """
         codes, zeros = self._outputs("qweight", self.depth), self._outputs("qzeros", self.groups)
-        return np.ascontiguousarray(codes.T) - spread(zeros.T, self.depth, None)
+        return centred(turned(codes), _BITS, zeros.T, None)
 
     def scales(self) -> HostArray:
         """Reads the scales: floats [out, groups]."""
         return np.ascontiguousarray(self.read("scales", self.groups, self.rows).T)
 
     def _outputs(self, part: str, count: int) -> HostArray:
-        """int8 [count, out]"""
-        packed = unpacked(self.read(part, count, self.rows // _IN_WORD), _BITS, 1)
-        each = packed.reshape(count, -1, _IN_WORD)
-        found = np.empty(each.shape, np.int8)
-        found[..., _ORDER] = each
-        return found.reshape(count, self.rows)
+        """uint8 [count, out]"""
+        words = self.read(part, count, self.rows // _IN_WORD).astype("<i4", copy=False)
+        even, odd = _apart(words.view("<u4") & 0xFFFF), _apart(words.view("<u4") >> 16)
+        return unpacked((even | odd << 4).view("<i4"), _BITS, 1)
+
+
+def _apart(halves: HostArray) -> HostArray:
+    """Moves four codes of 4 bits to the low halves of four bytes: uint32."""
+    wide = (halves | halves << 8) & 0x00FF00FF
+    return (wide | wide << 4) & 0x0F0F0F0F
 
 
 def layers(weights: Weights, table: JsonObject, where: Path) -> dict[str, Layer]:

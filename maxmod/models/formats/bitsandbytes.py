@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.models.formats.layer import Layer, layers_with
+from maxmod.models.formats.layer import Layer, layers_with, looked_up, scaled
 from maxmod.models.formats.scaled import Int8Layer
 from maxmod.values.array import HostArray
 from maxmod.values.plain import JsonObject
@@ -48,13 +48,17 @@ class Float4Layer(Layer):
                 f"{packed.size}",
             )
         values = self.read("weight.quant_map", 16).astype(np.float32)
-        pairs = np.stack([values[packed >> 4], values[packed & 15]], axis=1).reshape(-1)[:count]
+        both = np.stack([np.repeat(values, 16), np.tile(values, 16)], axis=1)  # of each byte
+        pairs = looked_up(both.view(np.uint64)[:, 0], packed).view(np.float32)[:count]
         block, largest = self.state["blocksize"], self._largest()
         if largest.size != -(-count // block):
             raise self.error(
                 "weight.absmax", f"expected {-(-count // block)} numbers, got {largest.size}"
             )
-        pairs *= np.repeat(largest, block)[:count]
+        if count % block == 0:
+            scaled(pairs.reshape(-1, block), largest[:, None], None)
+        else:
+            pairs *= np.repeat(largest, block)[:count]
         return pairs.reshape(self.rows, self.depth)
 
     def _largest(self) -> HostArray:

@@ -18,7 +18,7 @@ import numpy as np
 from maxmod.dtype import DType
 from maxmod.errors import ModelError
 from maxmod.models.formats.fp8 import read_block
-from maxmod.models.formats.layer import WORD, IntegerLayer, Layer, layers_with, spread, unpacked
+from maxmod.models.formats.layer import WORD, IntegerLayer, Layer, centred, layers_with, unpacked
 from maxmod.models.formats.scaled import BESIDE, Float8Layer, Int8Layer
 from maxmod.values.array import HostArray
 from maxmod.values.plain import JsonObject
@@ -67,11 +67,9 @@ class PackedLayer(IntegerLayer):
         self.keep(-self.middle, self.middle - 1, zeros, _SCALE)
 
     def integers(self) -> HostArray:
-        """Reads codes less their zero points: int16 [out, in]."""
+        """Reads codes less their zero points: int8 [out, in], or int16."""
         codes = unpacked(self.read(_PACKED, self.rows, None), self.bits, 1)[:, : self.depth]
-        return codes.astype(np.int16) - (
-            self.middle + spread(self._zeros(), self.depth, self.order)
-        )
+        return centred(codes, self.bits, self.middle + self._zeros(), self.order)
 
     def scales(self) -> HostArray:
         """Reads the scales: floats [out, groups]."""

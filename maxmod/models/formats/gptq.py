@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from maxmod.errors import ModelError
-from maxmod.models.formats.layer import WORD, IntegerLayer, Layer, layers_with, spread, unpacked
+from maxmod.models.formats.layer import WORD, IntegerLayer, Layer, centred, layers_with, unpacked
 from maxmod.values.array import HostArray
 from maxmod.values.plain import JsonObject
 from maxmod.weights import Weights
@@ -41,10 +41,9 @@ class GPTQLayer(IntegerLayer):
         self.keep(0, (1 << self.bits) - 1, zeros, "scales")
 
     def integers(self) -> HostArray:
-        """Reads codes less their zero points: int16 [out, in]."""
+        """Reads codes less their zero points: int8 [out, in], or int16."""
         words = self.read("qweight", self.depth * self.bits // WORD, self.rows)
-        codes = unpacked(words, self.bits, 0).T.astype(np.int16)
-        return codes - spread(self._zeros(), self.depth, self.order)
+        return centred(unpacked(words, self.bits, 0).T, self.bits, self._zeros(), self.order)
 
     def scales(self) -> HostArray:
         """Reads the scales: floats [out, groups]."""

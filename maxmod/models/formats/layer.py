@@ -13,8 +13,10 @@ from maxmod.ops import four_bits
 from maxmod.ops.weight_quantization import BLOCK
 from maxmod.values.array import HostArray
 from maxmod.weights import Weights
+from maxmod.weights.parallel import copy_array, in_parallel
 from maxmod.weights.quantized_view import Stored
 
+_AT_ONCE = 1 << 15  # codes that are looked up together: their positions stay in the cache
 WORD = 32  # bits of an integer that several codes are packed in
 
 
@@ -135,7 +137,7 @@ class IntegerLayer(Layer):
         """Reads the codes as kernels take them; see `F.quantize_weight`."""
         found = self.integers()
         if self.kept is not None and self.kept.scheme == "int8":
-            return found.astype(np.int8)
+            return found.astype(np.int8, copy=False)
         return four_bits.packed(np, (found + 8).reshape(self.rows, 1, self.depth))  # type: ignore[arg-type]
 
     def kept_scales(self) -> HostArray:
@@ -144,8 +146,59 @@ class IntegerLayer(Layer):
 
     def floats(self) -> HostArray:
         """Reads the weight: float32 [out, in]."""
-        scales = self.scales().astype(np.float32)
-        return self.integers() * spread(scales, self.depth, self.order)
+        return scaled(self.integers().astype(np.float32), self.scales(), self.order)
+
+
+def centred(codes: HostArray, bits: int, zeros: HostArray, order: HostArray | None) -> HostArray:
+    """Returns codes less the zero points of their groups.
+
+    Args:
+        codes: uint8 [rows, depth].
+        bits: Of a code.
+        zeros: Integers [rows, groups] or [1, groups].
+        order: As of `spread`.
+
+    Returns:
+        int8 [rows, depth], of 8 bits int16.
+    """
+    dtype = np.int16 if bits == 8 else np.int8
+    wide = codes.astype(dtype) if bits == 8 else codes.view(dtype)
+    groups = zeros.shape[1]
+    if order is not None or not groups or wide.shape[1] % groups:
+        return wide - spread(zeros.astype(dtype), wide.shape[1], order)
+    each = wide.reshape(len(wide), groups, -1)
+    return (each - zeros.astype(dtype)[:, :, None]).reshape(wide.shape)
+
+
+def scaled(wide: HostArray, scales: HostArray, order: HostArray | None) -> HostArray:
+    """Multiplies float32 [rows, depth] in place with the scales [rows, groups] of its groups."""
+    scales, groups = scales.astype(np.float32), scales.shape[1]
+    if order is not None or not groups or wide.shape[1] % groups:
+        wide *= spread(scales, wide.shape[1], order)
+    else:
+        each = wide.reshape(len(wide), groups, -1)
+        each *= scales[:, :, None]
+    return wide
+
+
+def turned(matrix: HostArray) -> HostArray:
+    """Returns the transpose in row-major memory."""
+    found = np.empty(matrix.shape[::-1], matrix.dtype)
+    copy_array(found, matrix.T)
+    return found
+
+
+def looked_up(values: HostArray, codes: HostArray) -> HostArray:
+    """Returns the value of each code, of 256: in parts, since positions take eight bytes each."""
+    found = np.empty(codes.size, values.dtype)
+
+    def work(start: int, stop: int) -> None:
+        for at in range(start, stop, _AT_ONCE):
+            part = slice(at, min(at + _AT_ONCE, stop))
+            np.take(values, codes[part], out=found[part], mode="clip")
+
+    in_parallel(work, codes.size, found.nbytes)
+    return found
 
 
 def spread(values: HostArray, depth: int, order: HostArray | None) -> HostArray:
@@ -168,15 +221,20 @@ def unpacked(words: HostArray, bits: int, axis: int) -> HostArray:
     Returns:
         uint8, with 32 / bits times as many elements along `axis`.
     """
-    rows = np.ascontiguousarray(words if axis == 1 else words.T)
+    rows = np.ascontiguousarray(words) if axis == 1 else turned(words)
     data = rows.astype("<i4", copy=False).view(np.uint8)
     if bits == 3:
         each = np.unpackbits(data, axis=1, bitorder="little").reshape(len(rows), -1, bits)
         found = each[..., 0] | each[..., 1] << 1 | each[..., 2] << 2
-    else:
-        shifts = np.arange(0, 8, bits, dtype=np.uint8)
-        found = (data[..., None] >> shifts) & np.uint8((1 << bits) - 1)
-        found = found.reshape(len(rows), -1)
+    elif bits == 8:
+        found = data
+    else:  # each byte becomes a word whose bytes have a code each: vectors, a fifth of the time
+        wide = data.astype("<u2" if bits == 4 else "<u4")
+        if bits == 2:
+            wide |= wide << 12
+        wide |= wide << (8 - bits)
+        wide &= 0x0F0F if bits == 4 else 0x03030303
+        found = wide.view(np.uint8)
     return found if axis == 1 else found.T
 
 

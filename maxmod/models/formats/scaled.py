@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from maxmod.dtype import DType
-from maxmod.models.formats.layer import IntegerLayer, Layer, spread
+from maxmod.dtype import DType, storage_dtype
+from maxmod.models.formats.layer import IntegerLayer, Layer, looked_up, scaled, spread
 from maxmod.values.array import HostArray
 from maxmod.weights import Weights
 
@@ -64,7 +64,11 @@ class Float8Layer(Layer):
     def floats(self) -> HostArray:
         """Reads the weight: float32 [out, in]."""
         scales, each = self._scales_of_rows()
-        wide = self.read("weight", self.rows, self.depth).astype(np.float32, copy=False)
+        dtype = storage_dtype(self.dtype("weight"))
+        values = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float32)
+        wide = looked_up(values, self.raw("weight")).reshape(self.rows, self.depth)
+        if each == 1:
+            return scaled(wide, scales, None)
         for start in range(0, self.rows, each):
             wide[start : start + each] *= spread(scales[start // each][None], self.depth, None)
         return wide
@@ -74,15 +78,16 @@ class Float8Layer(Layer):
         found = self.read(self.scale, *self.sizes(self.scale)).astype(np.float32)
         if found.size == 1:
             return found.reshape(1, 1), max(self.rows, 1)
-        if found.size == self.rows and found.ndim <= 2:
-            return found.reshape(-1, 1), 1
-        if self.block is not None:
+        if self.block is not None:  # first, since there may be as many blocks as outputs
             high, wide = self.block
-            expected = (-(-self.rows // high), -(-self.depth // wide))
-            if found.shape == expected:
+            if found.shape == (-(-self.rows // high), -(-self.depth // wide)):
                 each = np.repeat(found, wide, axis=1)[:, : self.depth]
                 return each, high
-        elif found.ndim == 2 and found.shape[0] == self.rows and self.depth % found.shape[1] == 0:
+        if found.shape in ((self.rows,), (self.rows, 1)):
+            return found.reshape(-1, 1), 1
+        groups = found.shape[-1]
+        has_groups = found.shape == (self.rows, groups) and groups and self.depth % groups == 0
+        if self.block is None and has_groups:
             return found, 1
         blocks = "" if self.block is None else f", or for blocks of {list(self.block)}"
         raise self.error(
