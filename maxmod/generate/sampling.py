@@ -18,6 +18,7 @@ from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, OperandError
 from maxmod.op.rules import expect_int
 from maxmod.ops.choose import OPTIONS, choose_tokens
+from maxmod.ops.collective import of_first
 from maxmod.tensor import Tensor
 from maxmod.values.array import HostArray
 from maxmod.values.device import DeviceRef
@@ -156,16 +157,17 @@ class Sampler:
             options=put(np.array(numbers, np.float64)),
         )
 
-    def choose(self, logits: Tensor) -> None:
+    def choose(self, logits: Tensor, processes: int = 1) -> None:
         """Chooses and stores the next token of each sequence.
 
         Args:
             logits: float32 [batch, vocab].
+            processes: How many compute these together; all take the tokens of the first one.
         """
         repeated = F.where(logits > 0, logits / self.penalty, logits * self.penalty)
         scores = F.where(self.seen, repeated, logits)
         chosen = choose_tokens(scores, self.options, self.seed, self.counters)
-        tokens = F.unsqueeze(chosen, 1)
+        tokens = F.unsqueeze(of_first(chosen, processes), 1)
         vocabulary = F.arange(0, logits.shape[1], dtype=DType.int64, device=logits.device)
         F.buffer_store(self.seen, F.logical_or(self.seen, vocabulary == tokens))
         F.buffer_store(self.counters, self.counters + 1)

@@ -42,6 +42,7 @@ from maxmod.models.encoders import (
 from maxmod.models.encoders.family import Family
 from maxmod.models.folder import CONFIG, read_config, unsupported
 from maxmod.models.formats.methods import FIELD
+from maxmod.models.parallel import DECODER, Parallel
 from maxmod.models.quantized_folder import is_marked
 from maxmod.models.text_part import PARTS, only_text, text_fields
 from maxmod.nn import Module
@@ -61,12 +62,14 @@ class Architecture:
         adapt: Gives the weights of a folder the names and layouts of the module, by its
             configuration.
         defaults: Fields that config.json may leave out, where the dataclass has another default.
+        parallel: How it is divided among several devices; None if it is not.
     """
 
     config: type[Any]
     module: Callable[..., Module]
     adapt: Callable[[StateLike, Any], Weights]
     defaults: Mapping[str, object] = field(default_factory=dict)
+    parallel: Parallel | None = None
 
 
 def _by_name(adapt: Callable[[StateLike], Weights]) -> Callable[[StateLike, Any], Weights]:
@@ -77,14 +80,19 @@ def _by_name(adapt: Callable[[StateLike], Weights]) -> Callable[[StateLike, Any]
 def _decoder(family: Any, defaults: Mapping[str, object]) -> Architecture:
     """A decoder of `maxmod.models.decoders`; most folders have the names of its module."""
     adapt = getattr(family, "adapt_weights", _by_name(llama.adapt_weights))
-    return Architecture(family.Config, family.make_module, adapt, defaults)
+    parallel = getattr(family, "PARALLEL", DECODER)
+    return Architecture(family.Config, family.make_module, adapt, defaults, parallel)
 
 
 # By the `model_type` of config.json.
 ARCHITECTURES = {
-    "gpt2": Architecture(gpt2.Config, gpt2.GPT2, _by_name(gpt2.adapt_weights)),
+    "gpt2": Architecture(
+        gpt2.Config, gpt2.GPT2, _by_name(gpt2.adapt_weights), parallel=gpt2.PARALLEL
+    ),
     **{
-        name: Architecture(llama.Config, llama.make_module, _by_name(llama.adapt_weights), defaults)
+        name: Architecture(
+            llama.Config, llama.make_module, _by_name(llama.adapt_weights), defaults, DECODER
+        )
         for name, defaults in llama.DEFAULTS.items()
     },
     **{name: _decoder(gemma, defaults) for name, defaults in gemma.DEFAULTS.items()},

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from maxmod import backends
+from maxmod.distributed import Group
 from maxmod.dtype import DType
 from maxmod.generate import generate_many, generate_text
 from maxmod.generate.defaults import GenerationDefaults
@@ -66,13 +67,14 @@ class CachedLogits(Module[[Tensor, KVCache], Tensor]):
 class NextTokens(Module[[KVCache, Sampler], None]):
     """Reads tokens as `CachedLogits` does and chooses the next ones, which the sampler keeps."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, processes: int = 1) -> None:
         self.model = model
+        self.processes = processes
 
     def forward(self, cache: KVCache, sampler: Sampler, prompts: Tensor | None = None) -> None:
         """Reads int64 prompts [batch, seq]; without any, the last tokens of the sampler."""
         tokens = sampler.tokens if prompts is None else prompts
-        sampler.choose(_cached_logits(self.model, tokens, cache))
+        sampler.choose(_cached_logits(self.model, tokens, cache), self.processes)
 
 
 def _cached_logits(model: Any, tokens: Tensor, cache: KVCache) -> Tensor:
@@ -103,6 +105,8 @@ class LanguageModel:
         device: Where its weights are.
         dtype: The dtype that it computes in.
         defaults: The options of generation_config.json, for what a caller does not say.
+        group: The processes that compute it together; `module` and `cache_shape` are the part of
+            this one.
     """
 
     folder: Path
@@ -115,6 +119,7 @@ class LanguageModel:
     device: DeviceRef
     dtype: DType
     defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
+    group: Group = field(default_factory=Group)
 
     def __post_init__(self) -> None:
         self._steps: dict[tuple[bool, bool, bool], CompiledModel] = {}
@@ -318,7 +323,7 @@ class LanguageModel:
             return CachedLogits(self.module).compile(tokens, cache, name=name)
         sampler = Sampler.types(rows, self.vocab_size, self.device)
         prompts = () if is_decode else (tokens,)
-        return NextTokens(self.module).compile(cache, sampler, *prompts, name=name)
+        return NextTokens(self.module, self.group.size).compile(cache, sampler, *prompts, name=name)
 
     def next_tokens(
         self,
@@ -360,7 +365,7 @@ class LanguageModel:
         given = () if prompts is None else (self._rows(prompts),)
         batch, seq = sampler.tokens.shape if prompts is None else prompts.shape
         if eager:
-            run = NextTokens(self.module)
+            run = NextTokens(self.module, self.group.size)
         else:  # tokens that follow a prompt are read one by one
             run = self.steps(dict.fromkeys((int(seq), 1)), batch=int(batch))[0]
         run(cache, sampler, *given)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maxmod import backends
+from maxmod.distributed import Group, enter
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ModelError, WeightsError
 from maxmod.interpreters.lazy import lazy
@@ -18,6 +20,7 @@ from maxmod.models.folder import CONFIG, find_folder
 from maxmod.models.formats.methods import FIELD, FormatWeights, open_format
 from maxmod.models.gguf.folder import open_weights
 from maxmod.models.gguf.tensors import GGUFView
+from maxmod.models.parallel import Parallel, join, shards
 from maxmod.models.quantized_folder import Rounding, as_stored, is_marked, rounded
 from maxmod.nn import Module
 from maxmod.nn.quantizing import linear_layers
@@ -40,6 +43,7 @@ class Loaded(NamedTuple):
         module: The module, with its weights.
         device: Where they are.
         dtype: What it computes in.
+        part: The configuration of what this process computes, of several processes.
     """
 
     caller: str
@@ -49,6 +53,7 @@ class Loaded(NamedTuple):
     module: Module
     device: DeviceRef
     dtype: DType
+    part: Any
 
 
 def load(
@@ -60,6 +65,7 @@ def load(
     rounding: Rounding | None,
     strict: bool,
     adjust: Callable[[str, Architecture, JsonObject, Path], Architecture] | None = None,
+    group: Group | None = None,
 ) -> Loaded:
     """Loads the model of a folder.
 
@@ -71,6 +77,7 @@ def load(
         rounding: How to quantise it.
         strict: As `strict_config` of `load_model`.
         adjust: Changes the architecture by what config.json says; gets the caller and its path too.
+        group: The processes that compute it together; this one alone if it is not given.
     """
     path = find_folder(caller, folder)
     table = config_of(caller, path)
@@ -78,8 +85,46 @@ def load(
     architecture = architecture_of(caller, table)
     if adjust is not None:
         architecture = adjust(caller, architecture, table, path / CONFIG)
-    made = _load(caller, path, table, architecture, config, device, dtype, rounding)
-    return Loaded(caller, path.absolute(), table, config, *made)
+    division, device = _division(caller, path, architecture, config, device, group)
+    made = _load(caller, path, table, architecture, config, device, dtype, rounding, division)
+    part = config if division is None else division.part
+    return Loaded(caller, path.absolute(), table, config, *made, part)
+
+
+class _Division(NamedTuple):
+    """How a model is divided among several processes."""
+
+    plan: Parallel
+    part: Any
+    group: Group
+
+
+def _division(
+    caller: str,
+    folder: Path,
+    architecture: Architecture,
+    config: Any,
+    device: DeviceLike | None,
+    group: Group | None,
+) -> tuple[_Division | None, DeviceLike | None]:
+    """Returns how the model is divided, None in a group of one, and the device of this process."""
+    if group is None or group.size == 1:
+        return None, device
+    where = folder / CONFIG
+    if architecture.parallel is None:
+        raise ModelError(f"{caller}: {where}: this architecture cannot be divided among processes.")
+    try:
+        part = architecture.parallel.part(config, group.size)
+    except ModelError as error:
+        raise ModelError(f"{caller}: {where}: {error}") from None
+    enter(group)
+    _, ref = resolve(None, device)
+    if ref.is_gpu():
+        count = backends.get(ref).device_count()
+        if device is None and count > 1:  # else a launcher shows each process its own
+            ref = DeviceRef.GPU(group.local_rank)
+        group.use_gpu(ref.id)
+    return _Division(architecture.parallel, part, group), ref
 
 
 def _load(
@@ -91,6 +136,7 @@ def _load(
     device: Any,
     dtype: DType | None,
     rounding: Rounding | None,
+    division: _Division | None,
 ) -> tuple[Module, DeviceRef, DType]:
     """Returns the module with its weights, device and dtype."""
     where = folder / CONFIG
@@ -112,15 +158,24 @@ def _load(
         if isinstance(checkpoint, GGUFView) and rounding is None:
             _tell_of_dequantised(checkpoint, dtype)
         with lazy(), default_device(ref), default_dtype(dtype):
-            module = architecture.module(config)
+            module = architecture.module(config if division is None else division.part)
         stored = checkpoint.on(ref) if formats is None else formats
         try:
+            if formats is not None and rounding is None and division is not None:
+                raise ModelError(
+                    f"{caller}: {folder}: layers that {formats.method} quantised cannot be divided "
+                    "among processes. Hint: quantize='int4' or 'int8' (--quantize) rounds them "
+                    "again while they are read."
+                )
             if formats is not None and rounding is None:
                 _tell_of_format(folder, formats, dtype)
                 adapt = functools.partial(_adapted, architecture, config)
                 stored, layers = formats.with_codes(adapt, _sizes_of_layers(module))
             elif not layers:
                 stored = architecture.adapt(stored, config)
+            if division is not None:
+                stored = shards(stored, division.plan, config, division.group)
+                layers = stored_layers(stored) if layers else layers
             if layers:
                 weights = as_stored(module, stored, dtype, layers)
             else:
@@ -131,6 +186,8 @@ def _load(
             module.load_state_dict(weights)
         except WeightsError as error:
             raise WeightsError(f"{caller}: {folder}: {error}") from None
+    if division is not None:
+        join(module, division.plan, config.vocab_size, division.group)
     return module.to(ref), ref, dtype
 
 

@@ -221,6 +221,9 @@ def save_quantized(
         >>> load_model(folder).generate("123+456=")
         '579'
     """
+    group = getattr(model, "group", None)
+    if group is not None and group.size > 1:
+        raise ArgumentError("save_quantized: this process has a part of the weights only.")
     target = expect_new_folder(folder)
     config = read_json(model.folder / "config.json") | {FIELD: _description(model.module)}
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from maxmod.distributed import Group
 from maxmod.dtype import DType
 from maxmod.errors import ModelError
 from maxmod.generate.defaults import GenerationDefaults
@@ -69,6 +70,7 @@ def load_model(
     head: str = "int8",
     sensitive: str = "int8",
     strict_config: bool = False,
+    group: Group | None = None,
 ) -> LanguageModel:
     """Loads a pretrained model.
 
@@ -89,12 +91,16 @@ def load_model(
         sensitive: The scheme of the `sensitive_layers` of the module, where `quantize` is `"int4"`.
         strict_config: Refuse a folder whose config.json has a field that nobody here knows; else
             that is one warning. A field known to change what is computed is always refused.
+        group: The processes that compute the model together, `maxmod.distributed.world()`: each
+            reads its part of the weights, onto the device with its local rank. All of them make
+            the same calls, and get the same tokens.
 
     Returns:
         The model; `model.module` is the module, with the weights.
 
     Raises:
-        ModelError: (a ValueError) If the folder, its config.json or its architecture is unusable.
+        ModelError: (a ValueError) If the folder, its config.json or its architecture is unusable,
+            or the processes of the group do not divide it.
         CheckpointError: (a ValueError) If its weights cannot be read.
         WeightsError: (a ValueError and KeyError) If they do not fit the configuration.
         OutOfMemoryError: (a MemoryError) If they are larger than the free memory of the device;
@@ -118,6 +124,7 @@ def load_model(
         dtype=dtype,
         rounding=Rounding.of("load_model", quantize, group_size, skip, head, sensitive),
         strict=strict_config,
+        group=group,
     )
     return LanguageModel(
         folder=found.folder,
@@ -125,11 +132,12 @@ def load_model(
         config=found.config,
         vocab_size=found.config.vocab_size,
         max_positions=found.config.max_positions,
-        cache_shape=found.config.cache_shape,
+        cache_shape=found.part.cache_shape,
         stop=_stop_tokens(found.folder, found.table) | end_tokens(found.folder),
         device=found.device,
         dtype=found.dtype,
         defaults=GenerationDefaults.read(found.folder),
+        group=group or Group(),
     )
 
 

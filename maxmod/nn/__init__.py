@@ -23,6 +23,11 @@ from maxmod.nn.linear import Linear
 from maxmod.nn.lora import LoRA, lora_layers, lora_parameters
 from maxmod.nn.module import Module, TransparentModule, module_dataclass
 from maxmod.nn.norm import GemmaRMSNorm, GroupNorm, LayerNorm, RMSNorm
+from maxmod.nn.parallel import (
+    ColumnParallelLinear,
+    RowParallelLinear,
+    VocabParallelEmbedding,
+)
 from maxmod.nn.pinned import PinnedDeviceTensor
 from maxmod.nn.quantized_embedding import QuantizedEmbedding
 from maxmod.nn.quantized_linear import QuantizedLinear
@@ -33,6 +38,7 @@ from maxmod.op import foreign_hint
 
 __all__ = [
     "GELU",
+    "ColumnParallelLinear",
     "Conv2d",
     "Dropout",
     "Embedding",
@@ -53,6 +59,7 @@ __all__ = [
     "RMSNorm",
     "ReLU",
     "RotaryEmbedding",
+    "RowParallelLinear",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -60,6 +67,7 @@ __all__ = [
     "Tanh",
     "TransparentModule",
     "TransposedRotaryEmbedding",
+    "VocabParallelEmbedding",
     "as_subgraph",
     "lora_layers",
     "lora_parameters",

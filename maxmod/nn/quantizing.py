@@ -223,13 +223,13 @@ def replace_layers(
         if moments and id(linear) in moments:
             compensate(made[id(linear)], linear, moments.pop(id(linear)))
     for _, place, linear in layers:
-        _replace(place, made[id(linear)])
+        replace_at(place, made[id(linear)])
     for _, _, linear in layers:
         layer = made[id(linear)]
         for place, table in embeddings.pop(id(linear.weight), ()):
             if layer.scheme == "int8" and (tables is None or place.name in tables):
                 dtype = table.weight.dtype
-                _replace(place, QuantizedEmbedding(layer.weight, layer.scales, dtype))
+                replace_at(place, QuantizedEmbedding(layer.weight, layer.scales, dtype))
 
 
 def _rounded(
@@ -320,7 +320,8 @@ def _of_type(
             yield from _of_type(child, f"{path}.", kind, above)
 
 
-def _replace(place: Place, child: Module) -> None:
+def replace_at(place: Place, child: Module) -> None:
+    """Puts a module in the place of another one, also into a list of modules."""
     if isinstance(place.owner, list) and place.attribute.isdecimal():
         place.owner[int(place.attribute)] = child
     else:

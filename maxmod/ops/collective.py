@@ -123,6 +123,11 @@ def gathered(x: Tensor, size: int, axis: int) -> Tensor:
     return reshape(_from_front(parts, axis), sizes)
 
 
+def of_first(x: Tensor, size: int) -> Tensor:
+    """Returns the tensor of rank 0 in each process of a group; in a group of one, x itself."""
+    return x if size == 1 else _broadcast(x, size=size)
+
+
 def _to_front(x: Tensor, axis: int) -> Tensor:
     return x if axis == 0 else permute(x, [axis, *(n for n in range(x.rank) if n != axis)])
 
@@ -280,8 +285,7 @@ def distributed_broadcast(x: Tensor, *args: object, **options: object) -> Tensor
         True
     """
     x = strong("distributed_broadcast", x)
-    size = joined().size
-    return x if size == 1 else _broadcast(x, size=size)
+    return of_first(x, joined().size)
 
 
 # ---- left out ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap as mmap_module
 import os
 import sys
@@ -19,7 +20,7 @@ from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.tensor_type import TensorType
 from maxmod.weights.header import Entry, fail, quote, read_header
-from maxmod.weights.mapping import Weights, aligned_empty, static_sizes
+from maxmod.weights.mapping import Cut, Weights, aligned_empty, static_sizes, with_cut
 from maxmod.weights.on_device import OnDevice
 from maxmod.weights.parallel import in_parallel
 from maxmod.weights.shard_index import Files, find_files, open_weights
@@ -95,6 +96,35 @@ class WeightFile:
             )
         return Tensor.wrap(array, entry.type)
 
+    def read_cut(self, entry: Entry, cut: Cut) -> Tensor:
+        """Reads a part of one tensor: ranges of the file, or pieces of rows of the mapped file."""
+        self.expect_open()
+        self.expect_unchanged()
+        type = with_cut(entry.type, cut)
+        array = aligned_empty(type.sizes, storage_dtype(type.dtype))
+        before, size = static_sizes(entry.type.sizes[: cut.axis]), int(entry.type.sizes[cut.axis])
+        rows = math.prod(before)
+        if not rows or not size or not entry.nbytes:
+            array[...] = 0
+            return Tensor.wrap(array, type)
+        width = entry.nbytes // rows // size  # bytes of one step along the axis
+        raw = array.reshape(-1).view(np.uint8).reshape(rows, cut.size * width)
+        whole = None
+        if rows > 1:
+            mapped = self._map or mmap_module.mmap(self._fd, 0, access=mmap_module.ACCESS_READ)
+            whole = np.frombuffer(mapped, np.uint8, entry.nbytes, entry.start).reshape(rows, -1)
+        at = 0
+        for start, stop in ((width * start, width * stop) for start, stop in cut.ranges):
+            target = raw[:, at : at + stop - start]
+            if whole is None:
+                self.read_part(entry, target[0].data, start)
+            else:
+                target[...] = whole[:, start:stop]
+            at += stop - start
+        raw[:, at:] = 0
+        self.expect_unchanged()
+        return Tensor.wrap(array, type)
+
     def _read_into(self, entry: Entry, target: memoryview) -> None:
         def read(start: int, stop: int) -> None:
             self.read_part(entry, target[start:stop], start)
@@ -137,6 +167,9 @@ class Checkpoint(Weights):
         files: The open files.
         plan: The index of the file and the entry of each tensor.
 
+    Attributes:
+        nbytes_read: Bytes of tensors, and of parts of tensors, that were read so far.
+
     Example:
         >>> from maxmod.models import adder_folder
         >>> from maxmod.weights import open_checkpoint
@@ -160,6 +193,7 @@ class Checkpoint(Weights):
         for file in reversed(files):
             merged.update(file.header.metadata)
         self._metadata = types.MappingProxyType(merged)
+        self.nbytes_read = 0
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -168,7 +202,16 @@ class Checkpoint(Weights):
 
     def _load(self, name: str) -> Tensor:
         file, entry = self._plan[name]
+        self.nbytes_read += entry.nbytes
         return self._files[file].read(entry)
+
+    def _load_part(self, name: str, cut: Cut) -> Tensor:
+        file, entry = self._plan[name]
+        if entry.type.dtype is DType.bool:  # they are validated byte by byte
+            return super()._load_part(name, cut)
+        found = self._files[file].read_cut(entry, cut)
+        self.nbytes_read += int(found.type.nbytes)
+        return found
 
     def _type_of(self, name: str) -> TensorType:
         return self._plan[name][1].type

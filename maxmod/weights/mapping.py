@@ -11,9 +11,9 @@ import collections
 import itertools
 import math
 import weakref
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,47 @@ ALIGNMENT = 64  # bytes; a cache line, and the widest vector registers
 _SUGGEST_LIMIT = 2000  # names; looking for close ones among more takes too long
 
 _SERIAL = itertools.count()
+
+
+class Cut(NamedTuple):
+    """A part of a tensor.
+
+    Attributes:
+        axis: The axis that is cut.
+        ranges: (start, stop) of the pieces of it, which are joined.
+        padding: How many zeros follow them.
+    """
+
+    axis: int
+    ranges: tuple[tuple[int, int], ...]
+    padding: int = 0
+
+    @property
+    def size(self) -> int:
+        """The size of the axis in the part."""
+        return sum(stop - start for start, stop in self.ranges) + self.padding
+
+
+def with_cut(type: TensorType, cut: Cut) -> TensorType:
+    """Returns the type of a part of a tensor."""
+    return type.with_sizes((*type.sizes[: cut.axis], cut.size, *type.sizes[cut.axis + 1 :]))
+
+
+def _cut_of(tensor: Tensor, cut: Cut) -> Tensor:
+    """Returns a part of a tensor that was read, in memory of its own."""
+    type = with_cut(tensor.type, cut)
+    made = backends.get(type.device).empty(type)
+    _fill(made, tensor.data, cut)
+    return Tensor.wrap(made, type)
+
+
+def _fill(target: Any, whole: Any, cut: Cut) -> None:
+    """Writes a part of an array into another one."""
+    at, before = 0, (slice(None),) * cut.axis
+    for start, stop in cut.ranges:
+        target[(*before, slice(at, at + stop - start))] = whole[(*before, slice(start, stop))]
+        at += stop - start
+    target[(*before, slice(at, None))] = 0
 
 
 class Weights(Mapping[str, Tensor]):
@@ -153,6 +194,26 @@ class Weights(Mapping[str, Tensor]):
         """
         self._check(name)
         return self._type_of(name)
+
+    def part(self, name: str, cut: Cut) -> Tensor:
+        """Reads a part of a tensor, where possible without the rest.
+
+        Args:
+            name: The name.
+            cut: The part.
+
+        Returns:
+            The part, in memory of its own.
+
+        Raises:
+            WeightsError: (a KeyError) If there is no such tensor.
+        """
+        self._check(name)
+        return self._load_part(name, cut)
+
+    def _load_part(self, name: str, cut: Cut) -> Tensor:
+        """Reads a part of an existing tensor."""
+        return _cut_of(self[name], cut)
 
     def nbytes(self, dtype: DType | None = None) -> int:
         """Returns the bytes of all tensors, tied ones counted once.
@@ -333,6 +394,22 @@ class Step(abc.ABC):
     def apply(self, tensors: list[Tensor]) -> Tensor:
         """Returns the result."""
 
+    def pulled(
+        self, name: str, type: TensorType, cut: Cut
+    ) -> tuple[Cut, Callable[[Tensor], Tensor]] | None:
+        """Returns the part of the only source that a part of the result needs.
+
+        Args:
+            name: For messages.
+            type: The type of the source.
+            cut: The part of the result.
+
+        Returns:
+            The part of the source, and what makes the part of the result of it; None if the whole
+            source is needed.
+        """
+        return None
+
 
 class Cast(Step):
     """Rounds to a dtype."""
@@ -346,6 +423,11 @@ class Cast(Step):
 
     def apply(self, tensors: list[Tensor]) -> Tensor:
         return tensors[0].cast(self.dtype)
+
+    def pulled(
+        self, name: str, type: TensorType, cut: Cut
+    ) -> tuple[Cut, Callable[[Tensor], Tensor]] | None:
+        return cut, lambda tensor: tensor.cast(self.dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -404,6 +486,18 @@ class View(Weights):
             return weights[source]
         tensors = [self._read(source, name) for source in recipe.sources()]
         return recipe.step.apply(tensors)
+
+    def _load_part(self, name: str, cut: Cut) -> Tensor:
+        recipe = self._plan[name]
+        weights, source = recipe.source
+        if recipe.step is None:
+            return weights.part(source, cut)
+        pulled = None
+        if not recipe.others:
+            pulled = recipe.step.pulled(name, weights.tensor_type(source), cut)
+        if pulled is None:
+            return super()._load_part(name, cut)
+        return pulled[1](weights.part(source, pulled[0]))
 
     def _type_of(self, name: str) -> TensorType:
         recipe = self._plan[name]

@@ -11,7 +11,7 @@ from maxmod.dtype import DType
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceRef
 from maxmod.values.tensor_type import TensorType
-from maxmod.weights.mapping import Weights
+from maxmod.weights.mapping import Cut, Weights
 
 
 class OnDevice(Weights):
@@ -49,6 +49,9 @@ class OnDevice(Weights):
             self._uploader.send(data, lambda into, at: source.read_part(entry, into, at))
             source.expect_unchanged()
         return Tensor.wrap(data, type)
+
+    def _load_part(self, name: str, cut: Cut) -> Tensor:
+        return self._checkpoint.part(name, cut).to(self._device)
 
     def _type_of(self, name: str) -> TensorType:
         stored = self._plan[name][1].type

@@ -29,6 +29,7 @@ from maxmod.tensor import Tensor
 from maxmod.tensor.like import StateLike
 from maxmod.values.tensor_type import TensorType
 from maxmod.weights.mapping import (
+    Cut,
     Recipe,
     Step,
     View,
@@ -423,6 +424,12 @@ class _Permute(Step):
     def apply(self, tensors: list[Tensor]) -> Tensor:
         return compact(tensors[0].permute(self._resolved("tensor", tensors[0].rank)))
 
+    def pulled(
+        self, name: str, type: TensorType, cut: Cut
+    ) -> tuple[Cut, Callable[[Tensor], Tensor]] | None:
+        axis = self._resolved(name, type.rank)[cut.axis]
+        return cut._replace(axis=axis), lambda tensor: self.apply([tensor])
+
 
 class _Part(Step):
     def __init__(
@@ -464,6 +471,22 @@ class _Part(Step):
             axis += 1
         data = data[(slice(None),) * axis + (slice(start, stop),)]
         return compact(Tensor.wrap(data.reshape(static_sizes(type.sizes)), type))
+
+    def pulled(
+        self, name: str, type: TensorType, cut: Cut
+    ) -> tuple[Cut, Callable[[Tensor], Tensor]] | None:
+        axis, start, stop = self._bounds(name, type)
+        if axis != cut.axis:
+            return None
+        size, block = stop - start, int(type.sizes[axis]) // self.blocks
+        ranges: list[tuple[int, int]] = []
+        for first, last in cut.ranges:
+            for number in range(self.blocks):  # the blocks that the range touches
+                low, high = max(first, number * size), min(last, (number + 1) * size)
+                if low < high:
+                    shift = number * (block - size) + start
+                    ranges.append((low + shift, high + shift))
+        return cut._replace(ranges=tuple(ranges)), lambda tensor: tensor
 
 
 class _Join(Step):

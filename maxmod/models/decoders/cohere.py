@@ -9,7 +9,7 @@ Source: Cohere, Command R (2024) and Command A, arXiv 2504.00698. Names and nume
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -19,6 +19,7 @@ from maxmod.errors import ModelError
 from maxmod.models.attention import FULL, SLIDING
 from maxmod.models.decoders.blocks import Attention, DecoderModel, GatedMLP, ParallelBlock, Parts
 from maxmod.models.decoders.config import DecoderConfig, sliding_but
+from maxmod.models.parallel import DECODER
 from maxmod.nn import LayerNorm, Module
 from maxmod.tensor import Tensor
 from maxmod.values.plain import JsonObject
@@ -32,6 +33,13 @@ DEFAULTS: dict[str, JsonObject] = {
         "sliding_window_pattern": 4,
     },
 }
+
+# A norm has a gain for each head.
+PARALLEL = replace(
+    DECODER,
+    columns=(*DECODER.columns, "*.q_norm"),
+    of_kv=(*DECODER.of_kv, "*.k_norm"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,15 @@ numerics follow `GPT2LMHeadModel` of the transformers library.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from maxmod import functional as F
 from maxmod.errors import ModelError
 from maxmod.generate.kv_cache import CacheShape, Context, WholeContext
 from maxmod.models.activations import ACTIVATIONS, check_activation
 from maxmod.models.attention import attention, merge_heads, split_heads
+from maxmod.models.parallel import Parallel, expect_multiple, rows_of_part
 from maxmod.nn import Embedding, LayerNorm, Linear, Module, ModuleList
 from maxmod.tensor import Tensor
 from maxmod.tensor.like import StateLike
@@ -52,7 +54,54 @@ class Config:
     @property
     def cache_shape(self) -> CacheShape:
         """Size of the cache per token."""
-        return CacheShape(self.n_layer, self.n_head, self.n_embd // self.n_head)
+        return CacheShape(self.n_layer, self.n_head, self.dim)
+
+    @property
+    def dim(self) -> int:
+        """Size of a head."""
+        return self.n_embd // self.n_head
+
+    @property
+    def inner(self) -> int:
+        """The width inside of an MLP."""
+        return self.n_inner or 4 * self.n_embd
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigOfPart(Config):
+    """What one of several processes computes.
+
+    Attributes:
+        n_part: The number of processes; `n_head` and `n_inner` are those of each.
+    """
+
+    n_part: int = 1
+
+    @property
+    def dim(self) -> int:
+        """Size of a head."""
+        return self.n_embd // (self.n_head * self.n_part)
+
+
+def part(config: Config, size: int) -> ConfigOfPart:
+    """Returns the configuration of the part that each of several processes computes."""
+    expect_multiple(size, n_head=config.n_head, n_inner=config.inner)
+    given: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(config)}
+    given |= {"n_head": config.n_head // size, "n_inner": config.inner // size}
+    given |= {"vocab_size": rows_of_part(config.vocab_size, size), "n_part": size}
+    return ConfigOfPart(**given)
+
+
+PARALLEL = Parallel(
+    part=part,
+    kv_heads=lambda config: config.n_head,
+    columns=("*.c_fc",),
+    of_kv=(),
+    fused=("*.c_attn",),
+    rows=("*.c_proj",),
+    table="wte",
+    head="lm_head",
+)
 
 
 class Attention(Module[[Tensor, Context], Tensor]):
@@ -62,12 +111,13 @@ class Attention(Module[[Tensor, Context], Tensor]):
         self.layer = layer
         self.n_head = config.n_head
         self.scale = 1.0
+        width = config.n_head * config.dim
         if config.scale_attn_weights:
-            self.scale /= math.sqrt(config.n_embd // config.n_head)
+            self.scale /= math.sqrt(config.dim)
         if config.scale_attn_by_inverse_layer_idx:
             self.scale /= layer + 1
-        self.c_attn = Linear(config.n_embd, 3 * config.n_embd)
-        self.c_proj = Linear(config.n_embd, config.n_embd)
+        self.c_attn = Linear(config.n_embd, 3 * width)
+        self.c_proj = Linear(width, config.n_embd)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """x [batch, seq, width]"""
@@ -80,7 +130,7 @@ class MLP(Module[[Tensor], Tensor]):
     """Two linear layers with an activation between them."""
 
     def __init__(self, config: Config) -> None:
-        inner = config.n_inner or 4 * config.n_embd
+        inner = config.inner
         self.activation = config.activation_function
         self.c_fc = Linear(config.n_embd, inner)
         self.c_proj = Linear(inner, config.n_embd)

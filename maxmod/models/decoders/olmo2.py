@@ -23,6 +23,8 @@ DEFAULTS: dict[str, JsonObject] = {
     "olmo2": {},
     "olmo3": {"sliding_window": 4096},
 }
+# Its norms of queries and keys take all heads at once, so that they are not divided.
+PARALLEL = None
 _THETA = {"olmo2": 10000.0, "olmo3": 500000.0}
 
 
