@@ -6,6 +6,7 @@ With torch (`pytest -m oracle`), files of every kind are written and read.
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -131,9 +132,10 @@ def test_tied_weights_are_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     ("contents", "message"),
     [
         (
-            ValueError("Weights only load failed.\nMore"),
-            "cannot read the file: Weights only load f",
+            pickle.UnpicklingError("Run it with weights_only=False.\nGLOBAL posix.system was not"),
+            r"refuses the file: .* more than tensors \(it asks for posix.system\). Nothing of it",
         ),
+        (ValueError("Cut short.\nMore"), r"cannot read the file: Cut short\.\. Hint: the download"),
         ([1], "expected a dict of tensors by their names, got list"),
         ({"epoch": 3}, "'epoch': expected a tensor, got int"),
     ],
@@ -144,6 +146,56 @@ def test_other_files_are_refused(
     _stand_in(monkeypatch, {"pytorch_model.bin": contents})
     with pytest.raises(CheckpointError, match=message):
         files.open_pytorch(_folder(tmp_path, "pytorch_model.bin"))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "expected a file of PyTorch, got an empty one. Hint: The download was interrupted"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "got a git-lfs pointer. Hint: Fetch"),
+        (b"<!DOCTYPE html><html>", "got an HTML page. Hint: The download failed or needs a login"),
+    ],
+    ids=["empty", "pointer", "page"],
+)
+def test_failed_downloads_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: bytes, message: str
+) -> None:
+    asked = _stand_in(monkeypatch, {"pytorch_model.bin": {}})
+    folder = _folder(tmp_path, "pytorch_model.bin")
+    (folder / "pytorch_model.bin").write_bytes(data)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(folder, device=CPU())
+    assert not asked
+
+
+def test_tensors_without_plain_memory_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Sparse ones, and those of the device meta, raise what torch raises."""
+
+    class Sparse(StandIn):
+        def contiguous(self) -> StandIn:
+            raise RuntimeError("unsupported memory format")
+
+    _stand_in(monkeypatch, {"pytorch_model.bin": {"a.weight": Sparse(np.ones(2))}})
+    weights = files.open_pytorch(_folder(tmp_path, "pytorch_model.bin"))
+    assert weights is not None
+    with pytest.raises(CheckpointError, match=r"tensor 'a\.weight': expected .* memory format"):
+        weights.tensor_type("a.weight")
+
+
+def test_models_of_the_cache_are_shown_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _stand_in(monkeypatch, {"pytorch_model.bin": _weights()})
+    root = tmp_path / "models--org--name"
+    folder = root / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text("abc")
+    _folder(folder, "pytorch_model.bin")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert "lm_head.weight" in inspect_text("org/name")
 
 
 def test_safetensors_are_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
