@@ -204,8 +204,23 @@ def test_as_many_blocks_as_outputs_stay_blocks() -> None:
             lambda t, _: t | {"weight_format": np.asarray(np.uint8(2))},
             "weight_format: expected 0, rows as they are, got 2. Hint: earlier versions",
         ),
+        (
+            "gptq",
+            lambda t, _: t | {"qzeros": t["qzeros"].astype(np.float32)},
+            "qzeros: expected int32, got float32",
+        ),
+        (
+            "packed",
+            lambda t, _: t | {"weight_scale": t["weight_scale"].astype(np.int32)},
+            "weight_scale: expected floats for groups, got int32",
+        ),
+        (
+            "nf4, nested",
+            lambda t, _: t | {"weight.nested_absmax": t["weight.nested_absmax"][1:].copy()},
+            r"weight.nested_absmax: expected \d+ numbers, got",
+        ),
     ],
-    ids=["float32", "int32", "zero points", "tiles"],
+    ids=["float32", "int32", "zero points", "tiles", "words", "scales", "magnitudes"],
 )
 def test_weights_in_another_state_are_refused(
     case: str,

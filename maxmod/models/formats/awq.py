@@ -57,7 +57,7 @@ class AWQLayer(IntegerLayer):
 
     def _outputs(self, part: str, count: int) -> HostArray:
         """uint8 [count, out]"""
-        words = self.read(part, count, self.rows // _IN_WORD).astype("<i4", copy=False)
+        words = self.integers_of(part, count, self.rows // _IN_WORD)
         even, odd = _apart(words.view("<u4") & 0xFFFF), _apart(words.view("<u4") >> 16)
         return unpacked((even | odd << 4).view("<i4"), _BITS, 1)
 

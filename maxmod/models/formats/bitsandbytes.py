@@ -66,9 +66,17 @@ class Float4Layer(Layer):
         found = self.read("weight.absmax", None)
         if not self.has("weight.nested_absmax"):
             return found.astype(np.float32)
+        if found.dtype != np.uint8:
+            raise self.error("weight.absmax", f"expected uint8, got {found.dtype}")
         values = self.read("weight.nested_quant_map", 256).astype(np.float32)
         outer = self.read("weight.nested_absmax", None).astype(np.float32)
-        each = np.repeat(outer, self.state["nested_blocksize"])[: found.size]
+        block = self.state["nested_blocksize"]
+        if outer.size != -(-found.size // block):
+            raise self.error(
+                "weight.nested_absmax",
+                f"expected {-(-found.size // block)} numbers, got {outer.size}",
+            )
+        each = np.repeat(outer, block)[: found.size]
         return values[found] * each + np.float32(self.state["nested_offset"])
 
     def _read_state(self, name: str) -> JsonObject:

@@ -60,7 +60,7 @@ class PackedLayer(IntegerLayer):
         self.middle = 1 << (self.bits - 1)
         self.groups = self.scales().shape[1]
         if self.has(_ORDER):
-            given = self.read(_ORDER, self.depth)
+            given = self.integers_of(_ORDER, self.depth)
             if given.size and given.min() >= 0:  # -1 stands for none
                 self.order = given.astype(np.int64)
         zeros = self._zeros()
@@ -68,7 +68,7 @@ class PackedLayer(IntegerLayer):
 
     def integers(self) -> HostArray:
         """Reads codes less their zero points: int8 [out, in], or int16."""
-        codes = unpacked(self.read(_PACKED, self.rows, None), self.bits, 1)[:, : self.depth]
+        codes = unpacked(self.integers_of(_PACKED, self.rows, None), self.bits, 1)[:, : self.depth]
         return centred(codes, self.bits, self.middle + self._zeros(), self.order)
 
     def scales(self) -> HostArray:

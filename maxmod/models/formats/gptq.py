@@ -42,7 +42,7 @@ class GPTQLayer(IntegerLayer):
 
     def integers(self) -> HostArray:
         """Reads codes less their zero points: int8 [out, in], or int16."""
-        words = self.read("qweight", self.depth * self.bits // WORD, self.rows)
+        words = self.integers_of("qweight", self.depth * self.bits // WORD, self.rows)
         return centred(unpacked(words, self.bits, 0).T, self.bits, self._zeros(), self.order)
 
     def scales(self) -> HostArray:
@@ -54,7 +54,7 @@ class GPTQLayer(IntegerLayer):
 
         Words were stored less a word of ones, so that a zero point of 0 borrows from the next.
         """
-        words = self.read("qzeros", self.groups, self.rows * self.bits // WORD)
+        words = self.integers_of("qzeros", self.groups, self.rows * self.bits // WORD)
         if self.bits == 3:  # each was stored less 1
             found = (unpacked(words, self.bits, 1) + np.uint8(self.added)) & np.uint8(7)
         else:
@@ -71,11 +71,11 @@ class GPTQLayer(IntegerLayer):
 
     def _order(self, group_size: int) -> HostArray | None:
         """The group of each input; None for groups of equal size in order."""
-        size = self.depth if group_size < 1 else group_size
+        size = max(1, self.depth if group_size < 1 else min(group_size, self.depth))
         if -(-self.depth // size) != self.groups:  # a layer with groups of its own
-            size = -(-self.depth // max(self.groups, 1))
-        plain = np.arange(self.depth) // max(size, 1)
-        given = self.read("g_idx", self.depth) if self.has("g_idx") else plain
+            size = max(1, -(-self.depth // max(self.groups, 1)))
+        plain = np.arange(self.depth) // size
+        given = self.integers_of("g_idx", self.depth) if self.has("g_idx") else plain
         if len(given) and not 0 <= given.min() <= given.max() < self.groups:
             raise self.error("g_idx", f"expected groups from 0 to {self.groups - 1}")
         is_plain = np.array_equal(given, plain) and self.depth % size == 0

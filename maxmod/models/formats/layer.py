@@ -61,6 +61,13 @@ class Layer(abc.ABC):
         wide = tensor.dtype.is_float() and tensor.dtype not in (DType.float16, DType.float32)
         return (tensor.cast(DType.float32) if wide else tensor).to_numpy()
 
+    def integers_of(self, part: str, *sizes: int | None) -> HostArray:
+        """Reads one of its tensors like `read`, which must be of int32, as tools write them."""
+        self.sizes(part)  # refuses a missing one
+        if self.dtype(part) is not DType.int32:
+            raise self.error(part, f"expected int32, got {self.dtype(part)!r}")
+        return self.read(part, *sizes)
+
     def dtype(self, part: str) -> DType:
         """Returns the dtype of one of its tensors, which must exist."""
         return self.weights.tensor_type(f"{self.name}.{part}").dtype
@@ -120,10 +127,14 @@ class IntegerLayer(Layer):
             scales: The name of the tensor of the scales, whose dtype is kept, but for those of
                 whole rows, which are float32.
         """
-        group = self.depth // self.groups if self.groups and self.depth % self.groups == 0 else 0
-        if self.order is not None or not group:
-            return
         stored = self.dtype(scales)
+        if not stored.is_float() or not self.groups:
+            sizes = list(self.sizes(scales))
+            raise self.error(scales, f"expected floats for groups, got {stored!r} {sizes}")
+        group = self.depth // self.groups if self.depth % self.groups == 0 else 0
+        is_read = stored in (DType.float16, DType.bfloat16, DType.float32)
+        if self.order is not None or not group or not is_read:
+            return
         self.scale_dtype = DType.float32 if self.groups == 1 else stored
         if zeros.size:
             least, most = least - int(zeros.max()), most - int(zeros.min())
@@ -166,7 +177,7 @@ def centred(codes: HostArray, bits: int, zeros: HostArray, order: HostArray | No
     groups = zeros.shape[1]
     if order is not None or not groups or wide.shape[1] % groups:
         return wide - spread(zeros.astype(dtype), wide.shape[1], order)
-    each = wide.reshape(len(wide), groups, -1)
+    each = wide.reshape(len(wide), groups, wide.shape[1] // groups)
     return (each - zeros.astype(dtype)[:, :, None]).reshape(wide.shape)
 
 
@@ -176,7 +187,7 @@ def scaled(wide: HostArray, scales: HostArray, order: HostArray | None) -> HostA
     if order is not None or not groups or wide.shape[1] % groups:
         wide *= spread(scales, wide.shape[1], order)
     else:
-        each = wide.reshape(len(wide), groups, -1)
+        each = wide.reshape(len(wide), groups, wide.shape[1] // groups)
         each *= scales[:, :, None]
     return wide
 
