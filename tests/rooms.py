@@ -52,9 +52,9 @@ FLOORS: tuple[dict[str, str], ...] = (
     {"models": "architectures, read from a folder", "compat": "scripts written for MAX"},
     {
         "__init__": "what `import maxmod` offers",
-        "cli": "the command",
+        "batch": "rows of data through a model",
     },
-    {"__main__": "python -m maxmod"},
+    {"cli": "the command"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -96,7 +96,8 @@ SOURCES = read_sources()
 
 
 def room_of(module: str) -> str:
-    return module.split(".")[1] if "." in module else "__init__"
+    room = module.split(".")[1] if "." in module else "__init__"
+    return "cli" if room == "__main__" else room  # python -m maxmod
 
 
 def inner_floor_of(module: str) -> int:

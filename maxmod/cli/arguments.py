@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, _ArgumentGroup
+from typing import TypeAlias
+
+# A parser or a group of it.
+Arguments: TypeAlias = "ArgumentParser | _ArgumentGroup"
 
 SCHEMES = ("int8", "int4")
 
@@ -58,6 +62,25 @@ def add_rounding(parser: ArgumentParser) -> None:
     add("--head", choices=SCHEMES, default="int8", help=text)
     text = "for layers that lose most by 4 bits, with int4 (default: int8)"
     add("--sensitive", choices=SCHEMES, default="int8", help=text)
+
+
+def add_sampling(parser: Arguments) -> None:
+    """Adds the options of how tokens are chosen, which `maxmod.generate` documents."""
+    add = parser.add_argument
+    text = "take the most likely token at each step, and nothing of generation_config.json"
+    add("--greedy", action="store_true", help=text)
+    text = "sampling temperature; 0 takes the most likely token"
+    add("--temperature", metavar="T", type=float, help=text)
+    text = "keep the K most likely tokens; 0 keeps all"
+    add("--top-k", metavar="K", type=int, help=text)
+    text = "keep the most likely tokens whose probabilities sum to P"
+    add("--top-p", metavar="P", type=float, help=text)
+    text = "keep tokens with probability at least P times the largest"
+    add("--min-p", metavar="P", type=float, help=text)
+    text = "make tokens that already occur less likely if above 1"
+    add("--repetition-penalty", metavar="R", type=float, help=text)
+    text = "seed of the random numbers (default: another text each time)"
+    add("--seed", metavar="S", type=int, help=text)
 
 
 def add_debug(parser: ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from maxmod.cli.arguments import add_device, add_eager, add_model, add_quantize
+from maxmod.cli.arguments import add_device, add_eager, add_model, add_quantize, add_sampling
 from maxmod.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     add_eager(parser)
     add_quantize(parser)
-    _add_sampling(parser)
+    add_sampling(parser)
     add("--stop", metavar="TEXT", action="append", default=[], help="stop before TEXT; repeatable")
     _add_chat(parser)
     add(
@@ -45,24 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read PROMPT as token ids, such as '15 20 7', and print ids; needs no tokenizer",
     )
-
-
-def _add_sampling(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    text = "take the most likely token at each step, and nothing of generation_config.json"
-    add("--greedy", action="store_true", help=text)
-    text = "sampling temperature; 0 takes the most likely token"
-    add("--temperature", metavar="T", type=float, help=text)
-    text = "keep the K most likely tokens; 0 keeps all"
-    add("--top-k", metavar="K", type=int, help=text)
-    text = "keep the most likely tokens whose probabilities sum to P"
-    add("--top-p", metavar="P", type=float, help=text)
-    text = "keep tokens with probability at least P times the largest"
-    add("--min-p", metavar="P", type=float, help=text)
-    text = "make tokens that already occur less likely if above 1"
-    add("--repetition-penalty", metavar="R", type=float, help=text)
-    text = "seed of the random numbers (default: another text each time)"
-    add("--seed", metavar="S", type=int, help=text)
 
 
 def _add_chat(parser: argparse.ArgumentParser) -> None:

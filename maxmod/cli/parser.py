@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     "embed": "compute embedding vectors of texts",
     "classify": "classify images or texts",
     "rank": "order texts by how well they answer a query",
+    "batch": "run a model over the rows of files",
     "tag": "find names and the like in texts",
     "run": "run a script written for MAX",
     "explain": "show the kernels and the plan of a compiled model",

@@ -20,6 +20,7 @@ from maxmod.op.rules import expect_int
 # A text, the messages of a chat, or token ids.
 Prompt: TypeAlias = "str | Sequence[Message] | Sequence[int]"
 
+_STREAMS = 1 << 32  # of random numbers for each seed
 _WINDOW = 16  # prompts that are sorted by length together, for each slot
 
 
@@ -29,6 +30,7 @@ class _Text:
 
     Attributes:
         place: Where it stands among all prompts.
+        stream: The number of its stream of random numbers.
         prompt: Its tokens.
         text: Makes text of new tokens.
         limit: The most new tokens; None for as many as the model allows.
@@ -37,6 +39,7 @@ class _Text:
     """
 
     place: int
+    stream: int
     prompt: list[int]
     text: NewText
     limit: int | None
@@ -58,6 +61,7 @@ def generate_many(
     top_p: float | None = None,
     min_p: float | None = None,
     seed: int | None = None,
+    streams: Iterable[int] | None = None,
     greedy: bool = False,
     eager: bool = False,
     chat_template: str | None = None,
@@ -84,6 +88,8 @@ def generate_many(
         seed: Seed of the random numbers. Each text has a stream of them, by the place of its prompt
             among all: it is the same for any `batch_size`, and the first is that of
             `generate_text` with this seed.
+        streams: The number of the stream of each prompt, below 2^32, in place of its place: so that
+            a part of the prompts, or another order of them, gives the same texts.
         greedy: Take the most likely token at each step.
         eager: Run the model op by op instead of compiled.
         chat_template: Of chats, as for `encode_prompt`.
@@ -133,25 +139,44 @@ def generate_many(
     ends = model.stop if stop is None else stop_tokens(stop)
     stops = StopStrings(stop_strings).listed
 
-    def taken(place: int, prompt: Prompt) -> _Text:
-        variables = {"chat_template": chat_template, "template_variables": template_variables}
-        tokens, is_continued = _tokens(model, place, prompt, variables)
+    variables = {"chat_template": chat_template, "template_variables": template_variables}
+
+    def taken(place: int, prompt: Prompt, stream: int) -> _Text:
+        tokens, is_continued = _tokens(model, f"prompts[{place}]", prompt, variables)
+        if not 0 <= expect_int("generate_many", stream, "streams") < _STREAMS:
+            raise ArgumentError(
+                f"generate_many: streams: expected numbers from 0 to {_STREAMS - 1}, got {stream}."
+            )
         limit = max_new_tokens
         if limit is None and not greedy:
             limit = model.defaults.max_new_tokens(len(tokens))
         text = NewText(model.tokenizer, stops, tokens if is_continued else [])
-        return _Text(place, tokens, text, limit)
+        return _Text(place, stream, tokens, text, limit)
 
     # The checks above happen in the call, not when the first text is asked for.
-    texts = (taken(place, prompt) for place, prompt in enumerate(prompts))
+    numbers = itertools.count() if streams is None else streams
+    texts = (taken(place, *row) for place, row in enumerate(zip(prompts, numbers)))
     return _in_order(_ended(model, texts, options, ends, batch_size, eager))
 
 
+def check_prompt_of_many(
+    model: Generator,
+    prompt: object,
+    *,
+    chat_template: str | None = None,
+    template_variables: Mapping[str, object] | None = None,
+    **others: object,
+) -> None:
+    """Raises what `generate_many` raises for a prompt, with its options."""
+    variables = {"chat_template": chat_template, "template_variables": template_variables}
+    _tokens(model, "prompt", prompt, variables)  # type: ignore[arg-type]
+
+
 def _tokens(
-    model: Generator, place: int, prompt: Prompt, variables: Mapping[str, object]
+    model: Generator, where: str, prompt: Prompt, variables: Mapping[str, object]
 ) -> tuple[list[int], bool]:
     """Returns the tokens of a prompt, and whether the new text continues one."""
-    where = f"generate_many: prompts[{place}]"
+    where = f"generate_many: {where}"
     is_chat = isinstance(prompt, Sequence) and bool(prompt) and isinstance(prompt[0], Mapping)
     if isinstance(prompt, str):
         tokens = encode_prompt(model, prompt)
@@ -204,7 +229,7 @@ def _ended(
                 yield text
                 continue
             slot = slots.free[0]
-            token = slots.put(slot, text.prompt, text.place)
+            token = slots.put(slot, text.prompt, text.stream)
             if _goes_on(model, text, token, ends):
                 running[slot] = text
             else:

@@ -16,6 +16,7 @@ from maxmod.generate.prompts import token_rows
 from maxmod.generate.text import Tokenizer
 from maxmod.models.dense import Dense
 from maxmod.models.packing import pack, pad
+from maxmod.models.pickling import PickledWithoutPrograms
 from maxmod.models.pooling import Embed, EmbedPadded, Pooling
 from maxmod.models.prompts import TextRules
 from maxmod.models.ranking import check_ranking, ranked
@@ -29,7 +30,7 @@ from maxmod.values.tensor_type import TensorType
 
 
 @dataclass(eq=False)
-class TextEncoder:
+class TextEncoder(PickledWithoutPrograms):
     """A pretrained encoder from a folder; made by `load_encoder`.
 
     Attributes:

@@ -22,6 +22,7 @@ from maxmod.generate.messages import Message
 from maxmod.generate.sampling import Sampler, Sampling
 from maxmod.generate.text import Tokenizer
 from maxmod.generate.tokenizer_files import open_tokenizer
+from maxmod.models.pickling import PickledWithoutPrograms
 from maxmod.nn import Module
 from maxmod.runtime.compiled import CompiledModel, built_together
 from maxmod.tensor import Tensor
@@ -90,7 +91,7 @@ def _logits(model: Any, hidden: Tensor) -> Tensor:
 
 
 @dataclass(eq=False)
-class LanguageModel:
+class LanguageModel(PickledWithoutPrograms):
     """A pretrained language model from a folder; made by `load_model`.
 
     Attributes:

@@ -12,6 +12,7 @@ import numpy as np
 
 from maxmod.dtype import DType
 from maxmod.generate.text import Tokenizer
+from maxmod.models.pickling import PickledWithoutPrograms
 from maxmod.models.text_inputs import Batch, TextInputs
 from maxmod.nn import Module
 from maxmod.runtime.compiled import CompiledModel
@@ -22,7 +23,7 @@ from maxmod.values.tensor_type import TensorType
 
 
 @dataclass(eq=False)
-class TextModel:
+class TextModel(PickledWithoutPrograms):
     """What text models with a head have in common.
 
     Attributes:

@@ -14,6 +14,7 @@ import numpy as np
 from maxmod import functional as F
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, ModelError
+from maxmod.models.pickling import PickledWithoutPrograms
 from maxmod.models.preprocessing import Preprocessing, read_preprocessing
 from maxmod.models.vit import Classifier
 from maxmod.nn import Module
@@ -64,7 +65,7 @@ class Vectors(Module[[Tensor], Tensor]):
 
 
 @dataclass(eq=False)
-class VisionModel:
+class VisionModel(PickledWithoutPrograms):
     """A pretrained vision model from a folder; made by `load_vision_model`.
 
     Attributes:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from models.folders import LLAMA
+from models.folders import ASSETS, LLAMA
 
-from maxmod import CPU, Device, DType
+from maxmod import CPU, Device, DType, models
 from maxmod.errors import CheckpointError, MaxmodError, ModelError
 from maxmod.models import adder_folder, load_model
 from maxmod.values.device import DeviceRef
@@ -171,3 +173,32 @@ def test_no_more_layers_than_tensors(folder: Path, source: str, name: str) -> No
 def test_errors_are_value_errors() -> None:
     assert issubclass(ModelError, MaxmodError)
     assert issubclass(ModelError, ValueError)
+
+
+# ---- pickled models ------------------------------------------------------------------------------
+
+
+def _used(model: Any) -> Any:
+    if hasattr(model, "generate"):
+        return model.generate("1+1="), model.next_logits([[1, 2]]).tolist()
+    if hasattr(model, "tokenizer"):
+        return model.embed(["a cat"]).tolist()
+    return model.classify([np.zeros((8, 8, 3), np.uint8)])
+
+
+@pytest.mark.parametrize(
+    ("loader", "folder"),
+    [
+        ("load_model", adder_folder()),
+        ("load_encoder", ASSETS / "bert" / "sentences"),
+        ("load_vision_model", ASSETS / "vit" / "classifier"),
+    ],
+)
+def test_used_models_are_pickled(loader: str, folder: Path) -> None:
+    """What they compiled stays in the process."""
+    model = getattr(models, loader)(folder, device=CPU())
+    fresh = len(pickle.dumps(model))
+    expected = _used(model)
+    data = pickle.dumps(model)
+    assert len(data) < fresh + 100_000  # with its tokenizer
+    assert _used(pickle.loads(data)) == expected

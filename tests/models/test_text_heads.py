@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models.folders import ASSETS, copy
+from models.folders import ASSETS, HEADS, copy, with_head
 
 from maxmod import CPU, DType, Tensor
 from maxmod.cli import main
@@ -26,16 +26,11 @@ from maxmod.models.encoders import deberta, mpnet, roberta
 from maxmod.models.encoders.heads import WordsAt
 from maxmod.models.packing import Packing, pack
 from maxmod.models.registry import describe, loader_of
-from maxmod.weights import merge, open_checkpoint, save_state
+from maxmod.weights import open_checkpoint, save_state
 
 FOLDERS = sorted(path.parent for path in ASSETS.glob("encoders/*/config.json"))
 BERT = ASSETS / "encoders" / "bert"
 TEXTS = json.loads((BERT / "texts.json").read_text("utf-8"))
-HEADS = {"sequence": "SequenceClassification", "tokens": "TokenClassification"}
-LABELS = {
-    "sequence": {"0": "bad", "1": "so so", "2": "good"},
-    "tokens": {"0": "O", "1": "B-PER", "2": "I-PER", "3": "B-LOC", "4": "I-LOC"},
-}
 RELATIVE = 1e-4  # of the largest number
 
 
@@ -43,20 +38,6 @@ RELATIVE = 1e-4  # of the largest number
 def golden(folder: Path) -> dict[str, np.ndarray]:
     with np.load(folder / "golden.npz") as data:
         return dict(data)
-
-
-def with_head(folder: Path, head: str, target: Path, **changes: object) -> Path:
-    """A folder as transformers saves the model with a head for labels."""
-    named = json.loads((folder / "config.json").read_text("utf-8"))["architectures"][0]
-    name = named.replace("MaskedLM", HEADS[head])
-    changes = {"architectures": [name], "id2label": LABELS[head], **changes}
-    made = copy(folder, target / f"{folder.name}-{head}", **changes)
-    with open_checkpoint(folder) as whole, open_checkpoint(folder / f"{head}.safetensors") as own:
-        kept = {n: t for n, t in whole.items() if n not in own}
-        save_state(merge(kept, dict(own.items())), made / "model.safetensors")
-    for extra in HEADS:
-        (made / f"{extra}.safetensors").unlink()
-    return made
 
 
 def without_heads(folder: Path, target: Path) -> Path:
