@@ -58,6 +58,15 @@ December 2026, against NumPy 2.4 (OpenBLAS) and PyTorch 2.14 (MKL); its speed dr
   call.
 - 9 to 16 rows of an `in_out` weight, 768 x 3072: 0.71 to 0.81, now 0.86 to 1.25; 16 x 768 x 768 and
   16 x 3072 x 768 stay at 0.65 to 0.8.
+- 9 to 32 rows of an `out_in` weight, if rows x depth is below 49,152, unpacked as with AVX2, beside
+  the packed form of before, best times of one or two turns of each (load was not recorded, speed
+  varied by up to 2; left out are turns in which peers took tens of times as long as in others): 13
+  x 384 x 1152 0.74, 13 x 384 x 1536 0.72, 13 x 1536 x 384 0.56, 9 x 768 x 768 0.65, 13 x 3072 x 768
+  0.74, 13 x 768 x 3072 0.91, 24 x 1536 x 384 0.69, 24 x 384 x 384 0.65, 24 x 384 x 1536 and 32 rows
+  of 384 x 1536 and 768 x 768 0.94 to 1.03. 25 to 31 rows and 32 x 384 x 384 were only measured on a
+  loaded machine. Packed, 13 rows are tiles of 8, 4 and 1, of which the small ones probably wait for
+  their sums (not measured). For 13 rows, MKL takes 0.97 to 2.3 times as long as this (0.62 to 1.8
+  before). One sentence: `embed.py`.
 - With `-mno-avx512f` products of many rows by few columns take 0.3 to 0.95 of the time of before.
 - Still below 0.9: small products (Python's part of a call), 64 to 128 rows of 384 x 384 (0.56 to
   0.8) and of 4096 x 64 (0.5 to 0.9), 0.8 to 1.0 of MKL for large ones. Blocks of 512 columns in

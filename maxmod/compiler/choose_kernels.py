@@ -28,7 +28,7 @@ result; only such an addend; or none. Where w is quantised and the library multi
 dequantises it first.
 
 On the host, the rows of a call decide how w is read: up to 8, as it is (`host/gemm_few.h`; floats
-up to 16 with AVX-512 where w is [k, n], or up to 32 with AVX2 where w is [n, k] and not deep); for
+up to 16 with AVX-512 where w is [k, n], or up to 32 with AVX where w is [n, k] and not deep); for
 more it is packed, as a whole where it stays in the L2 cache (`host/gemm_narrow.h`), else in blocks
 (`host/gemm_many.h`). `host/quantized_few.h` and `host/quantized_many.h` have other limits. NumPy
 multiplies no floats for which there is a kernel, since no shape is known that it multiplies faster.

@@ -176,6 +176,19 @@ def test_rows_at_the_ends_of_tiles_and_parts(columns: int) -> None:
         np.testing.assert_array_equal(_called(model, x[:rows]), every[:rows])
 
 
+def test_rows_that_read_a_weight_by_columns_unpacked() -> None:
+    """With wide vectors 32 rows of this depth are few, else 8: sums and one NaN on both sides."""
+    types = [TensorType(DType.float32, (rows, 301), CPU()) for rows in ("rows", 37)]
+    model = compile_function(lambda x, w: x @ w.T, types, name="f", parameters={})
+    x, w = _normal(34, 301), _normal(37, 301)
+    for rows in (7, 8, 9, 11, 13, 14, 16, 31, 32, 33, 34):
+        _assert_close(_called(model, x[:rows], w), x[:rows], w.T)
+    x[6, 300] = np.nan
+    for rows in (9, 32, 33):
+        found = np.isnan(_called(model, x[:rows], w))
+        assert found[6].all() and found.sum() == 37
+
+
 @pytest.mark.parametrize("depth", [1100, 1024])
 def test_many_rows_of_a_deep_product_of_few_columns(depth: int) -> None:
     """From 8 tiles of each thread on, gemm_narrow.h adds one part of the depth after the other.
