@@ -317,7 +317,7 @@ class _Kernels:
     def _emit_template(self, group: FusionGroup, name: str, names: GraphNames) -> _Emitted:
         assert self.dialect is not None
         found = emit_template(group, self.dialect, name, self.architecture)
-        few = _Called(self._number(found.few, names), found.few.symbols)
+        few = _Called(self._number(found.few, names), found.few.symbols, found.nonempty)
         if isinstance(found.rows, int):
             return _Emitted(few)
         many = None

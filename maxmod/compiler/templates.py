@@ -9,9 +9,10 @@ from maxmod.compiler.choose_kernels import FEW_QUERIES, MOST_GEMV_ROWS, ManyQuer
 from maxmod.compiler.codegen.attention import emit_attention
 from maxmod.compiler.codegen.cuda.attention import emit_few, emit_many, emit_mma, query_rows
 from maxmod.compiler.codegen.cuda.contraction import emit_gemv
+from maxmod.compiler.codegen.cuda.together import emit_together
 from maxmod.compiler.codegen.host.contraction import emit_contraction
 from maxmod.compiler.codegen.whole_op import emit_whole_op
-from maxmod.compiler.groups.group import Attention, Contraction, FusionGroup, WholeOp
+from maxmod.compiler.groups.group import Attention, Contraction, FusionGroup, Together, WholeOp
 from maxmod.kernel.source import Dialect, KernelSource
 from maxmod.values.dim import Size
 from maxmod.values.shape import product
@@ -27,12 +28,14 @@ class Template(NamedTuple):
         rows: The number of rows, where there is a choice that depends on it.
         limit: The largest number of rows for `few`.
         many: The kernel for more rows; None if the ops of the group are better on their own.
+        nonempty: Sizes, known later, that must be above 0.
     """
 
     few: KernelSource
     rows: Size = 0
     limit: int = 0
     many: KernelSource | None = None
+    nonempty: tuple[Size, ...] = ()
 
 
 def emit_template(
@@ -52,6 +55,9 @@ def emit_template(
     assert template is not None
     if isinstance(template, WholeOp):
         return Template(emit_whole_op(group, template, name, dialect))
+    if isinstance(template, Together):
+        source, nonempty = emit_together(group, template, name)
+        return Template(source, nonempty=nonempty)
     if isinstance(template, Attention):
         if dialect is Dialect.HOST:
             return Template(emit_attention(group, template, name))

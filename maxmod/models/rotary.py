@@ -30,14 +30,12 @@ class RotaryTable:
         self._pairs, self._interleaved = len(rope.frequencies), rope.interleaved
         row = Tensor(rope.frequencies, device=positions.device)
         angles = F.unsqueeze(F.unsqueeze(positions.cast(DType.float64), -1), -3) * row
-        # The two elements of a pair lie on their own axis, [..., seq, 2, pairs] or the last one;
-        # swapping them is a gather, which fuses into the kernel.
+        # The two elements of a pair lie on their own axis, [..., seq, 2, pairs] or the last one.
         axis = -1 if rope.interleaved else -2
         signs = F.arange(-1, 3, 2, dtype=DType.float32, device=row.device)
         signs = signs if rope.interleaved else signs.reshape([2, 1])
         self._cosine = _single(F.cos(angles), rope.factor, axis)
         self._sine = _single(F.sin(angles), rope.factor, axis) * signs
-        self._swapped = 1 - F.arange(0, 2, dtype=DType.int64, device=row.device)
         self._growth: Tensor | None = None
         if rope.growth:
             steps = F.floor(positions.cast(DType.float64) / rope.step)
@@ -62,7 +60,7 @@ class RotaryTable:
         batch, heads, seq, dim = x.shape
         shape = [self._pairs, 2] if self._interleaved else [2, self._pairs]
         pairs = x.reshape([batch, heads, seq, *shape]).cast(DType.float32)
-        others = F.gather(pairs, self._swapped, axis=-1 if self._interleaved else -2)
+        others = F.flip(pairs, axis=-1 if self._interleaved else -2)
         rotated = pairs * self._cosine + others * self._sine
         return rotated.reshape([batch, heads, seq, dim]).cast(x.dtype)
 

@@ -14,8 +14,9 @@ from dataclasses import replace
 from itertools import combinations
 
 from maxmod.compiler.codegen.contraction import lower_contraction
+from maxmod.compiler.codegen.cuda.together import check_together
 from maxmod.compiler.groups.dependencies import Dependencies
-from maxmod.compiler.groups.group import Contraction, FusionGroup
+from maxmod.compiler.groups.group import Contraction, FusionGroup, Together
 from maxmod.compiler.groups.lower import Attempts
 from maxmod.compiler.groups.order import Item, Waits
 from maxmod.dtype import DType
@@ -59,12 +60,22 @@ def join_siblings(
             return None
         return made
 
+    def join_blocks(one: FusionGroup, other: FusionGroup) -> FusionGroup | None:
+        if len(one.nodes) + len(other.nodes) > most_nodes:
+            return None
+        made = _block_by_block(one, other, attempts)
+        if made is None or len(made.inputs) + len(made.outputs) > most_buffers:
+            return None
+        return made
+
     result = _pairs(graph, groups, attempts, most_buffers, dialect)
     waits = Waits.of(graph, [*result], can_join=True)
     dependencies = Dependencies.of(waits.before if waits.with_stores is None else waits.with_stores)
     if dependencies is not None:
         for alike in (*_elementwise_by_domain(waits.items), *_products_by_left(waits.items)):
             _join_alike(alike, result, dependencies, join)
+        if dialect is Dialect.CUDA:
+            _join_alike(_small_maps(waits.items, result), result, dependencies, join_blocks)
     return result
 
 
@@ -111,6 +122,40 @@ def _elementwise(one: FusionGroup, other: FusionGroup, attempts: Attempts) -> Fu
     if len(overwritten) < len(made.targets) or overwritten & {*one.reads, *other.reads}:
         return None
     return made if attempts.is_kernel(made) else None
+
+
+def _small_maps(items: Sequence[Item], groups: Sequence[FusionGroup]) -> dict[int, FusionGroup]:
+    """Returns the elementwise groups, by the number of their first part, in program order."""
+    found: dict[int, FusionGroup] = {}
+    for number, item in reversed([*enumerate(items)]):
+        if isinstance(item, FusionGroup) and item.template is None and not item.is_row:
+            whole = next((g for g in groups if item.nodes.keys() <= g.nodes.keys()), None)
+            if whole is not None and whole not in found.values():
+                found[number] = whole
+    return found
+
+
+def _block_by_block(one: FusionGroup, other: FusionGroup, attempts: Attempts) -> FusionGroup | None:
+    """Returns two elementwise groups over other positions as one; None without a kernel."""
+    parts = [
+        part
+        for group in (one, other)
+        for part in (group.template.parts if isinstance(group.template, Together) else (group,))
+    ]
+    made = FusionGroup(
+        {**one.nodes, **other.nodes},
+        one.domain,
+        (*one.outputs, *other.outputs),
+        targets={**one.targets, **other.targets},
+        reasons=(*one.reasons, *other.reasons, "two kernels are one: each has its own blocks"),
+        template=Together(tuple(parts)),
+    )
+    overwritten = set(made.targets.values())
+    if len(overwritten) < len(made.targets) or overwritten & {*one.reads, *other.reads}:
+        return None
+    assert isinstance(made.template, Together)
+    refusal = attempts.refusal(made, check_together, made, made.template)
+    return made if refusal is None else None
 
 
 # ---- products ----------------------------------------------------------------------------------

@@ -49,6 +49,17 @@ class Contraction:
 
 
 @dataclass(frozen=True, slots=True)
+class Together:
+    """Elementwise groups over different positions that one launch computes, block by block.
+
+    Attributes:
+        parts: The groups; none needs what another makes.
+    """
+
+    parts: tuple[FusionGroup, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class WholeOp:
     """An op that a hand-written kernel computes from its operands in memory.
 
@@ -107,7 +118,7 @@ class FusionGroup:
     is_row: bool = False
     targets: Mapping[ir.Value, ir.Value] = field(default_factory=dict[ir.Value, ir.Value])
     reasons: tuple[str, ...] = ()
-    template: Attention | Contraction | LibraryProduct | WholeOp | None = None
+    template: Attention | Contraction | LibraryProduct | Together | WholeOp | None = None
 
     def with_node(self, node: ir.Node, position: int, *, is_output: bool) -> FusionGroup:
         """Returns the group with a node that makes one of its inputs.
@@ -190,6 +201,10 @@ class FusionGroup:
         if isinstance(self.template, Attention):
             steps = (self.template.scores.output, self.template.logits, self.template.mixed.output)
             parts.append(tuple(numbers[value] for value in steps))
+        if isinstance(self.template, Together):
+            parts += [part.key() for part in self.template.parts]
+            nodes = (part.ordered for part in self.template.parts)
+            parts += [tuple(numbers[node.output] for node in found) for found in nodes]
         # A buffer that is not read is not an input and has no number.
         parts.append(tuple((numbers[y], numbers.get(x)) for y, x in self.targets.items()))
         return tuple(parts)

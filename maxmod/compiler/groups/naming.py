@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from maxmod.compiler.groups.group import Attention, Contraction, FusionGroup, WholeOp
+from maxmod.compiler.groups.group import Attention, Contraction, FusionGroup, Together, WholeOp
 from maxmod.op import Kind, ir, is_op
 from maxmod.ops.arithmetic import add
 from maxmod.ops.elementwise import cast_elements
@@ -63,7 +63,8 @@ def kernel_name(group: FusionGroup, names: GraphNames) -> str:
         return "attention"
     if isinstance(group.template, WholeOp):
         return _identifier(group.template.node.op.label)
-    prefix = [] if group.template is not None else ["row" if group.is_row else "map"]
+    is_map = not group.is_row and isinstance(group.template, Together | None)
+    prefix = ["row"] if group.is_row else ["map"] if is_map else []
     parts = [*_parts(group, names.sizes)]
     most = max((part.weight for part in parts), default=0)
     name = ""

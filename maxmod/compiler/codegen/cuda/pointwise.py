@@ -38,7 +38,7 @@ from maxmod.compiler.codegen.reading import reading_of
 from maxmod.compiler.groups.instructions import Apply, Load, Lowered
 from maxmod.dtype import DType
 from maxmod.kernel.source import Dialect, KernelSource, Launch
-from maxmod.op.affine import Loop
+from maxmod.op.affine import Loop, Unfusable
 from maxmod.values.dim import Dim, as_dim, as_size
 from maxmod.values.shape import product
 
@@ -53,11 +53,7 @@ def emit_cuda(lowered: Lowered, name: str) -> KernelSource:
     body = [*guard_lines(lowered, "return;"), *body]
     head = f'extern "C" __global__ void __launch_bounds__({bounds}) {ENTRY}'
     lines = [*helpers, *function(head, parameters(lowered), body)]
-    code = "\n".join(lines) + "\n"
-    if "mm_vector<" in code:
-        code = f"{VECTORS}\n{code}"
-    if "mm_quotient(" in code:
-        code = f"{QUOTIENT}\n{code}"
+    code = with_helpers("\n".join(lines) + "\n")
     symbols = tuple(symbols_of(lowered))
     return KernelSource(
         name,
@@ -94,6 +90,33 @@ def _pointwise(lowered: Lowered) -> tuple[list[str], list[str], Launch, str]:
         loop = _stride_loop(kind, "mm_thread", count, step)
         return [], [f"constexpr int V = {v};", *head, *loop], launch, str(THREADS)
     return *_both_widths(lowered, outer, kind, width, total, step, head), launch, str(THREADS)
+
+
+def blocks_of(lowered: Lowered) -> tuple[int, list[str]]:
+    """Returns how many blocks a group of known size takes, and the text of block `mm_first` + n.
+
+    Raises:
+        Unfusable: If its size, or the width of its accesses, is known only later.
+    """
+    outer, inner = lowered.loops[:-1], (lowered.loops or [Loop("i0", 1)])[-1]
+    width = span_width(lowered, inner, needs_whole=True)
+    total = product(loop.extent for loop in lowered.loops)
+    if not isinstance(total, int) or width.conditions or lowered.row is not None:
+        raise Unfusable("its size is symbolic")
+    kind = index_type(lowered)
+    count = total // width.elements
+    lines = [*guard_lines(lowered, "continue;")]
+    lines += [f"constexpr int V = {width.elements};"] if width.elements > 1 else []
+    lines.append(f"const {kind} mm_work = ({kind})mm_mine * {THREADS} + threadIdx.x;")
+    step = _step(lowered, outer, inner, kind, width)
+    return -(-count // THREADS), [*lines, *block(f"if (mm_work < {count})", step)]
+
+
+def with_helpers(code: str) -> str:
+    """Returns the text of a kernel behind the functions that it calls."""
+    if "mm_vector<" in code:
+        code = f"{VECTORS}\n{code}"
+    return f"{QUOTIENT}\n{code}" if "mm_quotient(" in code else code
 
 
 def _elementwise(lowered: Lowered) -> tuple[str, ...]:
