@@ -34,7 +34,7 @@ def test_launches_of_a_layer(predict: Any, tmp_path: Path, capsys: Any) -> None:
     rows = json.loads(file.read_text("utf-8"))
     found = {(row["model"], row["dtype"]): row["launches_per_layer"] for row in rows}
     assert found == {
-        **{(model, dtype): 7 for model in ("8B", "1B") for dtype in ("bf16", "int8", "int4")},
+        **{(model, dtype): 6 for model in ("8B", "1B") for dtype in ("bf16", "int8", "int4")},
         **{("GPT-2", dtype): 6 for dtype in ("bf16", "int8", "int4")},
     }
     for row in rows:
@@ -47,7 +47,7 @@ def test_launches_of_a_layer(predict: Any, tmp_path: Path, capsys: Any) -> None:
     assert weights["8B", "int8"] == pytest.approx(7.82, rel=0.01)  # with scales
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 2 + len(rows)
-    assert table[2].startswith("| 8B | bf16 | 7 |")
+    assert table[2].startswith("| 8B | bf16 | 6 |")
 
 
 SASS = """
