@@ -30,7 +30,8 @@ sentences in another run, with a fifth of the machine taken by others:
 
 Since 9 to 32 rows read weights unpacked with AVX-512 as well, one sentence in float32 takes 2.64 ms
 where the version before takes 3.52, as multiples of transformers 2.63 and 2.20, of onnxruntime 0.92
-and 0.76 (best of 4 rounds each, in a quiet turn; the two versions ran one after the other).
+and 0.76 (best of 4 rounds each, the version before first, the one pair of runs without other load;
+with half to four fifths of the machine taken by others, pairs were 0.93 and 0.53, 0.80 and 0.98).
 
 Before texts were packed without padding, and 9 to 32 rows read weights unpacked, one sentence was
 2.03 and 64 were 1.23 times as fast as with transformers.
