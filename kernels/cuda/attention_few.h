@@ -10,11 +10,13 @@
 // Source: M. Milakov and N. Gimelshein, Online normalizer calculation for softmax, arXiv 1805.02867;
 // T. Dao et al., Flash-Decoding for long-context inference, 2023.
 //
-// The code before this defines mm_args, mm_at, mm_place (of a batch entry and a member of those that
-// share its keys), mm_batches, mm_queries, mm_keys, mm_q, mm_score, mm_is_masked, mm_out, what
-// pieces.h needs, and MM_DEPTH, MM_VALUES (lengths of a key and of a value), MM_MEMBERS, MM_ROWS,
-// MM_LANES, MM_PIECES (of a lane), MM_AHEAD (keys that a team reads before it uses them). Its last two buffers are mm_partial: float, and mm_arrived: one
-// zero for each task, which it leaves as it found it.
+// The code before this defines mm_args, mm_at, mm_place (of a batch entry and a member of those
+// that share its keys), mm_batches, mm_queries, mm_keys, mm_q, mm_score, mm_is_masked, mm_out, what
+// pieces.h needs, MM_QUERY_WIDTH, with MM_QUERY_IS_STORED mm_query (a pointer to as many elements
+// of a query), mm_query_type and mm_query_load (such an element as mm_q gives it), MM_DEPTH,
+// MM_VALUES (lengths of a key and of a value), MM_MEMBERS, MM_ROWS, MM_LANES, MM_PIECES (of a
+// lane), MM_AHEAD (keys that a team reads before it uses them). Its last two buffers are
+// mm_partial: float, and mm_arrived: one zero for each task, which it leaves as it found it.
 
 constexpr int MM_THREADS = 128; // per block
 constexpr int MM_BLOCKS = 3;    // per SM: 168 registers per thread
@@ -26,6 +28,22 @@ constexpr int MM_COPIES = MM_LANES / MM_SCORES;  // lanes with the same score
 constexpr int MM_KEY_BLOCK = MM_TEAMS * MM_AHEAD;
 constexpr int MM_WANTED_TASKS = 264; // two per SM of an H100
 constexpr int MM_FEWEST_KEYS = 64;   // of a part: a round of loads takes longer than to merge one
+
+// Reads N elements of a query from d on; behind its end they are 0.
+template <int N>
+MM_INLINE void mm_query_read(const mm_args g, const mm_at at, int64_t i, int d, float *to)
+{
+#ifdef MM_QUERY_IS_STORED
+    typedef mm_vector<mm_query_type, N> piece;
+    const mm_query_type *const from = mm_query(g, at, i, d);
+    const piece read = d < MM_DEPTH ? *reinterpret_cast<const piece *>(from) : piece{};
+#pragma unroll
+    for (int w = 0; w < N; w++)
+        to[w] = d < MM_DEPTH ? mm_query_load(g, at, read.v[w]) : 0.0f;
+#else
+    *to = d < MM_DEPTH ? mm_q(g, at, i, d) : 0.0f;
+#endif
+}
 
 // The queries and keys of a task.
 struct mm_task {
@@ -170,11 +188,13 @@ MM_INLINE void mm_attend_part(const mm_args g, const mm_task task, mm_state &sta
         const mm_at at = mm_row_place(g, task, r);
         const int64_t i = mm_row_query(task, r);
 #pragma unroll
-        for (int n = 0; n < MM_PIECES * MM_WIDTH; n++) {
+        for (int n = 0; n < MM_PIECES * MM_WIDTH; n += MM_QUERY_WIDTH) {
             const int d = (n / MM_WIDTH * MM_LANES + lane) * MM_WIDTH + n % MM_WIDTH;
-            q[r][n] = d < MM_DEPTH ? mm_q(g, at, i, d) : 0.0f;
-            state.sums[r][n] = 0;
+            mm_query_read<MM_QUERY_WIDTH>(g, at, i, d, &q[r][n]);
         }
+#pragma unroll
+        for (int n = 0; n < MM_PIECES * MM_WIDTH; n++)
+            state.sums[r][n] = 0;
     }
     state.largest = -INFINITY;
     state.total = 0;
@@ -339,3 +359,5 @@ MM_INLINE void mm_run(const mm_args g)
             is_last);
     }
 }
+
+#undef MM_QUERY_IS_STORED

@@ -14,11 +14,11 @@
 //
 // The code before this defines mm_args, mm_at, mm_place (of a row), mm_rows, mm_columns, mm_depth,
 // mm_left_piece (MM_LEFT_WIDTH elements of a row), mm_left_type, mm_left_load, mm_left_store,
-// mm_finish, what right.h needs, and
-// MM_RIGHT_BY_DEPTH, MM_WARP_COLUMNS, MM_TEAM, MM_ACROSS, MM_FEWEST_ROWS, MM_MOST_ROWS,
-// MM_STAGED_NBYTES. With MM_HAS_PROLOGUE, mm_stage_row takes the place of mm_left_piece: all threads of a
-// block compute a row together, and whole rows are staged. The right operands of several products may be one, side by side. With MM_HAS_PAIRS
-// their columns alternate, MM_WARP_COLUMNS is 2, and mm_finish takes the sums of both.
+// mm_finish, what right.h needs, and MM_RIGHT_BY_DEPTH, MM_WARP_COLUMNS, MM_TEAM, MM_ACROSS,
+// MM_FEWEST_ROWS, MM_MOST_ROWS, MM_STAGED_NBYTES. With MM_HAS_PROLOGUE, mm_stage_row takes the
+// place of mm_left_piece: all threads of a block compute a row together, and whole rows are staged.
+// The right operands of several products may be one, side by side. With MM_HAS_PAIRS their columns
+// alternate, MM_WARP_COLUMNS is 2, and mm_finish takes the sums of both.
 
 constexpr int MM_THREADS = 256; // per block
 constexpr int MM_BLOCKS = 2;    // per SM: 128 registers per thread

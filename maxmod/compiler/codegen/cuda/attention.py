@@ -12,7 +12,7 @@ from maxmod.compiler.choose_kernels import FEW_QUERIES, LONGEST_MMA_HEAD, half_t
 from maxmod.compiler.codegen.attention import LoweredAttention, lower_attention
 from maxmod.compiler.codegen.cuda.text import VECTOR_NBYTES, multiple_of
 from maxmod.compiler.codegen.element import ElementLowering, Text, template_source
-from maxmod.compiler.codegen.emit import index_text, storage_type
+from maxmod.compiler.codegen.emit import index_text, loaded, statement, storage_type
 from maxmod.compiler.codegen.masks import open_test
 from maxmod.compiler.groups.group import Attention, FusionGroup
 from maxmod.compiler.groups.instructions import Apply, Load
@@ -74,6 +74,7 @@ def emit_few(group: FusionGroup, attention: Attention, name: str) -> KernelSourc
     lowered.write(text, group, attention)
     _pointer(text, "mm_key", "j", key)
     _pointer(text, "mm_value", "j", value)
+    _write_query(text, lowered, width)
     _write_scratch(text)
     for constant, number in (
         ("MM_DEPTH", lowered.depth),
@@ -265,6 +266,45 @@ def _power_above(count: int) -> int:
 
 def _power_below(count: int) -> int:
     return 1 << (max(count, 1).bit_length() - 1)
+
+
+def _write_query(text: Text, lowered: LoweredAttention, most: int) -> None:
+    """Adds how neighbouring elements of a query are read together, if they are stored: at most
+    `most` of them. What is done to each element follows.
+    """
+    lowering, number = lowered.q
+    numbers = lowering.needed(number)
+    loads = lowering.loads(numbers)
+    width = _query_width(lowered, loads[0]) if len(loads) == 1 else 1
+    whats = [lowering.instructions[n].what for n in numbers]
+    if not all(isinstance(w, Load) or (isinstance(w, Apply) and w.index is None) for w in whats):
+        width = 1
+    text.define("MM_QUERY_WIDTH", min(width, most))
+    if min(width, most) == 1:
+        return
+    text.lines.append("#define MM_QUERY_IS_STORED")
+    (load,) = loads
+    place = f"g.b{load.buffer} + ({index_text(load.index)})"
+    kind = storage_type(load.stored)
+    text.lines += [f"typedef {kind} mm_query_type;", ""]
+    text.raw(f"const {kind} *", "mm_query", ", int64_t i, int64_t d", [f"return {place};"])
+    body: list[str] = []
+    for n in numbers:
+        is_load = isinstance(lowering.instructions[n].what, Load)
+        given = loaded(load.stored, "given") if is_load else ""
+        body += statement(lowering.instructions, n, given, lowering.prefix)
+    result = f"return {lowering.name(number)};"
+    text.raw("float", "mm_query_load", f", {kind} given", [*body, result])
+
+
+def _query_width(lowered: LoweredAttention, load: Load) -> int:
+    """Returns how many elements of a query can be read at once: 16 bytes of them, or one."""
+    if load.index.factor(lowered.d) != 1 or load.index.data:
+        return 1
+    sizes: list[Size] = [lowered.depth, load.index.const]
+    sizes += [factor for loop, factor in load.index.terms if loop != lowered.d]
+    width = VECTOR_NBYTES // load.stored.size_in_bytes
+    return width if all(multiple_of(size, width) == "true" for size in sizes) else 1
 
 
 def _pointer(
