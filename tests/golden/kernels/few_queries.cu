@@ -137,6 +137,25 @@ MM_INLINE const uint16_t * mm_value(const mm_args g, const mm_at at, int64_t j, 
     return g.value + (e + j * 128 + x1 * (s_length * 128) + x0 * (s_length * 1024));
 }
 
+constexpr int MM_QUERY_WIDTH = 8;
+#define MM_QUERY_IS_STORED
+typedef uint16_t mm_query_type;
+
+MM_INLINE const uint16_t * mm_query(const mm_args g, const mm_at at, int64_t i, int64_t d)
+{
+    const int64_t x0 = at.x0;
+    const int64_t x1 = at.x1;
+    const int64_t x2 = at.x2;
+    return g.query + (d + x2 * 128 + x1 * 512 + x0 * 4096);
+}
+
+MM_INLINE float mm_query_load(const mm_args g, const mm_at at, uint16_t given)
+{
+    const float v_query = mm_load_bfloat16(given);  // %query
+    const float v3 = mm_cast_float32(v_query);      // %3 cast of attention
+    return v3;
+}
+
 MM_INLINE float *mm_partial(const mm_args g)
 {
     return g.scratch;
