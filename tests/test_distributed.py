@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import subprocess
@@ -21,6 +22,7 @@ from helpers import run_op
 import maxmod
 from maxmod import CPU, DType, Tensor, TensorType, distributed
 from maxmod import functional as F
+from maxmod.cli import generate as command
 from maxmod.compiler.packing import Packer, Unpacker
 from maxmod.compiler.pipeline import plan_graph
 from maxmod.compiler.steps import RunCollective
@@ -153,6 +155,12 @@ def test_nccl_gets_addresses_counts_types_and_the_stream() -> None:
         ("broadcast", 64, 128, 12, 1, 0, 5),
     ]
     assert (group.rank, group.size, group.least(4)) == (1, 2, 4)
+
+
+def test_the_command_refuses_standard_input_in_several_processes() -> None:
+    options = argparse.Namespace(prompt="-")
+    with pytest.raises(ArgumentError, match="generate: -: launchers of several processes"):
+        command._run(options, Twins())
 
 
 # ---- functions ---------------------------------------------------------------------------------

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from maxmod.cli.arguments import add_device, add_eager, add_model, add_quantize, add_sampling
+from maxmod.cli.several import add_parallel, run_together
 from maxmod.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from maxmod.distributed import Group
     from maxmod.generate.sampling import Sampling
     from maxmod.generate.text import NewText
     from maxmod.models import LanguageModel
@@ -37,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     add_eager(parser)
     add_quantize(parser)
+    add_parallel(parser)
     add_sampling(parser)
     add("--stop", metavar="TEXT", action="append", default=[], help="stop before TEXT; repeatable")
     _add_chat(parser)
@@ -58,6 +61,11 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
+    return run_together(options, lambda group: _run(options, group))
+
+
+def _run(options: argparse.Namespace, group: Group | None) -> int:
+    is_first = group is None or group.rank == 0
     from maxmod.cli.options import (
         chosen_device,
         chosen_dtype,
@@ -74,6 +82,11 @@ def run(options: argparse.Namespace) -> int:
         # A terminal whose encoding lacks a character shows ?.
         sys.stdout.reconfigure(errors="replace")
     if options.prompt == "-":
+        if group is not None and group.size > 1:
+            raise ArgumentError(
+                "generate: -: launchers of several processes do not all pass standard input on. "
+                'Hint: generate --parallel "$(cat FILE)".'
+            )
         options.prompt = standard_input("generate")
     start = time.perf_counter()
     model = load_model(
@@ -81,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
         device=chosen_device(options.device),
         dtype=chosen_dtype(options.dtype),
         strict_config=options.strict,
+        group=group,
         **rounding(options),
     )
     prompt = _prompt_tokens(options, model)
@@ -105,12 +119,19 @@ def run(options: argparse.Namespace) -> int:
     count = _stream(tokens, text)
     rate = _rate(count, time.perf_counter() - compiled)
     how = f"compile {compiled - loaded:.3f} s ({kernels_text(steps)})" if steps else "eager"
+    if not is_first:
+        return 0
     print(
-        f"maxmod: load {loaded - start:.3f} s, {how}, {rate}, {model.device} {model.dtype.name}"
+        f"maxmod: load {loaded - start:.3f} s, {how}, {rate}, {_where(model)} {model.dtype.name}"
         f"{_details(options, sampling)}",
         file=sys.stderr,
     )
     return 0
+
+
+def _where(model: LanguageModel) -> str:
+    size = model.group.size
+    return f"{model.device}" if size == 1 else f"{size} processes, {model.device}"
 
 
 def _rate(count: int, time_s: float) -> str:

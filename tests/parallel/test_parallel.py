@@ -38,13 +38,13 @@ FAMILIES = [
 OF_FOUR = ["llama/qwen3", "llama/gemma2", "decoders/opt", "decoders/pythia"]
 
 
-def start(count: int, result: Path, jobs: list[Any]) -> subprocess.CompletedProcess[str]:
-    """Runs jobs in so many processes."""
+def start(count: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python with arguments in so many processes."""
     assert MPIRUN is not None
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    command = [MPIRUN, "--oversubscribe", "-n", str(count), sys.executable, str(CHILD)]
+    command = [MPIRUN, "--oversubscribe", "--mca", "mpi_yield_when_idle", "1", "-n", str(count)]
     return subprocess.run(
-        [*command, str(result), json.dumps(jobs)],
+        [*command, sys.executable, *arguments],
         env={**os.environ, **unoptimised_children(), **root, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -55,7 +55,7 @@ def start(count: int, result: Path, jobs: list[Any]) -> subprocess.CompletedProc
 def run(count: int, *jobs: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        done = start(count, result, list(jobs))
+        done = start(count, str(CHILD), str(result), json.dumps(jobs))
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(result.read_text("utf-8"))
 
@@ -175,8 +175,15 @@ def test_one_rank_is_the_model_of_one_process_bit_for_bit() -> None:
 
 def test_an_exception_of_one_rank_ends_all(tmp_path: Path) -> None:
     began = time.monotonic()
-    done = start(2, tmp_path / "none", [("raises", [asset("llama/llama2")])])
+    jobs = json.dumps([("raises", [asset("llama/llama2")])])
+    done = start(2, str(CHILD), str(tmp_path / "none"), jobs)
     assert done.returncode != 0
     assert "ValueError: rank 1 has had enough" in done.stderr
     assert "rank 1 of 2 ended, and with it all" in done.stderr
     assert time.monotonic() - began < 60  # a deadline of a busy machine; alone it takes 2 s
+
+
+def test_the_first_process_alone_shows_output() -> None:
+    done = start(2, "-m", "maxmod", "generate", "--parallel", "--eager", "123+456=")
+    assert (done.returncode, done.stdout) == (0, "579\n")
+    assert done.stderr.count("maxmod: ") == done.stderr.count("2 processes, cpu:0 float32") == 1
