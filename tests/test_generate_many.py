@@ -12,7 +12,7 @@ import pytest
 
 from maxmod import CPU, Device, DType
 from maxmod.errors import ArgumentError, MaxmodWarning, OperandError
-from maxmod.generate import generate, generate_batch, generate_many
+from maxmod.generate import Request, generate, generate_batch, generate_many
 from maxmod.generate.text import CharacterTokenizer
 from maxmod.models import LanguageModel, adder_folder, load_model
 
@@ -162,3 +162,63 @@ def test_refused_arguments(adder: LanguageModel) -> None:
         texts = adder.generate_many(["1+1=", prompt])  # type: ignore[list-item]
         with pytest.raises((ValueError, TypeError), match=rf"prompts\[1\].*{message}"):
             list(texts)
+
+
+def test_options_of_one_request_change_no_other_text(adder: LanguageModel) -> None:
+    """Options of one prompt change no other text, and what a request leaves out is the call's."""
+    six = adder.tokenizer.encode("6")
+    requests = [
+        "123+456=",
+        Request("123+456=", max_new_tokens=1),
+        Request("123+456=", stop_strings=["9"]),
+        Request(adder.tokenizer.encode("123+543="), stop=six),
+        Request("123+456=", max_new_tokens=0),
+        Request("123+456="),
+    ]
+    wanted = ["579", "5", "57", "", "", "579"]
+    for batch_size in (1, 2, 6):
+        assert list(adder.generate_many(requests, batch_size=batch_size)) == wanted
+    short = ["57", "5", "57", "", "", "57"]
+    assert list(adder.generate_many(requests, max_new_tokens=2)) == short
+    assert list(
+        adder.generate_many([Request("123+456=", stop_strings=[])], stop_strings=["7"])
+    ) == ["579"]
+
+
+def test_texts_in_the_order_of_ending(adder: LanguageModel) -> None:
+    prompts, wanted = _sums(40)
+    found = list(generate_many(adder, iter(prompts), batch_size=4, ordered=False))
+    assert sorted(found) == list(enumerate(wanted))
+    assert found != sorted(found)
+
+
+def test_errors_of_prompts_in_place_of_texts(adder: LanguageModel) -> None:
+    prompts: list[Any] = [[], "1+1=", [99], 3, Request("2+2=", max_new_tokens=-1), "3+4=", "x"]
+    prompts += [Request("2+2=", stop_strings="4"), "5+5="]
+    found = list(generate_many(adder, prompts, batch_size=2, on_error="yield"))
+    texts = {place: text for place, text in enumerate(found) if isinstance(text, str)}
+    assert texts == {1: "2", 5: "7", 8: "10"}
+    assert [type(error).__name__ for error in found if not isinstance(error, str)] == [
+        "ArgumentError",
+        "SliceError",
+        "OperandError",
+        "ArgumentError",
+        "ModelError",
+        "ArgumentError",
+    ]
+    assert "prompts[4]: max_new_tokens: expected 0 or more, got -1" in str(found[4])
+    pairs = list(generate_many(adder, prompts, batch_size=2, on_error="yield", ordered=False))
+    assert {place: text for place, text in pairs if isinstance(text, str)} == texts
+    assert len(pairs) == len(prompts)
+    assert not [text for text in generate_many(adder, [[]] * 40, on_error="yield") if text == ""]
+
+
+def test_errors_of_the_iterable_are_raised(adder: LanguageModel) -> None:
+    def broken() -> Iterator[str]:
+        yield "1+1="
+        raise ArgumentError("the file ends early")
+
+    with pytest.raises(ArgumentError, match="ends early"):
+        list(generate_many(adder, broken(), on_error="yield"))
+    with pytest.raises(ArgumentError, match="on_error: expected 'raise' or 'yield', got 'skip'"):
+        generate_many(adder, [], on_error="skip")  # type: ignore[call-overload]

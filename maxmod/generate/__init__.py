@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from maxmod.generate.encoding import encode_prompt
 from maxmod.generate.loop import Generator, generate, generate_batch, generate_text
-from maxmod.generate.many import generate_many
+from maxmod.generate.many import Request, generate_many
 
 __all__ = [
     "Generator",
+    "Request",
     "encode_prompt",
     "generate",
     "generate_batch",

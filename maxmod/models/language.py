@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike
 from maxmod import backends
 from maxmod.distributed import Group
 from maxmod.dtype import DType
+from maxmod.errors import MaxmodError
 from maxmod.generate import generate_many, generate_text
 from maxmod.generate.defaults import GenerationDefaults
 from maxmod.generate.kv_cache import CachedContext, CacheShape, KVCache
-from maxmod.generate.many import Prompt
+from maxmod.generate.many import ManyOptions, Prompt, Request
 from maxmod.generate.messages import Message
 from maxmod.generate.sampling import Sampler, Sampling
 from maxmod.generate.text import Tokenizer
@@ -194,18 +195,58 @@ class LanguageModel(PickledWithoutPrograms):
         """
         return "".join(self.stream(prompt, **options))
 
-    def generate_many(self, prompts: Iterable[Prompt], **options: Any) -> Iterator[str]:
+    @overload
+    def generate_many(
+        self,
+        prompts: Iterable[Prompt | Request],
+        *,
+        ordered: Literal[True] = True,
+        on_error: Literal["raise"] = "raise",
+        **options: Unpack[ManyOptions],
+    ) -> Iterator[str]: ...
+    @overload
+    def generate_many(
+        self,
+        prompts: Iterable[Prompt | Request],
+        *,
+        ordered: Literal[True] = True,
+        on_error: Literal["yield"],
+        **options: Unpack[ManyOptions],
+    ) -> Iterator[str | MaxmodError]: ...
+    @overload
+    def generate_many(
+        self,
+        prompts: Iterable[Prompt | Request],
+        *,
+        ordered: Literal[False],
+        on_error: Literal["raise"] = "raise",
+        **options: Unpack[ManyOptions],
+    ) -> Iterator[tuple[int, str]]: ...
+    @overload
+    def generate_many(
+        self,
+        prompts: Iterable[Prompt | Request],
+        *,
+        ordered: Literal[False],
+        on_error: Literal["yield"],
+        **options: Unpack[ManyOptions],
+    ) -> Iterator[tuple[int, str | MaxmodError]]: ...
+    def generate_many(
+        self, prompts: Iterable[Prompt | Request], **options: Any
+    ) -> Iterator[object]:
         """Continues any number of texts or chats, several at a time; yields each new text.
 
         A text that ends gives its place in the batch to the next prompt.
 
         Args:
-            prompts: Texts, chats and lists of token ids, also from a generator.
-            **options: As for `maxmod.generate.generate_many`: `batch_size` and those of `generate`;
-                variables of a chat template as `template_variables={...}`.
+            prompts: Texts, chats and lists of token ids, also from a generator; each may be a
+                `maxmod.generate.Request` with options of its own.
+            **options: As for `maxmod.generate.generate_many`: `batch_size`, `ordered`, `on_error`
+                and those of `generate`; variables of a chat template as
+                `template_variables={...}`.
 
         Returns:
-            An iterator of the new texts, in the order of the prompts.
+            An iterator of the new texts, in the order of the prompts; see there for other results.
 
         Example:
             >>> from maxmod.models import adder_folder, load_model
