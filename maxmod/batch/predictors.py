@@ -6,7 +6,6 @@ import abc
 import itertools
 import os
 import zlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,7 +13,6 @@ from maxmod import models
 from maxmod.batch.columns import Batch, column_of, vectors, with_columns
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, MaxmodError, OperandError
-from maxmod.generate.many import check_prompt_of_many
 from maxmod.locks import fork_safe_lock
 from maxmod.models import load_classifier, load_vision_model
 from maxmod.models.registry import loader_of
@@ -205,38 +203,21 @@ class Generate(Predictor):
         self, values: Iterable[object], ids: Iterable[object] | None = None
     ) -> Iterator[Outcome]:
         """Yields what comes of each value, in order; takes some of them ahead."""
-        model = self.model  # a folder that is wrong is no error of a row
-        taken: deque[str | None] = deque()  # for each row its error; None for one in work
-        streams: deque[int] = deque()  # of prompts that were not yet asked for theirs
-
-        def prompts() -> Iterator[Any]:
-            for value, row in zip(values, itertools.count() if ids is None else ids):
-                try:
-                    prompt = self._prompt(value)
-                except MaxmodError as error:
-                    if self.on_error == "raise":
-                        raise
-                    taken.append(str(error))
-                    continue
-                taken.append(None)
-                streams.append(_stream(row))
-                yield prompt
-
-        numbers = iter(streams.popleft, None)
-        for text in model.generate_many(prompts(), streams=numbers, **self.options):
-            while (error := taken.popleft()) is not None:
-                yield Outcome(None, error)
-            yield Outcome((text,))
-        yield from (Outcome(None, error) for error in taken)
+        rows, numbers = itertools.tee(zip(values, itertools.count() if ids is None else ids))
+        found = self.model.generate_many(
+            (self._prompt(value) for value, _ in rows),
+            streams=(_stream(row) for _, row in numbers),
+            on_error="yield" if self.on_error == "column" else "raise",
+            **self.options,
+        )
+        for text in found:
+            yield Outcome((text,)) if isinstance(text, str) else Outcome(None, str(text))
 
     def _prompt(self, value: object) -> Any:
-        """Returns what `generate_many` takes; raises for what it would refuse."""
-        prompt = value
-        if self.chat and isinstance(value, str):
-            system = [] if self.system is None else [{"role": "system", "content": self.system}]
-            prompt = [*system, {"role": "user", "content": value}]
-        check_prompt_of_many(self.model, prompt, **self.options)
-        return prompt
+        if not self.chat or not isinstance(value, str):
+            return value
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return [*system, {"role": "user", "content": value}]
 
 
 class Embed(Predictor):

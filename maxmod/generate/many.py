@@ -286,19 +286,6 @@ def _result(ended: _Text | _Refused) -> str | MaxmodError:
     return ended.error if isinstance(ended, _Refused) else "".join(ended.pieces)
 
 
-def check_prompt_of_many(
-    model: Generator,
-    prompt: object,
-    *,
-    chat_template: str | None = None,
-    template_variables: Mapping[str, object] | None = None,
-    **others: object,
-) -> None:
-    """Raises what `generate_many` raises for a prompt, with its options."""
-    variables = {"chat_template": chat_template, "template_variables": template_variables}
-    _tokens(model, "prompt", prompt, variables)  # type: ignore[arg-type]
-
-
 def _tokens(
     model: Generator, where: str, prompt: Prompt, variables: Mapping[str, object]
 ) -> tuple[list[int], bool]:
