@@ -23,7 +23,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -46,6 +46,9 @@ _NCCL_TYPES = {
     "int8": "NCCL_INT8",
     "uint8": "NCCL_UINT8",
 }
+
+Sent: TypeAlias = Any  # any object that can be pickled
+Communicator: TypeAlias = Any  # of mpi4py or CuPy
 
 
 class Group:
@@ -97,7 +100,7 @@ class Group:
         """Returns the least of the numbers of all processes."""
         return number
 
-    def share(self, value: Any) -> Any:
+    def share(self, value: Sent) -> Sent:
         """Returns the value of rank 0, any object that can be pickled."""
         return value
 
@@ -127,7 +130,7 @@ class MpiGroup(Group):
         communicator: An `mpi4py.MPI.Comm`.
     """
 
-    def __init__(self, communicator: Any) -> None:
+    def __init__(self, communicator: Communicator) -> None:
         self._mpi = importlib.import_module("mpi4py.MPI")
         self._comm = communicator
         here = communicator.Split_type(self._mpi.COMM_TYPE_SHARED)
@@ -159,7 +162,7 @@ class MpiGroup(Group):
     def least(self, number: int) -> int:
         return int(self._comm.allreduce(number, op=self._mpi.MIN))
 
-    def share(self, value: Any) -> Any:
+    def share(self, value: Sent) -> Sent:
         return self._comm.bcast(value, root=0)
 
     def on(self, xp: ArrayModule) -> Group:
@@ -193,7 +196,7 @@ class NcclGroup(Group):
     def __init__(
         self,
         host: Group,
-        communicator: Any,
+        communicator: Communicator,
         types: Mapping[str, int],
         stream: Callable[[], int],
     ) -> None:
@@ -238,14 +241,14 @@ class NcclGroup(Group):
     def least(self, number: int) -> int:
         return self._host.least(number)
 
-    def share(self, value: Any) -> Any:
+    def share(self, value: Sent) -> Sent:
         return self._host.share(value)
 
     def abort(self) -> None:
         self._host.abort()
 
 
-def _nccl() -> Any:
+def _nccl() -> Communicator:
     try:
         found = importlib.import_module("cupy.cuda.nccl")
         found.get_version()

@@ -50,7 +50,7 @@ def column_of(batch: Batch, name: str) -> list[object]:
     return list(column)
 
 
-def with_columns(batch: Batch, new: Mapping[str, list[Any]]) -> Batch:
+def with_columns(batch: Batch, new: Mapping[str, list[object]]) -> Batch:
     """Returns a batch of the same kind with further columns."""
     taken = [name for name in new if name in names_of(batch)]
     if taken:
@@ -69,17 +69,16 @@ def with_columns(batch: Batch, new: Mapping[str, list[Any]]) -> Batch:
     return table
 
 
-class _Vectors(list[Any]):
+class _Vectors(list[object]):
     """Rows of float32."""
 
 
-def vectors(rows: list[Any]) -> list[Any]:
+def vectors(rows: list[object]) -> list[object]:
     """Marks a list as rows of float32, of which some may be None."""
     return _Vectors(rows)
 
 
-def _plain(values: list[Any]) -> Any:
+def _plain(values: list[object]) -> object:
     """One array for vectors without gaps, else the list itself."""
-    if values and all(isinstance(value, np.ndarray) for value in values):
-        return np.stack(values)
-    return list(values)
+    arrays = [value for value in values if isinstance(value, np.ndarray)]
+    return np.stack(arrays) if arrays and len(arrays) == len(values) else list(values)

@@ -6,7 +6,6 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from maxmod.batch.predictors import ERROR, Outcome, Predictor
 from maxmod.batch.rows import Row
@@ -105,7 +104,7 @@ def run(
 
 def with_first(rows: Iterator[Row]) -> tuple[Row | None, Iterator[Row]]:
     """Returns the first good row, and all rows again."""
-    before: list[Any] = []
+    before: list[Row] = []
     for row in rows:
         before.append(row)
         if row.error is None:

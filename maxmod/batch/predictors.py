@@ -7,7 +7,7 @@ import itertools
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from maxmod import models
 from maxmod.batch.columns import Batch, column_of, vectors, with_columns
@@ -19,6 +19,8 @@ from maxmod.models.registry import loader_of
 from maxmod.values.device import DeviceLike
 
 _STREAMS = 1 << 32
+Value: TypeAlias = Any  # a model, its options, or a value of a table
+
 _CHUNK = 1024  # rows that are sorted by length together
 _ON_ERROR = ("raise", "column")
 ERROR = "error"  # the column of errors
@@ -27,7 +29,7 @@ ERROR = "error"  # the column of errors
 class Outcome(NamedTuple):
     """What came of a row: values for the new columns, or an error."""
 
-    values: tuple[Any, ...] | None
+    values: tuple[Value, ...] | None
     error: str | None = None
 
 
@@ -62,8 +64,8 @@ class Predictor(abc.ABC):
         dtype: DType | None = None,
         quantize: str | None = None,
         on_error: str = "raise",
-        loading: Mapping[str, Any] | None = None,
-        **options: Any,
+        loading: Mapping[str, Value] | None = None,
+        **options: Value,
     ) -> None:
         if on_error not in _ON_ERROR:
             raise ArgumentError(
@@ -75,11 +77,11 @@ class Predictor(abc.ABC):
         self.options = options
         given = {"device": device, "dtype": dtype, "quantize": quantize}
         self._loading = {**given, **(loading or {})}
-        self._model: Any = None
+        self._model: Value = None
         self._lock = fork_safe_lock()
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Value:
         """The model, which is loaded when it is first needed in a process."""
         with self._lock:
             if self._model is None:
@@ -104,7 +106,7 @@ class Predictor(abc.ABC):
         """
         ids = None if self.id is None else column_of(batch, self.id)
         found = list(self.outcomes(column_of(batch, self.column), ids))
-        new: dict[str, list[Any]] = {
+        new: dict[str, list[Value]] = {
             name: self._column([None if row.values is None else row.values[place] for row in found])
             for place, name in enumerate(self.new_columns)
         }
@@ -123,10 +125,10 @@ class Predictor(abc.ABC):
             ids: What random numbers depend on, for each row; its place by default.
         """
 
-    def _load(self) -> Any:
+    def _load(self) -> Value:
         return getattr(models, self.loader)(self.folder, **self._loading)
 
-    def _column(self, values: list[Any]) -> list[Any]:
+    def _column(self, values: list[Value]) -> list[Value]:
         return values
 
     def _outcomes_of_lists(self, values: Iterable[object]) -> Iterator[Outcome]:
@@ -150,10 +152,10 @@ class Predictor(abc.ABC):
     def _predicted(self, rows: Sequence[object]) -> list[Outcome]:
         raise NotImplementedError
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, Value]:
         return {**vars(self), "_model": None, "_lock": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, Value]) -> None:
         vars(self).update(state)
         self._lock = fork_safe_lock()
 
@@ -192,7 +194,7 @@ class Generate(Predictor):
         id: str | None = None,
         chat: bool = False,
         system: str | None = None,
-        **options: Any,
+        **options: Value,
     ) -> None:
         super().__init__(folder, output=output, **options)
         if system is not None and not chat:
@@ -213,7 +215,7 @@ class Generate(Predictor):
         for text in found:
             yield Outcome((text,)) if isinstance(text, str) else Outcome(None, str(text))
 
-    def _prompt(self, value: object) -> Any:
+    def _prompt(self, value: object) -> Value:
         if not self.chat or not isinstance(value, str):
             return value
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
@@ -232,7 +234,7 @@ class Embed(Predictor):
     loader = "load_encoder"
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, output: str = "embedding", **options: Any
+        self, folder: str | os.PathLike[str], *, output: str = "embedding", **options: Value
     ) -> None:
         super().__init__(folder, output=output, **options)
 
@@ -246,7 +248,7 @@ class Embed(Predictor):
         _expect_texts("Embed", rows)
         return [Outcome((vector,)) for vector in self.model.embed(rows, **self.options)]
 
-    def _column(self, values: list[Any]) -> list[Any]:
+    def _column(self, values: list[Value]) -> list[Value]:
         return vectors(values)
 
 
@@ -262,7 +264,12 @@ class Classify(Predictor):
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, output: str = "label", top: int = 1, **options: Any
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        output: str = "label",
+        top: int = 1,
+        **options: Value,
     ) -> None:
         super().__init__(folder, output=output, **options)
         self.top = top
@@ -278,7 +285,7 @@ class Classify(Predictor):
         """Yields what comes of each value, in order; takes some of them ahead."""
         return self._outcomes_of_lists(values)
 
-    def _load(self) -> Any:
+    def _load(self) -> Value:
         is_vision = loader_of(self.folder) is load_vision_model
         return (load_vision_model if is_vision else load_classifier)(self.folder, **self._loading)
 

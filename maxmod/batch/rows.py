@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 from maxmod.errors import ArgumentError
 
@@ -33,7 +33,7 @@ class Row(NamedTuple):
         error: Why it could not be read, with its place; None for a good one.
     """
 
-    fields: dict[str, Any]
+    fields: dict[str, object]
     error: str | None = None
 
 

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Sink(abc.ABC):
     rows: int = 0
 
     @abc.abstractmethod
-    def write(self, row: Mapping[str, Any]) -> None:
+    def write(self, row: Mapping[str, object]) -> None:
         """Adds a row."""
 
     @abc.abstractmethod
@@ -85,7 +85,7 @@ def open_sink(path: str, kind: str, columns: list[str] | None, about: JsonObject
     return _LinesFile(Path(path), kind, columns, about)
 
 
-def _line(kind: str, columns: list[str] | None, row: Mapping[str, Any]) -> str:
+def _line(kind: str, columns: list[str] | None, row: Mapping[str, object]) -> str:
     if kind == "jsonl":
         return json.dumps(row, ensure_ascii=False, default=_plain) + "\n"
     assert columns is not None
@@ -95,7 +95,7 @@ def _line(kind: str, columns: list[str] | None, row: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """What JSON has in place of arrays and of what other files hold."""
     if isinstance(value, np.ndarray):
         return [round(float(number), 7) for number in value]
@@ -104,7 +104,7 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     is_nested = isinstance(value, (list, tuple, dict, np.ndarray))
     return json.dumps(value, ensure_ascii=False, default=_plain) if is_nested else value
 
@@ -117,7 +117,7 @@ class _Stream(Sink):
         if columns is not None and kind == "csv":
             sys.stdout.write(_line(kind, columns, dict(zip(columns, columns))))
 
-    def write(self, row: Mapping[str, Any]) -> None:
+    def write(self, row: Mapping[str, object]) -> None:
         sys.stdout.write(_line(self._kind, self._columns, row))
         self.rows += 1
 
@@ -202,7 +202,7 @@ class _LinesFile(_File):
                 self._put(_line(kind, columns, dict(zip(columns, columns))))
             self.save()
 
-    def write(self, row: Mapping[str, Any]) -> None:
+    def write(self, row: Mapping[str, object]) -> None:
         self._put(_line(self._kind, self._columns, row))
         self.rows += 1
         if self._is_due():
@@ -234,11 +234,11 @@ class _ParquetFile(_File):
         self._parquet = pyarrow_parquet(str(path))
         self._folder = path.with_name(f"{path.name}.parts")
         self._folder.mkdir(exist_ok=True)
-        self._waiting: list[dict[str, Any]] = []
+        self._waiting: list[dict[str, object]] = []
         if not self.state:
             self._save_state()
 
-    def write(self, row: Mapping[str, Any]) -> None:
+    def write(self, row: Mapping[str, object]) -> None:
         self._waiting.append({name: _arrow(value) for name, value in row.items()})
         if len(self._waiting) == _PART:
             self._write_part()
@@ -286,7 +286,7 @@ class _ParquetFile(_File):
         _flush(made)
 
 
-def _arrow(value: Any) -> Any:
+def _arrow(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
 
 

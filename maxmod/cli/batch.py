@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from maxmod.cli.arguments import add_device, add_quantize, add_sampling, add_strict
 from maxmod.errors import ArgumentError
+from maxmod.values.plain import JsonObject
 
 if TYPE_CHECKING:
     from maxmod.batch import Predictor
@@ -181,7 +182,7 @@ def _predictor(options: argparse.Namespace, first: Row | None) -> Predictor:
     )
 
 
-def _about(options: argparse.Namespace, predictor: Predictor) -> dict[str, Any]:
+def _about(options: argparse.Namespace, predictor: Predictor) -> JsonObject:
     """What must be the same for a run that goes on: the input, the model and their options."""
     from maxmod.batch.rows import STANDARD
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maxmod.models import vit
-from maxmod.models.config import from_table
+from maxmod.models.config import ModelConfig, from_table
 from maxmod.models.config_fields import CONFIG as CONFIG_FIELDS
 from maxmod.models.decoders import (
     as_encoder,
@@ -65,14 +65,14 @@ class Architecture:
         parallel: How it is divided among several devices; None if it is not.
     """
 
-    config: type[Any]
+    config: type[ModelConfig]
     module: Callable[..., Module]
-    adapt: Callable[[StateLike, Any], Weights]
+    adapt: Callable[[StateLike, ModelConfig], Weights]
     defaults: Mapping[str, object] = field(default_factory=dict)
     parallel: Parallel | None = None
 
 
-def _by_name(adapt: Callable[[StateLike], Weights]) -> Callable[[StateLike, Any], Weights]:
+def _by_name(adapt: Callable[[StateLike], Weights]) -> Callable[[StateLike, ModelConfig], Weights]:
     """For weights that are adapted whatever the configuration is."""
     return lambda weights, config: adapt(weights)
 
@@ -213,7 +213,7 @@ def architecture_of(caller: str, table: JsonObject) -> Architecture:
     return _text_part(name, table) if name in PARTS else KINDS[caller][name]
 
 
-def read_fields(caller: str, folder: Path, table: JsonObject, strict: bool) -> Any:
+def read_fields(caller: str, folder: Path, table: JsonObject, strict: bool) -> ModelConfig:
     """Returns the configuration of a model from its config.json."""
     name = table.get("model_type")
     if not isinstance(name, str) or name not in KINDS[caller]:

@@ -10,12 +10,14 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeAlias, TypeVar, get_args, get_type_hints
 
 from maxmod.errors import ModelError
 from maxmod.models.config_fields import KnownFields
 from maxmod.nn.places import warn
 from maxmod.values.plain import JsonObject
+
+ModelConfig: TypeAlias = Any  # the fields of config.json that a family uses: a dataclass of its own
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Container
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from maxmod import backends
 from maxmod.distributed import Group, enter
@@ -16,6 +16,7 @@ from maxmod.errors import ArgumentError, ModelError, WeightsError
 from maxmod.interpreters.lazy import lazy
 from maxmod.log import note
 from maxmod.models.architectures import Architecture, architecture_of, config_of, read_fields
+from maxmod.models.config import ModelConfig
 from maxmod.models.folder import CONFIG, find_folder
 from maxmod.models.formats.methods import FIELD, FormatWeights, open_format
 from maxmod.models.gguf.folder import open_weights
@@ -49,11 +50,11 @@ class Loaded(NamedTuple):
     caller: str
     folder: Path
     table: JsonObject
-    config: Any
+    config: ModelConfig
     module: Module
     device: DeviceRef
     dtype: DType
-    part: Any
+    part: ModelConfig
 
 
 def load(
@@ -95,7 +96,7 @@ class _Division(NamedTuple):
     """How a model is divided among several processes."""
 
     plan: Parallel
-    part: Any
+    part: ModelConfig
     group: Group
 
 
@@ -103,7 +104,7 @@ def _division(
     caller: str,
     folder: Path,
     architecture: Architecture,
-    config: Any,
+    config: ModelConfig,
     device: DeviceLike | None,
     group: Group | None,
 ) -> tuple[_Division | None, DeviceLike | None]:
@@ -132,8 +133,8 @@ def _load(
     folder: Path,
     table: JsonObject,
     architecture: Architecture,
-    config: Any,
-    device: Any,
+    config: ModelConfig,
+    device: DeviceLike | None,
     dtype: DType | None,
     rounding: Rounding | None,
     division: _Division | None,
@@ -198,7 +199,7 @@ def _sizes_of_layers(module: Module) -> dict[str, tuple[int, int]]:
     }
 
 
-def _adapted(architecture: Architecture, config: Any, weights: Weights) -> Weights:
+def _adapted(architecture: Architecture, config: ModelConfig, weights: Weights) -> Weights:
     return architecture.adapt(weights, config)
 
 
@@ -229,7 +230,7 @@ def _tell_of_dequantised(checkpoint: GGUFView, dtype: DType) -> None:
         )
 
 
-def _check_layers(config: Any, tensors: int, where: Path) -> None:
+def _check_layers(config: ModelConfig, tensors: int, where: Path) -> None:
     """Rejects more layers than there are tensors, before allocating an object for each."""
     for name in ("num_hidden_layers", "n_layer"):
         value = getattr(config, name, 0)

@@ -7,14 +7,23 @@ processes. Embedding and head are divided by the vocabulary.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from maxmod.distributed import Group
 from maxmod.dtype import DType
 from maxmod.errors import ModelError
-from maxmod.nn import ColumnParallelLinear, Module, RowParallelLinear, VocabParallelEmbedding
+from maxmod.models.config import ModelConfig
+from maxmod.nn import (
+    ColumnParallelLinear,
+    Embedding,
+    Linear,
+    Module,
+    QuantizedEmbedding,
+    QuantizedLinear,
+    RowParallelLinear,
+    VocabParallelEmbedding,
+)
 from maxmod.nn.places import Owner, Place, modules_in
 from maxmod.nn.quantizing import replace_at
 from maxmod.values.tensor_type import TensorType
@@ -39,8 +48,8 @@ class Parallel:
         head: The head.
     """
 
-    part: Callable[[Any, int], Any]
-    kv_heads: Callable[[Any], int]
+    part: Callable[[ModelConfig, int], ModelConfig]
+    kv_heads: Callable[[ModelConfig], int]
     columns: tuple[str, ...]
     of_kv: tuple[str, ...]
     fused: tuple[str, ...]
@@ -63,7 +72,7 @@ def rows_of_part(vocab_size: int, size: int) -> int:
     return -(-vocab_size // size)
 
 
-def part_of_decoder(config: Any, size: int) -> Any:
+def part_of_decoder(config: ModelConfig, size: int) -> ModelConfig:
     """The part of a configuration with the fields of `DecoderConfig`."""
     kv = config.kv_heads
     expect_multiple(
@@ -97,7 +106,7 @@ DECODER = Parallel(
 )
 
 
-def shards(weights: Weights, plan: Parallel, config: Any, group: Group) -> Weights:
+def shards(weights: Weights, plan: Parallel, config: ModelConfig, group: Group) -> Weights:
     """Returns the parts of weights that a process has.
 
     Args:
@@ -114,7 +123,9 @@ def shards(weights: Weights, plan: Parallel, config: Any, group: Group) -> Weigh
     return Shards(weights, cuts)
 
 
-def _cut(name: str, type: TensorType, plan: Parallel, config: Any, group: Group) -> Cut | None:
+def _cut(
+    name: str, type: TensorType, plan: Parallel, config: ModelConfig, group: Group
+) -> Cut | None:
     layer, _, leaf = name.rpartition(".")
     rank, size = group.rank, group.size
 
@@ -172,18 +183,22 @@ def join(module: Module, plan: Parallel, vocab_size: int, group: Group) -> None:
         group: The processes.
     """
     for place, child in list(_layers(module, "")):
-        if place.name == plan.table:
+        if place.name == plan.table and isinstance(child, Embedding | QuantizedEmbedding):
             new: Module = VocabParallelEmbedding.of(child, vocab_size, group)
         elif place.name == plan.head:
             new = ColumnParallelLinear.gathering(child, vocab_size, group)
-        elif any(fnmatch.fnmatchcase(place.name, pattern) for pattern in plan.rows):
+        elif _is_summed(place.name, plan) and isinstance(child, Linear | QuantizedLinear):
             new = RowParallelLinear.of(child, group)
         else:
             continue
         replace_at(place, new)
 
 
-def _layers(owner: Owner, prefix: str) -> Any:
+def _is_summed(name: str, plan: Parallel) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in plan.rows)
+
+
+def _layers(owner: Owner, prefix: str) -> Iterator[tuple[Place, Module]]:
     for name, attribute, keys, child, _ in modules_in(owner):
         yield Place(owner, attribute, prefix + name, keys), child
         yield from _layers(child, f"{prefix}{name}.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from maxmod.runtime.compiled import CompiledModel
 
 
@@ -14,7 +12,7 @@ class PickledWithoutPrograms:
     cache in another one.
     """
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {name: _kept(value) for name, value in vars(self).items() if not _is_program(value)}
 
 
@@ -22,7 +20,7 @@ def _is_program(value: object) -> bool:
     return isinstance(value, CompiledModel)
 
 
-def _kept(value: Any) -> Any:
+def _kept(value: object) -> object:
     """The value itself; a dict of programs becomes an empty one."""
     is_dict = isinstance(value, dict) and any(map(_is_program, value.values()))
     return {} if is_dict else value

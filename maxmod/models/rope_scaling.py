@@ -223,7 +223,7 @@ def _checked(scaling: JsonObject, kinds: tuple[str, ...]) -> tuple[str, Any]:
     return kind, {name: _field(name, value) for name, value in given.items()}
 
 
-def _field(name: str, value: object) -> Any:
+def _field(name: str, value: object) -> bool | float | HostArray:
     if name == "truncate":
         if not isinstance(value, bool):
             raise ModelError(f"rope_scaling: truncate: expected true or false, got {value!r:.80}.")

@@ -10,7 +10,7 @@ those of MAX.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from maxmod.nn.embedding import Embedding, expect_indices
 from maxmod.nn.initial import initial_normal
 from maxmod.nn.linear import Linear
 from maxmod.nn.module import Module
+from maxmod.nn.quantized_embedding import QuantizedEmbedding
+from maxmod.nn.quantized_linear import QuantizedLinear
 from maxmod.ops.collective import gathered, summed
 from maxmod.tensor import Tensor
 
@@ -154,7 +156,7 @@ class RowParallelLinear(Module[[Tensor], Tensor]):
         self.size = group.size
 
     @classmethod
-    def of(cls, layer: Any, group: Group) -> RowParallelLinear:
+    def of(cls, layer: Linear | QuantizedLinear, group: Group) -> RowParallelLinear:
         """Returns a layer that sums what a given layer computes in each process.
 
         Args:
@@ -212,14 +214,14 @@ class VocabParallelEmbedding(Module[[Tensor], Tensor]):
         True
     """
 
-    local: Module[[Tensor], Tensor]
+    local: Embedding | QuantizedEmbedding
     first: Tensor
 
     def __init__(self, vocab_size: int, dim: int, *, group: Group | None = None) -> None:
         group = group or joined()
         self._set(Embedding(-(-vocab_size // group.size), dim=dim), vocab_size, group)
 
-    def _set(self, local: Any, vocab_size: int, group: Group) -> None:
+    def _set(self, local: Embedding | QuantizedEmbedding, vocab_size: int, group: Group) -> None:
         self.local = local
         self.vocab_size = vocab_size
         self.size = group.size
@@ -227,7 +229,9 @@ class VocabParallelEmbedding(Module[[Tensor], Tensor]):
         self.first = Tensor(first, device=local.weight.device)
 
     @classmethod
-    def of(cls, table: Any, vocab_size: int, group: Group) -> VocabParallelEmbedding:
+    def of(
+        cls, table: Embedding | QuantizedEmbedding, vocab_size: int, group: Group
+    ) -> VocabParallelEmbedding:
         """Returns a table of the parts that processes have.
 
         Args:
@@ -258,7 +262,7 @@ class VocabParallelEmbedding(Module[[Tensor], Tensor]):
             IndexError: If, on the host, one is not below vocab_size.
         """
         expect_indices(self, indices)
-        table: Any = self.local
+        table = self.local
         rows, vocab = int(table.vocab_size), self.vocab_size
         wide = indices.cast(DType.int64)
         near = F.where(wide < 0, wide + vocab, wide)
