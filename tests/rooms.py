@@ -20,8 +20,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     {
         "config": "every MAXMOD_* variable",
         "dtype": "DType",
-        "files": "reading files of strangers",
-        "locks": "locks that a fork leaves free",
+        "system": "files of strangers, locks after a fork",
     },
     {"log": "the debug ladder", "values": "dimensions, shapes, devices, types"},
     {"kernel": "kernel sources and their cache", "op": "ops, type rules, the graph"},

@@ -13,9 +13,9 @@ from maxmod import models
 from maxmod.batch.columns import Batch, column_of, vectors, with_columns
 from maxmod.dtype import DType
 from maxmod.errors import ArgumentError, MaxmodError, OperandError
-from maxmod.locks import fork_safe_lock
 from maxmod.models import load_classifier, load_vision_model
 from maxmod.models.registry import loader_of
+from maxmod.system.locks import fork_safe_lock
 from maxmod.values.device import DeviceLike
 
 _STREAMS = 1 << 32

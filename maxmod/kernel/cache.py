@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from maxmod import config
 from maxmod.errors import MaxmodWarning
-from maxmod.files import open_regular
-from maxmod.locks import fork_safe_lock
+from maxmod.system.files import open_regular
+from maxmod.system.locks import fork_safe_lock
 
 if TYPE_CHECKING:
     from hashlib import sha256

@@ -9,11 +9,11 @@ import numpy as np
 
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import ArgumentError, DTypeError, OperandError, RandomError
-from maxmod.locks import fork_safe_lock
 from maxmod.op import Kind, Op, function, op
 from maxmod.op.rules import created
 from maxmod.ops.context import active_trace
 from maxmod.ops.philox import chunks
+from maxmod.system.locks import fork_safe_lock
 from maxmod.tensor import Tensor
 from maxmod.tensor.constructors import type_like
 from maxmod.tensor.default_context import resolve

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from maxmod.backends.base import Backend, Stream
-from maxmod.locks import fork_safe_lock
+from maxmod.system.locks import fork_safe_lock
 from maxmod.values.array import Array
 
 LEAST_NBYTES = 1 << 16  # below this, growing is not worth rebinding programs

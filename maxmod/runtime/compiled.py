@@ -18,7 +18,6 @@ from maxmod.compiler.memory import MemoryPlan, plan_memory
 from maxmod.compiler.steps import RunKernel, RunOp, Schedule
 from maxmod.errors import ArgumentError, CompileError, WeightsError
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.locks import fork_safe_lock
 from maxmod.op import ir
 from maxmod.ops.known_sizes import SizeChecks
 from maxmod.ops.shape import rebound_sizes
@@ -31,6 +30,7 @@ from maxmod.runtime.program import Program, ProgramCache
 from maxmod.runtime.repeating import RepeatedCall
 from maxmod.runtime.staging import TENSOR, StagedGraph, trace_function
 from maxmod.runtime.stats import Stats
+from maxmod.system.locks import fork_safe_lock
 from maxmod.tensor import Tensor
 from maxmod.tensor.buffer import Buffer
 from maxmod.values.array import Array

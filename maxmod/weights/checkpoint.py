@@ -14,8 +14,8 @@ import numpy as np
 
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import CheckpointError
-from maxmod.files import stamp
-from maxmod.locks import fork_safe_lock
+from maxmod.system.files import stamp
+from maxmod.system.locks import fork_safe_lock
 from maxmod.tensor import Tensor
 from maxmod.values.device import DeviceLike, DeviceRef
 from maxmod.values.tensor_type import TensorType

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from maxmod.dtype import DType
 from maxmod.errors import CheckpointError
-from maxmod.files import read_at
+from maxmod.system.files import read_at
 from maxmod.values.device import CPU_REF
 from maxmod.values.plain import Json, JsonObject
 from maxmod.values.tensor_type import TensorType

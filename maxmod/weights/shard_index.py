@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from maxmod.errors import CheckpointError, ModelError
-from maxmod.files import open_regular, read_at
+from maxmod.system.files import open_regular, read_at
 from maxmod.weights.foreign import conversion_lines, foreign_page
 from maxmod.weights.header import MAX_HEADER_BYTES, fail, parse_json, quote
 from maxmod.weights.hub_cache import download_hint, find_in_cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from maxmod.errors import ModelError
-from maxmod.files import read_regular
+from maxmod.system.files import read_regular
 from maxmod.weights.foreign import foreign_page
 
 MAX_BYTES = 64 << 20  # tokenizer.json of large vocabularies has 33 MB; more is another file

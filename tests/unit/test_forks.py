@@ -17,8 +17,8 @@ import pytest
 from maxmod import DType, Tensor, TensorType
 from maxmod import functional as F
 from maxmod.backends.host.memory import KEPT_NBYTES, POOLED_NBYTES, HostPool
-from maxmod.locks import fork_safe_lock
 from maxmod.runtime.compiled import compile_function
+from maxmod.system.locks import fork_safe_lock
 from maxmod.values.device import CPU_REF
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from maxmod import files
 from maxmod.errors import ModelError
-from maxmod.files import open_regular, read_regular
+from maxmod.system import files
+from maxmod.system.files import open_regular, read_regular
 from maxmod.weights.json_files import read_json, read_json_list
 from maxmod.weights.text_files import read_bytes, read_text
 

@@ -28,8 +28,8 @@ from maxmod.backends.cuda.matmul import Done
 from maxmod.dtype import DType, storage_dtype
 from maxmod.errors import CompileError, OutOfMemoryError
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.locks import fork_safe_lock
 from maxmod.op import Op
+from maxmod.system.locks import fork_safe_lock
 from maxmod.values.array import Array, ArrayModule, HostArray, StorageDType
 from maxmod.values.device import DeviceKind
 from maxmod.values.plain import Attrs

@@ -30,7 +30,7 @@ from maxmod.errors import CompileError
 from maxmod.kernel import cache as kernel_cache
 from maxmod.kernel import text as kernel_text
 from maxmod.kernel.source import Dialect, KernelSource
-from maxmod.locks import fork_safe_lock
+from maxmod.system.locks import fork_safe_lock
 
 _BUILD = "maxmod.backends.host.build"  # imports subprocess; needed only where something is missing
 

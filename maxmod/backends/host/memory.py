@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from maxmod.locks import fork_safe_lock
+from maxmod.system.locks import fork_safe_lock
 from maxmod.values.array import HostArray
 
 ALIGNMENT = 64  # bytes
