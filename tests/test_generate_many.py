@@ -222,3 +222,16 @@ def test_errors_of_the_iterable_are_raised(adder: LanguageModel) -> None:
         list(generate_many(adder, broken(), on_error="yield"))
     with pytest.raises(ArgumentError, match="on_error: expected 'raise' or 'yield', got 'skip'"):
         generate_many(adder, [], on_error="skip")  # type: ignore[call-overload]
+
+
+def test_streams_are_numbers_of_all_prompts(adder: LanguageModel) -> None:
+    options: dict[str, Any] = {"temperature": 60.0, "seed": 2, "max_new_tokens": 5}
+    whole = list(generate_many(adder, ["1+1="] * 6, **options))
+    assert list(generate_many(adder, ["1+1="] * 2, streams=[4, 1], **options)) == [
+        whole[4],
+        whole[1],
+    ]
+    with pytest.raises(ArgumentError, match="expected a number for each prompt, got 1"):
+        list(generate_many(adder, ["1+1="] * 2, streams=[4], **options))
+    with pytest.raises(ArgumentError, match="expected numbers from 0 to 4294967295, got -1"):
+        list(generate_many(adder, ["1+1="], streams=[-1], **options))

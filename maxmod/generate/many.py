@@ -266,10 +266,24 @@ def generate_many(
 
     # The checks above happen in the call, not when the first text is asked for.
     numbers = itertools.count() if streams is None else streams
-    texts = (taken(place, *row) for place, row in enumerate(zip(prompts, numbers)))
+    texts = (taken(place, *row) for place, row in enumerate(_numbered(prompts, numbers)))
     ended = _ended(model, texts, options, batch_size, eager)
     results = ((text.place, _result(text)) for text in ended)
     return _in_order(results) if ordered else results
+
+
+def _numbered(
+    prompts: Iterable[Prompt | Request], numbers: Iterable[int]
+) -> Iterator[tuple[Prompt | Request, int]]:
+    """Yields each prompt with its number; raises where there are fewer numbers."""
+    left = iter(numbers)
+    for place, prompt in enumerate(prompts):
+        number = next(left, None)
+        if number is None:
+            raise ArgumentError(
+                f"generate_many: streams: expected a number for each prompt, got {place}."
+            )
+        yield prompt, number
 
 
 def _limit(where: str, limit: int | None) -> int | None:
