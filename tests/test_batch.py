@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -199,12 +200,55 @@ def test_rows_of_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert parquet.read_schema(vectors).field("embedding").type == pyarrow.list_(pyarrow.float32())
 
 
+def test_parts_without_a_state_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A longer run before, whose state was removed, leaves none of its rows."""
+    pyarrow = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
+    monkeypatch.setattr(sinks, "_PART", 4)
+    path = tmp_path / "out.parquet"
+    with sinks.open_sink(str(path), "parquet", None, {"model": "a"}) as sink:
+        for n in range(10):
+            sink.write({"n": n})
+    path.with_name("out.parquet.state").unlink()
+    with sinks.open_sink(str(path), "parquet", None, {"model": "b"}) as sink:
+        sink.write({"n": 100})
+        sink.finish()
+    assert pyarrow.read_table(path)["n"].to_pylist() == [100]
+
+
+def test_text_that_is_not_unicode(tmp_path: Path) -> None:
+    """Such a row is an error or is escaped; what is written is UTF-8."""
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(b"prompt,note\n1+1=,a\xff\n2+2=,b\n")
+    assert _run("generate", "--input", str(source), "--output", str(out)) == 0
+    with out.open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert found[0]["error"] == f"{source}, line 2: expected text in UTF-8."
+    assert [row["completion"] for row in found] == ["", "4"]
+    source = _json_lines(tmp_path / "in.jsonl", [{"prompt": "1+1=", "note": "\ud800é"}])
+    out = tmp_path / "out.jsonl"
+    assert _run("generate", "--input", str(source), "--output", str(out)) == 0
+    assert _objects(out)[0] == {
+        "prompt": "1+1=",
+        "note": "\ud800é",
+        "completion": "2",
+        "error": None,
+    }
+    table = tmp_path / "table.csv"
+    assert _run("generate", "--input", str(source), "--output", str(table)) == 0
+    assert "?é" in table.read_text("utf-8")
+
+
 def test_standard_input_and_output(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "maxmod", "batch", "generate", "--model", str(ADDER)]
     command += ["--device", "cpu", "--input", "-", "--output", "-"]
-    done = subprocess.run(command, input=b"1+1=\n\xff\n2+2=\n", capture_output=True, check=True)
+    env = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    given = b"1+1=\n\xff\n" + "é\n2+2=\n".encode()
+    done = subprocess.run(command, input=given, capture_output=True, check=True, env=env)
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["completion"] for row in found] == ["2", None, "4"]
+    assert [row["completion"] for row in found] == ["2", None, None, "4"]
+    assert [row["text"] for row in found] == ["1+1=", None, "é", "2+2="]
 
 
 def test_labels_and_vectors(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -75,6 +76,8 @@ def _opened(path: str) -> TextIO:
     if path == STANDARD:
         if sys.stdin is None:
             raise ArgumentError("batch: -: standard input is closed.")
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="")
         return sys.stdin
     # What is no UTF-8 is found in its own line, and does not end the run.
     return open(path, encoding="utf-8-sig", errors="surrogateescape", newline="")
@@ -85,8 +88,12 @@ def _lines(path: str) -> Iterator[tuple[str, str, str | None]]:
     with _opened(path) as file:
         for number, line in enumerate(file, 1):
             text, where = line.rstrip("\r\n"), f"{path}, line {number}"
-            is_text = not any("\udc80" <= character <= "\udcff" for character in text)
-            yield where, text, None if is_text else f"{where}: expected text in UTF-8."
+            yield where, text, None if _is_utf8(text) else f"{where}: expected text in UTF-8."
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether no bytes were kept as they are when the text was read."""
+    return not any("\udc80" <= character <= "\udcff" for character in text)
 
 
 def _text_rows(path: str) -> Iterator[Row]:
@@ -134,6 +141,8 @@ def _csv_rows(path: str) -> Iterator[Row]:
                     f"{path}, line {reader.line_num}: expected {len(names)} fields, got "
                     f"{len(values)}."
                 )
+            elif not all(map(_is_utf8, values)):
+                error = f"{path}, line {reader.line_num}: expected text in UTF-8."
             yield Row(dict(zip(names, values)), error)
 
 

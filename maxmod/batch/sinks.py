@@ -86,13 +86,23 @@ def open_sink(path: str, kind: str, columns: list[str] | None, about: JsonObject
 
 
 def _line(kind: str, columns: list[str] | None, row: Mapping[str, object]) -> str:
+    """Returns a row as text that UTF-8 can hold: surrogates become escapes of JSON, or `?`."""
     if kind == "jsonl":
-        return json.dumps(row, ensure_ascii=False, default=_plain) + "\n"
+        text = json.dumps(row, ensure_ascii=False, default=_plain)
+        return (text if _is_unicode(text) else json.dumps(row, default=_plain)) + "\n"
     assert columns is not None
     text = io.StringIO()
     cells = [_cell(row.get(name)) for name in columns]
     csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+    return text.getvalue().encode("utf-8", "replace").decode("utf-8")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _plain(value: object) -> object:
@@ -114,6 +124,8 @@ class _Stream(Sink):
 
     def __init__(self, kind: str, columns: list[str] | None) -> None:
         self._kind, self._columns = kind, columns
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", newline="\n")
         if columns is not None and kind == "csv":
             sys.stdout.write(_line(kind, columns, dict(zip(columns, columns))))
 
@@ -223,7 +235,7 @@ class _LinesFile(_File):
         self._forget_state()
 
     def _put(self, text: str) -> None:
-        self._file.write(text.encode("utf-8", "surrogatepass"))
+        self._file.write(text.encode("utf-8"))
 
 
 class _ParquetFile(_File):
@@ -233,6 +245,8 @@ class _ParquetFile(_File):
         super().__init__(path, about)
         self._parquet = pyarrow_parquet(str(path))
         self._folder = path.with_name(f"{path.name}.parts")
+        if not self.state and self._folder.exists():
+            shutil.rmtree(self._folder)  # parts that no state counts
         self._folder.mkdir(exist_ok=True)
         self._waiting: list[dict[str, object]] = []
         if not self.state:
