@@ -18,7 +18,7 @@ import pytest
 from models.folders import ASSETS, with_head
 
 from maxmod import CPU, batch
-from maxmod.batch import job, rows, sinks
+from maxmod.batch import columns, job, rows, sinks
 from maxmod.batch.predictors import Outcome, Predictor
 from maxmod.cli import main
 from maxmod.errors import ArgumentError, ModelError, OperandError
@@ -429,3 +429,45 @@ def test_empty_input(tmp_path: Path) -> None:
     source.write_text("", "utf-8")
     assert _run("generate", "--input", str(source), "--output", str(out)) == 0
     assert out.read_bytes() == b""
+
+
+def test_values_of_several_kinds_become_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    import pyarrow.parquet as parquet
+
+    monkeypatch.setattr(sinks, "_PART", 2)
+    objects = [{"id": 1, "b": 1}, {"id": "a", "b": 2}, {"id": None}, {"b": [3]}, {"b": 2.5}]
+    path = str(tmp_path / "out.parquet")
+    with sinks.open_sink(path, "parquet", None, {}) as sink:
+        for fields in objects:
+            sink.write(fields)
+        sink.finish()
+    table = parquet.read_table(path)
+    assert table["id"].to_pylist() == ["1", "a", None, None, None]
+    assert table["b"].to_pylist() == ["1", "2", None, "[3]", "2.5"]
+    assert table.schema.field("b").type == pyarrow.string()
+
+
+def test_columns_of_later_rows_are_not_lost(tmp_path: Path) -> None:
+    objects = [{"prompt": "1+1="}, {"prompt": "2+2=", "completion": "x"}]
+    objects += [{"prompt": "3+3=", "note": "y"}]
+    source = _json_lines(tmp_path / "in.jsonl", objects)
+    for out in (tmp_path / "out.jsonl", tmp_path / "out.csv"):
+        assert _run("generate", "--input", str(source), "--output", str(out)) == 0
+    first, second, third = _objects(tmp_path / "out.jsonl")
+    assert first["completion"] == "2"
+    assert second["completion"] == "x"
+    assert second["error"] == "there is a column 'completion' already: x."
+    assert third == {"prompt": "3+3=", "note": "y", "completion": "6", "error": None}
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert found[2]["error"] == "left out, as the first row has no such column: note."
+
+
+def test_arrays_in_columns_are_lists() -> None:
+    chat = np.array([{"role": "user", "content": "1+1="}], dtype=object)
+    column = np.empty(2, dtype=object)
+    column[:] = [chat, np.array([1, 2])]
+    assert columns.column_of({"text": column}, "text") == [list(chat), [1, 2]]

@@ -46,8 +46,15 @@ def column_of(batch: Batch, name: str) -> list[object]:
     column = batch[name]
     for method in ("to_pylist", "tolist"):  # of Arrow; of NumPy and pandas
         if hasattr(column, method):
-            return getattr(column, method)()
-    return list(column)
+            return [_nested(value) for value in getattr(column, method)()]
+    return [_nested(value) for value in column]
+
+
+def _nested(value: object) -> object:
+    """Lists in place of the arrays that engines make of them."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return [_nested(item) for item in value] if isinstance(value, list) else value
 
 
 def with_columns(batch: Batch, new: Mapping[str, list[object]]) -> Batch:

@@ -70,9 +70,7 @@ def run(
 
     def values() -> Iterator[object]:
         for number, row in itertools.islice(rows, sink.rows, None):
-            error = row.error
-            if error is None and predictor.column not in row.fields:
-                error = f"there is no column {predictor.column!r}."
+            error = row.error or _misfit(row, predictor, sink)
             taken.append((row, error))
             if error is None:
                 numbers.append(number)
@@ -82,7 +80,8 @@ def run(
         nonlocal errors
         found = outcome.values or (None,) * len(predictor.new_columns)
         errors += outcome.error is not None
-        sink.write({**row.fields, **dict(zip(predictor.new_columns, found)), ERROR: outcome.error})
+        new = {n: v for n, v in zip(predictor.new_columns, found) if n not in row.fields}
+        sink.write({**row.fields, **new, ERROR: outcome.error})
         advance(1)
 
     def write_untried() -> None:
@@ -100,6 +99,19 @@ def run(
         raise
     sink.finish()
     return errors
+
+
+def _misfit(row: Row, predictor: Predictor, sink: Sink) -> str | None:
+    """Returns why a row cannot be taken, by its columns."""
+    if predictor.column not in row.fields:
+        return f"there is no column {predictor.column!r}."
+    for name in (*predictor.new_columns, ERROR):
+        if name in row.fields:
+            return f"there is a column {name!r} already: {str(row.fields[name])[:80]}."
+    others = [name for name in row.fields if sink.columns is not None and name not in sink.columns]
+    if others:
+        return f"left out, as the first row has no such column: {', '.join(others)[:200]}."
+    return None
 
 
 def with_first(rows: Iterator[Row]) -> tuple[Row | None, Iterator[Row]]:

@@ -300,6 +300,8 @@ class Classify(Predictor):
 
 def _stream(row: object) -> int:
     """Returns the number of the stream of random numbers of a row."""
+    if isinstance(row, float) and row.is_integer():  # of a column with nulls
+        row = int(row)
     if isinstance(row, int):
         return row % _STREAMS
     return zlib.crc32(str(row).encode("utf-8", "surrogatepass"))

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -38,9 +38,11 @@ class Sink(abc.ABC):
 
     Attributes:
         rows: How many are written, those of runs before included.
+        columns: The only columns there can be, where a file has a head.
     """
 
     rows: int = 0
+    columns: list[str] | None = None
 
     @abc.abstractmethod
     def write(self, row: Mapping[str, object]) -> None:
@@ -123,14 +125,15 @@ class _Stream(Sink):
     """Standard output."""
 
     def __init__(self, kind: str, columns: list[str] | None) -> None:
-        self._kind, self._columns = kind, columns
+        self._kind = kind
+        self.columns = columns if kind == "csv" else None
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", newline="\n")
-        if columns is not None and kind == "csv":
-            sys.stdout.write(_line(kind, columns, dict(zip(columns, columns))))
+        if self.columns is not None:
+            sys.stdout.write(_line(kind, self.columns, dict(zip(self.columns, self.columns))))
 
     def write(self, row: Mapping[str, object]) -> None:
-        sys.stdout.write(_line(self._kind, self._columns, row))
+        sys.stdout.write(_line(self._kind, self.columns, row))
         self.rows += 1
 
     def save(self) -> None:
@@ -152,6 +155,7 @@ class _File(Sink):
         self._state_path = path.with_name(f"{path.name}.state")
         self._about = about
         if path.exists():
+            self._forget_state()  # a run may have ended between its last two steps
             raise ArgumentError(
                 f"batch: {path}: the file is there already, and complete. Hint: remove it to start "
                 "again."
@@ -198,7 +202,8 @@ class _LinesFile(_File):
 
     def __init__(self, path: Path, kind: str, columns: list[str] | None, about: JsonObject) -> None:
         super().__init__(path, about)
-        self._kind, self._columns = kind, columns
+        self._kind = kind
+        self.columns = columns if kind == "csv" else None
         self._partial = path.with_name(f"{path.name}.partial")
         nbytes = int(self.state.get("bytes", 0))
         if self.state and (not self._partial.exists() or self._partial.stat().st_size < nbytes):
@@ -210,12 +215,12 @@ class _LinesFile(_File):
         self._file.seek(nbytes)
         self._file.truncate()
         if not self.state:
-            if columns is not None and kind == "csv":
-                self._put(_line(kind, columns, dict(zip(columns, columns))))
+            if self.columns is not None:
+                self._put(_line(kind, self.columns, dict(zip(self.columns, self.columns))))
             self.save()
 
     def write(self, row: Mapping[str, object]) -> None:
-        self._put(_line(self._kind, self._columns, row))
+        self._put(_line(self._kind, self.columns, row))
         self.rows += 1
         if self._is_due():
             self.save()
@@ -274,7 +279,7 @@ class _ParquetFile(_File):
 
         name = self._folder / f"{self.rows // _PART:06d}.parquet"
         names = list(dict.fromkeys(key for row in self._waiting for key in row))
-        table = {key: [row.get(key) for row in self._waiting] for key in names}
+        table = {key: _arrow_column([row.get(key) for row in self._waiting]) for key in names}
         self._parquet.write_table(pyarrow.table(table), name)
         _flush(name)
         self.rows += len(self._waiting)
@@ -285,10 +290,7 @@ class _ParquetFile(_File):
         import pyarrow
 
         parts = sorted(self._folder.glob("*.parquet"))
-        # A column that has only nulls in one part has the dtype that it has in another.
-        schema = pyarrow.unify_schemas(
-            [self._parquet.read_schema(part) for part in parts], promote_options="permissive"
-        )
+        schema = _common_schema([self._parquet.read_schema(part) for part in parts])
         with self._parquet.ParquetWriter(made, schema) as writer:
             for part in parts:
                 table = self._parquet.read_table(part)
@@ -296,8 +298,48 @@ class _ParquetFile(_File):
                     if field.name not in table.column_names:
                         empty = pyarrow.nulls(len(table), field.type)
                         table = table.append_column(field, empty)
+                    elif field.type == pyarrow.string():
+                        texts = pyarrow.array(_texts(table[field.name].to_pylist()), field.type)
+                        place = table.column_names.index(field.name)
+                        table = table.set_column(place, field, texts)
                 writer.write_table(table.select(schema.names).cast(schema))
         _flush(made)
+
+
+def _arrow_column(values: list[object]) -> object:
+    """Returns a column of Arrow; values of several kinds become texts, those of JSON."""
+    import pyarrow
+
+    try:
+        return pyarrow.array(values)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError):
+        return pyarrow.array(_texts(values))
+
+
+def _common_schema(schemas: list[Any]) -> Any:
+    """Returns the schema of all parts: a column of several kinds is one of texts.
+
+    One that has only nulls in a part has the dtype that it has in another.
+    """
+    import pyarrow
+
+    fields = []
+    for name in dict.fromkeys(name for schema in schemas for name in schema.names):
+        found = [pyarrow.schema([schema.field(name)]) for schema in schemas if name in schema.names]
+        try:
+            fields.append(pyarrow.unify_schemas(found, promote_options="permissive").field(0))
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
+            fields.append(pyarrow.field(name, pyarrow.string()))
+    return pyarrow.schema(fields)
+
+
+def _texts(values: list[object]) -> list[str | None]:
+    return [
+        value
+        if value is None or isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False, default=_plain)
+        for value in values
+    ]
 
 
 def _arrow(value: object) -> object:
